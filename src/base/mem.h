@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* All memory of the library goes through the hooks of the image or backend that it belongs to. */
+#ifndef ZQ_BASE_MEM_H
+#define ZQ_BASE_MEM_H
+
+#include <zqcow2/zqcow2.h>
+
+/* Fills *out from the caller's hooks (NULL: the C library). -E2BIG, -EINVAL (one of alloc, free). */
+int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in);
+
+/* NULL when out of memory or when the size overflows. */
+void *zq_alloc(const struct zqcow2_hooks *h, size_t align, size_t size);
+void *zq_zalloc(const struct zqcow2_hooks *h, size_t size);
+void *zq_zalloc_array(const struct zqcow2_hooks *h, size_t n, size_t size);
+/* size must be what was asked for; p may be NULL. */
+void zq_free(const struct zqcow2_hooks *h, void *p, size_t size);
+
+/*
+ * Copies a caller's size-led struct: min(sizes) bytes, the rest zero. -EINVAL: its size is below
+ * min; -E2BIG: it holds non-zero bytes that this library does not know.
+ */
+int zq_copy_sized(void *dst, size_t dst_size, const void *src, size_t min);
+/* The way back: fills the caller's struct, whose first member says its size. */
+int zq_return_sized(void *dst, const void *src, size_t src_size, size_t min);
+
+#endif

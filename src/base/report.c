@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* Turns error numbers into text and errno, and fills the caller's error buffer. */
+#include "base/report.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    int code, err;
+    const char *text;
+} own[] = {
+    {ZQCOW2_EZONE_BOUNDARY, EIO, "crosses a zone's end or its capacity"},
+    {ZQCOW2_EZONE_FULL, EIO, "the zone is full"},
+    {ZQCOW2_EZONE_RDONLY, EIO, "the zone is read-only"},
+    {ZQCOW2_EZONE_OFFLINE, EIO, "the zone is offline"},
+    {ZQCOW2_EZONE_WP, EIO, "not at the zone's write pointer"},
+    {ZQCOW2_EZONE_OPEN, ETOOMANYREFS, "too many open zones"},
+    {ZQCOW2_EZONE_ACTIVE, EOVERFLOW, "too many active zones"},
+    {ZQCOW2_EZONE_STATE, EIO, "not allowed in the zone's state"},
+    {ZQCOW2_ENOTQCOW2, EINVAL, "not a qcow2 file"},
+    {ZQCOW2_ENOTZONED, EOPNOTSUPP, "the image has no zones"},
+    {ZQCOW2_EFEATURE, ENOTSUP, "the image needs a feature that this library lacks"},
+    {ZQCOW2_ECORRUPT, EUCLEAN, "the image is corrupt"},
+    {ZQCOW2_EDEAD, EIO, "a metadata write failed earlier: reopen the image"},
+};
+
+const char *zqcow2_strerror(int rc)
+{
+    const char *text;
+
+    if (rc >= 0)
+        return "success";
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
+        if (own[i].code == rc)
+            return own[i].text;
+    }
+    text = rc >= -4095 ? strerrordesc_np(-rc) : NULL;
+    return text ? text : "unknown error";
+}
+
+int zqcow2_errno(int rc)
+{
+    if (rc >= 0)
+        return 0;
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++) {
+        if (own[i].code == rc)
+            return own[i].err;
+    }
+    return rc >= -4095 ? -rc : EIO;
+}
+
+int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (err) {
+        err->code = code;
+        va_start(ap, fmt);
+        vsnprintf(err->text, sizeof(err->text), fmt, ap);
+        va_end(ap);
+    }
+    return code;
+}
+
+int zq_fail_rc(struct zqcow2_error *err, int code)
+{
+    if (err && (err->code != code || !err->text[0]))
+        zq_fail(err, code, "%s", zqcow2_strerror(code));
+    return code;
+}
+
+void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    if (!h->log || level > h->log_level)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    h->log(h->ctx, level, text);
+}

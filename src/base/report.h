@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Error texts, the caller's error buffer, the log hook. */
+#ifndef ZQ_BASE_REPORT_H
+#define ZQ_BASE_REPORT_H
+
+#include <zqcow2/zqcow2.h>
+
+#define ZQ_PRINTF(f, a) __attribute__((format(printf, f, a)))
+
+/* Fills err (may be NULL) and returns code, so that a refusal is one statement. */
+int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...) ZQ_PRINTF(3, 4);
+/* As zq_fail with the code's own text, unless err already holds a text for this code. */
+int zq_fail_rc(struct zqcow2_error *err, int code);
+void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...) ZQ_PRINTF(3, 4);
+
+#ifdef NDEBUG
+#define zq_assert(x) ((void)0)
+#else
+#include <assert.h>
+/* Only ever on the library's own invariants, never on file content or a caller's input. */
+#define zq_assert(x) assert(x)
+#endif
+
+#endif
