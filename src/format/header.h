@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The qcow2 header: bytes <-> a checked struct. No I/O, no allocation.
+ * Names of fields and limits: the qcow2 specification, section Header.
+ */
+#ifndef ZQ_FORMAT_HEADER_H
+#define ZQ_FORMAT_HEADER_H
+
+#include <stdbool.h>
+#include <zqcow2/zqcow2.h>
+
+#define ZQ_MAGIC 0x514649fbu
+#define ZQ_MAX_L1_BYTES (32u << 20)
+#define ZQ_MAX_RT_BYTES (8u << 20)
+#define ZQ_MAX_HOST_OFFSET ((uint64_t)1 << 56)
+#define ZQ_MAX_VIRTUAL_SIZE ((uint64_t)1 << 62)
+
+#define ZQ_INCOMPAT_DIRTY ((uint64_t)1 << 0)
+#define ZQ_INCOMPAT_CORRUPT ((uint64_t)1 << 1)
+#define ZQ_INCOMPAT_DATA_FILE ((uint64_t)1 << 2)
+#define ZQ_INCOMPAT_COMPRESSION ((uint64_t)1 << 3)
+#define ZQ_INCOMPAT_EXTENDED_L2 ((uint64_t)1 << 4)
+#define ZQ_INCOMPAT_ZONED ((uint64_t)1 << 5)
+#define ZQ_COMPAT_LAZY_REFCOUNTS ((uint64_t)1 << 0)
+#define ZQ_AUTOCLEAR_BITMAPS ((uint64_t)1 << 0)
+#define ZQ_AUTOCLEAR_RAW_DATA ((uint64_t)1 << 1)
+
+#define ZQ_EXT_END 0u
+#define ZQ_EXT_BACKING_FORMAT 0xe2792acau
+#define ZQ_EXT_FEATURE_NAMES 0x6803f857u
+#define ZQ_EXT_BITMAPS 0x23852875u
+#define ZQ_EXT_CRYPTO 0x0537be77u
+#define ZQ_EXT_DATA_FILE 0x44415441u
+#define ZQ_EXT_ZONED 0x007a6264u
+#define ZQ_EXT_MARK 0x7a71326du /* ours: "zq2m"; data: 8 bytes, byte 0 is 1 while open for writing */
+
+/* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
+#define ZQ_HDR_RT_OFFSET 48
+#define ZQ_HDR_RT_CLUSTERS 56
+#define ZQ_HDR_INCOMPAT 72
+#define ZQ_HDR_COMPAT 80
+#define ZQ_HDR_AUTOCLEAR 88
+
+struct zq_header {
+    uint32_t version;                          /* 2 or 3 */
+    uint32_t cluster_bits, refcount_order;     /* 9..21; 0..6 */
+    uint32_t header_length;                    /* 72 for version 2 */
+    uint32_t crypt_method, compression_type;
+    uint32_t l1_entries, rt_clusters, nb_snapshots;
+    uint64_t virtual_size, l1_offset, rt_offset, snapshots_offset;
+    uint64_t incompat, compat, autoclear;
+    uint64_t backing_offset;                   /* 0: none */
+    uint32_t backing_len;
+    /* extensions; offsets are of their data in the file, 0: absent */
+    uint32_t zoned_offset, zoned_len;
+    uint32_t mark_offset;
+    uint32_t bitmaps_offset, bitmaps_len;
+    bool unknown_ext, unknown_autoclear;       /* somebody else's data may be here */
+};
+
+/*
+ * The first step: enough of the header to know cluster_bits. buf holds the file's first len bytes.
+ * ENOTQCOW2: bad magic, version; ECORRUPT: truncated, cluster_bits.
+ */
+int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struct zqcow2_error *err);
+/*
+ * buf holds the file's first min(cluster size, file_size) bytes. Checks every class "Header" and
+ * "Extensions" of the format documents that the header cluster alone shows. Features that this
+ * library lacks give EFEATURE by name (unknown bits by the name in the feature table), read-only
+ * too; CORRUPT bit only when rdwr.
+ */
+int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
+                    bool rdwr, struct zqcow2_error *err);
+/*
+ * Writes a version 3 header of a new image into buf (one cluster, zeroed by the caller): the
+ * fields of h, the zoned extension (data, zoned_len bytes) when h->incompat has the bit, our mark
+ * extension, and the feature name table where it fits. Sets h->zoned_offset, h->mark_offset.
+ * The mark lies in the first 512 bytes.
+ */
+void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data);
+
+#endif

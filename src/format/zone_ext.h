@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The zoned extension in all its revisions, and the write-pointer table's entries: bytes <->
+ * checked values. No I/O, no allocation. The bytes: docs/SPEC.md.
+ */
+#ifndef ZQ_FORMAT_ZONE_EXT_H
+#define ZQ_FORMAT_ZONE_EXT_H
+
+#include "format/header.h"
+
+#define ZQ_MAX_ZONES (1u << 20)
+#define ZQ_ZONE_EXT_MAX 56
+
+/* How one image's table is written. */
+struct zq_entry_code {
+    bool big_endian;
+    bool state_bits;    /* v3: bits 60-63 hold a state */
+    unsigned flag_bit;  /* 63 or 59 */
+};
+
+/* Everything that is fixed about an image's zones. */
+struct zq_geometry {
+    uint64_t device_size, zone_size, capacity, table_offset;
+    uint32_t nr_zones, conventional;
+    uint32_t max_open, max_active; /* as stored */
+    uint32_t max_append;           /* bytes, as stored; 0: none stored or no limit */
+    uint32_t layout;               /* zqcow2_layout */
+    uint32_t zone_bits;            /* log2(zone_size) */
+    struct zq_entry_code code;
+};
+
+static inline uint64_t zq_zone_start(const struct zq_geometry *g, uint32_t zone)
+{
+    return (uint64_t)zone << g->zone_bits;
+}
+
+/* The last zone may be short. */
+static inline uint64_t zq_zone_length(const struct zq_geometry *g, uint32_t zone)
+{
+    uint64_t rest = g->device_size - zq_zone_start(g, zone);
+    return rest < g->zone_size ? rest : g->zone_size;
+}
+
+/* Of a sequential zone: min(capacity, its length); of a conventional zone: its length. */
+static inline uint64_t zq_zone_capacity(const struct zq_geometry *g, uint32_t zone)
+{
+    uint64_t len = zq_zone_length(g, zone);
+    return zone < g->conventional || len < g->capacity ? len : g->capacity;
+}
+
+/*
+ * Largest append in bytes: the stored limit, else min(capacity, 4 GiB - 4096); never above the
+ * capacity.
+ */
+uint32_t zq_geometry_max_append(const struct zq_geometry *g);
+
+/*
+ * Tells the layouts apart and checks every field against the header (h->virtual_size, cluster
+ * size, bit 5) and file_size. *bit_missing: a v3..v7 image without bit 5 (opens read-only);
+ * h->zoned_offset == 0 with the bit set: ECORRUPT. g->layout NONE: the extension says not zoned.
+ * g->code is not yet known.
+ */
+int zq_zone_ext_parse(struct zq_geometry *g, const struct zq_header *h, const uint8_t *data,
+                      uint32_t len, uint64_t file_size, bool *bit_missing,
+                      struct zqcow2_error *err);
+/* The same checks for create, naming the option; fills in nr_zones and zone_bits. -EINVAL. */
+int zq_geometry_check_new(struct zq_geometry *g, uint32_t cluster_size, struct zqcow2_error *err);
+/* Writes the extension's data in g->layout; returns its length. */
+uint32_t zq_zone_ext_build(const struct zq_geometry *g, uint8_t out[ZQ_ZONE_EXT_MAX]);
+
+/* What an entry says. */
+struct zq_entry {
+    uint64_t wp;   /* absolute; clamped: FULL gives start + capacity of that zone */
+    bool full;
+    bool finished; /* FULL stored as the next zone's start */
+};
+
+/* raw: the 8 bytes as they lie in the table. ECORRUPT (no text): not in its zone, unaligned, flag. */
+int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[8],
+                    struct zq_entry *e);
+/*
+ * wp: start .. start + capacity of the zone; finished: FULL by finish. FULL is stored as SPEC.md
+ * says for the layout (v3..v10: next zone's start after finish and for a short last zone).
+ */
+void zq_entry_encode(const struct zq_geometry *g, uint32_t zone, uint64_t wp, bool finished,
+                     uint8_t raw[8]);
+/* The code of a table that this library creates. */
+void zq_entry_code_new(struct zq_geometry *g);
+/*
+ * Decides g->code from the whole table (nr_zones * 8 bytes): the first candidate of SPEC.md under
+ * which every entry is valid. ECORRUPT naming zone and value when none fits.
+ */
+int zq_entry_code_detect(struct zq_geometry *g, const uint8_t *table, struct zqcow2_error *err);
+
+#endif
