@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The backend object, and blocking I/O on it for create, open, check and repair. A backend with
+ * alignment needs is served through bounce buffers, larger transfers in pieces.
+ */
+#ifndef ZQ_BACKEND_BACKEND_H
+#define ZQ_BACKEND_BACKEND_H
+
+#include <zqcow2/backend.h>
+#include "base/mem.h"
+
+struct zqcow2_backend {
+    struct zqcow2_backend_ops ops; /* complete: members that the caller's table lacks are NULL */
+    void *self;
+    struct zqcow2_hooks hooks;     /* of the backend; images have their own */
+    struct zqcow2_limits limits;   /* complete: io_align, buf_align >= 1, atomic_write, max_iov set */
+};
+
+/* All or error. Beyond the end of the file zq_be_read gives zeros. Safe while nothing else writes. */
+int zq_be_length(struct zqcow2_backend *be, uint64_t *bytes);
+int zq_be_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off);
+int zq_be_write(struct zqcow2_backend *be, const void *buf, size_t len, uint64_t off);
+/* Cheaply where the backend can, else by writing. */
+int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len);
+int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes);
+int zq_be_flush(struct zqcow2_backend *be);
+int zq_be_lock(struct zqcow2_backend *be, int mode);
+static inline int zq_be_writable(const struct zqcow2_backend *be)
+{
+    return be->ops.writev && be->ops.truncate && !(be->limits.caps & ZQCOW2_CAP_READ_ONLY);
+}
+
+#endif
