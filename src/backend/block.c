@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes a block device behave as a file that can shrink and grow, for as long as it is open. */
+#include <errno.h>
+#include <linux/fs.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "backend/file.h"
+#include "base/bytes.h"
+
+#define BLOCK ((uint64_t)4096) /* covers every logical block size that O_DIRECT may ask for */
+#define ZERO_IOV 64
+
+static const _Alignas(4096) uint8_t zeros[4096];
+
+int zq_block_adopt(struct zq_file *f)
+{
+    uint64_t bytes = 0;
+
+    if (ioctl(f->fd, BLKGETSIZE64, &bytes) < 0)
+        return -errno;
+    f->device_bytes = bytes;
+    atomic_store(&f->block_length, bytes);
+    return 0;
+}
+
+/* Zeroes from `from` to the end of its block, which keeps what lies before. */
+static int zero_block_tail(struct zq_file *f, uint64_t from)
+{
+    _Alignas(4096) uint8_t block[BLOCK];
+    uint64_t start = zq_round_down(from, BLOCK);
+    struct iovec iov = { block, (size_t)zq_min(BLOCK, f->device_bytes - start) };
+    int rc = zq_file_read_rest(f, &iov, 1, start, 0);
+
+    if (rc < 0)
+        return rc;
+    memset(block + (from - start), 0, BLOCK - (from - start));
+    return zq_file_write_rest(f, &iov, 1, start, 0);
+}
+
+static int write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
+{
+    struct iovec iov[ZERO_IOV];
+    int rc = 0;
+
+    while (from < to && rc == 0) {
+        int cnt = 0;
+        uint64_t off = from;
+        for (; cnt < ZERO_IOV && from < to; cnt++) {
+            size_t n = (size_t)zq_min(to - from, sizeof(zeros));
+            /* The kernel only reads from it. */
+            iov[cnt] = (struct iovec){ (void *)(uintptr_t)zeros, n };
+            from += n;
+        }
+        rc = zq_file_write_rest(f, iov, cnt, off, 0);
+    }
+    return rc;
+}
+
+/* May clear up to a block beyond `to`: those bytes lie beyond the length. */
+static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
+{
+    int rc = from % BLOCK ? zero_block_tail(f, from) : 0;
+
+    from = zq_round_up(from, BLOCK);
+    to = zq_min(zq_round_up(to, BLOCK), f->device_bytes);
+    if (rc < 0 || from >= to)
+        return rc;
+    rc = zq_file_zero(f, from, to - from);
+    return rc == -EOPNOTSUPP ? write_zeros(f, from, to) : rc;
+}
+
+int zq_block_grow(struct zq_file *f, uint64_t end)
+{
+    uint64_t length;
+    int rc = 0;
+
+    if (end > f->device_bytes)
+        return -ENOSPC;
+    pthread_mutex_lock(&f->grow);
+    length = atomic_load(&f->block_length);
+    if (end > length) {
+        rc = zero_gain(f, length, end);
+        if (rc == 0)
+            atomic_store(&f->block_length, end);
+    }
+    pthread_mutex_unlock(&f->grow);
+    return rc;
+}
+
+void zq_block_shrink(struct zq_file *f, uint64_t bytes)
+{
+    pthread_mutex_lock(&f->grow);
+    if (bytes < atomic_load(&f->block_length))
+        atomic_store(&f->block_length, bytes);
+    pthread_mutex_unlock(&f->grow);
+}

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT */
+/* The file backend: a host file or block device through blocking system calls. */
+#include "backend/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+
+#define IOV_MOST 1024      /* the kernel's IOV_MAX */
+#define DIRECT_ALIGN 4096u /* where the kernel does not tell: enough for every device */
+
+/* ---- opening ---- */
+
+static int open_path(const char *path, unsigned flags)
+{
+    /* O_NONBLOCK: the path of a pipe must not hang us. It is taken off again by adopt. */
+    int how = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int fd;
+
+    how |= flags & ZQCOW2_FILE_RDWR ? O_RDWR : O_RDONLY;
+    how |= flags & ZQCOW2_FILE_CREATE ? O_CREAT : 0;
+    how |= flags & ZQCOW2_FILE_EXCLUSIVE ? O_EXCL : 0;
+    how |= flags & ZQCOW2_FILE_DIRECT ? O_DIRECT : 0;
+    do {
+        fd = open(path, how, 0666);
+    } while (fd < 0 && errno == EINTR);
+    return fd < 0 ? -errno : fd;
+}
+
+static int check_flags(unsigned flags)
+{
+    const unsigned known = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE |
+                           ZQCOW2_FILE_DIRECT;
+
+    if (flags & ~known)
+        return -EINVAL;
+    if (flags & ZQCOW2_FILE_CREATE && !(flags & ZQCOW2_FILE_RDWR))
+        return -EINVAL;
+    return flags & ZQCOW2_FILE_EXCLUSIVE && !(flags & ZQCOW2_FILE_CREATE) ? -EINVAL : 0;
+}
+
+int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
+                 const struct zqcow2_hooks *hooks)
+{
+    int fd, rc = path ? check_flags(flags) : -EINVAL;
+
+    if (rc < 0)
+        return rc;
+    fd = open_path(path, flags);
+    if (fd < 0)
+        return fd;
+    rc = zq_file_adopt(f, fd, hooks);
+    if (rc < 0)
+        close(fd);
+    return rc;
+}
+
+static int check_type(struct zq_file *f)
+{
+    struct stat st;
+
+    if (fstat(f->fd, &st) < 0)
+        return -errno;
+    if (S_ISDIR(st.st_mode))
+        return -EISDIR;
+    f->block = S_ISBLK(st.st_mode);
+    return f->block || S_ISREG(st.st_mode) ? 0 : -EINVAL;
+}
+
+/* What the kernel says of this file, else the safe guess. */
+static void find_direct_align(struct zq_file *f)
+{
+    struct statx sx = { 0 };
+
+    f->io_align = f->buf_align = DIRECT_ALIGN;
+    if (statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) < 0)
+        return;
+    if (sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align && sx.stx_dio_mem_align) {
+        f->io_align = sx.stx_dio_offset_align;
+        f->buf_align = sx.stx_dio_mem_align;
+    }
+}
+
+/* Every transfer names its offset and waits, so append mode and non-blocking mode cannot serve. */
+static int check_mode(struct zq_file *f)
+{
+    int fl = fcntl(f->fd, F_GETFL);
+
+    if (fl < 0)
+        return -errno;
+    if (fl & O_PATH)
+        return -EBADF;
+    if ((fl & O_ACCMODE) == O_WRONLY || fl & O_APPEND)
+        return -EINVAL;
+    if (fl & O_NONBLOCK && fcntl(f->fd, F_SETFL, fl & ~O_NONBLOCK) < 0)
+        return -errno;
+    f->writable = (fl & O_ACCMODE) == O_RDWR;
+    f->io_align = f->buf_align = 1;
+    if (fl & O_DIRECT)
+        find_direct_align(f);
+    return 0;
+}
+
+int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
+{
+    int rc;
+
+    memset(f, 0, sizeof(*f));
+    f->hooks = *hooks;
+    f->fd = fd;
+    f->lock_mode = ZQCOW2_LOCK_NONE;
+    rc = check_type(f);
+    if (rc == 0)
+        rc = check_mode(f);
+    if (rc == 0 && f->block)
+        rc = zq_block_adopt(f);
+    return rc < 0 ? rc : -pthread_mutex_init(&f->grow, NULL);
+}
+
+void zq_file_close(struct zq_file *f)
+{
+    pthread_mutex_destroy(&f->grow);
+    close(f->fd);
+}
+
+/* ---- transfers ---- */
+
+/* What is left of a vector of which some bytes are done; the caller's array stays untouched. */
+struct cursor {
+    const struct iovec *iov;
+    int cnt;
+    size_t skip; /* of iov[0] */
+};
+
+static void cursor_skip(struct cursor *c, uint64_t n)
+{
+    while (c->cnt && n >= c->iov->iov_len - c->skip) {
+        n -= c->iov->iov_len - c->skip;
+        c->skip = 0;
+        c->iov++;
+        c->cnt--;
+    }
+    if (c->cnt)
+        c->skip += (size_t)n;
+}
+
+/* One system call; an element that is done in part goes alone. */
+static ssize_t cursor_call(const struct cursor *c, int fd, bool write, uint64_t off)
+{
+    struct iovec part;
+    const struct iovec *iov = c->iov;
+    int cnt = c->cnt < IOV_MOST ? c->cnt : IOV_MOST;
+
+    if (c->skip) {
+        part.iov_base = (char *)iov->iov_base + c->skip;
+        part.iov_len = iov->iov_len - c->skip;
+        iov = &part;
+        cnt = 1;
+    }
+    if (write)
+        return pwritev(fd, iov, cnt, (off_t)off);
+    return preadv(fd, iov, cnt, (off_t)off);
+}
+
+/* All of the cursor, or up to *got bytes when a read meets the end of the file. */
+static int run_cursor(const struct zq_file *f, struct cursor *c, bool write, uint64_t off,
+                      uint64_t *got)
+{
+    cursor_skip(c, 0);
+    while (c->cnt) {
+        ssize_t n = cursor_call(c, f->fd, write, off);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return write ? -EIO : 0;
+        cursor_skip(c, (uint64_t)n);
+        off += (uint64_t)n;
+        *got += (uint64_t)n;
+        /* A direct read that ends off the grid has met the end, and could not go on from there. */
+        if (!write && (uint64_t)n % f->io_align)
+            return 0;
+    }
+    return 0;
+}
+
+static void zero_rest(struct cursor *c)
+{
+    cursor_skip(c, 0);
+    while (c->cnt) {
+        memset((char *)c->iov->iov_base + c->skip, 0, c->iov->iov_len - c->skip);
+        cursor_skip(c, c->iov->iov_len - c->skip);
+    }
+}
+
+int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                      uint64_t done)
+{
+    struct cursor c = { iov, cnt, 0 };
+    int rc;
+
+    if (off > INT64_MAX - done)
+        return -EINVAL;
+    cursor_skip(&c, done);
+    rc = run_cursor(f, &c, false, off + done, &done);
+    if (rc == 0)
+        zero_rest(&c);
+    return rc;
+}
+
+int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                       uint64_t done)
+{
+    struct cursor c = { iov, cnt, 0 };
+
+    if (off > INT64_MAX - done)
+        return -EFBIG;
+    cursor_skip(&c, done);
+    return run_cursor(f, &c, true, off + done, &done);
+}
+
+static uint64_t total(const struct iovec *iov, int cnt)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < cnt; i++)
+        n += iov[i].iov_len;
+    return n;
+}
+
+/* What a block device holds beyond its length here is stale: it reads as zeros. */
+static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off)
+{
+    uint64_t length = atomic_load(&f->block_length);
+    struct cursor c = { iov, cnt, 0 };
+
+    cursor_skip(&c, length > off ? length - off : 0);
+    zero_rest(&c);
+}
+
+int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    struct zq_file *f = self;
+    int rc = zq_file_read_rest(f, iov, cnt, off, 0);
+
+    if (rc == 0 && f->block)
+        hide_stale(f, iov, cnt, off);
+    return rc;
+}
+
+int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    struct zq_file *f = self;
+    int rc = 0;
+
+    if (f->block)
+        rc = off > INT64_MAX ? -EFBIG : zq_block_grow(f, off + total(iov, cnt));
+    return rc < 0 ? rc : zq_file_write_rest(f, iov, cnt, off, 0);
+}
+
+/* ---- the rest of the table ---- */
+
+int zq_file_length(void *self, uint64_t *bytes)
+{
+    struct zq_file *f = self;
+    struct stat st;
+
+    if (f->block) {
+        *bytes = atomic_load(&f->block_length);
+        return 0;
+    }
+    if (fstat(f->fd, &st) < 0)
+        return -errno;
+    *bytes = (uint64_t)st.st_size;
+    return 0;
+}
+
+/* Not repeated after EINTR: that could hide an error which the first call has consumed. */
+int zq_file_flush(void *self)
+{
+    struct zq_file *f = self;
+
+    return fdatasync(f->fd) < 0 ? -errno : 0;
+}
+
+int zq_file_limits(void *self, struct zqcow2_limits *out)
+{
+    const struct zq_file *f = self;
+
+    out->caps = f->writable ? 0 : ZQCOW2_CAP_READ_ONLY;
+    out->io_align = f->io_align;
+    out->buf_align = f->buf_align;
+    return 0;
+}
+
+int zq_file_truncate(void *self, uint64_t bytes)
+{
+    struct zq_file *f = self;
+    int rc;
+
+    if (bytes > INT64_MAX)
+        return -EFBIG;
+    if (f->block) {
+        zq_block_shrink(f, bytes);
+        return zq_block_grow(f, bytes);
+    }
+    do {
+        rc = ftruncate(f->fd, (off_t)bytes);
+    } while (rc < 0 && errno == EINTR);
+    return rc < 0 ? -errno : 0;
+}
+
+int zq_file_discard(void *self, uint64_t off, uint64_t len)
+{
+    struct zq_file *f = self;
+    int rc;
+
+    if (off > INT64_MAX || len > INT64_MAX - off)
+        return -EFBIG;
+    if (len == 0)
+        return 0;
+    if (atomic_load(&f->no_punch))
+        return -EOPNOTSUPP;
+    do {
+        rc = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    } while (rc < 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    rc = -errno;
+    if (rc == -EOPNOTSUPP || rc == -ENOSYS) {
+        atomic_store(&f->no_punch, true);
+        rc = -EOPNOTSUPP;
+    }
+    return rc;
+}
+
+/* EINVAL: a block device whose blocks are larger than the range; writing zeros will do. */
+int zq_file_zero(void *self, uint64_t off, uint64_t len)
+{
+    int rc = zq_file_discard(self, off, len);
+
+    return rc == -EINVAL ? -EOPNOTSUPP : rc;
+}
+
+void zq_file_invalidate(void *self)
+{
+    struct zq_file *f = self;
+
+    (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+static void file_close(void *self)
+{
+    struct zq_file *f = self;
+    struct zqcow2_hooks hooks = f->hooks;
+
+    zq_file_close(f);
+    zq_free(&hooks, f, sizeof(*f));
+}
+
+static const struct zqcow2_backend_ops file_ops = {
+    .size = sizeof(file_ops),
+    .name = "file",
+    .close = file_close,
+    .length = zq_file_length,
+    .readv = zq_file_readv,
+    .writev = zq_file_writev,
+    .flush = zq_file_flush,
+    .limits = zq_file_limits,
+    .truncate = zq_file_truncate,
+    .discard = zq_file_discard,
+    .zero = zq_file_zero,
+    .lock = zq_file_lock,
+    .invalidate = zq_file_invalidate,
+};
+
+/* Makes the backend of a path, or, where path is NULL, of fd. */
+static int file_new(const char *path, unsigned flags, int fd, const struct zqcow2_hooks *hooks,
+                    struct zqcow2_backend **be)
+{
+    struct zqcow2_hooks h;
+    struct zq_file *f;
+    int rc = be ? zq_hooks_init(&h, hooks) : -EINVAL;
+
+    if (rc < 0)
+        return rc;
+    f = zq_alloc(&h, _Alignof(struct zq_file), sizeof(*f));
+    if (!f)
+        return -ENOMEM;
+    rc = path ? zq_file_open(f, path, flags, &h) : zq_file_adopt(f, fd, &h);
+    if (rc < 0) {
+        zq_free(&h, f, sizeof(*f));
+        return rc;
+    }
+    rc = zqcow2_backend_new(&file_ops, f, &h, be);
+    if (rc < 0) {
+        /* A descriptor that was handed in goes back open. */
+        pthread_mutex_destroy(&f->grow);
+        if (path)
+            close(f->fd);
+        zq_free(&h, f, sizeof(*f));
+    }
+    return rc;
+}
+
+int zqcow2_file_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                     struct zqcow2_backend **be)
+{
+    return path ? file_new(path, flags, -1, hooks, be) : -EINVAL;
+}
+
+int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
+{
+    return file_new(NULL, 0, fd, hooks, be);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A host file or block device, blocking: what the file backend is, and what the io_uring backend
+ * falls back on. Functions that take `self` fit struct zqcow2_backend_ops; self is a zq_file.
+ */
+#ifndef ZQ_BACKEND_FILE_H
+#define ZQ_BACKEND_FILE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <zqcow2/backend.h>
+
+#include "base/mem.h"
+
+struct zq_file {
+    struct zqcow2_hooks hooks;
+    int fd;
+    bool writable, block;
+    uint32_t io_align, buf_align; /* 1 without O_DIRECT */
+    int lock_mode;               /* zqcow2_lock that is held */
+    atomic_bool no_punch;        /* the file system cannot punch holes: not asked again */
+    /*
+     * A block device cannot shrink, so its length is kept here; bytes between it and the
+     * device's end are stale and are zeroed when the length grows over them, under the mutex.
+     */
+    uint64_t device_bytes;
+    _Atomic uint64_t block_length;
+    pthread_mutex_t grow;
+};
+
+/* flags: zqcow2_file_flag. On failure nothing is held. */
+int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
+                 const struct zqcow2_hooks *hooks);
+/* Takes fd over on success only. */
+int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks);
+void zq_file_close(struct zq_file *f);
+
+int zq_file_length(void *self, uint64_t *bytes);
+int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off);
+int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off);
+int zq_file_flush(void *self);
+int zq_file_limits(void *self, struct zqcow2_limits *out);
+int zq_file_truncate(void *self, uint64_t bytes);
+int zq_file_discard(void *self, uint64_t off, uint64_t len);
+int zq_file_zero(void *self, uint64_t off, uint64_t len);
+int zq_file_lock(void *self, int mode);
+void zq_file_invalidate(void *self);
+
+/* The same transfer from `done` bytes on, for one that was begun elsewhere. */
+int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                      uint64_t done);
+int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                       uint64_t done);
+
+/* block.c: sets block_length and device_bytes. */
+int zq_block_adopt(struct zq_file *f);
+/* Grows the length to at least `end`, zeroing what it gains. -ENOSPC beyond the device. */
+int zq_block_grow(struct zq_file *f, uint64_t end);
+void zq_block_shrink(struct zq_file *f, uint64_t bytes);
+
+#endif
