@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# House rules that grep can see.
+set -eu
+cd "$(dirname "$0")/../.."
+bad=0
+
+# rule WHAT REGEX FILES...: fails when a line outside comments matches.
+rule() {
+    what=$1
+    regex=$2
+    shift 2
+    [ $# -gt 0 ] || return 0
+    hits=$(awk -v regex="$regex" '
+        FNR == 1 { inside = 0 }
+        {
+            line = $0
+            gsub(/"([^"\\]|\\.)*"/, "\"\"", line)
+            gsub(/\/\*([^*]|\*[^\/])*\*\//, "", line)
+            if (inside && !sub(/^.*\*\//, "", line)) next
+            inside = 0
+            sub(/\/\/.*/, "", line)
+            if (sub(/\/\*.*/, "", line)) inside = 1
+            if (line ~ regex) printf "  %s:%d: %s\n", FILENAME, FNR, $0
+        }' "$@")
+    [ -n "$hits" ] || return 0
+    printf '%s\n%s\n' "$what" "$hits"
+    bad=1
+}
+
+# plain WHAT REGEX FILES...: the same for text of any kind, comments and all.
+plain() {
+    what=$1
+    regex=$2
+    shift 2
+    [ $# -gt 0 ] || return 0
+    hits=$(grep -nIE -- "$regex" "$@" /dev/null || true)
+    [ -n "$hits" ] || return 0
+    printf '%s\n%s\n' "$what" "$hits"
+    bad=1
+}
+
+src=$(find src -name '*.[ch]' | sort)
+without() { # what is left of src without the files that match
+    printf '%s\n' "$src" | grep -vE "$1" || true
+}
+all=$(find . -type f \( -name '*.[ch]' -o -name '*.sh' -o -name '*.py' -o -name '*.awk' -o -name '*.md' \
+    -o -name '*.[1-8]' -o -name '*.in' -o -name CMakeLists.txt -o -path './.ci/*' \) \
+    -not -path './.git/*' -not -path './build*/*' | sort)
+
+word='(^|[^A-Za-z0-9_.>])'
+rule 'allocation outside base/mem.c' \
+    "$word(malloc|calloc|realloc|free|strdup|strndup|asprintf|posix_memalign|aligned_alloc|alloca) *\\(" \
+    $(without '^src/base/mem\.c$')
+rule 'src/ ends or prints' \
+    "$word(abort|exit|_exit|quick_exit|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|syslog) *\\(" $src
+rule 'assert besides zq_assert' "${word}assert *\\(" $(without '^src/base/report\.h$')
+rule 'a lock taken outside engine.c, queue.c and the backends' \
+    "${word}(pthread_(mutex|rwlock|cond|spin)_[a-z]+|mtx_[a-z]+|cnd_[a-z]+) *\\(" \
+    $(without '^src/(engine/engine|api/queue|backend/[a-z]+)\.c$')
+rule 'conditional code in a .c file: choose whole files in CMake' \
+    '^[ \t]*#[ \t]*(if|ifdef|ifndef)' $(printf '%s\n' "$src" | grep '\.c$' | grep -v '/uring\.c$')
+plain 'a tab in C' '	' $(printf '%s\n' "$all" | grep '\.[ch]$')
+plain 'white space at the end of a line' '[ 	]+$' $all
+plain 'more than 100 columns' '^.{101,}' \
+    $(printf '%s\n' "$all" | grep -E '\.[ch]$' | grep -vE '^\./(include|src/base)/')
+plain 'unfinished' 'TO[D]O|FIX[M]E|XX[X]|HA[C]K|not implement[e]d|for no[w]\b' $all
+plain 'a path of one machine' '(^|[^A-Za-z0-9_.~*}-])/(work|home|root|srv|mnt|opt)/' $all
+for f in $(printf '%s\n' "$all" | grep -vE '\.md$|/zqcow2\.pc\.in$'); do
+    head -n 3 "$f" | grep -q 'SPDX-License-Identifier: MIT' && continue
+    echo "no licence line: $f"
+    bad=1
+done
+echo "rules: $(printf '%s\n' "$all" | wc -l) files, $([ $bad = 0 ] && echo none broken || echo broken)"
+exit $bad

@@ -1,0 +1,71 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Breaks one house rule at a time in a copy of the tree; the check that guards it must notice.
+set -eu
+cd "$(dirname "$0")/../.."
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+mkdir "$tmp/tree"
+for part in src include tools examples tests docs CMakeLists.txt README.md; do
+    [ ! -e $part ] || cp -r $part "$tmp/tree/"
+done
+cd "$tmp/tree"
+missed=0
+tried=0
+
+# breach CHECK FILE LINE: FILE of the copy gains LINE, CHECK must fail; then FILE is as it was.
+breach() {
+    tried=$((tried + 1))
+    kept=
+    if [ -f "$2" ]; then
+        kept=$tmp/kept
+        cp "$2" "$kept"
+    else
+        mkdir -p "$(dirname "$2")"
+        printf '/* SPDX-License-Identifier: MIT */\n' >"$2"
+    fi
+    printf '%b\n' "$3" >>"$2"
+    if sh "tests/lint/$1.sh" >"$tmp/log" 2>&1; then
+        echo "$1.sh did not notice in $2: $3"
+        missed=$((missed + 1))
+    fi
+    if [ -n "$kept" ]; then cp "$kept" "$2"; else rm "$2"; fi
+}
+
+# A tree that fails already would prove nothing.
+for check in layers size rules headers; do
+    sh tests/lint/$check.sh >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
+done
+
+breach layers src/base/mem.c '#include "format/header.h"'
+breach layers src/qcow2/x.c '#include "zone/zones.h"'
+breach layers src/zone/x.c '#include "qcow2/map.h"'
+breach layers src/backend/x.c '#include "backend/backend.h"'
+breach layers src/backend/x.c '#include <zqcow2/queue.h>'
+breach layers src/api/x.c '#include "header.h"'
+breach layers src/extra/x.c 'int x;'
+breach layers src/base/list.h '#include "base/circle.h"\n#include "base/list.h"'
+breach layers tools/x.c '#include "base/mem.h"'
+breach size src/base/x.c "int x(void)\n{\n$(awk 'BEGIN { for (i = 0; i < 80; i++) printf "    ;\\n" }')}"
+breach size src/base/x.c "$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "\\n" }')"
+breach rules src/zone/x.c 'void *x(void) { return malloc(1); }'
+breach rules src/zone/x.c 'void x(void *p) { free(p); }'
+breach rules src/zone/x.c 'void x(void) { abort(); }'
+breach rules src/zone/x.c 'void x(void) { printf("x"); }'
+breach rules src/zone/x.c 'void x(int a) { assert(a); }'
+breach rules src/zone/x.c 'void x(void *m) { pthread_mutex_lock(m); }'
+breach rules src/zone/x.c '#ifdef X\n#endif'
+breach rules src/zone/x.c '\tint x;'
+breach rules src/zone/x.c 'int x; '
+breach rules src/zone/x.c "/* $(awk 'BEGIN { for (i = 0; i < 100; i++) printf "x" }') */"
+breach rules src/zone/x.c "/* TO""DO */"
+breach rules docs/x.md 'see /''home/somebody/notes'
+breach headers include/zqcow2/x.h 'struct x { char a; int b; };'
+breach headers include/zqcow2/x.h 'size_t x;'
+if [ -f docs/man/zqcow2_open.3 ]; then
+    breach man docs/man/zqcow2_open.3 '.Xr zqcow2_nowhere 3'
+    breach man docs/man/zqcow2_open.3 '.Sh SYNOPSIS\n.Ft int\n.Fn zqcow2_close "void"'
+    breach man docs/man/zqcow2_open.3 '.Bogus'
+fi
+echo "house rules: $tried broken on purpose, $missed not noticed"
+exit $((missed > 0))
