@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* An asynchronous backend over a blocking one: completes in seeded order. */
+#ifndef RIG_BE_SHUFFLE_H
+#define RIG_BE_SHUFFLE_H
+
+#include <stdbool.h>
+#include "rig/store.h"
+
+enum shuffle_mode {
+    SHUFFLE_POLLED,  /* completes from poll(); has fd() and wake() */
+    SHUFFLE_THREADED /* completes from a thread of its own; no poll() */
+};
+
+struct shuffle {
+    struct rig_be under;
+    enum shuffle_mode mode;
+    pthread_mutex_t lock;
+    pthread_cond_t more;
+    pthread_t thread;
+    struct zqcow2_io *head; /* linked through backend[0] */
+    uint32_t count, deepest;
+    uint64_t rng, done;
+    uint32_t refuse;        /* bit per zqcow2_io_kind: submit() says -EOPNOTSUPP */
+    uint32_t inline_in;     /* about one in so many completes inside submit(); 0: none */
+    int event;              /* readable while count > 0 or somebody said wake */
+    bool woken, stop;
+};
+
+void shuffle_init(struct shuffle *s, struct rig_be under, enum shuffle_mode mode, uint64_t seed);
+void shuffle_free(struct shuffle *s);
+struct rig_be shuffle_be(struct shuffle *s);
+
+#endif

@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT */
+/* A zoned device as an array of bytes, written from zone-semantics.md alone. One thread. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "rig/model.h"
+
+static uint64_t start_of(const struct model *m, uint32_t i)
+{
+    return m->g.zone_size * i;
+}
+
+uint64_t model_zone_end(const struct model *m, uint32_t i)
+{
+    uint64_t end = start_of(m, i) + m->g.zone_size;
+
+    return end < m->g.size ? end : m->g.size;
+}
+
+uint64_t model_zone_limit(const struct model *m, uint32_t i)
+{
+    uint64_t limit = start_of(m, i) + m->g.capacity, end = model_zone_end(m, i);
+
+    return limit < end && i >= m->g.conventional ? limit : end;
+}
+
+void model_init(struct model *m, const struct geometry *g, uint64_t max_append)
+{
+    memset(m, 0, sizeof(*m));
+    m->g = *g;
+    if (!m->g.capacity)
+        m->g.capacity = g->zone_size;
+    m->max_append = max_append;
+    m->nr = (uint32_t)((g->size + g->zone_size - 1) / g->zone_size);
+    m->victim = MODEL_NONE;
+    m->zone = calloc(m->nr, sizeof(*m->zone));
+    m->data = mmap(NULL, g->size, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!m->zone || m->data == MAP_FAILED)
+        abort();
+    for (uint32_t i = 0; i < m->nr; i++) {
+        m->zone[i].wp = start_of(m, i);
+        m->zone[i].state = i < g->conventional ? ZQCOW2_ZONE_NOT_WP : ZQCOW2_ZONE_EMPTY;
+    }
+}
+
+void model_free(struct model *m)
+{
+    munmap(m->data, m->g.size);
+    free(m->zone);
+    memset(m, 0, sizeof(*m));
+}
+
+static bool is_open(const struct model_zone *z)
+{
+    return !z->forced && (z->state == ZQCOW2_ZONE_IMP_OPEN || z->state == ZQCOW2_ZONE_EXP_OPEN);
+}
+
+static bool is_active(const struct model_zone *z)
+{
+    return is_open(z) || z->state == ZQCOW2_ZONE_CLOSED;
+}
+
+uint32_t model_open_zones(const struct model *m)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < m->nr; i++)
+        n += is_open(&m->zone[i]);
+    return n;
+}
+
+uint32_t model_active_zones(const struct model *m)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < m->nr; i++)
+        n += is_active(&m->zone[i]);
+    return n;
+}
+
+/* What the write pointer alone says. */
+static uint8_t resting(const struct model *m, uint32_t i)
+{
+    uint64_t wp = m->zone[i].wp;
+
+    if (wp == start_of(m, i))
+        return ZQCOW2_ZONE_EMPTY;
+    return wp == model_zone_limit(m, i) ? ZQCOW2_ZONE_FULL : ZQCOW2_ZONE_CLOSED;
+}
+
+/* The least recently written IMP_OPEN zone. */
+static uint32_t eldest(const struct model *m)
+{
+    uint32_t best = MODEL_NONE;
+
+    for (uint32_t i = 0; i < m->nr; i++) {
+        const struct model_zone *z = &m->zone[i];
+
+        if (z->forced || z->state != ZQCOW2_ZONE_IMP_OPEN)
+            continue;
+        if (best == MODEL_NONE || z->stamp < m->zone[best].stamp ||
+            (z->stamp == m->zone[best].stamp && m->tie && m->tie(m->tie_arg, i)))
+            best = i;
+    }
+    return best;
+}
+
+/* Takes what zone i lacks to be open, closing another if need be. A refusal changes nothing. */
+static int take(struct model *m, uint32_t i)
+{
+    const struct model_zone *z = &m->zone[i];
+    const struct geometry *g = &m->g;
+
+    if (!is_active(z) && g->max_active && model_active_zones(m) >= g->max_active)
+        return ZQCOW2_EZONE_ACTIVE;
+    if (is_open(z) || !g->max_open || model_open_zones(m) < g->max_open)
+        return 0;
+    m->victim = eldest(m);
+    if (m->victim == MODEL_NONE)
+        return ZQCOW2_EZONE_OPEN;
+    m->zone[m->victim].state = resting(m, m->victim);
+    return 0;
+}
+
+static bool bad_range(const struct model *m, uint64_t len, uint64_t off)
+{
+    return off % 512 || len % 512 || !len || off >= m->g.size || len > m->g.size - off;
+}
+
+/* forced, full: the states that refuse any write. */
+static int refuses_writes(const struct model_zone *z)
+{
+    if (z->forced)
+        return z->forced == ZQCOW2_ZONE_OFFLINE ? ZQCOW2_EZONE_OFFLINE : ZQCOW2_EZONE_RDONLY;
+    return z->state == ZQCOW2_ZONE_FULL ? ZQCOW2_EZONE_FULL : 0;
+}
+
+static void put(struct model *m, const void *buf, uint64_t len, uint64_t off)
+{
+    uint64_t page = off + (-off & 4095), whole = (off + len) & ~4095ull;
+
+    if (buf) {
+        memcpy(m->data + off, buf, len);
+    } else if (len < 65536) {
+        memset(m->data + off, 0, len);
+    } else { /* fresh pages are cheaper than zeros, for zones of a gibibyte */
+        memset(m->data + off, 0, page - off);
+        madvise(m->data + page, whole - page, MADV_DONTNEED);
+        memset(m->data + whole, 0, off + len - whole);
+    }
+}
+
+/* The checks' order is that of the section "Order of checks". */
+static int write_seq(struct model *m, const void *buf, uint64_t len, uint64_t off, uint32_t i,
+                     bool append)
+{
+    struct model_zone *z = &m->zone[i];
+    int rc = refuses_writes(z);
+
+    if (rc)
+        return rc;
+    if (off + len > model_zone_end(m, i))
+        return ZQCOW2_EZONE_BOUNDARY;
+    if (!append && off != z->wp)
+        return ZQCOW2_EZONE_WP;
+    if (z->wp + len > model_zone_limit(m, i))
+        return ZQCOW2_EZONE_BOUNDARY;
+    if (append && len > m->max_append)
+        return -EINVAL;
+    rc = take(m, i);
+    if (rc)
+        return rc;
+    put(m, buf, len, z->wp);
+    z->wp += len;
+    z->stamp = m->frozen ? m->now : ++m->now;
+    if (z->wp == model_zone_limit(m, i))
+        z->state = ZQCOW2_ZONE_FULL;
+    else if (z->state != ZQCOW2_ZONE_EXP_OPEN)
+        z->state = ZQCOW2_ZONE_IMP_OPEN;
+    return 0;
+}
+
+int model_write(struct model *m, const void *buf, uint64_t len, uint64_t off)
+{
+    uint64_t run = start_of(m, m->g.conventional);
+
+    m->victim = MODEL_NONE;
+    if (bad_range(m, len, off))
+        return -EINVAL;
+    if (off >= run)
+        return write_seq(m, buf, len, off, (uint32_t)(off / m->g.zone_size), false);
+    if (off + len > run)
+        return ZQCOW2_EZONE_BOUNDARY;
+    put(m, buf, len, off);
+    return 0;
+}
+
+int model_append(struct model *m, const void *buf, uint64_t len, uint64_t *off)
+{
+    uint32_t i = (uint32_t)(*off / m->g.zone_size);
+    int rc;
+
+    m->victim = MODEL_NONE;
+    if (bad_range(m, len, *off) || *off != start_of(m, i))
+        return -EINVAL;
+    if (i < m->g.conventional)
+        return ZQCOW2_EZONE_STATE;
+    rc = write_seq(m, buf, len, *off, i, true);
+    if (!rc)
+        *off = m->zone[i].wp - len;
+    return rc;
+}
+
+/* Whole clusters only. */
+int model_discard(struct model *m, uint64_t len, uint64_t off)
+{
+    uint64_t c = m->g.cluster, from = (off + c - 1) / c * c, to = (off + len) / c * c;
+
+    if (bad_range(m, len, off))
+        return -EINVAL;
+    if (off + len > start_of(m, m->g.conventional))
+        return ZQCOW2_EZONE_STATE;
+    if (from < to)
+        put(m, NULL, to - from, from);
+    return 0;
+}
+
+int model_read(const struct model *m, void *buf, uint64_t len, uint64_t off)
+{
+    if (bad_range(m, len, off))
+        return -EINVAL;
+    for (uint64_t i = off / m->g.zone_size; i <= (off + len - 1) / m->g.zone_size; i++) {
+        if (m->zone[i].forced == ZQCOW2_ZONE_OFFLINE)
+            return ZQCOW2_EZONE_OFFLINE;
+    }
+    memcpy(buf, m->data + off, len);
+    return 0;
+}
+
+static int open_zone(struct model *m, uint32_t i)
+{
+    int rc = m->zone[i].state == ZQCOW2_ZONE_FULL ? ZQCOW2_EZONE_STATE : take(m, i);
+
+    if (!rc)
+        m->zone[i].state = ZQCOW2_ZONE_EXP_OPEN;
+    return rc;
+}
+
+static int finish_zone(struct model *m, uint32_t i)
+{
+    int rc = m->zone[i].state == ZQCOW2_ZONE_FULL ? 0 : take(m, i);
+
+    if (!rc) {
+        m->zone[i].state = ZQCOW2_ZONE_FULL;
+        m->zone[i].wp = model_zone_limit(m, i);
+    }
+    return rc;
+}
+
+static void reset_zone(struct model *m, uint32_t i)
+{
+    put(m, NULL, m->zone[i].wp - start_of(m, i), start_of(m, i));
+    m->zone[i].wp = start_of(m, i);
+    m->zone[i].state = ZQCOW2_ZONE_EMPTY;
+}
+
+static int manage_zone(struct model *m, int op, uint32_t i)
+{
+    struct model_zone *z = &m->zone[i];
+
+    if (z->forced || z->state == ZQCOW2_ZONE_NOT_WP)
+        return ZQCOW2_EZONE_STATE;
+    if (op == ZQCOW2_OP_ZONE_OPEN)
+        return open_zone(m, i);
+    if (op == ZQCOW2_OP_ZONE_FINISH)
+        return finish_zone(m, i);
+    if (op == ZQCOW2_OP_ZONE_RESET)
+        reset_zone(m, i);
+    else if (is_open(z))
+        z->state = resting(m, i);
+    return 0;
+}
+
+/* Which zones the "all" form means. */
+static bool meant(const struct model_zone *z, int op)
+{
+    if (z->forced || z->state == ZQCOW2_ZONE_NOT_WP)
+        return false;
+    if (op == ZQCOW2_OP_ZONE_OPEN)
+        return z->state == ZQCOW2_ZONE_CLOSED;
+    if (op == ZQCOW2_OP_ZONE_CLOSE)
+        return is_open(z);
+    return op == ZQCOW2_OP_ZONE_RESET || is_active(z);
+}
+
+/* Room for all CLOSED zones at once, if every IMP_OPEN one gave way? */
+static bool open_all_fits(const struct model *m)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < m->nr; i++) {
+        const struct model_zone *z = &m->zone[i];
+
+        n += !z->forced && (z->state == ZQCOW2_ZONE_CLOSED || z->state == ZQCOW2_ZONE_EXP_OPEN);
+    }
+    return !m->g.max_open || n <= m->g.max_open;
+}
+
+int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *failed)
+{
+    bool all = len == m->g.size && m->nr > 1;
+    uint32_t i = (uint32_t)(off / m->g.zone_size);
+    int rc = 0;
+
+    m->victim = MODEL_NONE;
+    if (bad_range(m, len, off) || off % m->g.zone_size ||
+        ((off + len) % m->g.zone_size && off + len != m->g.size))
+        return -EINVAL;
+    if (all && op == ZQCOW2_OP_ZONE_OPEN && !open_all_fits(m))
+        return ZQCOW2_EZONE_OPEN;
+    for (; !rc && start_of(m, i) < off + len && i < m->nr; i++) {
+        if (!all || meant(&m->zone[i], op))
+            rc = manage_zone(m, op, i);
+        *failed = start_of(m, i);
+    }
+    return rc;
+}
+
+int model_set_state(struct model *m, uint64_t off, unsigned state)
+{
+    struct model_zone *z;
+
+    if (off >= m->g.size || (state != ZQCOW2_ZONE_RDONLY && state != ZQCOW2_ZONE_OFFLINE))
+        return -EINVAL;
+    z = &m->zone[off / m->g.zone_size];
+    if (z->state == ZQCOW2_ZONE_NOT_WP)
+        return ZQCOW2_EZONE_STATE;
+    z->state = resting(m, (uint32_t)(off / m->g.zone_size));
+    z->forced = z->forced == state ? 0 : (uint8_t)state;
+    return 0;
+}
+
+void model_reopen(struct model *m)
+{
+    for (uint32_t i = m->g.conventional; i < m->nr; i++) {
+        m->zone[i].forced = 0;
+        m->zone[i].state = resting(m, i);
+    }
+}
+
+void model_report(const struct model *m, uint32_t i, struct zqcow2_zone *out)
+{
+    const struct model_zone *z = &m->zone[i];
+
+    memset(out, 0, sizeof(*out));
+    out->start = start_of(m, i);
+    out->length = model_zone_end(m, i) - out->start;
+    out->capacity = model_zone_limit(m, i) - out->start;
+    out->type = i < m->g.conventional ? ZQCOW2_ZONE_CONVENTIONAL : ZQCOW2_ZONE_SEQWRITE_REQ;
+    out->state = z->forced ? z->forced : z->state;
+    out->write_pointer = z->wp;
+    if (z->forced)
+        out->write_pointer = UINT64_MAX;
+    else if (z->state == ZQCOW2_ZONE_FULL)
+        out->write_pointer = out->start + out->length;
+}
