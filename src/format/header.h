@@ -75,7 +75,8 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
  * Writes a version 3 header of a new image into buf (one cluster, zeroed by the caller): the
  * fields of h, the zoned extension (data, zoned_len bytes) when h->incompat has the bit, our mark
  * extension, and the feature name table where it fits. Sets h->zoned_offset, h->mark_offset.
- * The mark lies in the first 512 bytes.
+ * The mark lies in the first 512 bytes. len may be less than a cluster, but not less than the
+ * smaller of a cluster and 1024: the rest of the cluster is then zeros.
  */
 void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data);
 

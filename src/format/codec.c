@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds and inflates compressed clusters, with every byte of memory from the caller's hooks. */
+#include "format/codec.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <zlib.h>
+#define ZSTD_STATIC_LINKING_ONLY /* custom memory, frame header */
+#include <zstd.h>
+#include <zstd_errors.h>
+
+#include "base/bytes.h"
+
+#define ZSTD_WINDOW_LOG 22 /* 4 MiB: what a hostile frame can make the decoder allocate */
+
+void zq_compressed_range(uint64_t l2_entry, uint32_t cluster_bits, uint64_t *host, uint64_t *len)
+{
+    unsigned shift = 62 - (cluster_bits - 8);
+    uint64_t more = l2_entry >> shift & (((uint64_t)1 << (cluster_bits - 8)) - 1);
+
+    *host = l2_entry & (((uint64_t)1 << shift) - 1);
+    *len = (more + 1) * ZQ_SECTOR - *host % ZQ_SECTOR;
+}
+
+/* ---- memory: both libraries free without a size, the hooks want one ---- */
+
+#define HEAD _Alignof(max_align_t)
+
+static void *lib_alloc(void *hooks, size_t size)
+{
+    size_t total = size + HEAD;
+    char *p = total < size ? NULL : zq_alloc(hooks, HEAD, total);
+
+    if (!p)
+        return NULL;
+    memcpy(p, &total, sizeof(total));
+    return p + HEAD;
+}
+
+static void lib_free(void *hooks, void *ptr)
+{
+    size_t total;
+    char *p;
+
+    if (!ptr)
+        return;
+    p = (char *)ptr - HEAD;
+    memcpy(&total, p, sizeof(total));
+    zq_free(hooks, p, total);
+}
+
+static voidpf zlib_alloc(voidpf hooks, uInt items, uInt size)
+{
+    return lib_alloc(hooks, (size_t)items * size);
+}
+
+static void zlib_free(voidpf hooks, voidpf p)
+{
+    lib_free(hooks, p);
+}
+
+/* ---- zlib: a raw deflate stream ---- */
+
+/*
+ * The cluster is there. Nothing more may follow in the stream, but its end mark may be cut off:
+ * the format says that decoding stops when the cluster is full.
+ */
+static int inflate_rest(z_stream *z)
+{
+    uint8_t extra;
+
+    z->next_out = &extra;
+    z->avail_out = 1;
+    (void)inflate(z, Z_FINISH);
+    return z->avail_out ? 0 : ZQCOW2_ECORRUPT;
+}
+
+static int inflate_cluster(z_stream *z)
+{
+    int rc = inflate(z, Z_FINISH);
+
+    if (rc == Z_MEM_ERROR)
+        return -ENOMEM;
+    if (z->avail_out)
+        return ZQCOW2_ECORRUPT;
+    return rc == Z_STREAM_END ? 0 : inflate_rest(z);
+}
+
+static int unzlib(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
+                  size_t out_len)
+{
+    z_stream z = {.zalloc = zlib_alloc, .zfree = zlib_free, .opaque = hooks};
+    int rc;
+
+    z.next_in = (z_const Bytef *)in;
+    z.avail_in = (uInt)in_len;
+    z.next_out = out;
+    z.avail_out = (uInt)out_len;
+    rc = inflateInit2(&z, -15);
+    if (rc != Z_OK)
+        return rc == Z_MEM_ERROR ? -ENOMEM : ZQCOW2_ECORRUPT;
+    rc = inflate_cluster(&z);
+    inflateEnd(&z);
+    return rc;
+}
+
+/* ---- zstd: one or more frames ---- */
+
+static int zstd_rc(size_t code)
+{
+    return ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation ? -ENOMEM : ZQCOW2_ECORRUPT;
+}
+
+static bool window_ok(const ZSTD_inBuffer *in)
+{
+    ZSTD_frameHeader fh;
+    size_t rc = ZSTD_getFrameHeader(&fh, (const char *)in->src + in->pos, in->size - in->pos);
+
+    return rc == 0 && fh.windowSize <= (uint64_t)1 << ZSTD_WINDOW_LOG;
+}
+
+/* Decodes until out is full or the input is used up; *open: a frame has not ended. */
+static int zstd_fill(ZSTD_DCtx *d, ZSTD_inBuffer *in, ZSTD_outBuffer *out, bool *open)
+{
+    while (out->pos < out->size) {
+        size_t before_in = in->pos, before_out = out->pos, rc;
+
+        if (!*open && !window_ok(in))
+            return ZQCOW2_ECORRUPT;
+        rc = ZSTD_decompressStream(d, out, in);
+        if (ZSTD_isError(rc))
+            return zstd_rc(rc);
+        *open = rc != 0;
+        if (in->pos == before_in && out->pos == before_out)
+            return ZQCOW2_ECORRUPT;
+    }
+    return 0;
+}
+
+static int zstd_cluster(ZSTD_DCtx *d, ZSTD_inBuffer *in, ZSTD_outBuffer *out)
+{
+    char extra;
+    ZSTD_outBuffer more = {&extra, 1, 0};
+    bool open = false;
+    size_t code;
+    int rc;
+
+    code = ZSTD_DCtx_setParameter(d, ZSTD_d_windowLogMax, ZSTD_WINDOW_LOG);
+    if (ZSTD_isError(code))
+        return zstd_rc(code);
+    rc = zstd_fill(d, in, out, &open);
+    if (rc < 0 || !open)
+        return rc;
+    /* The frame goes on: with its checksum or an empty block, but not with data. */
+    code = ZSTD_decompressStream(d, &more, in);
+    if (ZSTD_isError(code))
+        return zstd_rc(code);
+    return more.pos ? ZQCOW2_ECORRUPT : 0;
+}
+
+static int unzstd(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
+                  size_t out_len)
+{
+    ZSTD_customMem mem = {lib_alloc, lib_free, hooks};
+    ZSTD_inBuffer ib = {in, in_len, 0};
+    ZSTD_outBuffer ob = {out, out_len, 0};
+    ZSTD_DCtx *d = ZSTD_createDCtx_advanced(mem);
+    int rc;
+
+    if (!d)
+        return -ENOMEM;
+    rc = zstd_cluster(d, &ib, &ob);
+    ZSTD_freeDCtx(d);
+    return rc;
+}
+
+int zq_decompress(const struct zqcow2_hooks *hooks, enum zq_compression type, const void *in,
+                  size_t in_len, void *out, size_t out_len)
+{
+    struct zqcow2_hooks h = *hooks; /* the libraries want a pointer that is not const */
+
+    if (in_len > UINT32_MAX || out_len > UINT32_MAX)
+        return ZQCOW2_ECORRUPT;
+    return type == ZQ_ZLIB ? unzlib(&h, in, in_len, out, out_len)
+                           : unzstd(&h, in, in_len, out, out_len);
+}

@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: MIT */
+/* Turns the header cluster into a checked struct zq_header, and a new image's struct into bytes. */
+#include "format/header.h"
+
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+
+#define MAX_SNAPSHOTS 65536u
+#define MAX_BACKING_NAME 1023u
+#define MAX_EXTENSIONS 512u /* keeps the search for doubles short */
+#define FEATURE_BYTES 48u
+#define NEW_HEADER_LENGTH 112u
+
+#define KNOWN_INCOMPAT                                                                            \
+    (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION |  \
+     ZQ_INCOMPAT_EXTENDED_L2 | ZQ_INCOMPAT_ZONED)
+#define KNOWN_AUTOCLEAR (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA)
+
+/* Every refusal of a field has one form, so that people and tests find the same three things. */
+static int bad(struct zqcow2_error *err, const char *field, uint64_t value, uint64_t off,
+               const char *why)
+{
+    return zq_fail(err, ZQCOW2_ECORRUPT, "%s %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s",
+                   field, value, value, off, why);
+}
+
+static int lacking(struct zqcow2_error *err, const char *field, uint64_t value, uint64_t off,
+                   const char *what)
+{
+    return zq_fail(err, ZQCOW2_EFEATURE,
+                   "%s %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s not supported", field,
+                   value, value, off, what);
+}
+
+/* Copies bytes of an image for a text: whatever is not plain ASCII becomes '?'. */
+static void printable(char *out, size_t room, const uint8_t *in, size_t n)
+{
+    size_t i;
+
+    for (i = 0; i + 1 < room && i < n && in[i]; i++)
+        out[i] = (char)(in[i] >= 0x20 && in[i] < 0x7f ? in[i] : '?');
+    out[i] = '\0';
+}
+
+int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struct zqcow2_error *err)
+{
+    uint32_t version, bits;
+
+    if (len < 8 || zq_be32(buf) != ZQ_MAGIC)
+        return zq_fail(err, ZQCOW2_ENOTQCOW2, "magic 0x%08" PRIx32 " at byte 0: not a qcow2 file",
+                       len < 4 ? 0 : zq_be32(buf));
+    version = zq_be32(buf + 4);
+    if (version != 2 && version != 3)
+        return zq_fail(err, ZQCOW2_ENOTQCOW2, "version %" PRIu32 " at byte 4: only 2 and 3 are known",
+                       version);
+    if (len < (version == 2 ? 72 : 104))
+        return bad(err, "file length", len, 0, "ends inside the header");
+    bits = zq_be32(buf + 20);
+    if (bits < 9 || bits > 21)
+        return bad(err, "cluster_bits", bits, 20, "must be 9 to 21");
+    *cluster_bits = bits;
+    return 0;
+}
+
+/* ---- extensions ---- */
+
+struct ext {
+    uint32_t type, len, data; /* data: its offset in the file */
+};
+
+/* The bytes between the header and the backing name, or the end of the cluster. */
+struct ext_area {
+    const uint8_t *buf;
+    uint64_t start, end;
+};
+
+/* 1: *e is the extension at *pos, which moves behind it; 0: the end marker. */
+static int next_ext(const struct ext_area *a, uint64_t *pos, struct ext *e,
+                    struct zqcow2_error *err)
+{
+    if (*pos + 8 > a->end)
+        return bad(err, "header extension area", a->end, *pos, "ends without an end marker");
+    e->type = zq_be32(a->buf + *pos);
+    e->len = zq_be32(a->buf + *pos + 4);
+    e->data = (uint32_t)*pos + 8;
+    if (e->type == ZQ_EXT_END)
+        return 0;
+    if (e->len > a->end - e->data)
+        return zq_fail(err, ZQCOW2_ECORRUPT,
+                       "header extension 0x%08" PRIx32 " at byte %" PRIu64 ": length %" PRIu32
+                       " runs past the extension area's end %" PRIu64,
+                       e->type, *pos, e->len, a->end);
+    *pos = zq_round_up(e->data + (uint64_t)e->len, 8);
+    return 1;
+}
+
+static bool find_ext(const struct ext_area *a, uint32_t type, struct ext *e)
+{
+    uint64_t pos = a->start;
+
+    for (unsigned n = 0; n < MAX_EXTENSIONS && next_ext(a, &pos, e, NULL) == 1; n++) {
+        if (e->type == type)
+            return true;
+    }
+    return false;
+}
+
+static bool seen_before(const struct ext_area *a, const struct ext *e)
+{
+    struct ext first;
+
+    return find_ext(a, e->type, &first) && first.data != e->data;
+}
+
+static int take_mark(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
+{
+    if (e->len != 8)
+        return bad(err, "mark extension length", e->len, e->data - 4, "must be 8");
+    h->mark_offset = e->data;
+    return 0;
+}
+
+static int take_features(const struct ext *e, struct zqcow2_error *err)
+{
+    if (e->len % FEATURE_BYTES)
+        return bad(err, "feature name table length", e->len, e->data - 4, "no multiple of 48");
+    return 0;
+}
+
+static int take_bitmaps(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
+{
+    if (e->len != 24)
+        return bad(err, "bitmaps extension length", e->len, e->data - 4, "must be 24");
+    h->bitmaps_offset = e->data;
+    h->bitmaps_len = e->len;
+    return 0;
+}
+
+static int take_zoned(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
+{
+    if (h->version < 3)
+        return bad(err, "zoned extension in a file of version", h->version, e->data - 8,
+                   "needs version 3");
+    h->zoned_offset = e->data;
+    h->zoned_len = e->len;
+    return 0;
+}
+
+static int take_ext(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
+{
+    switch (e->type) {
+    case ZQ_EXT_MARK:
+        return take_mark(h, e, err);
+    case ZQ_EXT_FEATURE_NAMES:
+        return take_features(e, err);
+    case ZQ_EXT_BITMAPS:
+        return take_bitmaps(h, e, err);
+    case ZQ_EXT_ZONED:
+        return take_zoned(h, e, err);
+    case ZQ_EXT_DATA_FILE: /* with the bit the image was already refused */
+        return bad(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
+                   "an external data file is named but its bit 2 is clear");
+    case ZQ_EXT_CRYPTO:
+        return bad(err, "crypt_method", h->crypt_method, 32,
+                   "an encryption header is present but nothing is encrypted");
+    case ZQ_EXT_BACKING_FORMAT:
+        return 0;
+    default:
+        h->unknown_ext = true;
+        return 0;
+    }
+}
+
+static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqcow2_error *err)
+{
+    uint64_t pos = a->start;
+    struct ext e;
+    int rc;
+
+    for (unsigned n = 0; (rc = next_ext(a, &pos, &e, err)) == 1; n++) {
+        if (n == MAX_EXTENSIONS)
+            return bad(err, "number of header extensions", n + 1, e.data - 8, "more than 512");
+        if (seen_before(a, &e))
+            return bad(err, "header extension", e.type, e.data - 8, "is there twice");
+        rc = take_ext(h, &e, err);
+        if (rc < 0)
+            return rc;
+    }
+    return rc;
+}
+
+/* ---- features ---- */
+
+/* The name that the image itself gives to an incompatible feature, else "". */
+static void feature_name(const struct ext_area *a, unsigned bit, char *out, size_t room)
+{
+    struct ext e;
+
+    out[0] = '\0';
+    if (!find_ext(a, ZQ_EXT_FEATURE_NAMES, &e))
+        return;
+    for (uint32_t i = 0; i + FEATURE_BYTES <= e.len; i += FEATURE_BYTES) {
+        const uint8_t *f = a->buf + e.data + i;
+        if (f[0] == 0 && f[1] == bit) {
+            printable(out, room, f + 2, FEATURE_BYTES - 2);
+            return;
+        }
+    }
+}
+
+static int check_unknown_bits(const struct zq_header *h, const struct ext_area *a,
+                              struct zqcow2_error *err)
+{
+    uint64_t unknown = h->incompat & ~KNOWN_INCOMPAT;
+    char name[FEATURE_BYTES];
+    unsigned bit;
+
+    if (!unknown)
+        return 0;
+    bit = zq_ctz(unknown);
+    feature_name(a, bit, name, sizeof(name));
+    return zq_fail(err, ZQCOW2_EFEATURE,
+                   "incompatible_features 0x%" PRIx64 " at byte %d: unknown bit %u%s%s%s%s", h->incompat,
+                   ZQ_HDR_INCOMPAT, bit, name[0] ? " \"" : "", name, name[0] ? "\"" : "",
+                   unknown & (unknown - 1) ? " and more" : "");
+}
+
+static int check_features(const struct zq_header *h, const struct ext_area *a, bool rdwr,
+                          struct zqcow2_error *err)
+{
+    int rc = check_unknown_bits(h, a, err);
+
+    if (rc < 0)
+        return rc;
+    if (h->incompat & ZQ_INCOMPAT_DATA_FILE)
+        return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
+                       "an external data file is");
+    if (h->incompat & ZQ_INCOMPAT_EXTENDED_L2) {
+        if (h->cluster_bits < 14)
+            return bad(err, "cluster_bits", h->cluster_bits, 20,
+                       "extended L2 entries need at least 14");
+        return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
+                       "extended L2 entries are");
+    }
+    if (rdwr && (h->incompat & ZQ_INCOMPAT_CORRUPT))
+        return bad(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
+                   "the image is marked corrupt: check and repair it before writing");
+    return 0;
+}
+
+static int check_crypt(const struct zq_header *h, struct zqcow2_error *err)
+{
+    if (!h->crypt_method)
+        return 0;
+    if (h->crypt_method > 2)
+        return bad(err, "crypt_method", h->crypt_method, 32, "no known encryption method");
+    return lacking(err, "crypt_method", h->crypt_method, 32,
+                   h->crypt_method == 1 ? "AES encryption is" : "LUKS encryption is");
+}
+
+static int check_compression(const struct zq_header *h, struct zqcow2_error *err)
+{
+    if (!(h->incompat & ZQ_INCOMPAT_COMPRESSION)) {
+        if (h->compression_type)
+            return bad(err, "compression_type", h->compression_type, 104,
+                       "is set but incompatible feature bit 3 is clear");
+        return 0;
+    }
+    if (!h->compression_type)
+        return bad(err, "compression_type", 0, 104, "is 0 but incompatible feature bit 3 is set");
+    if (h->compression_type != 1)
+        return lacking(err, "compression_type", h->compression_type, 104,
+                       "this compression type is");
+    return 0;
+}
+
+/* The name is shown, never opened. */
+static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t len,
+                         struct zqcow2_error *err)
+{
+    char name[128];
+
+    if (!h->backing_offset)
+        return 0;
+    if (h->backing_len > MAX_BACKING_NAME)
+        return bad(err, "backing_file_size", h->backing_len, 16, "must be at most 1023");
+    if (h->backing_offset < h->header_length || h->backing_offset > len ||
+        h->backing_len > len - h->backing_offset)
+        return bad(err, "backing_file_offset", h->backing_offset, 8,
+                   "the name does not lie in the first cluster behind the header");
+    printable(name, sizeof(name), buf + h->backing_offset, h->backing_len);
+    return zq_fail(err, ZQCOW2_EFEATURE,
+                   "backing_file_offset %" PRIu64 " at byte 8: a backing file (\"%s\") is not supported",
+                   h->backing_offset, name);
+}
+
+static int check_bitmaps(const struct zq_header *h, bool rdwr, struct zqcow2_error *err)
+{
+    if (!(h->autoclear & ZQ_AUTOCLEAR_BITMAPS))
+        return 0;
+    if (!h->bitmaps_offset)
+        return bad(err, "autoclear_features", h->autoclear, ZQ_HDR_AUTOCLEAR,
+                   "bit 0 is set but there is no bitmaps extension");
+    if (rdwr) /* a write would leave the bitmaps wrong */
+        return lacking(err, "autoclear_features", h->autoclear, ZQ_HDR_AUTOCLEAR,
+                       "writing to an image with persistent bitmaps is");
+    return 0;
+}
+
+/* ---- tables that the header points to ---- */
+
+static int check_table(const struct zq_header *h, const char *field, unsigned at, uint64_t offset,
+                       uint64_t bytes, uint64_t end, struct zqcow2_error *err)
+{
+    if (!offset)
+        return bad(err, field, offset, at, "points at the header");
+    if (offset & (((uint64_t)1 << h->cluster_bits) - 1))
+        return bad(err, field, offset, at, "is not aligned to a cluster");
+    if (offset >= ZQ_MAX_HOST_OFFSET)
+        return bad(err, field, offset, at, "is not below 2^56");
+    if (offset > end || bytes > end - offset)
+        return bad(err, field, offset, at, "the table runs past the end of the file");
+    return 0;
+}
+
+static int check_size(const struct zq_header *h, struct zqcow2_error *err)
+{
+    unsigned l2_bits = h->cluster_bits - 3;
+    uint64_t clusters;
+
+    if (!h->virtual_size || h->virtual_size % ZQ_SECTOR || h->virtual_size > ZQ_MAX_VIRTUAL_SIZE)
+        return bad(err, "size", h->virtual_size, 24, "must be a multiple of 512, 512 to 2^62");
+    if (h->l1_entries > ZQ_MAX_L1_BYTES / 8)
+        return bad(err, "l1_size", h->l1_entries, 36, "the L1 table is larger than 32 MiB");
+    clusters = zq_div_up(h->virtual_size, (uint64_t)1 << h->cluster_bits);
+    if (zq_div_up(clusters, (uint64_t)1 << l2_bits) > h->l1_entries)
+        return bad(err, "l1_size", h->l1_entries, 36, "the L1 table does not cover the size");
+    return 0;
+}
+
+static int check_tables(const struct zq_header *h, uint64_t file_size, struct zqcow2_error *err)
+{
+    uint64_t cluster = (uint64_t)1 << h->cluster_bits;
+    uint64_t rt_bytes = (uint64_t)h->rt_clusters << h->cluster_bits;
+    int rc;
+
+    rc = check_table(h, "l1_table_offset", 40, h->l1_offset, (uint64_t)h->l1_entries * 8, file_size,
+                     err);
+    if (rc < 0)
+        return rc;
+    if (!h->rt_clusters || rt_bytes > ZQ_MAX_RT_BYTES)
+        return bad(err, "refcount_table_clusters", h->rt_clusters, ZQ_HDR_RT_CLUSTERS,
+                   "must be at least 1 and at most 8 MiB");
+    /* A file may end in the middle of a cluster; the rest of the table is then zeros. */
+    rc = check_table(h, "refcount_table_offset", ZQ_HDR_RT_OFFSET, h->rt_offset, rt_bytes,
+                     file_size > UINT64_MAX - cluster ? file_size : zq_round_up(file_size, cluster),
+                     err);
+    if (rc < 0 || !h->nb_snapshots)
+        return rc;
+    if (h->nb_snapshots > MAX_SNAPSHOTS)
+        return bad(err, "nb_snapshots", h->nb_snapshots, 60, "more than 65536");
+    return check_table(h, "snapshots_offset", 64, h->snapshots_offset,
+                       (uint64_t)h->nb_snapshots * 40, file_size, err);
+}
+
+/* ---- the whole ---- */
+
+static void load_fields(struct zq_header *h, const uint8_t *b)
+{
+    h->version = zq_be32(b + 4);
+    h->backing_offset = zq_be64(b + 8);
+    h->backing_len = zq_be32(b + 16);
+    h->cluster_bits = zq_be32(b + 20);
+    h->virtual_size = zq_be64(b + 24);
+    h->crypt_method = zq_be32(b + 32);
+    h->l1_entries = zq_be32(b + 36);
+    h->l1_offset = zq_be64(b + 40);
+    h->rt_offset = zq_be64(b + ZQ_HDR_RT_OFFSET);
+    h->rt_clusters = zq_be32(b + ZQ_HDR_RT_CLUSTERS);
+    h->nb_snapshots = zq_be32(b + 60);
+    h->snapshots_offset = zq_be64(b + 64);
+    h->refcount_order = 4;
+    h->header_length = 72;
+}
+
+static int load_version3(struct zq_header *h, const uint8_t *b, size_t len,
+                         struct zqcow2_error *err)
+{
+    h->incompat = zq_be64(b + ZQ_HDR_INCOMPAT);
+    h->compat = zq_be64(b + ZQ_HDR_COMPAT);
+    h->autoclear = zq_be64(b + ZQ_HDR_AUTOCLEAR);
+    h->refcount_order = zq_be32(b + 96);
+    h->header_length = zq_be32(b + 100);
+    h->unknown_autoclear = (h->autoclear & ~KNOWN_AUTOCLEAR) != 0;
+    if (h->header_length < 104 || h->header_length % 8 || h->header_length > 1u << h->cluster_bits)
+        return bad(err, "header_length", h->header_length, 100,
+                   "must be a multiple of 8 from 104 to the cluster size");
+    if (h->header_length > len)
+        return bad(err, "header_length", h->header_length, 100, "the file ends before");
+    if (h->header_length > 104)
+        h->compression_type = b[104];
+    return 0;
+}
+
+int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
+                    bool rdwr, struct zqcow2_error *err)
+{
+    struct ext_area area = {buf, 0, len};
+    uint32_t bits;
+    int rc;
+
+    *h = (struct zq_header){0};
+    rc = zq_header_peek(buf, len, &bits, err);
+    if (rc < 0)
+        return rc;
+    load_fields(h, buf);
+    if (h->version == 3)
+        rc = load_version3(h, buf, len, err);
+    if (rc < 0)
+        return rc;
+    area.start = h->header_length;
+    if (h->backing_offset)
+        area.end = zq_min(h->backing_offset, area.end);
+    if ((rc = check_features(h, &area, rdwr, err)) < 0 || (rc = check_crypt(h, err)) < 0 ||
+        (rc = check_backing(h, buf, len, err)) < 0 || (rc = check_compression(h, err)) < 0)
+        return rc;
+    if (h->refcount_order > 6)
+        return bad(err, "refcount_order", h->refcount_order, 96, "must be 0 to 6");
+    if ((rc = check_size(h, err)) < 0 || (rc = check_tables(h, file_size, err)) < 0 ||
+        (rc = parse_exts(h, &area, err)) < 0)
+        return rc;
+    return check_bitmaps(h, rdwr, err);
+}
+
+/* ---- a new image ---- */
+
+static const struct {
+    uint8_t type, bit;
+    const char *name;
+} features[] = {
+    {0, 0, "dirty bit"},           {0, 1, "corrupt bit"},         {0, 2, "external data file"},
+    {0, 3, "compression type"},    {0, 4, "extended L2 entries"}, {0, 5, "zoned format"},
+    {1, 0, "lazy refcounts"},      {2, 0, "bitmaps"},             {2, 1, "raw external data"},
+};
+#define NR_FEATURES (sizeof(features) / sizeof(features[0]))
+
+static size_t put_ext(uint8_t *buf, size_t pos, uint32_t type, uint32_t len)
+{
+    zq_put_be32(buf + pos, type);
+    zq_put_be32(buf + pos + 4, len);
+    return pos + 8;
+}
+
+static size_t put_features(uint8_t *buf, size_t pos)
+{
+    pos = put_ext(buf, pos, ZQ_EXT_FEATURE_NAMES, NR_FEATURES * FEATURE_BYTES);
+    for (size_t i = 0; i < NR_FEATURES; i++, pos += FEATURE_BYTES) {
+        buf[pos] = features[i].type;
+        buf[pos + 1] = features[i].bit;
+        memcpy(buf + pos + 2, features[i].name, strlen(features[i].name));
+    }
+    return pos;
+}
+
+static void put_fields(const struct zq_header *h, uint8_t *b)
+{
+    zq_put_be32(b, ZQ_MAGIC);
+    zq_put_be32(b + 4, 3);
+    zq_put_be32(b + 20, h->cluster_bits);
+    zq_put_be64(b + 24, h->virtual_size);
+    zq_put_be32(b + 36, h->l1_entries);
+    zq_put_be64(b + 40, h->l1_offset);
+    zq_put_be64(b + ZQ_HDR_RT_OFFSET, h->rt_offset);
+    zq_put_be32(b + ZQ_HDR_RT_CLUSTERS, h->rt_clusters);
+    zq_put_be64(b + ZQ_HDR_INCOMPAT, h->incompat);
+    zq_put_be64(b + ZQ_HDR_COMPAT, h->compat);
+    zq_put_be64(b + ZQ_HDR_AUTOCLEAR, h->autoclear);
+    zq_put_be32(b + 96, h->refcount_order);
+    zq_put_be32(b + 100, NEW_HEADER_LENGTH);
+}
+
+void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data)
+{
+    size_t pos = NEW_HEADER_LENGTH;
+
+    h->version = 3;
+    h->header_length = NEW_HEADER_LENGTH;
+    put_fields(h, buf);
+    /* The mark comes first: it is rewritten in place and must share sector 0 with the header. */
+    pos = put_ext(buf, pos, ZQ_EXT_MARK, 8);
+    h->mark_offset = (uint32_t)pos;
+    pos += 8;
+    if (h->incompat & ZQ_INCOMPAT_ZONED) {
+        pos = put_ext(buf, pos, ZQ_EXT_ZONED, h->zoned_len);
+        h->zoned_offset = (uint32_t)pos;
+        memcpy(buf + pos, zoned_data, h->zoned_len);
+        pos = zq_round_up(pos + h->zoned_len, 8);
+    }
+    if (pos + 8 + NR_FEATURES * FEATURE_BYTES + 8 <= len)
+        pos = put_features(buf, pos);
+    zq_assert(pos + 8 <= len);
+    put_ext(buf, pos, ZQ_EXT_END, 0);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads and writes one reference count of 1 to 64 bits in a refcount block. */
+#ifndef ZQ_FORMAT_REFBITS_H
+#define ZQ_FORMAT_REFBITS_H
+
+#include "base/bytes.h"
+
+/* The largest count that 1 << order bits hold. */
+static inline uint64_t zq_ref_max(uint32_t order)
+{
+    return order >= 6 ? UINT64_MAX : ((uint64_t)1 << (1u << order)) - 1;
+}
+
+/* Below a byte, the first count of a byte is in its lowest bits. */
+static inline uint64_t zq_ref_get(const uint8_t *block, uint32_t order, uint64_t index)
+{
+    switch (order) {
+    case 3:
+        return block[index];
+    case 4:
+        return zq_be16(block + index * 2);
+    case 5:
+        return zq_be32(block + index * 4);
+    case 6:
+        return zq_be64(block + index * 8);
+    default: {
+        uint64_t bit = index << order;
+        return (unsigned)block[bit / 8] >> (bit % 8) & (unsigned)zq_ref_max(order);
+    }
+    }
+}
+
+/* value <= zq_ref_max(order) */
+static inline void zq_ref_set(uint8_t *block, uint32_t order, uint64_t index, uint64_t value)
+{
+    switch (order) {
+    case 3:
+        block[index] = (uint8_t)value;
+        return;
+    case 4:
+        zq_put_be16(block + index * 2, (uint16_t)value);
+        return;
+    case 5:
+        zq_put_be32(block + index * 4, (uint32_t)value);
+        return;
+    case 6:
+        zq_put_be64(block + index * 8, value);
+        return;
+    default: {
+        uint64_t bit = index << order;
+        unsigned mask = (unsigned)zq_ref_max(order) << (bit % 8);
+        block[bit / 8] = (uint8_t)((block[bit / 8] & ~mask) | ((unsigned)value << (bit % 8)));
+    }
+    }
+}
+
+#endif
