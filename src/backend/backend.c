@@ -230,8 +230,8 @@ static int write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len)
     if (zeros)
         memset(zeros, 0, room);
     while (len && rc == 0) {
-        /* Ends on multiples of the buffer's size, so that at most the two ends are padded. */
-        size_t n = (size_t)zq_min(len, room - off % room);
+        /* Cut on a grid that every alignment fits, so that at most the two ends are padded. */
+        size_t n = (size_t)zq_min(len, BOUNCE_BYTES - off % BOUNCE_BYTES);
         rc = zq_be_write(be, zeros, n, off);
         off += n;
         len -= n;
