@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: MIT */
+/* The verb check: is the metadata in order? Exit status: 0 clean, 1 not checked, 2 corrupt, 3 leaks. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "json.h"
+#include "tool.h"
+
+enum { OPT_JSON = ZT_OPT_VERB, OPT_REPAIR };
+
+struct check {
+    struct zt_target target;
+    bool json;
+    uint32_t flags;
+    struct zt_json j;
+};
+
+static const char *kind_name(int kind)
+{
+    switch (kind) {
+    case ZQCOW2_FOUND_LEAK:
+        return "leak";
+    case ZQCOW2_FOUND_CORRUPTION:
+        return "corruption";
+    case ZQCOW2_FOUND_REPAIRED:
+        return "repaired";
+    default:
+        return "warning";
+    }
+}
+
+static void text_finding(void *arg, int kind, const char *text)
+{
+    (void)arg;
+    printf("%s: %s\n", kind_name(kind), text);
+}
+
+static void json_finding(void *arg, int kind, const char *text)
+{
+    struct zt_json *j = arg;
+
+    zt_json_open(j, NULL, '{');
+    zt_json_str(j, "kind", kind_name(kind));
+    zt_json_str(j, "text", text);
+    zt_json_close(j, '}');
+}
+
+/* What is still wrong. */
+static uint64_t left(uint64_t found, uint64_t fixed)
+{
+    return found > fixed ? found - fixed : 0;
+}
+
+static int exit_status(const struct zqcow2_check_result *r)
+{
+    if (left(r->corruptions, r->corruptions_fixed))
+        return 2;
+    return left(r->leaked_clusters, r->leaks_fixed) ? 3 : 0;
+}
+
+static void print_json_result(struct zt_json *j, const struct zqcow2_check_result *r)
+{
+#define MEMBER(name) zt_json_u64(j, #name, r->name)
+    MEMBER(corruptions);
+    MEMBER(leaked_clusters);
+    MEMBER(warnings);
+    MEMBER(corruptions_fixed);
+    MEMBER(leaks_fixed);
+    MEMBER(total_clusters);
+    MEMBER(allocated_clusters);
+    MEMBER(compressed_clusters);
+    MEMBER(image_end_offset);
+#undef MEMBER
+}
+
+static void print_count(uint64_t found, uint64_t fixed, const char *what)
+{
+    if (!found)
+        return;
+    printf("%" PRIu64 " %s%s found", found, what, found == 1 ? "" : "s");
+    if (fixed)
+        printf(", %" PRIu64 " repaired", fixed);
+    printf("\n");
+}
+
+static void print_text_result(const struct zqcow2_check_result *r)
+{
+    print_count(r->corruptions, r->corruptions_fixed, "corruption");
+    print_count(r->leaked_clusters, r->leaks_fixed, "leaked cluster");
+    print_count(r->warnings, 0, "warning");
+    if (exit_status(r) == 0)
+        printf("no errors%s\n", r->corruptions || r->leaked_clusters ? " are left" : "");
+    printf("%" PRIu64 " of %" PRIu64 " clusters hold data", r->allocated_clusters,
+           r->total_clusters);
+    if (r->compressed_clusters)
+        printf(", %" PRIu64 " of them compressed", r->compressed_clusters);
+    printf("; the image ends at %" PRIu64 "\n", r->image_end_offset);
+}
+
+static int run_check(struct check *c, struct zqcow2_backend *be, struct zqcow2_check_result *res,
+                     struct zqcow2_error *err)
+{
+    struct zqcow2_check_options opt = ZQCOW2_CHECK_OPTIONS_INIT;
+
+    opt.flags = c->flags | (c->target.share ? ZQCOW2_CHECK_NOLOCK : 0u);
+    opt.hooks = zt_hooks();
+    opt.found = c->json ? json_finding : text_finding;
+    opt.arg = &c->j;
+    return zqcow2_check(be, &opt, res, err);
+}
+
+static int check(struct check *c)
+{
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_backend *be;
+    int rc = zt_backend_open(&c->target, c->flags ? ZQCOW2_FILE_RDWR : 0, &be);
+
+    if (rc < 0) {
+        zt_error("%s: %s", c->target.path, zqcow2_strerror(rc));
+        return 1;
+    }
+    if (c->json) {
+        zt_json_open(&c->j, NULL, '{');
+        zt_json_str(&c->j, "filename", c->target.path);
+        zt_json_open(&c->j, "findings", '[');
+    }
+    rc = run_check(c, be, &res, &err);
+    zqcow2_backend_close(be);
+    if (c->json) {
+        zt_json_close(&c->j, ']');
+        if (rc >= 0)
+            print_json_result(&c->j, &res);
+        else
+            zt_json_str(&c->j, "error", zt_reason(rc, &err));
+        zt_json_close(&c->j, '}');
+    } else if (rc >= 0) {
+        print_text_result(&res);
+    }
+    if (rc < 0)
+        zt_error("%s: cannot be checked: %s", c->target.path, zt_reason(rc, &err));
+    return rc < 0 ? 1 : exit_status(&res);
+}
+
+static bool take_repair(struct check *c, const char *what)
+{
+    static const struct {
+        const char *name;
+        uint32_t flags;
+    } words[] = {
+        { "leaks", ZQCOW2_CHECK_REPAIR_LEAKS },
+        { "refcounts", ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR },
+        { "all", ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL },
+    };
+
+    for (size_t i = 0; i < ZT_COUNT(words); i++) {
+        if (strcmp(words[i].name, what ? what : "refcounts") == 0) {
+            c->flags = words[i].flags;
+            return true;
+        }
+    }
+    zt_error("--repair: '%s' is not one of leaks, refcounts, all", what);
+    return false;
+}
+
+static int run(int argc, char **argv)
+{
+    static const struct option longs[] = {
+        ZT_OPTION_BACKEND, ZT_OPTION_SHARE, { "json", no_argument, NULL, OPT_JSON },
+        { "repair", optional_argument, NULL, OPT_REPAIR }, ZT_OPTION_END
+    };
+    static const char *const names[] = { "FILE" };
+    struct check c = { .j = { .out = stdout } };
+    bool ok = true;
+    int ch;
+
+    while (ok && (ch = getopt_long(argc, argv, "U", longs, NULL)) != -1) {
+        if (ch == OPT_JSON)
+            c.json = true;
+        else
+            ok = ch == OPT_REPAIR ? take_repair(&c, optarg) : zt_target_option(&c.target, ch);
+    }
+    if (ok && c.flags && c.target.share) {
+        zt_error("check: --repair needs the lock that --force-share leaves out");
+        return 1;
+    }
+    if (!ok || !zt_operands(argc, argv, 1, 1, names))
+        return 1;
+    c.target.path = argv[optind];
+    return check(&c);
+}
+
+const struct zt_verb zt_verb_check = {
+    "check", "[--repair[=WHAT]] [--json] [-U] [--backend=NAME] FILE",
+    "Checks an image's metadata, and mends it",
+    "  --repair[=WHAT]         leaks: free what nothing refers to; refcounts (the default): also\n"
+    "                          rebuild refcounts; all: also mend write pointers and unmap what\n"
+    "                          lies beyond them\n"
+    "  --json                  findings and counts\n" ZT_HELP_SHARE ZT_HELP_BACKEND
+    "Exit status: 0 clean (or mended), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
+    run
+};

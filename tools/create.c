@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: MIT */
+/* The verb create: QEMU's option names to struct zqcow2_create_options. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+#define DEFAULT_ZONE_SIZE ((uint64_t)256 << 20)
+
+enum name {
+    O_SIZE, O_CLUSTER_SIZE, O_REFCOUNT_BITS, O_LAZY_REFCOUNTS, O_MODE, O_ZONE_SIZE, O_CAPACITY,
+    O_CONVENTIONAL, O_MAX_OPEN, O_MAX_ACTIVE, O_MAX_APPEND, O_LAYOUT, O_COUNT
+};
+
+enum value { V_SIZE, V_COUNT, V_WORD };
+
+static const struct {
+    const char *name;
+    enum value value;
+    uint64_t most;
+    bool zoned;   /* means nothing without zones */
+    bool no_zero; /* 0 would quietly mean the default */
+} options[O_COUNT] = {
+    [O_SIZE] = { "size", V_SIZE, UINT64_MAX, false, true },
+    [O_CLUSTER_SIZE] = { "cluster_size", V_SIZE, UINT32_MAX, false, true },
+    [O_REFCOUNT_BITS] = { "refcount_bits", V_COUNT, UINT32_MAX, false, true },
+    [O_LAZY_REFCOUNTS] = { "lazy_refcounts", V_WORD, 0, false, false },
+    [O_MODE] = { "zone.mode", V_WORD, 0, false, false },
+    [O_ZONE_SIZE] = { "zone.size", V_SIZE, UINT64_MAX, false, true },
+    [O_CAPACITY] = { "zone.capacity", V_SIZE, UINT64_MAX, true, true },
+    [O_CONVENTIONAL] = { "zone.conventional_zones", V_COUNT, UINT32_MAX, true, false },
+    [O_MAX_OPEN] = { "zone.max_open_zones", V_COUNT, UINT32_MAX, true, false },
+    [O_MAX_ACTIVE] = { "zone.max_active_zones", V_COUNT, UINT32_MAX, true, false },
+    [O_MAX_APPEND] = { "zone.max_append_bytes", V_SIZE, UINT32_MAX, true, true },
+    [O_LAYOUT] = { "zone.layout", V_WORD, 0, true, false },
+};
+
+static const struct {
+    const char *name;
+    uint32_t layout;
+} layouts[] = {
+    { "44", ZQCOW2_LAYOUT_44 },
+    { "48b", ZQCOW2_LAYOUT_48B },
+    { "56", ZQCOW2_LAYOUT_56 },
+    { "v7", ZQCOW2_LAYOUT_V7 },
+};
+
+struct create {
+    struct zt_target target;
+    bool force;
+    bool given[O_COUNT];
+    uint64_t value[O_COUNT]; /* of words: what they stand for */
+};
+
+static bool take_word(enum name o, const char *text, uint64_t *value)
+{
+    if (o == O_LAYOUT) {
+        for (size_t i = 0; i < ZT_COUNT(layouts); i++) {
+            if (strcmp(layouts[i].name, text) == 0) {
+                *value = layouts[i].layout;
+                return true;
+            }
+        }
+        zt_error("zone.layout: '%s' is not one of 44, 48b, 56, v7", text);
+        return false;
+    }
+    *value = strcmp(text, o == O_MODE ? "host-managed" : "on") == 0;
+    if (*value || strcmp(text, o == O_MODE ? "none" : "off") == 0)
+        return true;
+    zt_error("%s: '%s' is not one of %s", options[o].name, text,
+             o == O_MODE ? "host-managed, none" : "on, off");
+    return false;
+}
+
+static bool take_value(struct create *c, enum name o, const char *text)
+{
+    const char *name = options[o].name;
+    uint64_t v = 0;
+    bool ok = options[o].value == V_WORD   ? take_word(o, text, &v)
+              : options[o].value == V_SIZE ? zt_size_arg(name, text, &v)
+                                           : zt_u64_arg(name, text, &v);
+
+    if (!ok)
+        return false;
+    if (options[o].value != V_WORD && (v > options[o].most || (v == 0 && options[o].no_zero))) {
+        zt_error("%s: %s is out of range", name, text);
+        return false;
+    }
+    if (o == O_SIZE && c->given[o] && c->value[o] != v) {
+        zt_error("size is given twice: %llu and %llu", (unsigned long long)c->value[o],
+                 (unsigned long long)v);
+        return false;
+    }
+    c->given[o] = true;
+    c->value[o] = v;
+    return true;
+}
+
+static bool take_pair(struct create *c, char *pair)
+{
+    char *equals = strchr(pair, '=');
+
+    if (!equals) {
+        zt_error("-o: '%s' is not NAME=VALUE", pair);
+        return false;
+    }
+    *equals = '\0';
+    for (unsigned o = 0; o < O_COUNT; o++) {
+        if (strcmp(options[o].name, pair) == 0)
+            return take_value(c, (enum name)o, equals + 1);
+    }
+    zt_error("-o: no option is called '%s'; see zqcow2 create --help", pair);
+    return false;
+}
+
+static bool take_list(struct create *c, char *list)
+{
+    char *save = NULL;
+
+    for (char *pair = strtok_r(list, ",", &save); pair; pair = strtok_r(NULL, ",", &save)) {
+        if (!take_pair(c, pair))
+            return false;
+    }
+    return true;
+}
+
+static bool is_zoned(const struct create *c)
+{
+    return c->given[O_MODE] ? c->value[O_MODE] != 0 : c->given[O_ZONE_SIZE];
+}
+
+/* What only shows when all options are known. */
+static bool agree(const struct create *c)
+{
+    bool zoned = is_zoned(c);
+
+    if (!c->given[O_SIZE]) {
+        zt_error("create: SIZE is missing; see zqcow2 create --help");
+        return false;
+    }
+    for (unsigned o = 0; o < O_COUNT; o++) {
+        if (c->given[o] && !zoned && (options[o].zoned || o == O_ZONE_SIZE)) {
+            zt_error("%s: only for a zoned image (zone.size or zone.mode=host-managed)",
+                     options[o].name);
+            return false;
+        }
+    }
+    if (zoned && c->value[O_LAZY_REFCOUNTS]) {
+        zt_error("lazy_refcounts: not for a zoned image");
+        return false;
+    }
+    if (c->given[O_MAX_APPEND] &&
+        (!c->given[O_LAYOUT] || c->value[O_LAYOUT] == ZQCOW2_LAYOUT_44)) {
+        zt_error("zone.max_append_bytes: layout 44 cannot store it (48b, 56 and v7 can)");
+        return false;
+    }
+    return true;
+}
+
+static struct zqcow2_create_options library_options(const struct create *c)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+
+    o.virtual_size = c->value[O_SIZE];
+    if (is_zoned(c))
+        o.zone_size = c->given[O_ZONE_SIZE] ? c->value[O_ZONE_SIZE] : DEFAULT_ZONE_SIZE;
+    o.zone_capacity = c->value[O_CAPACITY];
+    o.conventional_zones = (uint32_t)c->value[O_CONVENTIONAL];
+    o.max_open_zones = (uint32_t)c->value[O_MAX_OPEN];
+    o.max_active_zones = (uint32_t)c->value[O_MAX_ACTIVE];
+    o.max_append_bytes = (uint32_t)c->value[O_MAX_APPEND];
+    o.cluster_size = (uint32_t)c->value[O_CLUSTER_SIZE];
+    o.refcount_bits = (uint32_t)c->value[O_REFCOUNT_BITS];
+    o.layout = (uint32_t)c->value[O_LAYOUT];
+    o.flags = (c->value[O_LAZY_REFCOUNTS] ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
+              (c->force ? ZQCOW2_CREATE_FORCE : 0u);
+    o.hooks = zt_hooks();
+    return o;
+}
+
+/* Opens the file, making it if it is not there; *made tells which. */
+static int open_file(const struct create *c, struct zqcow2_backend **be, bool *made)
+{
+    unsigned flags = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE;
+    int rc = zt_backend_open(&c->target, flags | ZQCOW2_FILE_EXCLUSIVE, be);
+
+    *made = rc >= 0;
+    if (rc == -EEXIST && c->force)
+        rc = zt_backend_open(&c->target, flags, be);
+    if (rc == -EEXIST)
+        zt_error("%s: the file exists; --force overwrites it", c->target.path);
+    else if (rc < 0)
+        zt_error("%s: %s", c->target.path, zqcow2_strerror(rc));
+    return rc;
+}
+
+static int create_image(const struct create *c)
+{
+    struct zqcow2_create_options opt = library_options(c);
+    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_backend *be;
+    bool made;
+    int rc;
+
+    if (open_file(c, &be, &made) < 0)
+        return 1;
+    rc = zqcow2_create(be, &opt, &err);
+    zqcow2_backend_close(be);
+    if (rc >= 0)
+        return 0;
+    zt_error("%s: %s", c->target.path, zt_reason(rc, &err));
+    if (made)
+        unlink(c->target.path); /* nothing of anybody's is in it */
+    return 1;
+}
+
+static bool parse(struct create *c, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        ZT_OPTION_BACKEND, { "force", no_argument, NULL, ZT_OPT_VERB }, ZT_OPTION_END
+    };
+    static const char *const names[] = { "FILE" };
+    int ch;
+
+    while ((ch = getopt_long(argc, argv, "o:", longs, NULL)) != -1) {
+        if (ch == ZT_OPT_VERB)
+            c->force = true;
+        else if (!(ch == 'o' ? take_list(c, optarg) : zt_target_option(&c->target, ch)))
+            return false;
+    }
+    if (!zt_operands(argc, argv, 1, 2, names))
+        return false;
+    c->target.path = argv[optind];
+    return optind + 1 == argc || take_value(c, O_SIZE, argv[optind + 1]);
+}
+
+static int run(int argc, char **argv)
+{
+    struct create c = { .force = false };
+
+    if (!parse(&c, argc, argv) || !agree(&c))
+        return 1;
+    return create_image(&c);
+}
+
+const struct zt_verb zt_verb_create = {
+    "create", "[-o NAME=VALUE[,NAME=VALUE]...]... [--force] [--backend=NAME] FILE [SIZE]",
+    "Makes an empty image",
+    "  -o NAME=VALUE           size                     of the device; or the operand SIZE\n"
+    "                          cluster_size             512 to 2M; 64K\n"
+    "                          refcount_bits            1, 2, 4 .. 64; 16\n"
+    "                          lazy_refcounts           on or off; plain images only\n"
+    "                          zone.mode                host-managed, or none\n"
+    "                          zone.size                a power of two; 256M\n"
+    "                          zone.capacity            of a zone; zone.size\n"
+    "                          zone.conventional_zones  at the start of the device; 0\n"
+    "                          zone.max_open_zones      0: no limit\n"
+    "                          zone.max_active_zones    0: no limit\n"
+    "                          zone.max_append_bytes    layouts 48b, 56 and v7 only; 64K\n"
+    "                          zone.layout              44, 48b, 56 or v7; 44\n"
+    "                          without zone.mode and zone.size: a plain image\n"
+    "  --force                 overwrite FILE if it is there\n" ZT_HELP_BACKEND,
+    run
+};

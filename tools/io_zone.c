@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/* The commands of the verb io that act on zones. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "io.h"
+
+#define MOST ((uint64_t)INT32_MAX)
+
+static int failed(const char *what, int rc)
+{
+    zt_io_say("%s failed: %s", what, zqcow2_strerror(rc));
+    return -1;
+}
+
+static uint64_t sector(uint64_t offset)
+{
+    return offset / ZT_SECTOR;
+}
+
+static void print_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
+{
+    (void)arg;
+    (void)index;
+    printf("start: 0x%" PRIx64 ", len 0x%" PRIx64 ", cap 0x%" PRIx64 ", wptr 0x%" PRIx64
+           ", zcond:%u, [type: %u]\n",
+           sector(z->start), sector(z->length), sector(z->capacity), sector(z->write_pointer),
+           z->state, z->type);
+}
+
+static int run_report(struct zt_io *io, int argc, char **argv)
+{
+    uint64_t off, count;
+    int rc;
+
+    (void)argc;
+    if (!zt_io_size(argv[1], &off) || !zt_io_size(argv[2], &count))
+        return -1;
+    rc = io->info.flags & ZQCOW2_INFO_ZONED
+             ? zt_each_zone(io->img, &io->info, off, count, print_zone, NULL)
+             : ZQCOW2_ENOTZONED;
+    return rc < 0 ? failed("zone report", rc) : 0;
+}
+
+static int manage(struct zt_io *io, char **argv, const char *what,
+                  int (*call)(struct zqcow2_image *img, uint64_t off, uint64_t len,
+                              unsigned flags))
+{
+    uint64_t off, len;
+    int rc;
+
+    if (!zt_io_size(argv[1], &off) || !zt_io_size(argv[2], &len))
+        return -1;
+    rc = call(io->img, off, len, 0);
+    return rc < 0 ? failed(what, rc) : 0;
+}
+
+static int run_open(struct zt_io *io, int argc, char **argv)
+{
+    (void)argc;
+    return manage(io, argv, "zone open", zqcow2_zone_open);
+}
+
+static int run_close(struct zt_io *io, int argc, char **argv)
+{
+    (void)argc;
+    return manage(io, argv, "zone close", zqcow2_zone_close);
+}
+
+static int run_finish(struct zt_io *io, int argc, char **argv)
+{
+    (void)argc;
+    return manage(io, argv, "zone finish", zqcow2_zone_finish);
+}
+
+static int run_reset(struct zt_io *io, int argc, char **argv)
+{
+    (void)argc;
+    return manage(io, argv, "zone reset", zqcow2_zone_reset);
+}
+
+/* Several lengths make one append. The data are zeros, as with qemu-io. */
+static bool add_lengths(char **lengths, int count, uint64_t *sum)
+{
+    uint64_t len;
+
+    *sum = 0;
+    for (int i = 0; i < count; i++) {
+        if (!zt_io_size(lengths[i], &len))
+            return false;
+        if (len > MOST || *sum > MOST - len) {
+            zt_io_say("zap: the lengths are above %" PRIu64, MOST);
+            return false;
+        }
+        *sum += len;
+    }
+    return true;
+}
+
+static int run_append(struct zt_io *io, int argc, char **argv)
+{
+    uint64_t off, len;
+    bool print = false;
+    void *buf;
+    int c, rc;
+
+    while ((c = getopt(argc, argv, "p")) != -1) {
+        if (c != 'p') {
+            zt_io_bad_option(argv[0]);
+            return -1;
+        }
+        print = true;
+    }
+    if (argc - optind < 2) {
+        zt_io_say("%s: an offset and a length are needed", argv[0]);
+        return -1;
+    }
+    if (!zt_io_size(argv[optind], &off) ||
+        !add_lengths(argv + optind + 1, argc - optind - 1, &len))
+        return -1;
+    buf = zt_buffer((size_t)len);
+    if (!buf)
+        return -1;
+    memset(buf, 0, (size_t)len);
+    rc = zqcow2_append(io->img, buf, (size_t)len, &off, 0);
+    free(buf);
+    if (rc < 0)
+        return failed("zone append", rc);
+    if (print)
+        printf("After zap done, the append sector is 0x%" PRIx64 "\n", sector(off));
+    return 0;
+}
+
+static int run_state(struct zt_io *io, int argc, char **argv)
+{
+    unsigned state;
+    uint64_t off;
+    int rc;
+
+    (void)argc;
+    if (!zt_io_size(argv[1], &off))
+        return -1;
+    if (strcmp(argv[2], "read-only") == 0) {
+        state = ZQCOW2_ZONE_RDONLY;
+    } else if (strcmp(argv[2], "offline") == 0) {
+        state = ZQCOW2_ZONE_OFFLINE;
+    } else {
+        zt_io_say("state: '%s' is neither read-only nor offline", argv[2]);
+        return -1;
+    }
+    rc = zqcow2_zone_set_state(io->img, off, state);
+    return rc < 0 ? failed("zone state", rc) : 0;
+}
+
+const struct zt_io_command zt_io_zone[] = {
+    { "zone_report", "zrp", 2, 2, run_report, "offset number", "lists zones" },
+    { "zone_open", "zo", 2, 2, run_open, "offset len", "opens zones explicitly" },
+    { "zone_close", "zc", 2, 2, run_close, "offset len", "closes open zones" },
+    { "zone_finish", "zf", 2, 2, run_finish, "offset len", "makes zones full" },
+    { "zone_reset", "zrs", 2, 2, run_reset, "offset len", "empties zones" },
+    { "zone_append", "zap", 2, -1, run_append, "[-p] offset len [len..]",
+      "appends zeros; -p shows where they went" },
+    { "state", NULL, 2, 2, run_state, "offset read-only|offline",
+      "puts a zone into that state, or back" },
+    { .name = NULL },
+};

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/* A JSON writer: one value after the other, commas and indentation by itself. */
+#ifndef ZT_JSON_H
+#define ZT_JSON_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+struct zt_json {
+    FILE *out;
+    unsigned depth;
+    int filled; /* the innermost object or array has a member already */
+};
+
+/* key: NULL inside an array and at the top. open, close: '{' '}' or '[' ']'. */
+void zt_json_open(struct zt_json *j, const char *key, char bracket);
+void zt_json_close(struct zt_json *j, char bracket);
+void zt_json_u64(struct zt_json *j, const char *key, uint64_t value);
+void zt_json_str(struct zt_json *j, const char *key, const char *value); /* NULL: null */
+
+#endif

@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* The command zqcow2: finds the verb, answers --help and --version. */
+#include <locale.h>
+#include <signal.h>
+#include <string.h>
+
+#include "tool.h"
+
+#define VERB(name) extern const struct zt_verb zt_verb_##name;
+#include "verbs.def"
+#undef VERB
+
+static const struct zt_verb *const verbs[] = {
+#define VERB(name) &zt_verb_##name,
+#include "verbs.def"
+#undef VERB
+};
+
+static void print_usage(FILE *out)
+{
+    fprintf(out, "usage: zqcow2 VERB [OPTION]... FILE [OPERAND]...\n"
+                 "       zqcow2 VERB --help | zqcow2 --help | zqcow2 --version\n\n"
+                 "Zoned qcow2 images: make them, look at them, use them.\n\n");
+    for (size_t i = 0; i < ZT_COUNT(verbs); i++)
+        fprintf(out, "  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
+    fprintf(out, "\nOffsets, lengths and sizes are in bytes and may end in K, M, G or T.\n"
+                 "backends: ");
+    zt_backend_list(out);
+    fprintf(out, "\n");
+}
+
+static void print_help(const struct zt_verb *v)
+{
+    printf("usage: zqcow2 %s %s\n\n%s.\n\n%s", v->name, v->operands, v->summary, v->help);
+}
+
+static void print_version(void)
+{
+    unsigned v = zqcow2_version();
+
+    printf("zqcow2 %d.%d.%d (library %u.%u.%u)\n", ZQCOW2_VERSION_MAJOR, ZQCOW2_VERSION_MINOR,
+           ZQCOW2_VERSION_PATCH, v / 1000000, v / 1000 % 1000, v % 1000);
+}
+
+static const struct zt_verb *find_verb(const char *name)
+{
+    for (size_t i = 0; i < ZT_COUNT(verbs); i++) {
+        if (strcmp(verbs[i]->name, name) == 0)
+            return verbs[i];
+    }
+    return NULL;
+}
+
+static bool asks_help(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        if (strcmp(argv[i], "--help") == 0 || (i == 1 && strcmp(argv[i], "-h") == 0))
+            return true;
+    }
+    return false;
+}
+
+static int run_verb(int argc, char **argv)
+{
+    const struct zt_verb *v = find_verb(argv[0]);
+
+    if (!v) {
+        zt_error("unknown verb '%s'; see zqcow2 --help", argv[0]);
+        return 1;
+    }
+    if (asks_help(argc, argv)) {
+        print_help(v);
+        return 0;
+    }
+    return v->run(argc, argv);
+}
+
+static int dispatch(int argc, char **argv)
+{
+    if (argc < 2) {
+        print_usage(stderr);
+        return 1;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        print_usage(stdout);
+        return 0;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        print_version();
+        return 0;
+    }
+    return run_verb(argc - 1, argv + 1);
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    /* Only for the character set of report --map: numbers stay in the C locale. */
+    setlocale(LC_CTYPE, "");
+    /* A reader that goes away must not leave the image open: write errors are seen instead. */
+    signal(SIGPIPE, SIG_IGN);
+    status = dispatch(argc, argv);
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        zt_error("cannot write to standard output");
+        return status ? status : 1;
+    }
+    return status;
+}

@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/* The image that a verb works on: its backend, opening, closing, the errors of both. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "tool.h"
+
+struct zt_backend {
+    const char *name;
+    int (*open)(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                struct zqcow2_backend **be);
+};
+
+/* What --backend accepts; the first is the default. */
+static const struct zt_backend backends[] = {
+    { "file", zqcow2_file_open },
+};
+
+void zt_backend_list(FILE *out)
+{
+    for (size_t i = 0; i < ZT_COUNT(backends); i++)
+        fprintf(out, "%s%s", i ? ", " : "", backends[i].name);
+}
+
+static bool choose_backend(struct zt_target *t, const char *name)
+{
+    for (size_t i = 0; i < ZT_COUNT(backends); i++) {
+        if (strcmp(backends[i].name, name) == 0) {
+            t->backend = &backends[i];
+            return true;
+        }
+    }
+    zt_error("--backend: '%s' is not known here; see zqcow2 --help", name);
+    return false;
+}
+
+bool zt_target_option(struct zt_target *t, int c)
+{
+    if (c == ZT_OPT_BACKEND)
+        return choose_backend(t, optarg);
+    if (c == 'U') {
+        t->share = true;
+        return true;
+    }
+    return false; /* getopt has told what it did not know */
+}
+
+int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be)
+{
+    const struct zt_backend *b = t->backend ? t->backend : &backends[0];
+
+    return b->open(t->path, flags, zt_hooks(), be);
+}
+
+const char *zt_reason(int rc, const struct zqcow2_error *err)
+{
+    return err->text[0] ? err->text : zqcow2_strerror(rc);
+}
+
+struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_image *img = NULL;
+    struct zqcow2_backend *be;
+    int rc;
+
+    rc = zt_backend_open(t, flags & ZQCOW2_OPEN_RDWR ? ZQCOW2_FILE_RDWR : 0, &be);
+    if (rc < 0) {
+        zt_error("%s: %s", t->path, zqcow2_strerror(rc));
+        return NULL;
+    }
+    opt.flags = flags | (t->share ? ZQCOW2_OPEN_NOLOCK : 0u);
+    opt.hooks = zt_hooks();
+    rc = zqcow2_open(be, &opt, &img, &err);
+    if (rc < 0) {
+        zt_error("%s: %s", t->path, zt_reason(rc, &err));
+        zqcow2_backend_close(be);
+        return NULL;
+    }
+    return img;
+}
+
+int zt_close(const struct zt_target *t, struct zqcow2_image *img, int status)
+{
+    int rc = zqcow2_close(img);
+
+    if (rc < 0) {
+        zt_error("%s: closing: %s", t->path, zqcow2_strerror(rc));
+        return status ? status : 1;
+    }
+    return status;
+}
+
+bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info)
+{
+    int rc;
+
+    *info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
+    rc = zqcow2_get_info(img, info);
+    if (rc < 0)
+        zt_error("%s: %s", t->path, zqcow2_strerror(rc));
+    return rc >= 0;
+}
+
+bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info)
+{
+    if (!zt_info(t, img, info))
+        return false;
+    if (info->flags & ZQCOW2_INFO_ZONED)
+        return true;
+    zt_error("%s: %s", t->path, zqcow2_strerror(ZQCOW2_ENOTZONED));
+    return false;
+}
+
+void *zt_buffer(size_t len)
+{
+    void *buf = NULL;
+
+    if (posix_memalign(&buf, 4096, len ? len : 1) != 0) {
+        zt_error("no memory for a buffer of %zu bytes", len);
+        return NULL;
+    }
+    return buf;
+}

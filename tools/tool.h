@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* What the verbs of the command zqcow2 share: options, images, sizes, messages. */
+#ifndef ZT_TOOL_H
+#define ZT_TOOL_H
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <zqcow2/backend.h>
+#include <zqcow2/zqcow2.h>
+
+#define ZT_SECTOR 512u
+#define ZT_PIECE (1u << 20) /* bytes in one transfer of append, write and read */
+#define ZT_COUNT(array) (sizeof(array) / sizeof((array)[0]))
+
+/* ---- verbs: verbs.def lists them ---- */
+
+struct zt_verb {
+    const char *name;
+    const char *operands; /* for the usage line, options included */
+    const char *summary;  /* one line */
+    const char *help;     /* the options, a line each */
+    int (*run)(int argc, char **argv); /* argv[0]: the verb; returns the exit status */
+};
+
+/* ---- options and operands ---- */
+
+enum { ZT_OPT_BACKEND = 256, ZT_OPT_VERB }; /* verbs number their own from ZT_OPT_VERB */
+
+struct zt_target {
+    const char *path;
+    const struct zt_backend *backend; /* NULL: the first of the table */
+    bool share;                       /* take no lock */
+};
+
+/* For the option tables of getopt_long(). */
+#define ZT_OPTION_BACKEND { "backend", required_argument, NULL, ZT_OPT_BACKEND }
+#define ZT_OPTION_SHARE { "force-share", no_argument, NULL, 'U' }
+#define ZT_OPTION_END { NULL, 0, NULL, 0 }
+#define ZT_HELP_BACKEND "  --backend=NAME          how the file is reached: file (the default)\n"
+#define ZT_HELP_SHARE "  -U, --force-share       take no lock; the picture may be torn if it is in use\n"
+
+/* Handles what all verbs share; false: `c` was none of it, or its value was bad (and was told). */
+bool zt_target_option(struct zt_target *t, int c);
+/* Are there `min` to `max` operands? Tells which one is missing; `names` are for that. */
+bool zt_operands(int argc, char **argv, int min, int max, const char *const *names);
+
+bool zt_parse_u64(const char *text, uint64_t *value);  /* decimal, or hex after 0x */
+bool zt_parse_size(const char *text, uint64_t *value); /* also 1.5G: suffixes b K M G T P E */
+/* The same for an option's value; tells what is wrong. */
+bool zt_size_arg(const char *what, const char *text, uint64_t *value);
+bool zt_u64_arg(const char *what, const char *text, uint64_t *value);
+
+/* ---- messages ---- */
+
+void zt_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* "1.5 GiB", exact or rounded to three digits. */
+char *zt_human(char *buf, size_t room, uint64_t bytes);
+
+struct zt_progress {
+    const char *what;
+    uint64_t total; /* 0: not known */
+    double next;    /* when to print again */
+    bool on, shown;
+};
+/* Only with a terminal on stderr, and only for what takes longer than half a second. */
+void zt_progress_start(struct zt_progress *p, const char *what, uint64_t total, bool wanted);
+void zt_progress_at(struct zt_progress *p, uint64_t done);
+void zt_progress_end(struct zt_progress *p);
+double zt_now(void); /* seconds, monotonic */
+
+/* ---- images ---- */
+
+const struct zqcow2_hooks *zt_hooks(void); /* log to stderr */
+/* `flags` are those of zqcow2_file_open(). */
+int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be);
+void zt_backend_list(FILE *out);
+/* The text of `err` if it has one, else that of `rc`. */
+const char *zt_reason(int rc, const struct zqcow2_error *err);
+/* zqcow2_open_flag; NULL after telling why. */
+struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags);
+/* Closes; `status` or 1 if closing failed (which is told). */
+int zt_close(const struct zt_target *t, struct zqcow2_image *img, int status);
+bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info);
+/* As zt_info, and the image must have zones. */
+bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info);
+
+/* ---- zones ---- */
+
+const char *zt_state_name(unsigned state);
+const char *zt_type_name(unsigned type);
+const char *zt_layout_name(uint32_t layout); /* NULL: none */
+/*
+ * Calls fn for up to `count` zones from the one that holds `off`, piece by piece. 0 or an error.
+ * fn may be handed each zone's index.
+ */
+int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,
+                 uint64_t count, void (*fn)(void *arg, uint64_t index, const struct zqcow2_zone *z),
+                 void *arg);
+void *zt_buffer(size_t len); /* aligned for direct I/O; free() it; NULL after telling */
+
+/* --map of report. */
+int zt_map(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off, uint64_t count,
+           const char *path);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: MIT */
+/* The verbs append, write and read: standard input to the image, the image to standard output. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+struct transfer {
+    struct zt_target target;
+    struct zqcow2_image *img;
+    struct zqcow2_info info;
+    const char *verb;
+    bool append, reading, pad;
+    uint64_t offset, length; /* append: the zone's start; write: where the next byte goes */
+    uint64_t done;
+    uint8_t *buf; /* ZT_PIECE bytes */
+    struct zt_progress progress;
+};
+
+/* Fills buf unless the input ends before. The bytes read, or -1 after telling. */
+static ssize_t fill(uint8_t *buf, size_t len)
+{
+    size_t have = 0;
+
+    while (have < len) {
+        ssize_t n = read(STDIN_FILENO, buf + have, len - have);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            zt_error("standard input: %s", strerror(errno));
+            return -1;
+        }
+        if (n == 0)
+            break;
+        have += (size_t)n;
+    }
+    return (ssize_t)have;
+}
+
+static bool fail(struct transfer *t, const char *reason)
+{
+    zt_progress_end(&t->progress);
+    zt_error("%s: %s at %" PRIu64 ": %s; %" PRIu64 " bytes were written", t->target.path, t->verb,
+             t->offset, reason, t->done);
+    return false;
+}
+
+/* A multiple of 512 bytes from the buffer to the image. */
+static bool put(struct transfer *t, size_t len)
+{
+    uint64_t where = t->offset;
+    int rc = t->append ? zqcow2_append(t->img, t->buf, len, &where, 0)
+                       : zqcow2_write(t->img, t->buf, len, where, 0);
+
+    if (rc < 0)
+        return fail(t, zqcow2_strerror(rc));
+    if (t->append)
+        printf("%" PRIu64 " %zu\n", where, len);
+    else
+        t->offset += len;
+    t->done += len;
+    zt_progress_at(&t->progress, t->done);
+    return true;
+}
+
+/* The next piece ends where the library wants it: an append's limit, a zone's end. */
+static size_t piece_length(const struct transfer *t)
+{
+    uint64_t most = ZT_PIECE, room;
+
+    if (t->append && t->info.max_append_bytes < most)
+        most = t->info.max_append_bytes / ZT_SECTOR * ZT_SECTOR;
+    if (!t->append && t->info.zone_size) {
+        room = t->info.zone_size - t->offset % t->info.zone_size;
+        most = room < most ? room : most;
+    }
+    return (size_t)most;
+}
+
+/* The input's end, `have` bytes into a piece: whole sectors go out, the rest only with --pad. */
+static bool put_last(struct transfer *t, size_t have)
+{
+    size_t odd = have % ZT_SECTOR;
+    char text[96];
+
+    if (odd && t->pad) {
+        memset(t->buf + have, 0, ZT_SECTOR - odd);
+        have += ZT_SECTOR - odd;
+    }
+    if (have >= ZT_SECTOR && !put(t, have / ZT_SECTOR * ZT_SECTOR))
+        return false;
+    if (!odd || t->pad)
+        return true;
+    snprintf(text, sizeof(text),
+             "the input is no multiple of %u: its last %zu bytes were left out (--pad adds zeros)",
+             ZT_SECTOR, odd);
+    return fail(t, text);
+}
+
+static bool put_input(struct transfer *t)
+{
+    for (;;) {
+        size_t want = piece_length(t);
+        ssize_t have = want ? fill(t->buf, want) : 0;
+
+        if (want == 0)
+            return fail(t, "the image takes no appends");
+        if (have < 0)
+            return fail(t, "the input failed");
+        if ((size_t)have < want)
+            return put_last(t, (size_t)have);
+        if (!put(t, want))
+            return false;
+    }
+}
+
+/* Any bytes: what the library reads is widened to sectors around them. */
+static bool get_output(struct transfer *t)
+{
+    uint64_t at = t->offset, end = t->offset + t->length;
+
+    while (at < end) {
+        uint64_t from = at - at % ZT_SECTOR;
+        uint64_t room = ZT_PIECE - (at - from);
+        size_t len = (size_t)(end - at < room ? end - at : room);
+        size_t span = (size_t)(at - from + len + ZT_SECTOR - 1) / ZT_SECTOR * ZT_SECTOR;
+        int rc = zqcow2_read(t->img, t->buf, span, from);
+
+        if (rc < 0) {
+            zt_progress_end(&t->progress);
+            zt_error("%s: read at %" PRIu64 ": %s", t->target.path, at, zqcow2_strerror(rc));
+            return false;
+        }
+        if (fwrite(t->buf + (at - from), 1, len, stdout) != len)
+            return false; /* main() tells */
+        at += len;
+        t->done += len;
+        zt_progress_at(&t->progress, t->done);
+    }
+    return true;
+}
+
+static bool check_range(struct transfer *t)
+{
+    if (!(t->append ? zt_zoned_info : zt_info)(&t->target, t->img, &t->info))
+        return false;
+    if (t->offset > t->info.virtual_size ||
+        (t->reading && t->length > t->info.virtual_size - t->offset)) {
+        zt_error("%s: %s: the range ends beyond the device (%" PRIu64 " bytes)", t->target.path,
+                 t->verb, t->info.virtual_size);
+        return false;
+    }
+    if (!t->reading && t->offset % (t->append ? t->info.zone_size : ZT_SECTOR)) {
+        zt_error("%s: %s: offset %" PRIu64 " is not %s", t->target.path, t->verb, t->offset,
+                 t->append ? "the start of a zone" : "a multiple of 512");
+        return false;
+    }
+    return true;
+}
+
+/* The image is open and closed here; `move` does the work between. */
+static int transfer(struct transfer *t, unsigned open_flags, bool (*move)(struct transfer *t),
+                    bool progress)
+{
+    bool ok;
+
+    t->img = zt_open(&t->target, open_flags);
+    if (!t->img)
+        return 1;
+    t->buf = zt_buffer(ZT_PIECE);
+    ok = t->buf && check_range(t);
+    if (ok) {
+        zt_progress_start(&t->progress, t->verb, t->length, progress);
+        ok = move(t);
+        zt_progress_end(&t->progress);
+    }
+    free(t->buf);
+    return zt_close(&t->target, t->img, ok ? 0 : 1);
+}
+
+/* names[0] is FILE; the other operands are sizes. */
+static bool parse(struct transfer *t, int argc, char **argv, const char *const *names, int count)
+{
+    static const struct option reader[] = { ZT_OPTION_BACKEND, ZT_OPTION_SHARE, ZT_OPTION_END };
+    static const struct option writer[] = { ZT_OPTION_BACKEND,
+                                            { "pad", no_argument, NULL, ZT_OPT_VERB },
+                                            ZT_OPTION_END };
+    const struct option *longs = t->reading ? reader : writer;
+    int c;
+
+    while ((c = getopt_long(argc, argv, t->reading ? "U" : "", longs, NULL)) != -1) {
+        if (c == ZT_OPT_VERB)
+            t->pad = true;
+        else if (!zt_target_option(&t->target, c))
+            return false;
+    }
+    if (!zt_operands(argc, argv, count, count, names))
+        return false;
+    t->verb = argv[0];
+    t->target.path = argv[optind];
+    return zt_size_arg(names[1], argv[optind + 1], &t->offset) &&
+           (!t->reading || zt_size_arg(names[2], argv[optind + 2], &t->length));
+}
+
+static int run_append(int argc, char **argv)
+{
+    static const char *const names[] = { "FILE", "ZONE_OFFSET" };
+    struct transfer t = { .append = true };
+
+    if (!parse(&t, argc, argv, names, 2))
+        return 1;
+    return transfer(&t, ZQCOW2_OPEN_RDWR, put_input, isatty(STDOUT_FILENO) != 1);
+}
+
+static int run_write(int argc, char **argv)
+{
+    static const char *const names[] = { "FILE", "OFFSET" };
+    struct transfer t = { .append = false };
+
+    return parse(&t, argc, argv, names, 2) ? transfer(&t, ZQCOW2_OPEN_RDWR, put_input, true) : 1;
+}
+
+static int run_read(int argc, char **argv)
+{
+    static const char *const names[] = { "FILE", "OFFSET", "LENGTH" };
+    struct transfer t = { .reading = true };
+
+    if (!parse(&t, argc, argv, names, 3))
+        return 1;
+    return transfer(&t, 0, get_output, isatty(STDOUT_FILENO) != 1);
+}
+
+#define HELP_PAD "  --pad                   fill the input's end with zeros up to a multiple of 512\n"
+
+const struct zt_verb zt_verb_append = {
+    "append", "[--pad] [--backend=NAME] FILE ZONE_OFFSET",
+    "Appends standard input to a zone; prints 'offset length' for each piece",
+    HELP_PAD ZT_HELP_BACKEND, run_append
+};
+
+const struct zt_verb zt_verb_write = {
+    "write", "[--pad] [--backend=NAME] FILE OFFSET", "Writes standard input to the image",
+    HELP_PAD ZT_HELP_BACKEND, run_write
+};
+
+const struct zt_verb zt_verb_read = {
+    "read", "[-U] [--backend=NAME] FILE OFFSET LENGTH",
+    "Copies a range of the image to standard output", ZT_HELP_SHARE ZT_HELP_BACKEND, run_read
+};

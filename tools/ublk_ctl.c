@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* Commands to the ublk driver's control device, one at a time, blocking. */
+#include "ublk_ctl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+int ublk_ctl_open(struct ublk_ctl *c)
+{
+    int rc;
+
+    c->fd = open(UBLK_CONTROL_PATH, O_RDWR | O_CLOEXEC);
+    if (c->fd < 0)
+        return -errno;
+    rc = io_uring_queue_init(4, &c->ring, IORING_SETUP_SQE128);
+    if (rc < 0)
+        close(c->fd);
+    return rc;
+}
+
+void ublk_ctl_close(struct ublk_ctl *c)
+{
+    io_uring_queue_exit(&c->ring);
+    close(c->fd);
+}
+
+static int wait_result(struct io_uring *ring)
+{
+    struct io_uring_cqe *cqe;
+    int rc;
+
+    do
+        rc = io_uring_wait_cqe(ring, &cqe);
+    while (rc == -EINTR);
+    if (rc < 0)
+        return rc;
+    rc = cqe->res;
+    io_uring_cqe_seen(ring, cqe);
+    return rc;
+}
+
+static int command(struct ublk_ctl *c, uint32_t op, uint32_t id, void *buf, size_t len,
+                   uint64_t data)
+{
+    struct ublk_ctrl_cmd cmd = { .dev_id = id, .queue_id = UINT16_MAX, .len = (uint16_t)len,
+                                 .addr = (uint64_t)(uintptr_t)buf, .data = data };
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&c->ring);
+    int rc;
+
+    if (!sqe)
+        return -EBUSY;
+    memset(sqe, 0, 2 * sizeof(*sqe)); /* SQE128: liburing clears only the first half */
+    sqe->opcode = IORING_OP_URING_CMD;
+    sqe->fd = c->fd;
+    sqe->cmd_op = op;
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+    do
+        rc = io_uring_submit(&c->ring);
+    while (rc == -EINTR);
+    return rc < 0 ? rc : wait_result(&c->ring);
+}
+
+int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features)
+{
+    *features = 0;
+    return command(c, UBLK_CMD_GET_FEATURES, 0, features, sizeof(*features), 0);
+}
+
+int ublk_ctl_info(struct ublk_ctl *c, uint32_t id, struct ublk_dev_info *info)
+{
+    memset(info, 0, sizeof(*info));
+    return command(c, UBLK_CMD_GET_DEV_INFO, id, info, sizeof(*info), 0);
+}
+
+int ublk_ctl_add(struct ublk_ctl *c, struct ublk_dev_info *info)
+{
+    return command(c, UBLK_CMD_ADD_DEV, info->dev_id, info, sizeof(*info), 0);
+}
+
+int ublk_ctl_set_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p)
+{
+    return command(c, UBLK_CMD_SET_PARAMS, id, p, sizeof(*p), 0);
+}
+
+int ublk_ctl_start(struct ublk_ctl *c, uint32_t id, int pid)
+{
+    return command(c, UBLK_CMD_START_DEV, id, NULL, 0, (uint64_t)pid);
+}
+
+int ublk_ctl_stop(struct ublk_ctl *c, uint32_t id)
+{
+    return command(c, UBLK_CMD_STOP_DEV, id, NULL, 0, 0);
+}
+
+int ublk_ctl_del(struct ublk_ctl *c, uint32_t id)
+{
+    int rc = command(c, UBLK_CMD_DEL_DEV_ASYNC, id, NULL, 0, 0);
+
+    if (rc == -EOPNOTSUPP || rc == -EINVAL)
+        rc = command(c, UBLK_CMD_DEL_DEV, id, NULL, 0, 0);
+    return rc;
+}

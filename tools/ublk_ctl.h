@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/* Commands to the ublk driver's control device, one at a time, blocking. */
+#ifndef ZQ_TOOLS_UBLK_CTL_H
+#define ZQ_TOOLS_UBLK_CTL_H
+
+#include <liburing.h>
+
+#include "ublk_abi.h"
+
+struct ublk_ctl {
+    struct io_uring ring;
+    int fd;
+};
+
+/* -errno; the caller explains -ENOENT (no driver) and -EACCES. */
+int ublk_ctl_open(struct ublk_ctl *c);
+void ublk_ctl_close(struct ublk_ctl *c);
+
+int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features);
+int ublk_ctl_info(struct ublk_ctl *c, uint32_t id, struct ublk_dev_info *info);
+int ublk_ctl_add(struct ublk_ctl *c, struct ublk_dev_info *info); /* fills in dev_id */
+int ublk_ctl_set_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p);
+/* Returns once the disk is there; the queues must be served meanwhile. */
+int ublk_ctl_start(struct ublk_ctl *c, uint32_t id, int pid);
+int ublk_ctl_stop(struct ublk_ctl *c, uint32_t id);
+/* Does not wait for those who still hold the block device (a mount, say), where the kernel can. */
+int ublk_ctl_del(struct ublk_ctl *c, uint32_t id);
+
+#endif

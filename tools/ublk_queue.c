@@ -1,0 +1,380 @@
+/* SPDX-License-Identifier: MIT */
+/* A hardware queue of a ublk device: its thread carries requests from the kernel to the image. */
+#include "ublk_queue.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SECTOR 512u
+#define USER_DATA_POLL UINT64_MAX
+
+int ublk_errno(int rc)
+{
+    if (rc >= 0)
+        return 0;
+    switch (rc) {
+    case ZQCOW2_EZONE_ACTIVE:
+        return -EOVERFLOW;
+    case ZQCOW2_EZONE_OPEN:
+        return -ETOOMANYREFS;
+    case -ENOSPC:
+    case -ENOMEM:
+        return rc;
+    default: /* the block layer has no finer status for the rest */
+        return -EIO;
+    }
+}
+
+/* ---- towards the kernel ---- */
+
+/* There are as many entries as tags, and one for the poll, so a place is always free after a submit. */
+static struct io_uring_sqe *get_sqe(struct ublk_queue *q)
+{
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
+
+    if (!sqe) {
+        io_uring_submit(&q->ring);
+        sqe = io_uring_get_sqe(&q->ring);
+    }
+    return sqe;
+}
+
+static void queue_command(struct ublk_tag *t, uint32_t op, int result, uint64_t addr)
+{
+    struct ublk_queue *q = t->queue;
+    struct io_uring_sqe *sqe = get_sqe(q);
+    struct ublk_io_cmd cmd = { .q_id = q->id, .tag = t->tag, .result = result, .addr = addr };
+
+    if (!sqe) { /* cannot be, see get_sqe; the kernel then times out on this tag alone */
+        q->error = -EBUSY;
+        return;
+    }
+    memset(sqe, 0, sizeof(*sqe));
+    sqe->opcode = IORING_OP_URING_CMD;
+    sqe->fd = q->fd;
+    sqe->cmd_op = op;
+    sqe->user_data = t->tag;
+    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+}
+
+static void commit(struct ublk_tag *t, int result, uint64_t addr)
+{
+    queue_command(t, UBLK_IO_COMMIT_AND_FETCH_REQ, result, addr);
+}
+
+static void arm_poll(struct ublk_queue *q)
+{
+    struct io_uring_sqe *sqe = get_sqe(q);
+
+    if (!sqe) {
+        q->error = -EBUSY;
+        return;
+    }
+    io_uring_prep_poll_add(sqe, zqcow2_queue_fd(q->zq), POLLIN);
+    sqe->user_data = USER_DATA_POLL;
+}
+
+/* Data of a write or append comes in, of a read or report goes out; all or an error. */
+static int copy_in(struct ublk_tag *t)
+{
+    uint64_t at = ublk_data_offset(t->queue->id, t->tag);
+    size_t done = 0;
+
+    while (done < t->iov.iov_len) {
+        ssize_t n = pread(t->queue->fd, (char *)t->iov.iov_base + done, t->iov.iov_len - done,
+                          (off_t)(at + done));
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int copy_out(struct ublk_tag *t)
+{
+    uint64_t at = ublk_data_offset(t->queue->id, t->tag);
+    size_t done = 0;
+
+    while (done < t->iov.iov_len) {
+        ssize_t n = pwrite(t->queue->fd, (char *)t->iov.iov_base + done, t->iov.iov_len - done,
+                           (off_t)(at + done));
+        if (n <= 0)
+            return n < 0 ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+/* ---- towards the image ---- */
+
+static void request_done(void *arg, const struct zqcow2_result *res)
+{
+    struct ublk_tag *t = arg;
+    int ret = ublk_errno(res->ret);
+
+    t->queue->in_library--;
+    if (!ret && t->op == UBLK_OP_READ)
+        ret = copy_out(t);
+    if (ret)
+        commit(t, ret, 0);
+    else if (t->op == UBLK_OP_ZONE_APPEND)
+        commit(t, (int)t->iov.iov_len, res->offset / SECTOR);
+    else
+        commit(t, (int)t->iov.iov_len, 0);
+}
+
+/*
+ * Inline, because a report never waits. The kernel zeroes nothing: an entry of length 0 ends the
+ * list. The result says "everything": a smaller one would have the kernel ask again for the rest.
+ */
+static void report_zones(struct ublk_tag *t, const struct ublk_io_desc *d)
+{
+    struct ublk_queue *q = t->queue;
+    uint32_t nr = d->nr_sectors, room = q->max_io / (uint32_t)sizeof(struct ublk_blk_zone);
+    struct ublk_blk_zone *out = t->iov.iov_base;
+    struct zqcow2_zone z;
+    uint64_t at = d->start_sector * SECTOR;
+    uint32_t n = 0;
+    int rc = 0;
+
+    nr = nr < room ? nr : room;
+    memset(out, 0, nr * sizeof(*out));
+    for (; n < nr && at < q->info->virtual_size; n++, at += q->info->zone_size) {
+        uint32_t one = 1;
+
+        rc = zqcow2_zone_report(q->img, at, &z, &one);
+        if (rc < 0 || !one)
+            break;
+        out[n] = (struct ublk_blk_zone){
+            .start = z.start / SECTOR, .len = z.length / SECTOR, .wp = z.write_pointer / SECTOR,
+            .type = z.type, .cond = z.state, .capacity = z.capacity / SECTOR
+        };
+        if (z.write_pointer == UINT64_MAX)
+            out[n].wp = UINT64_MAX;
+    }
+    t->iov.iov_len = nr * sizeof(*out);
+    rc = rc < 0 ? ublk_errno(rc) : copy_out(t);
+    commit(t, rc ? rc : (int)q->max_io, 0);
+}
+
+static int library_op(unsigned op)
+{
+    switch (op) {
+    case UBLK_OP_READ:
+        return ZQCOW2_OP_READ;
+    case UBLK_OP_WRITE:
+        return ZQCOW2_OP_WRITE;
+    case UBLK_OP_FLUSH:
+        return ZQCOW2_OP_FLUSH;
+    case UBLK_OP_DISCARD:
+        return ZQCOW2_OP_DISCARD;
+    case UBLK_OP_WRITE_ZEROES:
+        return ZQCOW2_OP_WRITE_ZEROES;
+    case UBLK_OP_ZONE_OPEN:
+        return ZQCOW2_OP_ZONE_OPEN;
+    case UBLK_OP_ZONE_CLOSE:
+        return ZQCOW2_OP_ZONE_CLOSE;
+    case UBLK_OP_ZONE_FINISH:
+        return ZQCOW2_OP_ZONE_FINISH;
+    case UBLK_OP_ZONE_APPEND:
+        return ZQCOW2_OP_APPEND;
+    case UBLK_OP_ZONE_RESET_ALL:
+    case UBLK_OP_ZONE_RESET:
+        return ZQCOW2_OP_ZONE_RESET;
+    default:
+        return -1;
+    }
+}
+
+static uint64_t request_length(const struct ublk_queue *q, const struct ublk_io_desc *d)
+{
+    switch (d->op_flags & UBLK_OP_MASK) {
+    case UBLK_OP_ZONE_OPEN:
+    case UBLK_OP_ZONE_CLOSE:
+    case UBLK_OP_ZONE_FINISH:
+    case UBLK_OP_ZONE_RESET:
+        return q->info->zone_size;
+    case UBLK_OP_ZONE_RESET_ALL:
+        return q->info->virtual_size;
+    case UBLK_OP_FLUSH:
+        return 0;
+    default:
+        return (uint64_t)d->nr_sectors * SECTOR;
+    }
+}
+
+/* Adds the request to the batch, or answers it at once. */
+static void take_request(struct ublk_tag *t)
+{
+    struct ublk_queue *q = t->queue;
+    const struct ublk_io_desc *d = &q->desc[t->tag];
+    unsigned op = d->op_flags & UBLK_OP_MASK;
+    bool data = op == UBLK_OP_READ || op == UBLK_OP_WRITE || op == UBLK_OP_ZONE_APPEND;
+    uint64_t len = request_length(q, d);
+    int lib = library_op(op), rc = 0;
+
+    t->op = (uint8_t)op;
+    if (op == UBLK_OP_REPORT_ZONES) {
+        report_zones(t, d);
+        return;
+    }
+    t->iov.iov_len = data ? (size_t)len : 0;
+    if (lib < 0 || (data && len > q->max_io))
+        rc = -EOPNOTSUPP;
+    else if (data && op != UBLK_OP_READ)
+        rc = copy_in(t);
+    if (rc) {
+        commit(t, rc, 0);
+        return;
+    }
+    q->batch[q->nbatch++] = (struct zqcow2_request){
+        .size = sizeof(struct zqcow2_request), .op = (uint16_t)lib,
+        .flags = d->op_flags & UBLK_IO_F_FUA ? ZQCOW2_FUA : 0,
+        .offset = op == UBLK_OP_ZONE_RESET_ALL || op == UBLK_OP_FLUSH ? 0
+                                                                      : d->start_sector * SECTOR,
+        .length = len, .iov = data ? &t->iov : NULL, .iovcnt = data, .done = request_done, .arg = t
+    };
+}
+
+static void submit_batch(struct ublk_queue *q)
+{
+    int n = zqcow2_queue_submit(q->zq, q->batch, q->nbatch);
+    uint32_t taken = n < 0 ? 0 : (uint32_t)n;
+
+    q->in_library += taken;
+    for (uint32_t i = taken; i < q->nbatch; i++) /* the queue is as deep as there are tags */
+        commit(q->batch[i].arg, -EIO, 0);
+    q->nbatch = 0;
+}
+
+/* ---- the thread ---- */
+
+static void take_completions(struct ublk_queue *q)
+{
+    struct io_uring_cqe *cqe;
+    bool rearm = false;
+
+    while (!io_uring_peek_cqe(&q->ring, &cqe)) {
+        uint64_t who = cqe->user_data;
+        int res = cqe->res;
+
+        io_uring_cqe_seen(&q->ring, cqe);
+        if (who == USER_DATA_POLL) {
+            rearm = true;
+        } else if (res == 0) {
+            take_request(&q->tags[who]);
+        } else { /* -ENODEV: the device stops; anything else is the end of this tag, too */
+            q->live_tags--;
+            if (res != -ENODEV && !q->error)
+                q->error = res;
+        }
+    }
+    if (q->nbatch)
+        submit_batch(q);
+    /* The poll is armed after the library had its turn, so an event in between shows at once. */
+    zqcow2_queue_poll(q->zq, 0);
+    if (rearm)
+        arm_poll(q);
+}
+
+static void *queue_thread(void *arg)
+{
+    struct ublk_queue *q = arg;
+    uint64_t one = 1;
+
+    for (uint16_t i = 0; i < q->depth; i++)
+        queue_command(&q->tags[i], UBLK_IO_FETCH_REQ, 0, 0);
+    arm_poll(q);
+    q->live_tags = q->depth;
+    while (q->live_tags || q->in_library) {
+        int rc = io_uring_submit_and_wait(&q->ring, 1);
+
+        if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
+            q->error = rc;
+            break;
+        }
+        take_completions(q);
+    }
+    if (write(q->ended_fd, &one, sizeof(one)) < 0)
+        q->error = -errno;
+    return NULL;
+}
+
+static void unmap_all(struct ublk_queue *q)
+{
+    if (q->buffers)
+        munmap(q->buffers, q->buffer_bytes);
+    if (q->desc)
+        munmap((void *)(uintptr_t)q->desc, q->desc_bytes);
+    free(q->tags);
+    free(q->batch);
+}
+
+static int map_all(struct ublk_queue *q)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), area = ublk_desc_area(page);
+    void *p;
+
+    q->desc_bytes = (q->depth * sizeof(struct ublk_io_desc) + page - 1) / page * page;
+    q->buffer_bytes = (size_t)q->depth * q->max_io;
+    p = mmap(NULL, q->desc_bytes, PROT_READ, MAP_SHARED | MAP_POPULATE, q->fd,
+             (off_t)(q->id * area));
+    if (p == MAP_FAILED)
+        return -errno;
+    q->desc = p;
+    p = mmap(NULL, q->buffer_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return -errno;
+    q->buffers = p;
+    q->tags = calloc(q->depth, sizeof(*q->tags));
+    q->batch = calloc(q->depth, sizeof(*q->batch));
+    if (!q->tags || !q->batch)
+        return -ENOMEM;
+    for (uint16_t i = 0; i < q->depth; i++) {
+        q->tags[i].queue = q;
+        q->tags[i].tag = i;
+        q->tags[i].iov.iov_base = (char *)q->buffers + (size_t)i * q->max_io;
+    }
+    return 0;
+}
+
+int ublk_queue_prepare(struct ublk_queue *q)
+{
+    int rc = map_all(q);
+
+    if (!rc)
+        rc = io_uring_queue_init(q->depth + 1u, &q->ring, 0);
+    if (rc < 0) {
+        unmap_all(q);
+        return rc;
+    }
+    rc = zqcow2_queue_open(q->img, q->depth, &q->zq);
+    if (rc >= 0 && zqcow2_queue_fd(q->zq) < 0) {
+        rc = zqcow2_queue_fd(q->zq);
+        zqcow2_queue_close(q->zq);
+    }
+    if (rc < 0) {
+        io_uring_queue_exit(&q->ring);
+        unmap_all(q);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int ublk_queue_start(struct ublk_queue *q)
+{
+    return -pthread_create(&q->thread, NULL, queue_thread, q);
+}
+
+int ublk_queue_free(struct ublk_queue *q)
+{
+    int rc;
+
+    io_uring_queue_exit(&q->ring);
+    rc = zqcow2_queue_close(q->zq);
+    unmap_all(q);
+    return rc;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* A hardware queue of a ublk device: its thread carries requests from the kernel to the image. */
+#ifndef ZQ_TOOLS_UBLK_QUEUE_H
+#define ZQ_TOOLS_UBLK_QUEUE_H
+
+#include <liburing.h>
+#include <pthread.h>
+
+#include <zqcow2/queue.h>
+
+#include "ublk_abi.h"
+
+struct ublk_queue;
+
+struct ublk_tag {
+    struct ublk_queue *queue;
+    struct iovec iov; /* the tag's own part of the queue's buffer */
+    uint16_t tag;
+    uint8_t op;       /* ublk_io_op */
+};
+
+/* Everything below belongs to the queue's thread once it runs. */
+struct ublk_queue {
+    struct io_uring ring;
+    struct zqcow2_queue *zq;
+    struct zqcow2_image *img;
+    const struct zqcow2_info *info;
+    const struct ublk_io_desc *desc;
+    struct ublk_tag *tags;
+    struct zqcow2_request *batch; /* taken from the kernel, not yet submitted */
+    void *buffers;
+    size_t desc_bytes, buffer_bytes;
+    uint32_t max_io, nbatch, in_library, live_tags;
+    uint16_t id, depth;
+    int fd;        /* of the character device; the server's */
+    int ended_fd;  /* eventfd of the server, told when the thread ends */
+    int error;     /* why the thread ended, when not because the device was stopped */
+    pthread_t thread;
+};
+
+/* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, ended_fd,
+ * img and info first. On failure nothing is held. */
+int ublk_queue_prepare(struct ublk_queue *q);
+int ublk_queue_start(struct ublk_queue *q);
+/* After the thread has ended, or if it never started. Returns what closing the library's queue did. */
+int ublk_queue_free(struct ublk_queue *q);
+/* What the kernel is told of a result of the library. */
+int ublk_errno(int rc);
+
+#endif
