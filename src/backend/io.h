@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests from an image to its backend. io.c is the only caller of a backend's operations while
+ * an image is open: it aligns, bounces, keeps read-modify-write ranges apart and fills in what a
+ * backend lacks.
+ *
+ * An io is started under the image's mutex, issued without it, and finished under it again. It
+ * belongs to whoever embeds it; between start and complete() nothing in it may change.
+ */
+#ifndef ZQ_BACKEND_IO_H
+#define ZQ_BACKEND_IO_H
+
+#include "backend/backend.h"
+#include "base/list.h"
+
+#define ZQ_BOUNCE_BYTES (128u << 10)
+#define ZQ_BOUNCES 4u
+
+/* Beyond the public kinds: `work` runs outside the mutex, in the thread that would issue the io. */
+#define ZQ_IO_WORK 0x100u
+
+struct zq_io {
+    struct zqcow2_io pub; /* first: what the backend sees */
+    struct zq_iox *x;
+    struct zq_list link;  /* submit, done or parked list */
+    void (*complete)(struct zq_io *io, int ret); /* under the mutex */
+    void (*work)(struct zq_io *io);              /* WORK: sets io->ret */
+    int ret;
+    struct iovec one;     /* room for a request of one buffer */
+    /* of a bounced request: the caller's view, and where it stands */
+    struct zq_bounce *bounce;
+    struct zqcow2_io orig;
+    struct zq_list range; /* in x->writes; only where the backend needs alignment */
+    struct zq_list flight; /* of data I/O: in x->flight */
+    uint64_t seq;
+};
+
+struct zq_bounce {
+    uint8_t *buf;
+    struct iovec iov;
+    bool busy, reading; /* reading: the first half of a read-modify-write, or a read */
+};
+
+/* The I/O side of one image. Lists are protected by the image's mutex. */
+struct zq_iox {
+    struct zqcow2_backend *be;           /* fixed */
+    const struct zqcow2_hooks *hooks;    /* fixed: the image's */
+    bool plain;                          /* fixed: the backend takes any alignment */
+    void (*notify)(struct zq_iox *x, struct zq_io *io); /* fixed: an io was done by the backend */
+    struct zq_list submit;               /* started, to be issued */
+    struct zq_list done;                 /* done, to be finished */
+    struct zq_list writes, parked;       /* not plain: writes in flight; ios that wait */
+    struct zq_bounce bounce[ZQ_BOUNCES];
+    uint64_t nr_issued;                  /* how many ios were started */
+    unsigned in_flight;                  /* started and not finished */
+    struct zq_list flight;               /* data I/O that looked up its clusters, oldest first */
+    struct zq_list flight_waiters;       /* for the oldest of them */
+    struct zq_list *ready;               /* fixed: where woken waiters go */
+    uint64_t data_seq;                   /* number of the newest data I/O */
+    bool unbarriered;                    /* something was written since a flush was last submitted */
+};
+
+/* x->be, hooks, ready and notify are set. -ENOMEM. */
+int zq_iox_init(struct zq_iox *x);
+void zq_iox_fini(struct zq_iox *x);
+
+/* The most bytes of a transfer at off that one io may carry; 0 < result <= len. */
+uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const struct iovec *iov,
+                     unsigned iovcnt);
+
+/* Fill in an io of one kind; the caller has set complete. */
+void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len);
+void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, uint64_t len);
+
+/* Under the mutex. */
+void zq_io_start(struct zq_iox *x, struct zq_io *io);
+/* A data I/O whose clusters must not change hands while it runs (R5). */
+void zq_io_start_data(struct zq_iox *x, struct zq_io *io);
+/* Has every data I/O numbered up to seq finished? */
+static inline bool zq_io_all_past(const struct zq_iox *x, uint64_t seq)
+{
+    return zq_list_empty(&x->flight) ||
+           zq_container(x->flight.next, struct zq_io, flight)->seq > seq;
+}
+void zq_io_finish(struct zq_io *io);
+/*
+ * Without the mutex: hands a batch to the backend. Those that are done on return move to
+ * `finished`; the others come through notify.
+ */
+void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finished);
+
+/* n bytes of zeros, of static storage, for gathering into a write. */
+extern const uint8_t zq_zeros[64 << 10];
+
+#endif

@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT */
+/* Keeps slices of L2 tables and refcount blocks: pin, load, dirty, freeze, evict. */
+#include "cache/cache.h"
+
+#include <errno.h>
+#include "base/bytes.h"
+#include "base/report.h"
+
+static uint32_t hash_of(const struct zq_cache *c, uint64_t host)
+{
+    return (uint32_t)((host / c->slice_bytes * 0x9e3779b97f4a7c15ull) >> 32) & c->hash_mask;
+}
+
+int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, uint32_t slice_bytes,
+                  uint64_t cache_bytes)
+{
+    uint64_t n = zq_max(cache_bytes / slice_bytes, ZQ_MIN_SLICES);
+    uint32_t buckets = 16;
+
+    n = zq_min(n, 1u << 24);
+    while (buckets < n)
+        buckets *= 2;
+    c->x = x;
+    c->ready = ready;
+    c->slice_bytes = slice_bytes;
+    c->max_slices = (uint32_t)n;
+    c->hash_mask = buckets - 1;
+    zq_list_init(&c->lru);
+    zq_list_init(&c->slot_waiters);
+    zq_list_init(&c->frozen_waiters);
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        zq_list_init(&c->dirty[k]);
+        zq_list_init(&c->round[k]);
+    }
+    c->hash = zq_zalloc_array(x->hooks, buckets, sizeof(*c->hash));
+    return c->hash ? 0 : -ENOMEM;
+}
+
+static void free_slice(struct zq_cache *c, struct zq_slice *s)
+{
+    zq_free(c->x->hooks, s->data, c->slice_bytes);
+    zq_free(c->x->hooks, s, sizeof(*s));
+}
+
+void zq_cache_fini(struct zq_cache *c)
+{
+    if (!c->hash)
+        return;
+    for (uint32_t i = 0; i <= c->hash_mask; i++) {
+        for (struct zq_slice *s = c->hash[i], *next; s; s = next) {
+            next = s->chain;
+            free_slice(c, s);
+        }
+    }
+    zq_free(c->x->hooks, c->hash, ((size_t)c->hash_mask + 1) * sizeof(*c->hash));
+    c->hash = NULL;
+}
+
+void zq_wake(struct zq_list *ready, struct zq_list *from)
+{
+    zq_list_splice(ready, from);
+}
+
+/* ---- the table of slices ---- */
+
+static struct zq_slice *find(struct zq_cache *c, uint64_t host)
+{
+    struct zq_slice *s = c->hash[hash_of(c, host)];
+
+    while (s && s->host != host)
+        s = s->chain;
+    return s;
+}
+
+static void unhash(struct zq_cache *c, struct zq_slice *s)
+{
+    struct zq_slice **p = &c->hash[hash_of(c, s->host)];
+
+    while (*p != s)
+        p = &(*p)->chain;
+    *p = s->chain;
+    zq_list_del(&s->link);
+}
+
+static void enter(struct zq_cache *c, struct zq_slice *s, uint64_t host, enum zq_slice_kind kind)
+{
+    struct zq_slice **p = &c->hash[hash_of(c, host)];
+
+    s->host = host;
+    s->kind = (uint8_t)kind;
+    s->chain = *p;
+    *p = s;
+    zq_list_push(&c->lru, &s->link);
+}
+
+static struct zq_slice *evict(struct zq_cache *c)
+{
+    for (struct zq_list *n = c->lru.next; n != &c->lru; n = n->next) {
+        struct zq_slice *s = zq_container(n, struct zq_slice, link);
+        if (!s->pins && !s->loading) {
+            unhash(c, s);
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static struct zq_slice *new_slice(struct zq_cache *c)
+{
+    struct zq_slice *s = zq_zalloc(c->x->hooks, sizeof(*s));
+
+    if (!s)
+        return NULL;
+    s->data = zq_alloc(c->x->hooks, zq_min(c->slice_bytes, 4096), c->slice_bytes);
+    if (!s->data) {
+        zq_free(c->x->hooks, s, sizeof(*s));
+        return NULL;
+    }
+    s->cache = c;
+    zq_list_init(&s->waiters);
+    zq_list_init(&s->link);
+    c->nr_slices++;
+    return s;
+}
+
+/* A free slot: a new one while there is room, else the oldest clean one. */
+static int take_slot(struct zq_cache *c, struct zq_slice **out)
+{
+    bool room = c->nr_slices < c->max_slices;
+
+    *out = room ? new_slice(c) : NULL;
+    if (!*out)
+        *out = evict(c);
+    if (*out)
+        return 0;
+    return room ? -ENOMEM : ZQ_WAIT;
+}
+
+struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
+{
+    struct zq_slice *s = find(c, host);
+
+    return s && !s->loading ? s : NULL;
+}
+
+/* ---- gathering ---- */
+
+static void drop_pins(struct zq_cache *c, struct zq_gather *g)
+{
+    for (unsigned i = 0; i < g->npins; i++)
+        g->pin[i]->pins--;
+    if (g->npins)
+        zq_wake(c->ready, &c->slot_waiters);
+    g->npins = 0;
+}
+
+int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
+{
+    if (!c->token)
+        c->token = g;
+    else if (c->token != g)
+        drop_pins(c, g);
+    zq_list_push(on, &g->wait.link);
+    return ZQ_WAIT;
+}
+
+void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
+{
+    for (unsigned i = 0; i < g->npins; i++) {
+        if (g->pin[i] != s)
+            continue;
+        g->pin[i] = g->pin[--g->npins];
+        s->pins--;
+        zq_wake(c->ready, &c->slot_waiters);
+        return;
+    }
+}
+
+void zq_cache_release(struct zq_cache *c, struct zq_gather *g)
+{
+    drop_pins(c, g);
+    if (c->token == g) {
+        c->token = NULL;
+        zq_wake(c->ready, &c->slot_waiters);
+    }
+}
+
+static void load_done(struct zq_io *io, int ret)
+{
+    struct zq_slice *s = zq_container(io, struct zq_slice, io);
+    struct zq_cache *c = s->cache;
+
+    s->loading = false;
+    for (struct zq_list *n = s->waiters.next; ret < 0 && n != &s->waiters; n = n->next)
+        zq_container(n, struct zq_waiter, link)->rc = ret;
+    zq_wake(c->ready, &s->waiters);
+    zq_wake(c->ready, &c->slot_waiters);
+    if (ret < 0) {
+        unhash(c, s);
+        free_slice(c, s);
+        c->nr_slices--;
+    }
+}
+
+static int load(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind)
+{
+    struct zq_slice *s;
+    int rc = take_slot(c, &s);
+
+    if (rc < 0)
+        return rc;
+    if (rc == ZQ_WAIT) {
+        c->want_round |= c->nr_dirty > 0;
+        return zq_cache_park(c, g, &c->slot_waiters);
+    }
+    enter(c, s, host, kind);
+    s->loading = true;
+    s->io.complete = load_done;
+    zq_io_prep_buf(&s->io, ZQCOW2_IO_READ, s->data, host, c->slice_bytes);
+    zq_io_start(c->x, &s->io);
+    return zq_cache_park(c, g, &s->waiters);
+}
+
+int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind,
+                 struct zq_slice **out)
+{
+    struct zq_slice *s = find(c, host);
+
+    if (!s)
+        return load(c, g, host, kind);
+    if (s->loading)
+        return zq_cache_park(c, g, &s->waiters);
+    *out = s;
+    for (unsigned i = 0; i < g->npins; i++) {
+        if (g->pin[i] == s)
+            return 0;
+    }
+    zq_assert(g->npins < ZQ_MAX_PINS);
+    g->pin[g->npins++] = s;
+    s->pins++;
+    if (!s->dirty && !s->in_round) {
+        zq_list_del(&s->link);
+        zq_list_push(&c->lru, &s->link);
+    }
+    return 0;
+}
+
+int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,
+                      struct zq_slice *b)
+{
+    unsigned more = (unsigned)(!a->dirty && !a->in_round) +
+                    (unsigned)(b && b != a && !b->dirty && !b->in_round);
+
+    if (a->frozen || (b && b->frozen))
+        return zq_cache_park(c, g, &c->frozen_waiters);
+    if (c->nr_dirty + more > c->max_slices - ZQ_MAX_PINS) {
+        c->want_round = true;
+        return zq_cache_park(c, g, &c->slot_waiters);
+    }
+    return 0;
+}
+
+void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s)
+{
+    zq_assert(!s->frozen && !s->loading);
+    if (s->dirty)
+        return;
+    s->dirty = true;
+    if (s->in_round)
+        return;
+    c->nr_dirty++;
+    zq_list_del(&s->link);
+    zq_list_push(&c->dirty[s->kind], &s->link);
+}
+
+void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len)
+{
+    for (uint64_t at = host; at < host + len; at += c->slice_bytes) {
+        struct zq_slice *s = find(c, at);
+        if (!s || s->loading || s->pins || s->dirty || s->in_round)
+            continue;
+        unhash(c, s);
+        free_slice(c, s);
+        c->nr_slices--;
+    }
+}
+
+/* ---- rounds ---- */
+
+bool zq_cache_has_dirty(const struct zq_cache *c)
+{
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        if (!zq_list_empty(&c->dirty[k]))
+            return true;
+    }
+    return false;
+}
+
+void zq_cache_snapshot(struct zq_cache *c)
+{
+    c->want_round = false;
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        for (struct zq_list *n = c->dirty[k].next; n != &c->dirty[k]; n = n->next) {
+            struct zq_slice *s = zq_container(n, struct zq_slice, link);
+            s->dirty = false;
+            s->in_round = s->frozen = true;
+        }
+        zq_list_splice(&c->round[k], &c->dirty[k]);
+    }
+}
+
+struct zq_slice *zq_cache_next_frozen(struct zq_cache *c, enum zq_slice_kind kind)
+{
+    struct zq_list *n = c->round[kind].next;
+    struct zq_slice *s;
+
+    if (n == &c->round[kind])
+        return NULL;
+    s = zq_container(n, struct zq_slice, link);
+    if (!s->frozen || s->writing)
+        return NULL;
+    /* Being written: behind the others, so that the first one is always the next. */
+    s->writing = true;
+    zq_list_del(&s->link);
+    zq_list_push(&c->round[kind], &s->link);
+    return s;
+}
+
+void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s)
+{
+    s->frozen = s->writing = false;
+    zq_wake(c->ready, &c->frozen_waiters);
+}
+
+void zq_cache_round_done(struct zq_cache *c)
+{
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        for (struct zq_list *n; (n = zq_list_pop(&c->round[k]));) {
+            struct zq_slice *s = zq_container(n, struct zq_slice, link);
+            s->in_round = false;
+            zq_list_push(s->dirty ? &c->dirty[k] : &c->lru, &s->link);
+            c->nr_dirty -= !s->dirty;
+        }
+    }
+    zq_wake(c->ready, &c->slot_waiters);
+}
+
+void zq_cache_wake_all(struct zq_cache *c)
+{
+    zq_wake(c->ready, &c->slot_waiters);
+    zq_wake(c->ready, &c->frozen_waiters);
+}

@@ -1,0 +1,95 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Metadata in slices: L2 tables and refcount blocks, cut into pieces of at most 4 KiB.
+ *
+ * A slice is clean, dirty (changed since the last snapshot), in the running round (written or to
+ * be written by it), or both of the latter. From the snapshot until its write has completed it is
+ * frozen: nobody may change it, so that every stage writes the block as it was in the snapshot
+ * (R-rules of DESIGN.md). It is clean only after its write and the barrier behind it.
+ *
+ * Everything here runs under the image's mutex. A gather that cannot go on is parked: its waiter
+ * is linked into a list here and later moved to the ready list.
+ */
+#ifndef ZQ_CACHE_CACHE_H
+#define ZQ_CACHE_CACHE_H
+
+#include "backend/io.h"
+
+#define ZQ_WAIT 1          /* parked: enter again from the top when woken */
+#define ZQ_MAX_PINS 3u
+#define ZQ_MIN_SLICES 6u   /* the pins of one gather, a slice that is never dirtied, and slack */
+
+enum zq_slice_kind { ZQ_SLICE_REFS, ZQ_SLICE_L2, ZQ_SLICE_KINDS };
+
+struct zq_slice {
+    struct zq_list link;     /* lru, dirty[kind] or round[kind] of the cache */
+    struct zq_slice *chain;  /* hash */
+    uint64_t host;           /* offset in the file */
+    uint8_t *data;
+    uint32_t pins;
+    uint8_t kind;
+    bool loading, dirty, in_round, frozen, writing;
+    struct zq_list waiters;  /* for the load */
+    struct zq_cache *cache;
+    struct zq_io io;
+};
+
+/* What a gathering operation holds. The one with the token (the oldest) keeps its pins while parked. */
+struct zq_gather {
+    struct zq_waiter wait;
+    struct zq_slice *pin[ZQ_MAX_PINS];
+    unsigned npins;
+};
+
+struct zq_cache {
+    struct zq_iox *x;
+    struct zq_list *ready;         /* where woken waiters go */
+    uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
+    struct zq_slice **hash;
+    struct zq_gather *token;
+    struct zq_list lru;            /* clean, oldest first; pinned ones too */
+    struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
+    struct zq_list slot_waiters;   /* for a slot, the token, or room for dirt */
+    struct zq_list frozen_waiters; /* for anything frozen by the round */
+    bool want_round;               /* a round would help somebody who waits */
+};
+
+int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, uint32_t slice_bytes,
+                  uint64_t cache_bytes);
+void zq_cache_fini(struct zq_cache *c);
+
+/* The valid slice that holds `host`, unpinned: for a look within one hold of the mutex. Or NULL. */
+struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host);
+/* Pins it for g: 0, ZQ_WAIT, -ENOMEM. host is slice-aligned. g->wait.rc < 0 on entry is the caller's. */
+int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind,
+                 struct zq_slice **out);
+/* Lets go of one pin. */
+void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s);
+/* Lets go of pins and token: after reserve, and whenever the operation gives up. */
+void zq_cache_release(struct zq_cache *c, struct zq_gather *g);
+/* May these (b NULL: one) be changed now? 0 or ZQ_WAIT. */
+int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,
+                      struct zq_slice *b);
+void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s);
+/* Forgets the slices of a host range whose clusters changed hands; none is dirty or pinned. */
+void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
+/* Parks g on a list of the caller's, by the token rule. Always ZQ_WAIT. */
+int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on);
+/* Moves every waiter of `from` to the ready list. */
+void zq_wake(struct zq_list *ready, struct zq_list *from);
+
+/* ---- the round's side ---- */
+
+bool zq_cache_has_dirty(const struct zq_cache *c);
+/* Everything dirty becomes part of the round, frozen. */
+void zq_cache_snapshot(struct zq_cache *c);
+/* The next frozen slice of a kind that is not being written, or NULL. Marks it as being written. */
+struct zq_slice *zq_cache_next_frozen(struct zq_cache *c, enum zq_slice_kind kind);
+/* Its write has completed. */
+void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s);
+/* The round's last barrier has completed: what was not changed since is clean. */
+void zq_cache_round_done(struct zq_cache *c);
+/* The image is dead: everybody wakes up and looks again. */
+void zq_cache_wake_all(struct zq_cache *c);
+
+#endif

@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: MIT */
+/* Finds free host clusters, extends the file over them, and lowers refcounts again. Keeps K1. */
+#include "qcow2/alloc.h"
+
+#include <errno.h>
+#include "base/report.h"
+#include "format/header.h"
+
+void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size)
+{
+    a->cache = cache;
+    a->file_size = file_size;
+    a->virgin = zq_round_up(file_size, (uint64_t)1 << a->refs.cluster_bits);
+    zq_list_init(&a->growth_waiters);
+    zq_list_init(&a->quarantine);
+    zq_list_init(&a->cover_waiters);
+    zq_list_init(&a->block_waiters);
+}
+
+void zq_alloc_fail_waiters(struct zq_list *waiters, int rc)
+{
+    for (struct zq_list *n = waiters->next; rc < 0 && n != waiters; n = n->next)
+        zq_container(n, struct zq_waiter, link)->rc = rc;
+}
+
+bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
+{
+    return host >= a->virgin;
+}
+
+static void raise_virgin(struct zq_alloc *a, uint64_t end)
+{
+    if (a->virgin < end)
+        a->virgin = end;
+}
+
+/* ---- the file's length ---- */
+
+static void cover_done(struct zq_io *io, int ret)
+{
+    struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
+
+    a->covering = false;
+    if (ret == 0)
+        a->file_size = zq_max(a->file_size, io->pub.offset);
+    zq_alloc_fail_waiters(&a->cover_waiters, ret);
+    zq_wake(a->cache->ready, &a->cover_waiters);
+}
+
+int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
+{
+    if (end <= a->file_size)
+        return 0;
+    if (!a->covering) {
+        a->covering = true;
+        a->cover.complete = cover_done;
+        /* Whole MiB once the file is large: one call for many small allocations. */
+        if (end >= 8u << 20)
+            end = zq_round_up(end, 1u << 20);
+        zq_io_prep(&a->cover, ZQCOW2_IO_TRUNCATE, end, 0);
+        zq_io_start(a->cache->x, &a->cover);
+    }
+    return zq_cache_park(a->cache, g, &a->cover_waiters);
+}
+
+/* ---- new refcount blocks ---- */
+
+static void block_done(struct zq_io *io, int ret)
+{
+    struct zq_alloc *a = zq_container(io, struct zq_alloc, block);
+
+    if (ret == 0 && io->pub.kind == ZQCOW2_IO_ZERO) {
+        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, a->block_first, io->pub.offset, ZQ_SECTOR);
+        zq_io_start(a->cache->x, io);
+        return;
+    }
+    a->block_busy = false;
+    a->block_ready = ret == 0;
+    zq_alloc_fail_waiters(&a->block_waiters, ret);
+    zq_wake(a->cache->ready, &a->block_waiters);
+}
+
+static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint64_t bytes)
+{
+    bool virgin = zq_alloc_is_virgin(a, host);
+
+    memset(a->block_first, 0, sizeof(a->block_first));
+    zq_ref_set(&a->refs, a->block_first, 0, 1);
+    a->block_index = index;
+    a->block_busy = true;
+    a->block.complete = block_done;
+    if (virgin)
+        zq_io_prep_buf(&a->block, ZQCOW2_IO_WRITE, a->block_first, host, ZQ_SECTOR);
+    else
+        zq_io_prep(&a->block, ZQCOW2_IO_ZERO, host, bytes);
+    raise_virgin(a, host + bytes);
+    zq_cache_forget(a->cache, host, bytes);
+    zq_io_start(a->cache->x, &a->block);
+}
+
+/*
+ * Brings the block for range `index` into being. It counts itself in its first entry, which is
+ * also the first cluster of the range that it describes: all of that range is free as long as no
+ * block covers it, so nothing has to be allocated. It is written whole before it is linked (R10).
+ */
+static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
+{
+    struct zq_refs *r = &a->refs;
+    uint64_t bytes = (uint64_t)1 << r->cluster_bits, host = index << r->block_bits << r->cluster_bits;
+    int rc;
+
+    if (r->frozen)
+        return zq_cache_park(a->cache, g, &a->cache->frozen_waiters);
+    if (a->block_ready) {
+        r->table[a->block_index] = a->block_index << r->block_bits << r->cluster_bits;
+        zq_refs_mark(r, a->block_index);
+        a->block_ready = false;
+        if (r->table[index])
+            return 0;
+    }
+    if (a->block_busy)
+        return zq_cache_park(a->cache, g, &a->block_waiters);
+    rc = zq_alloc_cover(a, g, host + bytes);
+    if (rc)
+        return rc;
+    write_block(a, index, host, bytes);
+    return zq_cache_park(a->cache, g, &a->block_waiters);
+}
+
+/* ---- searching ---- */
+
+#define FOUND 2 /* beside 0 (go on), ZQ_WAIT and errors */
+
+/* The first run of `want` zeros in a slice from `from` on, else the longest. Length in *count. */
+static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t from, uint32_t want,
+                     uint32_t *count)
+{
+    uint32_t best = from, best_len = 0, start = from, i = from;
+
+    for (; i < r->slice_refs && i - start < want; i++) {
+        if (!zq_ref_get(r, slice, i))
+            continue;
+        if (i - start > best_len) {
+            best = start;
+            best_len = i - start;
+        }
+        start = i + 1;
+    }
+    if (i - start > best_len) {
+        best = start;
+        best_len = i - start;
+    }
+    *count = best_len;
+    return best;
+}
+
+/* Looks at the slice under the cursor. */
+static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t want,
+                struct zq_found *f)
+{
+    struct zq_refs *r = &a->refs;
+    uint64_t host;
+    uint32_t index, first, count;
+    int rc;
+
+    host = zq_ref_slice(r, at, &index);
+    rc = zq_cache_pin(a->cache, g, host, ZQ_SLICE_REFS, &f->slice);
+    if (rc)
+        return rc;
+    first = scan(r, f->slice->data, index, want, &count);
+    /* A run far too short would break an extent into crumbs: look further. */
+    if (count < zq_max(1, want / 8)) {
+        zq_cache_unpin(a->cache, g, f->slice);
+        return 0;
+    }
+    rc = zq_cache_writable(a->cache, g, f->slice, NULL);
+    if (rc)
+        return rc;
+    f->cluster = at - index + first;
+    f->count = count;
+    f->index = first;
+    return FOUND;
+}
+
+static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t want,
+                     struct zq_found *f)
+{
+    struct zq_refs *r = &a->refs;
+    uint64_t block = at >> r->block_bits;
+    int rc;
+
+    if (at >= ZQ_MAX_HOST_OFFSET >> r->cluster_bits)
+        return -EFBIG;
+    if (block >= r->entries) {
+        a->want_growth = true;
+        return zq_cache_park(a->cache, g, &a->growth_waiters);
+    }
+    if (!r->table[block]) {
+        rc = new_block(a, g, block);
+        if (rc)
+            return rc;
+    }
+    return look(a, g, at, want, f);
+}
+
+int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f)
+{
+    uint64_t *cursor = want > 1 ? &a->next_run : &a->next_one;
+
+    for (;;) {
+        int rc = find_step(a, g, *cursor, want, f);
+
+        if (rc)
+            return rc == FOUND ? 0 : rc;
+        *cursor += a->refs.slice_refs - *cursor % a->refs.slice_refs;
+    }
+}
+
+void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
+{
+    uint64_t end = f->cluster + n;
+
+    zq_assert(n <= f->count);
+    for (uint32_t i = 0; i < n; i++)
+        zq_ref_set(&a->refs, f->slice->data, f->index + i, 1);
+    zq_cache_dirty(a->cache, f->slice);
+    raise_virgin(a, end << a->refs.cluster_bits);
+    zq_cache_forget(a->cache, f->cluster << a->refs.cluster_bits,
+                    (uint64_t)n << a->refs.cluster_bits);
+    if (a->next_one >= f->cluster && a->next_one < end)
+        a->next_one = end;
+    if (a->next_run >= f->cluster && a->next_run < end)
+        a->next_run = end;
+}
+
+/* ---- giving back ---- */
+
+void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
+{
+    f->after_round = linked ? a->snapshots + 1 : 0;
+    f->after_io = a->cache->x->data_seq;
+    zq_list_push(&a->quarantine, &f->link);
+}
+
+int zq_alloc_refcount(struct zq_alloc *a, struct zq_gather *g, uint64_t cluster, uint64_t *refcount)
+{
+    struct zq_slice *s;
+    uint32_t index;
+    uint64_t host = zq_ref_slice(&a->refs, cluster, &index);
+    int rc;
+
+    *refcount = 0;
+    if (!host)
+        return 0;
+    rc = zq_cache_pin(a->cache, g, host, ZQ_SLICE_REFS, &s);
+    if (rc == 0)
+        *refcount = zq_ref_get(&a->refs, s->data, index);
+    return rc;
+}
+
+/* A cluster whose refcount is 0 already was corrupt before: leave it so. */
+static void lower_slice(struct zq_alloc *a, struct zq_slice *s, struct zq_freed *f, uint32_t index,
+                        uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t v = zq_ref_get(&a->refs, s->data, index + i);
+        if (v)
+            zq_ref_set(&a->refs, s->data, index + i, v - 1);
+        if (v == 1) {
+            a->next_one = zq_min(a->next_one, f->cluster + i);
+            a->next_run = zq_min(a->next_run, f->cluster + i);
+        }
+    }
+    zq_cache_dirty(a->cache, s);
+}
+
+int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f)
+{
+    while (f->count) {
+        struct zq_slice *s;
+        uint32_t index;
+        uint64_t host = zq_ref_slice(&a->refs, f->cluster, &index);
+        uint32_t n = (uint32_t)zq_min(f->count, a->refs.slice_refs - index);
+        int rc;
+
+        if (host) {
+            rc = zq_cache_pin(a->cache, g, host, ZQ_SLICE_REFS, &s);
+            if (rc == 0)
+                rc = zq_cache_writable(a->cache, g, s, NULL);
+            if (rc)
+                return rc;
+            lower_slice(a, s, f, index, n);
+            zq_cache_unpin(a->cache, g, s);
+        }
+        f->cluster += n;
+        f->count -= n;
+    }
+    return 0;
+}

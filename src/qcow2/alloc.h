@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Host clusters: finding free ones, covering them by the file, giving them back.
+ *
+ * A cluster is taken by raising its refcount in memory; that reaches the disk in stage 1 of the
+ * next round, before anything that points to it (K1). It is given back by way of the quarantine
+ * (R5): only when what pointed to it is durably gone, and I/O that had looked it up has finished,
+ * is its refcount lowered.
+ */
+#ifndef ZQ_QCOW2_ALLOC_H
+#define ZQ_QCOW2_ALLOC_H
+
+#include "qcow2/refcount.h"
+
+struct zq_found {
+    uint64_t cluster;
+    uint32_t count;
+    uint32_t index;         /* in the slice */
+    struct zq_slice *slice; /* pinned and writable */
+};
+
+/* Clusters on their way back; memory comes from the operation's gather. */
+struct zq_freed {
+    struct zq_list link;
+    uint64_t cluster, count;
+    uint64_t after_round; /* ripe when this round is done ... */
+    uint64_t after_io;    /* ... and every I/O numbered up to this has finished */
+    bool punch;           /* refcount is 1: give the space to the host */
+};
+
+struct zq_alloc {
+    struct zq_refs refs;
+    struct zq_cache *cache;
+    uint64_t file_size;           /* the file covers at least this */
+    uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */
+    uint64_t next_one, next_run;  /* where searches for one cluster, for a run begin */
+    bool want_growth;             /* the refcount table is too small: a round must grow it */
+    struct zq_list growth_waiters;
+    struct zq_list quarantine;
+    uint64_t snapshots;           /* how many rounds have begun */
+    struct zq_io cover;           /* extends the file */
+    bool covering;
+    struct zq_list cover_waiters;
+    struct zq_io block;           /* writes a new refcount block */
+    uint8_t block_first[ZQ_SECTOR] __attribute__((aligned(512)));
+    uint64_t block_index;
+    bool block_busy, block_ready;
+    struct zq_list block_waiters;
+};
+
+void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size);
+
+/*
+ * Finds up to `want` free clusters in a row, at least one; a longer run is preferred when want > 1.
+ * Cut at the end of a refcount slice (E3). 0, ZQ_WAIT, -EFBIG, or an I/O error.
+ */
+int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f);
+/* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */
+int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
+/* Takes the first n of what was found, in the same hold of the mutex. */
+void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n);
+/* A run at this host offset holds zeros because nobody has written there. Ask before taking. */
+bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
+/*
+ * Into the quarantine. linked: a table pointed to it until now, so its going must first be durable;
+ * else it was never linked. Only then may anybody take it again.
+ */
+void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
+/* Lowers the refcounts of a ripe record, a slice a time: 0 when nothing is left, ZQ_WAIT, error. */
+int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f);
+/* The refcount of a cluster: for punching only what nobody else uses. 0, ZQ_WAIT, error. */
+int zq_alloc_refcount(struct zq_alloc *a, struct zq_gather *g, uint64_t cluster, uint64_t *refcount);
+void zq_alloc_fail_waiters(struct zq_list *waiters, int rc);
+
+#endif

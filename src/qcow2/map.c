@@ -1,0 +1,409 @@
+/* SPDX-License-Identifier: MIT */
+/* Looks up, links and unlinks guest clusters, and makes L2 tables. Keeps K2. */
+#include "qcow2/map.h"
+
+#include <errno.h>
+#include "base/report.h"
+#include "format/codec.h"
+
+int zq_map_init(struct zq_map *m, uint32_t nr_zones)
+{
+    zq_list_init(&m->fresh.waiters);
+    m->slice_bits = zq_ctz(m->cache->slice_bytes / 8);
+    m->nr_runs = nr_zones;
+    if (nr_zones)
+        m->runs = zq_zalloc_array(m->hooks, nr_zones, sizeof(*m->runs));
+    return nr_zones && !m->runs ? -ENOMEM : 0;
+}
+
+void zq_map_fini(struct zq_map *m, uint32_t nr_zones)
+{
+    for (uint32_t i = 0; m->runs && i < nr_zones; i++)
+        zq_runs_free(&m->runs[i], m->hooks);
+    zq_free(m->hooks, m->runs, nr_zones * sizeof(*m->runs));
+    zq_free(m->hooks, m->fresh.freed, sizeof(*m->fresh.freed));
+    zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
+    m->runs = NULL;
+}
+
+/* ---- where things are ---- */
+
+static uint64_t l1_index(const struct zq_map *m, uint64_t guest)
+{
+    return guest >> (2 * m->cluster_bits - 3);
+}
+
+static uint32_t slice_index(const struct zq_map *m, uint64_t guest)
+{
+    return (uint32_t)(guest >> m->cluster_bits) & ((1u << m->slice_bits) - 1);
+}
+
+/* Where in the file the slice lies that holds guest's entry; the table exists. */
+static uint64_t slice_host(const struct zq_map *m, uint64_t guest)
+{
+    uint64_t table = m->l1[l1_index(m, guest)] & ZQ_OFFSET_MASK;
+    uint64_t entry = (guest >> m->cluster_bits) & (((uint64_t)1 << (m->cluster_bits - 3)) - 1);
+
+    return table + (entry >> m->slice_bits << m->slice_bits) * 8;
+}
+
+uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest)
+{
+    return zq_round_down(guest, (uint64_t)1 << (m->slice_bits + m->cluster_bits)) +
+           ((uint64_t)1 << (m->slice_bits + m->cluster_bits));
+}
+
+bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next)
+{
+    unsigned bits = 2 * m->cluster_bits - 3;
+
+    *next = ((guest >> bits) + 1) << bits;
+    return m->l1[l1_index(m, guest)] != 0;
+}
+
+static struct zq_runs *runs_of(const struct zq_map *m, uint64_t guest)
+{
+    uint64_t zone;
+
+    if (!m->runs)
+        return NULL;
+    zone = guest >> m->zone_bits;
+    return zone >= m->first_seq_zone ? &m->runs[zone] : NULL;
+}
+
+const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
+{
+    const struct zq_runs *r = runs_of(m, guest);
+
+    return r ? zq_runs_find(r, guest) : NULL;
+}
+
+/* ---- entries ---- */
+
+static bool host_is_sane(const struct zq_map *m, uint64_t host)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits;
+
+    if ((host & (size - 1)) || host >= m->alloc->file_size)
+        return false;
+    for (int i = 0; i < 4; i++) {
+        if (zq_ranges_overlap(host, size, m->fixed[i][0], m->fixed[i][1]))
+            return false;
+    }
+    return true;
+}
+
+static int classify_compressed(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
+{
+    uint64_t host, len;
+
+    zq_compressed_range(entry, m->cluster_bits, &host, &len);
+    if ((entry & ZQ_OFLAG_COPIED) || host < (uint64_t)1 << m->cluster_bits ||
+        host >= m->alloc->file_size)
+        return ZQCOW2_ECORRUPT;
+    e->type = ZQ_EXT_COMPRESSED;
+    return 0;
+}
+
+/* What one entry says of its cluster. */
+static int classify(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
+{
+    e->entry = entry;
+    e->own = false;
+    e->host = entry & ZQ_OFFSET_MASK;
+    if (entry & ZQ_OFLAG_COMPRESSED)
+        return classify_compressed(m, entry, e);
+    if ((entry & ZQ_L2_RESERVED) || (m->version < 3 && (entry & ZQ_OFLAG_ZERO)))
+        return ZQCOW2_ECORRUPT;
+    if (e->host && !host_is_sane(m, e->host))
+        return ZQCOW2_ECORRUPT;
+    if (entry & ZQ_OFLAG_ZERO) {
+        e->type = ZQ_EXT_ZERO;
+    } else if (e->host) {
+        e->type = ZQ_EXT_DATA;
+        e->own = entry & ZQ_OFLAG_COPIED;
+    } else {
+        e->type = ZQ_EXT_UNALLOC;
+        return entry ? ZQCOW2_ECORRUPT : 0;
+    }
+    return 0;
+}
+
+/* Does the entry n clusters behind e's first continue it? */
+static bool continues(const struct zq_map *m, const struct zq_extent *e, uint64_t entry, uint32_t n)
+{
+    struct zq_extent next;
+
+    if (classify(m, entry, &next) || next.type != e->type || next.own != e->own)
+        return false;
+    if (e->type == ZQ_EXT_DATA)
+        return next.host == e->host + ((uint64_t)n << m->cluster_bits);
+    return next.entry == e->entry && e->type == ZQ_EXT_UNALLOC;
+}
+
+/* The stretch of like clusters from guest on, at most `max` of them, within one slice. */
+static int stretch(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint32_t max,
+                   struct zq_extent *e, uint32_t *count)
+{
+    uint32_t i = slice_index(m, guest), n = 1;
+    int rc = classify(m, zq_be64(s->data + (size_t)i * 8), e);
+
+    if (rc)
+        return rc;
+    while (n < max && continues(m, e, zq_be64(s->data + (size_t)(i + n) * 8), n))
+        n++;
+    *count = n;
+    return 0;
+}
+
+/* ---- looking up ---- */
+
+static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
+                        struct zq_extent *e)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1), end;
+    struct zq_runs *runs = runs_of(m, guest);
+    struct zq_slice *s = zq_cache_peek(m->cache, slice_host(m, guest));
+    uint32_t n;
+    int rc;
+
+    if (!s) {
+        rc = zq_cache_pin(m->cache, g, slice_host(m, guest), ZQ_SLICE_L2, &s);
+        if (rc)
+            return rc;
+    }
+    end = zq_map_slice_end(m, guest);
+    /* A zone remembers the whole stretch; others only need what was asked. */
+    if (runs)
+        end = zq_min(end, ((guest >> m->zone_bits) + 1) << m->zone_bits);
+    else
+        end = zq_min(end, guest + len);
+    rc = stretch(m, s, guest, (uint32_t)((end - guest + skew + size - 1) >> m->cluster_bits), e, &n);
+    if (rc)
+        return rc;
+    if (runs && e->type == ZQ_EXT_DATA && e->own)
+        zq_runs_add(runs, m->hooks, guest - skew, e->host, (uint64_t)n << m->cluster_bits);
+    e->host += skew;
+    e->len = zq_min(len, ((uint64_t)n << m->cluster_bits) - skew);
+    return 0;
+}
+
+int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
+                  struct zq_extent *e)
+{
+    const struct zq_run *run = zq_map_run(m, guest);
+    uint64_t next;
+
+    if (run) {
+        uint64_t skew = guest - run->guest;
+        e->type = ZQ_EXT_DATA;
+        e->own = true;
+        e->host = run->host + skew;
+        e->len = zq_min(len, run->len - skew);
+        return 0;
+    }
+    if (!zq_map_has_table(m, guest, &next)) {
+        e->type = ZQ_EXT_UNALLOC;
+        e->own = false;
+        e->host = e->entry = 0;
+        e->len = zq_min(len, next - guest);
+        return 0;
+    }
+    return lookup_slice(m, g, guest, len, e);
+}
+
+/* ---- new L2 tables ---- */
+
+static void fresh_failed(struct zq_map *m, int ret)
+{
+    struct zq_new_l2 *f = &m->fresh;
+
+    f->freed->cluster = f->host >> m->cluster_bits;
+    f->freed->count = 1;
+    zq_alloc_quarantine(m->alloc, f->freed, false);
+    f->freed = NULL;
+    zq_alloc_fail_waiters(&f->waiters, ret);
+}
+
+static void fresh_done(struct zq_io *io, int ret)
+{
+    struct zq_map *m = zq_container(io, struct zq_map, fresh.io);
+    struct zq_new_l2 *f = &m->fresh;
+
+    if (ret == 0 && io->pub.kind == ZQCOW2_IO_READ) {
+        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, f->copy, f->host,
+                       (uint64_t)1 << m->cluster_bits);
+        zq_io_start(m->cache->x, io);
+        return;
+    }
+    zq_free(m->hooks, f->copy, (size_t)1 << m->cluster_bits);
+    f->copy = NULL;
+    f->busy = false;
+    f->ready = ret == 0;
+    if (ret < 0)
+        fresh_failed(m, ret);
+    zq_wake(m->cache->ready, &f->waiters);
+}
+
+/* Memory first, then a cluster, then its content: nothing points to it until it is written (R10). */
+static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
+{
+    struct zq_new_l2 *f = &m->fresh;
+    uint64_t size = (uint64_t)1 << m->cluster_bits, old = m->l1[index] & ZQ_OFFSET_MASK;
+    struct zq_found found;
+    bool virgin;
+    int rc = zq_alloc_find(m->alloc, g, 1, &found);
+
+    if (rc == 0)
+        rc = zq_alloc_cover(m->alloc, g, (found.cluster + 1) << m->cluster_bits);
+    if (rc)
+        return rc;
+    if (!f->freed)
+        f->freed = zq_zalloc(m->hooks, sizeof(*f->freed));
+    if (f->freed && old)
+        f->copy = zq_alloc(m->hooks, 4096, size);
+    if (!f->freed || (old && !f->copy))
+        return -ENOMEM;
+    f->index = index;
+    f->host = found.cluster << m->cluster_bits;
+    virgin = zq_alloc_is_virgin(m->alloc, f->host);
+    zq_alloc_take(m->alloc, &found, 1);
+    zq_cache_unpin(m->cache, g, found.slice);
+    f->io.complete = fresh_done;
+    if (!old && virgin) {
+        f->ready = true;
+        return 0;
+    }
+    f->busy = true;
+    if (old)
+        zq_io_prep_buf(&f->io, ZQCOW2_IO_READ, f->copy, old, size);
+    else
+        zq_io_prep(&f->io, ZQCOW2_IO_ZERO, f->host, size);
+    zq_io_start(m->cache->x, &f->io);
+    return zq_cache_park(m->cache, g, &f->waiters);
+}
+
+static void fresh_link(struct zq_map *m)
+{
+    struct zq_new_l2 *f = &m->fresh;
+    uint64_t old = m->l1[f->index] & ZQ_OFFSET_MASK;
+
+    m->l1[f->index] = f->host | ZQ_OFLAG_COPIED;
+    m->l1_dirty[f->index * 8 / ZQ_SECTOR] = 1;
+    m->is_dirty = true;
+    f->ready = false;
+    if (old) { /* the snapshot's table: our reference to it goes */
+        f->freed->cluster = old >> m->cluster_bits;
+        f->freed->count = 1;
+        f->freed->punch = false;
+        zq_alloc_quarantine(m->alloc, f->freed, true);
+        f->freed = NULL;
+    }
+}
+
+int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest)
+{
+    struct zq_new_l2 *f = &m->fresh;
+    uint64_t index = l1_index(m, guest);
+    int rc;
+
+    for (;;) {
+        if (m->l1[index] & ZQ_OFLAG_COPIED)
+            return 0;
+        if (f->ready) {
+            if (m->frozen)
+                return zq_cache_park(m->cache, g, &m->cache->frozen_waiters);
+            fresh_link(m);
+            continue;
+        }
+        if (f->busy)
+            return zq_cache_park(m->cache, g, &f->waiters);
+        rc = fresh_start(m, g, index);
+        if (rc)
+            return rc;
+    }
+}
+
+int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct zq_slice **s)
+{
+    return zq_cache_pin(m->cache, g, slice_host(m, guest), ZQ_SLICE_L2, s);
+}
+
+/* ---- changing entries ---- */
+
+uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                            uint32_t n)
+{
+    uint32_t i = slice_index(m, guest), k = 0;
+
+    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - i);
+    while (k < n && !zq_be64(s->data + (size_t)(i + k) * 8))
+        k++;
+    return k;
+}
+
+void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n)
+{
+    uint32_t i = slice_index(m, guest);
+    struct zq_runs *runs = runs_of(m, guest);
+
+    for (uint32_t k = 0; k < n; k++)
+        zq_put_be64(s->data + (size_t)(i + k) * 8,
+                    (host + ((uint64_t)k << m->cluster_bits)) | ZQ_OFLAG_COPIED);
+    zq_cache_dirty(m->cache, s);
+    if (runs)
+        zq_runs_add(runs, m->hooks, guest, host, (uint64_t)n << m->cluster_bits);
+}
+
+void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed)
+{
+    uint64_t host = entry & ZQ_OFFSET_MASK, len = 0;
+
+    freed->punch = !(entry & ZQ_OFLAG_COMPRESSED) && (entry & ZQ_OFLAG_COPIED);
+    if (entry & ZQ_OFLAG_COMPRESSED)
+        zq_compressed_range(entry, m->cluster_bits, &host, &len);
+    else if (host)
+        len = (uint64_t)1 << m->cluster_bits;
+    freed->cluster = host >> m->cluster_bits;
+    freed->count = len ? ((host + len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
+}
+
+uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
+                       struct zq_freed *freed)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits, at = guest;
+    uint32_t i = slice_index(m, guest);
+    struct zq_runs *runs = runs_of(m, guest);
+
+    freed->count = 0;
+    end = zq_min(end, zq_map_slice_end(m, guest));
+    for (; at < end; at += size, i++) {
+        uint64_t entry = zq_be64(s->data + (size_t)i * 8);
+        struct zq_freed one;
+
+        if (!entry)
+            continue;
+        zq_map_owned(m, entry, &one);
+        if (freed->count && one.count &&
+            (one.punch != freed->punch || !one.punch || one.cluster != freed->cluster + freed->count))
+            break;
+        if (one.count && freed->count) {
+            freed->count += one.count;
+        } else if (one.count) {
+            freed->cluster = one.cluster;
+            freed->count = one.count;
+            freed->punch = one.punch;
+        }
+        zq_put_be64(s->data + (size_t)i * 8, 0);
+        zq_cache_dirty(m->cache, s);
+    }
+    if (runs)
+        zq_runs_remove(runs, guest, at);
+    return at;
+}
+
+void zq_map_thaw(struct zq_map *m)
+{
+    m->frozen = false;
+    zq_wake(m->cache->ready, &m->cache->frozen_waiters);
+}

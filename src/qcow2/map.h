@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The mapping: guest ranges to typed extents. L1 lies in memory, L2 tables in the cache's slices,
+ * and each sequential zone has its runs. Nothing outside map.c reads or writes an L2 entry.
+ * Reference: the qcow2 specification, section "Cluster mapping".
+ */
+#ifndef ZQ_QCOW2_MAP_H
+#define ZQ_QCOW2_MAP_H
+
+#include "qcow2/alloc.h"
+#include "qcow2/runs.h"
+
+enum zq_extent_type { ZQ_EXT_UNALLOC, ZQ_EXT_ZERO, ZQ_EXT_DATA, ZQ_EXT_COMPRESSED };
+
+struct zq_extent {
+    enum zq_extent_type type;
+    bool own;          /* DATA: refcount 1, may be written in place */
+    uint64_t host;     /* DATA: where the asked offset lies */
+    uint64_t len;      /* bytes from the asked offset on */
+    uint64_t entry;    /* COMPRESSED, and what else is not simply overwritten: the raw L2 entry */
+};
+
+/* An L2 table on its way to the file; linked by whoever needs it when it is there. */
+struct zq_new_l2 {
+    struct zq_io io;
+    uint64_t index, host;   /* of L1; in the file */
+    uint8_t *copy;          /* cluster-sized, when a shared table is being copied */
+    struct zq_freed *freed; /* takes back the new cluster, or the old table */
+    bool busy, ready;
+    struct zq_list waiters;
+};
+
+struct zq_map {
+    struct zq_cache *cache;
+    struct zq_alloc *alloc;
+    const struct zqcow2_hooks *hooks;
+    uint32_t cluster_bits, slice_bits; /* fixed; slice_bits: log2(entries in a slice) */
+    uint32_t version;                  /* fixed: 2 knows no zero flag */
+    uint64_t *l1;                      /* raw entries, native byte order */
+    uint64_t l1_entries, l1_offset;
+    uint8_t *l1_dirty;                 /* a byte for each 512-byte sector */
+    bool is_dirty, frozen;             /* of L1; frozen: the running round has still to write it */
+    struct zq_new_l2 fresh;
+    struct zq_runs *runs;              /* per zone; NULL: a device without zones */
+    uint32_t zone_bits, first_seq_zone;
+    uint32_t nr_runs;
+    uint64_t fixed[4][2];              /* host ranges that are never data: offset, length */
+};
+
+int zq_map_init(struct zq_map *m, uint32_t nr_zones);
+void zq_map_fini(struct zq_map *m, uint32_t nr_zones);
+
+/* The extent at guest, at most len bytes long. 0, ZQ_WAIT, ECORRUPT, or an I/O error. */
+int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
+                  struct zq_extent *e);
+/* The run of a sequential zone that holds guest; NULL: not known, use zq_map_lookup. */
+const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest);
+/* Makes sure that guest has an L2 table of its own, to be changed: 0, ZQ_WAIT, error. */
+int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest);
+/* Pins the slice that holds guest's entry. The table must exist. */
+int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct zq_slice **s);
+/* How many clusters from guest on, at most n, are in the slice and have no entry at all. */
+uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                            uint32_t n);
+/* Points n clusters from guest on at host: refcount 1. The slice is pinned and writable. */
+void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n);
+/*
+ * Unmaps the first host run in [guest, end), which lies in the slice: *freed takes its clusters
+ * (count 0: there was nothing). Returns where to go on. The slice is pinned and writable.
+ */
+uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
+                       struct zq_freed *freed);
+/* What an L2 entry holds on to, for giving it back; count 0: nothing. */
+void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed);
+/* Is there an L2 table at all? If not, nothing is mapped until *next. */
+bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next);
+/* Guest bytes up to the end of the slice that holds guest. */
+uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest);
+/* The round has written L1. */
+void zq_map_thaw(struct zq_map *m);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Refcounts: the refcount table in memory, its blocks through the cache. Reference: the qcow2
+ * specification, section "Host cluster management".
+ */
+#ifndef ZQ_QCOW2_REFCOUNT_H
+#define ZQ_QCOW2_REFCOUNT_H
+
+#include "base/bytes.h"
+#include "cache/cache.h"
+
+struct zq_refs {
+    struct zq_cache *cache;
+    uint32_t cluster_bits, order;       /* fixed: refcounts are 1 << order bits wide */
+    uint32_t block_bits;                /* fixed: log2(refcounts in a block) */
+    uint32_t slice_refs;                /* fixed: refcounts in a slice */
+    uint64_t *table;                    /* offsets of blocks; 0: none */
+    uint64_t entries, offset;           /* of the table: how many, where in the file */
+    uint8_t *dirty;                     /* a byte for each 512-byte sector of the table */
+    bool is_dirty, frozen;              /* frozen: the running round has still to write it */
+};
+
+static inline uint64_t zq_refs_sector_count(const struct zq_refs *r)
+{
+    return zq_div_up(r->entries * 8, ZQ_SECTOR);
+}
+
+static inline uint64_t zq_ref_max(const struct zq_refs *r)
+{
+    return r->order == 6 ? UINT64_MAX : ((uint64_t)1 << (1u << r->order)) - 1;
+}
+
+/* Refcount number i of a slice. */
+uint64_t zq_ref_get(const struct zq_refs *r, const uint8_t *slice, uint32_t i);
+void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t i, uint64_t v);
+
+/* Which slice of the file holds the refcount of a cluster; 0: no block covers it. */
+uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index);
+/* The round has written the table; wakes those who wait to change it. */
+void zq_refs_thaw(struct zq_refs *r);
+void zq_refs_mark(struct zq_refs *r, uint64_t index);
+
+#endif
