@@ -1,0 +1,173 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# run.sh [STAGE...]: every test there is, in stages with time budgets; without a STAGE, all of them:
+#   lint       house rules, headers, man pages, ABI rules             2 min
+#   build      gcc and clang, warnings as errors; unit tests; install 8 min
+#   model      random operations against a model; fault sweeps        8 min
+#   crash      power loss at every instant                           10 min
+#   sanitize   AddressSanitizer, UBSan, ThreadSanitizer               7 min
+#   guest      a Linux guest on a zoned disk, if tests/guest is here 12 min
+# The last line is "N passed, N failed", and the exit status says the same.
+# ZQ_BUILD: where to build (a temporary directory otherwise, removed at the end).
+set -u
+top=$(cd "$(dirname "$0")/.." && pwd)
+export CTEST_OUTPUT_ON_FAILURE=1
+jobs=$(nproc)
+passed=0
+failed=0
+begun=$(date +%s)
+if [ -n "${ZQ_BUILD:-}" ]; then
+    dir=$ZQ_BUILD
+    mkdir -p "$dir"
+else
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    trap 'exit 1' HUP INT TERM
+fi
+model='^test_(model|faults)'
+crash='^crash|^mutant|^power'
+
+# Tells what a step of a stage came to: count WHAT STATUS LOG
+count() {
+    summary=$(grep -E '% tests passed, [0-9]+ tests? failed out of [0-9]+' "$3" | tail -n 1)
+    if [ -n "$summary" ]; then
+        bad=$(echo "$summary" | sed 's/.*passed, \([0-9]*\) .*/\1/')
+        all=$(echo "$summary" | sed 's/.*out of //')
+        # ctest counts a skipped test as passed; here it is neither.
+        skipped=$(grep -cE '^ *[0-9]+/[0-9]+ Test .*\*\*\*Skipped' "$3")
+        passed=$((passed + all - bad - skipped))
+        failed=$((failed + bad))
+        [ "$2" = 0 ] || [ "$bad" -gt 0 ] || failed=$((failed + 1))
+    elif [ "$2" = 0 ]; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+    fi
+    [ "$2" = 0 ] && return 0
+    [ "$2" = 124 ] && echo "!! $1: the stage's time is up" || echo "!! $1: failed"
+}
+
+# left: seconds of the stage's budget that remain, at least 1.
+left() {
+    now=$(date +%s)
+    [ $((until - now)) -gt 1 ] && echo $((until - now)) || echo 1
+}
+
+# step WHAT COMMAND...: runs within what is left of the stage; shows the end, or all if it failed.
+step() {
+    what=$1
+    shift
+    log=$dir/log
+    start=$(date +%s)
+    timeout -k 10 "$(left)" "$@" </dev/null >"$log" 2>&1
+    status=$?
+    if [ $status = 0 ]; then
+        grep -hE "$worth" "$log" || true
+    else
+        tail -n 400 "$log"
+    fi
+    count "$what" $status "$log"
+    echo "-- $what: $(($(date +%s) - start)) s"
+    return $status
+}
+# What of a good run is worth showing: ctest's lines and the figures that tests print.
+worth='^ *[0-9]+/[0-9]+ Test|% tests passed|^Total Test time|did not run|Skipped|^(crash states|mutants|lines):'
+
+# tree NAME OPTIONS...: configures and builds it; counted only when it fails.
+tree() {
+    name=$1
+    shift
+    start=$(date +%s)
+    if { timeout -k 10 "$(left)" cmake -S "$top" -B "$dir/$name" "$@" &&
+        timeout -k 10 "$(left)" cmake --build "$dir/$name" -j "$jobs"; } </dev/null >"$dir/log" 2>&1; then
+        echo "-- build $name: $(($(date +%s) - start)) s"
+        return 0
+    fi
+    tail -n 100 "$dir/log"
+    echo "!! build $name: failed"
+    failed=$((failed + 1))
+    return 1
+}
+
+tests() { # NAME CTEST-ARGUMENTS...: those tests of tree NAME
+    name=$1
+    shift
+    step "tests, $name" ctest --test-dir "$dir/$name" -j "$jobs" --no-tests=error "$@"
+}
+
+gcc_tree() {
+    tree gcc -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON
+}
+
+stage_lint() {
+    step 'configure' cmake -S "$top" -B "$dir/gcc" -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON &&
+        tests gcc -L '^lint$'
+}
+
+stage_build() {
+    gcc_tree && tests gcc -LE '^(lint|guest)$' -E "$model|$crash"
+    tree clang -DCMAKE_C_COMPILER=clang -DZQCOW2_WERROR=ON &&
+        tests clang -LE '^(lint|package|guest)$' -E "$model|$crash|interop"
+}
+
+stage_model() {
+    gcc_tree && tests gcc -R "$model"
+}
+
+stage_crash() {
+    gcc_tree && tests gcc -R "$crash"
+}
+
+# Instrumented code is several times slower: what is long already runs in its short form.
+stage_sanitize() {
+    ZQ_SHORT=1
+    export ZQ_SHORT
+    export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1:hard_rss_limit_mb=2048
+    export UBSAN_OPTIONS=print_stacktrace=1
+    export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
+    tree asan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DZQCOW2_SANITIZE=address &&
+        tests asan -LE '^(lint|package|guest|slow)$' -E "$crash"
+    tree tsan -DCMAKE_C_COMPILER=gcc -DZQCOW2_SANITIZE=thread &&
+        tests tsan -R '^test_(threads|queue)'
+    unset ZQ_SHORT
+}
+
+stage_guest() {
+    if [ -f "$top/tests/guest/run.sh" ]; then
+        step 'guest' sh "$top/tests/guest/run.sh"
+    else
+        echo 'no guest tests here'
+    fi
+}
+
+budget() {
+    case $1 in
+    lint) echo 2 ;; build | model) echo 8 ;; crash) echo 10 ;; sanitize) echo 7 ;; guest) echo 12 ;;
+    *) echo 0 ;;
+    esac
+}
+
+[ $# -gt 0 ] || set -- lint build model crash sanitize guest
+for stage in "$@"; do
+    [ "$(budget "$stage")" != 0 ] && continue
+    sed -n '3,11s/^# *//p' "$0"
+    exit 2
+done
+
+if ! sh "$top/tests/packages.sh" gcc g++ libc6-dev make cmake pkg-config zlib1g-dev libzstd-dev \
+    liburing-dev libcmocka-dev clang universal-ctags mandoc abigail-tools \
+    binutils qemu-utils python3 git gzip; then
+    echo '0 passed, 1 failed'
+    exit 1
+fi
+
+for stage in "$@"; do
+    minutes=$(budget "$stage")
+    printf '\n==== %s (at most %s min)\n' "$stage" "$minutes"
+    until=$(($(date +%s) + minutes * 60))
+    "stage_$stage"
+done
+
+printf '\n%s s in all\n' $(($(date +%s) - begun))
+echo "$passed passed, $failed failed"
+[ $failed = 0 ] && [ $passed -gt 0 ]
