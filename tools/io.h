@@ -7,6 +7,8 @@
 
 #include "tool.h"
 
+#define ZT_IO_FILL 0xcd /* the byte that qemu-io writes unless told otherwise */
+
 struct zt_io {
     struct zt_target target;
     struct zqcow2_image *img;

@@ -144,7 +144,7 @@ static struct request *new_request(struct zt_io *io, const char *name)
     }
     r->io = io;
     r->name = name;
-    r->byte = 0xcd;
+    r->byte = ZT_IO_FILL;
     r->start = zt_now();
     return r;
 }

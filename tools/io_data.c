@@ -7,7 +7,6 @@
 
 #include "io.h"
 
-#define FILL 0xcd /* what qemu-io writes without -P */
 #define LONGEST ((uint64_t)INT32_MAX)
 
 struct options {
@@ -60,7 +59,7 @@ static bool parse(struct options *o, int argc, char **argv, const char *letters,
 {
     int c;
 
-    *o = (struct options){ .byte = FILL };
+    *o = (struct options){ .byte = ZT_IO_FILL };
     while ((c = getopt(argc, argv, letters)) != -1) {
         if (!take_option(o, c, argv[0], reading))
             return false;

@@ -80,7 +80,7 @@ static int run_reset(struct zt_io *io, int argc, char **argv)
     return manage(io, argv, "zone reset", zqcow2_zone_reset);
 }
 
-/* Several lengths make one append. The data are zeros, as with qemu-io. */
+/* Several lengths make one append. */
 static bool add_lengths(char **lengths, int count, uint64_t *sum)
 {
     uint64_t len;
@@ -122,7 +122,7 @@ static int run_append(struct zt_io *io, int argc, char **argv)
     buf = zt_buffer((size_t)len);
     if (!buf)
         return -1;
-    memset(buf, 0, (size_t)len);
+    memset(buf, ZT_IO_FILL, (size_t)len);
     rc = zqcow2_append(io->img, buf, (size_t)len, &off, 0);
     free(buf);
     if (rc < 0)
@@ -160,7 +160,7 @@ const struct zt_io_command zt_io_zone[] = {
     { "zone_finish", "zf", 2, 2, run_finish, "offset len", "makes zones full" },
     { "zone_reset", "zrs", 2, 2, run_reset, "offset len", "empties zones" },
     { "zone_append", "zap", 2, -1, run_append, "[-p] offset len [len..]",
-      "appends zeros; -p shows where they went" },
+      "appends; -p shows where they went" },
     { "state", NULL, 2, 2, run_state, "offset read-only|offline",
       "puts a zone into that state, or back" },
     { .name = NULL },
