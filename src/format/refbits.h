@@ -6,13 +6,13 @@
 #include "base/bytes.h"
 
 /* The largest count that 1 << order bits hold. */
-static inline uint64_t zq_ref_max(uint32_t order)
+static inline uint64_t zq_refbits_max(uint32_t order)
 {
     return order >= 6 ? UINT64_MAX : ((uint64_t)1 << (1u << order)) - 1;
 }
 
 /* Below a byte, the first count of a byte is in its lowest bits. */
-static inline uint64_t zq_ref_get(const uint8_t *block, uint32_t order, uint64_t index)
+static inline uint64_t zq_refbits_get(const uint8_t *block, uint32_t order, uint64_t index)
 {
     switch (order) {
     case 3:
@@ -25,13 +25,13 @@ static inline uint64_t zq_ref_get(const uint8_t *block, uint32_t order, uint64_t
         return zq_be64(block + index * 8);
     default: {
         uint64_t bit = index << order;
-        return (unsigned)block[bit / 8] >> (bit % 8) & (unsigned)zq_ref_max(order);
+        return (unsigned)block[bit / 8] >> (bit % 8) & (unsigned)zq_refbits_max(order);
     }
     }
 }
 
-/* value <= zq_ref_max(order) */
-static inline void zq_ref_set(uint8_t *block, uint32_t order, uint64_t index, uint64_t value)
+/* value <= zq_refbits_max(order) */
+static inline void zq_refbits_set(uint8_t *block, uint32_t order, uint64_t index, uint64_t value)
 {
     switch (order) {
     case 3:
@@ -48,7 +48,7 @@ static inline void zq_ref_set(uint8_t *block, uint32_t order, uint64_t index, ui
         return;
     default: {
         uint64_t bit = index << order;
-        unsigned mask = (unsigned)zq_ref_max(order) << (bit % 8);
+        unsigned mask = (unsigned)zq_refbits_max(order) << (bit % 8);
         block[bit / 8] = (uint8_t)((block[bit / 8] & ~mask) | ((unsigned)value << (bit % 8)));
     }
     }

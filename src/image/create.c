@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* Lays out and writes a new, empty image; the header's sector comes last and makes it one. */
+#include "image/create.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+#include "format/refbits.h"
+#include "format/zone_ext.h"
+
+#define DEFAULT_CLUSTER_SIZE 65536u
+#define DEFAULT_REFCOUNT_BITS 16u
+#define DEFAULT_MAX_APPEND 65536u
+#define HEADER_BYTES 1024u /* header, extensions and feature table end before */
+#define CHUNK 65536u       /* tables are composed and written in pieces of this size */
+
+/* Everything that is decided before the first byte is written. */
+struct plan {
+    struct zq_header h;
+    struct zq_geometry g;        /* g.layout NONE: a plain image */
+    uint64_t rt_bytes, blocks;   /* blocks: how many refcount blocks, right behind the table */
+    uint64_t blocks_offset;
+    uint64_t clusters;           /* all of the new file; each has refcount 1 */
+    uint8_t zoned[ZQ_ZONE_EXT_MAX];
+    uint8_t *buf;                /* CHUNK bytes */
+};
+
+static int refuse(struct zqcow2_error *err, const char *option, uint64_t value, const char *why)
+{
+    return zq_fail(err, -EINVAL, "%s %" PRIu64 ": %s", option, value, why);
+}
+
+/* ---- options ---- */
+
+static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
+                         struct zqcow2_error *err)
+{
+    uint32_t cluster = o->cluster_size ? o->cluster_size : DEFAULT_CLUSTER_SIZE;
+    uint32_t bits = o->refcount_bits ? o->refcount_bits : DEFAULT_REFCOUNT_BITS;
+    uint64_t l2_tables;
+
+    if (!zq_is_pow2(cluster) || cluster < 512 || cluster > 2u << 20)
+        return refuse(err, "cluster_size", cluster, "must be a power of two, 512 to 2 MiB");
+    if (!zq_is_pow2(bits) || bits > 64)
+        return refuse(err, "refcount_bits", bits, "must be 1, 2, 4, 8, 16, 32 or 64");
+    if (!o->virtual_size || o->virtual_size % ZQ_SECTOR || o->virtual_size > ZQ_MAX_VIRTUAL_SIZE)
+        return refuse(err, "size", o->virtual_size, "must be a multiple of 512, 512 to 2^62");
+    p->h.cluster_bits = zq_ctz(cluster);
+    p->h.refcount_order = zq_ctz(bits);
+    p->h.virtual_size = o->virtual_size;
+    l2_tables = zq_div_up(zq_div_up(o->virtual_size, cluster), cluster / 8);
+    if (l2_tables > ZQ_MAX_L1_BYTES / 8)
+        return refuse(err, "size", o->virtual_size,
+                      "needs an L1 table above 32 MiB: choose a larger cluster_size");
+    p->h.l1_entries = (uint32_t)l2_tables;
+    return 0;
+}
+
+/* Where the usual 64 KiB does not fit, the largest that does, and no limit where none fits. */
+static uint32_t default_max_append(const struct zq_geometry *g)
+{
+    uint64_t most = g->capacity > 2 * ZQ_SECTOR ? g->capacity - 2 * ZQ_SECTOR : 0;
+
+    if (g->layout == ZQCOW2_LAYOUT_44)
+        return 0;
+    return (uint32_t)zq_min(most, DEFAULT_MAX_APPEND);
+}
+
+static int plan_zones(struct plan *p, const struct zqcow2_create_options *o,
+                      struct zqcow2_error *err)
+{
+    struct zq_geometry *g = &p->g;
+
+    g->device_size = o->virtual_size;
+    g->zone_size = o->zone_size;
+    g->capacity = o->zone_capacity ? o->zone_capacity : o->zone_size;
+    g->conventional = o->conventional_zones;
+    g->max_open = o->max_open_zones;
+    g->max_active = o->max_active_zones;
+    g->layout = o->layout ? o->layout : ZQCOW2_LAYOUT_44;
+    g->max_append = o->max_append_bytes ? o->max_append_bytes : default_max_append(g);
+    p->h.incompat |= ZQ_INCOMPAT_ZONED;
+    zq_entry_code_new(g);
+    return zq_geometry_check_new(g, 1u << p->h.cluster_bits, err);
+}
+
+static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqcow2_error *err)
+{
+    static const char why[] = "needs zone.size: this would be an image without zones";
+
+    if (o->zone_capacity)
+        return refuse(err, "zone.capacity", o->zone_capacity, why);
+    if (o->conventional_zones)
+        return refuse(err, "zone.conventional_zones", o->conventional_zones, why);
+    if (o->max_open_zones)
+        return refuse(err, "zone.max_open_zones", o->max_open_zones, why);
+    if (o->max_active_zones)
+        return refuse(err, "zone.max_active_zones", o->max_active_zones, why);
+    if (o->max_append_bytes)
+        return refuse(err, "zone.max_append_bytes", o->max_append_bytes, why);
+    if (o->layout)
+        return refuse(err, "zone.layout", o->layout, why);
+    return 0;
+}
+
+static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
+                        struct zqcow2_error *err)
+{
+    int rc = plan_clusters(p, o, err);
+
+    if (rc < 0)
+        return rc;
+    if (o->flags & ~(unsigned)(ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE))
+        return refuse(err, "flags", o->flags, "unknown flag");
+    if (o->flags & ZQCOW2_CREATE_LAZY_REFCOUNTS) {
+        /* Its dirty bit makes other zoned programs free the write-pointer table. */
+        if (o->zone_size)
+            return refuse(err, "lazy_refcounts", 1, "is for images without zones");
+        p->h.compat |= ZQ_COMPAT_LAZY_REFCOUNTS;
+    }
+    return o->zone_size ? plan_zones(p, o, err) : refuse_zone_options(o, err);
+}
+
+/* ---- layout: header, refcount table, refcount blocks, write-pointer table, L1 table ---- */
+
+static int plan_layout(struct plan *p, struct zqcow2_error *err)
+{
+    unsigned bits = p->h.cluster_bits;
+    uint64_t cluster = (uint64_t)1 << bits, refs_per_block = cluster * 8 >> p->h.refcount_order;
+    uint64_t wp = zq_div_up((uint64_t)p->g.nr_zones * 8, cluster);
+    uint64_t l1 = zq_div_up((uint64_t)p->h.l1_entries * 8, cluster);
+    uint64_t rt = 1, blocks = 1, total;
+
+    /* The blocks must cover themselves and the table that points to them; both only grow. */
+    for (;;) {
+        total = 1 + rt + blocks + wp + l1;
+        if (blocks * refs_per_block >= total && rt * (cluster / 8) >= blocks)
+            break;
+        blocks = zq_max(blocks, zq_div_up(total, refs_per_block));
+        rt = zq_max(rt, zq_div_up(blocks * 8, cluster));
+    }
+    p->rt_bytes = rt << bits;
+    if (p->rt_bytes > ZQ_MAX_RT_BYTES)
+        return refuse(err, "refcount_bits", 1u << p->h.refcount_order,
+                      "the refcount table would exceed 8 MiB");
+    p->blocks = blocks;
+    p->clusters = total;
+    p->h.rt_clusters = (uint32_t)rt;
+    p->h.rt_offset = cluster;
+    p->blocks_offset = (1 + rt) << bits;
+    p->g.table_offset = p->blocks_offset + (blocks << bits);
+    p->h.l1_offset = p->g.table_offset + (wp << bits);
+    return 0;
+}
+
+/* ---- writing: what is not written stays a hole that reads as zeros ---- */
+
+static int write_table(struct zqcow2_backend *be, struct plan *p)
+{
+    for (uint64_t done = 0; done < p->blocks;) {
+        uint64_t n = zq_min(p->blocks - done, CHUNK / 8);
+        int rc;
+
+        for (uint64_t i = 0; i < n; i++)
+            zq_put_be64(p->buf + i * 8, p->blocks_offset + ((done + i) << p->h.cluster_bits));
+        rc = zq_be_write(be, p->buf, (size_t)n * 8, p->h.rt_offset + done * 8);
+        if (rc < 0)
+            return rc;
+        done += n;
+    }
+    return 0;
+}
+
+/* The blocks lie side by side, so that their counts are one array: `clusters` times 1. */
+static int write_blocks(struct zqcow2_backend *be, struct plan *p)
+{
+    uint64_t per_chunk = (uint64_t)CHUNK * 8 >> p->h.refcount_order;
+
+    for (uint64_t done = 0; done < p->clusters;) {
+        uint64_t n = zq_min(p->clusters - done, per_chunk);
+        uint64_t bytes = zq_div_up(n << p->h.refcount_order, 8);
+        int rc;
+
+        memset(p->buf, 0, CHUNK);
+        for (uint64_t i = 0; i < n; i++)
+            zq_refbits_set(p->buf, p->h.refcount_order, i, 1);
+        rc = zq_be_write(be, p->buf, (size_t)bytes,
+                         p->blocks_offset + (done << p->h.refcount_order) / 8);
+        if (rc < 0)
+            return rc;
+        done += n;
+    }
+    return 0;
+}
+
+static int write_zones(struct zqcow2_backend *be, struct plan *p)
+{
+    for (uint32_t done = 0; done < p->g.nr_zones;) {
+        uint32_t n = p->g.nr_zones - done < CHUNK / 8 ? p->g.nr_zones - done : CHUNK / 8;
+        int rc;
+
+        for (uint32_t i = 0; i < n; i++)
+            zq_entry_encode(&p->g, done + i, zq_zone_start(&p->g, done + i), false,
+                            p->buf + (size_t)i * 8);
+        rc = zq_be_write(be, p->buf, (size_t)n * 8, p->g.table_offset + (uint64_t)done * 8);
+        if (rc < 0)
+            return rc;
+        done += n;
+    }
+    return 0;
+}
+
+/* Until its first sector is there, the file is not an image. */
+static int write_header(struct zqcow2_backend *be, struct plan *p)
+{
+    size_t cluster = (size_t)1 << p->h.cluster_bits;
+    size_t len = cluster < HEADER_BYTES ? cluster : HEADER_BYTES;
+    int rc = 0;
+
+    memset(p->buf, 0, len);
+    if (p->g.layout)
+        p->h.zoned_len = zq_zone_ext_build(&p->g, p->zoned);
+    zq_header_build(&p->h, p->buf, len, p->zoned);
+    if (len > ZQ_SECTOR)
+        rc = zq_be_write(be, p->buf + ZQ_SECTOR, len - ZQ_SECTOR, ZQ_SECTOR);
+    if (rc < 0 || (rc = zq_be_flush(be)) < 0)
+        return rc;
+    rc = zq_be_write(be, p->buf, ZQ_SECTOR, 0);
+    return rc < 0 ? rc : zq_be_flush(be);
+}
+
+/* An old image must be gone for good before its clusters are written over. */
+static int make_room(struct zqcow2_backend *be, const struct plan *p, uint64_t old_bytes)
+{
+    int rc = 0;
+
+    if (old_bytes && ((rc = zq_be_truncate(be, 0)) < 0 || (rc = zq_be_flush(be)) < 0))
+        return rc;
+    return zq_be_truncate(be, p->clusters << p->h.cluster_bits);
+}
+
+static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_bytes)
+{
+    int rc;
+
+    if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_blocks(be, p)) < 0 ||
+        (rc = write_table(be, p)) < 0 || (rc = write_zones(be, p)) < 0)
+        return rc;
+    return write_header(be, p);
+}
+
+static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_options *o,
+                         const struct zqcow2_hooks *hooks, struct plan *p,
+                         struct zqcow2_error *err)
+{
+    uint64_t bytes;
+    int rc = zq_be_length(be, &bytes);
+
+    if (rc < 0)
+        return zq_fail_rc(err, rc);
+    if (bytes && !(o->flags & ZQCOW2_CREATE_FORCE))
+        return zq_fail(err, -EEXIST, "the backend already holds %" PRIu64 " bytes", bytes);
+    p->buf = zq_alloc(hooks, 4096, CHUNK);
+    if (!p->buf)
+        return zq_fail_rc(err, -ENOMEM);
+    rc = write_all(be, p, bytes);
+    zq_free(hooks, p->buf, CHUNK);
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+}
+
+int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
+              struct zqcow2_error *err)
+{
+    struct zqcow2_create_options o;
+    struct zqcow2_hooks hooks;
+    struct plan p = {0};
+    int rc, unlock;
+
+    if (err)
+        *err = (struct zqcow2_error){0};
+    rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_create_options, hooks));
+    if (rc < 0 || (rc = zq_hooks_init(&hooks, o.hooks)) < 0)
+        return zq_fail_rc(err, rc);
+    if ((rc = plan_options(&p, &o, err)) < 0 || (rc = plan_layout(&p, err)) < 0)
+        return rc;
+    if (!zq_be_writable(be))
+        return zq_fail(err, -EROFS, "the backend cannot be written");
+    rc = zq_be_lock(be, ZQCOW2_LOCK_EXCLUSIVE);
+    if (rc < 0)
+        return zq_fail_rc(err, rc);
+    rc = create_locked(be, &o, &hooks, &p, err);
+    unlock = zq_be_lock(be, ZQCOW2_LOCK_NONE);
+    return rc < 0 || unlock >= 0 ? rc : zq_fail_rc(err, unlock);
+}
