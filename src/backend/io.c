@@ -282,9 +282,21 @@ void zq_io_finish(struct zq_io *io)
     io->complete(io, io->ret);
 }
 
+/* Data is cut by zq_io_piece(); only whole L2 tables that are being copied can be larger. */
+static bool too_large(const struct zqcow2_backend *be, const struct zq_io *io)
+{
+    return be->limits.max_transfer && io->pub.length > be->limits.max_transfer &&
+           io->pub.kind <= ZQCOW2_IO_WRITE;
+}
+
 static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
+
+    if (too_large(be, io))
+        return p->kind == ZQCOW2_IO_READ
+                   ? zq_be_read(be, p->iov->iov_base, p->length, p->offset)
+                   : zq_be_write(be, p->iov->iov_base, p->length, p->offset);
 
     switch (p->kind) {
     case ZQCOW2_IO_READ:
@@ -314,7 +326,7 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
         struct zq_io *io = zq_container(n, struct zq_io, link);
         int rc = -EOPNOTSUPP;
 
-        if (be->ops.submit && io->pub.kind != ZQ_IO_WORK) {
+        if (be->ops.submit && io->pub.kind != ZQ_IO_WORK && !too_large(be, io)) {
             rc = be->ops.submit(be->self, &io->pub);
             if (rc >= 0) {
                 kick = true;

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/* Composes the write-pointer table's sectors from a round's snapshot. Keeps K3, K8 and I7. */
+#include "base/bytes.h"
+#include "zone/zones.h"
+
+#define PER_SECTOR (ZQ_SECTOR / 8)
+
+static uint64_t on_disk(const struct zq_zones *zs, uint32_t i)
+{
+    struct zq_entry e = {0};
+
+    zq_entry_decode(&zs->g, i, zs->v[i].raw, &e);
+    return e.wp;
+}
+
+static bool counts_as_active(const struct zq_zones *zs, uint32_t i, uint64_t wp)
+{
+    return wp > zq_zone_start(&zs->g, i) && wp < zq_zone_end(zs, i);
+}
+
+void zq_table_mark(struct zq_zones *zs, uint32_t zone)
+{
+    zs->dirty[zone / PER_SECTOR] = 1;
+    zs->is_dirty = true;
+}
+
+static uint32_t first_in(const struct zq_zones *zs, uint32_t sector)
+{
+    uint32_t first = sector * PER_SECTOR;
+
+    return first < zs->g.conventional ? zs->g.conventional : first;
+}
+
+static uint32_t last_in(const struct zq_zones *zs, uint32_t sector)
+{
+    return (uint32_t)zq_min((uint64_t)(sector + 1) * PER_SECTOR, zs->g.nr_zones);
+}
+
+void zq_table_snapshot(struct zq_zones *zs)
+{
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        zs->in_round[s] = zs->dirty[s];
+        zs->dirty[s] = 0;
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+            struct zq_zone *z = &zs->v[i];
+            z->snap = z->wp;
+            z->high = zq_max(z->high, z->snap);
+        }
+    }
+    zs->is_dirty = false;
+}
+
+/* Is zone i's entry to be written in this stage? */
+static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage stage)
+{
+    uint64_t snap = zs->v[i].snap, disk = on_disk(zs, i);
+
+    if (snap == disk)
+        return false;
+    switch (stage) {
+    case ZQ_TABLE_RESETS:
+        return snap == zq_zone_start(&zs->g, i);
+    case ZQ_TABLE_FULL:
+        return snap == zq_zone_end(zs, i);
+    default:
+        return true;
+    }
+}
+
+static bool sector_has(const struct zq_zones *zs, uint32_t s, enum zq_table_stage stage)
+{
+    for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+        if (belongs(zs, i, stage))
+            return true;
+    }
+    return false;
+}
+
+bool zq_table_has(const struct zq_zones *zs, enum zq_table_stage stage)
+{
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        if (zs->in_round[s] && sector_has(zs, s, stage))
+            return true;
+    }
+    return false;
+}
+
+bool zq_table_full_first(const struct zq_zones *zs)
+{
+    uint64_t active = zs->disk_active;
+    bool releases = false;
+
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+            bool was = counts_as_active(zs, i, on_disk(zs, i));
+            releases |= was && belongs(zs, i, ZQ_TABLE_FULL);
+            active += !was && counts_as_active(zs, i, zs->v[i].snap);
+        }
+    }
+    return releases && active > zs->max_active;
+}
+
+static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint32_t s, uint8_t *buf)
+{
+    uint32_t first = s * PER_SECTOR, last = last_in(zs, s);
+
+    if (s + 1 == zs->nr_sectors)
+        memcpy(buf, zs->tail, ZQ_SECTOR);
+    for (uint32_t i = first; i < last; i++) {
+        struct zq_zone *z = &zs->v[i];
+
+        if (i >= zs->g.conventional && belongs(zs, i, stage)) {
+            zs->disk_active -= counts_as_active(zs, i, on_disk(zs, i));
+            zs->disk_active += counts_as_active(zs, i, z->snap);
+            zq_entry_encode(&zs->g, i, z->snap, z->finished, z->raw);
+        }
+        memcpy(buf + (size_t)(i - first) * 8, z->raw, 8);
+    }
+}
+
+uint32_t zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
+                          uint8_t *buf, uint32_t max, uint64_t *at)
+{
+    uint32_t s = *sector, bytes = 0;
+
+    while (s < zs->nr_sectors && !(zs->in_round[s] && sector_has(zs, s, stage)))
+        s++;
+    *at = zs->g.table_offset + (uint64_t)s * ZQ_SECTOR;
+    while (bytes < max && s < zs->nr_sectors && zs->in_round[s] && sector_has(zs, s, stage)) {
+        compose_sector(zs, stage, s++, buf + bytes);
+        bytes += ZQ_SECTOR;
+    }
+    *sector = s;
+    return bytes;
+}
+
+void zq_table_resets_durable(struct zq_zones *zs)
+{
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+            struct zq_zone *z = &zs->v[i];
+            uint64_t start = zq_zone_start(&zs->g, i);
+            if (z->snap == start && on_disk(zs, i) == start)
+                z->high = start;
+        }
+    }
+}
+
+void zq_table_round_done(struct zq_zones *zs)
+{
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++)
+            zs->v[i].high = on_disk(zs, i);
+        zs->in_round[s] = 0;
+    }
+}

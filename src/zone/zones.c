@@ -1,0 +1,343 @@
+/* SPDX-License-Identifier: MIT */
+/* Zones in memory: counts and limits, reservations, commits, states, reports. Keeps K4-K7. */
+#include "zone/zones.h"
+
+#include <errno.h>
+#include "base/bytes.h"
+#include "base/report.h"
+
+/* ---- life ---- */
+
+static uint32_t effective_limit(const struct zq_geometry *g, uint32_t limit)
+{
+    return !limit || limit >= g->nr_zones - g->conventional ? UINT32_MAX : limit;
+}
+
+static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
+{
+    struct zq_zone *z = &zs->v[i];
+    struct zq_entry e = {0};
+
+    memcpy(z->raw, raw, 8);
+    if (i < zs->g.conventional) {
+        z->state = ZQCOW2_ZONE_NOT_WP;
+        z->wp = z->next = zq_zone_start(&zs->g, i);
+        return;
+    }
+    zq_entry_decode(&zs->g, i, raw, &e);
+    z->wp = z->next = z->high = z->snap = e.wp;
+    z->finished = e.finished;
+    z->state = e.full ? ZQCOW2_ZONE_FULL
+               : e.wp == zq_zone_start(&zs->g, i) ? ZQCOW2_ZONE_EMPTY
+                                                  : ZQCOW2_ZONE_CLOSED;
+    if (z->state == ZQCOW2_ZONE_CLOSED)
+        zs->disk_active = ++zs->nr_active;
+}
+
+int zq_zones_init(struct zq_zones *zs, const uint8_t *table)
+{
+    const struct zq_geometry *g = &zs->g;
+    size_t tail;
+
+    zs->nr_sectors = (uint32_t)zq_div_up((uint64_t)g->nr_zones * 8, ZQ_SECTOR);
+    tail = (size_t)g->nr_zones * 8 - (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR;
+    memcpy(zs->tail, table + (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR, tail);
+    zs->max_open = effective_limit(g, g->max_open);
+    zs->max_active = effective_limit(g, g->max_active);
+    zs->lru_head = zs->lru_tail = zs->closing = ZQ_NO_ZONE;
+    zq_list_init(&zs->closing_waiters);
+    zq_list_init(&zs->punch);
+    zs->v = zq_zalloc_array(zs->hooks, g->nr_zones, sizeof(*zs->v));
+    zs->dirty = zq_zalloc(zs->hooks, zs->nr_sectors);
+    zs->in_round = zq_zalloc(zs->hooks, zs->nr_sectors);
+    if (!zs->v || !zs->dirty || !zs->in_round)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < g->nr_zones; i++)
+        load_zone(zs, i, table + (size_t)i * 8);
+    return 0;
+}
+
+void zq_zones_fini(struct zq_zones *zs)
+{
+    for (uint32_t i = 0; zs->v && i < zs->g.nr_zones; i++)
+        zq_free(zs->hooks, zs->v[i].live, sizeof(struct zq_live));
+    zq_free(zs->hooks, zs->v, zs->g.nr_zones * sizeof(*zs->v));
+    zq_free(zs->hooks, zs->dirty, zs->nr_sectors);
+    zq_free(zs->hooks, zs->in_round, zs->nr_sectors);
+    zs->v = NULL;
+}
+
+struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i)
+{
+    struct zq_live *l = zs->v[i].live;
+
+    if (l)
+        return l;
+    l = zq_zalloc(zs->hooks, sizeof(*l));
+    if (!l)
+        return NULL;
+    zq_list_init(&l->admission);
+    zq_list_init(&l->reserved);
+    zq_list_init(&l->drained);
+    zq_list_init(&l->punch);
+    zs->v[i].live = l;
+    return l;
+}
+
+bool zq_zones_valid(const struct zq_zones *zs, uint32_t i)
+{
+    const struct zq_zone *z = &zs->v[i];
+    uint64_t start = zq_zone_start(&zs->g, i), end = zq_zone_end(zs, i);
+    bool idle = !z->live || zq_list_empty(&z->live->reserved);
+
+    if (z->wp < start || z->wp > z->next || z->next > end)
+        return false; /* K4 */
+    if (z->state == ZQCOW2_ZONE_EMPTY && (z->wp != start || !idle))
+        return false; /* K6 */
+    if (z->state == ZQCOW2_ZONE_FULL && (z->wp != end || !idle))
+        return false;
+    return zs->nr_open <= zs->nr_active; /* K5 */
+}
+
+void zq_zones_wake_all(struct zq_zones *zs)
+{
+    zq_list_splice(zs->ready, &zs->closing_waiters);
+    for (uint32_t i = 0; i < zs->g.nr_zones; i++) {
+        struct zq_live *l = zs->v[i].live;
+        if (!l)
+            continue;
+        zq_list_splice(zs->ready, &l->admission);
+        zq_list_splice(zs->ready, &l->drained);
+    }
+}
+
+/* ---- states and counts ---- */
+
+static void lru_remove(struct zq_zones *zs, uint32_t i)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    if (z->lru_prev == ZQ_NO_ZONE)
+        zs->lru_head = z->lru_next;
+    else
+        zs->v[z->lru_prev].lru_next = z->lru_next;
+    if (z->lru_next == ZQ_NO_ZONE)
+        zs->lru_tail = z->lru_prev;
+    else
+        zs->v[z->lru_next].lru_prev = z->lru_prev;
+}
+
+static void lru_append(struct zq_zones *zs, uint32_t i)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    z->lru_next = ZQ_NO_ZONE;
+    z->lru_prev = zs->lru_tail;
+    if (zs->lru_tail == ZQ_NO_ZONE)
+        zs->lru_head = i;
+    else
+        zs->v[zs->lru_tail].lru_next = i;
+    zs->lru_tail = i;
+}
+
+void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state)
+{
+    struct zq_zone *z = &zs->v[i];
+    uint8_t old = z->state;
+
+    if (old == state)
+        return;
+    if (old == ZQCOW2_ZONE_IMP_OPEN)
+        lru_remove(zs, i);
+    if (state == ZQCOW2_ZONE_IMP_OPEN)
+        lru_append(zs, i);
+    zs->nr_open += zq_state_is_open(state);
+    zs->nr_open -= zq_state_is_open(old);
+    zs->nr_active += zq_state_is_active(state);
+    zs->nr_active -= zq_state_is_active(old);
+    zs->nr_exp_open += state == ZQCOW2_ZONE_EXP_OPEN;
+    zs->nr_exp_open -= old == ZQCOW2_ZONE_EXP_OPEN;
+    z->state = state;
+}
+
+int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uint64_t len,
+                        bool append)
+{
+    const struct zq_zone *z = &zs->v[i];
+    uint64_t start = zq_zone_start(&zs->g, i), at = append ? z->next : off;
+    int rc = zq_fsm(zq_zone_state(z), ZQ_ACT_WRITE, false).rc;
+
+    if (rc)
+        return rc;
+    if (z->next == zq_zone_end(zs, i))
+        return ZQCOW2_EZONE_FULL;
+    if (len > zq_zone_length(&zs->g, i) || off + len > start + zq_zone_length(&zs->g, i))
+        return ZQCOW2_EZONE_BOUNDARY;
+    if (at != z->next)
+        return ZQCOW2_EZONE_WP;
+    if (at + len > zq_zone_end(zs, i))
+        return ZQCOW2_EZONE_BOUNDARY;
+    return append && len > zq_geometry_max_append(&zs->g) ? -EINVAL : 0;
+}
+
+/* The least recently written IMP_OPEN zone but the target; never an EXP_OPEN one. */
+static uint32_t pick_victim(const struct zq_zones *zs, uint32_t target)
+{
+    uint32_t i = zs->lru_head;
+
+    while (i != ZQ_NO_ZONE && i == target)
+        i = zs->v[i].lru_next;
+    return i;
+}
+
+int zq_zones_room(const struct zq_zones *zs, uint32_t i, const struct zq_verdict *v,
+                  uint32_t *victim)
+{
+    *victim = ZQ_NO_ZONE;
+    if (v->needs_active && zs->nr_active >= zs->max_active)
+        return ZQCOW2_EZONE_ACTIVE;
+    if (!v->needs_open || zs->nr_open < zs->max_open)
+        return 0;
+    *victim = pick_victim(zs, i);
+    return *victim == ZQ_NO_ZONE ? ZQCOW2_EZONE_OPEN : 0;
+}
+
+int zq_zones_room_for_all(const struct zq_zones *zs)
+{
+    uint32_t closed = zs->nr_active - zs->nr_open;
+
+    for (uint32_t i = zs->g.conventional; i < zs->g.nr_zones; i++)
+        closed -= zs->v[i].forced && zs->v[i].state == ZQCOW2_ZONE_CLOSED;
+    return (uint64_t)closed + zs->nr_exp_open > zs->max_open ? ZQCOW2_EZONE_OPEN : 0;
+}
+
+void zq_zone_do_close(struct zq_zones *zs, uint32_t i)
+{
+    struct zq_zone *z = &zs->v[i];
+    bool at_start = z->next == zq_zone_start(&zs->g, i);
+
+    zq_zone_set_state(zs, i, zq_fsm(z->state, ZQ_ACT_CLOSE, at_start).state);
+}
+
+void zq_zone_do_finish(struct zq_zones *zs, uint32_t i)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    z->wp = z->next = zq_zone_end(zs, i);
+    z->finished = 1;
+    zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
+    zq_table_mark(zs, i);
+}
+
+void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    z->wp = z->next = zq_zone_start(&zs->g, i);
+    /* A running round must not store the old life's pointer any more. */
+    z->snap = z->wp;
+    z->finished = 0;
+    z->live->reset_io = io_seq;
+    zq_zone_set_state(zs, i, ZQCOW2_ZONE_EMPTY);
+    zq_table_mark(zs, i);
+    zq_list_del(&z->live->punch);
+    zq_list_push(&zs->punch, &z->live->punch);
+}
+
+void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    if (zq_state_is_open(z->state))
+        zq_zone_do_close(zs, i); /* a closed zone with data stays active (R7) */
+    z->forced = z->forced == state ? 0 : state;
+}
+
+/* ---- reservations ---- */
+
+void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, uint64_t len)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    if (z->state == ZQCOW2_ZONE_IMP_OPEN && zs->lru_tail != i) {
+        lru_remove(zs, i);
+        lru_append(zs, i);
+    }
+    z->next += len;
+    z->ahead = 1;
+    r->end = z->next;
+    r->done = false;
+    r->rc = 0;
+    zq_list_push(&z->live->reserved, &r->link);
+}
+
+static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    z->wp = end;
+    zq_table_mark(zs, i);
+    if (end == zq_zone_end(zs, i))
+        zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
+}
+
+static void drained(struct zq_zones *zs, uint32_t i)
+{
+    struct zq_zone *z = &zs->v[i];
+    struct zq_live *l = z->live;
+
+    if (l->failed) {
+        z->next = z->wp;
+        l->failed = false;
+    }
+    zq_list_splice(zs->ready, &l->drained);
+    if (l->closing)
+        zq_list_splice(zs->ready, &zs->closing_waiters);
+}
+
+void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, int rc,
+                       struct zq_list *out)
+{
+    struct zq_live *l = zs->v[i].live;
+
+    r->done = true;
+    if (rc < 0) {
+        l->failed = true;
+        for (struct zq_list *n = &r->link; n != &l->reserved; n = n->next) {
+            struct zq_reservation *behind = zq_container(n, struct zq_reservation, link);
+            if (!behind->rc)
+                behind->rc = rc;
+        }
+    }
+    while (!zq_list_empty(&l->reserved)) {
+        struct zq_reservation *head = zq_container(l->reserved.next, struct zq_reservation, link);
+        if (!head->done)
+            break;
+        zq_list_del(&head->link);
+        if (!head->rc)
+            commit(zs, i, head->end);
+        zq_list_push(out, &head->link);
+    }
+    if (zq_list_empty(&l->reserved))
+        drained(zs, i);
+    zq_assert(zq_zones_valid(zs, i));
+}
+
+/* ---- report ---- */
+
+void zq_zone_fill_report(const struct zq_zones *zs, uint32_t i, struct zqcow2_zone *out)
+{
+    const struct zq_zone *z = &zs->v[i];
+
+    memset(out, 0, sizeof(*out));
+    out->start = zq_zone_start(&zs->g, i);
+    out->length = zq_zone_length(&zs->g, i);
+    out->capacity = zq_zone_capacity(&zs->g, i);
+    out->type = i < zs->g.conventional ? ZQCOW2_ZONE_CONVENTIONAL : ZQCOW2_ZONE_SEQWRITE_REQ;
+    out->state = zq_zone_state(z);
+    out->write_pointer = z->wp;
+    if (out->state == ZQCOW2_ZONE_FULL)
+        out->write_pointer = out->start + out->length;
+    else if (z->forced)
+        out->write_pointer = UINT64_MAX;
+}

@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The zones of one image: write pointers, states, limits, reservations. They know guest offsets
+ * only; what lies where in the file is the map's business. All under the image's mutex.
+ *
+ * Invariants: K4 wp <= next <= start + capacity. K5 nr_open, nr_active count what they say.
+ * K6 EMPTY: wp == start and no reservation; FULL: no reservation. K7 a zone commits in
+ * reservation order.
+ */
+#ifndef ZQ_ZONE_ZONES_H
+#define ZQ_ZONE_ZONES_H
+
+#include "base/list.h"
+#include "base/mem.h"
+#include "format/zone_ext.h"
+#include "zone/fsm.h"
+
+#define ZQ_NO_ZONE UINT32_MAX
+
+/* What a zone needs once somebody writes or manages it; stays until close. */
+struct zq_live {
+    struct zq_list admission; /* waiters of operations that change the zone, in order (E1) */
+    struct zq_list reserved;  /* reservations, in order of offset (K7) */
+    struct zq_list drained;   /* waiters for `reserved` to become empty */
+    struct zq_list punch;     /* in the zones' punch list */
+    uint64_t reset_io;        /* data I/O numbered up to this belongs to earlier lives */
+    bool failed;              /* a write failed: nothing is admitted until all have drained (R8) */
+    bool punching;            /* its space is being given back: writers wait (R6) */
+    bool closing;             /* an implicit close waits for it to drain */
+};
+
+struct zq_zone { /* 64 bytes */
+    uint64_t wp;      /* committed; absolute. FULL: start + capacity */
+    uint64_t next;    /* the next reservation begins here */
+    uint64_t snap;    /* what the running round may store at most */
+    uint64_t high;    /* the highest value that the entry may have on disk (R1) */
+    uint8_t raw[8];   /* the entry as last read or written */
+    struct zq_live *live;
+    uint32_t lru_prev, lru_next; /* of IMP_OPEN zones, least recently written first */
+    uint8_t state;    /* what the write pointer and the opens say */
+    uint8_t forced;   /* RDONLY or OFFLINE, over state; else 0 */
+    uint8_t finished; /* FULL by finish */
+    uint8_t ahead;    /* clusters may be mapped beyond the write pointer */
+    uint8_t spare[4];
+};
+
+struct zq_reservation {
+    struct zq_list link;
+    uint64_t end;
+    bool done;
+    int rc;           /* < 0: failed, or behind one that did */
+};
+
+struct zq_zones {
+    struct zq_geometry g;        /* fixed */
+    const struct zqcow2_hooks *hooks;
+    struct zq_list *ready;
+    struct zq_zone *v;
+    uint32_t nr_open, nr_active, nr_exp_open;
+    uint32_t max_open, max_active; /* effective: UINT32_MAX without a limit */
+    uint32_t lru_head, lru_tail;
+    uint32_t closing;            /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
+    const void *closing_for;     /* who waits */
+    struct zq_list closing_waiters;
+    struct zq_list punch;        /* reset zones whose space may be given back, by live->punch */
+    /* the table on disk: table.c */
+    uint8_t *dirty, *in_round;   /* a byte for each 512-byte sector */
+    uint8_t tail[512];           /* the last sector as read: bytes behind the entries */
+    uint32_t nr_sectors;
+    uint32_t disk_active;        /* entries on disk that are neither at start nor FULL */
+    bool is_dirty;
+};
+
+/* table: nr_zones entries, already checked. -ENOMEM. */
+int zq_zones_init(struct zq_zones *zs, const uint8_t *table);
+void zq_zones_fini(struct zq_zones *zs);
+bool zq_zones_valid(const struct zq_zones *zs, uint32_t zone); /* K4-K6, for assertions */
+
+static inline uint32_t zq_zone_of(const struct zq_zones *zs, uint64_t off)
+{
+    return (uint32_t)(off >> zs->g.zone_bits);
+}
+static inline uint64_t zq_zone_end(const struct zq_zones *zs, uint32_t i) /* of its capacity */
+{
+    return zq_zone_start(&zs->g, i) + zq_zone_capacity(&zs->g, i);
+}
+static inline uint8_t zq_zone_state(const struct zq_zone *z)
+{
+    return z->forced ? z->forced : z->state;
+}
+
+/* The zone's live part, made when missing; NULL: out of memory. */
+struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i);
+
+/*
+ * The checks for a write of len bytes at off, in the order of zone-semantics: state, boundary,
+ * write pointer, capacity, append size. An append goes to the next reservation. 0 or an error.
+ */
+int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uint64_t len,
+                        bool append);
+/*
+ * Is there room for zone i to do this? *victim: the zone to close for it, or ZQ_NO_ZONE.
+ * 0, EZONE_ACTIVE, EZONE_OPEN.
+ */
+int zq_zones_room(const struct zq_zones *zs, uint32_t i, const struct zq_verdict *v,
+                  uint32_t *victim);
+/* May all CLOSED zones become EXP_OPEN at once? */
+int zq_zones_room_for_all(const struct zq_zones *zs);
+/* Changes the state and keeps the counts. */
+void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state);
+/* Closes a drained open zone. */
+void zq_zone_do_close(struct zq_zones *zs, uint32_t i);
+/* The reservation takes [next, next + len); the zone becomes the most recently written. */
+void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, uint64_t len);
+/*
+ * A reservation's data is written, or failed (rc < 0). Returns how far the zone committed as a
+ * list of reservations (moved to *out, in order) whose operations may now be answered.
+ */
+void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, int rc,
+                       struct zq_list *out);
+/* FULL by finish, EMPTY by reset: a drained zone. io_seq: the newest data I/O. */
+void zq_zone_do_finish(struct zq_zones *zs, uint32_t i);
+void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq);
+/* RDONLY, OFFLINE, or back: a drained zone. */
+void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state);
+void zq_zone_fill_report(const struct zq_zones *zs, uint32_t i, struct zqcow2_zone *out);
+/* Everybody who waits for anything here looks again. */
+void zq_zones_wake_all(struct zq_zones *zs);
+
+/* ---- table.c: the write-pointer table on disk ---- */
+
+enum zq_table_stage {
+    ZQ_TABLE_RESETS, /* entries that go back to start */
+    ZQ_TABLE_FULL,   /* entries that become FULL */
+    ZQ_TABLE_REST
+};
+
+void zq_table_mark(struct zq_zones *zs, uint32_t zone);
+void zq_table_snapshot(struct zq_zones *zs);
+/* Is there an entry to write in this stage? */
+bool zq_table_has(const struct zq_zones *zs, enum zq_table_stage stage);
+/* Must entries that become FULL be durable before the rest (I7)? */
+bool zq_table_full_first(const struct zq_zones *zs);
+/*
+ * Composes the next sectors of the stage from *sector on, at most max bytes, into buf; entries of
+ * other stages go as they are on disk. Returns the bytes (0: no more), their offset in *at, and
+ * moves *sector on.
+ */
+uint32_t zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
+                          uint8_t *buf, uint32_t max, uint64_t *at);
+/* The barrier behind stage RESETS has completed: `start` is the only value these can have. */
+void zq_table_resets_durable(struct zq_zones *zs);
+/* The last barrier of the round has completed. */
+void zq_table_round_done(struct zq_zones *zs);
+
+#endif
