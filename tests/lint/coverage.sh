@@ -1,0 +1,34 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# coverage.sh [BUILD]: builds with gcov, runs the tests that are not lint, guest or crash, and prints
+# how many lines of src/ they reach. Fails below 90 %, or when a test fails.
+set -eu
+top=$(cd "$(dirname "$0")/../.." && pwd)
+if [ $# -gt 0 ]; then
+    build=$1
+else
+    build=$(mktemp -d)
+    trap 'rm -rf "$build"' EXIT
+fi
+sh "$top/tests/packages.sh" gcc make cmake pkg-config zlib1g-dev libzstd-dev liburing-dev \
+    libcmocka-dev gcovr qemu-utils
+{
+    cmake -S "$top" -B "$build" -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DZQCOW2_COVERAGE=ON
+    cmake --build "$build" -j "$(nproc)"
+} >"$build/coverage.log" 2>&1 || { tail -n 50 "$build/coverage.log"; exit 1; }
+find "$build" -name '*.gcda' -delete
+status=0
+# The short form of long tests: a line is reached or not, however often.
+ZQ_SHORT=1 ctest --test-dir "$build" -j "$(nproc)" -LE '^(lint|package|guest|slow)$' -E '^mutant' \
+    --output-on-failure </dev/null >"$build/coverage.log" 2>&1 || status=$?
+grep -E '% tests passed' "$build/coverage.log" || true
+[ $status = 0 ] || grep -E '\*\*\*' "$build/coverage.log" || true
+gcovr --root "$top" --filter "$top/src/" --object-directory "$build" --exclude-throw-branches \
+    --json-summary "$build/coverage.json" --txt "$build/coverage.txt" "$build" >/dev/null
+sort -t '%' -k 1 "$build/coverage.txt" | awk '$4 ~ /%$/ && $4 + 0 < 85 { print "below 85 %:", $1, $4 }'
+awk -F '[:,]' '/"line_percent"/ { p = $2 } /"line_covered"/ { c = $2 } /"line_total"/ { t = $2 }
+    END {
+        printf "lines: %.1f %% of src/ reached (%d of %d)\n", 100 * c / t, c, t
+        exit !(t > 0 && 100 * c / t >= 90)
+    }' "$build/coverage.json" || status=1
+exit $status
