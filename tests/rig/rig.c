@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/* Puts an image on its stack of backends, opens, closes and checks it, compares it with a model. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "rig/rig.h"
+
+uint64_t rig_env(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+
+    return text && *text ? strtoull(text, NULL, 0) : otherwise;
+}
+
+bool rig_say(struct rig *r, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (r->why[0])
+        return false;
+    va_start(ap, fmt);
+    vsnprintf(r->why, sizeof(r->why), fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed)
+{
+    struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
+
+    memset(r, 0, sizeof(*r));
+    r->g = g;
+    r->world = world;
+    r->seed = r->rng = seed;
+    r->open = open;
+    heap_init(&r->heap);
+    r->hooks = heap_hooks(&r->heap);
+    store_init(&r->store);
+    record_init(&r->record, store_be(&r->store));
+    fault_init(&r->fault, record_be(&r->record));
+    if (world != RIG_PLAIN)
+        shuffle_init(&r->shuffle, fault_be(&r->fault),
+                     world == RIG_THREADED ? SHUFFLE_THREADED : SHUFFLE_POLLED, seed);
+}
+
+const char *rig_free(struct rig *r)
+{
+    static char text[sizeof(r->heap.error)];
+    const char *verdict;
+
+    if (r->img)
+        zqcow2_close(r->img);
+    if (r->world != RIG_PLAIN)
+        shuffle_free(&r->shuffle);
+    verdict = heap_verdict(&r->heap);
+    if (verdict)
+        verdict = strcpy(text, verdict);
+    record_free(&r->record);
+    store_free(&r->store);
+    heap_destroy(&r->heap);
+    return verdict;
+}
+
+int rig_create(struct rig *r)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct rig_be top = fault_be(&r->fault);
+    struct zqcow2_backend *be;
+    int rc = zqcow2_backend_new(top.ops, top.self, &r->hooks, &be);
+
+    if (rc)
+        return rc;
+    o.virtual_size = r->g->size;
+    o.zone_size = r->g->zone_size;
+    o.zone_capacity = r->g->capacity;
+    o.conventional_zones = r->g->conventional;
+    o.max_open_zones = r->g->max_open;
+    o.max_active_zones = r->g->max_active;
+    o.max_append_bytes = r->g->max_append;
+    o.cluster_size = r->g->cluster;
+    o.refcount_bits = r->g->refcount_bits;
+    o.layout = r->g->layout;
+    o.hooks = &r->hooks;
+    rc = zqcow2_create(be, &o, &r->err);
+    zqcow2_backend_close(be);
+    return rc;
+}
+
+int rig_open(struct rig *r, bool writable)
+{
+    struct rig_be top = r->world == RIG_PLAIN ? fault_be(&r->fault) : shuffle_be(&r->shuffle);
+    struct zqcow2_open_options o = r->open;
+    struct zqcow2_backend *be;
+    int rc = zqcow2_backend_new(top.ops, top.self, &r->hooks, &be);
+
+    if (rc)
+        return rc;
+    o.flags |= writable ? ZQCOW2_OPEN_RDWR : 0;
+    o.hooks = &r->hooks;
+    rc = zqcow2_open(be, &o, &r->img, &r->err);
+    if (rc) {
+        r->img = NULL;
+        zqcow2_backend_close(be);
+    }
+    return rc;
+}
+
+int rig_close(struct rig *r)
+{
+    int rc = zqcow2_close(r->img);
+
+    if (rc != -EBUSY)
+        r->img = NULL;
+    return rc;
+}
+
+static void note_finding(void *arg, int kind, const char *text)
+{
+    if (kind == ZQCOW2_FOUND_CORRUPTION || kind == ZQCOW2_FOUND_LEAK)
+        rig_say(arg, "check: %s", text);
+}
+
+int rig_check(struct rig *r, uint32_t flags)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct rig_be top = store_be(&r->store);
+    struct zqcow2_backend *be;
+    int rc = zqcow2_backend_new(top.ops, top.self, &r->hooks, &be);
+
+    if (rc)
+        return rc;
+    o.flags = flags;
+    o.hooks = &r->hooks;
+    o.found = note_finding;
+    o.arg = r;
+    rc = zqcow2_check(be, &o, &res, &r->err);
+    r->check = res;
+    zqcow2_backend_close(be);
+    return rc;
+}
+
+static void must(struct rig *r, int rc, const char *what)
+{
+    if (rc)
+        fail_msg("%s in %s: %d (%s) %s %s", what, r->g->name, rc, zqcow2_strerror(rc), r->err.text,
+                 r->why);
+}
+
+void rig_begin_in(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed)
+{
+    rig_init(r, g, world, seed);
+    must(r, rig_create(r), "create");
+    must(r, rig_open(r, true), "open");
+}
+
+void rig_begin(struct rig *r, const struct geometry *g)
+{
+    rig_begin_in(r, g, RIG_PLAIN, 1);
+}
+
+void rig_reopen(struct rig *r)
+{
+    must(r, rig_close(r), "close");
+    must(r, rig_open(r, true), "open again");
+}
+
+void rig_end(struct rig *r)
+{
+    const char *verdict;
+
+    if (r->img)
+        must(r, rig_close(r), "close");
+    must(r, rig_check(r, 0), "check");
+    if (r->check.corruptions || r->check.leaked_clusters)
+        fail_msg("%s: %llu corruptions, %llu leaks: %s", r->g->name,
+                 (unsigned long long)r->check.corruptions,
+                 (unsigned long long)r->check.leaked_clusters, r->why);
+    verdict = rig_free(r);
+    if (verdict)
+        fail_msg("%s: memory: %s", r->g->name, verdict);
+}
+
+uint64_t rig_start(const struct rig *r, uint32_t i)
+{
+    return r->g->zone_size * i;
+}
+
+struct zqcow2_zone rig_zone(struct rig *r, uint32_t i)
+{
+    struct zqcow2_zone z;
+    uint32_t nr = 1;
+    int rc = zqcow2_zone_report(r->img, rig_start(r, i), &z, &nr);
+
+    if (rc || nr != 1)
+        memset(&z, 0x55, sizeof(z));
+    return z;
+}
+
+struct zqcow2_info rig_info(struct rig *r)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    if (zqcow2_get_info(r->img, &info))
+        memset(&info, 0x55, sizeof(info));
+    return info;
+}
+
+bool rig_same_zone(struct rig *r, const struct model *m, uint32_t i)
+{
+    struct zqcow2_zone is = rig_zone(r, i), want;
+
+    model_report(m, i, &want);
+    if (!memcmp(&is, &want, sizeof(is)))
+        return true;
+    return rig_say(r, "zone %u: %s wp +%#llx cap %#llx len %#llx, expected %s wp +%#llx cap %#llx"
+                   " len %#llx", i, rig_state_name(is.state),
+                   (unsigned long long)(is.write_pointer - is.start),
+                   (unsigned long long)is.capacity, (unsigned long long)is.length,
+                   rig_state_name(want.state),
+                   (unsigned long long)(want.write_pointer - want.start),
+                   (unsigned long long)want.capacity, (unsigned long long)want.length);
+}
+
+bool rig_same_report(struct rig *r, const struct model *m)
+{
+    struct zqcow2_info info = rig_info(r);
+
+    for (uint32_t i = 0; i < m->nr; i++) {
+        if (!rig_same_zone(r, m, i))
+            return false;
+    }
+    if (info.open_zones != model_open_zones(m) || info.active_zones != model_active_zones(m))
+        return rig_say(r, "info: open %u active %u, expected %u and %u", info.open_zones,
+                       info.active_zones, model_open_zones(m), model_active_zones(m));
+    return true;
+}
+
+static size_t first_difference(const uint8_t *a, const uint8_t *b, size_t len)
+{
+    size_t i = 0;
+
+    while (i < len && a[i] == b[i])
+        i++;
+    return i;
+}
+
+static bool same_piece(struct rig *r, const struct model *m, uint8_t *buf, uint64_t off, size_t len)
+{
+    int rc;
+    size_t at;
+
+    memset(buf, 0xee, len);
+    rc = zqcow2_read(r->img, buf, len, off);
+    if (rc)
+        return rig_say(r, "read of %#zx at %#llx: %d", len, (unsigned long long)off, rc);
+    if (!memcmp(buf, m->data + off, len))
+        return true;
+    at = first_difference(buf, m->data + off, len);
+    return rig_say(r, "byte at %#llx (zone %llu + %#llx): %#x, expected %#x",
+                   (unsigned long long)(off + at), (unsigned long long)((off + at) / m->g.zone_size),
+                   (unsigned long long)((off + at) % m->g.zone_size), buf[at], m->data[off + at]);
+}
+
+bool rig_same_bytes(struct rig *r, const struct model *m, uint64_t off, uint64_t len)
+{
+    static uint8_t buf[1 << 20];
+
+    for (uint64_t n; len; off += n, len -= n) {
+        uint32_t i = (uint32_t)(off / m->g.zone_size);
+        uint64_t room = model_zone_end(m, i) - off;
+
+        n = len < sizeof(buf) ? len : sizeof(buf);
+        n = n < room ? n : room;
+        if (m->zone[i].forced != ZQCOW2_ZONE_OFFLINE && !same_piece(r, m, buf, off, n))
+            return false;
+    }
+    return true;
+}
+
+/* In zones of a gibibyte, the ends of what is and of what could be written have to do. */
+bool rig_same(struct rig *r, const struct model *m)
+{
+    const uint64_t most = MiB(8), end = KiB(256);
+
+    for (uint32_t i = 0; i < m->nr; i++) {
+        uint64_t start = rig_start(r, i), len = model_zone_end(m, i) - start;
+
+        if (len <= most ? !rig_same_bytes(r, m, start, len)
+                        : !rig_same_bytes(r, m, start, most) ||
+                              !rig_same_bytes(r, m, start + len - end, end))
+            return false;
+    }
+    return rig_same_report(r, m);
+}
+
+const char *rig_state_name(unsigned state)
+{
+    static const char *const names[] = { "NOT_WP", "EMPTY", "IMP_OPEN", "EXP_OPEN", "CLOSED",
+                                         "?",      "?",     "?",        "?",        "?",
+                                         "?",      "?",     "?",        "RDONLY",   "FULL",
+                                         "OFFLINE" };
+
+    return state < sizeof(names) / sizeof(*names) ? names[state] : "?";
+}
+
+const char *rig_op_name(int op)
+{
+    static const char *const names[] = { "read",  "write", "append", "write_zeroes", "discard",
+                                         "flush", "drain", "open",   "close",        "finish",
+                                         "reset", "set_state" };
+
+    return op >= 0 && (size_t)op < sizeof(names) / sizeof(*names) ? names[op] : "?";
+}

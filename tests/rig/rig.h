@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The rig: an image on a stack of backends (store, record, fault and, if asked for, shuffle) with
+ * its own heap, so that a test sees every call and every byte, and decides what fails.
+ */
+#ifndef RIG_RIG_H
+#define RIG_RIG_H
+
+#include "rig/be_fault.h"
+#include "rig/be_record.h"
+#include "rig/be_shuffle.h"
+#include "rig/heap_fault.h"
+#include "rig/model.h"
+#include "rig/rng.h"
+#include "rig/store.h"
+
+#define KiB(n) ((uint64_t)(n) << 10)
+#define MiB(n) ((uint64_t)(n) << 20)
+#define GiB(n) ((uint64_t)(n) << 30)
+
+enum rig_world {
+    RIG_PLAIN,    /* blocking backend */
+    RIG_SHUFFLED, /* asynchronous, polled, completing in seeded order */
+    RIG_THREADED  /* asynchronous, completing from a thread of its own */
+};
+
+struct rig {
+    const struct geometry *g;
+    enum rig_world world;
+    uint64_t seed, rng;
+    struct heap heap;
+    struct zqcow2_hooks hooks;
+    struct store store;
+    struct record record;
+    struct fault fault;
+    struct shuffle shuffle;
+    struct zqcow2_image *img;
+    struct zqcow2_open_options open;  /* what rig_open() passes on, but for RDWR */
+    struct zqcow2_error err;
+    struct zqcow2_check_result check; /* of the last rig_check() */
+    struct story *story;              /* of a scenario that runs: story.h */
+    char why[400];                    /* the first thing that was wrong */
+};
+
+void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed);
+/* NULL, or what the heap has to complain about. Closes the image if it is open. */
+const char *rig_free(struct rig *r);
+
+int rig_create(struct rig *r);
+int rig_open(struct rig *r, bool writable);
+int rig_close(struct rig *r); /* image and backend */
+/* zqcow2_check() on the store itself; the result is in r->check. */
+int rig_check(struct rig *r, uint32_t flags);
+
+/* init, create, open for writing; free. Any failure fails the cmocka test. */
+void rig_begin(struct rig *r, const struct geometry *g);
+void rig_begin_in(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed);
+void rig_end(struct rig *r); /* also: a clean close, no leaks, neither clusters nor memory */
+void rig_reopen(struct rig *r);
+
+/* Keeps the first complaint; returns false, so that a comparison is one statement. */
+bool rig_say(struct rig *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool rig_same_zone(struct rig *r, const struct model *m, uint32_t i);
+/* Reports, counts of open and active zones. */
+bool rig_same_report(struct rig *r, const struct model *m);
+/* [off, off + len) as the model has it; OFFLINE zones are left out. */
+bool rig_same_bytes(struct rig *r, const struct model *m, uint64_t off, uint64_t len);
+bool rig_same(struct rig *r, const struct model *m);
+
+struct zqcow2_zone rig_zone(struct rig *r, uint32_t i);
+uint64_t rig_start(const struct rig *r, uint32_t i);
+struct zqcow2_info rig_info(struct rig *r);
+/* Bytes that tell where they belong and who wrote them. */
+void rig_pattern(void *buf, uint64_t len, uint64_t off, uint64_t tag);
+/* Blocking calls with such bytes. */
+int rig_write(struct rig *r, uint64_t off, uint64_t len, uint64_t tag);
+int rig_append(struct rig *r, uint32_t zone, uint64_t len, uint64_t tag, uint64_t *at);
+bool rig_holds(struct rig *r, uint64_t off, uint64_t len, uint64_t from, uint64_t tag);
+bool rig_zeros(struct rig *r, uint64_t off, uint64_t len);
+int rig_manage(struct rig *r, int op, uint64_t off, uint64_t len, uint64_t *failed);
+
+const char *rig_op_name(int op);
+const char *rig_state_name(unsigned state);
+/* A number from the environment, or its default. */
+uint64_t rig_env(const char *name, uint64_t otherwise);
+
+#endif

@@ -1,0 +1,544 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Random operations against the model. One run is a seed, a geometry and a world; what fails is
+ * cut down to the few operations that matter and printed as a command that replays them.
+ *
+ * ZQ_OPS, ZQ_SEED, ZQ_GEOM (name), ZQ_WORLD (plain, shuffled, threaded), ZQ_KEEP (n,n,...)
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "rig/batch.h"
+#include "rig/geometries.h"
+#include "rig/shrink.h"
+
+#define PASSED UINT64_MAX
+
+static const char *const worlds[] = { "plain", "shuffled", "threaded" };
+
+struct job {
+    struct gen_op op;
+    int want, got;
+    uint64_t want_off, got_off;
+    bool done;
+    uint8_t *buf, *expect;
+    struct iovec iov[3];
+};
+
+struct run {
+    const struct geometry *g;
+    enum rig_world world;
+    uint64_t seed, nr;
+    const uint64_t *only; /* the operations to do, ascending; NULL: all */
+    bool loud;
+    struct rig rig;
+    struct model model;
+    struct zqcow2_queue *queue[2];
+    struct job job[BATCH_MAX];
+    struct batch batch;
+    unsigned reopens;
+    uint64_t last; /* the operation that failed, or the last one done */
+};
+
+static bool closed_now(void *arg, uint32_t zone)
+{
+    return rig_zone(arg, zone).state != ZQCOW2_ZONE_IMP_OPEN;
+}
+
+static void done(void *arg, const struct zqcow2_result *res)
+{
+    struct job *j = arg;
+
+    j->done = true;
+    j->got = res->ret;
+    j->got_off = res->offset;
+}
+
+static bool has_data(int kind)
+{
+    return kind == ZQCOW2_OP_READ || kind == ZQCOW2_OP_WRITE || kind == ZQCOW2_OP_APPEND;
+}
+
+/* In up to three pieces, cut at places that no alignment favours. */
+static uint32_t slice(struct job *j)
+{
+    size_t len = (size_t)j->op.len, a = len / 512 / 3 * 512, b = j->op.tag % 3 ? len - a : a;
+
+    if (j->op.tag % 4 || !a || b <= a) {
+        j->iov[0] = (struct iovec){ j->buf, len };
+        return 1;
+    }
+    j->iov[0] = (struct iovec){ j->buf, a };
+    j->iov[1] = (struct iovec){ j->buf + a, b - a };
+    j->iov[2] = (struct iovec){ j->buf + b, len - b };
+    return 3;
+}
+
+static struct zqcow2_request request(struct job *j)
+{
+    struct zqcow2_request r = { .size = sizeof(r), .op = (uint16_t)j->op.kind,
+                                .flags = (uint16_t)j->op.flags, .offset = j->op.off,
+                                .length = j->op.len, .done = done, .arg = j };
+
+    if (has_data(j->op.kind)) {
+        r.iov = j->iov;
+        r.iovcnt = slice(j);
+    }
+    if (j->op.kind == ZQCOW2_OP_ZONE_SET_STATE)
+        r.length = j->op.state;
+    return r;
+}
+
+/* The blocking face of the library. */
+static int call(struct run *t, struct job *j)
+{
+    struct zqcow2_image *img = t->rig.img;
+    const struct gen_op *op = &j->op;
+    struct zqcow2_result res = { 0 };
+    struct zqcow2_request req;
+
+    switch (op->kind) {
+    case ZQCOW2_OP_READ:
+        return zqcow2_read(img, j->buf, (size_t)op->len, op->off);
+    case ZQCOW2_OP_WRITE:
+        return zqcow2_write(img, j->buf, (size_t)op->len, op->off, op->flags);
+    case ZQCOW2_OP_APPEND:
+        return zqcow2_append(img, j->buf, (size_t)op->len, &j->got_off, op->flags);
+    case ZQCOW2_OP_WRITE_ZEROES:
+        return zqcow2_write_zeroes(img, op->len, op->off, op->flags);
+    case ZQCOW2_OP_DISCARD:
+        return zqcow2_discard(img, op->len, op->off, 0);
+    case ZQCOW2_OP_FLUSH:
+        return zqcow2_flush(img);
+    case ZQCOW2_OP_DRAIN:
+        return zqcow2_drain(img);
+    case ZQCOW2_OP_ZONE_SET_STATE:
+        return zqcow2_zone_set_state(img, op->off, op->state);
+    }
+    req = request(j); /* of zone calls, only this tells which zone failed */
+    zqcow2_run(img, &req, &res);
+    j->got_off = res.offset;
+    return res.ret;
+}
+
+static int open_queues(struct run *t)
+{
+    int rc = 0;
+
+    for (int i = 0; !rc && i < 2; i++)
+        rc = zqcow2_queue_open(t->rig.img, BATCH_MAX, &t->queue[i]);
+    return rc;
+}
+
+static int close_queues(struct run *t)
+{
+    int rc = 0;
+
+    for (int i = 0; i < 2; i++) {
+        if (t->queue[i] && !rc)
+            rc = zqcow2_queue_close(t->queue[i]);
+        t->queue[i] = NULL;
+    }
+    return rc;
+}
+
+/* Every eighth time the file is also checked. */
+static bool reopen(struct run *t)
+{
+    struct rig *r = &t->rig;
+    int rc = close_queues(t);
+
+    if (!rc)
+        rc = rig_close(r);
+    if (rc)
+        return rig_say(r, "close: %d", rc);
+    if (t->reopens++ % 8 == 0) {
+        rc = rig_check(r, 0);
+        if (rc || r->check.corruptions || r->check.leaked_clusters)
+            return rig_say(r, "check: %d, %llu corruptions, %llu leaks", rc,
+                           (unsigned long long)r->check.corruptions,
+                           (unsigned long long)r->check.leaked_clusters);
+    }
+    rc = rig_open(r, true);
+    if (!rc)
+        rc = open_queues(t);
+    model_reopen(&t->model);
+    return rc ? rig_say(r, "open: %d %s", rc, r->err.text) : rig_same(r, &t->model);
+}
+
+static void tell(const struct job *j, uint64_t n)
+{
+    printf("  #%llu %s off %#llx len %#llx%s", (unsigned long long)n,
+           j->op.kind == GEN_REOPEN ? "reopen" : rig_op_name(j->op.kind),
+           (unsigned long long)j->op.off, (unsigned long long)j->op.len,
+           j->op.flags ? " fua" : "");
+    if (j->op.kind == ZQCOW2_OP_ZONE_SET_STATE)
+        printf(" %s", rig_state_name(j->op.state));
+    printf(": %d @%#llx, expected %d @%#llx\n", j->got, (unsigned long long)j->got_off, j->want,
+           (unsigned long long)j->want_off);
+}
+
+/* The zone that refused is promised for zone calls on ranges; a refusal of "all" has none. */
+static bool offset_matters(const struct run *t, const struct job *j)
+{
+    if (j->op.kind == ZQCOW2_OP_APPEND)
+        return !j->want;
+    return j->op.kind >= ZQCOW2_OP_ZONE_OPEN && j->op.kind <= ZQCOW2_OP_ZONE_RESET && j->want &&
+           j->want != -EINVAL && j->op.len != t->g->size;
+}
+
+static bool judge(struct run *t, struct job *j)
+{
+    struct rig *r = &t->rig;
+    uint64_t n = j->op.tag - 1;
+
+    t->last = n;
+    if (t->loud)
+        tell(j, n);
+    if (j->got != j->want)
+        return rig_say(r, "#%llu %s off %#llx len %#llx: %d (%s), expected %d (%s)",
+                       (unsigned long long)n, rig_op_name(j->op.kind),
+                       (unsigned long long)j->op.off, (unsigned long long)j->op.len, j->got,
+                       zqcow2_strerror(j->got), j->want, zqcow2_strerror(j->want));
+    if (offset_matters(t, j) && j->got_off != j->want_off)
+        return rig_say(r, "#%llu %s off %#llx: offset %#llx, expected %#llx", (unsigned long long)n,
+                       rig_op_name(j->op.kind), (unsigned long long)j->op.off,
+                       (unsigned long long)j->got_off, (unsigned long long)j->want_off);
+    if (j->op.kind == ZQCOW2_OP_READ && !j->want && memcmp(j->buf, j->expect, j->op.len))
+        return rig_say(r, "#%llu read off %#llx len %#llx: wrong bytes", (unsigned long long)n,
+                       (unsigned long long)j->op.off, (unsigned long long)j->op.len);
+    return true;
+}
+
+/* The zones that the operation names, one closed on its behalf, and the counts. */
+static bool same_around(struct run *t, const struct gen_op *op)
+{
+    uint64_t zs = t->g->zone_size, first = op->off / zs, last = (op->off + op->len) / zs;
+    struct zqcow2_info info;
+
+    if (t->model.victim != MODEL_NONE && !rig_same_zone(&t->rig, &t->model, t->model.victim))
+        return false;
+    for (uint64_t i = first; i <= last && i < t->model.nr && i < first + 8; i++) {
+        if (!rig_same_zone(&t->rig, &t->model, (uint32_t)i))
+            return false;
+    }
+    if (op->tag % 16)
+        return true;
+    info = rig_info(&t->rig);
+    if (info.open_zones == model_open_zones(&t->model) &&
+        info.active_zones == model_active_zones(&t->model))
+        return true;
+    return rig_same_report(&t->rig, &t->model);
+}
+
+static void prepare(struct job *j)
+{
+    if (j->op.kind == ZQCOW2_OP_READ)
+        memset(j->buf, 0xee, j->op.len);
+    else if (has_data(j->op.kind) && j->op.len % 512 == 0)
+        rig_pattern(j->buf, j->op.len, j->op.off, j->op.tag);
+    j->got = 1;
+    j->got_off = j->op.off;
+    j->done = false;
+}
+
+static void apply(struct run *t, struct job *j)
+{
+    j->want = gen_model(&t->model, &j->op,
+                        j->op.kind == ZQCOW2_OP_READ ? j->expect : j->buf, &j->want_off);
+}
+
+/* Alone: the library first, so that the model can ask which of several equals it closed. */
+static bool single(struct run *t, struct gen_op op)
+{
+    struct job *j = &t->job[0];
+
+    j->op = op;
+    t->last = op.tag - 1;
+    if (op.kind == GEN_REOPEN)
+        return reopen(t);
+    if (op.kind == GEN_COMPARE)
+        return rig_same(&t->rig, &t->model);
+    prepare(j);
+    j->got = call(t, j);
+    t->model.frozen = false;
+    apply(t, j);
+    return judge(t, j) && same_around(t, &op);
+}
+
+/* ---- batches ---- */
+
+/* Requests of one batch were written "at one time". */
+static void begin_batch(struct run *t)
+{
+    batch_begin(&t->batch);
+    t->model.frozen = true;
+    t->model.now++;
+}
+
+/* Random progress in between, so that submissions meet every stage of earlier ones. */
+static void submit(struct run *t, struct job *j)
+{
+    struct zqcow2_request req = request(j);
+    struct zqcow2_queue *q = t->queue[rng_below(&t->rig.rng, 2)];
+
+    if (zqcow2_queue_submit(q, &req, 1) != 1) {
+        j->done = true;
+        j->got = 2;
+    }
+    if (rng_below(&t->rig.rng, 4) == 0)
+        zqcow2_queue_poll(q, (uint32_t)rng_below(&t->rig.rng, 4));
+}
+
+static bool end_batch(struct run *t)
+{
+    bool good = true;
+
+    for (unsigned k = 0; k < t->batch.nr; k++) {
+        for (int q = 0; !t->job[k].done && q < 2; q++)
+            zqcow2_queue_wait(t->queue[q], BATCH_MAX, 10000);
+    }
+    for (int q = 0; q < 2; q++)
+        zqcow2_queue_poll(t->queue[q], 0);
+    for (unsigned k = 0; good && k < t->batch.nr; k++)
+        good = judge(t, &t->job[k]);
+    for (unsigned k = 0; good && k < t->batch.nr; k++)
+        good = same_around(t, &t->job[k].op);
+    begin_batch(t);
+    return good;
+}
+
+static bool step_batched(struct run *t, struct gen_op op)
+{
+    struct job *j = &t->job[t->batch.nr];
+
+    if (batch_join(&t->batch, &op)) {
+        j->op = op;
+        prepare(j);
+        apply(t, j);
+        submit(t, j);
+        if (t->batch.nr < BATCH_MAX && rng_below(&t->rig.rng, 8))
+            return true;
+        return end_batch(t);
+    }
+    if (!end_batch(t))
+        return false;
+    /* The batch may have changed what this number means: draw again. */
+    op = gen_draw(&t->model, t->seed, op.tag - 1);
+    if (!single(t, op))
+        return false;
+    begin_batch(t);
+    return true;
+}
+
+/* ---- one run ---- */
+
+static bool begin_run(struct run *t)
+{
+    struct rig *r = &t->rig;
+    int rc;
+
+    rig_init(r, t->g, t->world, t->seed);
+    r->shuffle.inline_in = t->world == RIG_PLAIN ? 0 : (uint32_t)(t->seed % 8);
+    model_init(&t->model, t->g, rig_max_append(t->g));
+    t->model.tie = closed_now;
+    t->model.tie_arg = r;
+    batch_init(&t->batch, &t->model);
+    for (int k = 0; k < BATCH_MAX; k++) {
+        t->job[k].buf = malloc(GEN_MAX_BYTES);
+        t->job[k].expect = malloc(GEN_MAX_BYTES);
+    }
+    rc = rig_create(r);
+    if (!rc)
+        rc = rig_open(r, true);
+    if (!rc)
+        rc = open_queues(t);
+    begin_batch(t);
+    return rc ? rig_say(r, "begin: %d %s", rc, r->err.text) : true;
+}
+
+static bool end_run(struct run *t, bool good)
+{
+    const char *verdict;
+
+    if (good)
+        good = reopen(t);
+    close_queues(t);
+    verdict = rig_free(&t->rig);
+    if (good && verdict)
+        good = rig_say(&t->rig, "memory: %s", verdict);
+    model_free(&t->model);
+    for (int k = 0; k < BATCH_MAX; k++) {
+        free(t->job[k].buf);
+        free(t->job[k].expect);
+    }
+    batch_free(&t->batch);
+    return good;
+}
+
+static bool step(struct run *t, uint64_t n)
+{
+    struct gen_op op = gen_draw(&t->model, t->seed, n);
+
+    return t->world == RIG_PLAIN ? single(t, op) : step_batched(t, op);
+}
+
+/* PASSED, or the operation at which the run failed; why: t->rig.why. */
+static uint64_t go(struct run *t)
+{
+    bool good = begin_run(t);
+
+    for (uint64_t k = 0; good && k < t->nr; k++)
+        good = step(t, t->only ? t->only[k] : k);
+    if (good && t->world != RIG_PLAIN)
+        good = end_batch(t);
+    return end_run(t, good) ? PASSED : t->last;
+}
+
+/* ---- shrinking ---- */
+
+static struct run fresh(const struct run *t)
+{
+    return (struct run){ .g = t->g, .world = t->world, .seed = t->seed };
+}
+
+static bool fails(void *arg, const uint64_t *list, uint64_t nr)
+{
+    struct run *s = malloc(sizeof(*s));
+    bool bad;
+
+    *s = fresh(arg);
+    s->only = list;
+    s->nr = nr;
+    bad = go(s) != PASSED;
+    free(s);
+    return bad;
+}
+
+static void replay(const struct run *t, const uint64_t *list, uint64_t nr)
+{
+    struct run *s = malloc(sizeof(*s));
+
+    printf("replay: ZQ_SEED=%llu ZQ_GEOM=%s ZQ_WORLD=%s ZQ_KEEP=", (unsigned long long)t->seed,
+           t->g->name, worlds[t->world]);
+    for (uint64_t k = 0; k < nr; k++)
+        printf("%s%llu", k ? "," : "", (unsigned long long)list[k]);
+    printf(" test_model\n");
+    *s = fresh(t);
+    s->only = list;
+    s->nr = nr;
+    s->loud = true;
+    go(s);
+    printf("  %s\n", s->rig.why[0] ? s->rig.why : "(does not fail every time)");
+    free(s);
+}
+
+static void failed(struct run *t, uint64_t at)
+{
+    uint64_t nr = t->only ? t->nr : at + 1;
+    uint64_t *list = malloc((nr + 1) * sizeof(*list));
+
+    printf("%s, %s: seed %llu, operation %llu of %llu: %s\n", t->g->name, worlds[t->world],
+           (unsigned long long)t->seed, (unsigned long long)at, (unsigned long long)t->nr,
+           t->rig.why);
+    fflush(stdout);
+    for (uint64_t k = 0; k < nr; k++)
+        list[k] = t->only ? t->only[k] : k;
+    if (!t->only)
+        nr = shrink(list, nr, (unsigned)rig_env("ZQ_SHRINK", 60), fails, t);
+    replay(t, list, nr);
+    free(list);
+}
+
+/* ---- the tests ---- */
+
+static uint64_t *keep_list(uint64_t *nr)
+{
+    const char *text = getenv("ZQ_KEEP");
+    uint64_t *list;
+    char *end;
+
+    *nr = 0;
+    if (!text || !*text)
+        return NULL;
+    list = malloc((strlen(text) + 1) * sizeof(*list));
+    for (; *text; text = *end ? end + 1 : end)
+        list[(*nr)++] = strtoull(text, &end, 10);
+    return list;
+}
+
+static bool wanted(const char *variable, const char *name)
+{
+    const char *text = getenv(variable);
+
+    return !text || !*text || !strcmp(text, name);
+}
+
+static bool visit(const struct geometry *g, enum rig_world world, uint64_t ops)
+{
+    struct run *t = calloc(1, sizeof(*t));
+    uint64_t at, nr, *only = keep_list(&nr);
+
+    *t = (struct run){ .g = g, .world = world, .seed = rig_env("ZQ_SEED", 20240607),
+                       .nr = only ? nr : ops, .only = only };
+    at = go(t);
+    if (at != PASSED)
+        failed(t, at);
+    free(only);
+    free(t);
+    return at == PASSED;
+}
+
+static void visit_all(enum rig_world world, uint64_t ops)
+{
+    unsigned bad = 0;
+    uint64_t each = ops / rig_nr_geometries + 1, sum = 0;
+
+    if (!wanted("ZQ_WORLD", worlds[world]))
+        return;
+    for (unsigned i = 0; i < rig_nr_geometries; i++) {
+        if (!wanted("ZQ_GEOM", rig_geometries[i].name))
+            continue;
+        bad += !visit(&rig_geometries[i], world, each);
+        sum += each;
+    }
+    printf("model, %s: %llu operations, %u geometries, %u of them differ\n", worlds[world],
+           (unsigned long long)sum, rig_nr_geometries, bad);
+    if (bad)
+        fail_msg("%u geometries differ from the model", bad);
+}
+
+static void plain(void **state)
+{
+    (void)state;
+    visit_all(RIG_PLAIN, rig_env("ZQ_OPS", 1000000));
+}
+
+static void shuffled(void **state)
+{
+    (void)state;
+    visit_all(RIG_SHUFFLED, rig_env("ZQ_OPS", 1000000) / 4);
+}
+
+static void threaded(void **state)
+{
+    (void)state;
+    visit_all(RIG_THREADED, rig_env("ZQ_OPS", 1000000) / 20);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(plain),
+        cmocka_unit_test(shuffled),
+        cmocka_unit_test(threaded),
+    };
+
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
