@@ -144,6 +144,8 @@ static int choose(const struct zqcow2_simdisk_cut *c, uint64_t k, struct choice 
     *out = (struct choice){.k = k, .part = SUBSET};
     if (k < subsets)
         return 0;
+    if (k >= zqcow2_simdisk_cut_states(c))
+        return -ENOENT;
     k -= subsets;
     out->part = TORN;
     for (uint32_t i = 0; i < c->state.n; i++) {
@@ -159,7 +161,7 @@ static int choose(const struct zqcow2_simdisk_cut *c, uint64_t k, struct choice 
     }
     out->part = TORN_EACH;
     out->k = k;
-    return k < TORN_ALL ? 0 : -ENOENT;
+    return 0;
 }
 
 /* A bit that depends on the disk's seed, the change, the unit and the number of the state. */
