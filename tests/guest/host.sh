@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: MIT
+# The host's side: packages, kernel, root file system, starting and ending the guest.
+
+say() {
+    echo "# $*"
+}
+
+die() {
+    echo "guest tests: $*" >&2
+    exit 1
+}
+
+# ---- packages ----
+
+# command:package, of what runs here and of what is copied into the guest.
+HOST_NEEDS="qemu-system-x86_64:qemu-system-x86 busybox:busybox-static fio:fio
+    blkzone:util-linux-extra mkfs.btrfs:btrfs-progs mkfs.f2fs:f2fs-tools mkfs.ext4:e2fsprogs
+    cpio:cpio xz:xz-utils modprobe:kmod cc:gcc cmake:cmake"
+
+need_packages() {
+    missing=
+    for pair in $HOST_NEEDS; do
+        command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair#*:}"
+    done
+    # The busybox of the package "busybox" needs libraries that this one does not.
+    busybox_is_static || missing="$missing busybox-static"
+    [ -z "$missing" ] && return 0
+    [ "$(id -u)" = 0 ] || die "please install:$missing"
+    say "installing$missing"
+    { apt-get update -qq &&
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+    } >"$WORK/apt.log" 2>&1 </dev/null || die "apt-get failed, see $WORK/apt.log"
+}
+
+busybox_is_static() {
+    command -v busybox >/dev/null 2>&1 && ! ldd "$(command -v busybox)" >/dev/null 2>&1
+}
+
+# ---- kernel: downloaded from bookworm-backports and unpacked, never installed ----
+
+KERNEL_SERIES=6.12
+
+# apt with lists and sources of its own, so that the machine's are left alone.
+backports() {
+    tool=$1
+    shift
+    "$tool" -o Dir::Etc::sourcelist="$CACHE/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+        -o Dir::State::lists="$CACHE/apt/lists" -o Dir::Cache::archives="$CACHE/apt/archives" \
+        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root "$@"
+}
+
+download_kernel() {
+    mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+        "${ZQ_GUEST_MIRROR:-http://deb.debian.org/debian} bookworm-backports main" \
+        >"$CACHE/apt/sources.list"
+    say "downloading Debian's kernel $KERNEL_SERIES (about 105 MB)"
+    backports apt-get update -qq >"$WORK/apt.log" 2>&1 || die "apt-get update, see $WORK/apt.log"
+    package=$(backports apt-cache pkgnames linux-image-$KERNEL_SERIES |
+        grep -E "^linux-image-$KERNEL_SERIES\.[0-9]+\+deb12(\.[0-9]+)?-amd64\$" | sort -V | tail -1)
+    [ -n "$package" ] || die "bookworm-backports has no linux-image-$KERNEL_SERIES"
+    (cd "$CACHE" && backports apt-get download -q "$package") >>"$WORK/apt.log" 2>&1 ||
+        die "cannot download $package, see $WORK/apt.log"
+}
+
+# Sets KERNEL (the boot image) and MODULES (the tree below lib/modules).
+need_kernel() {
+    if [ ! -e "$CACHE/kernel/done" ]; then
+        ls "$CACHE"/linux-image-$KERNEL_SERIES*.deb >/dev/null 2>&1 || download_kernel
+        rm -rf "$CACHE/kernel"
+        mkdir -p "$CACHE/kernel"
+        dpkg-deb -x "$(ls "$CACHE"/linux-image-$KERNEL_SERIES*.deb | sort -V | tail -1)" \
+            "$CACHE/kernel"
+        release=$(basename "$(echo "$CACHE"/kernel/lib/modules/*)")
+        depmod -b "$CACHE/kernel" "$release"
+        touch "$CACHE/kernel/done"
+    fi
+    release=$(basename "$(echo "$CACHE"/kernel/lib/modules/*)")
+    KERNEL=$CACHE/kernel/boot/vmlinuz-$release
+    MODULES=$CACHE/kernel/lib/modules/$release
+}
+
+# ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
+
+GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard"
+MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs"
+
+# Copies a program and the libraries that it is linked to.
+copy_program() {
+    cp -L "$1" "$ROOT/bin/"
+    ldd "$1" 2>/dev/null | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) { print $i; break } }' |
+        while read -r lib; do
+            [ -e "$ROOT$lib" ] && continue
+            mkdir -p "$ROOT${lib%/*}"
+            cp -L "$lib" "$ROOT$lib"
+        done
+}
+
+# Each set becomes a list of files in the order in which they are to be loaded.
+copy_modules() {
+    mkdir -p "$ROOT/modules"
+    for set in $MODULE_SETS; do
+        { case $set in ext4 | btrfs | f2fs) echo crc32c_generic; echo crc32_generic ;; esac
+          echo $set
+        } | while read -r name; do
+            modprobe -d "$CACHE/kernel" -S "$(basename "$MODULES")" --show-depends $name 2>/dev/null |
+                awk '$1 == "insmod" { print $2 }'
+        done | while read -r file; do
+            out=$(basename "$file" .xz)
+            [ -e "$ROOT/modules/$out" ] || xz -dc "$file" >"$ROOT/modules/$out"
+            echo "$out"
+        done >"$ROOT/modules/$set.list"
+        [ -s "$ROOT/modules/$set.list" ] || die "the kernel has no module $set"
+    done
+}
+
+make_root() {
+    ROOT=$WORK/root
+    rm -rf "$ROOT"
+    mkdir -p "$ROOT/bin" "$ROOT/dev" "$ROOT/proc" "$ROOT/sys" "$ROOT/run" "$ROOT/tmp" "$ROOT/mnt" \
+        "$ROOT/data" "$ROOT/tests"
+    ln -s bin "$ROOT/sbin"
+    cp -L "$(command -v busybox)" "$ROOT/bin/busybox"
+    for name in $GUEST_TOOLS; do
+        copy_program "$(command -v $name)"
+    done
+    [ -z "$TOOL" ] || copy_program "$TOOL"
+    cc -std=gnu11 -D_GNU_SOURCE -O2 -static -o "$ROOT/bin/zqguest" "$HERE"/helper/*.c ||
+        die "cannot build the helper program"
+    copy_modules
+    cp "$HERE"/guest/* "$ROOT/tests/"
+    cp "$HERE/guest/init" "$ROOT/init"
+    chmod +x "$ROOT/init"
+    (cd "$ROOT" && find . | cpio -o -H newc --quiet) >"$WORK/root.cpio"
+}
+
+# A disk for the guest's images: ext4, sparse.
+make_disk() {
+    rm -f "$1"
+    truncate -s "$2" "$1"
+    mkfs.ext4 -q -F -E lazy_itable_init=1,lazy_journal_init=1 "$1" >"$WORK/mkfs.log" 2>&1 ||
+        die "mkfs.ext4, see $WORK/mkfs.log"
+}
+
+# ---- the guest ----
+
+# start_guest NAME DISK ARGUMENTS...: in the background; GUEST_PID, its TAP in $WORK/NAME.tap.
+# The host's page cache outlives the guest, so unsafe caching loses nothing that reached QEMU.
+start_guest() {
+    name=$1
+    disk=$2
+    shift 2
+    rm -f "$WORK/$name.tap"
+    qemu-system-x86_64 -machine q35 -accel "${ZQ_GUEST_ACCEL:-tcg}" -cpu max -smp 2 -m 2G \
+        -nodefaults -no-reboot -display none -monitor none -nic none \
+        -kernel "$KERNEL" -initrd "$WORK/root.cpio" \
+        -append "console=ttyS0 quiet panic=-1 raid6_pq.benchmark=0 $*" \
+        -drive "file=$disk,if=virtio,format=raw,cache=unsafe,discard=unmap" \
+        -serial "file:$WORK/$name.console" -serial "file:$WORK/$name.tap" \
+        >"$WORK/$name.qemu" 2>&1 </dev/null &
+    GUEST_PID=$!
+}
+
+# wait_guest SECONDS: until it powers off, else it is killed and 1 is returned.
+wait_guest() {
+    left=$(($1 * 5))
+    while kill -0 "$GUEST_PID" 2>/dev/null; do
+        [ $left -gt 0 ] || { kill_guest; return 1; }
+        left=$((left - 1))
+        sleep 0.2
+    done
+    wait "$GUEST_PID"
+    GUEST_PID=
+}
+
+kill_guest() {
+    [ -n "${GUEST_PID:-}" ] || return 0
+    kill -9 "$GUEST_PID" 2>/dev/null
+    wait "$GUEST_PID" 2>/dev/null
+    GUEST_PID=
+}
+
+# wait_line NAME PATTERN SECONDS: until the guest has printed it.
+wait_line() {
+    left=$(($3 * 10))
+    until grep -q "$2" "$WORK/$1.tap" 2>/dev/null; do
+        kill -0 "$GUEST_PID" 2>/dev/null || return 1
+        [ $left -gt 0 ] || return 1
+        left=$((left - 1))
+        sleep 0.1
+    done
+}
