@@ -89,8 +89,13 @@ int main(void)
 }
 END
 
+# The README's program, as it stands there.
+awk '/^```c/ { on = 1; next } /^```/ { on = 0 } on' "$top/README.md" >"$tmp/readme.c"
+[ -s "$tmp/readme.c" ] || { echo 'README.md has no program'; exit 1; }
+
 for how in shared static; do
     program "$tmp/outside.c" $how
+    program "$tmp/readme.c" $how
     for example in "$top"/examples/*.c; do
         program "$example" $how
     done
