@@ -107,6 +107,18 @@ ZQCOW2_API int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks,
 ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
                                struct zqcow2_backend **be);
 /*
+ * As zqcow2_file_open, through io_uring: requests run side by side without threads of the library.
+ * -ENOSYS: the kernel does not offer io_uring here, or the library was built without it.
+ */
+ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                                 struct zqcow2_backend **be);
+/*
+ * Makes a blocking backend asynchronous: n threads (1 .. 256) call it, so that it serves n requests
+ * at a time. Owns inner on success only. Its threads take no signals.
+ */
+ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
+                                   const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
+/*
  * Plain access to a backend's bytes, blocking, for programs that prepare or inspect image files.
  * Not while an image is open on it for writing.
  */

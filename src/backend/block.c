@@ -10,9 +10,6 @@
 #include "base/bytes.h"
 
 #define BLOCK ((uint64_t)4096) /* covers every logical block size that O_DIRECT may ask for */
-#define ZERO_IOV 64
-
-static const _Alignas(4096) uint8_t zeros[4096];
 
 int zq_block_adopt(struct zq_file *f)
 {
@@ -39,25 +36,6 @@ static int zero_block_tail(struct zq_file *f, uint64_t from)
     return zq_file_write_rest(f, &iov, 1, start, 0);
 }
 
-static int write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
-{
-    struct iovec iov[ZERO_IOV];
-    int rc = 0;
-
-    while (from < to && rc == 0) {
-        int cnt = 0;
-        uint64_t off = from;
-        for (; cnt < ZERO_IOV && from < to; cnt++) {
-            size_t n = (size_t)zq_min(to - from, sizeof(zeros));
-            /* The kernel only reads from it. */
-            iov[cnt] = (struct iovec){ (void *)(uintptr_t)zeros, n };
-            from += n;
-        }
-        rc = zq_file_write_rest(f, iov, cnt, off, 0);
-    }
-    return rc;
-}
-
 /* May clear up to a block beyond `to`: those bytes lie beyond the length. */
 static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
 {
@@ -68,7 +46,7 @@ static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
     if (rc < 0 || from >= to)
         return rc;
     rc = zq_file_zero(f, from, to - from);
-    return rc == -EOPNOTSUPP ? write_zeros(f, from, to) : rc;
+    return rc == -EOPNOTSUPP ? zq_file_write_zeros(f, from, to) : rc;
 }
 
 int zq_block_grow(struct zq_file *f, uint64_t end)

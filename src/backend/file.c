@@ -122,22 +122,23 @@ int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
     return rc < 0 ? rc : -pthread_mutex_init(&f->grow, NULL);
 }
 
+/*
+ * The lock is given up by hand: it lives as long as the open file, which an io_uring or a child
+ * process may still refer to.
+ */
 void zq_file_close(struct zq_file *f)
 {
+    if (f->lock_mode != ZQCOW2_LOCK_NONE)
+        (void)zq_file_lock(f, ZQCOW2_LOCK_NONE);
     pthread_mutex_destroy(&f->grow);
     close(f->fd);
 }
 
 /* ---- transfers ---- */
 
-/* What is left of a vector of which some bytes are done; the caller's array stays untouched. */
-struct cursor {
-    const struct iovec *iov;
-    int cnt;
-    size_t skip; /* of iov[0] */
-};
+static const _Alignas(4096) uint8_t zeros[4096];
 
-static void cursor_skip(struct cursor *c, uint64_t n)
+void zq_cursor_skip(struct zq_cursor *c, uint64_t n)
 {
     while (c->cnt && n >= c->iov->iov_len - c->skip) {
         n -= c->iov->iov_len - c->skip;
@@ -150,7 +151,7 @@ static void cursor_skip(struct cursor *c, uint64_t n)
 }
 
 /* One system call; an element that is done in part goes alone. */
-static ssize_t cursor_call(const struct cursor *c, int fd, bool write, uint64_t off)
+static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64_t off)
 {
     struct iovec part;
     const struct iovec *iov = c->iov;
@@ -168,10 +169,10 @@ static ssize_t cursor_call(const struct cursor *c, int fd, bool write, uint64_t 
 }
 
 /* All of the cursor, or up to *got bytes when a read meets the end of the file. */
-static int run_cursor(const struct zq_file *f, struct cursor *c, bool write, uint64_t off,
+static int run_cursor(const struct zq_file *f, struct zq_cursor *c, bool write, uint64_t off,
                       uint64_t *got)
 {
-    cursor_skip(c, 0);
+    zq_cursor_skip(c, 0);
     while (c->cnt) {
         ssize_t n = cursor_call(c, f->fd, write, off);
         if (n < 0 && errno == EINTR)
@@ -180,7 +181,7 @@ static int run_cursor(const struct zq_file *f, struct cursor *c, bool write, uin
             return -errno;
         if (n == 0)
             return write ? -EIO : 0;
-        cursor_skip(c, (uint64_t)n);
+        zq_cursor_skip(c, (uint64_t)n);
         off += (uint64_t)n;
         *got += (uint64_t)n;
         /* A direct read that ends off the grid has met the end, and could not go on from there. */
@@ -190,39 +191,58 @@ static int run_cursor(const struct zq_file *f, struct cursor *c, bool write, uin
     return 0;
 }
 
-static void zero_rest(struct cursor *c)
+void zq_cursor_zero(struct zq_cursor *c)
 {
-    cursor_skip(c, 0);
+    zq_cursor_skip(c, 0);
     while (c->cnt) {
         memset((char *)c->iov->iov_base + c->skip, 0, c->iov->iov_len - c->skip);
-        cursor_skip(c, c->iov->iov_len - c->skip);
+        zq_cursor_skip(c, c->iov->iov_len - c->skip);
     }
 }
 
 int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                       uint64_t done)
 {
-    struct cursor c = { iov, cnt, 0 };
+    struct zq_cursor c = { iov, cnt, 0 };
     int rc;
 
     if (off > INT64_MAX - done)
         return -EINVAL;
-    cursor_skip(&c, done);
+    zq_cursor_skip(&c, done);
     rc = run_cursor(f, &c, false, off + done, &done);
     if (rc == 0)
-        zero_rest(&c);
+        zq_cursor_zero(&c);
     return rc;
 }
 
 int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                        uint64_t done)
 {
-    struct cursor c = { iov, cnt, 0 };
+    struct zq_cursor c = { iov, cnt, 0 };
 
     if (off > INT64_MAX - done)
         return -EFBIG;
-    cursor_skip(&c, done);
+    zq_cursor_skip(&c, done);
     return run_cursor(f, &c, true, off + done, &done);
+}
+
+/* One page of zeros serves every element: the kernel only reads from it. */
+int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
+{
+    struct iovec iov[64];
+    int rc = 0;
+
+    while (from < to && rc == 0) {
+        uint64_t off = from;
+        int cnt = 0;
+        for (; cnt < 64 && from < to; cnt++) {
+            size_t n = (size_t)zq_min(to - from, sizeof(zeros));
+            iov[cnt] = (struct iovec){ (void *)(uintptr_t)zeros, n };
+            from += n;
+        }
+        rc = zq_file_write_rest(f, iov, cnt, off, 0);
+    }
+    return rc;
 }
 
 static uint64_t total(const struct iovec *iov, int cnt)
@@ -238,10 +258,10 @@ static uint64_t total(const struct iovec *iov, int cnt)
 static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off)
 {
     uint64_t length = atomic_load(&f->block_length);
-    struct cursor c = { iov, cnt, 0 };
+    struct zq_cursor c = { iov, cnt, 0 };
 
-    cursor_skip(&c, length > off ? length - off : 0);
-    zero_rest(&c);
+    zq_cursor_skip(&c, length > off ? length - off : 0);
+    zq_cursor_zero(&c);
 }
 
 int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)

@@ -53,6 +53,18 @@ int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint6
                       uint64_t done);
 int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                        uint64_t done);
+/* Within the length. Offsets fit the alignment; from is a multiple of it. */
+int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to);
+
+/* What is left of a vector of which some bytes are done; the caller's array stays untouched. */
+struct zq_cursor {
+    const struct iovec *iov;
+    int cnt;
+    size_t skip; /* of iov[0] */
+};
+void zq_cursor_skip(struct zq_cursor *c, uint64_t n);
+/* Fills all that is left with zeros. */
+void zq_cursor_zero(struct zq_cursor *c);
 
 /* block.c: sets block_length and device_bytes. */
 int zq_block_adopt(struct zq_file *f);

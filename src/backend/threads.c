@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Makes a blocking backend asynchronous: a fixed number of threads take requests from one queue.
+ *
+ * All memory is taken at creation; the queue is linked through the requests themselves. Close
+ * lets the threads finish what is queued, and joins them.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "backend/fifo.h"
+#include "base/bytes.h"
+
+#define THREADS_MAX 256u
+#define ZERO_BYTES (64u * 1024) /* no backend's max_transfer is smaller */
+
+struct threads {
+    struct zqcow2_hooks hooks;
+    struct zqcow2_backend *inner;
+    uint8_t *zeros;         /* for inner backends that cannot zero cheaply */
+    pthread_mutex_t mutex;  /* of what follows */
+    pthread_cond_t wanted;
+    struct zq_fifo queue;
+    unsigned idle;
+    bool stop;
+    unsigned n;             /* threads that run; fixed after creation */
+    pthread_t tid[];
+};
+
+/* ---- the threads ---- */
+
+/* Waits for a request. NULL: there is none, and none will come. */
+static struct zqcow2_io *take(struct threads *t)
+{
+    struct zqcow2_io *io;
+
+    pthread_mutex_lock(&t->mutex);
+    t->idle++;
+    while (!t->queue.head && !t->stop)
+        pthread_cond_wait(&t->wanted, &t->mutex);
+    t->idle--;
+    io = zq_fifo_pop(&t->queue);
+    pthread_mutex_unlock(&t->mutex);
+    return io;
+}
+
+/* Requests come aligned to the inner backend's limits, so a whole number of blocks is written. */
+static int zero(struct threads *t, uint64_t off, uint64_t len)
+{
+    struct zqcow2_backend *in = t->inner;
+    int rc = in->ops.zero ? in->ops.zero(in->self, off, len) : -EOPNOTSUPP;
+
+    if (rc != -EOPNOTSUPP)
+        return rc;
+    for (rc = 0; len && rc == 0;) {
+        struct iovec iov = { t->zeros, (size_t)zq_min(len, ZERO_BYTES) };
+        rc = in->ops.writev(in->self, &iov, 1, off);
+        off += iov.iov_len;
+        len -= iov.iov_len;
+    }
+    return rc;
+}
+
+static int run(struct threads *t, const struct zqcow2_io *io)
+{
+    const struct zqcow2_backend_ops *ops = &t->inner->ops;
+    void *self = t->inner->self;
+
+    switch (io->kind) {
+    case ZQCOW2_IO_READ:
+        return ops->readv(self, io->iov, (int)io->iovcnt, io->offset);
+    case ZQCOW2_IO_WRITE:
+        return ops->writev(self, io->iov, (int)io->iovcnt, io->offset);
+    case ZQCOW2_IO_FLUSH:
+        return ops->flush(self);
+    case ZQCOW2_IO_ZERO:
+        return zero(t, io->offset, io->length);
+    case ZQCOW2_IO_DISCARD:
+        return ops->discard(self, io->offset, io->length);
+    default:
+        return ops->truncate(self, io->offset);
+    }
+}
+
+static void *serve(void *arg)
+{
+    struct threads *t = arg;
+
+    for (struct zqcow2_io *io; (io = take(t));) {
+        int rc = run(t, io);
+        zqcow2_io_done(io, rc < 0 ? rc : 0);
+    }
+    return NULL;
+}
+
+/* ---- the callbacks ---- */
+
+/* What the inner backend lacks is left to the library, which knows what to do without it. */
+static bool supported(const struct zqcow2_backend_ops *ops, uint32_t kind)
+{
+    switch (kind) {
+    case ZQCOW2_IO_READ:
+        return true;
+    case ZQCOW2_IO_WRITE:
+    case ZQCOW2_IO_ZERO:
+        return ops->writev;
+    case ZQCOW2_IO_FLUSH:
+        return ops->flush;
+    case ZQCOW2_IO_DISCARD:
+        return ops->discard;
+    case ZQCOW2_IO_TRUNCATE:
+        return ops->truncate;
+    default:
+        return false;
+    }
+}
+
+static int threads_submit(void *self, struct zqcow2_io *io)
+{
+    struct threads *t = self;
+
+    if (!supported(&t->inner->ops, io->kind))
+        return -EOPNOTSUPP;
+    pthread_mutex_lock(&t->mutex);
+    zq_fifo_push(&t->queue, io);
+    if (t->idle)
+        pthread_cond_signal(&t->wanted);
+    pthread_mutex_unlock(&t->mutex);
+    return 0;
+}
+
+static int threads_length(void *self, uint64_t *bytes)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    return in->ops.length(in->self, bytes);
+}
+
+static int threads_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    return in->ops.readv(in->self, iov, cnt, off);
+}
+
+static int threads_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    return in->ops.writev(in->self, iov, cnt, off);
+}
+
+static int threads_flush(void *self)
+{
+    return zq_be_flush(((struct threads *)self)->inner);
+}
+
+static int threads_limits(void *self, struct zqcow2_limits *out)
+{
+    *out = ((struct threads *)self)->inner->limits;
+    return 0;
+}
+
+static int threads_truncate(void *self, uint64_t bytes)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    return in->ops.truncate(in->self, bytes);
+}
+
+static int threads_discard(void *self, uint64_t off, uint64_t len)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    return in->ops.discard(in->self, off, len);
+}
+
+static int threads_zero(void *self, uint64_t off, uint64_t len)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    return in->ops.zero(in->self, off, len);
+}
+
+static int threads_lock(void *self, int mode)
+{
+    return zq_be_lock(((struct threads *)self)->inner, mode);
+}
+
+static void threads_invalidate(void *self)
+{
+    struct zqcow2_backend *in = ((struct threads *)self)->inner;
+
+    if (in->ops.invalidate)
+        in->ops.invalidate(in->self);
+}
+
+/* ---- making and closing ---- */
+
+static size_t struct_bytes(unsigned n)
+{
+    return sizeof(struct threads) + n * sizeof(pthread_t);
+}
+
+static void join(struct threads *t)
+{
+    pthread_mutex_lock(&t->mutex);
+    t->stop = true;
+    pthread_cond_broadcast(&t->wanted);
+    pthread_mutex_unlock(&t->mutex);
+    for (unsigned i = 0; i < t->n; i++)
+        pthread_join(t->tid[i], NULL);
+}
+
+/* The inner backend stays. `room`: for how many threads the struct was made. */
+static void destroy(struct threads *t, unsigned room)
+{
+    struct zqcow2_hooks hooks = t->hooks;
+
+    pthread_cond_destroy(&t->wanted);
+    pthread_mutex_destroy(&t->mutex);
+    zq_free(&hooks, t->zeros, ZERO_BYTES);
+    zq_free(&hooks, t, struct_bytes(room));
+}
+
+static void threads_close(void *self)
+{
+    struct threads *t = self;
+
+    join(t);
+    zqcow2_backend_close(t->inner);
+    destroy(t, t->n);
+}
+
+/* Signals are the program's: none is delivered to a thread of ours. */
+static int start_threads(struct threads *t, unsigned n)
+{
+    sigset_t all, old;
+    int rc = 0;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    while (t->n < n && rc == 0) {
+        rc = -pthread_create(&t->tid[t->n], NULL, serve, t);
+        if (rc == 0)
+            t->n++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
+/* The table says what the inner backend can, so that its lacks show. */
+static struct zqcow2_backend_ops table(const struct zqcow2_backend_ops *in)
+{
+    return (struct zqcow2_backend_ops){
+        .size = sizeof(struct zqcow2_backend_ops),
+        .name = "threads",
+        .close = threads_close,
+        .length = threads_length,
+        .readv = threads_readv,
+        .writev = in->writev ? threads_writev : NULL,
+        .flush = in->flush ? threads_flush : NULL,
+        .limits = threads_limits,
+        .truncate = in->truncate ? threads_truncate : NULL,
+        .discard = in->discard ? threads_discard : NULL,
+        .zero = in->zero ? threads_zero : NULL,
+        .lock = in->lock ? threads_lock : NULL,
+        .invalidate = in->invalidate ? threads_invalidate : NULL,
+        .submit = threads_submit,
+    };
+}
+
+static struct threads *make(struct zqcow2_backend *inner, unsigned n, const struct zqcow2_hooks *h)
+{
+    struct threads *t = zq_zalloc(h, struct_bytes(n));
+
+    if (!t)
+        return NULL;
+    t->hooks = *h;
+    t->inner = inner;
+    t->zeros = zq_alloc(h, 4096, ZERO_BYTES);
+    if (!t->zeros) {
+        zq_free(h, t, struct_bytes(n));
+        return NULL;
+    }
+    memset(t->zeros, 0, ZERO_BYTES);
+    /* Default attributes: these cannot fail. */
+    pthread_mutex_init(&t->mutex, NULL);
+    pthread_cond_init(&t->wanted, NULL);
+    return t;
+}
+
+int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n, const struct zqcow2_hooks *hooks,
+                        struct zqcow2_backend **be)
+{
+    struct zqcow2_backend_ops ops;
+    struct zqcow2_hooks h;
+    struct threads *t;
+    int rc = inner && be && n && n <= THREADS_MAX ? zq_hooks_init(&h, hooks) : -EINVAL;
+
+    if (rc < 0)
+        return rc;
+    t = make(inner, n, &h);
+    if (!t)
+        return -ENOMEM;
+    ops = table(&inner->ops);
+    rc = start_threads(t, n);
+    if (rc == 0)
+        rc = zqcow2_backend_new(&ops, t, &h, be);
+    if (rc < 0) {
+        join(t);
+        destroy(t, n);
+    }
+    return rc;
+}

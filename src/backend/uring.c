@@ -1,0 +1,473 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The io_uring backend: a host file whose requests run in the kernel, side by side.
+ *
+ * submit() queues; kick() hands the queue to the kernel in one call; poll() reaps. At most DEPTH
+ * requests are the kernel's, so that neither ring overflows; others wait in the queue. What the
+ * ring cannot do, or does only in part at the end of a file, is done by the blocking calls of
+ * file.c. The mutex is never held while a completion is reported.
+ */
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend/fifo.h"
+#include "backend/file.h"
+#include "base/bytes.h"
+
+#define DEPTH 128u
+#define BATCH 32u
+#define PIECE_MAX (1u << 30) /* of one request; the rest follows as after a short transfer */
+
+struct uring {
+    struct zq_file file; /* first: the blocking callbacks take it for self */
+    int wake_fd;
+    int ring_file;          /* what a request names: an index of the ring's own table, or the fd */
+    unsigned ring_flags;    /* and how it is meant */
+    pthread_mutex_t mutex;  /* of what follows */
+    struct io_uring ring;
+    struct zq_fifo queue;
+    unsigned in_ring;       /* prepared and not reaped, <= DEPTH */
+    bool broken;            /* the kernel refuses to be called: everything blocks from now on */
+};
+
+/* How far a request has come is kept in the word behind the link. */
+static uint64_t done_bytes(const struct zqcow2_io *io)
+{
+    return (uintptr_t)io->backend[1];
+}
+
+static void set_done_bytes(struct zqcow2_io *io, uint64_t n)
+{
+    io->backend[1] = (void *)(uintptr_t)n;
+}
+
+/* ---- towards the kernel ---- */
+
+static void prep_transfer(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
+{
+    struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
+    uint64_t off = io->offset + done_bytes(io);
+    bool write = io->kind == ZQCOW2_IO_WRITE;
+
+    zq_cursor_skip(&c, done_bytes(io));
+    if (c.skip || c.cnt == 1) {
+        char *p = (char *)c.iov->iov_base + c.skip;
+        unsigned n = (unsigned)zq_min(c.iov->iov_len - c.skip, PIECE_MAX);
+        if (write)
+            io_uring_prep_write(sqe, u->ring_file, p, n, off);
+        else
+            io_uring_prep_read(sqe, u->ring_file, p, n, off);
+        return;
+    }
+    if (write)
+        io_uring_prep_writev(sqe, u->ring_file, c.iov, (unsigned)zq_min((uint64_t)c.cnt, 1024), off);
+    else
+        io_uring_prep_readv(sqe, u->ring_file, c.iov, (unsigned)zq_min((uint64_t)c.cnt, 1024), off);
+}
+
+static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
+{
+    switch (io->kind) {
+    case ZQCOW2_IO_READ:
+    case ZQCOW2_IO_WRITE:
+        prep_transfer(u, sqe, io);
+        break;
+    case ZQCOW2_IO_FLUSH:
+        io_uring_prep_fsync(sqe, u->ring_file, IORING_FSYNC_DATASYNC);
+        break;
+    default: /* ZERO, DISCARD */
+        io_uring_prep_fallocate(sqe, u->ring_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                (off_t)io->offset, (off_t)io->length);
+    }
+    io_uring_sqe_set_flags(sqe, u->ring_flags);
+    io_uring_sqe_set_data(sqe, io);
+}
+
+/* Takes back what the kernel has not consumed. It looks at the ring only when it is called. */
+static void reclaim(struct uring *u, struct zq_fifo *out)
+{
+    struct io_uring_sq *sq = &u->ring.sq;
+    unsigned n = io_uring_sq_ready(&u->ring);
+
+    for (unsigned i = 0; i < n; i++) {
+        struct io_uring_sqe *sqe = &sq->sqes[(sq->sqe_tail - n + i) & *sq->kring_mask];
+        zq_fifo_push(out, (struct zqcow2_io *)(uintptr_t)sqe->user_data);
+    }
+    u->in_ring -= n;
+}
+
+/* Under the mutex. Returns an error only when calling again cannot help. */
+static int submit_prepared(struct uring *u)
+{
+    const struct timespec nap = { 0, 1000000 };
+
+    while (io_uring_sq_ready(&u->ring)) {
+        int rc = io_uring_submit(&u->ring);
+        if (rc == -EAGAIN || rc == -EBUSY || rc == 0)
+            nanosleep(&nap, NULL); /* the kernel is short of memory */
+        else if (rc < 0 && rc != -EINTR)
+            return rc;
+    }
+    return 0;
+}
+
+static void run_blocking(struct uring *u, struct zqcow2_io *io);
+
+static void fill_ring(struct uring *u)
+{
+    while (u->queue.head && u->in_ring < DEPTH) {
+        struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
+        if (!sqe)
+            break;
+        prep(u, sqe, zq_fifo_pop(&u->queue));
+        u->in_ring++;
+    }
+}
+
+/* Fills the ring from the queue and submits, in one call to the kernel. */
+static void push_queue(struct uring *u)
+{
+    struct zq_fifo refused = { NULL, NULL };
+
+    pthread_mutex_lock(&u->mutex);
+    if (!u->broken) {
+        fill_ring(u);
+        if (submit_prepared(u) < 0) {
+            u->broken = true;
+            reclaim(u, &refused);
+        }
+    }
+    while (u->broken && u->queue.head)
+        zq_fifo_push(&refused, zq_fifo_pop(&u->queue));
+    pthread_mutex_unlock(&u->mutex);
+    while (refused.head)
+        run_blocking(u, zq_fifo_pop(&refused));
+}
+
+static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
+{
+    return f->block && io->offset + io->length > atomic_load(&f->block_length);
+}
+
+/* The ring takes plain transfers; what needs thought is left to the blocking callbacks. */
+static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
+{
+    switch (io->kind) {
+    case ZQCOW2_IO_READ:
+    case ZQCOW2_IO_WRITE:
+        return io->length && io->offset <= INT64_MAX && !beyond_length(&u->file, io);
+    case ZQCOW2_IO_FLUSH:
+        return true;
+    case ZQCOW2_IO_ZERO:
+    case ZQCOW2_IO_DISCARD:
+        return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);
+    default:
+        return false;
+    }
+}
+
+static int uring_submit(void *self, struct zqcow2_io *io)
+{
+    struct uring *u = self;
+    int rc = 0;
+
+    if (!ring_takes(u, io))
+        return -EOPNOTSUPP;
+    set_done_bytes(io, 0);
+    pthread_mutex_lock(&u->mutex);
+    if (u->broken)
+        rc = -EOPNOTSUPP;
+    else
+        zq_fifo_push(&u->queue, io);
+    pthread_mutex_unlock(&u->mutex);
+    return rc;
+}
+
+static void uring_kick(void *self)
+{
+    push_queue(self);
+}
+
+/* ---- completions ---- */
+
+/* Does what is left of a request with blocking calls, and reports it. */
+static void run_blocking(struct uring *u, struct zqcow2_io *io)
+{
+    struct zq_file *f = &u->file;
+    int cnt = (int)io->iovcnt, rc;
+
+    switch (io->kind) {
+    case ZQCOW2_IO_READ:
+        rc = zq_file_read_rest(f, io->iov, cnt, io->offset, done_bytes(io));
+        break;
+    case ZQCOW2_IO_WRITE:
+        rc = zq_file_write_rest(f, io->iov, cnt, io->offset, done_bytes(io));
+        break;
+    case ZQCOW2_IO_FLUSH:
+        rc = zq_file_flush(f);
+        break;
+    case ZQCOW2_IO_ZERO:
+        rc = zq_file_zero(f, io->offset, io->length);
+        if (rc == -EOPNOTSUPP)
+            rc = zq_file_write_zeros(f, io->offset, io->offset + io->length);
+        break;
+    default:
+        rc = zq_file_discard(f, io->offset, io->length);
+    }
+    zqcow2_io_done(io, rc);
+}
+
+/*
+ * Results that say something of the ring, not of the file: an old kernel, a request that must
+ * wait, or whose submitting thread has ended. An interrupted flush is none of them: it may have
+ * used up the file's error report, so it counts as failed.
+ */
+static bool worth_blocking(const struct zqcow2_io *io, int res)
+{
+    switch (res) {
+    case -EAGAIN:
+    case -ECANCELED:
+        return true;
+    case -EINTR:
+    case -EINVAL:
+    case -EOPNOTSUPP:
+    case -ENOSYS:
+        return io->kind != ZQCOW2_IO_FLUSH;
+    default:
+        return false;
+    }
+}
+
+static void read_met_end(struct zqcow2_io *io)
+{
+    struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
+
+    zq_cursor_skip(&c, done_bytes(io));
+    zq_cursor_zero(&c);
+    zqcow2_io_done(io, 0);
+}
+
+/* True: there is more to transfer, the request goes back into the queue. */
+static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
+{
+    bool read = io->kind == ZQCOW2_IO_READ;
+
+    set_done_bytes(io, done_bytes(io) + n);
+    if (done_bytes(io) >= io->length)
+        zqcow2_io_done(io, 0);
+    else if (read && n % u->file.io_align) /* a direct read could not go on from there */
+        read_met_end(io);
+    else if (n == 0 && read)
+        read_met_end(io);
+    else if (n == 0)
+        zqcow2_io_done(io, -EIO);
+    else
+        return true;
+    return false;
+}
+
+static void requeue(struct uring *u, struct zqcow2_io *io)
+{
+    pthread_mutex_lock(&u->mutex);
+    zq_fifo_push(&u->queue, io);
+    pthread_mutex_unlock(&u->mutex);
+}
+
+static void finish(struct uring *u, struct zqcow2_io *io, int res)
+{
+    if (res < 0 && worth_blocking(io, res)) {
+        run_blocking(u, io);
+    } else if (res < 0) {
+        zqcow2_io_done(io, res);
+    } else if (io->kind > ZQCOW2_IO_WRITE) {
+        zqcow2_io_done(io, 0);
+    } else if (transferred(u, io, (unsigned)res)) {
+        requeue(u, io);
+    }
+}
+
+struct completion {
+    struct zqcow2_io *io;
+    int res;
+};
+
+static unsigned reap(struct uring *u, struct completion *out, unsigned max)
+{
+    struct io_uring_cqe *cqe[BATCH];
+    unsigned n;
+
+    pthread_mutex_lock(&u->mutex);
+    n = io_uring_peek_batch_cqe(&u->ring, cqe, max);
+    for (unsigned i = 0; i < n; i++)
+        out[i] = (struct completion){ io_uring_cqe_get_data(cqe[i]), cqe[i]->res };
+    io_uring_cq_advance(&u->ring, n);
+    u->in_ring -= n;
+    pthread_mutex_unlock(&u->mutex);
+    return n;
+}
+
+/* What was complete when it began, not what completes meanwhile: it ends in any case. */
+static int drain_ring(struct uring *u)
+{
+    unsigned left = io_uring_cq_ready(&u->ring), total = 0;
+
+    while (left) {
+        struct completion c[BATCH];
+        unsigned n = reap(u, c, left < BATCH ? left : BATCH);
+        if (n == 0)
+            break;
+        for (unsigned i = 0; i < n; i++)
+            finish(u, c[i].io, c[i].res);
+        left -= n;
+        total += n;
+    }
+    if (total)
+        push_queue(u);
+    return (int)total;
+}
+
+static int uring_poll(void *self, int timeout_ms)
+{
+    struct uring *u = self;
+    struct pollfd p[2] = { { u->ring.ring_fd, POLLIN, 0 }, { u->wake_fd, POLLIN, 0 } };
+    uint64_t wakes;
+    int n = drain_ring(u);
+
+    if (n || timeout_ms == 0)
+        return n;
+    if (poll(p, 2, timeout_ms) < 0)
+        return errno == EINTR ? 0 : -errno;
+    if (p[1].revents && read(u->wake_fd, &wakes, sizeof(wakes)) < 0 && errno != EAGAIN)
+        return -errno;
+    return drain_ring(u);
+}
+
+/* Stays in effect until a poll has seen it. */
+static void uring_wake(void *self)
+{
+    struct uring *u = self;
+    const uint64_t one = 1;
+    /* It fails only when the counter is full, and then it is readable anyway. */
+    ssize_t n = write(u->wake_fd, &one, sizeof(one));
+
+    (void)n;
+}
+
+static int uring_fd(void *self)
+{
+    return ((struct uring *)self)->ring.ring_fd;
+}
+
+/* ---- opening and closing ---- */
+
+/* Nothing that the kernel may still write to, or read from, outlives this. */
+static void wait_for_kernel(struct uring *u)
+{
+    push_queue(u);
+    for (;;) {
+        pthread_mutex_lock(&u->mutex);
+        bool idle = !u->in_ring && !u->queue.head;
+        pthread_mutex_unlock(&u->mutex);
+        if (idle)
+            return;
+        (void)uring_poll(u, -1);
+    }
+}
+
+static void uring_close(void *self)
+{
+    struct uring *u = self;
+    struct zqcow2_hooks hooks = u->file.hooks;
+
+    wait_for_kernel(u);
+    io_uring_queue_exit(&u->ring);
+    close(u->wake_fd);
+    pthread_mutex_destroy(&u->mutex);
+    zq_file_close(&u->file);
+    zq_free(&hooks, u, sizeof(*u));
+}
+
+static const struct zqcow2_backend_ops uring_ops = {
+    .size = sizeof(uring_ops),
+    .name = "io_uring",
+    .close = uring_close,
+    .length = zq_file_length,
+    .readv = zq_file_readv,
+    .writev = zq_file_writev,
+    .flush = zq_file_flush,
+    .limits = zq_file_limits,
+    .truncate = zq_file_truncate,
+    .discard = zq_file_discard,
+    .zero = zq_file_zero,
+    .lock = zq_file_lock,
+    .invalidate = zq_file_invalidate,
+    .submit = uring_submit,
+    .kick = uring_kick,
+    .wake = uring_wake,
+    .poll = uring_poll,
+    .fd = uring_fd,
+};
+
+/* Where io_uring is switched off for this program the kernel says EPERM. */
+static int open_ring(struct uring *u)
+{
+    int rc = io_uring_queue_init(DEPTH, &u->ring, 0);
+
+    if (rc < 0)
+        return rc == -EPERM ? -ENOSYS : rc;
+    u->ring_file = 0;
+    u->ring_flags = IOSQE_FIXED_FILE;
+    if (io_uring_register_files(&u->ring, &u->file.fd, 1) < 0) {
+        u->ring_file = u->file.fd;
+        u->ring_flags = 0;
+    }
+    u->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (u->wake_fd < 0) {
+        rc = -errno;
+        io_uring_queue_exit(&u->ring);
+    }
+    return rc;
+}
+
+static int open_parts(struct uring *u, const char *path, unsigned flags,
+                      const struct zqcow2_hooks *h)
+{
+    int rc = zq_file_open(&u->file, path, flags, h);
+
+    if (rc < 0)
+        return rc;
+    rc = open_ring(u);
+    if (rc == 0)
+        rc = -pthread_mutex_init(&u->mutex, NULL);
+    if (rc < 0)
+        zq_file_close(&u->file);
+    return rc;
+}
+
+int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                      struct zqcow2_backend **be)
+{
+    struct zqcow2_hooks h;
+    struct uring *u;
+    int rc = be ? zq_hooks_init(&h, hooks) : -EINVAL;
+
+    if (rc < 0)
+        return rc;
+    u = zq_zalloc(&h, sizeof(*u));
+    if (!u)
+        return -ENOMEM;
+    rc = open_parts(u, path, flags, &h);
+    if (rc < 0) {
+        zq_free(&h, u, sizeof(*u));
+        return rc;
+    }
+    rc = zqcow2_backend_new(&uring_ops, u, &h, be);
+    if (rc < 0)
+        uring_close(u);
+    return rc;
+}

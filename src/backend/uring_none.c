@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* Stands for the io_uring backend where the library is built without liburing. */
+#include <errno.h>
+
+#include <zqcow2/backend.h>
+
+int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                      struct zqcow2_backend **be)
+{
+    (void)path;
+    (void)flags;
+    (void)hooks;
+    (void)be;
+    return -ENOSYS;
+}
