@@ -19,9 +19,10 @@ void rig_pattern(void *buf, uint64_t len, uint64_t off, uint64_t tag)
     }
 }
 
+/* Whole sectors, so that a length that is none is a mistake of the call only. */
 static uint8_t *room(uint64_t len)
 {
-    uint8_t *p = malloc(len ? (size_t)len : 1);
+    uint8_t *p = calloc(1, (size_t)len + 512);
 
     if (!p)
         abort();
