@@ -40,8 +40,8 @@ show ls -s --block-size=K disk.qcow2
 step 'Append real data to zone 3 and zone 5: the source of this library'
 tar -C "$top" --exclude=.git --exclude='./build*' -cf source.tar .
 size=$(stat -c %s source.tar)
-zone3=$((3 * 64 * 1024 * 1024))
-zone5=$((5 * 64 * 1024 * 1024))
+zone3=192M # 3 * 64 MiB
+zone5=320M
 printf '$ zqcow2 append disk.qcow2 %s <source.tar\n' $zone3
 zqcow2 append disk.qcow2 $zone3 <source.tar
 zqcow2 append disk.qcow2 $zone5 <source.tar >/dev/null
