@@ -55,7 +55,6 @@ step 'Read back and compare; every command opens the image anew'
 printf '$ zqcow2 read disk.qcow2 %s %s | cmp - source.tar\n' $zone3 "$size"
 zqcow2 read disk.qcow2 $zone3 "$size" | cmp - source.tar
 zqcow2 read disk.qcow2 $zone5 "$size" | cmp - source.tar
-tar -tf source.tar | sed -n '$p' >/dev/null
 echo "the same, $size bytes, twice"
 
 step 'A zone is written from its start to its end, or reset; nothing else'
