@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/* The parts of a scan for snapshots and bitmaps, which this library keeps but does not use. */
+#include "image/walk.h"
+
+#include <inttypes.h>
+
+#include "base/bytes.h"
+
+#define SNAPSHOT_FIXED 40u
+#define SNAPSHOT_EXTRA 16u /* version 3 needs this much */
+#define MAX_SNAPSHOT_EXTRA 1024u
+#define MAX_SNAPSHOT_TABLE (64u << 20)
+#define MAX_BITMAPS 65535u
+#define BITMAP_FIXED 24u
+#define BITMAP_RESERVED 0xff000000000001feull
+
+/* What lies behind a table that cannot be read may look unused, and is not. */
+static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_t at,
+                    const char *why)
+{
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s %" PRIu64 " (0x%" PRIx64 ") at 0x%" PRIx64 ": %s", what,
+             value, value, at, why);
+    s->hidden = true;
+}
+
+static bool in_file(const struct zq_scan *s, uint64_t offset, uint64_t bytes)
+{
+    return offset && !(offset & (zq_scan_cluster(s) - 1)) && offset < ZQ_MAX_HOST_OFFSET &&
+           offset <= s->file_size && bytes <= s->file_size - offset;
+}
+
+/* ---- snapshots ---- */
+
+static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8), false};
+    uint64_t bytes = (uint64_t)l1.entries * 8;
+    bool clash;
+    int rc;
+
+    if (!l1.entries)
+        return 0;
+    if (bytes > ZQ_MAX_L1_BYTES) {
+        give_up(s, "snapshot l1_size", l1.entries, at + 8, "the L1 table is larger than 32 MiB");
+        return 0;
+    }
+    if (!in_file(s, l1.offset, bytes)) {
+        give_up(s, "snapshot l1_table_offset", l1.offset, at, "no place for a table in this file");
+        return 0;
+    }
+    rc = zq_scan_claim(s, l1.offset, bytes, ZQ_KIND_L1, "L1 table of a snapshot", &clash);
+    s->hidden |= clash;
+    if (rc == 0 && !clash)
+        s->l1s[s->nr_l1s++] = l1;
+    return rc;
+}
+
+/* *pos moves to the next entry; false: the table cannot be followed further. */
+static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
+{
+    uint32_t extra = zq_be32(e + 36);
+    uint64_t bytes = SNAPSHOT_FIXED + (uint64_t)extra + zq_be16(e + 12) + zq_be16(e + 14);
+
+    if (extra > MAX_SNAPSHOT_EXTRA) {
+        give_up(s, "snapshot extra_data_size", extra, *pos + 36, "more than 1024");
+        return false;
+    }
+    if (s->h.version >= 3 && extra < SNAPSHOT_EXTRA)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "snapshot extra_data_size %" PRIu32 " at 0x%" PRIx64 ": version 3 needs 16", extra,
+                 *pos + 36);
+    if (bytes > s->file_size - *pos || *pos + bytes - s->h.snapshots_offset > MAX_SNAPSHOT_TABLE) {
+        give_up(s, "snapshot table entry", bytes, *pos, "runs past the file's end or 64 MiB");
+        return false;
+    }
+    *pos = zq_round_up(*pos + bytes, 8);
+    return true;
+}
+
+int zq_scan_snapshots(struct zq_scan *s)
+{
+    uint64_t pos = s->h.snapshots_offset;
+    uint8_t e[SNAPSHOT_FIXED];
+    bool clash;
+    int rc;
+
+    if (!s->h.nb_snapshots)
+        return 0;
+    for (uint32_t i = 0; i < s->h.nb_snapshots; i++) {
+        uint64_t at = pos;
+
+        if (pos >= s->file_size || s->file_size - pos < SNAPSHOT_FIXED) {
+            give_up(s, "nb_snapshots", s->h.nb_snapshots, 60, "the table runs past the file's end");
+            break;
+        }
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
+            return rc;
+        if (!next_snapshot(s, e, &pos))
+            break;
+        if ((rc = scan_snapshot_l1(s, e, at)) < 0)
+            return rc;
+    }
+    pos = zq_max(pos, s->h.snapshots_offset + 1);
+    return zq_scan_claim(s, s->h.snapshots_offset, pos - s->h.snapshots_offset, ZQ_KIND_SNAPSHOTS,
+                         "snapshot table", &clash);
+}
+
+/* ---- bitmaps ---- */
+
+static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
+                             uint64_t *entry)
+{
+    uint64_t host = *entry & ZQ_OFFSET_MASK;
+    unsigned before;
+    int rc;
+
+    (void)arg;
+    (void)index;
+    if (*entry == 1) /* reads as ones */
+        return 0;
+    if (!host || *entry & (BITMAP_RESERVED | 1) || host & (zq_scan_cluster(s) - 1) ||
+        host >= s->file_size) {
+        give_up(s, "bitmap table entry", *entry, at, "no place for a cluster in this file");
+        return 0;
+    }
+    rc = zq_counts_add(&s->counts, host >> s->h.cluster_bits, 1, ZQ_KIND_DATA, &before);
+    if (rc == 0 && before & ZQ_KINDS_FIXED)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "bitmap table entry at 0x%" PRIx64 " is 0x%" PRIx64 ": points into the %s", at, *entry,
+                 zq_kind_name(before));
+    return rc;
+}
+
+static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    uint64_t offset = zq_be64(e), bytes = (uint64_t)zq_be32(e + 8) * 8;
+    bool clash;
+    int rc;
+
+    if (!bytes)
+        return 0;
+    if (!in_file(s, offset, bytes)) {
+        give_up(s, "bitmap_table_offset", offset, at, "no place for a table in this file");
+        return 0;
+    }
+    rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap table", &clash);
+    if (rc < 0 || clash) {
+        s->hidden |= clash;
+        return rc;
+    }
+    return zq_walk_entries(s, offset, bytes / 8, scan_bitmap_entry, NULL);
+}
+
+/* e: the extension's data. True: the directory lies in the file. */
+static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
+{
+    uint32_t nr = zq_be32(e);
+    uint64_t bytes = zq_be64(e + 8), offset = zq_be64(e + 16);
+
+    if (!nr || nr > MAX_BITMAPS)
+        give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "must be 1 to 65535");
+    else if (bytes < (uint64_t)nr * BITMAP_FIXED || !in_file(s, offset, bytes))
+        give_up(s, "bitmap_directory_offset", offset, s->h.bitmaps_offset + 16,
+                "no place for a directory in this file");
+    else
+        return true;
+    return false;
+}
+
+static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t end)
+{
+    uint8_t e[BITMAP_FIXED];
+
+    for (uint32_t i = 0; i < nr; i++) {
+        uint64_t at = pos;
+        int rc;
+
+        if (end - pos < BITMAP_FIXED) {
+            give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "the directory is too short for them");
+            return 0;
+        }
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
+            return rc;
+        pos += zq_round_up(BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
+        if (pos > end) {
+            give_up(s, "bitmap directory entry", i, at, "runs past the directory's end");
+            return 0;
+        }
+        if ((rc = scan_bitmap(s, e, at)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int zq_scan_bitmaps(struct zq_scan *s)
+{
+    uint8_t e[24];
+    uint64_t bytes, offset;
+    bool clash;
+    int rc;
+
+    if (!s->h.bitmaps_offset)
+        return 0;
+    if ((rc = zq_be_read(s->be, e, sizeof(e), s->h.bitmaps_offset)) < 0)
+        return rc;
+    if (!bitmaps_sane(s, e))
+        return 0;
+    bytes = zq_be64(e + 8);
+    offset = zq_be64(e + 16);
+    rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap directory", &clash);
+    return rc < 0 ? rc : scan_directory(s, zq_be32(e), offset, offset + bytes);
+}

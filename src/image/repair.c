@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes what a scan found to be wrong: refcounts, COPIED flags, and on request more. */
+#include "image/repair.h"
+
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+#include "format/refbits.h"
+
+static void told(struct zq_scan *s, uint64_t n, const char *what)
+{
+    if (n)
+        zq_found(s, ZQCOW2_FOUND_REPAIRED, n, "%" PRIu64 " %s", n, what);
+}
+
+/* ---- refcounts in place ---- */
+
+static uint64_t wanted(const struct zq_scan *s, uint64_t refcount, uint32_t count, bool raise)
+{
+    if (!raise)
+        return zq_min(refcount, count);
+    return count <= zq_refbits_max(s->h.refcount_order) ? zq_max(refcount, count) : refcount;
+}
+
+/* s->block holds block number index; writes back the part that changes. */
+static int adjust_block(struct zq_scan *s, uint64_t index, bool raise, uint64_t *changed)
+{
+    unsigned bits = zq_scan_block_bits(s), order = s->h.refcount_order;
+    uint64_t low = UINT64_MAX, high = 0;
+
+    for (uint64_t i = 0; i < 1ull << bits; i++) {
+        uint64_t refcount = zq_refbits_get(s->block, order, i);
+        uint64_t want;
+
+        if (!refcount && !raise)
+            continue;
+        want = wanted(s, refcount, zq_counts_get(&s->counts, (index << bits) + i), raise);
+        if (want == refcount)
+            continue;
+        zq_refbits_set(s->block, order, i, want);
+        low = zq_min(low, (i << order) / 8);
+        high = zq_max(high, zq_div_up((i + 1) << order, 8));
+        (*changed)++;
+    }
+    if (low == UINT64_MAX)
+        return 0;
+    return zq_be_write(s->be, s->block + low, (size_t)(high - low), s->rt[index] + low);
+}
+
+static int adjust_all(struct zq_scan *s, bool raise, uint64_t *changed)
+{
+    for (uint64_t index = 0; index < s->rt_entries; index++) {
+        int rc = s->rt[index] ? zq_scan_block(s, index) : 0;
+
+        if (rc == 0 && s->rt[index])
+            rc = adjust_block(s, index, raise, changed);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int raise_refcounts(struct zq_scan *s, bool *changed)
+{
+    uint64_t n = 0;
+    int rc;
+
+    if (s->rebuild || s->no_block) {
+        rc = zq_rebuild_refcounts(s, changed);
+        if (rc < 0 || *changed)
+            return rc;
+    }
+    if (!s->too_low)
+        return 0;
+    rc = adjust_all(s, true, &n);
+    told(s, n, "refcounts raised");
+    *changed |= n > 0;
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+static int lower_refcounts(struct zq_scan *s, bool *changed)
+{
+    uint64_t n = 0;
+    int rc;
+
+    if (!s->res->leaked_clusters || !zq_scan_may_free(s))
+        return 0;
+    rc = adjust_all(s, false, &n);
+    told(s, n, "leaked clusters freed");
+    *changed |= n > 0;
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+/* ---- entries ---- */
+
+struct fix {
+    bool all;          /* REPAIR_ALL: entries may be dropped */
+    bool only_changed; /* set flags only where this repair changes the refcount */
+    bool active;
+    const struct zq_l2 *table;
+    uint64_t flags, dropped, unmapped;
+};
+
+static void fix_flag(struct zq_scan *s, struct fix *f, const struct zq_target *t, uint64_t *entry)
+{
+    uint64_t old = *entry;
+    unsigned once = 0;
+
+    if (t->len && !t->compressed)
+        once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
+    if (f->only_changed && once != ZQ_ONCE_AFTER)
+        return;
+    *entry &= ~ZQ_OFLAG_COPIED;
+    if (once & ZQ_ONCE_AFTER)
+        *entry |= ZQ_OFLAG_COPIED;
+    f->flags += *entry != old;
+}
+
+/* True: the entry is done with. */
+static bool fix_bad(struct fix *f, const struct zq_target *t, uint64_t *entry)
+{
+    if (!t->why)
+        return false;
+    if (f->all) {
+        *entry = 0;
+        f->dropped++;
+        return true;
+    }
+    return !t->counted;
+}
+
+static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct fix *f = arg;
+    struct zq_target t;
+
+    (void)index;
+    (void)at;
+    zq_l1_target(s, *entry, &t);
+    if (!fix_bad(f, &t, entry) && f->active)
+        fix_flag(s, f, &t, entry);
+    return 0;
+}
+
+static bool beyond_wp(const struct zq_scan *s, const struct fix *f, uint64_t index)
+{
+    uint64_t guest = zq_scan_guest(s, f->table, index);
+    struct zq_entry e;
+
+    return zq_scan_zone_wp(s, guest, &e) && guest >= e.wp;
+}
+
+static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct fix *f = arg;
+    struct zq_target t;
+
+    (void)at;
+    zq_l2_target(s, *entry, &t);
+    if (fix_bad(f, &t, entry) || !f->active)
+        return 0;
+    if (f->all && beyond_wp(s, f, index)) {
+        *entry = 0;
+        f->unmapped++;
+    } else {
+        fix_flag(s, f, &t, entry);
+    }
+    return 0;
+}
+
+static int fix_tables(struct zq_scan *s, struct fix *f)
+{
+    int rc = 0;
+
+    for (uint32_t i = 0; i < s->nr_l1s && rc == 0; i++) {
+        f->active = s->l1s[i].active;
+        if (f->active || f->all)
+            rc = zq_walk_entries(s, s->l1s[i].offset, s->l1s[i].entries, fix_l1, f);
+    }
+    for (size_t i = 0; i < s->nr_l2s && rc == 0; i++) {
+        f->table = &s->l2s[i];
+        f->active = f->table->index != ZQ_NO_INDEX;
+        if (f->active || f->all)
+            rc = zq_walk_entries(s, f->table->offset, zq_scan_cluster(s) / 8, fix_l2, f);
+    }
+    return rc;
+}
+
+/*
+ * Where a lost write pointer goes: behind the last cluster that is mapped, so that no data is
+ * lost. What was never written below it reads as zeros.
+ */
+static int mend_zones(struct zq_scan *s, uint64_t *mended)
+{
+    for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
+        uint64_t start = zq_zone_start(&s->g, i), end = start + zq_zone_capacity(&s->g, i);
+        uint8_t *raw = s->wp + (size_t)i * 8;
+        struct zq_entry e;
+        int rc;
+
+        if (zq_entry_decode(&s->g, i, raw, &e) == 0)
+            continue;
+        zq_entry_encode(&s->g, i, zq_max(start, zq_min(s->use[i].top, end)), false, raw);
+        rc = zq_be_write(s->be, raw, 8, s->g.table_offset + (uint64_t)i * 8);
+        if (rc < 0)
+            return rc;
+        (*mended)++;
+    }
+    return 0;
+}
+
+static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    struct fix f = {.all = flags & ZQCOW2_CHECK_REPAIR_ALL,
+                    .only_changed = !(flags & ZQCOW2_CHECK_REPAIR)};
+    uint64_t mended = 0;
+    int rc;
+
+    if (f.only_changed && (!s->to_one || !zq_scan_may_free(s)))
+        return 0;
+    rc = fix_tables(s, &f);
+    if (rc == 0 && f.all)
+        rc = mend_zones(s, &mended);
+    told(s, f.flags, "COPIED flags set right");
+    told(s, f.dropped, "entries that point nowhere valid dropped");
+    told(s, f.unmapped, "clusters beyond write pointers unmapped");
+    told(s, mended, "write pointers mended");
+    if (rc < 0 || !(f.flags | f.dropped | f.unmapped | mended))
+        return rc;
+    *changed = true;
+    return zq_be_flush(s->be);
+}
+
+/* ---- the header ---- */
+
+static int put_header64(struct zq_scan *s, uint64_t at, uint64_t value)
+{
+    uint8_t raw[8];
+
+    zq_put_be64(raw, value);
+    return zq_be_write(s->be, raw, sizeof(raw), at);
+}
+
+/* The specification asks for it before anything is written. */
+static int clear_autoclear(struct zq_scan *s)
+{
+    uint64_t known = s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA);
+    int rc = put_header64(s, ZQ_HDR_AUTOCLEAR, known);
+
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    int rc = 0;
+
+    *changed = false;
+    if (s->h.unknown_autoclear && (rc = clear_autoclear(s)) < 0)
+        return rc;
+    if (flags & ZQCOW2_CHECK_REPAIR)
+        rc = raise_refcounts(s, changed);
+    if (rc == 0 && *changed && (s->rebuild || s->no_block))
+        return 0; /* s->rt is no longer the table: look again first */
+    if (rc < 0 || (rc = fix_entries(s, flags, changed)) < 0)
+        return rc;
+    return lower_refcounts(s, changed);
+}
+
+int zq_repair_finish(struct zq_scan *s)
+{
+    uint64_t incompat = s->h.incompat & ~(ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT);
+    uint8_t mark = 0;
+    int rc;
+
+    if (s->h.mark_offset && (rc = zq_be_read(s->be, &mark, 1, s->h.mark_offset)) < 0)
+        return rc;
+    if (incompat == s->h.incompat && !mark)
+        return 0;
+    if ((rc = zq_be_flush(s->be)) < 0)
+        return rc;
+    if (incompat != s->h.incompat && (rc = put_header64(s, ZQ_HDR_INCOMPAT, incompat)) < 0)
+        return rc;
+    if (mark) {
+        mark = 0;
+        rc = zq_be_write(s->be, &mark, 1, s->h.mark_offset);
+    }
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}

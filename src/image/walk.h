@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One scan over everything that refers to a host cluster: shared by check and repair.
+ *
+ * Work and memory are bounded by the file: a table is read once however often it is pointed to,
+ * its references then count that many times; tables that overlap one another are not entered.
+ */
+#ifndef ZQ_IMAGE_WALK_H
+#define ZQ_IMAGE_WALK_H
+
+#include "format/codec.h"
+#include "format/zone_ext.h"
+#include "image/check.h"
+#include "image/counts.h"
+
+#define ZQ_PIECE 65536u
+#define ZQ_NO_INDEX UINT32_MAX
+
+struct zq_l1 {
+    uint64_t offset;
+    uint32_t entries;
+    bool active;
+};
+
+/* An L2 table and how often L1 entries point to it. */
+struct zq_l2 {
+    uint64_t offset;
+    uint32_t refs;
+    uint32_t index; /* the first entry of the active L1 that points to it, or ZQ_NO_INDEX */
+};
+
+/* Which part of a zone has L2 entries, as guest offsets; low > top: none. */
+struct zq_zone_use {
+    uint64_t low, top;
+};
+
+struct zq_scan {
+    struct zqcow2_backend *be;
+    const struct zqcow2_hooks *hooks;
+    const struct zqcow2_check_options *opt;
+    struct zqcow2_check_result *res;
+    struct zqcow2_error *err;
+    bool quiet;          /* only repairs are told to the caller */
+
+    uint64_t file_size;
+    struct zq_header h;
+    struct zq_geometry g; /* g.layout NONE: a plain image */
+    uint8_t *wp;          /* the write-pointer table as it lies in the file */
+    struct zq_zone_use *use;
+
+    uint64_t *rt;         /* offsets of refcount blocks; 0: none, or not to be trusted */
+    uint64_t rt_entries;
+    struct zq_counts counts;
+    struct zq_l1 *l1s;
+    uint32_t nr_l1s, l1_room;
+    struct zq_l2 *l2s;
+    size_t nr_l2s, l2_room;
+
+    uint8_t *piece;       /* ZQ_PIECE bytes: of the table that is walked */
+    uint8_t *block;       /* a cluster: the refcount block number block_index */
+    size_t block_bytes;
+    uint64_t block_index;
+
+    bool keep_leaks;      /* the caller's wish: free nothing */
+    bool will_raise;      /* a repair will raise refcounts, not only free leaks */
+    bool hidden;          /* there may be references that could not be followed: free nothing */
+    bool rebuild;         /* the refcount table or a block of it is not usable */
+    uint64_t too_low;     /* clusters whose refcount is below their references */
+    uint64_t no_block;    /* of these, such as no refcount block covers */
+    uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
+    uint64_t end_cluster; /* behind the last cluster that is referred to or has a refcount */
+};
+
+/* What an L1 or L2 entry points to. */
+struct zq_target {
+    uint64_t host, len;  /* len 0: to nothing in the file */
+    bool compressed, zero;
+    bool counted;        /* wrong, but what it points to is known */
+    const char *why;     /* NULL: the entry is sound */
+    const char *where;   /* completes why */
+};
+
+/* Adds n findings of one kind (zqcow2_finding) to the result and tells the caller. */
+void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Reads header, zones and refcount table and counts every reference. s->be, hooks, opt are set. */
+int zq_scan_run(struct zq_scan *s);
+void zq_scan_free(struct zq_scan *s);
+
+/* Nothing may be freed while somebody else's data, unknown to us, may lie in the file. */
+static inline bool zq_scan_may_free(const struct zq_scan *s)
+{
+    return !s->keep_leaks && !s->hidden && !s->h.unknown_ext && !s->h.unknown_autoclear;
+}
+
+/* The same for the snapshot table and the bitmaps directory; called by zq_scan_run(). */
+int zq_scan_snapshots(struct zq_scan *s);
+int zq_scan_bitmaps(struct zq_scan *s);
+
+/* Counts a table that has one owner. *clash: something else lies there too. */
+int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_kind kind,
+                  const char *name, bool *clash);
+
+/*
+ * Calls fn for every entry that is not 0 of a table of 64-bit entries; what fn changes is written
+ * back. at: where the entry lies.
+ */
+typedef int zq_entry_fn(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry);
+int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_entry_fn *fn,
+                    void *arg);
+
+void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
+void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
+
+/* The refcount of a cluster as it is on disk. */
+int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount);
+/* Makes s->block hold block number index of the refcount table (s->rt[index] is not 0). */
+int zq_scan_block(struct zq_scan *s, uint64_t index);
+
+static inline uint64_t zq_scan_cluster(const struct zq_scan *s)
+{
+    return (uint64_t)1 << s->h.cluster_bits;
+}
+
+static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
+{
+    return s->h.cluster_bits + 3 - s->h.refcount_order;
+}
+
+/* Where entry number i of an active L2 table begins on the device. */
+static inline uint64_t zq_scan_guest(const struct zq_scan *s, const struct zq_l2 *t, uint64_t i)
+{
+    return (((uint64_t)t->index << (s->h.cluster_bits - 3)) + i) << s->h.cluster_bits;
+}
+
+/* False: g has no such zone, it is conventional, or its entry in the table is not valid. */
+bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e);
+
+#endif
