@@ -117,7 +117,7 @@ static int check(struct check *c)
     int rc = zt_backend_open(&c->target, c->flags ? ZQCOW2_FILE_RDWR : 0, &be);
 
     if (rc < 0) {
-        zt_error("%s: %s", c->target.path, zqcow2_strerror(rc));
+        zt_backend_error(&c->target, rc);
         return 1;
     }
     if (c->json) {

@@ -192,7 +192,7 @@ static int open_file(const struct create *c, struct zqcow2_backend **be, bool *m
     if (rc == -EEXIST)
         zt_error("%s: the file exists; --force overwrites it", c->target.path);
     else if (rc < 0)
-        zt_error("%s: %s", c->target.path, zqcow2_strerror(rc));
+        zt_backend_error(&c->target, rc);
     return rc;
 }
 

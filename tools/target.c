@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The image that a verb works on: its backend, opening, closing, the errors of both. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,9 +12,27 @@ struct zt_backend {
                 struct zqcow2_backend **be);
 };
 
+#define THREADS 8
+
+static int open_threads(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                        struct zqcow2_backend **be)
+{
+    struct zqcow2_backend *file;
+    int rc = zqcow2_file_open(path, flags, hooks, &file);
+
+    if (rc < 0)
+        return rc;
+    rc = zqcow2_threads_wrap(file, THREADS, hooks, be);
+    if (rc < 0)
+        zqcow2_backend_close(file);
+    return rc;
+}
+
 /* What --backend accepts; the first is the default. */
 static const struct zt_backend backends[] = {
     { "file", zqcow2_file_open },
+    { "uring", zqcow2_uring_open },
+    { "threads", open_threads },
 };
 
 void zt_backend_list(FILE *out)
@@ -52,6 +71,14 @@ int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_bac
     return b->open(t->path, flags, zt_hooks(), be);
 }
 
+void zt_backend_error(const struct zt_target *t, int rc)
+{
+    if (rc == -ENOSYS && t->backend)
+        zt_error("%s: the backend %s does not work here", t->path, t->backend->name);
+    else
+        zt_error("%s: %s", t->path, zqcow2_strerror(rc));
+}
+
 const char *zt_reason(int rc, const struct zqcow2_error *err)
 {
     return err->text[0] ? err->text : zqcow2_strerror(rc);
@@ -67,7 +94,7 @@ struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
 
     rc = zt_backend_open(t, flags & ZQCOW2_OPEN_RDWR ? ZQCOW2_FILE_RDWR : 0, &be);
     if (rc < 0) {
-        zt_error("%s: %s", t->path, zqcow2_strerror(rc));
+        zt_backend_error(t, rc);
         return NULL;
     }
     opt.flags = flags | (t->share ? ZQCOW2_OPEN_NOLOCK : 0u);

@@ -40,8 +40,10 @@ struct zt_target {
 #define ZT_OPTION_BACKEND { "backend", required_argument, NULL, ZT_OPT_BACKEND }
 #define ZT_OPTION_SHARE { "force-share", no_argument, NULL, 'U' }
 #define ZT_OPTION_END { NULL, 0, NULL, 0 }
-#define ZT_HELP_BACKEND "  --backend=NAME          how the file is reached: file (the default)\n"
-#define ZT_HELP_SHARE "  -U, --force-share       take no lock; the picture may be torn if it is in use\n"
+#define ZT_HELP_BACKEND                                                                             \
+    "  --backend=NAME          how the file is reached: file (the default), uring or threads\n"
+#define ZT_HELP_SHARE                                                                             \
+    "  -U, --force-share       take no lock; the picture may be torn if it is in use\n"
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and was told). */
 bool zt_target_option(struct zt_target *t, int c);
@@ -77,6 +79,7 @@ double zt_now(void); /* seconds, monotonic */
 const struct zqcow2_hooks *zt_hooks(void); /* log to stderr */
 /* `flags` are those of zqcow2_file_open(). */
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be);
+void zt_backend_error(const struct zt_target *t, int rc); /* tells why zt_backend_open() failed */
 void zt_backend_list(FILE *out);
 /* The text of `err` if it has one, else that of `rc`. */
 const char *zt_reason(int rc, const struct zqcow2_error *err);

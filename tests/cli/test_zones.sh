@@ -1,0 +1,90 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# open, close, finish and reset: on one zone, on several, on all; which zone failed.
+. "$(dirname "$0")/lib.sh"
+
+# states FILE: the state of every zone in one line.
+states() {
+    "$tool" report --json "$1" | python3 -c '
+import json, sys
+print(" ".join(z["state"] for z in json.load(sys.stdin)))'
+}
+
+run 0 'an image' create -o zone.size=4M,zone.capacity=3M,zone.conventional_zones=1 z.qcow2 22M
+random 4096 1 >data
+for zone in 4M 12M; do
+    "$tool" append z.qcow2 $zone <data >out 2>err
+    is "append at $zone" 0 $?
+done
+is 'before' 'NOT_WP CLOSED EMPTY CLOSED EMPTY EMPTY' "$(states z.qcow2)"
+run 0 'open an empty zone' open -o 8M z.qcow2
+is 'open says nothing' '' "$(cat out err)"
+is 'open states end with the process' 'NOT_WP CLOSED EMPTY CLOSED EMPTY EMPTY' "$(states z.qcow2)"
+run 0 'close a closed zone' close -o 4M z.qcow2
+run 0 'close an empty zone' close -o 8M z.qcow2
+run 0 'finish an empty zone' finish -o 8M z.qcow2
+is 'it is full' 'NOT_WP CLOSED FULL CLOSED EMPTY EMPTY' "$(states z.qcow2)"
+is 'its write pointer is its end' 12582912 "$(zone z.qcow2 2 write_pointer)"
+run 1 'open a full zone' open -o 8M z.qcow2
+has 'names the zone' err '^zqcow2: z\.qcow2: open of the zone at 8388608: '
+run 0 'finish it again' finish -o 8M z.qcow2
+run 0 'finish the short last zone' finish -o 20M -c 1 z.qcow2
+is 'its write pointer is the end' 23068672 "$(zone z.qcow2 5 write_pointer)"
+run 0 'reset it' reset -o 20M z.qcow2
+is 'it is empty' EMPTY "$(zone z.qcow2 5 state)"
+run 0 'reset two zones' reset -o 4M -c 2 z.qcow2
+is 'they are empty' 'NOT_WP EMPTY EMPTY CLOSED EMPTY EMPTY' "$(states z.qcow2)"
+run 0 'read a reset zone' read z.qcow2 4M 4096
+head -c 4096 /dev/zero >zeros
+same 'it reads as zeros' zeros out
+run 0 'finish three zones, the short one among them' finish -o 12M -c 3 z.qcow2
+is 'they are full' 'NOT_WP EMPTY EMPTY FULL FULL FULL' "$(states z.qcow2)"
+run 1 'open over a full zone' open -o 4M -c 3 z.qcow2
+has 'names the one that failed' err 'the zone at 12582912: '
+run 1 'reset of a conventional zone' reset -o 0 z.qcow2
+has 'names it' err 'the zone at 0: '
+run 0 'reset all' reset --all z.qcow2
+is 'leaves out the conventional one' 'NOT_WP EMPTY EMPTY EMPTY EMPTY EMPTY' "$(states z.qcow2)"
+"$tool" append z.qcow2 4M <data >out 2>err
+run 0 'finish all' finish --all z.qcow2
+is 'takes open and closed zones' 'NOT_WP FULL EMPTY EMPTY EMPTY EMPTY' "$(states z.qcow2)"
+run 0 'open all' open --all z.qcow2
+run 0 'close all' close --all z.qcow2
+
+for verb in open close finish reset; do
+    run 1 "$verb without -o and --all" $verb z.qcow2
+    has "$verb: either or" err 'either -o OFFSET'
+    run 1 "$verb with both" $verb -o 4M --all z.qcow2
+    run 1 "$verb beside a zone" $verb -o 5M z.qcow2
+    has "$verb: names the offset" err '5242880 is not the start of a zone'
+    run 1 "$verb beyond the device" $verb -o 24M z.qcow2
+    run 1 "$verb of no zones" $verb -o 4M -c 0 z.qcow2
+    run 1 "$verb of too many" $verb -o 4M -c 6 z.qcow2
+    has "$verb: counts them" err 'there are 5 zones from 4194304 on'
+    run 1 "$verb of a missing file" $verb --all missing.qcow2
+done
+run 0 'a plain image' create p.qcow2 4M
+for verb in open close finish reset; do
+    run 1 "$verb on a plain image" $verb --all p.qcow2
+    has "$verb: says why" err '^zqcow2: p\.qcow2: .*zone'
+done
+
+# Limits: zones closed by the end of a process stay active.
+run 0 'an image with limits' create \
+    -o zone.size=4M,zone.max_open_zones=1,zone.max_active_zones=2 l.qcow2 16M
+for zone in 0 4M; do
+    "$tool" append l.qcow2 $zone <data >out 2>err
+    is "append at $zone" 0 $?
+done
+"$tool" append l.qcow2 8M <data >out 2>err
+is 'a third active zone is refused' 1 $?
+has 'and told' err 'append at 8388608: .*active.*; 0 bytes were written'
+run 0 'finish one' finish -o 0 l.qcow2
+"$tool" append l.qcow2 8M <data >out 2>err
+is 'now there is room' 0 $?
+chmod 444 l.qcow2
+if [ "$(id -u)" != 0 ]; then
+    run 1 'a file that cannot be written' reset --all l.qcow2
+    has 'is told' err '^zqcow2: l\.qcow2: '
+fi
+finish
