@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The verb check: is the metadata in order? Exit status: 0 clean, 1 not checked, 2 corrupt, 3 leaks. */
+/* The verb check: exit status 0 is clean, 1 not checked, 2 corrupt, 3 leaks. */
 #include <inttypes.h>
 #include <string.h>
 

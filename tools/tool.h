@@ -40,7 +40,7 @@ struct zt_target {
 #define ZT_OPTION_BACKEND { "backend", required_argument, NULL, ZT_OPT_BACKEND }
 #define ZT_OPTION_SHARE { "force-share", no_argument, NULL, 'U' }
 #define ZT_OPTION_END { NULL, 0, NULL, 0 }
-#define ZT_HELP_BACKEND                                                                             \
+#define ZT_HELP_BACKEND                                                                           \
     "  --backend=NAME          how the file is reached: file (the default), uring or threads\n"
 #define ZT_HELP_SHARE                                                                             \
     "  -U, --force-share       take no lock; the picture may be torn if it is in use\n"

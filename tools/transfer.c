@@ -234,7 +234,8 @@ static int run_read(int argc, char **argv)
     return transfer(&t, 0, get_output, isatty(STDOUT_FILENO) != 1);
 }
 
-#define HELP_PAD "  --pad                   fill the input's end with zeros up to a multiple of 512\n"
+#define HELP_PAD                                                                                  \
+    "  --pad                   fill the input's end with zeros up to a multiple of 512\n"
 
 const struct zt_verb zt_verb_append = {
     "append", "[--pad] [--backend=NAME] FILE ZONE_OFFSET",

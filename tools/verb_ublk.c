@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/* The place of the verb ublk in the list of verbs; ublk.c is the verb, and zqcow2-ublk(1) its page. */
+#include "tool.h"
+#include "ublk.h"
+
+const struct zt_verb zt_verb_ublk = {
+    "ublk",
+    "add [--id N] [--queues N] [--depth N] [--read-only] [--foreground] FILE\n"
+    "       zqcow2 ublk list\n"
+    "       zqcow2 ublk del [--force] ID|FILE",
+    "Makes an image a block device of this Linux",
+    "  --id=N                  the device is /dev/ublkbN; the next free one\n"
+    "  --queues=N, --depth=N   queues, and requests in flight in each\n"
+    "  --read-only             the device cannot be written\n"
+    "  --foreground            serve until a signal ends it\n"
+    "  --force                 del: also if it is in use\n",
+    verb_ublk
+};
