@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Crashes the library: every short workload and many long random ones, on every geometry, with
+ * the power cut before and after every backend call, and all that may have survived looked at.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "work.h"
+
+static void *must(void *p)
+{
+    if (!p || p == MAP_FAILED) {
+        perror("crash");
+        exit(2);
+    }
+    return p;
+}
+
+static void *share(size_t bytes)
+{
+    return must(mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+}
+
+/* Item i of the sequences of n letters of a geometry. */
+static void spell(const struct geometry *g, uint64_t i, unsigned n, char *out)
+{
+    const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
+
+    for (unsigned k = 0; k < n; k++) {
+        out[k] = set[i % strlen(set)];
+        i /= strlen(set);
+    }
+    out[n] = '\0';
+}
+
+static uint64_t power(uint64_t base, unsigned n)
+{
+    return n ? base * power(base, n - 1) : 1;
+}
+
+static uint64_t letters_of(const struct geometry *g)
+{
+    return strlen(g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN);
+}
+
+/*
+ * Item `n` of the run: sequences of one, then of two on all geometries, of three on one, mixed
+ * with asynchronous ones; then histories without end. False: nothing there, try the next.
+ */
+static bool item(const struct options *opt, uint64_t n, const struct geometry **g, char *spec)
+{
+    static const uint64_t widest = sizeof(LETTERS_ZONED) - 1;
+    uint64_t pairs = widest * widest * ngeometries, triples = widest * widest * widest;
+    uint64_t rng = blend(n, opt->seed);
+
+    *g = &geometries[n % ngeometries];
+    if (opt->quick)
+        n = draw(&rng) % (pairs * 4);
+    if (n < widest * ngeometries) {
+        spell(*g, n / ngeometries, 1, spec);
+        return n / ngeometries < letters_of(*g);
+    }
+    n -= widest * ngeometries;
+    if (n < pairs) {
+        spell(*g, n / ngeometries, 2, spec);
+        return n / ngeometries < power(letters_of(*g), 2);
+    }
+    n -= pairs;
+    if (!opt->quick && n < triples) {
+        *g = &geometries[opt->seed % ngeometries];
+        spell(*g, n, 3, spec);
+        return n < power(letters_of(*g), 3);
+    }
+    if (draw(&rng) % 4 == 0) {
+        random_letters(*g, &rng, spec, 3 + (unsigned)(draw(&rng) % 5));
+        sprintf(spec + strlen(spec), "@%u", (unsigned)(draw(&rng) % 1000000));
+    } else {
+        sprintf(spec, "~%llu%s", (unsigned long long)(draw(&rng) % 1000000000u),
+                draw(&rng) & 1 ? "@" : "");
+    }
+    return true;
+}
+
+static bool finished(const struct worker *w, uint64_t n)
+{
+    static const uint64_t widest = sizeof(LETTERS_ZONED) - 1;
+    uint64_t planned = widest * ngeometries * (1 + widest);
+
+    if (enough(w))
+        return true;
+    return (w->opt->quick || n > planned) && atomic_load(&w->sh->states) >= w->opt->states &&
+           atomic_load(&w->sh->histories) >= w->opt->histories;
+}
+
+static void labour(struct worker *w)
+{
+    const struct geometry *g;
+    char spec[64];
+    uint64_t n;
+
+    do {
+        n = atomic_fetch_add(&w->sh->next, 1);
+        if (item(w->opt, n, &g, spec) &&
+            (!w->opt->geometry || !strcmp(w->opt->geometry, g->name)))
+            work(w, g, spec);
+    } while (!finished(w, n));
+    for (unsigned i = 0; i < ngeometries; i++) {
+        for (unsigned a = 0; a < 2; a++) {
+            if (w->base[i][a].ready)
+                run_fini(&w->base[i][a].run);
+        }
+    }
+}
+
+static struct table new_table(uint64_t expected)
+{
+    uint64_t slots = 1u << 20;
+
+    while (slots < expected * 3)
+        slots *= 2;
+    return (struct table){share(slots * sizeof(uint64_t)), slots - 1};
+}
+
+static void report_death(struct shared *sh, unsigned id, int status)
+{
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return;
+    printf("crash --replay %s  # worker %s %d\n", sh->now[id],
+           WIFSIGNALED(status) ? (WTERMSIG(status) == SIGALRM ? "hung: signal" : "died: signal")
+                               : "exited",
+           WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    atomic_fetch_add(&sh->violations, 1);
+}
+
+static int run_all(const struct options *opt)
+{
+    struct shared *sh = share(sizeof(*sh));
+    struct worker *w = must(calloc(1, sizeof(*w)));
+    pid_t pid[MAX_WORKERS];
+    int status;
+
+    w->opt = opt;
+    w->sh = sh;
+    w->images = new_table(opt->states + 1000000);
+    w->judged = new_table(2 * opt->states + 1000000);
+    w->until = time(NULL) + (time_t)opt->seconds;
+    fflush(stdout);
+    for (unsigned i = 0; i < opt->workers; i++) {
+        w->id = i;
+        pid[i] = fork();
+        if (pid[i] == 0) {
+            labour(w);
+            free(w);
+            exit(0);
+        }
+    }
+    for (unsigned i = 0; i < opt->workers; i++) {
+        if (waitpid(pid[i], &status, 0) == pid[i])
+            report_death(sh, i, status);
+    }
+    printf("crash points: %llu, histories: %llu, judged: %llu, crashed recoveries: %llu, "
+           "items: %llu\n", (unsigned long long)sh->points, (unsigned long long)sh->histories,
+           (unsigned long long)sh->judged, (unsigned long long)sh->deep,
+           (unsigned long long)sh->next);
+    printf("crash states: %llu checked, %llu violations\n", (unsigned long long)sh->states,
+           (unsigned long long)sh->violations);
+    free(w);
+    if (sh->violations)
+        return 1;
+    if (!opt->quick && !opt->geometry && (sh->states < opt->states || sh->points < 20000)) {
+        printf("crash: fewer states or points than wanted\n");
+        return 1;
+    }
+    return 0;
+}
+
+/* geometry:workload:generation:cut:state[:cut:state] */
+static int replay(const struct options *opt)
+{
+    struct worker *w = must(calloc(1, sizeof(*w)));
+    struct place *p = &w->want;
+    char name[32] = "";
+    unsigned long long v[5] = {0, 0, 0, UINT64_MAX, 0};
+    int n = sscanf(opt->replay, "%31[^:]:%47[^:]:%llu:%llu:%llu:%llu:%llu", name, p->spec, &v[0],
+                   &v[1], &v[2], &v[3], &v[4]);
+
+    for (unsigned i = 0; i < ngeometries; i++) {
+        if (!strcmp(geometries[i].name, name))
+            p->g = &geometries[i];
+    }
+    if (n < 2 || !p->g) {
+        fprintf(stderr, "crash: --replay geometry:workload:generation:cut:state\n");
+        return 2;
+    }
+    p->generation = v[0];
+    p->cut = v[1];
+    p->state = v[2];
+    p->cut2 = v[3];
+    p->state2 = v[4];
+    w->opt = opt;
+    w->sh = share(sizeof(*w->sh));
+    w->images = new_table(0);
+    w->judged = new_table(0);
+    w->replaying = n >= 5;
+    w->until = time(NULL) + 3600;
+    work(w, p->g, p->spec);
+    printf("crash states: %llu checked, %llu violations\n", (unsigned long long)w->sh->states,
+           (unsigned long long)w->sh->violations);
+    return w->sh->violations != 0;
+}
+
+static int usage(void)
+{
+    fprintf(stderr,
+            "usage: crash [--states N] [--cap N] [--seed N] [--seconds N] [--workers N]\n"
+            "             [--histories N] [--geometry NAME] [--qemu DIR] [--quick]\n"
+            "       crash --replay GEOMETRY:WORKLOAD[:GENERATION:CUT:STATE[:CUT:STATE]]\n");
+    return 2;
+}
+
+int main(int argc, char **argv)
+{
+    struct options opt = {.states = 1000000, .cap = 64, .seconds = 540, .workers = 2};
+
+    for (int i = 1; i < argc; i++) {
+        const char *v = i + 1 < argc ? argv[i + 1] : NULL;
+        struct { const char *name; uint64_t *n; } numbers[] = {
+            {"--states", &opt.states}, {"--cap", &opt.cap}, {"--seed", &opt.seed},
+            {"--seconds", &opt.seconds}, {"--histories", &opt.histories}};
+        unsigned k = 0;
+
+        if (!strcmp(argv[i], "--quick")) {
+            opt.quick = true;
+            continue;
+        }
+        if (!v)
+            return usage();
+        while (k < 5 && strcmp(argv[i], numbers[k].name))
+            k++;
+        if (k < 5)
+            *numbers[k].n = strtoull(v, NULL, 10);
+        else if (!strcmp(argv[i], "--workers"))
+            opt.workers = (unsigned)strtoul(v, NULL, 10);
+        else if (!strcmp(argv[i], "--geometry"))
+            opt.geometry = v;
+        else if (!strcmp(argv[i], "--replay"))
+            opt.replay = v;
+        else if (!strcmp(argv[i], "--qemu"))
+            opt.qemu = v;
+        else
+            return usage();
+        i++;
+    }
+    if (!opt.workers || opt.workers > MAX_WORKERS || !opt.cap)
+        return usage();
+    return opt.replay ? replay(&opt) : run_all(&opt);
+}

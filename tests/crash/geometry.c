@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/* The images on which workloads are crashed: small, and each with something of its own. */
+#include <string.h>
+
+#include "rig.h"
+
+#define K 1024u
+#define SCRAMBLES ZQCOW2_SIMDISK_DISCARD_SCRAMBLES
+
+const struct geometry geometries[] = {
+    {.name = "c512", .cluster = 512, .size = 14 * K, .zone_size = 4 * K, .capacity = 4 * K,
+     .conventional = 1, .refbits = 16, .block = 1024, .weight = 100, .prologue = ""},
+    {.name = "c512used", .cluster = 512, .size = 14 * K, .zone_size = 4 * K, .capacity = 3 * K,
+     .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16, .block = 512,
+     .discard = SCRAMBLES, .weight = 100, .prologue = "abope"},
+    {.name = "c512r1", .cluster = 512, .size = 14 * K, .zone_size = 4 * K, .capacity = 3 * K,
+     .conventional = 1, .max_open = 2, .max_active = 2, .refbits = 1, .block = 512,
+     .weight = 100, .prologue = "ab"},
+    {.name = "c512r64", .cluster = 512, .size = 28 * K, .zone_size = 8 * K, .capacity = 8 * K,
+     .conventional = 1, .refbits = 64, .block = 1536, .weight = 60, .prologue = "a"},
+    {.name = "c1kodd", .cluster = 1024, .size = 28 * K, .zone_size = 8 * K,
+     .capacity = 5 * K + 512, .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16,
+     .block = 1536, .discard = SCRAMBLES, .extent = 2 * K, .weight = 100, .prologue = "ao"},
+    {.name = "c4k", .cluster = 4096, .size = 56 * K, .zone_size = 16 * K,
+     .capacity = 12 * K + 512, .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16,
+     .block = 2560, .weight = 100, .prologue = "ap"},
+    {.name = "c4kv7", .cluster = 4096, .size = 56 * K, .zone_size = 16 * K, .capacity = 16 * K,
+     .conventional = 1, .max_open = 2, .max_active = 2, .refbits = 8, .layout = ZQCOW2_LAYOUT_V7,
+     .block = 4096, .atomic = 4096, .weight = 60, .prologue = "a"},
+    {.name = "c4kold", .cluster = 4096, .size = 56 * K, .zone_size = 16 * K, .capacity = 8 * K,
+     .conventional = 1, .refbits = 16, .layout = ZQCOW2_LAYOUT_48B, .block = 3584,
+     .sim_flags = ZQCOW2_SIMDISK_NO_ZERO | ZQCOW2_SIMDISK_NO_DISCARD, .weight = 60,
+     .prologue = "abo"},
+    {.name = "c64k", .cluster = 64 * K, .size = 448 * K, .zone_size = 128 * K,
+     .capacity = 128 * K, .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16,
+     .block = 2048, .atomic = ZQCOW2_SIMDISK_ATOMIC, .weight = 30, .prologue = "b"},
+    {.name = "c64kodd", .cluster = 64 * K, .size = 448 * K, .zone_size = 128 * K,
+     .capacity = 64 * K + 1536, .conventional = 1, .refbits = 16, .block = 2560, .weight = 20,
+     .discard = SCRAMBLES, .prologue = "ao"},
+    /* One cluster of refcount table reaches 2 MiB: the second zone written makes it grow. */
+    {.name = "grow", .cluster = 512, .size = 2148 * K, .zone_size = 1024 * K,
+     .capacity = 1024 * K, .refbits = 64, .block = 2048, .extent = 1024 * K, .weight = 3,
+     .prologue = "a"},
+    {.name = "plain512", .cluster = 512, .size = 24 * K, .refbits = 16, .block = 512,
+     .discard = SCRAMBLES, .weight = 100, .prologue = "o"},
+    {.name = "plain4k", .cluster = 4096, .size = 64 * K, .refbits = 2, .block = 512,
+     .weight = 100, .prologue = "op"},
+    {.name = "lazy4k", .cluster = 4096, .size = 64 * K, .refbits = 16, .block = 512, .lazy = true,
+     .weight = 60, .prologue = "o"},
+};
+const unsigned ngeometries = sizeof(geometries) / sizeof(geometries[0]);
+
+uint64_t draw(uint64_t *rng)
+{
+    uint64_t x = *rng += 0x9e3779b97f4a7c15u;
+
+    x = (x ^ (x >> 31)) * 0x7fb5d329728ea185u;
+    x = (x ^ (x >> 27)) * 0x81dadef4bc2dd44du;
+    return x ^ (x >> 33);
+}
+
+void fill_shape(struct shape *s, const struct geometry *g)
+{
+    *s = (struct shape){.size = g->size, .zone_size = g->zone_size, .capacity = g->capacity,
+                        .conventional = g->conventional, .max_active = g->max_active};
+    if (!g->zone_size) {
+        s->zone_size = s->capacity = g->size;
+        s->conventional = 1;
+    }
+    s->zones = (uint32_t)((s->size + s->zone_size - 1) / s->zone_size);
+}
+
+void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw)
+{
+    *o = (struct zqcow2_open_options)ZQCOW2_OPEN_OPTIONS_INIT;
+    o->flags = rw ? ZQCOW2_OPEN_RDWR : 0;
+    o->cache_bytes = 1; /* the least there is */
+    o->extent_bytes = g->extent;
+}
+
+static int create(struct zqcow2_simdisk *disk, const struct geometry *g,
+                  struct zqcow2_error *err)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+    int rc = zqcow2_simdisk_backend(disk, &be);
+
+    if (rc < 0)
+        return rc;
+    o.virtual_size = g->size;
+    o.zone_size = g->zone_size;
+    o.zone_capacity = g->capacity;
+    o.conventional_zones = g->conventional;
+    o.max_open_zones = g->max_open;
+    o.max_active_zones = g->max_active;
+    o.cluster_size = g->cluster;
+    o.refcount_bits = g->refbits;
+    o.layout = g->layout;
+    o.flags = g->lazy ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0;
+    if (g->layout == ZQCOW2_LAYOUT_V7 || g->layout == ZQCOW2_LAYOUT_48B)
+        o.max_append_bytes = (uint32_t)(g->capacity / 2);
+    rc = zqcow2_create(be, &o, err);
+    zqcow2_backend_close(be);
+    return rc;
+}
+
+struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, bool async,
+                                       char *why, size_t room)
+{
+    struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_simdisk *disk;
+    int rc;
+
+    o.seed = seed;
+    o.atomic_write = g->atomic;
+    o.flags = g->sim_flags | (async ? ZQCOW2_SIMDISK_ASYNC : 0);
+    o.discard = g->discard;
+    rc = zqcow2_simdisk_new(&o, &disk);
+    if (rc == 0) {
+        rc = create(disk, g, &err);
+        if (rc == 0)
+            return disk;
+        zqcow2_simdisk_free(disk);
+    }
+    snprintf(why, room, "create: %s (%s)", zqcow2_strerror(rc), err.text);
+    return NULL;
+}

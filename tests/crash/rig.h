@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of the crash test share: geometries, runs of workloads, checks of states. */
+#ifndef CRASH_RIG_H
+#define CRASH_RIG_H
+
+#include <stdio.h>
+
+#include <zqcow2/queue.h>
+#include <zqcow2/simdisk.h>
+
+#include "oracle.h"
+
+#define LETTERS_ZONED "abcdefghijklmnopqrstuwx"
+#define LETTERS_PLAIN "opuwxymq"
+#define BATCH 6u /* most requests in flight of an asynchronous run */
+
+struct geometry {
+    const char *name;
+    uint64_t size, zone_size, capacity, extent;
+    uint32_t conventional, max_open, max_active, cluster, refbits, layout;
+    uint32_t atomic, sim_flags, discard;
+    uint32_t block;       /* bytes of the smallest write */
+    uint32_t weight;      /* states tried per crash point, in percent of the usual */
+    bool lazy;
+    const char *prologue; /* what was done, and closed, before each workload */
+};
+
+extern const struct geometry geometries[];
+extern const unsigned ngeometries;
+
+struct moment { /* an act begins or is acknowledged */
+    uint64_t position;
+    uint32_t act;
+    bool ack;
+};
+
+struct run {
+    const struct geometry *g;
+    struct shape shape;
+    struct zqcow2_simdisk *disk; /* owned */
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+    struct zqcow2_queue *queue;  /* asynchronous runs */
+    struct flight *flights;
+    uint32_t in_flight;
+    struct act *acts;
+    struct moment *moments;
+    uint32_t nacts, nmoments;
+    uint64_t rng;                /* asynchronous: when to poll */
+    uint64_t next[MAX_ZONES];    /* where the next write is thought to go */
+    uint32_t life[MAX_ZONES], req;
+    bool unsure;                 /* a request failed: ask before the next */
+    int broken;                  /* the library refused what it must do */
+    char why[256];
+};
+
+uint64_t draw(uint64_t *rng);
+void fill_shape(struct shape *s, const struct geometry *g);
+
+/* geometry.c: a fresh image of this geometry on a disk of its own, or NULL with a text. */
+struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, bool async,
+                                       char *why, size_t room);
+void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw);
+
+/* run.c */
+int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
+              uint64_t seed, uint32_t first_req);
+void run_letters(struct run *r, const char *letters);
+/* close: also close the image. Else it is left as it is and thrown away. */
+void run_end(struct run *r, bool close);
+void run_fini(struct run *r);
+/* Takes the oracle through all moments up to `position`, from moment *at on. */
+void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at);
+
+/* verify.c */
+struct checker {
+    const struct geometry *g;
+    struct shape shape;
+    uint8_t *data, *again; /* the device, twice */
+    uint8_t *kept;         /* while recovery is crashed: what the device held before */
+    bool keep;
+    struct zqcow2_zone kept_zones[MAX_ZONES];
+    struct zqcow2_zone zones[MAX_ZONES];
+    struct seen seen[MAX_ZONES];
+    uint64_t deep;         /* how many states were crashed again during recovery */
+    char why[512];
+};
+
+int checker_init(struct checker *c, const struct geometry *g);
+void checker_fini(struct checker *c);
+/* Read-only: does the image show what the oracle allows? Fills seen and data. */
+int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o);
+/* All that a state must bear. Changes the image. salt picks which zone is finished and reset. */
+int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+                 uint64_t salt);
+/* Crashes the recovery of an image: every position, up to `states` of each. *cut, *k: where. */
+int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+                    uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
+
+#endif

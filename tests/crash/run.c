@@ -1,0 +1,368 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs a workload on an image, blocking or through the queue, and notes what was acknowledged when. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "rig.h"
+
+struct flight {
+    struct run *run;
+    struct zqcow2_request req;
+    struct iovec iov;
+    uint32_t act;
+    bool busy;
+};
+
+static void *must(void *p)
+{
+    if (!p)
+        abort();
+    return p;
+}
+
+static void fail(struct run *r, const char *what, int rc)
+{
+    if (!r->broken)
+        snprintf(r->why, sizeof(r->why), "%s: %s (%d)", what, zqcow2_strerror(rc), rc);
+    r->broken = rc ? rc : -EIO;
+}
+
+static void note(struct run *r, uint32_t act, bool ack)
+{
+    r->moments = must(realloc(r->moments, (r->nmoments + 1) * sizeof(*r->moments)));
+    r->moments[r->nmoments++] =
+        (struct moment){zqcow2_simdisk_position(r->disk), act, ack};
+}
+
+static uint32_t new_act(struct run *r, const struct act *a)
+{
+    r->acts = must(realloc(r->acts, (r->nacts + 1) * sizeof(*r->acts)));
+    r->acts[r->nacts] = *a;
+    note(r, r->nacts, false);
+    return r->nacts++;
+}
+
+/* Refused for its arguments, for limits or space: I13, it changed nothing. */
+static bool refused(int rc)
+{
+    return (rc <= -10000 && rc != ZQCOW2_EDEAD) || rc == -EINVAL || rc == -ENOSPC ||
+           rc == -ENOMEM || rc == -EOPNOTSUPP;
+}
+
+static void finished(struct run *r, uint32_t act, const struct zqcow2_result *res)
+{
+    struct act *a = &r->acts[act];
+
+    a->result = res->ret;
+    if (res->ret < 0) {
+        r->unsure = true;
+        if (refused(res->ret))
+            a->kind = ACT_OTHER;
+        else
+            fail(r, "request", res->ret);
+    } else if (a->append) {
+        a->off = res->offset;
+    }
+    note(r, act, true);
+}
+
+static int open_image(struct run *r)
+{
+    struct zqcow2_open_options o;
+    struct zqcow2_error err = {0, ""};
+    int rc = zqcow2_simdisk_backend(r->disk, &r->be);
+
+    open_options(r->g, &o, true);
+    if (rc == 0)
+        rc = zqcow2_open(r->be, &o, &r->img, &err);
+    if (rc == 0 && r->flights)
+        rc = zqcow2_queue_open(r->img, BATCH, &r->queue);
+    if (rc < 0)
+        fail(r, "open", rc);
+    r->unsure = true;
+    return rc;
+}
+
+static void close_image(struct run *r)
+{
+    struct act flush = {.kind = ACT_FLUSH};
+    uint32_t act = new_act(r, &flush);
+    int rc = r->queue ? zqcow2_queue_close(r->queue) : 0;
+
+    r->queue = NULL;
+    if (rc == 0)
+        rc = zqcow2_close(r->img);
+    r->img = NULL;
+    r->acts[act].result = rc;
+    if (rc < 0)
+        fail(r, "close", rc);
+    note(r, act, true);
+}
+
+int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
+              uint64_t seed, uint32_t first_req)
+{
+    memset(r, 0, sizeof(*r));
+    r->g = g;
+    r->disk = disk;
+    r->rng = seed;
+    r->req = first_req;
+    fill_shape(&r->shape, g);
+    if (async)
+        r->flights = must(calloc(BATCH, sizeof(*r->flights)));
+    return open_image(r);
+}
+
+static void done(void *arg, const struct zqcow2_result *res)
+{
+    struct flight *f = arg;
+
+    f->busy = false;
+    f->run->in_flight--;
+    finished(f->run, f->act, res);
+    free(f->iov.iov_base);
+}
+
+static void settle(struct run *r)
+{
+    while (r->queue && r->in_flight && !r->broken) {
+        int rc = zqcow2_queue_wait(r->queue, 1, 10000);
+
+        if (rc <= 0)
+            fail(r, "queue_wait hangs", rc);
+    }
+}
+
+/* The report says where writes go; lives are only counted. */
+static void ask(struct run *r)
+{
+    struct zqcow2_zone zones[MAX_ZONES];
+    uint32_t nr = MAX_ZONES;
+    int rc;
+
+    settle(r);
+    r->unsure = false;
+    if (!r->g->zone_size || r->broken)
+        return;
+    rc = zqcow2_zone_report(r->img, 0, zones, &nr);
+    if (rc < 0) {
+        fail(r, "report", rc);
+        return;
+    }
+    for (uint32_t z = r->shape.conventional; z < nr; z++)
+        r->next[z] = zones[z].write_pointer - zones[z].start;
+}
+
+/* a is the act, req the request without buffers; takes buf. */
+static void issue(struct run *r, const struct act *a, struct zqcow2_request *req, uint8_t *buf)
+{
+    struct iovec iov = {buf, (size_t)a->len};
+    struct zqcow2_result res = {0, 0, 0};
+    struct flight *f = r->flights;
+    uint32_t act;
+
+    req->size = sizeof(*req);
+    req->flags = a->fua ? ZQCOW2_FUA : 0;
+    req->iovcnt = buf ? 1 : 0;
+    if (!r->queue) {
+        act = new_act(r, a);
+        req->iov = &iov;
+        zqcow2_run(r->img, req, &res);
+        finished(r, act, &res);
+        free(buf);
+        return;
+    }
+    while (r->in_flight == BATCH && !r->broken)
+        if (zqcow2_queue_wait(r->queue, 1, 10000) <= 0)
+            fail(r, "queue_wait hangs", 0);
+    while (f < r->flights + BATCH && f->busy)
+        f++;
+    if (f == r->flights + BATCH) {
+        free(buf);
+        return;
+    }
+    f->run = r;
+    f->busy = true;
+    f->iov = iov;
+    f->req = *req;
+    f->req.iov = &f->iov;
+    f->req.done = done;
+    f->req.arg = f;
+    f->act = new_act(r, a);
+    r->in_flight++;
+    if (zqcow2_queue_submit(r->queue, &f->req, 1) != 1)
+        fail(r, "queue_submit", -EAGAIN);
+    if (draw(&r->rng) % 3 == 0)
+        zqcow2_queue_poll(r->queue, 0);
+}
+
+static void put(struct run *r, uint16_t op, uint32_t zone, uint64_t at, uint64_t len, bool fua)
+{
+    uint64_t start = zone_start(&r->shape, zone);
+    struct act a = {.kind = op == ZQCOW2_OP_WRITE || op == ZQCOW2_OP_APPEND ? ACT_WRITE : ACT_ZERO,
+                    .fua = fua, .req = ++r->req, .zone = zone, .life = r->life[zone],
+                    .stamped = start + at, .off = start + at, .len = len,
+                    .append = op == ZQCOW2_OP_APPEND};
+    struct zqcow2_request q = {.op = op, .offset = a.off, .length = len};
+    uint8_t *buf = NULL;
+
+    if (op == ZQCOW2_OP_APPEND)
+        q.offset = start;
+    if (a.kind == ACT_WRITE) {
+        buf = must(malloc(len));
+        stamp(buf, len, zone, a.life, a.stamped, a.req);
+    }
+    if (zone >= r->shape.conventional)
+        r->next[zone] += len;
+    issue(r, &a, &q, buf);
+}
+
+static void manage(struct run *r, uint16_t op, uint64_t off, uint64_t len, bool fua)
+{
+    struct act a = {.kind = op == ZQCOW2_OP_ZONE_RESET    ? ACT_RESET
+                            : op == ZQCOW2_OP_ZONE_FINISH ? ACT_FINISH
+                            : op == ZQCOW2_OP_FLUSH       ? ACT_FLUSH
+                                                          : ACT_OTHER,
+                    .fua = fua, .off = off};
+    struct zqcow2_request q = {.op = op, .offset = off, .length = len};
+
+    a.len = len;
+    for (uint32_t z = r->shape.conventional; op == ZQCOW2_OP_ZONE_RESET && z < r->shape.zones; z++) {
+        if (zone_start(&r->shape, z) >= off && zone_start(&r->shape, z) < off + len) {
+            r->life[z]++;
+            r->next[z] = 0;
+        }
+    }
+    issue(r, &a, &q, NULL);
+}
+
+static void on_zone(struct run *r, uint16_t op, uint32_t zone, bool fua)
+{
+    manage(r, op, zone_start(&r->shape, zone), zone_length(&r->shape, zone), fua);
+}
+
+static bool busy_at(const struct run *r, uint64_t off, uint64_t len)
+{
+    for (uint32_t i = 0; r->queue && i < BATCH; i++) {
+        const struct act *a = &r->acts[r->flights[i].act];
+
+        if (r->flights[i].busy && a->kind != ACT_OTHER && a->off < off + len &&
+            off < a->off + a->len)
+            return true;
+    }
+    return false;
+}
+
+/* Somewhere in the zone that may be overwritten; requests in flight do not meet there. */
+static void overwrite(struct run *r, uint16_t op, uint64_t len, uint64_t align, bool fua)
+{
+    uint64_t area = zone_length(&r->shape, 0);
+    uint64_t at = r->req * 7 * SECTOR % area / align * align;
+
+    if (!r->shape.conventional)
+        return;
+    at = len > area - at ? area - len : at;
+    if (busy_at(r, at, len))
+        settle(r);
+    put(r, op, 0, at, len, fua);
+}
+
+static void zone_letter(struct run *r, char letter)
+{
+    uint32_t a = r->shape.conventional, b = a + 1, s = r->shape.zones - 1;
+    uint64_t block = r->g->block, room = zone_room(&r->shape, a);
+    uint64_t rest = room > r->next[a] ? room - r->next[a] : block;
+
+    switch (letter) {
+    case 'a': put(r, ZQCOW2_OP_WRITE, a, r->next[a], block, false); break;
+    case 'b': put(r, ZQCOW2_OP_WRITE, b, r->next[b], block, false); break;
+    case 'c': put(r, ZQCOW2_OP_WRITE, a, r->next[a], rest, false); break;
+    case 'd': put(r, ZQCOW2_OP_APPEND, a, r->next[a], block, false); break;
+    case 'e': put(r, ZQCOW2_OP_APPEND, s, r->next[s], block / 2 / SECTOR * SECTOR + SECTOR, false);
+              break;
+    case 'f': on_zone(r, ZQCOW2_OP_ZONE_OPEN, a, false); break;
+    case 'g': on_zone(r, ZQCOW2_OP_ZONE_CLOSE, a, false); break;
+    case 'h': on_zone(r, ZQCOW2_OP_ZONE_FINISH, a, false); break;
+    case 'i': on_zone(r, ZQCOW2_OP_ZONE_FINISH, b, false); break;
+    case 'j': on_zone(r, ZQCOW2_OP_ZONE_RESET, a, false); break;
+    case 'k': on_zone(r, ZQCOW2_OP_ZONE_RESET, b, false); break;
+    case 'l': manage(r, ZQCOW2_OP_ZONE_RESET, 0, r->shape.size, false); break;
+    case 'n': put(r, ZQCOW2_OP_WRITE, a, r->next[a], block, true); break;
+    case 'r': put(r, ZQCOW2_OP_WRITE_ZEROES, a, r->next[a], block, false); break;
+    case 's': on_zone(r, ZQCOW2_OP_ZONE_RESET, a, true); break;
+    case 't': on_zone(r, ZQCOW2_OP_ZONE_FINISH, b, true); break;
+    default: break;
+    }
+}
+
+static void letter_of(struct run *r, char letter)
+{
+    uint64_t cluster = r->g->cluster;
+
+    switch (letter) {
+    case 'm': manage(r, ZQCOW2_OP_FLUSH, 0, 0, false); break;
+    case 'o': overwrite(r, ZQCOW2_OP_WRITE, SECTOR, SECTOR, false); break;
+    case 'p': overwrite(r, ZQCOW2_OP_WRITE, cluster + SECTOR, SECTOR, false); break;
+    case 'q':
+        settle(r);
+        if (!r->broken)
+            close_image(r);
+        if (!r->broken)
+            open_image(r);
+        break;
+    case 'u': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, cluster, cluster, false); break;
+    case 'w': overwrite(r, ZQCOW2_OP_WRITE, 2 * SECTOR, SECTOR, true); break;
+    case 'x': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, SECTOR, SECTOR, false); break;
+    case 'y': overwrite(r, ZQCOW2_OP_DISCARD, cluster, cluster, false); break;
+    default:
+        if (r->g->zone_size)
+            zone_letter(r, letter);
+        break;
+    }
+}
+
+void run_letters(struct run *r, const char *letters)
+{
+    for (; *letters && !r->broken; letters++) {
+        if (r->unsure)
+            ask(r);
+        if (!r->broken)
+            letter_of(r, *letters);
+    }
+}
+
+void run_end(struct run *r, bool close)
+{
+    settle(r);
+    if (close && r->img && !r->broken)
+        close_image(r);
+    if (r->queue)
+        zqcow2_queue_close(r->queue);
+    r->queue = NULL;
+    if (r->img)
+        zqcow2_close(r->img);
+    r->img = NULL;
+}
+
+void run_fini(struct run *r)
+{
+    for (uint32_t i = 0; i < r->nacts; i++)
+        free(r->acts[i].snapshot);
+    free(r->acts);
+    free(r->moments);
+    free(r->flights);
+    zqcow2_simdisk_free(r->disk);
+}
+
+void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at)
+{
+    for (; *at < r->nmoments && r->moments[*at].position <= position; ++*at) {
+        const struct moment *m = &r->moments[*at];
+
+        if (m->ack)
+            oracle_ack(o, &r->acts[m->act]);
+        else
+            oracle_submit(o, &r->acts[m->act]);
+    }
+}

@@ -1,0 +1,410 @@
+/* SPDX-License-Identifier: MIT */
+/* Runs one workload, or a history of crashes, and judges what its power cuts leave. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "work.h"
+
+#define GENERATIONS 4u   /* crashes of one history */
+#define HISTORY 50u      /* operations between two of them */
+#define DEEP_EVERY 400u  /* one state in so many is crashed again during its recovery */
+
+uint64_t blend(uint64_t h, uint64_t v)
+{
+    h ^= v * 0x9e3779b97f4a7c15u;
+    return draw(&h);
+}
+
+static uint64_t hash_text(const char *s)
+{
+    uint64_t h = 1;
+
+    while (*s)
+        h = blend(h, (uint8_t)*s++);
+    return h;
+}
+
+/* True when the hash was not there. */
+static bool insert(struct table *t, uint64_t hash)
+{
+    hash += hash == 0;
+    for (uint64_t i = hash & t->mask;; i = (i + 1) & t->mask) {
+        uint64_t old = 0;
+
+        if (atomic_compare_exchange_strong(&t->slot[i], &old, hash))
+            return true;
+        if (old == hash)
+            return false;
+    }
+}
+
+static const char *place_text(const struct place *p, char *buf, size_t room)
+{
+    int n = snprintf(buf, room, "%s:%s:%llu:%llu:%llu", p->g->name, p->spec,
+                     (unsigned long long)p->generation, (unsigned long long)p->cut,
+                     (unsigned long long)p->state);
+
+    if (p->cut2 != UINT64_MAX && n > 0 && (size_t)n < room)
+        snprintf(buf + n, room - (size_t)n, ":%llu:%llu", (unsigned long long)p->cut2,
+                 (unsigned long long)p->state2);
+    return buf;
+}
+
+void violation(struct worker *w, const char *why)
+{
+    char text[96];
+
+    printf("crash --replay %s  # %s\n", place_text(&w->here, text, sizeof(text)), why);
+    fflush(stdout);
+    atomic_fetch_add(&w->sh->violations, 1);
+}
+
+bool enough(const struct worker *w)
+{
+    return atomic_load(&w->sh->violations) >= (w->opt->quick ? 1 : MAX_FAILURES) ||
+           time(NULL) >= w->until;
+}
+
+/* ---- one state ---- */
+
+static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
+                  uint64_t k, const struct oracle *o)
+{
+    struct zqcow2_simdisk *image;
+    int bad;
+
+    w->here.cut2 = w->replaying ? w->want.cut2 : UINT64_MAX;
+    w->here.state2 = w->want.state2;
+    if (zqcow2_simdisk_cut_image(cut, k, &image) < 0)
+        return 1;
+    bad = verify_recovery(c, image, o, w->opt->quick ? 4 : 24, blend(k, w->here.cut),
+                          &w->here.cut2, &w->here.state2);
+    zqcow2_simdisk_free(image);
+    return bad;
+}
+
+static bool sampled_deep(struct worker *w)
+{
+    return w->replaying ? w->want.cut2 != UINT64_MAX
+                        : w->full_checks++ % (w->opt->quick ? 40 : DEEP_EVERY) == 0;
+}
+
+/* 1: a violation was reported. */
+static int try_state(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
+                     uint64_t k, const struct oracle *o, uint64_t allowed)
+{
+    struct zqcow2_simdisk *image;
+    uint64_t hash;
+    int bad = 0;
+
+    w->here.state = k;
+    w->here.cut2 = UINT64_MAX;
+    if (zqcow2_simdisk_cut_image(cut, k, &image) < 0) {
+        violation(w, "no memory for an image");
+        return 1;
+    }
+    hash = blend(zqcow2_simdisk_hash(image), hash_text(c->g->name));
+    if (insert(&w->judged, blend(hash, allowed)) || w->replaying) {
+        place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
+        atomic_fetch_add(&w->sh->judged, 1);
+        if (insert(&w->images, hash) || w->replaying) {
+            bad = verify_state(c, image, o, hash);
+            atomic_fetch_add(&w->sh->states, 1);
+            if (!bad && sampled_deep(w))
+                bad = deeper(w, c, cut, k, o);
+        } else {
+            bad = verify_shown(c, image, o);
+        }
+        if (bad)
+            violation(w, c->why);
+    }
+    zqcow2_simdisk_free(image);
+    return bad;
+}
+
+/* All states of one position, or a seeded sample that holds the first and the whole. */
+static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
+                   const struct oracle *o, uint64_t cap)
+{
+    uint64_t n = zqcow2_simdisk_cut_states(cut), allowed = oracle_hash(o);
+    uint64_t rng = blend(hash_text(w->here.spec), w->here.cut ^ w->opt->seed);
+    uint32_t pending = zqcow2_simdisk_cut_pending(cut);
+    int bad = 0;
+
+    alarm(60);
+    atomic_fetch_add(&w->sh->points, 1);
+    for (uint64_t i = 0; !bad && i < (n < cap ? n : cap); i++) {
+        uint64_t k = i;
+
+        if (n > cap)
+            k = i == 0 ? 0 : i == 1 ? (pending <= 10 ? (UINT64_C(1) << pending) - 1 : 1)
+                                    : draw(&rng) % n;
+        bad = try_state(w, c, cut, k, o, allowed);
+    }
+    alarm(0);
+    return bad;
+}
+
+/* ---- workloads ---- */
+
+static void replay_base(struct oracle *o, struct run *r)
+{
+    uint32_t at = 0;
+
+    oracle_init(o, &r->shape);
+    run_replay(r, o, UINT64_MAX, &at);
+}
+
+static struct base *base_of(struct worker *w, const struct geometry *g, bool async)
+{
+    struct base *b = &w->base[g - geometries][async];
+    struct zqcow2_simdisk *disk;
+    char why[320];
+
+    if (b->ready)
+        return b;
+    disk = geometry_create(g, 1, async, why, sizeof(why));
+    if (!disk) {
+        violation(w, why);
+        return NULL;
+    }
+    run_begin(&b->run, g, disk, false, 0, 0);
+    run_letters(&b->run, g->prologue);
+    run_end(&b->run, true);
+    if (b->run.broken) {
+        violation(w, b->run.why);
+        run_fini(&b->run);
+        return NULL;
+    }
+    b->ready = true;
+    return b;
+}
+
+static uint64_t cap_of(const struct worker *w, const struct geometry *g)
+{
+    uint64_t cap = w->opt->cap * g->weight / 100;
+
+    return cap < 4 ? 4 : cap;
+}
+
+static int find_cut(const struct worker *w, uint64_t p)
+{
+    return !w->replaying || w->want.cut == p;
+}
+
+/* Every position of a run; a position that changes nothing is not looked at twice. */
+static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
+{
+    uint64_t end = zqcow2_simdisk_position(r->disk), before = 0;
+    struct zqcow2_simdisk_op op = ZQCOW2_SIMDISK_OP_INIT;
+    struct zqcow2_simdisk_cut *cut;
+    struct checker c;
+    uint32_t at = 0;
+    int bad = 0;
+
+    if (checker_init(&c, r->g) < 0 || zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
+        return 1;
+    for (uint64_t p = 0; !bad && p <= end; p++) {
+        bool same_states = p && zqcow2_simdisk_event(r->disk, p - 1, &op) == 0 &&
+                           op.ended == p - 1 && op.kind != ZQCOW2_IO_FLUSH;
+        uint64_t allowed;
+
+        run_replay(r, o, p, &at);
+        allowed = oracle_hash(o);
+        zqcow2_simdisk_cut_seek(cut, p);
+        w->here.cut = p;
+        if (!find_cut(w, p) || (!w->replaying && same_states && allowed == before))
+            continue;
+        before = allowed;
+        if (w->replaying)
+            bad = try_state(w, &c, cut, w->want.state, o, allowed);
+        else
+            bad = try_cut(w, &c, cut, o, cap_of(w, r->g));
+    }
+    zqcow2_simdisk_cut_free(cut);
+    atomic_fetch_add(&w->sh->deep, c.deep);
+    checker_fini(&c);
+    return bad;
+}
+
+/* spec: letters, then perhaps @seed: asynchronous. */
+static void sequence(struct worker *w, const struct geometry *g, const char *spec)
+{
+    const char *at = strchr(spec, '@');
+    uint64_t seed = blend(hash_text(spec), at ? strtoull(at + 1, NULL, 10) : 0);
+    struct base *b = base_of(w, g, at != NULL);
+    struct zqcow2_simdisk *disk;
+    char letters[48];
+    struct oracle o;
+    struct run r;
+
+    if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0)
+        return;
+    snprintf(letters, sizeof(letters), "%.*s", at ? (int)(at - spec) : 47, spec);
+    zqcow2_simdisk_set_seed(disk, seed);
+    zqcow2_simdisk_record(disk);
+    run_begin(&r, g, disk, at != NULL, seed, b->run.req);
+    memcpy(r.life, b->run.life, sizeof(r.life));
+    run_letters(&r, letters);
+    run_end(&r, true);
+    replay_base(&o, &b->run);
+    if (r.broken)
+        violation(w, r.why);
+    else
+        crash_everywhere(w, &r, &o);
+    oracle_fini(&o);
+    run_fini(&r);
+}
+
+void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned n)
+{
+    const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
+
+    for (unsigned i = 0; i < n; i++)
+        out[i] = set[draw(rng) % strlen(set)];
+    out[n] = '\0';
+}
+
+/* Checks some states of the generation, then picks the one that lives on. NULL: a violation. */
+static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct oracle *o,
+                                       struct checker *c, uint64_t *rng)
+{
+    uint64_t end = zqcow2_simdisk_position(r->disk), k;
+    struct zqcow2_simdisk *image = NULL;
+    struct zqcow2_simdisk_cut *cut;
+    uint64_t stop = draw(rng) % (end + 1);
+    uint32_t at = 0;
+
+    if (zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
+        return NULL;
+    for (uint64_t p = 0; p <= stop; p++) {
+        bool look = draw(rng) % (stop / 12 + 1) == 0 || p == stop;
+
+        if (w->replaying)
+            look = w->want.generation == w->here.generation && w->want.cut == p;
+        run_replay(r, o, p, &at);
+        if (!look)
+            continue;
+        zqcow2_simdisk_cut_seek(cut, p);
+        w->here.cut = p;
+        if (w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o))
+                         : try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2))
+            break;
+    }
+    zqcow2_simdisk_cut_seek(cut, stop);
+    k = draw(rng) % zqcow2_simdisk_cut_states(cut);
+    w->here.cut = stop;
+    w->here.state = k;
+    if (zqcow2_simdisk_cut_image(cut, k, &image) == 0 && verify_shown(c, image, o)) {
+        violation(w, c->why);
+        zqcow2_simdisk_free(image);
+        image = NULL;
+    }
+    zqcow2_simdisk_cut_free(cut);
+    return image;
+}
+
+static void hide_zones(uint8_t *header)
+{
+    header[79] &= (uint8_t)~0x20u;
+    for (size_t i = 104; i + 4 <= SECTOR; i++) {
+        if (!memcmp(header + i, "\0zbd", 4))
+            memcpy(header + i, "none", 4);
+    }
+}
+
+/* A foreign eye: the image without its zoned bit and extension, through qemu-img check. */
+static void ask_qemu(struct worker *w, struct zqcow2_simdisk *image)
+{
+    uint64_t len = zqcow2_simdisk_length(image);
+    uint8_t *buf = calloc(1, len + SECTOR);
+    char path[128], command[320];
+    FILE *f;
+    int rc;
+
+    if (buf) {
+        zqcow2_simdisk_export(image, buf, len, 0);
+        hide_zones(buf);
+    }
+    snprintf(path, sizeof(path), "%s/crash-%u.qcow2", w->opt->qemu, w->id);
+    f = fopen(path, "wb");
+    if (!buf || !f || fwrite(buf, 1, len, f) != len || fclose(f) != 0) {
+        violation(w, "cannot write an image for qemu-img");
+        free(buf);
+        return;
+    }
+    snprintf(command, sizeof(command), "qemu-img check -q -f qcow2 %s >%s.out 2>&1", path, path);
+    rc = system(command);
+    if (!WIFEXITED(rc) || (WEXITSTATUS(rc) != 0 && WEXITSTATUS(rc) != 3))
+        violation(w, "qemu-img check finds corruption in the surviving image");
+    unlink(path);
+    free(buf);
+}
+
+/* spec: ~seed, then perhaps @: asynchronous. Several crashes in a row, each on what survived. */
+static void history(struct worker *w, const struct geometry *g, const char *spec)
+{
+    bool async = strchr(spec, '@') != NULL;
+    uint64_t rng = blend(hash_text(spec), hash_text(g->name));
+    struct base *b = base_of(w, g, async);
+    struct zqcow2_simdisk *disk;
+    char letters[HISTORY + 1];
+    struct checker c;
+    struct oracle o;
+    uint32_t req, lives[MAX_ZONES];
+
+    if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0 || checker_init(&c, g) < 0)
+        return;
+    req = b->run.req;
+    memcpy(lives, b->run.life, sizeof(lives));
+    replay_base(&o, &b->run);
+    for (w->here.generation = 0; disk && w->here.generation < GENERATIONS;
+         w->here.generation++) {
+        struct zqcow2_simdisk *next = NULL;
+        struct run r;
+
+        w->here.cut = w->here.state = 0;
+        w->here.cut2 = UINT64_MAX;
+        place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
+        alarm(120);
+        zqcow2_simdisk_set_seed(disk, draw(&rng));
+        zqcow2_simdisk_record(disk);
+        run_begin(&r, g, disk, async, draw(&rng), req);
+        memcpy(r.life, lives, sizeof(lives));
+        random_letters(g, &rng, letters, HISTORY);
+        run_letters(&r, letters);
+        run_end(&r, false);
+        if (r.broken)
+            violation(w, r.why);
+        else
+            next = survivor(w, &r, &o, &c, &rng);
+        if (next) {
+            oracle_rebase(&o, c.seen, c.data);
+            if (w->opt->qemu && !g->lazy)
+                ask_qemu(w, next);
+        }
+        req = r.req;
+        memcpy(lives, r.life, sizeof(lives));
+        run_fini(&r);
+        disk = next;
+    }
+    alarm(0);
+    zqcow2_simdisk_free(disk);
+    atomic_fetch_add(&w->sh->histories, 1);
+    atomic_fetch_add(&w->sh->deep, c.deep);
+    checker_fini(&c);
+    oracle_fini(&o);
+}
+
+void work(struct worker *w, const struct geometry *g, const char *spec)
+{
+    w->here = (struct place){.g = g, .cut2 = UINT64_MAX};
+    snprintf(w->here.spec, sizeof(w->here.spec), "%s", spec);
+    place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
+    if (spec[0] == '~')
+        history(w, g, spec);
+    else
+        sequence(w, g, spec);
+}

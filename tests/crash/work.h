@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: MIT */
+/* A worker of the crash test: what it is told to do and what it tells the others. */
+#ifndef CRASH_WORK_H
+#define CRASH_WORK_H
+
+#include <stdatomic.h>
+#include <time.h>
+
+#include "rig.h"
+
+#define MAX_WORKERS 16u
+#define MAX_FAILURES 20u
+
+struct table { /* of hashes, filled by all workers */
+    _Atomic uint64_t *slot;
+    uint64_t mask;
+};
+
+struct shared {
+    _Atomic uint64_t next, states, points, deep, histories, violations, judged;
+    char now[MAX_WORKERS][96];
+};
+
+struct options {
+    uint64_t seed, states, cap, seconds, histories;
+    unsigned workers;
+    const char *geometry, *replay, *qemu;
+    bool quick;
+};
+
+struct base { /* of one geometry: the image that workloads start from, and how it came about */
+    struct run run;
+    bool ready;
+};
+
+struct place { /* what a failure prints, and what --replay takes */
+    const struct geometry *g;
+    char spec[48];
+    uint64_t generation, cut, state, cut2, state2;
+};
+
+struct worker {
+    const struct options *opt;
+    struct shared *sh;
+    struct table images, judged;
+    struct base base[32][2];
+    unsigned id;
+    struct place here, want; /* want: what a replay looks for */
+    bool replaying, verbose;
+    uint64_t full_checks;
+    time_t until;
+};
+
+uint64_t blend(uint64_t h, uint64_t v);
+/* Prints the line that replays w->here. */
+void violation(struct worker *w, const char *why);
+bool enough(const struct worker *w);
+/* spec: letters, or ~seed; then perhaps @ and a seed: asynchronous. */
+void work(struct worker *w, const struct geometry *g, const char *spec);
+void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned n);
+
+#endif
