@@ -63,6 +63,8 @@ ZQCOW2_API void zqcow2_simdisk_free(struct zqcow2_simdisk *disk); /* NULL is all
 ZQCOW2_API int zqcow2_simdisk_backend(struct zqcow2_simdisk *disk, struct zqcow2_backend **be);
 /* A disk of its own with what reads see now, all of it durable; same options, no faults, no log. */
 ZQCOW2_API int zqcow2_simdisk_clone(struct zqcow2_simdisk *disk, struct zqcow2_simdisk **clone);
+/* Of what is drawn from here on: order of completions, what failed flushes lose, seeded states. */
+ZQCOW2_API void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *disk, uint64_t seed);
 /* Bytes past the backend: import is durable at once and is no event; export gives what reads see. */
 ZQCOW2_API int zqcow2_simdisk_import(struct zqcow2_simdisk *disk, const void *buf, size_t len,
                                      uint64_t off);

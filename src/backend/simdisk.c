@@ -117,6 +117,13 @@ int zqcow2_simdisk_clone(struct zqcow2_simdisk *d, struct zqcow2_simdisk **clone
     return rc;
 }
 
+void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *d, uint64_t seed)
+{
+    pthread_mutex_lock(&d->lock);
+    d->opt.seed = d->rng = seed;
+    pthread_mutex_unlock(&d->lock);
+}
+
 int zqcow2_simdisk_import(struct zqcow2_simdisk *d, const void *buf, size_t len, uint64_t off)
 {
     int rc = 0;
