@@ -59,7 +59,7 @@ static void refused_ranges(void **state)
     } bad[] = {
         { 2 * Z + 512, Z },       { 2 * Z + 512, Z - 512 }, { 2 * Z, Z - 512 }, { 2 * Z, Z + 512 },
         { 2 * Z, 0 },             { 9 * Z, Z },             { 9 * Z, KiB(36) }, { 10 * Z, Z },
-        { 9 * Z + KiB(40), 512 }, { 0, 9 * Z + KiB(44) },   { 2 * Z, 512 },     { 2 * Z, -2 * Z },
+        { 9 * Z + KiB(40), 512 }, { 0, 9 * Z + KiB(44) },   { 2 * Z, 512 },     { 2 * Z, 0 - 2 * Z },
         { -Z, Z },                { -Z, 2 * Z },            { 1, Z },           { 2 * Z, UINT64_MAX },
     };
     struct rig r;

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/* Requests in flight together: what keeps its order, and what must not care about it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include "rig/ticket.h"
+
+#define Z    KiB(256)
+#define UNIT 4096u
+
+static const struct geometry shape = { .name = "queue", .size = 8 * Z, .zone_size = Z,
+                                       .conventional = 1, .cluster = 65536 };
+static const enum rig_world worlds[] = { RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED };
+#define NR_WORLDS 3
+
+static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed, uint32_t depth)
+{
+    struct zqcow2_queue *q = NULL;
+
+    ticket_begin();
+    rig_begin_in(r, &shape, world, seed);
+    assert_int_equal(zqcow2_queue_open(r->img, depth, &q), 0);
+    assert_non_null(q);
+    return q;
+}
+
+static void end(struct rig *r, struct zqcow2_queue *q)
+{
+    assert_int_equal(called_outside, 0);
+    assert_int_equal(zqcow2_queue_close(q), 0);
+    rig_end(r);
+}
+
+/* Appends of one zone commit in the order of submission, whatever the backend does. */
+static void appends_keep_their_order(void **state)
+{
+    struct ticket *t[32];
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        enum rig_world world = worlds[seed % NR_WORLDS];
+        struct zqcow2_queue *q = begin(&r, world, seed, 32);
+
+        for (unsigned i = 0; i < 32; i++) {
+            t[i] = ticket(ZQCOW2_OP_APPEND, Z * (1 + i % 2), UNIT, i + 1);
+            assert_int_equal(submit(q, t[i]), 1);
+            if (i % 5 == 0)
+                poll_queue(q, 2);
+        }
+        wait_all(q);
+        for (unsigned i = 0; i < 32; i++) {
+            uint64_t want = Z * (1 + i % 2) + i / 2 * UNIT;
+
+            if (t[i]->ret || t[i]->offset != want)
+                fail_msg("seed %llu: append %u: %d at %#llx, expected %#llx",
+                         (unsigned long long)seed, i, t[i]->ret,
+                         (unsigned long long)t[i]->offset, (unsigned long long)want);
+            if (i >= 2 && t[i]->order < t[i - 2]->order)
+                fail_msg("seed %llu: append %u acknowledged before %u", (unsigned long long)seed, i,
+                         i - 2);
+            assert_true(rig_holds(&r, want, UNIT, Z * (1 + i % 2), i + 1));
+        }
+        for (unsigned i = 0; i < 32; i++)
+            drop(t[i]);
+        end(&r, q);
+    }
+}
+
+/* Sequential writes submitted back to back: none sees a false "not at the write pointer". */
+static void writes_back_to_back(void **state)
+{
+    struct ticket *t[16];
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 16);
+
+        for (unsigned i = 0; i < 16; i++) {
+            t[i] = ticket(ZQCOW2_OP_WRITE, Z + i * UNIT, UNIT, i + 1);
+            assert_int_equal(submit(q, t[i]), 1);
+        }
+        wait_all(q);
+        for (unsigned i = 0; i < 16; i++) {
+            if (t[i]->ret)
+                fail_msg("seed %llu: write %u: %d", (unsigned long long)seed, i, t[i]->ret);
+            assert_true(rig_holds(&r, Z + i * UNIT, UNIT, Z + i * UNIT, i + 1));
+            drop(t[i]);
+        }
+        end(&r, q);
+    }
+}
+
+/* A chain on one zone, all in flight at once: each step finds what the one before it left. */
+static void a_zone_takes_turns(void **state)
+{
+    static const int ops[] = { ZQCOW2_OP_WRITE, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_APPEND,
+                               ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_FINISH, ZQCOW2_OP_WRITE,
+                               ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_WRITE };
+    static const int want[] = { 0, 0, 0, 0, 0, ZQCOW2_EZONE_FULL, 0, 0 };
+    struct ticket *t[8];
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 8);
+
+        for (unsigned i = 0; i < 8; i++) {
+            t[i] = ticket(ops[i], 2 * Z, ops[i] >= ZQCOW2_OP_ZONE_OPEN ? Z : UNIT, i + 1);
+            assert_int_equal(submit(q, t[i]), 1);
+        }
+        wait_all(q);
+        for (unsigned i = 0; i < 8; i++) {
+            if (t[i]->ret != want[i])
+                fail_msg("seed %llu: step %u: %d, expected %d", (unsigned long long)seed, i,
+                         t[i]->ret, want[i]);
+            drop(t[i]);
+        }
+        assert_int_equal(rig_zone(&r, 2).write_pointer, 2 * Z + UNIT);
+        assert_true(rig_holds(&r, 2 * Z, UNIT, 2 * Z, 8));
+        end(&r, q);
+    }
+}
+
+/* A flush among writes, FUA, drain: all complete, and what was acknowledged is there after reopening. */
+static void flushes_among_writes(void **state)
+{
+    struct ticket *t[30];
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 32);
+
+        for (unsigned i = 0; i < 30; i++) {
+            int op = i % 7 == 3 ? ZQCOW2_OP_FLUSH : i % 13 == 5 ? ZQCOW2_OP_DRAIN : ZQCOW2_OP_APPEND;
+
+            t[i] = ticket(op, op == ZQCOW2_OP_APPEND ? Z * (1 + i % 3) : 0,
+                          op == ZQCOW2_OP_APPEND ? UNIT : 0, i + 1);
+            t[i]->req.flags = i % 5 == 0 && op == ZQCOW2_OP_APPEND ? ZQCOW2_FUA : 0;
+            assert_int_equal(submit(q, t[i]), 1);
+        }
+        wait_all(q);
+        assert_int_equal(zqcow2_queue_close(q), 0);
+        rig_reopen(&r);
+        for (unsigned i = 0; i < 30; i++) {
+            assert_int_equal(t[i]->ret, 0);
+            if (t[i]->req.op == ZQCOW2_OP_APPEND)
+                assert_true(rig_holds(&r, t[i]->offset, UNIT, t[i]->req.offset, i + 1));
+            drop(t[i]);
+        }
+        rig_end(&r);
+    }
+}
+
+/* Waiting on one queue moves the other one's requests, too, but leaves their callbacks alone. */
+static void two_queues_of_one_image(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 30; seed++) {
+        struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 4), *p = NULL;
+        struct ticket *a = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 1);
+        struct ticket *b = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 2);
+
+        assert_int_equal(zqcow2_queue_open(r.img, 4, &p), 0);
+        assert_int_equal(submit(q, a), 1);
+        assert_int_equal(submit(p, b), 1);
+        wait_all(p); /* b commits after a, so a's data has to be moved */
+        assert_int_equal(a->calls, 0);
+        assert_int_equal(b->calls, 1);
+        assert_int_equal(b->offset, Z + UNIT);
+        wait_all(q);
+        assert_int_equal(a->offset, Z);
+        assert_int_equal(zqcow2_queue_close(p), 0);
+        drop(a);
+        drop(b);
+        end(&r, q);
+    }
+}
+
+/* Neighbours in one cluster of a conventional zone, all in flight. */
+static void conventional_neighbours(void **state)
+{
+    struct ticket *t[32];
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 40; seed++) {
+        struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 32);
+
+        for (unsigned i = 0; i < 32; i++) {
+            t[i] = ticket(ZQCOW2_OP_WRITE, i * 1536u, 1536, i + 1);
+            assert_int_equal(submit(q, t[i]), 1);
+        }
+        wait_all(q);
+        for (unsigned i = 0; i < 32; i++) {
+            assert_int_equal(t[i]->ret, 0);
+            if (!rig_holds(&r, i * 1536u, 1536, i * 1536u, i + 1))
+                fail_msg("seed %llu: write %u is not there", (unsigned long long)seed, i);
+            drop(t[i]);
+        }
+        assert_true(rig_zeros(&r, 32 * 1536, KiB(64) - 32 * 1536));
+        end(&r, q);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(appends_keep_their_order),
+        cmocka_unit_test(writes_back_to_back),
+        cmocka_unit_test(a_zone_takes_turns),
+        cmocka_unit_test(flushes_among_writes),
+        cmocka_unit_test(two_queues_of_one_image),
+        cmocka_unit_test(conventional_neighbours),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
