@@ -7,14 +7,14 @@
 #include "base/bytes.h"
 #include "base/report.h"
 
-#define MAX_SNAPSHOTS 65536u
-#define MAX_BACKING_NAME 1023u
-#define MAX_EXTENSIONS 512u /* keeps the search for doubles short */
-#define FEATURE_BYTES 48u
+#define MAX_SNAPSHOTS     65536u
+#define MAX_BACKING_NAME  1023u
+#define MAX_EXTENSIONS    512u /* keeps the search for doubles short */
+#define FEATURE_BYTES     48u
 #define NEW_HEADER_LENGTH 112u
 
-#define KNOWN_INCOMPAT                                                                            \
-    (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION |  \
+#define KNOWN_INCOMPAT                                                                             \
+    (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION |   \
      ZQ_INCOMPAT_EXTENDED_L2 | ZQ_INCOMPAT_ZONED)
 #define KNOWN_AUTOCLEAR (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA)
 
@@ -44,7 +44,8 @@ static void printable(char *out, size_t room, const uint8_t *in, size_t n)
     out[i] = '\0';
 }
 
-int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struct zqcow2_error *err)
+int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
+                   struct zqcow2_error *err)
 {
     uint32_t version, bits;
 
@@ -53,8 +54,8 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struc
                        len < 4 ? 0 : zq_be32(buf));
     version = zq_be32(buf + 4);
     if (version != 2 && version != 3)
-        return zq_fail(err, ZQCOW2_ENOTQCOW2, "version %" PRIu32 " at byte 4: only 2 and 3 are known",
-                       version);
+        return zq_fail(err, ZQCOW2_ENOTQCOW2,
+                       "version %" PRIu32 " at byte 4: only 2 and 3 are known", version);
     if (len < (version == 2 ? 72 : 104))
         return bad(err, "file length", len, 0, "ends inside the header");
     bits = zq_be32(buf + 20);
@@ -222,9 +223,9 @@ static int check_unknown_bits(const struct zq_header *h, const struct ext_area *
     bit = zq_ctz(unknown);
     feature_name(a, bit, name, sizeof(name));
     return zq_fail(err, ZQCOW2_EFEATURE,
-                   "incompatible_features 0x%" PRIx64 " at byte %d: unknown bit %u%s%s%s%s", h->incompat,
-                   ZQ_HDR_INCOMPAT, bit, name[0] ? " \"" : "", name, name[0] ? "\"" : "",
-                   unknown & (unknown - 1) ? " and more" : "");
+                   "incompatible_features 0x%" PRIx64 " at byte %d: unknown bit %u%s%s%s%s",
+                   h->incompat, ZQ_HDR_INCOMPAT, bit, name[0] ? " \"" : "", name,
+                   name[0] ? "\"" : "", unknown & (unknown - 1) ? " and more" : "");
 }
 
 static int check_features(const struct zq_header *h, const struct ext_area *a, bool rdwr,
@@ -292,7 +293,8 @@ static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t l
                    "the name does not lie in the first cluster behind the header");
     printable(name, sizeof(name), buf + h->backing_offset, h->backing_len);
     return zq_fail(err, ZQCOW2_EFEATURE,
-                   "backing_file_offset %" PRIu64 " at byte 8: a backing file (\"%s\") is not supported",
+                   "backing_file_offset %" PRIu64
+                   " at byte 8: a backing file (\"%s\") is not supported",
                    h->backing_offset, name);
 }
 
@@ -440,9 +442,11 @@ static const struct {
     uint8_t type, bit;
     const char *name;
 } features[] = {
-    {0, 0, "dirty bit"},           {0, 1, "corrupt bit"},         {0, 2, "external data file"},
-    {0, 3, "compression type"},    {0, 4, "extended L2 entries"}, {0, 5, "zoned format"},
-    {1, 0, "lazy refcounts"},      {2, 0, "bitmaps"},             {2, 1, "raw external data"},
+    {0, 0, "dirty bit"},           {0, 1, "corrupt bit"},
+    {0, 2, "external data file"},  {0, 3, "compression type"},
+    {0, 4, "extended L2 entries"}, {0, 5, "zoned format"},
+    {1, 0, "lazy refcounts"},      {2, 0, "bitmaps"},
+    {2, 1, "raw external data"},
 };
 #define NR_FEATURES (sizeof(features) / sizeof(features[0]))
 

@@ -32,7 +32,8 @@
 #define ZQ_EXT_CRYPTO 0x0537be77u
 #define ZQ_EXT_DATA_FILE 0x44415441u
 #define ZQ_EXT_ZONED 0x007a6264u
-#define ZQ_EXT_MARK 0x7a71326du /* ours: "zq2m"; data: 8 bytes, byte 0 is 1 while open for writing */
+/* Ours, "zq2m"; data: 8 bytes, byte 0 is 1 while the image is open for writing. */
+#define ZQ_EXT_MARK 0x7a71326du
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
 #define ZQ_HDR_RT_OFFSET 48
@@ -62,7 +63,8 @@ struct zq_header {
  * The first step: enough of the header to know cluster_bits. buf holds the file's first len bytes.
  * ENOTQCOW2: bad magic, version; ECORRUPT: truncated, cluster_bits.
  */
-int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struct zqcow2_error *err);
+int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
+                   struct zqcow2_error *err);
 /*
  * buf holds the file's first min(cluster size, file_size) bytes. Checks every class "Header" and
  * "Extensions" of the format documents that the header cluster alone shows. Features that this

@@ -9,12 +9,12 @@
 #include "base/report.h"
 
 #define HOST_MANAGED 1
-#define WRAP ((uint64_t)1 << 32) /* layout v7 first stored zone starts modulo this */
-#define STATE_SHIFT 60
-#define STATE_EMPTY 1u
+#define WRAP         ((uint64_t)1 << 32) /* layout v7 first stored zone starts modulo this */
+#define STATE_SHIFT  60
+#define STATE_EMPTY  1u
 #define STATE_CLOSED 4u
-#define STATE_FULL 14u
-#define MAX_APPEND (UINT32_MAX - 4095u)
+#define STATE_FULL   14u
+#define MAX_APPEND   (UINT32_MAX - 4095u)
 
 uint32_t zq_geometry_max_append(const struct zq_geometry *g)
 {
@@ -26,7 +26,8 @@ uint32_t zq_geometry_max_append(const struct zq_geometry *g)
 
 /* ---- the extension's fields ---- */
 
-/* Byte offsets of the fields in one revision; NONE: not stored. size_width: of zone size, capacity. */
+/* Byte offsets of the fields in one revision; NONE: not stored. size_width: of zone size, capacity.
+ */
 #define NONE 0xffu
 struct fields {
     uint16_t layout;
@@ -35,8 +36,10 @@ struct fields {
     uint8_t table_size, table_offset;
 };
 
-static const struct fields layout_44 = {ZQCOW2_LAYOUT_44, 44, 8, 8, 16, 32, 4, 36, 40, NONE, NONE, 24};
-static const struct fields layout_48b = {ZQCOW2_LAYOUT_48B, 48, 8, 8, 16, 24, 4, 28, 32, 36, NONE, 40};
+static const struct fields layout_44 = {
+    ZQCOW2_LAYOUT_44, 44, 8, 8, 16, 32, 4, 36, 40, NONE, NONE, 24};
+static const struct fields layout_48b = {
+    ZQCOW2_LAYOUT_48B, 48, 8, 8, 16, 24, 4, 28, 32, 36, NONE, 40};
 static const struct fields layout_56 = {ZQCOW2_LAYOUT_56, 56, 8, 4, 12, 20, 24, 28, 32, 36, 40, 48};
 static const struct fields layout_v7 = {ZQCOW2_LAYOUT_V7, 48, 4, 4, 8, 12, 16, 20, 24, 28, 32, 40};
 static const struct fields layout_v3 = {ZQCOW2_LAYOUT_V3, 48, 4, 4, 8, 12, 16, 20, 24, 28, 40, 32};
@@ -120,8 +123,8 @@ static void load(struct zq_geometry *g, const struct fields *f, const uint8_t *d
     if (f->max_append != NONE)
         g->max_append = zq_be32(d + f->max_append);
     if (f->layout == ZQCOW2_LAYOUT_V3) /* counts sectors there */
-        g->max_append = (uint32_t)zq_min((uint64_t)g->max_append * ZQ_SECTOR,
-                                         UINT32_MAX & ~(ZQ_SECTOR - 1));
+        g->max_append =
+            (uint32_t)zq_min((uint64_t)g->max_append * ZQ_SECTOR, UINT32_MAX & ~(ZQ_SECTOR - 1));
 }
 
 static int check_zones(const struct zq_geometry *g, const struct source *s)
@@ -206,8 +209,7 @@ static int pick_layout(struct source *s, const uint8_t *d, uint32_t len)
 }
 
 int zq_zone_ext_parse(struct zq_geometry *g, const struct zq_header *h, const uint8_t *data,
-                      uint32_t len, uint64_t file_size, bool *bit_missing,
-                      struct zqcow2_error *err)
+                      uint32_t len, uint64_t file_size, bool *bit_missing, struct zqcow2_error *err)
 {
     struct source s = {h, NULL, err};
     int rc;
@@ -375,7 +377,9 @@ void zq_entry_encode(const struct zq_geometry *g, uint32_t zone, uint64_t wp, bo
     if (is_full)
         v = full_is_next_start(g, zone, finished) ? start + g->zone_size : full;
     if (g->code.state_bits && sequential)
-        v |= (uint64_t)(is_full ? STATE_FULL : wp == start ? STATE_EMPTY : STATE_CLOSED)
+        v |= (uint64_t)(is_full       ? STATE_FULL
+                        : wp == start ? STATE_EMPTY
+                                      : STATE_CLOSED)
              << STATE_SHIFT;
     if (g->code.big_endian)
         zq_put_be64(raw, v);

@@ -75,7 +75,7 @@ struct zq_entry {
     bool finished; /* FULL stored as the next zone's start */
 };
 
-/* raw: the 8 bytes as they lie in the table. ECORRUPT (no text): not in its zone, unaligned, flag. */
+/* raw: 8 bytes as they lie in the table. ECORRUPT (no text): not in its zone, unaligned, flag. */
 int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[8],
                     struct zq_entry *e);
 /*

@@ -65,6 +65,7 @@ static void compare_one(struct zq_scan *s, struct zq_chunk *k, unsigned i, uint6
     if (refcount != k->count[i])
         run_add(s, r, cluster, refcount, k->count[i]);
     if (refcount < k->count[i]) {
+        k->once[i] |= ZQ_ONCE_TOO_LOW;
         s->too_low++;
         s->no_block += index >= s->rt_entries || !s->rt[index];
     }
@@ -125,9 +126,11 @@ static int compare_uncounted(struct zq_scan *s)
 static void compare_flag(struct zq_scan *s, const char *table, uint64_t index, uint64_t at,
                          uint64_t entry, const struct zq_target *t)
 {
-    bool once = t->len && !t->compressed &&
-                zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) & ZQ_ONCE_NOW;
+    unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
+    bool once = known & ZQ_ONCE_NOW && !t->compressed;
 
+    if (known & ZQ_ONCE_TOO_LOW && !t->compressed)
+        return;
     if (once != (entry & ZQ_OFLAG_COPIED) >> 63)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
@@ -180,8 +183,8 @@ static bool check_zone(struct zq_scan *s, uint32_t zone)
 
     if (zq_entry_decode(&s->g, zone, raw, &e) < 0) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "write-pointer table: zone %" PRIu32 " at 0x%" PRIx64
-                 " has 0x%016" PRIx64 ": not a position in this zone (0x%" PRIx64 " to 0x%" PRIx64 ")",
+                 "write-pointer table: zone %" PRIu32 " at 0x%" PRIx64 " has 0x%016" PRIx64
+                 ": not a position in this zone (0x%" PRIx64 " to 0x%" PRIx64 ")",
                  zone, s->g.table_offset + (uint64_t)zone * 8,
                  s->g.code.big_endian ? zq_be64(raw) : zq_le64(raw), start, start + s->g.zone_size);
         return false;
@@ -190,7 +193,8 @@ static bool check_zone(struct zq_scan *s, uint32_t zone)
         return false;
     if (s->use[zone].low >= e.wp) /* a write of zeros leaves this too */
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
-                 "zone %" PRIu32 " has nothing mapped below its write pointer 0x%" PRIx64, zone, e.wp);
+                 "zone %" PRIu32 " has nothing mapped below its write pointer 0x%" PRIx64, zone,
+                 e.wp);
     return true;
 }
 
@@ -201,8 +205,9 @@ static void check_zones(struct zq_scan *s)
     for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++)
         active += check_zone(s, i);
     if (s->g.max_active && active > s->g.max_active)
-        zq_found(s, ZQCOW2_FOUND_WARNING, 1, "%" PRIu32 " zones are active, max_active_zones is %" PRIu32,
-                 active, s->g.max_active);
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "%" PRIu32 " zones are active, max_active_zones is %" PRIu32, active,
+                 s->g.max_active);
 }
 
 static int check_marks(struct zq_scan *s)
@@ -261,7 +266,10 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
     int rc;
 
     for (int round = 0; round < MAX_ROUNDS; round++) {
-        struct zq_scan next = {.be = s->be, .hooks = s->hooks, .opt = s->opt, .err = s->err,
+        struct zq_scan next = {.be = s->be,
+                               .hooks = s->hooks,
+                               .opt = s->opt,
+                               .err = s->err,
                                .will_raise = s->will_raise};
 
         s->keep_leaks = keep;

@@ -112,10 +112,9 @@ void zq_counts_free(struct zq_counts *c)
 
 const char *zq_kind_name(unsigned kinds)
 {
-    static const char *const names[] = {"header",         "refcount table or block",
-                                        "L1 table",       "write-pointer table",
-                                        "snapshot table", "bitmap directory or table",
-                                        "L2 table",       "data cluster"};
+    static const char *const names[] = {
+        "header",         "refcount table or block",   "L1 table", "write-pointer table",
+        "snapshot table", "bitmap directory or table", "L2 table", "data cluster"};
     for (unsigned i = 0; i < 8; i++) {
         if (kinds & 1u << i)
             return names[i];

@@ -11,27 +11,30 @@ enum zq_kind {
     ZQ_KIND_HEADER = 1 << 0,
     ZQ_KIND_REFCOUNTS = 1 << 1, /* refcount table and blocks */
     ZQ_KIND_L1 = 1 << 2,
-    ZQ_KIND_ZONES = 1 << 3,     /* the write-pointer table */
+    ZQ_KIND_ZONES = 1 << 3, /* the write-pointer table */
     ZQ_KIND_SNAPSHOTS = 1 << 4,
-    ZQ_KIND_BITMAPS = 1 << 5,   /* bitmap directory and tables */
+    ZQ_KIND_BITMAPS = 1 << 5, /* bitmap directory and tables */
     ZQ_KIND_L2 = 1 << 6,
     ZQ_KIND_DATA = 1 << 7
 };
 /* What has one owner and is written in place, so that no refcount makes sharing it safe. */
 #define ZQ_KINDS_FIXED 0x3f
 
-#define ZQ_CHUNK_BITS 9
+#define ZQ_CHUNK_BITS     9
 #define ZQ_CHUNK_CLUSTERS (1u << ZQ_CHUNK_BITS)
 
 struct zq_chunk {
-    uint64_t number;                     /* of its first cluster >> ZQ_CHUNK_BITS */
-    uint32_t count[ZQ_CHUNK_CLUSTERS];   /* references; stays at its maximum */
+    uint64_t number;                   /* of its first cluster >> ZQ_CHUNK_BITS */
+    uint32_t count[ZQ_CHUNK_CLUSTERS]; /* references; stays at its maximum */
     uint8_t kind[ZQ_CHUNK_CLUSTERS];
-    uint8_t once[ZQ_CHUNK_CLUSTERS];     /* zq_once */
+    uint8_t once[ZQ_CHUNK_CLUSTERS]; /* zq_once */
 };
 
-/* Whether the refcount is exactly 1: as it is on disk, and as a repair will leave it. */
-enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1 };
+/*
+ * Whether the refcount is exactly 1: as it is on disk, and as a repair will leave it. TOO_LOW: it
+ * is wrong itself, so that nothing can be said about COPIED yet.
+ */
+enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1, ZQ_ONCE_TOO_LOW = 1 << 2 };
 
 struct zq_counts {
     const struct zqcow2_hooks *hooks;

@@ -10,21 +10,21 @@
 #include "format/refbits.h"
 #include "format/zone_ext.h"
 
-#define DEFAULT_CLUSTER_SIZE 65536u
+#define DEFAULT_CLUSTER_SIZE  65536u
 #define DEFAULT_REFCOUNT_BITS 16u
-#define DEFAULT_MAX_APPEND 65536u
-#define HEADER_BYTES 1024u /* header, extensions and feature table end before */
-#define CHUNK 65536u       /* tables are composed and written in pieces of this size */
+#define DEFAULT_MAX_APPEND    65536u
+#define HEADER_BYTES          1024u  /* header, extensions and feature table end before */
+#define CHUNK                 65536u /* tables are composed and written in pieces of this size */
 
 /* Everything that is decided before the first byte is written. */
 struct plan {
     struct zq_header h;
-    struct zq_geometry g;        /* g.layout NONE: a plain image */
-    uint64_t rt_bytes, blocks;   /* blocks: how many refcount blocks, right behind the table */
+    struct zq_geometry g;      /* g.layout NONE: a plain image */
+    uint64_t rt_bytes, blocks; /* blocks: how many refcount blocks, right behind the table */
     uint64_t blocks_offset;
-    uint64_t clusters;           /* all of the new file; each has refcount 1 */
+    uint64_t clusters; /* all of the new file; each has refcount 1 */
     uint8_t zoned[ZQ_ZONE_EXT_MAX];
-    uint8_t *buf;                /* CHUNK bytes */
+    uint8_t *buf; /* CHUNK bytes */
 };
 
 static int refuse(struct zqcow2_error *err, const char *option, uint64_t value, const char *why)
@@ -252,8 +252,7 @@ static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_byt
 }
 
 static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_options *o,
-                         const struct zqcow2_hooks *hooks, struct plan *p,
-                         struct zqcow2_error *err)
+                         const struct zqcow2_hooks *hooks, struct plan *p, struct zqcow2_error *err)
 {
     uint64_t bytes;
     int rc = zq_be_length(be, &bytes);

@@ -6,20 +6,20 @@
 
 #include "base/bytes.h"
 
-#define SNAPSHOT_FIXED 40u
-#define SNAPSHOT_EXTRA 16u /* version 3 needs this much */
+#define SNAPSHOT_FIXED     40u
+#define SNAPSHOT_EXTRA     16u /* version 3 needs this much */
 #define MAX_SNAPSHOT_EXTRA 1024u
 #define MAX_SNAPSHOT_TABLE (64u << 20)
-#define MAX_BITMAPS 65535u
-#define BITMAP_FIXED 24u
-#define BITMAP_RESERVED 0xff000000000001feull
+#define MAX_BITMAPS        65535u
+#define BITMAP_FIXED       24u
+#define BITMAP_RESERVED    0xff000000000001feull
 
 /* What lies behind a table that cannot be read may look unused, and is not. */
 static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_t at,
                     const char *why)
 {
-    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s %" PRIu64 " (0x%" PRIx64 ") at 0x%" PRIx64 ": %s", what,
-             value, value, at, why);
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s %" PRIu64 " (0x%" PRIx64 ") at 0x%" PRIx64 ": %s",
+             what, value, value, at, why);
     s->hidden = true;
 }
 
@@ -126,8 +126,8 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
     rc = zq_counts_add(&s->counts, host >> s->h.cluster_bits, 1, ZQ_KIND_DATA, &before);
     if (rc == 0 && before & ZQ_KINDS_FIXED)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "bitmap table entry at 0x%" PRIx64 " is 0x%" PRIx64 ": points into the %s", at, *entry,
-                 zq_kind_name(before));
+                 "bitmap table entry at 0x%" PRIx64 " is 0x%" PRIx64 ": points into the %s", at,
+                 *entry, zq_kind_name(before));
     return rc;
 }
 
@@ -176,7 +176,8 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
         int rc;
 
         if (end - pos < BITMAP_FIXED) {
-            give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "the directory is too short for them");
+            give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset,
+                    "the directory is too short for them");
             return 0;
         }
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)

@@ -9,11 +9,11 @@
 #include "image/repair.h"
 
 struct rebuild {
-    uint64_t base;         /* first cluster of the new structure: the table, then the blocks */
+    uint64_t base; /* first cluster of the new structure: the table, then the blocks */
     uint64_t rt_clusters, blocks;
-    uint64_t entries;      /* of the new table; a whole number of clusters */
-    uint8_t *need;         /* entries bytes: which blocks there will be */
-    uint8_t *out;          /* a cluster */
+    uint64_t entries; /* of the new table; a whole number of clusters */
+    uint8_t *need;    /* entries bytes: which blocks there will be */
+    uint8_t *out;     /* a cluster */
 };
 
 static uint64_t region_end(const struct rebuild *r)
@@ -152,7 +152,8 @@ int zq_rebuild_refcounts(struct zq_scan *s, bool *changed)
                  "the refcount table cannot be rebuilt: it would exceed 8 MiB");
     } else if ((rc = write_all(s, &r)) == 0) {
         *changed = true;
-        zq_found(s, ZQCOW2_FOUND_REPAIRED, 1, "refcount table rebuilt at 0x%" PRIx64 ", %" PRIu64 " blocks",
+        zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
+                 "refcount table rebuilt at 0x%" PRIx64 ", %" PRIu64 " blocks",
                  r.base << s->h.cluster_bits, r.blocks);
     }
     zq_free(s->hooks, r.need, ZQ_MAX_RT_BYTES / 8);

@@ -109,7 +109,7 @@ static void fix_flag(struct zq_scan *s, struct fix *f, const struct zq_target *t
 
     if (t->len && !t->compressed)
         once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
-    if (f->only_changed && once != ZQ_ONCE_AFTER)
+    if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER)
         return;
     *entry &= ~ZQ_OFLAG_COPIED;
     if (once & ZQ_ONCE_AFTER)

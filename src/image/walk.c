@@ -97,8 +97,9 @@ int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_ki
         if ((before | (unsigned)kind) & ZQ_KIND_REFCOUNTS)
             s->rebuild = true;
         if (!*clash)
-            zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64,
-                     name, offset, zq_kind_name(before), c << s->h.cluster_bits);
+            zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                     "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,
+                     zq_kind_name(before), c << s->h.cluster_bits);
         *clash = true;
     }
     return 0;
@@ -155,8 +156,8 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     (void)arg;
     if (why) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "refcount table entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s", index, at,
-                 *entry, why);
+                 "refcount table entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s", index,
+                 at, *entry, why);
         s->rebuild = true;
         return 0;
     }
@@ -254,8 +255,9 @@ static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
 
     zq_l1_target(s, *entry, &t);
     if (t.why) {
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "L1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s",
-                 index, at, *entry, t.why, t.where);
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "L1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", index, at, *entry,
+                 t.why, t.where);
         s->hidden = true;
     }
     if (t.len)
@@ -323,7 +325,8 @@ static void compressed_target(struct zq_scan *s, uint64_t entry, struct zq_targe
     t->compressed = true;
     zq_compressed_range(entry, s->h.cluster_bits, &t->host, &len);
     /* A file may end in the middle of the last sector. */
-    if (t->host >= ZQ_MAX_HOST_OFFSET || zq_round_down(t->host + len - 1, ZQ_SECTOR) >= s->file_size)
+    if (t->host >= ZQ_MAX_HOST_OFFSET ||
+        zq_round_down(t->host + len - 1, ZQ_SECTOR) >= s->file_size)
         target_bad(t, "compressed data runs past the end of the file");
     else
         t->len = len;
@@ -393,8 +396,9 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
 
     zq_l2_target(s, *entry, &t);
     if (t.why) {
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "L2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s",
-                 index, at, *entry, t.why, t.where);
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "L2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", index, at, *entry,
+                 t.why, t.where);
         s->hidden |= !t.counted;
     }
     for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++)
@@ -445,7 +449,8 @@ static int read_zones(struct zq_scan *s)
     if (rc < 0 || !s->g.layout)
         return rc;
     if (bit_missing)
-        zq_found(s, ZQCOW2_FOUND_WARNING, 1, "the image has zones but incompatible feature bit 5 is clear");
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "the image has zones but incompatible feature bit 5 is clear");
     bytes = (size_t)s->g.nr_zones * 8;
     s->wp = zq_zalloc(s->hooks, bytes);
     s->use = zq_zalloc_array(s->hooks, s->g.nr_zones, sizeof(*s->use));

@@ -13,7 +13,7 @@
 #include "image/check.h"
 #include "image/counts.h"
 
-#define ZQ_PIECE 65536u
+#define ZQ_PIECE    65536u
 #define ZQ_NO_INDEX UINT32_MAX
 
 struct zq_l1 {
@@ -40,7 +40,7 @@ struct zq_scan {
     const struct zqcow2_check_options *opt;
     struct zqcow2_check_result *res;
     struct zqcow2_error *err;
-    bool quiet;          /* only repairs are told to the caller */
+    bool quiet; /* only repairs are told to the caller */
 
     uint64_t file_size;
     struct zq_header h;
@@ -48,7 +48,7 @@ struct zq_scan {
     uint8_t *wp;          /* the write-pointer table as it lies in the file */
     struct zq_zone_use *use;
 
-    uint64_t *rt;         /* offsets of refcount blocks; 0: none, or not to be trusted */
+    uint64_t *rt; /* offsets of refcount blocks; 0: none, or not to be trusted */
     uint64_t rt_entries;
     struct zq_counts counts;
     struct zq_l1 *l1s;
@@ -56,8 +56,8 @@ struct zq_scan {
     struct zq_l2 *l2s;
     size_t nr_l2s, l2_room;
 
-    uint8_t *piece;       /* ZQ_PIECE bytes: of the table that is walked */
-    uint8_t *block;       /* a cluster: the refcount block number block_index */
+    uint8_t *piece; /* ZQ_PIECE bytes: of the table that is walked */
+    uint8_t *block; /* a cluster: the refcount block number block_index */
     size_t block_bytes;
     uint64_t block_index;
 
@@ -73,11 +73,11 @@ struct zq_scan {
 
 /* What an L1 or L2 entry points to. */
 struct zq_target {
-    uint64_t host, len;  /* len 0: to nothing in the file */
+    uint64_t host, len; /* len 0: to nothing in the file */
     bool compressed, zero;
-    bool counted;        /* wrong, but what it points to is known */
-    const char *why;     /* NULL: the entry is sound */
-    const char *where;   /* completes why */
+    bool counted;      /* wrong, but what it points to is known */
+    const char *why;   /* NULL: the entry is sound */
+    const char *where; /* completes why */
 };
 
 /* Adds n findings of one kind (zqcow2_finding) to the result and tells the caller. */
