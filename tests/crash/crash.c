@@ -50,6 +50,24 @@ static uint64_t letters_of(const struct geometry *g)
     return strlen(g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN);
 }
 
+/* A short asynchronous run, a short one with a fault, or a history. */
+static void name_random(const struct geometry *g, uint64_t *rng, char *spec)
+{
+    uint64_t what = draw(rng) % 8;
+
+    if (what >= 4) {
+        sprintf(spec, "~%llu%s", (unsigned long long)(draw(rng) % 1000000000u),
+                what & 1 ? "@" : "");
+        return;
+    }
+    random_letters(g, rng, spec, 3 + (unsigned)(draw(rng) % 5));
+    if (what != 3)
+        sprintf(spec + strlen(spec), "@%u", (unsigned)(draw(rng) % 1000000));
+    if (what >= 2)
+        sprintf(spec + strlen(spec), "!%c%u%s", "WFWFTZWFRWFD"[draw(rng) % 12],
+                1 + (unsigned)(draw(rng) % 16), (const char *[]){"", "e", "s"}[draw(rng) % 3]);
+}
+
 /*
  * Item `n` of the run: sequences of one, then of two on all geometries, of three on one, mixed
  * with asynchronous ones; then histories without end. False: nothing there, try the next.
@@ -78,13 +96,7 @@ static bool item(const struct options *opt, uint64_t n, const struct geometry **
         spell(*g, n, 3, spec);
         return n < power(letters_of(*g), 3);
     }
-    if (draw(&rng) % 4 == 0) {
-        random_letters(*g, &rng, spec, 3 + (unsigned)(draw(&rng) % 5));
-        sprintf(spec + strlen(spec), "@%u", (unsigned)(draw(&rng) % 1000000));
-    } else {
-        sprintf(spec, "~%llu%s", (unsigned long long)(draw(&rng) % 1000000000u),
-                draw(&rng) & 1 ? "@" : "");
-    }
+    name_random(*g, &rng, spec);
     return true;
 }
 

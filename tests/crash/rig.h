@@ -50,7 +50,9 @@ struct run {
     uint64_t next[MAX_ZONES];    /* where the next write is thought to go */
     uint32_t life[MAX_ZONES], req;
     bool unsure;                 /* a request failed: ask before the next */
-    int broken;                  /* the library refused what it must do */
+    bool faulty;                 /* a fault is armed: errors of I/O are no news */
+    int broken;                  /* the library refused what it must do, or could not open */
+    bool hung;
     char why[256];
 };
 
@@ -64,7 +66,7 @@ void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool 
 
 /* run.c */
 int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
-              uint64_t seed, uint32_t first_req);
+              bool faulty, uint64_t seed, uint32_t first_req);
 void run_letters(struct run *r, const char *letters);
 /* close: also close the image. Else it is left as it is and thrown away. */
 void run_end(struct run *r, bool close);

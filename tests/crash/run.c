@@ -28,6 +28,12 @@ static void fail(struct run *r, const char *what, int rc)
     r->broken = rc ? rc : -EIO;
 }
 
+static void hang(struct run *r)
+{
+    r->hung = true;
+    fail(r, "the queue hangs", 0);
+}
+
 static void note(struct run *r, uint32_t act, bool ack)
 {
     r->moments = must(realloc(r->moments, (r->nmoments + 1) * sizeof(*r->moments)));
@@ -43,11 +49,10 @@ static uint32_t new_act(struct run *r, const struct act *a)
     return r->nacts++;
 }
 
-/* Refused for its arguments, for limits or space: I13, it changed nothing. */
+/* Refused for its arguments or limits: I13, it changed nothing. */
 static bool refused(int rc)
 {
-    return (rc <= -10000 && rc != ZQCOW2_EDEAD) || rc == -EINVAL || rc == -ENOSPC ||
-           rc == -ENOMEM || rc == -EOPNOTSUPP;
+    return (rc <= -10000 && rc != ZQCOW2_EDEAD) || rc == -EINVAL || rc == -EOPNOTSUPP;
 }
 
 static void finished(struct run *r, uint32_t act, const struct zqcow2_result *res)
@@ -59,7 +64,7 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
         r->unsure = true;
         if (refused(res->ret))
             a->kind = ACT_OTHER;
-        else
+        else if (!r->faulty)
             fail(r, "request", res->ret);
     } else if (a->append) {
         a->off = res->offset;
@@ -74,8 +79,11 @@ static int open_image(struct run *r)
     int rc = zqcow2_simdisk_backend(r->disk, &r->be);
 
     open_options(r->g, &o, true);
-    if (rc == 0)
+    if (rc == 0) {
         rc = zqcow2_open(r->be, &o, &r->img, &err);
+        if (rc < 0)
+            zqcow2_backend_close(r->be);
+    }
     if (rc == 0 && r->flights)
         rc = zqcow2_queue_open(r->img, BATCH, &r->queue);
     if (rc < 0)
@@ -95,18 +103,19 @@ static void close_image(struct run *r)
         rc = zqcow2_close(r->img);
     r->img = NULL;
     r->acts[act].result = rc;
-    if (rc < 0)
+    if (rc < 0 && !r->faulty)
         fail(r, "close", rc);
     note(r, act, true);
 }
 
 int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
-              uint64_t seed, uint32_t first_req)
+              bool faulty, uint64_t seed, uint32_t first_req)
 {
     memset(r, 0, sizeof(*r));
     r->g = g;
     r->disk = disk;
     r->rng = seed;
+    r->faulty = faulty;
     r->req = first_req;
     fill_shape(&r->shape, g);
     if (async)
@@ -126,11 +135,9 @@ static void done(void *arg, const struct zqcow2_result *res)
 
 static void settle(struct run *r)
 {
-    while (r->queue && r->in_flight && !r->broken) {
-        int rc = zqcow2_queue_wait(r->queue, 1, 10000);
-
-        if (rc <= 0)
-            fail(r, "queue_wait hangs", rc);
+    while (r->queue && r->in_flight && !r->hung) {
+        if (zqcow2_queue_wait(r->queue, 1, 10000) <= 0)
+            hang(r);
     }
 }
 
@@ -173,9 +180,10 @@ static void issue(struct run *r, const struct act *a, struct zqcow2_request *req
         free(buf);
         return;
     }
-    while (r->in_flight == BATCH && !r->broken)
+    while (r->in_flight == BATCH && !r->hung) {
         if (zqcow2_queue_wait(r->queue, 1, 10000) <= 0)
-            fail(r, "queue_wait hangs", 0);
+            hang(r);
+    }
     while (f < r->flights + BATCH && f->busy)
         f++;
     if (f == r->flights + BATCH) {

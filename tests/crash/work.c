@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Runs one workload, or a history of crashes, and judges what its power cuts leave. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -170,7 +171,7 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
         violation(w, why);
         return NULL;
     }
-    run_begin(&b->run, g, disk, false, 0, 0);
+    run_begin(&b->run, g, disk, false, false, 0, 0);
     run_letters(&b->run, g->prologue);
     run_end(&b->run, true);
     if (b->run.broken) {
@@ -229,10 +230,29 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
     return bad;
 }
 
-/* spec: letters, then perhaps @seed: asynchronous. */
+/* text: kind, number, then perhaps e (for ever) or s (short, no space). */
+static void arm(struct zqcow2_simdisk *disk, const char *text)
+{
+    static const struct { char letter; uint32_t kind; } kinds[] = {
+        {'W', ZQCOW2_IO_WRITE}, {'F', ZQCOW2_IO_FLUSH}, {'T', ZQCOW2_IO_TRUNCATE},
+        {'Z', ZQCOW2_IO_ZERO}, {'R', ZQCOW2_IO_READ}, {'D', ZQCOW2_IO_DISCARD}};
+    struct zqcow2_simdisk_fault f = ZQCOW2_SIMDISK_FAULT_INIT;
+
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        if (kinds[i].letter == text[0])
+            f.kinds = 1u << kinds[i].kind;
+    }
+    f.nth = strtoull(text + 1, NULL, 10);
+    f.error = strchr(text, 's') ? -ENOSPC : -EIO;
+    f.flags = (strchr(text, 'e') ? ZQCOW2_SIMDISK_FOREVER : 0u) |
+              (strchr(text, 's') ? ZQCOW2_SIMDISK_SHORT : 0u);
+    zqcow2_simdisk_set_fault(disk, &f);
+}
+
+/* spec: letters, then perhaps @seed: asynchronous, then perhaps !fault. */
 static void sequence(struct worker *w, const struct geometry *g, const char *spec)
 {
-    const char *at = strchr(spec, '@');
+    const char *at = strchr(spec, '@'), *bang = strchr(spec, '!');
     uint64_t seed = blend(hash_text(spec), at ? strtoull(at + 1, NULL, 10) : 0);
     struct base *b = base_of(w, g, at != NULL);
     struct zqcow2_simdisk *disk;
@@ -242,15 +262,18 @@ static void sequence(struct worker *w, const struct geometry *g, const char *spe
 
     if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0)
         return;
-    snprintf(letters, sizeof(letters), "%.*s", at ? (int)(at - spec) : 47, spec);
+    snprintf(letters, sizeof(letters), "%.*s", (int)strcspn(spec, "@!"), spec);
     zqcow2_simdisk_set_seed(disk, seed);
     zqcow2_simdisk_record(disk);
-    run_begin(&r, g, disk, at != NULL, seed, b->run.req);
+    if (bang)
+        arm(disk, bang + 1);
+    run_begin(&r, g, disk, at != NULL, bang != NULL, seed, b->run.req);
     memcpy(r.life, b->run.life, sizeof(r.life));
     run_letters(&r, letters);
     run_end(&r, true);
+    zqcow2_simdisk_set_fault(disk, NULL);
     replay_base(&o, &b->run);
-    if (r.broken)
+    if (r.hung || (r.broken && !bang))
         violation(w, r.why);
     else
         crash_everywhere(w, &r, &o);
@@ -371,7 +394,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
         alarm(120);
         zqcow2_simdisk_set_seed(disk, draw(&rng));
         zqcow2_simdisk_record(disk);
-        run_begin(&r, g, disk, async, draw(&rng), req);
+        run_begin(&r, g, disk, async, false, draw(&rng), req);
         memcpy(r.life, lives, sizeof(lives));
         random_letters(g, &rng, letters, HISTORY);
         run_letters(&r, letters);

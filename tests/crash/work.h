@@ -55,7 +55,7 @@ uint64_t blend(uint64_t h, uint64_t v);
 /* Prints the line that replays w->here. */
 void violation(struct worker *w, const char *why);
 bool enough(const struct worker *w);
-/* spec: letters, or ~seed; then perhaps @ and a seed: asynchronous. */
+/* spec: letters, or ~seed; then perhaps @ and a seed: asynchronous; then perhaps !fault. */
 void work(struct worker *w, const struct geometry *g, const char *spec);
 void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned n);
 
