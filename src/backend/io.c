@@ -69,6 +69,7 @@ void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len)
     io->pub.length = len;
     io->pub.iov = NULL;
     io->bounce = NULL;
+    io->slow = false;
     io->ret = 0;
     io->seq = 0;
 }
@@ -193,7 +194,8 @@ static bool try_start(struct zq_iox *x, struct zq_io *io)
         return false;
     if (aligned && io->pub.kind <= ZQCOW2_IO_WRITE)
         aligned = memory_aligned(x, io->pub.iov, io->pub.iovcnt);
-    if (!aligned && (is_write(io) || io->pub.kind == ZQCOW2_IO_READ) && !start_bounced(x, io))
+    io->slow = !aligned && io->pub.length > ZQ_BOUNCE_BYTES - 2 * 4096;
+    if (!aligned && !io->slow && !start_bounced(x, io))
         return false;
     if (is_write(io) || (io->bounce && io->orig.kind != ZQCOW2_IO_READ))
         zq_list_push(&x->writes, &io->range);
@@ -293,7 +295,9 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
 
-    if (too_large(be, io))
+    if (io->slow && p->kind == ZQCOW2_IO_ZERO)
+        return zq_be_zero(be, p->offset, p->length);
+    if (too_large(be, io) || io->slow)
         return p->kind == ZQCOW2_IO_READ
                    ? zq_be_read(be, p->iov->iov_base, p->length, p->offset)
                    : zq_be_write(be, p->iov->iov_base, p->length, p->offset);
@@ -326,7 +330,8 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
         struct zq_io *io = zq_container(n, struct zq_io, link);
         int rc = -EOPNOTSUPP;
 
-        if (be->ops.submit && io->pub.kind != ZQ_IO_WORK && !too_large(be, io)) {
+        if (be->ops.submit && io->pub.kind != ZQ_IO_WORK && !io->slow &&
+            !too_large(be, io)) {
             rc = be->ops.submit(be->self, &io->pub);
             if (rc >= 0) {
                 kick = true;

@@ -29,6 +29,7 @@ struct zq_io {
     struct iovec one;     /* room for a request of one buffer */
     /* of a bounced request: the caller's view, and where it stands */
     struct zq_bounce *bounce;
+    bool slow;            /* unaligned and too large to bounce: blocking, in pieces */
     struct zqcow2_io orig;
     struct zq_list range; /* in x->writes; only where the backend needs alignment */
     struct zq_list flight; /* of data I/O: in x->flight */

@@ -80,6 +80,7 @@ struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i)
     zq_list_init(&l->reserved);
     zq_list_init(&l->drained);
     zq_list_init(&l->punch);
+    l->index = i;
     zs->v[i].live = l;
     return l;
 }
@@ -104,10 +105,8 @@ void zq_zones_wake_all(struct zq_zones *zs)
     zq_list_splice(zs->ready, &zs->closing_waiters);
     for (uint32_t i = 0; i < zs->g.nr_zones; i++) {
         struct zq_live *l = zs->v[i].live;
-        if (!l)
-            continue;
-        zq_list_splice(zs->ready, &l->admission);
-        zq_list_splice(zs->ready, &l->drained);
+        if (l)
+            zq_list_splice(zs->ready, &l->drained);
     }
 }
 

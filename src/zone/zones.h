@@ -19,10 +19,11 @@
 
 /* What a zone needs once somebody writes or manages it; stays until close. */
 struct zq_live {
-    struct zq_list admission; /* waiters of operations that change the zone, in order (E1) */
+    struct zq_list admission; /* the turns of operations that change the zone, in order (E1) */
     struct zq_list reserved;  /* reservations, in order of offset (K7) */
     struct zq_list drained;   /* waiters for `reserved` to become empty */
     struct zq_list punch;     /* in the zones' punch list */
+    uint32_t index;           /* which zone this is */
     uint64_t reset_io;        /* data I/O numbered up to this belongs to earlier lives */
     bool failed;              /* a write failed: nothing is admitted until all have drained (R8) */
     bool punching;            /* its space is being given back: writers wait (R6) */

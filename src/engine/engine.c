@@ -1,0 +1,387 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loop: finishes I/O, steps operations, issues what they started. The only place where the
+ * image's mutex is taken; it is never held over a backend call or a callback.
+ *
+ * Any thread inside a public call may run the loop; several may at once. When none does, a done
+ * I/O makes every queue's descriptor readable (E4).
+ */
+#include <errno.h>
+#include <time.h>
+#include "base/report.h"
+#include "engine/core.h"
+
+void zq_core_lock(struct zq_core *c)
+{
+    pthread_mutex_lock(&c->mutex);
+}
+
+void zq_core_unlock(struct zq_core *c)
+{
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* ---- completions from the backend ---- */
+
+static void wake_somebody(struct zq_core *c, bool *wake)
+{
+    if (c->runners)
+        return;
+    if (c->polling && pthread_equal(c->poller, pthread_self()))
+        return; /* we are inside its poll(): it runs the loop next */
+    if (c->polling)
+        *wake = true;
+    else if (c->sleepers)
+        pthread_cond_broadcast(&c->cond);
+    else
+        zq_queues_signal(c);
+}
+
+static void io_notify(struct zq_iox *x, struct zq_io *io)
+{
+    struct zq_core *c = zq_container(x, struct zq_core, x);
+    bool wake = false;
+
+    zq_core_lock(c);
+    zq_list_push(&x->done, &io->link);
+    wake_somebody(c, &wake);
+    zq_core_unlock(c);
+    if (wake && c->be->ops.wake)
+        c->be->ops.wake(c->be->self);
+}
+
+int zq_core_init(struct zq_core *c)
+{
+    int rc;
+
+    zq_list_init(&c->ready);
+    zq_list_init(&c->drain_waiters);
+    zq_list_init(&c->queues);
+    zq_list_init(&c->owners);
+    zq_list_init(&c->owner_waiters);
+    zq_list_init(&c->round.waiters);
+    c->round.core = c;
+    c->x.be = c->be;
+    c->x.hooks = &c->hooks;
+    c->x.ready = &c->ready;
+    c->x.notify = io_notify;
+    rc = zq_iox_init(&c->x);
+    if (rc < 0)
+        return rc;
+    c->round.bufs = zq_alloc(&c->hooks, 4096, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
+    if (!c->round.bufs)
+        return -ENOMEM;
+    for (unsigned i = 0; i < ZQ_ROUND_IOS; i++) {
+        c->round.io[i].round = &c->round;
+        c->round.io[i].buf = c->round.bufs + (size_t)i * ZQ_ROUND_BUF;
+    }
+    return 0;
+}
+
+void zq_core_fini(struct zq_core *c)
+{
+    zq_growth_drop(c);
+    for (struct zq_list *n; c->alloc.quarantine.next && (n = zq_list_pop(&c->alloc.quarantine));)
+        zq_free(&c->hooks, n, sizeof(struct zq_freed));
+    zq_zones_fini(&c->zones);
+    if (c->map.hooks)
+        zq_map_fini(&c->map, c->map.nr_runs);
+    zq_cache_fini(&c->cache);
+    zq_free(&c->hooks, c->alloc.refs.dirty, zq_refs_sector_count(&c->alloc.refs));
+    zq_free(&c->hooks, c->alloc.refs.table, c->alloc.refs.entries * 8);
+    zq_free(&c->hooks, c->map.l1_dirty, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
+    zq_free(&c->hooks, c->map.l1, c->map.l1_entries * 8);
+    zq_free(&c->hooks, c->round.bufs, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
+    zq_iox_fini(&c->x);
+}
+
+/* ---- operations ---- */
+
+void zq_op_ready(struct zq_op *op)
+{
+    zq_list_push(&op->core->ready, &op->g.wait.link);
+}
+
+static void op_end(struct zq_core *c, struct zq_op *op, int rc)
+{
+    zq_cache_release(&c->cache, &op->g);
+    if (op->has_turn)
+        zq_turn_leave(c, op);
+    zq_closing_drop(c, op);
+    op->res.ret = rc;
+    op->finished = true;
+    c->nr_ops--;
+    c->nr_drains -= op->req.op == ZQCOW2_OP_DRAIN && op->phase > 0;
+    if (!zq_list_empty(&c->drain_waiters))
+        zq_wake(&c->ready, &c->drain_waiters);
+    op->finish(op);
+}
+
+void zq_op_step(struct zq_op *op)
+{
+    struct zq_core *c = op->core;
+    int rc = op->step(c, op);
+
+    if (rc != ZQ_WAIT)
+        op_end(c, op, rc);
+}
+
+/* A parked operation whose reason failed ends; the others look again from their top. */
+static void step_ready(struct zq_op *op)
+{
+    int rc = op->g.wait.rc;
+
+    op->g.wait.rc = 0;
+    if (rc < 0)
+        op->rc = rc;
+    zq_op_step(op);
+}
+
+static bool io_length(const struct zq_op *op, uint64_t *len)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < op->req.iovcnt; i++) {
+        if (zq_add_overflows(sum, op->req.iov[i].iov_len, &sum))
+            return false;
+        if (op->req.iovcnt > ZQ_OP_SEGMENTS && op->req.iov[i].iov_len % ZQ_SECTOR)
+            return false;
+    }
+    *len = sum;
+    return true;
+}
+
+static bool writes(unsigned kind)
+{
+    return kind != ZQCOW2_OP_READ && kind != ZQCOW2_OP_FLUSH && kind != ZQCOW2_OP_DRAIN &&
+           kind != ZQCOW2_OP_ZONE_SET_STATE;
+}
+
+/* Range and alignment: the first of the checks, whatever the zones say. */
+static int check_range(const struct zq_core *c, struct zq_op *op)
+{
+    const struct zqcow2_request *r = &op->req;
+    bool buffers = r->op <= ZQCOW2_OP_APPEND;
+    uint64_t end;
+
+    if (r->op == ZQCOW2_OP_FLUSH || r->op == ZQCOW2_OP_DRAIN)
+        return 0;
+    if (r->op == ZQCOW2_OP_ZONE_SET_STATE)
+        return r->offset < c->size ? 0 : -EINVAL;
+    op->length = r->length;
+    if (buffers && !io_length(op, &op->length))
+        return -EINVAL;
+    if (!buffers)
+        op->req.iovcnt = 0;
+    if (!op->length || (op->length | r->offset) % ZQ_SECTOR)
+        return -EINVAL;
+    if (zq_add_overflows(r->offset, op->length, &end) || r->offset >= c->size)
+        return -EINVAL;
+    /* An append's offset only names its zone; what does not fit there is a zone error. */
+    return end > c->size && r->op != ZQCOW2_OP_APPEND ? -EINVAL : 0;
+}
+
+static zq_step *step_of(const struct zq_core *c, const struct zqcow2_request *r)
+{
+    bool sequential = c->zoned && r->offset >> c->zones.g.zone_bits >= c->zones.g.conventional;
+
+    switch (r->op) {
+    case ZQCOW2_OP_READ:
+        return zq_step_read;
+    case ZQCOW2_OP_WRITE:
+    case ZQCOW2_OP_WRITE_ZEROES:
+        return sequential ? zq_step_zone_write : zq_step_write;
+    case ZQCOW2_OP_APPEND:
+        return zq_step_zone_write;
+    case ZQCOW2_OP_DISCARD:
+        return zq_step_discard;
+    case ZQCOW2_OP_FLUSH:
+        return zq_step_flush;
+    case ZQCOW2_OP_DRAIN:
+        return zq_step_drain;
+    case ZQCOW2_OP_ZONE_SET_STATE:
+        return zq_step_set_state;
+    default:
+        return zq_step_manage;
+    }
+}
+
+static int check_request(const struct zq_core *c, struct zq_op *op)
+{
+    unsigned kind = op->req.op;
+    int rc;
+
+    if (kind > ZQCOW2_OP_ZONE_SET_STATE || (op->req.flags & ~ZQCOW2_FUA))
+        return -EINVAL;
+    if (!c->zoned && (kind == ZQCOW2_OP_APPEND || kind >= ZQCOW2_OP_ZONE_OPEN))
+        return ZQCOW2_ENOTZONED;
+    rc = check_range(c, op);
+    if (rc < 0)
+        return rc;
+    if (!writes(kind))
+        return 0;
+    if (!c->writable)
+        return -EROFS;
+    return c->dead ? ZQCOW2_EDEAD : 0;
+}
+
+void zq_op_begin(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    op->core = c;
+    c->nr_ops++;
+    zq_list_init(&op->g.wait.link);
+    op->g.wait.rc = 0;
+    op->g.npins = 0;
+    op->has_turn = op->finished = op->fill.active = false;
+    op->fill.freed = NULL;
+    op->fill.buf = op->fill.packed = NULL;
+    op->phase = 0;
+    op->rc = 0;
+    op->pos = op->length = op->round = 0;
+    op->iov_at = 0;
+    op->iov_skip = 0;
+    op->res = (struct zqcow2_result){0, 0, 0};
+    rc = check_request(c, op);
+    if (rc < 0) {
+        op_end(c, op, rc);
+        return;
+    }
+    op->step = step_of(c, &op->req);
+    zq_op_step(op);
+}
+
+/* ---- the loop ---- */
+
+static void work_list(struct zq_core *c)
+{
+    struct zq_list *n;
+
+    for (;;) {
+        while ((n = zq_list_pop(&c->x.done)))
+            zq_io_finish(zq_container(n, struct zq_io, link));
+        n = zq_list_pop(&c->ready);
+        if (n) {
+            step_ready(zq_container(n, struct zq_op, g.wait.link));
+            continue;
+        }
+        if (!zq_round_needed(c))
+            return;
+        zq_round_start(c);
+    }
+}
+
+static void report_death(struct zq_core *c)
+{
+    c->death_logged = true;
+    zq_core_unlock(c);
+    zq_log(&c->hooks, ZQCOW2_LOG_ERROR, "metadata was not written (%s): the image takes no more writes",
+           zqcow2_strerror(c->dead_rc));
+    zq_core_lock(c);
+}
+
+void zq_engine_run(struct zq_core *c)
+{
+    struct zq_list batch, finished;
+
+    zq_list_init(&batch);
+    zq_list_init(&finished);
+    c->runners++;
+    for (;;) {
+        work_list(c);
+        if (zq_list_empty(&c->x.submit))
+            break;
+        zq_list_splice(&batch, &c->x.submit);
+        zq_core_unlock(c);
+        zq_io_issue(&c->x, &batch, &finished);
+        zq_core_lock(c);
+        zq_list_splice(&c->x.done, &finished);
+    }
+    c->runners--;
+    if (c->dead && !c->death_logged)
+        report_death(c);
+    if (c->wake_poller) {
+        c->wake_poller = false;
+        if (c->polling && c->be->ops.wake) {
+            zq_core_unlock(c);
+            c->be->ops.wake(c->be->self);
+            zq_core_lock(c);
+        }
+    }
+}
+
+static void sleep_on_cond(struct zq_core *c, int timeout_ms)
+{
+    struct timespec ts;
+
+    c->sleepers++;
+    if (timeout_ms < 0) {
+        pthread_cond_wait(&c->cond, &c->mutex);
+    } else {
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        ts.tv_sec += timeout_ms / 1000;
+        ts.tv_nsec += timeout_ms % 1000 * 1000000L;
+        ts.tv_sec += ts.tv_nsec / 1000000000L;
+        ts.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&c->cond, &c->mutex, &ts);
+    }
+    c->sleepers--;
+}
+
+void zq_engine_wait(struct zq_core *c, int timeout_ms)
+{
+    if (c->be->ops.poll && !c->polling) {
+        c->polling = true;
+        c->poller = pthread_self();
+        zq_core_unlock(c);
+        c->be->ops.poll(c->be->self, timeout_ms);
+        zq_core_lock(c);
+        c->polling = false;
+        /* Somebody else may have to poll from now on. */
+        if (c->sleepers)
+            pthread_cond_broadcast(&c->cond);
+    } else {
+        sleep_on_cond(c, timeout_ms);
+    }
+    zq_engine_run(c);
+}
+
+static void blocking_finish(struct zq_op *op)
+{
+    struct zq_core *c = op->core;
+
+    if (c->sleepers)
+        pthread_cond_broadcast(&c->cond);
+    if (c->polling && !pthread_equal(c->poller, pthread_self()))
+        c->wake_poller = true;
+}
+
+int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
+{
+    op->finish = blocking_finish;
+    zq_core_lock(c);
+    zq_op_begin(c, op);
+    zq_engine_run(c);
+    while (!op->finished)
+        zq_engine_wait(c, -1);
+    zq_core_unlock(c);
+    return op->res.ret;
+}
+
+/* ---- death (R11, I12) ---- */
+
+void zq_core_die(struct zq_core *c, int rc)
+{
+    if (c->dead)
+        return;
+    c->dead = true;
+    c->dead_rc = rc;
+    zq_cache_wake_all(&c->cache);
+    if (c->zoned)
+        zq_zones_wake_all(&c->zones);
+    zq_wake(&c->ready, &c->round.waiters);
+    zq_wake(&c->ready, &c->alloc.growth_waiters);
+    zq_wake(&c->ready, &c->owner_waiters);
+    zq_wake(&c->ready, &c->x.flight_waiters);
+}

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An operation: one request on its way. It goes gather -> reserve -> move -> commit.
+ *
+ *   gather   pins what the step needs; may park, and is then entered again from its top (K11)
+ *   reserve  changes memory in the same hold of the mutex as the last gather; cannot fail
+ *   move     data I/O; no pin, no lock
+ *   commit   makes it visible; of a sequential zone in reservation order (K7)
+ *
+ * step() returns ZQ_WAIT while something is under way, else the operation's result.
+ */
+#ifndef ZQ_ENGINE_OP_H
+#define ZQ_ENGINE_OP_H
+
+#include <zqcow2/queue.h>
+#include "qcow2/map.h"
+#include "zone/zones.h"
+
+#define ZQ_OP_SEGMENTS 8
+
+struct zq_core;
+struct zq_op;
+typedef int zq_step(struct zq_core *c, struct zq_op *op);
+
+/* Which bytes of the request move next, and where the host has them. */
+struct zq_transfer {
+    uint32_t kind; /* of zqcow2_io_kind, or ZQ_IO_WORK */
+    uint64_t host, left;
+};
+
+/* New clusters that will replace what a guest range maps to: made whole first, then linked. */
+struct zq_fill {
+    struct zq_list owned;   /* in the core's list of ranges that belong to a write (R14) */
+    uint64_t guest, bytes, host;
+    uint64_t head, tail;    /* [0, head) and [tail, bytes) come from what was there before */
+    struct zq_extent old;
+    bool virgin, active;
+    uint32_t data_kind;     /* how the request's own bytes get in between, and how many */
+    uint64_t data_len;
+    struct zq_freed *freed; /* takes the new clusters on failure, the old ones on success */
+    uint8_t *buf;           /* a cluster: old content that must be kept */
+    uint8_t *packed;        /* a compressed cluster's bytes */
+    uint64_t packed_host, packed_len;
+};
+
+struct zq_op {
+    struct zq_gather g;     /* g.wait.link: ready list, or what it is parked on */
+    struct zq_core *core;
+    zq_step *step;
+    struct zqcow2_request req;
+    struct zqcow2_result res;
+    void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
+    bool finished;
+    uint8_t phase, fill_phase; /* fill_phase: where the fill stands */
+    int rc;                 /* of the io that was under way */
+    uint64_t length;        /* of the whole request, bytes */
+    uint64_t pos;           /* bytes of it that are done */
+    uint32_t iov_at;        /* cursor into req.iov */
+    size_t iov_skip;
+    struct zq_transfer xfer;
+    struct zq_io io;
+    struct iovec seg[ZQ_OP_SEGMENTS];
+    struct zq_list turn;    /* in a zone's admission FIFO */
+    uint32_t zone;          /* whose turn it holds, or at work on */
+    bool has_turn;
+    struct zq_reservation r;
+    uint64_t round;         /* waits until this many rounds have been done */
+    struct zq_fill fill;
+    struct zq_list link;    /* queue: free or completed list */
+    void *owner;            /* queue: which one */
+};
+
+#endif

@@ -1,0 +1,335 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Takes back what is no longer used: unmaps ranges, empties the quarantine (R5), punches holes
+ * where a durable reset left data (R6), and shuts an image down without leaks (R4).
+ */
+#include <errno.h>
+#include "base/report.h"
+#include "engine/core.h"
+
+/* ---- unmapping ---- */
+
+/* One host run: memory, then the entries and the record of what they held, in one hold. */
+static int unmap_run(struct zq_core *c, struct zq_slice *s, uint64_t *at, uint64_t end)
+{
+    struct zq_freed *f = zq_zalloc(&c->hooks, sizeof(*f));
+
+    if (!f)
+        return -ENOMEM;
+    *at = zq_map_unlink(&c->map, s, *at, end, f);
+    if (f->count)
+        zq_alloc_quarantine(&c->alloc, f, true);
+    else
+        zq_free(&c->hooks, f, sizeof(*f));
+    return 0;
+}
+
+static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    struct zq_slice *s;
+    int rc;
+
+    end = zq_min(end, zq_map_slice_end(&c->map, *at));
+    if (zq_range_owned(c, *at, end - *at))
+        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
+    rc = zq_map_slice(&c->map, &op->g, *at, &s);
+    if (rc)
+        return rc;
+    if (zq_map_count_empty(&c->map, s, *at, UINT32_MAX) >= (end - *at) >> c->cluster_bits) {
+        *at = end;
+        zq_cache_unpin(&c->cache, &op->g, s);
+        return 0;
+    }
+    rc = zq_map_table(&c->map, &op->g, *at);
+    if (rc == 0)
+        rc = zq_map_slice(&c->map, &op->g, *at, &s);
+    if (rc == 0)
+        rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
+    while (rc == 0 && *at < end)
+        rc = unmap_run(c, s, at, end);
+    if (rc == 0)
+        zq_cache_release(&c->cache, &op->g);
+    return rc;
+}
+
+int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    while (*at < end) {
+        uint64_t next;
+        int rc = 0;
+
+        if (!zq_map_has_table(&c->map, *at, &next))
+            *at = zq_min(next, end);
+        else if (!c->marked)
+            rc = zq_may_allocate(c, op); /* a shared L2 table would have to be copied */
+        else
+            rc = unmap_slice(c, op, at, end);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+/* ---- the janitor ---- */
+
+enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_ZONE };
+
+static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
+{
+    return f->after_round <= c->round.done && zq_io_all_past(&c->x, f->after_io);
+}
+
+/* The next record that only waits for its turn; *io_only: one waits for readers and writers. */
+static struct zq_freed *next_ripe(struct zq_core *c, bool *io_only)
+{
+    struct zq_list *q = &c->alloc.quarantine;
+
+    *io_only = false;
+    for (struct zq_list *n = q->next; n != q; n = n->next) {
+        struct zq_freed *f = zq_container(n, struct zq_freed, link);
+        if (is_ripe(c, f))
+            return f;
+        *io_only |= f->after_round <= c->round.done;
+    }
+    return NULL;
+}
+
+/* A reset zone that nobody has taken since, whose reset is durable and whose readers are gone. */
+static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
+{
+    struct zq_zones *zs = &c->zones;
+    struct zq_list *n = c->zoned ? zs->punch.next : NULL, *next;
+
+    for (; n && n != &zs->punch; n = next) {
+        struct zq_live *l = zq_container(n, struct zq_live, punch);
+        uint32_t i = l->index;
+        struct zq_zone *z = &zs->v[i];
+
+        next = n->next;
+        if (z->next != zq_zone_start(&zs->g, i) || !zq_list_empty(&l->admission)) {
+            zq_list_del(n);
+        } else if (z->high == zq_zone_start(&zs->g, i)) {
+            if (zq_io_all_past(&c->x, l->reset_io)) {
+                zq_list_del(n);
+                *zone = i;
+                return true;
+            }
+            *io_only = true;
+        }
+    }
+    return false;
+}
+
+static int punch(struct zq_core *c, struct zq_op *op, uint64_t host, uint64_t len)
+{
+    return zq_op_io(c, op, ZQCOW2_IO_DISCARD, NULL, host, len);
+}
+
+/* Gives the zone's runs to the host, one a call; what L2 maps stays mapped. */
+static int punch_zone(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_live *l = c->zones.v[op->zone].live;
+    uint64_t end = zq_zone_end(&c->zones, op->zone);
+
+    while (op->pos < end) {
+        struct zq_extent e;
+        int rc = op->rc < 0 ? op->rc : zq_map_lookup(&c->map, &op->g, op->pos, end - op->pos, &e);
+
+        if (rc == ZQ_WAIT)
+            return rc;
+        if (rc < 0)
+            break; /* it only costs space */
+        zq_cache_release(&c->cache, &op->g);
+        op->pos += e.len;
+        if (e.type == ZQ_EXT_DATA && e.own)
+            return punch(c, op, e.host, e.len);
+    }
+    l->punching = false;
+    zq_wake(&c->ready, &l->drained);
+    op->phase = J_NEXT;
+    return 0;
+}
+
+static int janitor_next(struct zq_core *c, struct zq_op *op)
+{
+    bool io_only, punch_io = false;
+    struct zq_freed *f = next_ripe(c, &io_only);
+
+    op->rc = 0;
+    if (f) {
+        zq_list_del(&f->link);
+        op->owner = f;
+        op->phase = f->punch ? J_PUNCH_FREED : J_LOWER;
+        return 0;
+    }
+    if (!c->dead && next_punch(c, &op->zone, &punch_io)) {
+        c->zones.v[op->zone].live->punching = true;
+        op->pos = zq_zone_start(&c->zones.g, op->zone);
+        op->phase = J_PUNCH_ZONE;
+        return 0;
+    }
+    if (io_only || punch_io)
+        return zq_cache_park(&c->cache, &op->g, &c->x.flight_waiters);
+    return 1 + ZQ_WAIT; /* nothing left to do now */
+}
+
+static int lower(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_freed *f = op->owner;
+    int rc = op->rc < 0 || c->dead ? ZQCOW2_EDEAD : zq_alloc_lower(&c->alloc, &op->g, f);
+
+    if (rc == ZQ_WAIT)
+        return rc;
+    /* An error leaves a leak, which check finds. */
+    zq_cache_release(&c->cache, &op->g);
+    zq_free(&c->hooks, f, sizeof(*f));
+    op->owner = NULL;
+    op->phase = J_NEXT;
+    return 0;
+}
+
+static int step_janitor(struct zq_core *c, struct zq_op *op)
+{
+    int rc = 0;
+
+    while (rc == 0) {
+        struct zq_freed *f = op->owner;
+
+        switch (op->phase) {
+        case J_NEXT:
+            rc = janitor_next(c, op);
+            break;
+        case J_PUNCH_FREED:
+            op->phase = J_PUNCHED;
+            rc = c->dead ? 0
+                         : punch(c, op, f->cluster << c->cluster_bits, f->count << c->cluster_bits);
+            break;
+        case J_PUNCHED: /* whether the host could or not (R6) */
+            op->rc = 0;
+            op->phase = J_LOWER;
+            break;
+        case J_LOWER:
+            rc = lower(c, op);
+            break;
+        default:
+            rc = punch_zone(c, op);
+        }
+    }
+    return rc == ZQ_WAIT ? rc : 0;
+}
+
+static void janitor_finish(struct zq_op *op)
+{
+    op->core->janitor_runs = false;
+}
+
+void zq_janitor_kick(struct zq_core *c)
+{
+    struct zq_op *op = &c->janitor;
+    bool work = !zq_list_empty(&c->alloc.quarantine) ||
+                (c->zoned && !zq_list_empty(&c->zones.punch));
+
+    if (c->janitor_runs || !work)
+        return;
+    c->janitor_runs = true;
+    c->nr_ops++;
+    memset(op, 0, sizeof(*op));
+    zq_list_init(&op->g.wait.link);
+    op->core = c;
+    op->step = step_janitor;
+    op->finish = janitor_finish;
+    zq_op_ready(op);
+}
+
+/* ---- shutdown ---- */
+
+enum { S_AHEAD, S_FLUSH, S_EMPTY, S_CLEAN, S_CLEAN_FLUSH };
+
+/* What is mapped beyond write pointers goes, zone by zone; op->zone counts them. */
+static int unmap_ahead(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_zones *zs = &c->zones;
+
+    for (; c->zoned && op->zone < zs->g.nr_zones; op->zone++, op->pos = 0) {
+        struct zq_zone *z = &zs->v[op->zone];
+        uint64_t at, end = zq_round_up(zq_zone_end(zs, op->zone), (uint64_t)1 << c->cluster_bits);
+        int rc;
+
+        if (!z->ahead)
+            continue;
+        at = zq_max(op->pos, zq_round_up(z->wp, (uint64_t)1 << c->cluster_bits));
+        rc = at < end ? zq_unmap(c, op, &at, end) : 0;
+        op->pos = at;
+        if (rc == ZQ_WAIT)
+            return rc;
+        if (rc < 0) /* it stays mapped, which is no error */
+            zq_cache_release(&c->cache, &op->g);
+    }
+    return 0;
+}
+
+static int write_clean(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t incompat = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
+    bool in_use = c->hdr.mark_offset && c->sector0[c->hdr.mark_offset];
+
+    if (c->hdr.version < 3 || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
+        return 0;
+    if (in_use)
+        c->sector0[c->hdr.mark_offset] = 0;
+    zq_put_be64(c->sector0 + ZQ_HDR_INCOMPAT, incompat & ~ZQ_INCOMPAT_DIRTY);
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, c->sector0, 0, ZQ_SECTOR);
+}
+
+static int shutdown_phase(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    switch (op->phase) {
+    case S_AHEAD:
+        return unmap_ahead(c, op);
+    case S_FLUSH:
+        op->round = 0;
+        op->phase = S_EMPTY;
+        return zq_round_wait(c, op);
+    case S_EMPTY:
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+        if (c->janitor_runs) /* it ends by itself: nothing else is in flight */
+            return zq_cache_park(&c->cache, &op->g, &c->drain_waiters);
+        if (!zq_list_empty(&c->alloc.quarantine) || zq_cache_has_dirty(&c->cache)) {
+            zq_janitor_kick(c);
+            op->phase = S_FLUSH;
+            return c->janitor_runs ? zq_cache_park(&c->cache, &op->g, &c->drain_waiters) : 0;
+        }
+        op->phase = S_CLEAN;
+        return 0;
+    case S_CLEAN:
+        op->phase = S_CLEAN_FLUSH;
+        return write_clean(c, op);
+    default:
+        return 0;
+    }
+}
+
+int zq_step_shutdown(struct zq_core *c, struct zq_op *op)
+{
+    int rc = 0;
+
+    for (;;) {
+        if (op->rc < 0 || c->dead)
+            return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
+        if (op->phase == S_CLEAN_FLUSH + 1)
+            return 0;
+        if (op->phase == S_CLEAN_FLUSH) {
+            op->phase++;
+            return c->x.unbarriered ? zq_op_io(c, op, ZQCOW2_IO_FLUSH, NULL, 0, 0) : 0;
+        }
+        rc = shutdown_phase(c, op);
+        if (rc)
+            return rc;
+        if (op->phase == S_AHEAD)
+            op->phase = S_FLUSH;
+    }
+}
