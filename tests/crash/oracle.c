@@ -88,12 +88,13 @@ static uint32_t zone_of(const struct oracle *o, uint64_t off)
     return (uint32_t)(off / o->shape.zone_size);
 }
 
-static void write_zone(struct oracle *o, const struct act *a)
+static void write_zone(struct oracle *o, struct act *a)
 {
     uint32_t z = zone_of(o, a->off);
     struct life *l = &o->zone[z].lives[o->zone[z].n - 1];
     uint64_t at = a->off - zone_start(&o->shape, z);
 
+    a->index[z] = o->zone[z].n - 1;
     /* A failed write's place is taken by the next one. */
     while (l->writes && l->ends[l->writes - 1] > at)
         l->writes--;
@@ -119,8 +120,8 @@ static void write_cells(struct oracle *o, const struct act *a)
 }
 
 /* Calls f for each sequential zone in the act's range. */
-static void each_zone(struct oracle *o, const struct act *a,
-                      void (*f)(struct oracle *o, const struct act *a, uint32_t z))
+static void each_zone(struct oracle *o, struct act *a,
+                      void (*f)(struct oracle *o, struct act *a, uint32_t z))
 {
     for (uint32_t z = zone_of(o, a->off); z < o->shape.zones; z++) {
         if (zone_start(&o->shape, z) >= a->off + a->len)
@@ -130,16 +131,16 @@ static void each_zone(struct oracle *o, const struct act *a,
     }
 }
 
-static void reset_submitted(struct oracle *o, const struct act *a, uint32_t z)
+static void reset_submitted(struct oracle *o, struct act *a, uint32_t z)
 {
-    (void)a;
+    a->index[z] = o->zone[z].n;
     add_life(o, z);
 }
 
-static void finish_submitted(struct oracle *o, const struct act *a, uint32_t z)
+static void finish_submitted(struct oracle *o, struct act *a, uint32_t z)
 {
-    (void)a;
-    o->zone[z].lives[o->zone[z].n - 1].finished = true;
+    a->index[z] = o->zone[z].n - 1;
+    o->zone[z].lives[a->index[z]].finished = true;
 }
 
 /* What is acknowledged now, zone by zone, then sector by sector: a flush will promise it. */
@@ -197,23 +198,23 @@ void oracle_submit(struct oracle *o, struct act *a)
     }
 }
 
-static void reset_acked(struct oracle *o, const struct act *a, uint32_t z)
+static void reset_acked(struct oracle *o, struct act *a, uint32_t z)
 {
     struct track *t = &o->zone[z];
 
-    t->acked++;
+    t->acked = a->index[z];
     if (a->fua)
         secure(t, (struct seen){t->acked, 0, false});
 }
 
-static void finish_acked(struct oracle *o, const struct act *a, uint32_t z)
+static void finish_acked(struct oracle *o, struct act *a, uint32_t z)
 {
     struct track *t = &o->zone[z];
-    struct life *l = &t->lives[t->acked];
+    struct life *l = &t->lives[a->index[z]];
 
     l->finish_acked = true;
     if (a->fua)
-        secure(t, (struct seen){t->acked, l->acked, true});
+        secure(t, (struct seen){a->index[z], l->acked, true});
 }
 
 static void write_acked(struct oracle *o, const struct act *a)
@@ -224,10 +225,10 @@ static void write_acked(struct oracle *o, const struct act *a)
     if (z >= o->shape.conventional) {
         uint64_t end = a->off + a->len - zone_start(&o->shape, z);
 
-        if (end > t->lives[t->acked].acked)
-            t->lives[t->acked].acked = end;
+        if (end > t->lives[a->index[z]].acked)
+            t->lives[a->index[z]].acked = end;
         if (a->fua)
-            secure(t, (struct seen){t->acked, end, false});
+            secure(t, (struct seen){a->index[z], end, false});
         return;
     }
     for (uint64_t i = a->off / SECTOR; i < (a->off + a->len) / SECTOR; i++) {

@@ -30,6 +30,7 @@ struct act {
     uint64_t stamped;         /* the address as stamped */
     uint64_t off, len;
     void *snapshot;           /* flush: what it promises; owned by the oracle */
+    uint32_t index[MAX_ZONES]; /* the life that it wrote, finished or began; the oracle's */
 };
 
 struct life {

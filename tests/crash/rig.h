@@ -52,7 +52,7 @@ struct run {
     bool unsure;                 /* a request failed: ask before the next */
     bool faulty;                 /* a fault is armed: errors of I/O are no news */
     int broken;                  /* the library refused what it must do, or could not open */
-    bool hung;
+    bool hung, failed;           /* failed: an armed fault was seen */
     char why[256];
 };
 

@@ -66,6 +66,8 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
             a->kind = ACT_OTHER;
         else if (!r->faulty)
             fail(r, "request", res->ret);
+        else
+            r->failed = true;
     } else if (a->append) {
         a->off = res->offset;
     }
@@ -333,6 +335,8 @@ static void letter_of(struct run *r, char letter)
 void run_letters(struct run *r, const char *letters)
 {
     for (; *letters && !r->broken; letters++) {
+        if (r->failed && *letters == 'q')
+            break; /* what it shows when opened again is for the oracle to say */
         if (r->unsure)
             ask(r);
         if (!r->broken)
