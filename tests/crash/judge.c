@@ -149,3 +149,31 @@ int oracle_judge(const struct oracle *o, const struct zqcow2_zone *zones, const 
     }
     return 0;
 }
+
+static uint64_t blend(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9fb21c651e98df25u;
+    return h ^ (h >> 29);
+}
+
+uint64_t oracle_hash(const struct oracle *o)
+{
+    uint64_t h = 0x6f7261636c65u;
+
+    for (uint32_t z = o->shape.conventional; z < o->shape.zones; z++) {
+        const struct track *t = &o->zone[z];
+
+        h = blend(blend(h, t->durable), t->durable_full);
+        for (uint32_t i = t->first; i < t->n; i++) {
+            h = blend(h, 0x100u | t->lives[i].finished);
+            for (uint32_t w = 0; w < t->lives[i].writes; w++)
+                h = blend(blend(h, t->lives[i].reqs[w]), t->lives[i].ends[w]);
+        }
+    }
+    for (uint64_t i = 0; i < o->ncells; i++) {
+        h = blend(h, 0x200u);
+        for (uint32_t v = o->cells[i].durable; v < o->cells[i].n; v++)
+            h = blend(h, o->cells[i].v[v].req);
+    }
+    return h;
+}
