@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MIT */
+/* The blocking face of the library: each call fills a request, runs it and waits. */
+#include <errno.h>
+#include "base/report.h"
+#include "image/check.h"
+#include "image/create.h"
+#include "image/image.h"
+
+unsigned zqcow2_version(void)
+{
+    return ZQCOW2_VERSION;
+}
+
+int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
+                  struct zqcow2_error *err)
+{
+    return zq_create(be, opt, err);
+}
+
+int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
+                struct zqcow2_image **img, struct zqcow2_error *err)
+{
+    return zq_image_open(be, opt, img, err);
+}
+
+int zqcow2_close(struct zqcow2_image *img)
+{
+    return zq_image_close(img);
+}
+
+int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info)
+{
+    struct zqcow2_info i = ZQCOW2_INFO_INIT;
+
+    zq_image_info(img, &i);
+    return zq_return_sized(info, &i, sizeof(i), offsetof(struct zqcow2_info, virtual_size));
+}
+
+int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req, struct zqcow2_result *res)
+{
+    struct zq_op op;
+    int rc;
+
+    if (req->size != sizeof(*req) || req->reserved)
+        return -EINVAL;
+    op.req = *req;
+    rc = zq_op_run_blocking(&img->core, &op);
+    if (res)
+        *res = op.res;
+    return rc;
+}
+
+static int run_buffer(struct zqcow2_image *img, unsigned op_kind, void *buf, size_t len,
+                      uint64_t off, unsigned flags, uint64_t *where)
+{
+    struct iovec iov = {buf, len};
+    struct zq_op op;
+    int rc;
+
+    if (flags > UINT16_MAX)
+        return -EINVAL;
+    op.req = (struct zqcow2_request){.size = sizeof(op.req), .op = (uint16_t)op_kind,
+                                     .flags = (uint16_t)flags, .offset = off, .iov = &iov,
+                                     .iovcnt = 1};
+    rc = zq_op_run_blocking(&img->core, &op);
+    if (where && rc == 0)
+        *where = op.res.offset;
+    return rc;
+}
+
+static int run_range(struct zqcow2_image *img, unsigned op_kind, uint64_t off, uint64_t len,
+                     unsigned flags)
+{
+    struct zq_op op;
+
+    if (flags > UINT16_MAX)
+        return -EINVAL;
+    op.req = (struct zqcow2_request){.size = sizeof(op.req), .op = (uint16_t)op_kind,
+                                     .flags = (uint16_t)flags, .offset = off, .length = len};
+    return zq_op_run_blocking(&img->core, &op);
+}
+
+int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint64_t off)
+{
+    return run_buffer(img, ZQCOW2_OP_READ, buf, len, off, 0, NULL);
+}
+
+int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off, unsigned flags)
+{
+    return run_buffer(img, ZQCOW2_OP_WRITE, (void *)(uintptr_t)buf, len, off, flags, NULL);
+}
+
+int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t len, uint64_t *off,
+                  unsigned flags)
+{
+    return run_buffer(img, ZQCOW2_OP_APPEND, (void *)(uintptr_t)buf, len, *off, flags, off);
+}
+
+int zqcow2_write_zeroes(struct zqcow2_image *img, uint64_t len, uint64_t off, unsigned flags)
+{
+    return run_range(img, ZQCOW2_OP_WRITE_ZEROES, off, len, flags);
+}
+
+int zqcow2_discard(struct zqcow2_image *img, uint64_t len, uint64_t off, unsigned flags)
+{
+    return run_range(img, ZQCOW2_OP_DISCARD, off, len, flags);
+}
+
+int zqcow2_flush(struct zqcow2_image *img)
+{
+    return run_range(img, ZQCOW2_OP_FLUSH, 0, 0, 0);
+}
+
+int zqcow2_drain(struct zqcow2_image *img)
+{
+    return run_range(img, ZQCOW2_OP_DRAIN, 0, 0, 0);
+}
+
+int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len, unsigned flags)
+{
+    return run_range(img, ZQCOW2_OP_ZONE_OPEN, off, len, flags);
+}
+
+int zqcow2_zone_close(struct zqcow2_image *img, uint64_t off, uint64_t len, unsigned flags)
+{
+    return run_range(img, ZQCOW2_OP_ZONE_CLOSE, off, len, flags);
+}
+
+int zqcow2_zone_finish(struct zqcow2_image *img, uint64_t off, uint64_t len, unsigned flags)
+{
+    return run_range(img, ZQCOW2_OP_ZONE_FINISH, off, len, flags);
+}
+
+int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_t len, unsigned flags)
+{
+    return run_range(img, ZQCOW2_OP_ZONE_RESET, off, len, flags);
+}
+
+int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state)
+{
+    return run_range(img, ZQCOW2_OP_ZONE_SET_STATE, off, state, 0);
+}
+
+int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zone *zones,
+                       uint32_t *nr)
+{
+    struct zq_core *c = &img->core;
+    uint32_t first, n;
+
+    if (!c->zoned)
+        return ZQCOW2_ENOTZONED;
+    if (off >= c->size)
+        return -EINVAL;
+    first = zq_zone_of(&c->zones, off);
+    n = (uint32_t)zq_min(*nr, c->zones.g.nr_zones - first);
+    zq_core_lock(c);
+    for (uint32_t i = 0; i < n; i++)
+        zq_zone_fill_report(&c->zones, first + i, &zones[i]);
+    zq_core_unlock(c);
+    *nr = n;
+    return 0;
+}
+
+int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
+                 struct zqcow2_check_result *res, struct zqcow2_error *err)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result r = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_hooks hooks;
+    bool repair, lock;
+    int rc = opt ? zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks)) : 0;
+
+    if (err)
+        memset(err, 0, sizeof(*err));
+    if (rc == 0)
+        rc = zq_hooks_init(&hooks, o.hooks);
+    if (rc < 0)
+        return zq_fail_rc(err, rc);
+    repair = o.flags & (ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL);
+    lock = !(o.flags & ZQCOW2_CHECK_NOLOCK);
+    if (repair && !zq_be_writable(be))
+        return zq_fail(err, -EROFS, "the backend cannot be written");
+    rc = lock ? zq_be_lock(be, repair ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED) : 0;
+    if (rc == 0) {
+        rc = zq_check(be, &hooks, &o, &r, err);
+        if (lock)
+            zq_be_lock(be, ZQCOW2_LOCK_NONE);
+    }
+    if (rc == 0 && res)
+        rc = zq_return_sized(res, &r, sizeof(r), sizeof(size_t));
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+}

@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: MIT */
+/* Queues: slots for requests in flight, a list of what is complete, a descriptor to wait on. */
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/report.h"
+#include "image/image.h"
+
+struct zqcow2_queue {
+    struct zq_core *core;
+    struct zq_list link;      /* in the core's queues */
+    struct zq_list free;      /* slots */
+    struct zq_list completed; /* finished, to be delivered */
+    uint32_t depth, nr_completed, pending;
+    int event_fd, epoll_fd;   /* -1: not asked for */
+    bool signalled;           /* event_fd is readable */
+    struct zq_op slots[];
+};
+
+static size_t queue_bytes(uint32_t depth)
+{
+    return sizeof(struct zqcow2_queue) + (size_t)depth * sizeof(struct zq_op);
+}
+
+/* ---- the descriptor ---- */
+
+static void signal_fd(struct zqcow2_queue *q)
+{
+    uint64_t one = 1;
+
+    if (q->event_fd < 0 || q->signalled)
+        return;
+    q->signalled = write(q->event_fd, &one, sizeof(one)) == (ssize_t)sizeof(one);
+}
+
+static void clear_fd(struct zqcow2_queue *q)
+{
+    uint64_t n;
+
+    if (q->signalled && read(q->event_fd, &n, sizeof(n)) == (ssize_t)sizeof(n))
+        q->signalled = false;
+}
+
+/* Nobody runs the loop: whoever waits on a descriptor has to. */
+void zq_queues_signal(struct zq_core *c)
+{
+    for (struct zq_list *n = c->queues.next; n != &c->queues; n = n->next) {
+        struct zqcow2_queue *q = zq_container(n, struct zqcow2_queue, link);
+        if (q->pending)
+            signal_fd(q);
+    }
+}
+
+static int add_to_epoll(int epoll_fd, int fd)
+{
+    struct epoll_event ev = {.events = EPOLLIN};
+
+    ev.data.fd = fd;
+    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+static int make_fds(struct zqcow2_queue *q)
+{
+    const struct zqcow2_backend *be = q->core->be;
+    int efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), pfd = -1, rc = 0;
+
+    if (efd < 0)
+        return -errno;
+    if (be->ops.poll && be->ops.fd) {
+        pfd = epoll_create1(EPOLL_CLOEXEC);
+        rc = pfd < 0 ? -errno : add_to_epoll(pfd, efd);
+        if (rc == 0)
+            rc = add_to_epoll(pfd, be->ops.fd(be->self));
+        if (rc < 0) {
+            if (pfd >= 0)
+                close(pfd);
+            close(efd);
+            return rc;
+        }
+    }
+    q->event_fd = efd;
+    q->epoll_fd = pfd;
+    return 0;
+}
+
+int zqcow2_queue_fd(struct zqcow2_queue *q)
+{
+    int rc = 0;
+
+    zq_core_lock(q->core);
+    if (q->event_fd < 0) {
+        rc = make_fds(q);
+        if (rc == 0 && q->pending)
+            signal_fd(q);
+    }
+    if (rc == 0)
+        rc = q->epoll_fd >= 0 ? q->epoll_fd : q->event_fd;
+    zq_core_unlock(q->core);
+    return rc;
+}
+
+/* ---- life ---- */
+
+int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_queue **out)
+{
+    struct zq_core *c = &img->core;
+    struct zqcow2_queue *q;
+
+    if (!depth || depth > 65536)
+        return -EINVAL;
+    q = zq_zalloc(&c->hooks, queue_bytes(depth));
+    if (!q)
+        return -ENOMEM;
+    q->core = c;
+    q->depth = depth;
+    q->event_fd = q->epoll_fd = -1;
+    zq_list_init(&q->free);
+    zq_list_init(&q->completed);
+    for (uint32_t i = 0; i < depth; i++)
+        zq_list_push(&q->free, &q->slots[i].link);
+    zq_core_lock(c);
+    zq_list_push(&c->queues, &q->link);
+    zq_core_unlock(c);
+    *out = q;
+    return 0;
+}
+
+int zqcow2_queue_close(struct zqcow2_queue *q)
+{
+    struct zq_core *c = q->core;
+
+    zq_core_lock(c);
+    if (q->pending) {
+        zq_core_unlock(c);
+        return -EBUSY;
+    }
+    zq_list_del(&q->link);
+    zq_core_unlock(c);
+    if (q->epoll_fd >= 0)
+        close(q->epoll_fd);
+    if (q->event_fd >= 0)
+        close(q->event_fd);
+    zq_free(&c->hooks, q, queue_bytes(q->depth));
+    return 0;
+}
+
+uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
+{
+    uint32_t n;
+
+    zq_core_lock(q->core);
+    n = q->pending;
+    zq_core_unlock(q->core);
+    return n;
+}
+
+/* ---- in and out ---- */
+
+static void queue_finish(struct zq_op *op)
+{
+    struct zqcow2_queue *q = op->owner;
+    struct zq_core *c = op->core;
+
+    zq_list_push(&q->completed, &op->link);
+    q->nr_completed++;
+    signal_fd(q);
+    if (c->sleepers)
+        pthread_cond_broadcast(&c->cond);
+    if (c->polling && !pthread_equal(c->poller, pthread_self()))
+        c->wake_poller = true;
+}
+
+static int check_form(const struct zqcow2_request *r)
+{
+    if (r->size != sizeof(*r) || r->reserved || r->op > ZQCOW2_OP_ZONE_SET_STATE)
+        return -EINVAL;
+    return 0;
+}
+
+int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs, uint32_t n)
+{
+    struct zq_core *c = q->core;
+    uint32_t taken = 0;
+    int rc = 0;
+
+    zq_core_lock(c);
+    while (taken < n) {
+        struct zq_list *slot;
+        struct zq_op *op;
+
+        rc = check_form(&reqs[taken]);
+        if (rc < 0)
+            break;
+        slot = zq_list_pop(&q->free);
+        if (!slot)
+            break;
+        op = zq_container(slot, struct zq_op, link);
+        op->req = reqs[taken++];
+        op->owner = q;
+        op->finish = queue_finish;
+        q->pending++;
+        zq_op_begin(c, op);
+    }
+    zq_engine_run(c);
+    zq_core_unlock(c);
+    return taken ? (int)taken : rc;
+}
+
+/* Takes one completion out and gives its slot back before the caller hears of it. */
+static bool take_completed(struct zqcow2_queue *q, struct zqcow2_request *req,
+                           struct zqcow2_result *res)
+{
+    struct zq_list *n = zq_list_pop(&q->completed);
+    struct zq_op *op;
+
+    if (!n)
+        return false;
+    op = zq_container(n, struct zq_op, link);
+    *req = op->req;
+    *res = op->res;
+    q->nr_completed--;
+    q->pending--;
+    zq_list_push(&q->free, &op->link);
+    return true;
+}
+
+/* At most max of those that are complete now; the mutex is dropped for each callback. */
+static int deliver(struct zqcow2_queue *q, uint32_t max)
+{
+    uint32_t n = q->nr_completed;
+    int delivered = 0;
+
+    if (max && n > max)
+        n = max;
+    while (n--) {
+        struct zqcow2_request req;
+        struct zqcow2_result res;
+
+        if (!take_completed(q, &req, &res))
+            break;
+        delivered++;
+        if (!req.done)
+            continue;
+        zq_core_unlock(q->core);
+        req.done(req.arg, &res);
+        zq_core_lock(q->core);
+    }
+    if (q->nr_completed)
+        signal_fd(q);
+    return delivered;
+}
+
+int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
+{
+    struct zq_core *c = q->core;
+    int n;
+
+    zq_core_lock(c);
+    clear_fd(q);
+    if (c->be->ops.poll && !c->polling)
+        zq_engine_wait(c, 0);
+    else
+        zq_engine_run(c);
+    n = deliver(q, max);
+    zq_core_unlock(c);
+    return n;
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
+{
+    struct zq_core *c = q->core;
+    int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
+    uint32_t got = 0;
+
+    zq_core_lock(c);
+    clear_fd(q);
+    zq_engine_run(c);
+    got += (uint32_t)deliver(q, 0);
+    while (got < min && q->pending) {
+        int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
+
+        if (!q->nr_completed) {
+            if (timeout_ms >= 0 && left <= 0)
+                break;
+            zq_engine_wait(c, (int)left);
+        }
+        got += (uint32_t)deliver(q, 0);
+    }
+    zq_core_unlock(c);
+    return (int)got;
+}

@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opens an image: every table that the header names is checked before anything relies on it, and
+ * what open will allocate is known from checked values before the first allocation.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "base/report.h"
+#include "format/codec.h"
+#include "image/check.h"
+#include "image/image.h"
+#include "image/layout.h"
+
+#define DEFAULT_CACHE (8u << 20)
+#define DEFAULT_EXTENT (16u << 20)
+
+/* What is known while an image is being opened. */
+struct opening {
+    struct zqcow2_backend *be;
+    struct zqcow2_open_options opt;
+    struct zqcow2_error *err;
+    struct zqcow2_hooks hooks;
+    struct zq_header h;
+    struct zq_geometry g;
+    uint64_t file_size;
+    bool rdwr, bit_missing;
+    uint8_t sector0[ZQ_SECTOR];
+};
+
+/* ---- header ---- */
+
+static int parse_cluster(struct opening *o, uint32_t cluster_bits)
+{
+    uint64_t size = (uint64_t)1 << cluster_bits;
+    size_t len = (size_t)zq_min(size, o->file_size);
+    uint8_t *buf = zq_zalloc(&o->hooks, size);
+    int rc = buf ? zq_be_read(o->be, buf, len, 0) : -ENOMEM;
+
+    if (rc == 0)
+        rc = zq_header_parse(&o->h, buf, len, o->file_size, o->rdwr, o->err);
+    if (rc == 0 && (o->h.zoned_offset || (o->h.incompat & ZQ_INCOMPAT_ZONED)))
+        rc = zq_zone_ext_parse(&o->g, &o->h, buf + o->h.zoned_offset, o->h.zoned_len, o->file_size,
+                               &o->bit_missing, o->err);
+    zq_free(&o->hooks, buf, size);
+    return rc;
+}
+
+static int read_header(struct opening *o)
+{
+    uint32_t cluster_bits;
+    int rc = zq_be_length(o->be, &o->file_size);
+
+    if (rc == 0)
+        rc = zq_be_read(o->be, o->sector0, sizeof(o->sector0), 0);
+    if (rc == 0)
+        rc = zq_header_peek(o->sector0, (size_t)zq_min(o->file_size, sizeof(o->sector0)),
+                            &cluster_bits, o->err);
+    if (rc == 0)
+        rc = parse_cluster(o, cluster_bits);
+    if (rc == 0)
+        rc = zq_layout_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
+    return rc;
+}
+
+static int write_sector0(struct opening *o)
+{
+    int rc = zq_be_write(o->be, o->sector0, sizeof(o->sector0), 0);
+
+    return rc < 0 ? rc : zq_be_flush(o->be);
+}
+
+/* Bit 5, when the caller asked for it; autoclear bits of data that we do not keep in step. */
+static int update_header(struct opening *o)
+{
+    bool upgrade = o->bit_missing && (o->opt.flags & ZQCOW2_OPEN_UPGRADE);
+
+    if (o->bit_missing && !upgrade)
+        return zq_fail(o->err, ZQCOW2_EFEATURE,
+                       "zoned, but incompatible feature bit 5 is clear: upgrade it before writing");
+    if (!upgrade && !o->h.autoclear)
+        return 0;
+    if (upgrade) {
+        o->h.incompat |= ZQ_INCOMPAT_ZONED;
+        o->bit_missing = false;
+    }
+    zq_put_be64(o->sector0 + ZQ_HDR_INCOMPAT, o->h.incompat);
+    zq_put_be64(o->sector0 + ZQ_HDR_AUTOCLEAR, 0);
+    o->h.autoclear = 0;
+    return write_sector0(o);
+}
+
+static bool was_in_use(const struct opening *o)
+{
+    return (o->h.incompat & ZQ_INCOMPAT_DIRTY) ||
+           (o->h.mark_offset && o->sector0[o->h.mark_offset]);
+}
+
+/* R12: only an image that was not closed cleanly is walked. */
+static int recover(struct opening *o)
+{
+    struct zqcow2_check_options opt = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    int rc;
+
+    if (!was_in_use(o))
+        return 0;
+    opt.flags = ZQCOW2_CHECK_REPAIR_LEAKS;
+    if (o->h.incompat & ZQ_INCOMPAT_DIRTY)
+        opt.flags |= ZQCOW2_CHECK_REPAIR;
+    rc = zq_check(o->be, &o->hooks, &opt, &res, o->err);
+    if (rc < 0)
+        return rc;
+    if (res.corruptions > res.corruptions_fixed)
+        return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                       "not closed cleanly, and check finds %" PRIu64 " corruptions",
+                       res.corruptions - res.corruptions_fixed);
+    zq_log(&o->hooks, ZQCOW2_LOG_INFO, "recovered: %" PRIu64 " leaked clusters freed",
+           res.leaks_fixed);
+    return read_header(o);
+}
+
+/* ---- tables ---- */
+
+static int load_table(struct opening *o, const char *name, uint64_t offset, uint64_t entries,
+                      uint64_t reserved, uint64_t **out)
+{
+    uint64_t mask = ((uint64_t)1 << o->h.cluster_bits) - 1;
+    uint64_t *t = zq_zalloc_array(&o->hooks, entries, 8);
+    int rc = t ? zq_be_read(o->be, t, entries * 8, offset) : -ENOMEM;
+
+    *out = t; /* the core frees it */
+    for (uint64_t i = 0; rc == 0 && i < entries; i++) {
+        struct zq_area area = {name, 0, mask + 1};
+
+        t[i] = zq_be64(&t[i]);
+        area.offset = t[i] & ZQ_OFFSET_MASK;
+        if (!t[i])
+            continue;
+        if ((t[i] & reserved) || (area.offset & mask) || !area.offset ||
+            area.offset >= o->file_size)
+            return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                           "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i,
+                           t[i], offset + i * 8,
+                           t[i] & reserved              ? "reserved bits are set"
+                           : area.offset >= o->file_size ? "beyond the end of the file"
+                                                         : "not a cluster's offset");
+        rc = zq_layout_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
+    }
+    return rc;
+}
+
+/* A refcount as it is on disk, for the few clusters that open looks at. */
+static int read_refcount(struct opening *o, const struct zq_refs *r, uint64_t cluster, uint64_t *v)
+{
+    uint8_t sector[ZQ_SECTOR];
+    uint64_t block = cluster >> r->block_bits, bit;
+    uint64_t in_block = cluster & (((uint64_t)1 << r->block_bits) - 1);
+    int rc;
+
+    *v = 0;
+    if (block >= r->entries || !r->table[block])
+        return 0;
+    bit = in_block << r->order;
+    rc = zq_be_read(o->be, sector, sizeof(sector),
+                    r->table[block] + zq_round_down(bit / 8, ZQ_SECTOR));
+    if (rc == 0)
+        *v = zq_ref_get(r, sector, (uint32_t)((bit % (ZQ_SECTOR * 8)) >> r->order));
+    return rc;
+}
+
+static int check_table_refcounts(struct opening *o, const struct zq_refs *r)
+{
+    uint64_t bits = o->h.cluster_bits, first = o->g.table_offset >> bits;
+    uint64_t last = (o->g.table_offset + (uint64_t)o->g.nr_zones * 8 - 1) >> bits;
+
+    for (uint64_t i = first; i <= last; i++) {
+        uint64_t v;
+        int rc = read_refcount(o, r, i, &v);
+
+        if (rc < 0)
+            return rc;
+        if (v != 1)
+            return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                           "write-pointer table: cluster at byte %" PRIu64 " has refcount %" PRIu64
+                           ", not 1", i << bits, v);
+    }
+    return 0;
+}
+
+static int load_zones(struct opening *o, struct zq_core *c)
+{
+    size_t bytes = (size_t)o->g.nr_zones * 8;
+    size_t padded = (size_t)zq_round_up(bytes, ZQ_SECTOR);
+    uint8_t *table = zq_zalloc(&o->hooks, padded);
+    int rc = table ? zq_be_read(o->be, table, padded, o->g.table_offset) : -ENOMEM;
+
+    if (rc == 0)
+        rc = zq_entry_code_detect(&o->g, table, o->err);
+    if (rc == 0) {
+        c->zones.g = o->g;
+        c->zones.hooks = &c->hooks;
+        c->zones.ready = &c->ready;
+        rc = zq_zones_init(&c->zones, table);
+        memcpy(c->zones.tail, table + padded - ZQ_SECTOR, ZQ_SECTOR);
+    }
+    zq_free(&o->hooks, table, padded);
+    return rc;
+}
+
+/* ---- the core ---- */
+
+static void set_refs(struct opening *o, struct zq_core *c)
+{
+    struct zq_refs *r = &c->alloc.refs;
+
+    r->cache = &c->cache;
+    r->cluster_bits = o->h.cluster_bits;
+    r->order = o->h.refcount_order;
+    r->block_bits = o->h.cluster_bits + 3 - o->h.refcount_order;
+    r->offset = o->h.rt_offset;
+    r->entries = ((uint64_t)o->h.rt_clusters << o->h.cluster_bits) / 8;
+    r->slice_refs = c->cache.slice_bytes * 8 >> o->h.refcount_order;
+}
+
+static int set_map(struct opening *o, struct zq_core *c)
+{
+    struct zq_map *m = &c->map;
+    uint64_t cluster = (uint64_t)1 << o->h.cluster_bits;
+
+    m->cache = &c->cache;
+    m->alloc = &c->alloc;
+    m->hooks = &c->hooks;
+    m->cluster_bits = o->h.cluster_bits;
+    m->version = o->h.version;
+    m->l1_offset = o->h.l1_offset;
+    m->zone_bits = o->g.zone_bits;
+    m->first_seq_zone = o->g.conventional;
+    m->fixed[0][1] = cluster;
+    m->fixed[1][0] = o->h.l1_offset;
+    m->fixed[1][1] = (uint64_t)o->h.l1_entries * 8;
+    m->fixed[2][0] = o->h.rt_offset;
+    m->fixed[2][1] = (uint64_t)o->h.rt_clusters << o->h.cluster_bits;
+    m->fixed[3][0] = o->g.table_offset;
+    m->fixed[3][1] = (uint64_t)o->g.nr_zones * 8;
+    return zq_map_init(m, c->zoned ? o->g.nr_zones : 0);
+}
+
+static int load_tables(struct opening *o, struct zq_core *c)
+{
+    struct zq_refs *r = &c->alloc.refs;
+    int rc;
+
+    c->map.l1_entries = o->h.l1_entries;
+    rc = load_table(o, "L1", o->h.l1_offset, o->h.l1_entries, ZQ_L1_RESERVED, &c->map.l1);
+    if (rc == 0)
+        rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, ZQ_RT_RESERVED, &r->table);
+    if (rc < 0)
+        return rc;
+    c->map.l1_dirty = zq_zalloc(&c->hooks, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
+    r->dirty = zq_zalloc(&c->hooks, zq_refs_sector_count(r));
+    if (!c->map.l1_dirty || !r->dirty)
+        return -ENOMEM;
+    return c->zoned ? check_table_refcounts(o, r) : 0;
+}
+
+static void set_info(struct opening *o, struct zq_core *c)
+{
+    c->info_flags = (c->zoned ? ZQCOW2_INFO_ZONED : 0) |
+                    (o->rdwr ? 0 : ZQCOW2_INFO_READ_ONLY) |
+                    (o->bit_missing ? ZQCOW2_INFO_NO_ZONED_BIT : 0) |
+                    (c->hdr.compat & ZQ_COMPAT_LAZY_REFCOUNTS ? ZQCOW2_INFO_LAZY_REFCOUNTS : 0) |
+                    (c->hdr.nb_snapshots ? ZQCOW2_INFO_SNAPSHOTS : 0) |
+                    (was_in_use(o) && !o->rdwr ? ZQCOW2_INFO_DIRTY : 0);
+    if (c->zoned && c->zones.nr_active > c->zones.max_active)
+        c->info_flags |= ZQCOW2_INFO_OVER_ACTIVE;
+}
+
+static void set_core(struct opening *o, struct zq_core *c)
+{
+    c->hooks = o->hooks;
+    c->be = o->be;
+    c->borrowed = o->opt.flags & ZQCOW2_OPEN_BORROW;
+    c->writable = o->rdwr;
+    c->zoned = o->g.layout != ZQCOW2_LAYOUT_NONE;
+    c->hdr = o->h;
+    c->size = o->h.virtual_size;
+    c->cluster_bits = o->h.cluster_bits;
+    c->extent_bytes = o->opt.extent_bytes ? o->opt.extent_bytes : DEFAULT_EXTENT;
+    /* DIRTY is never set on a zoned image: other programs' repair would free the table (R12). */
+    c->lazy = !c->zoned && (o->h.compat & ZQ_COMPAT_LAZY_REFCOUNTS);
+    c->marked = !c->lazy && !o->h.mark_offset;
+    memcpy(c->sector0, o->sector0, ZQ_SECTOR);
+}
+
+static int build_core(struct opening *o, struct zq_core *c)
+{
+    uint32_t slice = (uint32_t)zq_min(4096, (uint64_t)1 << o->h.cluster_bits);
+    uint64_t cache = o->opt.cache_bytes ? o->opt.cache_bytes : DEFAULT_CACHE;
+    int rc;
+
+    set_core(o, c);
+    rc = zq_core_init(c);
+    if (rc == 0)
+        rc = zq_cache_init(&c->cache, &c->x, &c->ready, slice, cache);
+    if (rc < 0)
+        return rc;
+    set_refs(o, c);
+    zq_alloc_init(&c->alloc, &c->cache, o->file_size);
+    rc = set_map(o, c);
+    if (rc == 0)
+        rc = load_tables(o, c);
+    if (rc == 0 && c->zoned)
+        rc = load_zones(o, c);
+    if (rc == 0)
+        set_info(o, c);
+    return rc;
+}
+
+static int init_locks(struct zq_core *c)
+{
+    pthread_condattr_t attr;
+    int rc = pthread_mutex_init(&c->mutex, NULL);
+
+    if (rc)
+        return -rc;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    rc = pthread_cond_init(&c->cond, &attr);
+    pthread_condattr_destroy(&attr);
+    if (rc)
+        pthread_mutex_destroy(&c->mutex);
+    return -rc;
+}
+
+static void free_image(struct zqcow2_image *img)
+{
+    struct zqcow2_hooks hooks = img->core.hooks;
+
+    zq_core_fini(&img->core);
+    pthread_cond_destroy(&img->core.cond);
+    pthread_mutex_destroy(&img->core.mutex);
+    zq_free(&hooks, img, sizeof(*img));
+}
+
+static int build_image(struct opening *o, struct zqcow2_image **out)
+{
+    struct zqcow2_image *img = zq_zalloc(&o->hooks, sizeof(*img));
+    int rc = img ? init_locks(&img->core) : -ENOMEM;
+
+    if (rc < 0) {
+        zq_free(&o->hooks, img, sizeof(*img));
+        return rc;
+    }
+    rc = build_core(o, &img->core);
+    if (rc < 0)
+        free_image(img);
+    else
+        *out = img;
+    return rc;
+}
+
+static int open_locked(struct opening *o, struct zqcow2_image **out)
+{
+    int rc = read_header(o);
+
+    if (rc == 0 && o->rdwr)
+        rc = recover(o);
+    if (rc == 0 && o->rdwr)
+        rc = update_header(o);
+    return rc < 0 ? rc : build_image(o, out);
+}
+
+int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
+                  struct zqcow2_image **out, struct zqcow2_error *err)
+{
+    struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
+    int rc = 0;
+
+    if (err)
+        memset(err, 0, sizeof(*err));
+    if (opt)
+        rc = zq_copy_sized(&o.opt, sizeof(o.opt), opt,
+                           offsetof(struct zqcow2_open_options, cache_bytes));
+    if (rc == 0)
+        rc = zq_hooks_init(&o.hooks, o.opt.hooks);
+    if (rc == 0 && ((o.opt.flags & ~15u) || o.opt.reserved))
+        rc = -EINVAL;
+    if (rc < 0)
+        return zq_fail_rc(err, rc);
+    o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
+    if (o.rdwr && !zq_be_writable(be))
+        return zq_fail(err, -EROFS, "the backend cannot be written");
+    if (!(o.opt.flags & ZQCOW2_OPEN_NOLOCK)) {
+        rc = zq_be_lock(be, o.rdwr ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
+        if (rc < 0)
+            return zq_fail(err, rc, rc == -EAGAIN ? "in use by another program" : "cannot lock: %s",
+                           zqcow2_strerror(rc));
+    }
+    rc = open_locked(&o, out);
+    if (rc < 0 && !(o.opt.flags & ZQCOW2_OPEN_NOLOCK))
+        zq_be_lock(be, ZQCOW2_LOCK_NONE);
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+}
+
+/* ---- closing ---- */
+
+static void shutdown_finish(struct zq_op *op)
+{
+    pthread_cond_broadcast(&op->core->cond);
+}
+
+/* Runs like an operation, but is none of the caller's kinds. */
+static int run_shutdown(struct zq_core *c)
+{
+    struct zq_op op = {.core = c, .step = zq_step_shutdown, .finish = shutdown_finish};
+
+    zq_list_init(&op.g.wait.link);
+    op.req.op = ZQCOW2_OP_FLUSH;
+    c->nr_ops++;
+    zq_op_ready(&op);
+    zq_engine_run(c);
+    while (!op.finished)
+        zq_engine_wait(c, -1);
+    return op.res.ret;
+}
+
+int zq_image_close(struct zqcow2_image *img)
+{
+    struct zq_core *c = &img->core;
+    struct zqcow2_backend *be = c->be;
+    bool borrowed = c->borrowed;
+    int rc = 0;
+
+    zq_core_lock(c);
+    if (c->nr_ops > c->janitor_runs || !zq_list_empty(&c->queues)) {
+        zq_core_unlock(c);
+        return -EBUSY;
+    }
+    if (c->writable)
+        rc = run_shutdown(c);
+    while (c->x.in_flight || c->janitor_runs)
+        zq_engine_wait(c, -1);
+    zq_core_unlock(c);
+    if (rc < 0 && c->dead && be->ops.invalidate)
+        be->ops.invalidate(be->self);
+    zq_be_lock(be, ZQCOW2_LOCK_NONE);
+    free_image(img);
+    if (!borrowed)
+        zqcow2_backend_close(be);
+    return rc;
+}
+
+void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
+{
+    struct zq_core *c = &img->core;
+    const struct zq_geometry *g = &c->zones.g;
+
+    zq_core_lock(c);
+    i->virtual_size = c->size;
+    i->file_size = c->alloc.file_size;
+    i->incompatible_features = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
+    if (c->hdr.version < 3)
+        i->incompatible_features = 0;
+    i->compatible_features = c->hdr.compat;
+    i->autoclear_features = c->hdr.autoclear;
+    i->block_size = ZQ_SECTOR;
+    i->cluster_size = 1u << c->cluster_bits;
+    i->refcount_bits = 1u << c->hdr.refcount_order;
+    i->version = c->hdr.version;
+    i->compression_type = c->hdr.compression_type;
+    i->flags = c->info_flags | (c->dead ? ZQCOW2_INFO_DEAD : 0);
+    if (c->zoned) {
+        i->zone_size = g->zone_size;
+        i->zone_capacity = g->capacity;
+        i->nr_zones = g->nr_zones;
+        i->nr_conventional = g->conventional;
+        i->max_open_zones = g->max_open;
+        i->max_active_zones = g->max_active;
+        i->open_zones = c->zones.nr_open;
+        i->active_zones = c->zones.nr_active;
+        i->max_append_bytes = zq_geometry_max_append(g);
+        i->layout = g->layout;
+    }
+    zq_core_unlock(c);
+}
