@@ -42,7 +42,7 @@ struct zq_alloc {
     bool covering;
     struct zq_list cover_waiters;
     struct zq_io block;           /* writes a new refcount block */
-    uint8_t block_first[ZQ_SECTOR] __attribute__((aligned(512)));
+    uint8_t block_first[ZQ_SECTOR];
     uint64_t block_index;
     bool block_busy, block_ready;
     struct zq_list block_waiters;

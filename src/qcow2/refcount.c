@@ -16,7 +16,7 @@ uint64_t zq_ref_get(const struct zq_refs *r, const uint8_t *slice, uint32_t i)
     case 3:
         return slice[i];
     default: /* the first refcount of a byte is in its lowest bits */
-        return (slice[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1);
+        return ((unsigned)slice[i * bits / 8] >> (i * bits % 8)) & ((1u << bits) - 1);
     }
 }
 
@@ -40,7 +40,7 @@ void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t i, uint64_t v)
     default:
         shift = i * bits % 8;
         mask = ((1u << bits) - 1) << shift;
-        slice[i * bits / 8] = (uint8_t)((slice[i * bits / 8] & ~mask) | ((unsigned)v << shift));
+        slice[i * bits / 8] = (uint8_t)(((unsigned)slice[i * bits / 8] & ~mask) | ((unsigned)v << shift));
     }
 }
 

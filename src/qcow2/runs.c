@@ -84,6 +84,8 @@ void zq_runs_remove(struct zq_runs *r, uint64_t guest, uint64_t end)
 {
     uint32_t i = position(r, guest), keep = i;
 
+    if (!r->n)
+        return;
     if (i < r->n && r->v[i].guest < guest) {
         /* Keep its head; a tail behind `end` is forgotten, L2 still knows it. */
         r->v[i].len = guest - r->v[i].guest;

@@ -82,7 +82,7 @@ need_kernel() {
 
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
-GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard"
+GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
 MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs"
 
 # Copies a program and the libraries that it is linked to.

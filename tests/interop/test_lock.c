@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Our locks and those of QEMU's programs keep each other out, in both directions. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,15 +42,12 @@ static struct holder hold(const char *mode)
     int in[2], out[2];
     char line[256] = "";
 
-    assert_int_equal(pipe(in) | pipe(out), 0);
+    assert_int_equal(pipe2(in, O_CLOEXEC) | pipe2(out, O_CLOEXEC), 0);
     h.pid = fork();
     if (h.pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(in[0], 0);
         dup2(out[1], 1);
-        for (int i = 0; i < 2; i++) {
-            close(in[i]);
-            close(out[i]);
-        }
         execlp("qemu-io", "qemu-io", mode, image, (char *)NULL);
         _exit(127);
     }
@@ -147,6 +146,7 @@ static void test_dead_holder(void **state)
     assert_int_equal(pipe(ready), 0);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         struct zqcow2_backend *mine = NULL;
         int rc = zqcow2_file_open(image, ZQCOW2_FILE_RDWR, NULL, &mine);
         c = rc == 0 && zq_be_lock(mine, ZQCOW2_LOCK_EXCLUSIVE) == 0 ? 'y' : 'n';

@@ -154,6 +154,27 @@ static void test_from_fd(void **state)
     assert_int_equal(c.bytes, 0);
 }
 
+/* What fails on the way leaves no descriptor open. */
+static void test_failure_closes(void **state)
+{
+    struct zqcow2_backend *be;
+    struct count_hooks c;
+    int next = dup(0);
+
+    (void)state;
+    close(next);
+    for (int64_t n = 1; n <= 2; n++) {
+        count_init(&c);
+        c.fail_at = n;
+        assert_int_equal(zqcow2_file_open(PATH, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE, &c.hooks,
+                                          &be), -ENOMEM);
+        assert_int_equal(c.bytes, 0);
+        assert_int_equal(zqcow2_file_open(".", 0, NULL, &be), -EISDIR);
+    }
+    assert_int_equal(dup(0), next);
+    close(next);
+}
+
 static void test_reads_beyond_the_end(void **state)
 {
     struct zqcow2_backend *be = new_file();
@@ -486,6 +507,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_open_flags, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_is_no_file, setup, teardown),
         cmocka_unit_test_setup_teardown(test_from_fd, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failure_closes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reads_beyond_the_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_long_vectors, setup, teardown),
         cmocka_unit_test_setup_teardown(test_short_write_is_an_error, setup, teardown),

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* One direct read or write with a pattern, for the scripts. */
+/* Direct reads and writes with a pattern, for the scripts. */
 #include "helper.h"
 
 #include <errno.h>
@@ -36,6 +36,17 @@ static void print_sum(const unsigned char *buf, size_t len)
     printf("%016llx\n", (unsigned long long)h);
 }
 
+/* In pieces that every driver takes as one request. */
+static int write_pieces(int fd, const char *buf, size_t len, uint64_t off)
+{
+    size_t piece = 64 * 1024;
+    int rc = 0;
+
+    for (size_t at = 0; at < len && !rc; at += piece)
+        rc = zg_pwrite(fd, buf + at, len - at < piece ? len - at : piece, off + at);
+    return rc;
+}
+
 /* Prints the error's name on failure, so that runs on two devices can be compared. */
 int zg_io(int argc, char **argv)
 {
@@ -57,7 +68,7 @@ int zg_io(int argc, char **argv)
     buf = zg_buffer(len);
     if (writes)
         zg_fill(buf, len, key, off);
-    rc = writes ? zg_pwrite(fd, buf, len, off) : zg_pread(fd, buf, len, off);
+    rc = writes ? write_pieces(fd, buf, len, off) : zg_pread(fd, buf, len, off);
     close(fd);
     if (rc) {
         printf("%s\n", strerror(-rc));
