@@ -236,6 +236,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
     /* A running round must not store the old life's pointer any more. */
     z->snap = z->wp;
     z->finished = 0;
+    z->ahead = 1;
     z->live->reset_io = io_seq;
     zq_zone_set_state(zs, i, ZQCOW2_ZONE_EMPTY);
     zq_table_mark(zs, i);
