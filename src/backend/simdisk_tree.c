@@ -216,6 +216,15 @@ static int zero_below(struct sim_content *c, struct sim_node **slot, unsigned le
     return 0;
 }
 
+/* What lies beyond the tree is zero anyway. */
+static int zero(struct sim_content *c, uint64_t from, uint64_t to)
+{
+    uint64_t reach = span(c->height);
+
+    to = to < reach ? to : reach;
+    return from < to ? zero_below(c, &c->root, c->height, 0, from, to) : 0;
+}
+
 static void set_length(struct sim_content *c, uint64_t length)
 {
     c->hash += mix(length) - mix(c->length);
@@ -227,7 +236,7 @@ int sim_content_write(struct sim_content *c, const void *data, uint64_t len, uin
     const uint8_t *in = data;
 
     if (!data)
-        return len ? zero_below(c, &c->root, c->height, 0, off, off + len) : 0;
+        return zero(c, off, off + len);
     while (len) {
         unsigned at = (unsigned)(off % SIM_PAGE);
         unsigned piece = SIM_PAGE - at < len ? SIM_PAGE - at : (unsigned)len;
@@ -252,7 +261,7 @@ int sim_content_truncate(struct sim_content *c, uint64_t length)
     int rc = 0;
 
     if (length < c->length)
-        rc = zero_below(c, &c->root, c->height, 0, length, UINT64_MAX);
+        rc = zero(c, length, UINT64_MAX);
     set_length(c, length);
     return rc;
 }
