@@ -69,25 +69,21 @@ static int move(struct zq_core *c, struct zq_op *op)
 }
 
 /*
- * Answers whatever the zone has committed. Others go by way of the ready list; whether this
- * operation is among them is what it returns.
+ * Answers whatever the zone has committed, in order: by way of the ready list, unless this
+ * operation is all there is to answer.
  */
 static bool committed(struct zq_core *c, struct zq_op *op, int rc)
 {
     struct zq_list out, *n;
-    bool mine = false;
 
     zq_list_init(&out);
     op->phase = W_COMMIT;
     zq_zone_data_done(&c->zones, op->zone, &op->r, rc, &out);
-    while ((n = zq_list_pop(&out))) {
-        struct zq_op *other = zq_container(n, struct zq_op, r.link);
-        if (other == op)
-            mine = true;
-        else
-            zq_op_ready(other);
-    }
-    return mine;
+    if (zq_list_empty(&c->ready) && out.next == &op->r.link && out.prev == &op->r.link)
+        return true;
+    while ((n = zq_list_pop(&out)))
+        zq_op_ready(zq_container(n, struct zq_op, r.link));
+    return false;
 }
 
 static int after_commit(struct zq_core *c, struct zq_op *op)
