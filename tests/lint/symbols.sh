@@ -30,8 +30,8 @@ while read -r name; do
         echo "$name: in no man page"
         bad=1
     fi
-    if ! xargs grep -qE "(^|[^A-Za-z0-9_])$name\(" <"$tmp/users"; then
-        echo "$name: no test and no example calls it"
+    if ! xargs grep -qw "$name" <"$tmp/users"; then
+        echo "$name: no test and no example uses it"
         bad=1
     fi
 done <"$tmp/exported"

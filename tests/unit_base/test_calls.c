@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: MIT */
+/* The blocking calls: each does what its name says and hands on arguments, flags and results. */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+#include <zqcow2/backend.h>
+#include <zqcow2/queue.h>
+
+#define Z (1u << 20)
+
+/* Eight zones of 1 MiB, the first conventional; at most two open. zone_size 0: a plain image. */
+static struct zqcow2_image *make(uint64_t zone_size)
+{
+    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+
+    how.virtual_size = 8 * Z;
+    how.zone_size = zone_size;
+    how.conventional_zones = zone_size ? 1 : 0;
+    how.max_open_zones = zone_size ? 2 : 0;
+    opt.flags = ZQCOW2_OPEN_RDWR;
+    assert_int_equal(zqcow2_mem_open(0, NULL, &be), 0);
+    assert_int_equal(zqcow2_create(be, &how, NULL), 0);
+    assert_int_equal(zqcow2_open(be, &opt, &img, NULL), 0);
+    return img;
+}
+
+static struct zqcow2_zone zone(struct zqcow2_image *img, uint64_t off)
+{
+    struct zqcow2_zone z;
+    uint32_t n = 1;
+
+    assert_int_equal(zqcow2_zone_report(img, off, &z, &n), 0);
+    assert_int_equal(n, 1);
+    return z;
+}
+
+static void the_loaded_library_is_that_of_the_header(void **state)
+{
+    (void)state;
+    assert_int_equal(zqcow2_version(), ZQCOW2_VERSION);
+    assert_int_equal(ZQCOW2_VERSION, ZQCOW2_VERSION_MAJOR * 1000000 + ZQCOW2_VERSION_MINOR * 1000 +
+                                         ZQCOW2_VERSION_PATCH);
+}
+
+static void zone_calls_change_the_states_of_their_names(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+
+    (void)state;
+    assert_int_equal(zqcow2_zone_open(img, Z, 2 * Z, 0), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_EXP_OPEN);
+    assert_int_equal(zone(img, 2 * Z).state, ZQCOW2_ZONE_EXP_OPEN);
+    assert_int_equal(zqcow2_zone_open(img, 3 * Z, Z, 0), ZQCOW2_EZONE_OPEN);
+    assert_int_equal(zqcow2_write_zeroes(img, 4096, Z, 0), 0);
+    assert_int_equal(zqcow2_zone_close(img, Z, 2 * Z, 0), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_CLOSED);
+    assert_int_equal(zone(img, 2 * Z).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(zqcow2_zone_finish(img, Z, Z, ZQCOW2_FUA), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_FULL);
+    assert_int_equal(zqcow2_zone_reset(img, Z, Z, ZQCOW2_FUA), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(zqcow2_zone_set_state(img, Z, ZQCOW2_ZONE_OFFLINE), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_OFFLINE);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void the_zone_that_failed_is_told(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+    struct zqcow2_request req = {.size = sizeof(req), .op = ZQCOW2_OP_ZONE_OPEN, .offset = Z,
+                                 .length = 4 * Z};
+    struct zqcow2_result res;
+
+    (void)state;
+    assert_int_equal(zqcow2_run(img, &req, &res), ZQCOW2_EZONE_OPEN);
+    assert_int_equal(res.ret, ZQCOW2_EZONE_OPEN);
+    assert_int_equal(res.offset, 3 * Z);
+    req.size--;
+    assert_int_equal(zqcow2_run(img, &req, &res), -EINVAL);
+    req.size++;
+    req.op = 99;
+    assert_int_equal(zqcow2_run(img, &req, NULL), -EINVAL);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void io_calls_hand_on_buffers_and_places(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+    char data[1024], back[2048];
+    uint64_t where = 2 * Z;
+
+    (void)state;
+    memset(data, 'd', sizeof(data));
+    assert_int_equal(zqcow2_append(img, data, 512, &where, 0), 0);
+    assert_int_equal(where, 2 * Z);
+    assert_int_equal(zqcow2_append(img, data, 512, &where, ZQCOW2_FUA), 0);
+    assert_int_equal(where, 2 * Z + 512);
+    where = 2 * Z + 512;
+    assert_int_equal(zqcow2_append(img, data, 512, &where, 0), -EINVAL);
+    assert_int_equal(where, 2 * Z + 512);
+    assert_int_equal(zqcow2_read(img, back, sizeof(back), 2 * Z), 0);
+    assert_memory_equal(back, data, sizeof(data));
+    assert_int_equal(back[1024] | back[2047], 0);
+    assert_int_equal(zqcow2_write(img, data, 512, 100 * 512, 0), 0);
+    assert_int_equal(zqcow2_discard(img, Z, 0, 0), 0);
+    assert_int_equal(zqcow2_discard(img, Z, 2 * Z, 0), ZQCOW2_EZONE_STATE);
+    assert_int_equal(zqcow2_read(img, back, 512, 100 * 512), 0);
+    assert_int_equal(back[0], 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(zqcow2_drain(img), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void flags_beyond_those_known_are_refused(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+    char data[512] = "";
+    uint64_t where = Z;
+
+    (void)state;
+    for (unsigned flag = 2; flag; flag <<= 1) {
+        assert_int_equal(zqcow2_write(img, data, 512, Z, flag), -EINVAL);
+        assert_int_equal(zqcow2_append(img, data, 512, &where, flag), -EINVAL);
+        assert_int_equal(zqcow2_write_zeroes(img, 512, Z, flag), -EINVAL);
+        assert_int_equal(zqcow2_discard(img, 65536, 0, flag), -EINVAL);
+        assert_int_equal(zqcow2_zone_finish(img, Z, Z, flag), -EINVAL);
+    }
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void a_report_ends_with_the_device(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+    struct zqcow2_zone zones[16];
+    uint32_t n = 16;
+
+    (void)state;
+    memset(zones, 0xee, sizeof(zones));
+    assert_int_equal(zqcow2_zone_report(img, 6 * Z + 512, zones, &n), 0);
+    assert_int_equal(n, 2);
+    assert_int_equal(zones[0].start, 6 * Z);
+    assert_int_equal(zones[1].reserved[29], 0);
+    assert_int_equal(zones[2].type, 0xee);
+    n = 0;
+    assert_int_equal(zqcow2_zone_report(img, 0, NULL, &n), 0);
+    assert_int_equal(n, 0);
+    n = 1;
+    assert_int_equal(zqcow2_zone_report(img, 8 * Z, zones, &n), -EINVAL);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void information_fits_a_shorter_struct(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    (void)state;
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    assert_int_equal(info.nr_zones, 8);
+    assert_int_equal(info.block_size, 512);
+    info.size = offsetof(struct zqcow2_info, nr_zones);
+    info.nr_zones = 77;
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    assert_int_equal(info.zone_size, Z);
+    assert_int_equal(info.nr_zones, 77);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void an_image_without_zones_says_so(void **state)
+{
+    struct zqcow2_image *img = make(0);
+    struct zqcow2_zone z;
+    char data[512] = "plain";
+    uint64_t where = 0;
+    uint32_t n = 1;
+
+    (void)state;
+    assert_int_equal(zqcow2_zone_report(img, 0, &z, &n), ZQCOW2_ENOTZONED);
+    assert_int_equal(zqcow2_zone_reset(img, 0, 8 * Z, 0), ZQCOW2_ENOTZONED);
+    assert_int_equal(zqcow2_append(img, data, 512, &where, 0), ZQCOW2_ENOTZONED);
+    assert_int_equal(zqcow2_write(img, data, 512, 3 * Z, 0), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_loaded_library_is_that_of_the_header),
+        cmocka_unit_test(zone_calls_change_the_states_of_their_names),
+        cmocka_unit_test(the_zone_that_failed_is_told),
+        cmocka_unit_test(io_calls_hand_on_buffers_and_places),
+        cmocka_unit_test(flags_beyond_those_known_are_refused),
+        cmocka_unit_test(a_report_ends_with_the_device),
+        cmocka_unit_test(information_fits_a_shorter_struct),
+        cmocka_unit_test(an_image_without_zones_says_so),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
