@@ -202,7 +202,7 @@ static void test_kinds(void **state)
     zqcow2_simdisk_cut_free(cut);
     /* zeroing what was never written, far behind what was */
     assert_int_equal(r.ops->zero(&r.h, 90 * S, S), 0);
-    assert_int_equal(r.ops->zero(&r.h, S << 30, S << 20), 0);
+    assert_int_equal(r.ops->zero(&r.h, (uint64_t)S << 30, S << 20), 0);
     assert_int_equal(seen(r.disk, 90), 0);
     /* shrinking forgets what lay there */
     assert_int_equal(r.ops->truncate(&r.h, S), 0);
