@@ -108,6 +108,9 @@ static struct op choose(struct pair *p, struct zg_rng *r)
         o.kind = OP_RESET_ALL;
     else if (o.kind >= OP_OPEN && zg_below(r, 8) == 0 && o.zone + 3 <= p->a.nr_zones)
         o.zones = 2 + (uint32_t)zg_below(r, 2);
+    /* With both limits D_CLOSED may stop B half-way through a range, which would explain too much. */
+    if (p->max_open && p->max_active && (o.kind == OP_OPEN || o.kind == OP_FINISH))
+        o.zones = 1;
     return o;
 }
 
@@ -406,6 +409,9 @@ int zg_diff(int argc, char **argv)
         printf("the geometries differ\n");
         return 1;
     }
+    if (manage(&p.a, &(struct op){ .kind = OP_RESET_ALL }) ||
+        manage(&p.b, &(struct op){ .kind = OP_RESET_ALL }) || zg_report(&p.a) || zg_report(&p.b))
+        return 2;
     p.written = calloc(p.a.nr_zones, sizeof(*p.written));
     if (!p.written)
         return 2;

@@ -88,7 +88,7 @@ static void noise(const char *dir, uint64_t seed)
             (void)zg_pwrite(fd, buf, 4096 * (1 + zg_below(&r, 255)), 0);
             close(fd);
         }
-        usleep(20000);
+        usleep(60000);
     }
 }
 

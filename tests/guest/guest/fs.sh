@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: MIT
+# Real file systems: mkfs, mount, write a tree, fsync, unmount, remount, compare, check.
+. /tests/fslib.sh
+load ublk_drv
+I=/data/fs.qcow2
+
+# A tree of real files: our own scripts, programs and modules.
+write_tree() {
+    mkdir -p /mnt/tree/a/b/c /mnt/tree/empty && cp -a /tests /mnt/tree/a/b/ &&
+        cp -a /modules /mnt/tree/a/b/c/ && cp /bin/fio /bin/btrfs /mnt/tree/ &&
+        ln -s a/b /mnt/tree/link && ln /mnt/tree/fio /mnt/tree/hard &&
+        i=0 && while [ $i -lt 100 ]; do echo "file $i" >/mnt/tree/a/$i || return 1; i=$((i + 1)); done &&
+        rm /mnt/tree/a/[0-4]? && mv /mnt/tree/a/99 /mnt/tree/moved && sync -f /mnt/tree
+}
+
+sums() {
+    (cd /mnt/tree && find . -type f | sort | xargs sha256sum && find . | sort && readlink link)
+}
+
+tree() { # FS
+    write_tree && sums >/tmp/sums.1 && zqguest fsload run /mnt/tree 5 1 1 >/dev/null &&
+        sums >/tmp/sums.1 && umount /mnt && fs_mount $1 && sums >/tmp/sums.2 &&
+        diff /tmp/sums.1 /tmp/sums.2 && wc -l </tmp/sums.2
+}
+
+# Each file of a zonefs is a zone: its size is the write pointer.
+zonefs_tree() {
+    ls -l /mnt/seq /mnt/cnv | tail -3
+    zqguest zload run /mnt/seq 3 1 120 >/tmp/steps || { tail -1 /tmp/steps; return 1; }
+    zqguest zload verify /mnt/seq 3 120 && zqguest io write /mnt/cnv/0 8192 65536 9 &&
+        umount /mnt && fs_mount zonefs && zqguest zload verify /mnt/seq 3 120 &&
+        zqguest io read /mnt/cnv/0 8192 65536 9 && file_sizes
+}
+
+file_sizes() {
+    blkzone report $DEV | grep SEQ | sed 's/.*wptr \(0x[0-9a-f]*\).*zcond: *\([0-9]*\).*/\1 \2/' |
+        while read -r wp cond; do
+            n=${n:-0}
+            size=$(stat -c %s /mnt/seq/$n)
+            [ $cond = 14 ] || [ $((wp * 512)) = $size ] || { echo "zone file $n: $size, $wp"; exit 1; }
+            n=$((n + 1))
+        done
+}
+
+again() {
+    umount /mnt && zqcow2 ublk del $I && check_image $I && serve $I && fs_mount $1
+}
+
+fill_and_free() {
+    i=0
+    while [ $i -lt 6 ]; do
+        dd if=/dev/urandom of=/mnt/big bs=1M count=60 conv=fsync 2>/dev/null || return 1
+        sha256sum /mnt/big >/tmp/big.sum
+        i=$((i + 1))
+    done
+    sync -f /mnt
+    echo 3 >/proc/sys/vm/drop_caches
+    sha256sum -c /tmp/big.sum
+}
+
+for fs in ${ZQ_fs:-zonefs btrfs f2fs}; do
+    load $fs
+    ok "$fs: image" fs_image $fs $I
+    ok "$fs: serve" serve $I || continue
+    ok "$fs: mkfs" fs_make $fs
+    ok "$fs: mount" fs_mount $fs || { zqcow2 ublk del --force $I; continue; }
+    if [ $fs = zonefs ]; then
+        ok "$fs: files written, synced, remounted, compared" zonefs_tree
+    else
+        ok "$fs: a tree written, synced, remounted, compared" tree $fs
+        ok "$fs: a file rewritten again and again" fill_and_free
+    fi
+    ok "$fs: another server, mounted again" again $fs
+    if [ $fs = zonefs ]; then
+        ok "$fs: compared once more" zqguest zload verify /mnt/seq 3 120
+    else
+        sums >/tmp/sums.3
+        ok "$fs: compared once more" cmp /tmp/sums.2 /tmp/sums.3
+    fi
+    ok "$fs: unmount" umount /mnt
+    ok "$fs: its own check" fs_check $fs
+    ok "$fs: stop" zqcow2 ublk del $I
+    ok "$fs: check of the image" check_image $I
+    rm -f $I
+done

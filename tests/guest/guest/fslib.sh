@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+# The file systems under test: how each is made, mounted, loaded, verified and checked.
+
+fs_image() { # FS FILE
+    case $1 in
+    btrfs) make_image $2 768M zone.size=16M zone.capacity=12M zone.max_open_zones=16 \
+        zone.max_active_zones=20 ;;
+    f2fs) make_image $2 768M zone.size=16M zone.conventional_zones=8 zone.max_open_zones=8 \
+        zone.max_active_zones=10 ;;
+    zonefs) make_image $2 64M zone.size=4M zone.capacity=3M zone.conventional_zones=2 \
+        zone.max_open_zones=8 zone.max_active_zones=10 ;;
+    esac
+}
+
+fs_make() { # FS: on $DEV
+    case $1 in
+    btrfs) mkfs.btrfs -q -f -O zoned -d single -m single $DEV ;;
+    f2fs) mkfs.f2fs -q -f -m $DEV ;;
+    zonefs) zqguest mkzonefs $DEV ;;
+    esac
+}
+
+fs_mount() {
+    case $1 in
+    zonefs) mount -t zonefs -o errors=remount-ro,explicit-open $DEV /mnt ;;
+    *) mount -t $1 $DEV /mnt ;;
+    esac
+}
+
+# The file system's own check, on the unmounted device.
+fs_check() {
+    case $1 in
+    btrfs) btrfs check --check-data-csum $DEV ;;
+    f2fs) fsck.f2fs --dry-run $DEV >/tmp/fsck 2>&1 && ! grep -E '\[FAIL\]|ASSERT' /tmp/fsck ||
+        { cat /tmp/fsck; return 1; } ;;
+    zonefs) true ;; # its files are the zones: mounting has read them all
+    esac
+}
+
+fs_load() { # FS SEED FROM TO
+    case $1 in
+    zonefs) zqguest zload run /mnt/seq $2 $3 $4 ;;
+    *) mkdir -p /mnt/load && zqguest fsload run /mnt/load $2 $3 $4 ;;
+    esac
+}
+
+fs_verify() { # FS SEED LAST
+    [ $3 -gt 0 ] || return 0
+    case $1 in
+    zonefs) zqguest zload verify /mnt/seq $2 $3 ;;
+    *) zqguest fsload verify /mnt/load $2 $3 ;;
+    esac
+}

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+# The server itself: add, list, del, what wrong use is told, and a plain device.
+load ublk_drv
+Z=/data/z.qcow2
+P=/data/p.qcow2
+
+# refused PATTERN COMMAND...: fails with exactly one line on standard error that matches.
+refused() {
+    pattern=$1
+    shift
+    "$@" >/tmp/out 2>/tmp/err && { echo "no error"; return 1; }
+    cat /tmp/out /tmp/err
+    [ "$(wc -l </tmp/err)" = 1 ] && grep -q "$pattern" /tmp/err
+}
+
+add_prints_geometry() {
+    make_image $Z 256M zone.size=8M zone.capacity=6M zone.conventional_zones=2 \
+        zone.max_open_zones=4 zone.max_active_zones=6 && serve $Z || return 1
+    cat /tmp/add.log
+    grep -q 'host-managed: 32 zones of 8 MiB, capacity 6 MiB, 2 conventional' /tmp/add.log &&
+        grep -q 'max open 4, max active 6' /tmp/add.log &&
+        [ "$(cat /sys/block/ublkb$ID/queue/zoned)" = host-managed ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/nr_zones)" = 32 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/chunk_sectors)" = 16384 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/max_open_zones)" = 4 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/max_active_zones)" = 6 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/zone_append_max_bytes)" -gt 0 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/write_cache)" = "write back" ]
+}
+ok "add prints the device and its geometry" add_prints_geometry
+
+list_shows_it() {
+    zqcow2 ublk list
+    zqcow2 ublk list | grep -q "^$ID	$DEV	pid [0-9]*	$Z\$"
+}
+ok "list shows it" list_shows_it
+ok "the image in use is refused" refused 'in use\|lock' zqcow2 ublk add $Z
+make_image $P 64M
+ok "an id in use is refused" refused "id $ID is in use" zqcow2 ublk add --id $ID $P
+
+conventional_io() {
+    zqguest io write $DEV 8192 65536 && zqguest io read $DEV 8192 65536 &&
+        zqguest io write $DEV 4096 8192 2 && zqguest io read $DEV 4096 8192 2 &&
+        zqguest io read $DEV 12288 61440
+}
+ok "a conventional zone is written, overwritten and read back" conventional_io
+
+sequential_io() {
+    off=$((2 * 8 * 1024 * 1024))
+    zqguest io write $DEV $off 131072 7 && zqguest io read $DEV $off 131072 7 &&
+        zqguest io zeros $DEV $((off + 131072)) 4096 && ! zqguest io write $DEV $off 4096
+}
+ok "a sequential zone takes writes at its pointer only" sequential_io
+
+persists() {
+    zqcow2 ublk del $Z && [ ! -e $DEV ] && ! zqcow2 ublk list | grep -q "$Z" &&
+        check_image $Z && zqcow2 report $Z >/tmp/report && sed -n 3p /tmp/report &&
+        sed -n 3p /tmp/report | grep -q 'wptr 0x000100' && serve $Z --id 7 && [ $ID = 7 ] &&
+        zqguest io read $DEV $((2 * 8 * 1024 * 1024)) 131072 7
+}
+ok "del stops it; the image holds what was written; --id is honoured" persists
+
+sigterm_is_clean() {
+    pid=$(server_pid $ID)
+    kill -TERM $pid && while kill -0 $pid 2>/dev/null; do sleep 0.1; done
+    [ ! -e $DEV ] && [ -z "$(zqcow2 ublk list)" ] && check_image $Z
+}
+ok "SIGTERM stops it cleanly" sigterm_is_clean
+
+read_only() {
+    serve $Z --read-only && [ "$(cat /sys/block/ublkb$ID/ro)" = 1 ] &&
+        zqguest io read $DEV $((2 * 8 * 1024 * 1024)) 131072 7 &&
+        ! zqguest io write $DEV $((2 * 8 * 1024 * 1024 + 131072)) 4096 && zqcow2 ublk del $ID
+}
+ok "--read-only reads and does not write" read_only
+
+foreground() {
+    zqcow2 ublk add --foreground --id 9 $Z >/tmp/fg &
+    pid=$!
+    for i in 1 2 3 4 5 6 7 8 9 10; do [ -s /tmp/fg ] && break; sleep 0.3; done
+    cat /tmp/fg
+    grep -q '^/dev/ublkb9$' /tmp/fg && kill -INT $pid && wait $pid && [ ! -e /dev/ublkb9 ]
+}
+ok "--foreground serves until SIGINT" foreground
+
+plain_device() {
+    make_image $P 64M && serve $P && cat /tmp/add.log && grep -q 'not zoned' /tmp/add.log &&
+        [ "$(cat /sys/block/ublkb$ID/queue/zoned)" = none ] &&
+        zqguest io write $DEV 1048576 131072 3 && zqguest io read $DEV 1048576 131072 3 &&
+        zqguest io zeros $DEV 0 65536 && /bin/blkdiscard -z -o 1048576 -l 65536 $DEV &&
+        zqguest io zeros $DEV 1048576 65536 && zqguest io read $DEV 1114112 65536 3 &&
+        /bin/blkdiscard -o 1114112 -l 65536 $DEV && zqguest io zeros $DEV 1114112 65536
+}
+ok "a plain image is a plain disk: write, read, write zeroes, discard" plain_device
+plain_persists() {
+    zqguest io write $DEV 8192 4096 5 && zqcow2 ublk del $ID && check_image $P && serve $P &&
+        zqguest io read $DEV 8192 4096 5 && zqcow2 ublk del $P
+}
+ok "what was written to it stays" plain_persists
+
+short_last_zone() {
+    make_image $Z.short 60M zone.size=8M && refused 'last zone is short' zqcow2 ublk add $Z.short
+}
+ok "a short last zone is refused" short_last_zone
+corrupt() {
+    make_image $Z.bad 64M zone.size=8M || return 1
+    dd if=/dev/zero of=$Z.bad bs=512 count=1 conv=notrunc 2>/dev/null
+    refused "$Z.bad" zqcow2 ublk add $Z.bad
+}
+ok "a corrupt image is refused" corrupt
+ok "a missing file is refused" refused 'No such file' zqcow2 ublk add /data/missing
+ok "an unknown device is refused" refused 'no such' zqcow2 ublk del 99
+ok "a bad number is refused" refused '\-\-depth' zqcow2 ublk add --depth 0 $Z
+unprivileged() {
+    chmod 666 $Z
+    refused 'permission' /bin/setpriv --bounding-set -sys_admin zqcow2 ublk add $Z
+}
+ok "no privileges: refused" unprivileged
+no_driver() {
+    rmmod ublk_drv && refused 'modprobe ublk_drv' zqcow2 ublk add $Z
+}
+ok "no driver: refused" no_driver

@@ -1,0 +1,111 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Linux's block layer and its zoned file systems, in a guest, against our images. See README.md.
+#
+#   sh tests/guest/run.sh [--long] [--only NAME[,NAME...]] [--tool PATH] [--keep]
+#
+# Prints TAP of every guest and ends with `N passed, N failed`.
+HERE=$(cd "$(dirname "$0")" && pwd)
+TOP=$(cd "$HERE/../.." && pwd)
+CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
+ALL="boot server diff fio fs kill cut-btrfs cut-f2fs cut-zonefs"
+ONLY= TOOL= LONG=0 KEEP=
+
+usage() {
+    sed -n '3,7p' "$0" | sed 's/^# \{0,1\}//' >&2
+    exit 2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --long) LONG=1 ;;
+    --only) [ $# -gt 1 ] || usage; ONLY=$(echo "$2" | tr , ' '); shift ;;
+    --tool) [ $# -gt 1 ] || usage; TOOL=$(realpath "$2") || exit 2; shift ;;
+    --keep) KEEP=1 ;;
+    *) usage ;;
+    esac
+    shift
+done
+
+WORK=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-guest.XXXXXX") || exit 1
+. "$HERE/host.sh"
+. "$HERE/cut.sh"
+clean_up() {
+    kill_guest
+    [ -n "$KEEP" ] || rm -rf "$WORK"
+}
+trap clean_up EXIT
+trap 'exit 1' INT TERM HUP
+
+PASSED=0 FAILED=0 CUTS=0
+
+# Adds up a guest's TAP; a guest without an end, or with holes in its numbers, has failed, too.
+count() { # NAME
+    cat "$WORK/$1.tap"
+    PASSED=$((PASSED + $(grep -c '^ok ' "$WORK/$1.tap")))
+    FAILED=$((FAILED + $(grep -c '^not ok ' "$WORK/$1.tap")))
+}
+
+failed() { # MESSAGE NAME
+    FAILED=$((FAILED + 1))
+    echo "not ok - $1"
+    tail -20 "$WORK/$2.console" | sed 's/^/# console: /'
+}
+
+seconds() {
+    date +%s
+}
+
+run_guest() { # NAME TIMEOUT ARGUMENTS...
+    guest=$1
+    limit=$2
+    shift 2
+    began=$(seconds)
+    make_disk "$WORK/$guest.img" 6G
+    start_guest "$guest" "$WORK/$guest.img" "zq.test=$guest" "$@"
+    wait_guest "$limit" && ended=1 || ended=
+    count "$guest"
+    tests=$(grep -cE '^(not )?ok ' "$WORK/$guest.tap")
+    [ -n "$ended" ] || failed "$guest: not done after $limit s" "$guest"
+    [ -z "$ended" ] || grep -q "^1\.\.$tests\$" "$WORK/$guest.tap" ||
+        failed "$guest: the guest ended early" "$guest"
+    rm -f "$WORK/$guest.img"
+    say "$guest took $(($(seconds) - began)) s"
+}
+
+build_tool() {
+    [ -n "$TOOL" ] && return 0
+    say "building the tool"
+    { cmake -S "$TOP" -B "$WORK/build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF &&
+        cmake --build "$WORK/build" -j "$(nproc)"
+    } >"$WORK/build.log" 2>&1 || { tail -20 "$WORK/build.log"; die "the build failed"; }
+    TOOL=$(find "$WORK/build" -name zqcow2 -type f -perm -u+x | head -1)
+    [ -n "$TOOL" ] || die "the build made no tool zqcow2"
+}
+
+run_test() {
+    case $1 in
+    boot) run_guest boot 120 ;;
+    server) run_guest server 180 ;;
+    diff) run_guest diff $((LONG ? 3600 : 300)) zq.ops=$((LONG ? 2000 : 400)) \
+        zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
+    fio) run_guest fio 300 ;;
+    fs) run_guest fs 600 ;;
+    kill) run_guest kill $((LONG ? 1800 : 400)) zq.rounds=$((LONG ? 30 : 4)) ;;
+    cut-*) run_cuts "${1#cut-}" $((LONG ? 30 : 4)) ;;
+    *) die "no test named $1" ;;
+    esac
+}
+
+start=$(seconds)
+need_packages
+need_kernel
+build_tool
+make_root
+say "ready after $(($(seconds) - start)) s"
+for test in ${ONLY:-$ALL}; do
+    run_test "$test"
+done
+say "power cuts: $CUTS; all of it took $(($(seconds) - start)) s"
+echo "$PASSED passed, $FAILED failed"
+[ "$FAILED" = 0 ] && [ "$PASSED" -gt 0 ]
