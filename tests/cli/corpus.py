@@ -77,6 +77,16 @@ def compare_zones(name, want, image):
     return verdict(not wrong, name + ': %d zones' % len(wanted), '\n'.join(wrong))
 
 
+def compare_writes(name, want, image):
+    """For devices too large to read them whole twice: every pattern that was written is there."""
+    reads = []
+    for c in sum(want['commands'], []):
+        words = c.split()
+        if words[:3] == ['write', '-q', '-P']:
+            reads += ['-c', ' '.join(['read'] + words[1:])]
+    must(name + ': %d patterns' % (len(reads) // 2), 'io', '-r', *reads, image)
+
+
 def compare_content(name, want, image):
     if 'sha256_of_content' not in want:
         return
@@ -104,7 +114,7 @@ def replay(name, want, pattern):
             words += ['-c', c.replace('PATTERN_FILE', pattern)]
         must(name + ': %d commands' % len(commands), 'io', *words, image)
     compare_zones(name, want, image)
-    compare_content(name, want, image)
+    (compare_writes if want['virtual_size'] > 1 << 30 else compare_content)(name, want, image)
     must(name + ': check', 'check', image)
 
 

@@ -33,14 +33,14 @@ show() {
 
 # run WANTED_STATUS NAME ARGUMENT...: runs zqcow2; its output is in the files out and err.
 run() {
-    wanted=$1
-    name=$2
+    run_wanted=$1
+    run_name=$2
     shift 2
     ran="zqcow2 $*"
     "$tool" "$@" >out 2>err
-    got=$?
-    verdict $([ "$got" = "$wanted" ]; echo $?) "$name" && return 0
-    echo "# exit status $got, not $wanted"
+    run_got=$?
+    verdict $([ "$run_got" = "$run_wanted" ]; echo $?) "$run_name" && return 0
+    echo "# exit status $run_got, not $run_wanted"
     show
     return 1
 }

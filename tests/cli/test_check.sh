@@ -17,12 +17,12 @@ import sys
 f = open(sys.argv[1], "r+b"); f.seek(int(sys.argv[2])); f.write(bytes.fromhex(sys.argv[3]))' "$@"
 }
 
-# field FILE OFFSET BYTES: a big-endian number in the file.
-field() {
+# offset FILE OFFSET: the host offset that an 8-byte field of the file holds, without its flags.
+offset() {
     python3 -c '
 import sys
 f = open(sys.argv[1], "rb"); f.seek(int(sys.argv[2]))
-print(int.from_bytes(f.read(int(sys.argv[3])), "big"))' "$@"
+print(int.from_bytes(f.read(8), "big") & 0xfffffffffffe00)' "$@"
 }
 
 run 0 'an image' create -o zone.size=4M,zone.capacity=3M,zone.conventional_zones=1 z.qcow2 32M
@@ -45,8 +45,8 @@ run 0 'nothing to repair' check --repair z.qcow2
 # A leak: a cluster at the file's end with a refcount that nothing accounts for.
 # The refcounts are 16 bits wide; the refcount table is at the header's field 48.
 cp z.qcow2 leak.qcow2
-table=$(field leak.qcow2 48 8)
-block=$(field leak.qcow2 "$table" 8)
+table=$(offset leak.qcow2 48)
+block=$(offset leak.qcow2 "$table")
 end=$(($(stat -c %s leak.qcow2) / 65536))
 truncate -s $(((end + 1) * 65536)) leak.qcow2
 poke leak.qcow2 $((block + 2 * end)) 0001
@@ -64,10 +64,10 @@ has 'nothing is left' out '^no errors$'
 
 # A corruption: the refcount of a cluster in use is 0.
 cp z.qcow2 corrupt.qcow2
-l1=$(field corrupt.qcow2 40 8)
-l2=$(($(field corrupt.qcow2 "$l1" 8) & 0xfffffffffffe00))
-data=$(($(field corrupt.qcow2 $((l2 + 8)) 8) & 0xfffffffffffe00))
-poke corrupt.qcow2 $((block + 2 * (data / 65536))) 0000
+l1=$(offset corrupt.qcow2 40)
+l2=$(offset corrupt.qcow2 "$l1")
+cluster=$(offset corrupt.qcow2 $((l2 + 8)))
+poke corrupt.qcow2 $((block + 2 * (cluster / 65536))) 0000
 run 2 'a corruption' check corrupt.qcow2
 has 'is told' out '^corruption: '
 run 2 'repair of leaks only' check --repair=leaks corrupt.qcow2
