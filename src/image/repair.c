@@ -71,7 +71,7 @@ static int raise_refcounts(struct zq_scan *s, bool *changed)
         if (rc < 0 || *changed)
             return rc;
     }
-    if (!s->too_low)
+    if (!s->too_low || s->rebuild)
         return 0;
     rc = adjust_all(s, true, &n);
     told(s, n, "refcounts raised");
@@ -84,7 +84,7 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
     uint64_t n = 0;
     int rc;
 
-    if (!s->res->leaked_clusters || !zq_scan_may_free(s))
+    if (!s->res->leaked_clusters || s->rebuild || !zq_scan_may_free(s))
         return 0;
     rc = adjust_all(s, false, &n);
     told(s, n, "leaked clusters freed");

@@ -94,7 +94,7 @@ int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_ki
             return rc;
         if (!before)
             continue;
-        if ((before | (unsigned)kind) & ZQ_KIND_REFCOUNTS)
+        if (kind == ZQ_KIND_REFCOUNTS)
             s->rebuild = true;
         if (!*clash)
             zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
@@ -190,7 +190,10 @@ static void target_bad(struct zq_target *t, const char *why)
     t->len = 0;
 }
 
-/* Wrong because of what lies there: the reference still counts, which keeps writers away. */
+/*
+ * Wrong because of what lies there: the reference still counts, which keeps writers away. Whether
+ * the entry or the refcount table is at fault is not known; out of place refcounts suit both.
+ */
 static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forbidden)
 {
     uint64_t first = t->host >> s->h.cluster_bits;
@@ -202,6 +205,7 @@ static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forb
             t->why = "points into the ";
             t->where = zq_kind_name(on);
             t->counted = true;
+            s->rebuild |= on & ZQ_KIND_REFCOUNTS;
             return;
         }
     }
@@ -465,7 +469,10 @@ static int read_zones(struct zq_scan *s)
     return zq_scan_claim(s, s->g.table_offset, bytes, ZQ_KIND_ZONES, "write-pointer table", &clash);
 }
 
-/* Everything with one owner comes first, so that an entry that points into it is seen as wrong. */
+/*
+ * Everything with one owner comes first, so that an entry that points into it is seen as wrong;
+ * of these the refcounts come last, so that a block that lies on anything else is not trusted.
+ */
 static int scan_fixed(struct zq_scan *s)
 {
     bool clash;
@@ -476,14 +483,14 @@ static int scan_fixed(struct zq_scan *s)
     if (!s->l1s)
         return -ENOMEM;
     if ((rc = zq_scan_claim(s, 0, 1, ZQ_KIND_HEADER, "header", &clash)) < 0 ||
-        (rc = read_zones(s)) < 0 || (rc = scan_refcount_table(s)) < 0)
+        (rc = read_zones(s)) < 0)
         return rc;
     s->l1s[s->nr_l1s++] = (struct zq_l1){s->h.l1_offset, s->h.l1_entries, true};
     rc = zq_scan_claim(s, s->h.l1_offset, (uint64_t)s->h.l1_entries * 8, ZQ_KIND_L1, "L1 table",
                        &clash);
-    if (rc < 0 || (rc = zq_scan_snapshots(s)) < 0)
+    if (rc < 0 || (rc = zq_scan_snapshots(s)) < 0 || (rc = zq_scan_bitmaps(s)) < 0)
         return rc;
-    return zq_scan_bitmaps(s);
+    return scan_refcount_table(s);
 }
 
 static int scan_mapping(struct zq_scan *s)

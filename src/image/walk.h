@@ -64,7 +64,7 @@ struct zq_scan {
     bool keep_leaks;      /* the caller's wish: free nothing */
     bool will_raise;      /* a repair will raise refcounts, not only free leaks */
     bool hidden;          /* there may be references that could not be followed: free nothing */
-    bool rebuild;         /* the refcount table or a block of it is not usable */
+    bool rebuild;         /* the refcounts must not be changed where they are */
     uint64_t too_low;     /* clusters whose refcount is below their references */
     uint64_t no_block;    /* of these, such as no refcount block covers */
     uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
