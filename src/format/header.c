@@ -119,7 +119,9 @@ static int take_mark(struct zq_header *h, const struct ext *e, struct zqcow2_err
 {
     if (e->len != 8)
         return bad(err, "mark extension length", e->len, e->data - 4, "must be 8");
-    h->mark_offset = e->data;
+    /* Another program may have moved it to where it cannot be rewritten with the header. */
+    if (e->data + e->len <= ZQ_SECTOR)
+        h->mark_offset = e->data;
     return 0;
 }
 

@@ -54,7 +54,7 @@ struct zq_header {
     uint32_t backing_len;
     /* extensions; offsets are of their data in the file, 0: absent */
     uint32_t zoned_offset, zoned_len;
-    uint32_t mark_offset;
+    uint32_t mark_offset; /* where it can share sector 0 with the header, else 0 */
     uint32_t bitmaps_offset, bitmaps_len;
     bool unknown_ext, unknown_autoclear;       /* somebody else's data may be here */
 };

@@ -242,6 +242,27 @@ static void test_unknown_extension(void **state)
     assert_true(h.unknown_autoclear);
 }
 
+/* The mark is of use only in sector 0; other programs may put extensions in another order. */
+static void test_mark_moved(void **state)
+{
+    struct zq_header h;
+
+    (void)state;
+    for (uint32_t at = 480; at <= 520; at += 8) {
+        build(buf, LEN, &h);
+        put(112, 4, 0x6803f857);
+        put(116, 4, 0);
+        memmove(buf + 120, buf + 128, 16);
+        put(136, 4, 0x70000001);
+        put(140, 4, at - 8 - 144);
+        put(at - 8, 4, 0x7a71326d);
+        put(at - 4, 4, 8);
+        put(at + 8, 8, 0);
+        assert_int_equal(zq_header_parse(&h, buf, LEN, FILE_SIZE, true, NULL), 0);
+        assert_int_equal(h.mark_offset, at <= 504 ? at : 0);
+    }
+}
+
 static void test_bitmaps(void **state)
 {
     struct zqcow2_error err;
@@ -385,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_unknown_bit_has_its_name),
         cmocka_unit_test(test_unknown_extension),
+        cmocka_unit_test(test_mark_moved),
         cmocka_unit_test(test_bitmaps),
         cmocka_unit_test(test_many_extensions),
         cmocka_unit_test(test_no_end_mark),
