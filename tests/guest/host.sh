@@ -83,16 +83,21 @@ need_kernel() {
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
 GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
+LIBS=/lib/x86_64-linux-gnu
 MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs"
 
-# Copies a program and the libraries that it is linked to.
+# Copies a program and the libraries that it is linked to, all to where the loader looks unasked.
 copy_program() {
     cp -L "$1" "$ROOT/bin/"
     ldd "$1" 2>/dev/null | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) { print $i; break } }' |
         while read -r lib; do
-            [ -e "$ROOT$lib" ] && continue
-            mkdir -p "$ROOT${lib%/*}"
-            cp -L "$lib" "$ROOT$lib"
+            case $lib in
+            /lib64/* | /lib/* | /usr/lib/*) to=$lib ;;
+            *) to=$LIBS/${lib##*/} ;;
+            esac
+            [ -e "$ROOT$to" ] && continue
+            mkdir -p "$ROOT${to%/*}"
+            cp -L "$lib" "$ROOT$to"
         done
 }
 
