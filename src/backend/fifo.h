@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A queue of requests, linked through the word that each has for its backend: it needs no memory. */
+/* A queue of requests, linked through the words that each has for its backend. */
 #ifndef ZQ_BACKEND_FIFO_H
 #define ZQ_BACKEND_FIFO_H
 

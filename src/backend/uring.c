@@ -21,6 +21,7 @@
 
 #define DEPTH 128u
 #define BATCH 32u
+#define IOV_MOST 1024        /* the kernel's IOV_MAX */
 #define PIECE_MAX (1u << 30) /* of one request; the rest follows as after a short transfer */
 
 struct uring {
@@ -48,6 +49,11 @@ static void set_done_bytes(struct zqcow2_io *io, uint64_t n)
 
 /* ---- towards the kernel ---- */
 
+static unsigned min_iov(int cnt)
+{
+    return cnt < IOV_MOST ? (unsigned)cnt : IOV_MOST;
+}
+
 static void prep_transfer(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
 {
     struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
@@ -65,9 +71,9 @@ static void prep_transfer(const struct uring *u, struct io_uring_sqe *sqe, struc
         return;
     }
     if (write)
-        io_uring_prep_writev(sqe, u->ring_file, c.iov, (unsigned)zq_min((uint64_t)c.cnt, 1024), off);
+        io_uring_prep_writev(sqe, u->ring_file, c.iov, min_iov(c.cnt), off);
     else
-        io_uring_prep_readv(sqe, u->ring_file, c.iov, (unsigned)zq_min((uint64_t)c.cnt, 1024), off);
+        io_uring_prep_readv(sqe, u->ring_file, c.iov, min_iov(c.cnt), off);
 }
 
 static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
