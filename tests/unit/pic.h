@@ -17,9 +17,9 @@ struct pic {
     uint64_t cluster, l1, rt, wp; /* sizes and offsets in the file; wp 0: no zones */
     uint64_t zoned, mark;         /* of the extensions' data */
     uint32_t refcount_bits, l1_entries;
-    struct zqcow2_error err;      /* of the last call */
+    struct zqcow2_error err; /* of the last call */
     struct zqcow2_check_result res;
-    char found[4096];             /* texts of the last check, each ending in a newline */
+    char found[4096]; /* texts of the last check, each ending in a newline */
 };
 
 /* A new image. Any failure fails the test. */
@@ -34,7 +34,7 @@ uint64_t pic_length(struct pic *p);
 uint64_t pic_get(struct pic *p, uint64_t off, unsigned width); /* big-endian, 1 to 8 bytes */
 void pic_put(struct pic *p, uint64_t off, unsigned width, uint64_t value);
 void pic_zero(struct pic *p, uint64_t off, uint64_t len);
-void pic_cut(struct pic *p, uint64_t length); /* the file's end moves, either way */
+void pic_cut(struct pic *p, uint64_t length);     /* the file's end moves, either way */
 uint8_t *pic_bytes(struct pic *p, uint64_t *len); /* a copy, to be freed */
 
 uint64_t pic_refcount(struct pic *p, uint64_t cluster_offset);

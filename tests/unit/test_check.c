@@ -185,8 +185,9 @@ static void test_l1_entries(void **state)
         uint64_t entry;
         const char *text;
     } cases[] = {
-        {1ull << 56, "reserved"},         {0x4000 | 2, "reserved"}, {PIC_COPIED, "without a table"},
-        {0x4200 | PIC_COPIED, "aligned"}, {MiB(9), "past the end"}, {0x00fffffffffff000, "past the"},
+        {1ull << 56, "reserved"},        {0x4000 | 2, "reserved"},
+        {PIC_COPIED, "without a table"}, {0x4200 | PIC_COPIED, "aligned"},
+        {MiB(9), "past the end"},        {0x00fffffffffff000, "past the"},
     };
     struct pic p;
     uint64_t at;
@@ -214,7 +215,8 @@ static void test_l1_points_into_metadata(void **state)
     zoned(&p);
     pic_put(&p, p.l1, 8, p.l1 | PIC_COPIED);
     assert_int_equal(pic_check(&p, 0), 0);
-    assert_non_null(strstr(p.found, "L1 entry 0 at 0x4000 is 0x8000000000004000: points into the L1"));
+    assert_non_null(
+        strstr(p.found, "L1 entry 0 at 0x4000 is 0x8000000000004000: points into the L1"));
     pic_put(&p, p.l1, 8, p.wp | PIC_COPIED);
     assert_int_equal(pic_check(&p, 0), 0);
     assert_non_null(strstr(p.found, "points into the write-pointer table"));
@@ -346,7 +348,8 @@ static void test_snapshot(void **state)
     table = pic_snapshot(&p);
     finds(&p, 0, 0, 0, "", "");
     l1 = pic_get(&p, table, 8);
-    pic_map(&p, KiB(512), 9); /* its entry goes to a table that the snapshot has too: not allowed, */
+    pic_map(&p, KiB(512),
+            9); /* its entry goes to a table that the snapshot has too: not allowed, */
     assert_int_equal(pic_check(&p, 0), 0);
     assert_int_equal(p.res.corruptions, 1); /* and seen by the count */
     pic_free(&p);
@@ -425,8 +428,8 @@ static void test_bitmaps(void **state)
 
 static void test_write_pointers(void **state)
 {
-    static const uint64_t wrong[] = {KiB(448) + 1, KiB(448) + 1024, 0, KiB(384) | 1ull << 63,
-                                     UINT64_MAX,   KiB(384) - 512};
+    static const uint64_t wrong[] = {KiB(448) + 1,          KiB(448) + 1024, 0,
+                                     KiB(384) | 1ull << 63, UINT64_MAX,      KiB(384) - 512};
     struct pic p;
 
     (void)state;

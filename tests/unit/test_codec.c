@@ -127,13 +127,13 @@ static void test_range(void **state)
 
     (void)state;
     range(c | 0x50000, 16, 0x50000, 512);
-    range(c | 1ull << 54 | 0x50000, 16, 0x50000, 1024);  /* x = 54: one sector more */
+    range(c | 1ull << 54 | 0x50000, 16, 0x50000, 1024);      /* x = 54: one sector more */
     range(c | 0xffull << 54 | 0x50000, 16, 0x50000, 131072); /* all there can be */
     range(c | 2ull << 54 | 0x501ff, 16, 0x501ff, 3 * 512 - 511);
-    range(c | 1ull << 61 | 0x1000, 9, 0x1000, 1024);     /* x = 61 */
+    range(c | 1ull << 61 | 0x1000, 9, 0x1000, 1024); /* x = 61 */
     range(c | 1ull << 60 | 0x1000, 9, 1ull << 60 | 0x1000, 512);
     range(c | 0x1fffull << 49 | 0x200000, 21, 0x200000, 4ull << 20); /* x = 49 */
-    range(0xc000000000000000ull, 16, 0, 512); /* bit 63 belongs to neither */
+    range(0xc000000000000000ull, 16, 0, 512);                        /* bit 63 belongs to neither */
 }
 
 static void test_zlib(void **state)

@@ -29,8 +29,8 @@ static struct zqcow2_create_options opt(uint64_t size, uint64_t zone)
 struct spy {
     uint8_t *data;
     uint64_t length, room;
-    int calls, fail_at;      /* the call with this number fails; 0: none */
-    int last_header_write;   /* number of the last call that wrote to byte 0 */
+    int calls, fail_at;    /* the call with this number fails; 0: none */
+    int last_header_write; /* number of the last call that wrote to byte 0 */
     int last_write, flushes_after_header, flushes_before_header, truncates;
     bool unflushed_at_header;
     bool dirty;
@@ -282,8 +282,8 @@ static void test_max_append_default(void **state)
         uint32_t layout;
         uint64_t zone;
         uint32_t want, at;
-    } cases[] = {{7, MiB(4), 65536, 28},  {48, MiB(4), 65536, 36},  {56, MiB(4), 65536, 36},
-                 {7, 65536, 64512, 28},   {56, 512, 0, 36},         {48, 1024, 0, 36},
+    } cases[] = {{7, MiB(4), 65536, 28}, {48, MiB(4), 65536, 36}, {56, MiB(4), 65536, 36},
+                 {7, 65536, 64512, 28},  {56, 512, 0, 36},        {48, 1024, 0, 36},
                  {48, 2048, 1024, 36}};
 
     (void)state;

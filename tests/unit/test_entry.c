@@ -86,8 +86,8 @@ static const struct {
     unsigned flag;
     bool states;
 } codes[] = {
-    {44, BIG, 63, false}, {48, BIG, 63, false},  {56, LITTLE, 59, false}, {56, BIG, 59, false},
-    {7, LITTLE, 59, false}, {7, BIG, 59, false}, {3, LITTLE, 59, false},  {3, BIG, 59, false},
+    {44, BIG, 63, false},   {48, BIG, 63, false}, {56, LITTLE, 59, false}, {56, BIG, 59, false},
+    {7, LITTLE, 59, false}, {7, BIG, 59, false},  {3, LITTLE, 59, false},  {3, BIG, 59, false},
     {3, LITTLE, 59, true},  {3, BIG, 59, true},
 };
 #define NR_CODES (sizeof(codes) / sizeof(codes[0]))
@@ -319,8 +319,12 @@ static void test_detect_none(void **state)
     assert_false(g.code.big_endian); /* the reading that got furthest stays */
     assert_int_equal(g.code.flag_bit, 59);
     g = geometry(44, BIG, 63, false); /* a table of another layout's code */
-    fill(&(struct zq_geometry){.zone_bits = 22, .zone_size = MiB(4), .capacity = MiB(3),
-                               .nr_zones = 16, .device_size = MiB(64), .layout = 7,
+    fill(&(struct zq_geometry){.zone_bits = 22,
+                               .zone_size = MiB(4),
+                               .capacity = MiB(3),
+                               .nr_zones = 16,
+                               .device_size = MiB(64),
+                               .layout = 7,
                                .code = {false, false, 59}});
     assert_int_equal(zq_entry_code_detect(&g, table, &err), ZQCOW2_ECORRUPT);
 }

@@ -14,18 +14,32 @@
 #define FILE_SIZE (16ull << 20)
 
 /* What a small zoned image of this library begins with, written down by hand. */
-static const uint8_t golden[192] = {
-    'Q', 'F', 'I', 0xfb, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16,
-    0, 0, 0, 0, 0x04, 0, 0, 0, /* size 64 MiB */
-    0, 0, 0, 0, 0, 0, 0, 1, /* no encryption; one L1 entry */
-    0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, /* L1, refcount table, 1 cluster */
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* no snapshots */
-    0, 0, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, /* bit 5 */
-    0, 0, 0, 4, 0, 0, 0, 112, 0, 0, 0, 0, 0, 0, 0, 0, /* order 4, header_length, zlib */
-    0x7a, 0x71, 0x32, 0x6d, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, /* mark */
-    0x00, 0x7a, 0x62, 0x64, 0, 0, 0, 5, 1, 2, 3, 4, 5, 0, 0, 0, /* zoned */
-    0x68, 0x03, 0xf8, 0x57, 0, 0, 1, 0xb0, /* feature names: 9 times 48 */
-    0, 0, 'd', 'i', 'r', 't', 'y', ' ', 'b', 'i', 't', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+static const uint8_t golden[192] = {'Q',  'F',  'I',  0xfb, 0,   0,   0,    3,    0,   0,   0,
+                                    0,    0,    0,    0,    0,   0,   0,    0,    0,   0,   0,
+                                    0,    16,   0,    0,    0,   0,   0x04, 0,    0,   0, /* size 64
+                                                                                             MiB */
+                                    0,    0,    0,    0,    0,   0,   0,    1, /* no encryption; one
+                                                                                  L1 entry */
+                                    0,    0,    0,    0,    0,   4,   0,    0,    0,   0,   0,
+                                    0,    0,    1,    0,    0,   0,   0,    0,    1, /* L1, refcount
+                                                                                        table, 1
+                                                                                        cluster */
+                                    0,    0,    0,    0,    0,   0,   0,    0,    0,   0,   0,
+                                    0, /* no snapshots */
+                                    0,    0,    0,    0,    0,   0,   0,    0x20, 0,   0,   0,
+                                    0,    0,    0,    0,    0,   0,   0,    0,    0,   0,   0,
+                                    0,    0, /* bit 5 */
+                                    0,    0,    0,    4,    0,   0,   0,    112,  0,   0,   0,
+                                    0,    0,    0,    0,    0, /* order 4, header_length, zlib */
+                                    0x7a, 0x71, 0x32, 0x6d, 0,   0,   0,    8,    0,   0,   0,
+                                    0,    0,    0,    0,    0, /* mark */
+                                    0x00, 0x7a, 0x62, 0x64, 0,   0,   0,    5,    1,   2,   3,
+                                    4,    5,    0,    0,    0,                    /* zoned */
+                                    0x68, 0x03, 0xf8, 0x57, 0,   0,   1,    0xb0, /* feature names:
+                                                                                     9 times 48 */
+                                    0,    0,    'd',  'i',  'r', 't', 'y',  ' ',  'b', 'i', 't',
+                                    0,    0,    0,    0,    0,   0,   0,    0,    0,   0,   0,
+                                    0,    0};
 
 static const uint8_t zoned_data[5] = {1, 2, 3, 4, 5};
 
@@ -147,7 +161,13 @@ static const struct bend bends[] = {
     {"twice", 112, 4, 0x007a6264, C, {"header extension", "byte 128", "twice"}, false},
     {"data file name", 112, 4, 0x44415441, C, {"incompatible_features", "data file", ""}, false},
     {"crypto header", 112, 4, 0x0537be77, C, {"crypt_method 0", "byte 32", ""}, false},
-    {"bitmaps length", 112, 4, 0x23852875, C, {"bitmaps extension length 8", "byte 116", ""}, false},
+    {"bitmaps length",
+     112,
+     4,
+     0x23852875,
+     C,
+     {"bitmaps extension length 8", "byte 116", ""},
+     false},
     {"names length", 112, 4, 0x6803f857, C, {"feature name table length 8", "byte 116", ""}, false},
     {"backing format alone", 112, 4, 0xe2792aca, 0, {"", "", ""}, false},
 };

@@ -16,21 +16,20 @@
 #define AT        500u /* where the extension's data is said to lie */
 
 /* One device of 16 zones of 4 MiB, 3 MiB of it usable, in every revision; by hand. */
-#define Z4  0x00, 0x40, 0x00, 0x00
-#define C3  0x00, 0x30, 0x00, 0x00
-#define N4  0, 0, 0, 0
+#define Z4   0x00, 0x40, 0x00, 0x00
+#define C3   0x00, 0x30, 0x00, 0x00
+#define N4   0, 0, 0, 0
 #define U(n) 0, 0, 0, n
-static const uint8_t ext_44[44] = {1,     0,     0, 0, U(16), N4,    Z4, N4, C3,
-                                   N4,    0,     3, 0, 0,     U(2),  U(8), U(6)};
-static const uint8_t ext_48b[48] = {1,    0,    0,    0,          U(16), N4, Z4, N4, C3,
-                                    U(2), U(8), U(6), 0, 1, 0, 0, N4,    0,  3,  0,  0};
-static const uint8_t ext_56[56] = {1,    0,          0,     0,  N4,  Z4,     N4, C3,
-                                   U(2), U(16),      U(8),  U(6), 0, 1, 0, 0, N4, U(128),
-                                   N4,   0, 3, 0, 0};
-static const uint8_t ext_v7[48] = {1,     0,    0,    0,          Z4, C3,     U(2),
-                                   U(16), U(8), U(6), 0, 1, 0, 0, N4, U(128), N4, 0, 3, 0, 0};
-static const uint8_t ext_v3[48] = {1,     0,    0,    0,       Z4, C3,         U(2),
-                                   U(16), U(8), U(6), U(128),  N4, 0, 3, 0, 0, N4, U(128)};
+static const uint8_t ext_44[44] = {1,  0, 0, 0, U(16), N4,   Z4,   N4,  C3,
+                                   N4, 0, 3, 0, 0,     U(2), U(8), U(6)};
+static const uint8_t ext_48b[48] = {1,    0, 0, 0, U(16), N4, Z4, N4, C3, U(2), U(8),
+                                    U(6), 0, 1, 0, 0,     N4, 0,  3,  0,  0};
+static const uint8_t ext_56[56] = {1, 0, 0, 0, N4, Z4,     N4, C3, U(2), U(16), U(8), U(6),
+                                   0, 1, 0, 0, N4, U(128), N4, 0,  3,    0,     0};
+static const uint8_t ext_v7[48] = {1, 0, 0, 0,  Z4,     C3, U(2), U(16), U(8), U(6), 0,
+                                   1, 0, 0, N4, U(128), N4, 0,    3,     0,    0};
+static const uint8_t ext_v3[48] = {1,    0,      0,  0, Z4, C3, U(2), U(16), U(8),
+                                   U(6), U(128), N4, 0, 3,  0,  0,    N4,    U(128)};
 
 static const struct revision {
     uint32_t layout, len;
@@ -104,11 +103,11 @@ static void test_every_revision(void **state)
 /* Extensions as QEMU builds with these revisions wrote them. */
 static void test_foreign_bytes(void **state)
 {
-    static const uint8_t v7[48] = {
-        0x01, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x08,
-        0x00, 0x00, 0x00, 0x06, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
-        0x00, 0x00, 0x00, 0x80, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00};
+    static const uint8_t v7[48] = {0x01, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x40,
+                                   0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x00, 0x00, 0x00, 0x10,
+                                   0x00, 0x00, 0x00, 0x08, 0x00, 0x00, 0x00, 0x06, 0x00, 0x10,
+                                   0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x80,
+                                   0x00, 0x00, 0x00, 0x00, 0x00, 0x03, 0x00, 0x00};
     static const uint8_t l44[44] = {
         0x01, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x10, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00,
         0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x03,
