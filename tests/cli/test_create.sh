@@ -135,4 +135,5 @@ name=$(printf 'a"b\\c\n\377.qcow2')
 run 0 'a file name with odd bytes' create "$name" 1M
 run 0 'its info' info --json "$name"
 verdict $(python3 -m json.tool <out >/dev/null; echo $?) 'is JSON all the same'
+has 'with a sign for the byte that is no UTF-8' out 'a\\"b.*\\ufffd\.qcow2'
 finish

@@ -31,6 +31,11 @@ feed odd 1 'an odd end' append z.qcow2 8M
 is 'whole sectors are in' '8388608 1048576' "$(cat out)"
 has 'the rest is told' err '; 1048576 bytes were written$'
 is 'the write pointer agrees' $((8388608 + 1048576)) "$(zone z.qcow2 2 write_pointer)"
+random 1049700 6 >odder
+feed odder 1 'an odd end behind whole sectors' append z.qcow2 8M
+is 'these are in' '9437184 1048576
+10485760 1024' "$(cat out)"
+has 'and told' err '; 1049600 bytes were written$'
 feed odd 0 'an odd end with --pad' append --pad z.qcow2 12M
 is 'fills a sector' '12582912 1048576
 13631488 512' "$(cat out)"
@@ -83,6 +88,12 @@ is 'fills one' FULL "$(zone w.qcow2 2 state)"
 is 'and goes on in the next' $((6 * 1048576 + 524288)) "$(zone w.qcow2 3 write_pointer)"
 run 0 'read over the end' read w.qcow2 4M 2621440
 same 'the same bytes again' two_and_a_half out
+
+feed sector 0 'a sector first' write w.qcow2 8M
+feed two_and_a_half 0 'write in pieces that do not fit the zone' write w.qcow2 8389120
+is 'goes on in the next, too' $((10 * 1048576 + 524800)) "$(zone w.qcow2 5 write_pointer)"
+run 0 'read them' read w.qcow2 8389120 2621440
+same 'once more the same' two_and_a_half out
 
 feed two_and_a_half 0 'write to a plain image' write p.qcow2 1M
 run 0 'read bytes at odd places' read p.qcow2 1048577 1000003
