@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT */
+/* Makes one fault each in an image that was sound. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "unit/faults.h"
+
+void fault_image(struct pic *p, uint32_t cluster, uint32_t bits)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+
+    o.virtual_size = MiB(1);
+    o.zone_size = KiB(64);
+    o.conventional_zones = 2;
+    o.cluster_size = cluster;
+    o.refcount_bits = bits;
+    pic_make(p, &o);
+    pic_map(p, 0, 0xa0);
+    pic_map(p, KiB(192), 0xa3);
+    pic_put(p, p->wp + 3 * 8, 8, KiB(192) + 512);
+    pic_map(p, KiB(320), 0xa5);
+    pic_put(p, p->wp + 5 * 8, 8, KiB(384));
+}
+
+/* ---- faults ---- */
+
+void fault_leak(struct pic *p)
+{
+    pic_alloc(p, 5);
+}
+
+static void count_too_high(struct pic *p)
+{
+    pic_set_refcount(p, pic_get(p, p->l1, 8) & ~PIC_COPIED, 3);
+}
+
+static void count_zero(struct pic *p)
+{
+    pic_set_refcount(p, pic_map(p, KiB(4), 7), 0);
+    pic_set_refcount(p, p->wp, 0);
+    pic_set_refcount(p, 0, 0);
+}
+
+static void all_zero(struct pic *p)
+{
+    pic_zero(p, pic_get(p, p->rt, 8), p->cluster);
+}
+
+static void no_copied(struct pic *p)
+{
+    uint64_t at = pic_l2(p, 0);
+
+    pic_put(p, at, 8, pic_get(p, at, 8) & ~PIC_COPIED);
+    pic_put(p, p->l1, 8, pic_get(p, p->l1, 8) & ~PIC_COPIED);
+}
+
+void fault_shared(struct pic *p)
+{
+    uint64_t host = pic_map(p, KiB(4), 7);
+
+    pic_put(p, pic_l2(p, KiB(8)), 8, host | PIC_COPIED);
+    pic_put(p, pic_l2(p, KiB(12)), 8, host);
+}
+
+static void block_missing(struct pic *p)
+{
+    pic_put(p, p->rt, 8, 0);
+}
+
+static void block_twice(struct pic *p)
+{
+    pic_put(p, p->rt + 8, 8, pic_get(p, p->rt, 8));
+}
+
+static void block_nowhere(struct pic *p)
+{
+    pic_put(p, p->rt, 8, MiB(900));
+}
+
+static void block_on_l1(struct pic *p)
+{
+    pic_put(p, p->rt, 8, p->l1);
+}
+
+static void block_on_data(struct pic *p)
+{
+    pic_put(p, p->rt + 8, 8, pic_get(p, pic_l2(p, KiB(320)), 8) & ~PIC_COPIED);
+}
+
+static void block_on_l2(struct pic *p)
+{
+    pic_put(p, p->rt + 8, 8, pic_get(p, p->l1, 8) & ~PIC_COPIED);
+}
+
+static void beyond_file(struct pic *p)
+{
+    pic_set_refcount(p, MiB(1), 1);
+}
+
+static void snapshot_half_deleted(struct pic *p)
+{
+    pic_snapshot(p);
+    pic_put(p, 60, 4, 0);
+}
+
+void fault_dirty(struct pic *p)
+{
+    pic_put(p, 72, 8, 0x23); /* and corrupt */
+    pic_put(p, p->mark, 1, 1);
+}
+
+static void data_on_wp(struct pic *p)
+{
+    pic_put(p, pic_l2(p, KiB(4)), 8, p->wp | PIC_COPIED);
+}
+
+void fault_data_nowhere(struct pic *p)
+{
+    pic_put(p, pic_l2(p, KiB(4)), 8, MiB(900) | PIC_COPIED);
+    pic_put(p, pic_l2(p, KiB(8)), 8, 0x100 | PIC_COPIED);
+    pic_put(p, p->l1 + 8, 8, 0x200);
+}
+
+void fault_l2_on_l1(struct pic *p)
+{
+    pic_put(p, p->l1, 8, p->l1 | PIC_COPIED);
+}
+
+void fault_wp_lost(struct pic *p)
+{
+    pic_put(p, p->wp + 3 * 8, 8, 12345);
+    pic_put(p, p->wp + 8, 8, 0);
+    pic_put(p, p->wp + 15 * 8, 8, UINT64_MAX);
+    pic_map(p, KiB(192) + 2 * p->cluster, 9);
+}
+
+void fault_compressed_ahead(struct pic *p)
+{
+    pic_put(p, pic_l2(p, KiB(256)), 8, PIC_COMPRESSED | pic_alloc(p, 1));
+}
+
+const struct fault faults[] = {
+    {"none", NULL, LEAKS, false},
+    {"leak", fault_leak, LEAKS, false},
+    {"count too high", count_too_high, REPAIR, false},
+    {"count zero", count_zero, REPAIR, true},
+    {"all zero", all_zero, REPAIR, true},
+    {"no COPIED", no_copied, REPAIR, false},
+    {"shared", fault_shared, REPAIR, true},
+    {"block missing", block_missing, REPAIR, true},
+    {"block twice", block_twice, REPAIR, true},
+    {"block nowhere", block_nowhere, REPAIR, true},
+    {"block on L1", block_on_l1, REPAIR, true},
+    {"block on data", block_on_data, REPAIR, true},
+    {"block on L2", block_on_l2, REPAIR, true},
+    {"beyond file", beyond_file, LEAKS, false},
+    {"snapshot half deleted", snapshot_half_deleted, LEAKS, false},
+    {"dirty", fault_dirty, LEAKS, false},
+    {"data on write pointers", data_on_wp, ALL, true},
+    {"data nowhere", fault_data_nowhere, ALL, false},
+    {"L2 on L1", fault_l2_on_l1, ALL, true},
+    {"write pointers lost", fault_wp_lost, ALL, false},
+    {"compressed ahead", fault_compressed_ahead, ALL, false},
+};
+const size_t nr_faults = sizeof(faults) / sizeof(faults[0]);

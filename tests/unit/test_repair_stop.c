@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: MIT */
+/* Repair interrupted at every call and every allocation: what is left is never worse, and mended.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "unit/faults.h"
+
+/* A file in memory that knows what a flush has made safe, and can fail. */
+struct disk {
+    uint8_t *now, *safe;
+    uint64_t length, safe_length, room;
+    int calls, fail_at;
+    bool changed;
+};
+
+static int disk_call(struct disk *d)
+{
+    return ++d->calls >= d->fail_at && d->fail_at ? -EIO : 0;
+}
+
+static int disk_length(void *self, uint64_t *bytes)
+{
+    *bytes = ((struct disk *)self)->length;
+    return disk_call(self);
+}
+
+static int disk_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    struct disk *d = self;
+
+    for (int i = 0; i < cnt; off += iov[i++].iov_len) {
+        uint64_t n = off < d->length ? d->length - off : 0;
+
+        n = n < iov[i].iov_len ? n : iov[i].iov_len;
+        memset(iov[i].iov_base, 0, iov[i].iov_len);
+        if (n)
+            memcpy(iov[i].iov_base, d->now + off, n);
+    }
+    return disk_call(d);
+}
+
+static int disk_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    struct disk *d = self;
+
+    if (disk_call(d) < 0)
+        return -EIO;
+    d->changed = true;
+    for (int i = 0; i < cnt; off += iov[i++].iov_len) {
+        assert_true(off + iov[i].iov_len <= d->room);
+        memcpy(d->now + off, iov[i].iov_base, iov[i].iov_len);
+        d->length = off + iov[i].iov_len > d->length ? off + iov[i].iov_len : d->length;
+    }
+    return 0;
+}
+
+static int disk_truncate(void *self, uint64_t bytes)
+{
+    struct disk *d = self;
+
+    if (disk_call(d) < 0)
+        return -EIO;
+    assert_true(bytes <= d->room);
+    d->length = bytes;
+    return 0;
+}
+
+static int disk_flush(void *self)
+{
+    struct disk *d = self;
+
+    if (disk_call(d) < 0)
+        return -EIO;
+    memcpy(d->safe, d->now, d->room);
+    d->safe_length = d->length;
+    return 0;
+}
+
+static const struct zqcow2_backend_ops disk_ops = {.size = sizeof(disk_ops),
+                                                   .name = "disk",
+                                                   .length = disk_length,
+                                                   .readv = disk_readv,
+                                                   .writev = disk_writev,
+                                                   .flush = disk_flush,
+                                                   .truncate = disk_truncate};
+
+static void disk_from(struct disk *d, struct pic *p)
+{
+    uint8_t *b = pic_bytes(p, &d->length);
+
+    d->room = d->safe_length = d->length;
+    d->room += MiB(1);
+    d->now = calloc(1, d->room);
+    d->safe = calloc(1, d->room);
+    assert_true(d->now && d->safe);
+    memcpy(d->now, b, d->length);
+    memcpy(d->safe, b, d->length);
+    free(b);
+}
+
+static int disk_check(struct disk *d, unsigned flags, const struct zqcow2_hooks *hooks,
+                      struct zqcow2_error *err)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_backend *be;
+    int rc;
+
+    o.flags = flags;
+    o.hooks = hooks;
+    assert_int_equal(zqcow2_backend_new(&disk_ops, d, NULL, &be), 0);
+    rc = zqcow2_check(be, &o, &res, err);
+    zqcow2_backend_close(be);
+    return rc;
+}
+
+/* What is left after a stop: all that was written, or only what was flushed. */
+static void after_stop(const struct fault *f, int call, const uint8_t *data, uint64_t length,
+                       const char *which)
+{
+    struct pic p = {0};
+
+    assert_int_equal(zqcow2_mem_open(length, NULL, &p.be), 0);
+    assert_int_equal(zqcow2_backend_write(p.be, data, length, 0), 0);
+    pic_find(&p);
+    assert_int_equal(pic_check(&p, 0), 0);
+    /* raising first and lowering last: what was counted right never gets too low */
+    if (!f->raise && strstr(p.found, "too low"))
+        fail_msg("%s, stopped at call %d, %s: %s", f->name, call, which, p.found);
+    assert_int_equal(pic_check(&p, f->flags), 0);
+    if (pic_check(&p, 0) != 0 || p.res.corruptions || p.res.leaked_clusters)
+        fail_msg("%s, stopped at call %d, %s: not mended: %s", f->name, call, which, p.found);
+    pic_free(&p);
+}
+
+static void test_every_call_fails(void **state)
+{
+    int stops = 0;
+
+    (void)state;
+    for (size_t i = 1; i < nr_faults; i++) {
+        int rc = -1;
+
+        for (int n = 1; rc; n++, stops++) {
+            struct zqcow2_error err = {0};
+            struct disk d = {.fail_at = n};
+            struct pic p;
+
+            fault_image(&p, 4096, 16);
+            faults[i].make(&p);
+            disk_from(&d, &p);
+            pic_free(&p);
+            rc = disk_check(&d, faults[i].flags, NULL, &err);
+            if (rc && (rc != -EIO || err.code != -EIO))
+                fail_msg("%s, call %d fails: %d \"%s\"", faults[i].name, n, rc, err.text);
+            if (d.changed) {
+                after_stop(&faults[i], n, d.now, d.length, "everything written");
+                after_stop(&faults[i], n, d.safe, d.safe_length, "only what was flushed");
+            }
+            free(d.now);
+            free(d.safe);
+        }
+    }
+    printf("stopped at %d calls\n", stops);
+}
+
+/* ---- no memory, no permission ---- */
+
+struct heap {
+    int64_t out;
+    int left;
+};
+
+static void *heap_alloc(void *ctx, size_t align, size_t size)
+{
+    struct heap *h = ctx;
+    void *p = NULL;
+
+    if (h->left-- == 0 || posix_memalign(&p, align < 16 ? 16 : align, size))
+        return NULL;
+    h->out += (int64_t)size;
+    return p;
+}
+
+static void heap_free(void *ctx, void *p, size_t size)
+{
+    ((struct heap *)ctx)->out -= (int64_t)size;
+    free(p);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < nr_faults; i++) {
+        int rc = -1;
+
+        for (int n = 0; rc; n++) {
+            struct heap heap = {0, n};
+            struct zqcow2_hooks h = {sizeof(h), &heap, heap_alloc, heap_free, NULL, 0, 0};
+            struct zqcow2_error err = {0};
+            struct disk d = {0};
+            struct pic p;
+
+            fault_image(&p, 4096, 16);
+            if (faults[i].make)
+                faults[i].make(&p);
+            disk_from(&d, &p);
+            pic_free(&p);
+            rc = disk_check(&d, faults[i].flags, &h, &err);
+            if (heap.out || (rc && (rc != -ENOMEM || err.code != rc)))
+                fail_msg("%s, allocation %d fails: %d \"%s\", %lld bytes left", faults[i].name, n,
+                         rc, err.text, (long long)heap.out);
+            free(d.now);
+            free(d.safe);
+        }
+    }
+}
+
+static int no_write(void *self, uint64_t bytes)
+{
+    (void)self;
+    (void)bytes;
+    return -EROFS;
+}
+
+static void test_read_only(void **state)
+{
+    struct zqcow2_backend_ops ops = disk_ops;
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_error err;
+    struct zqcow2_backend *be;
+    struct disk d = {0};
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    fault_leak(&p);
+    disk_from(&d, &p);
+    pic_free(&p);
+    ops.writev = NULL;
+    ops.truncate = no_write;
+    assert_int_equal(zqcow2_backend_new(&ops, &d, NULL, &be), 0);
+    assert_int_equal(zqcow2_check(be, &o, &res, &err), 0);
+    assert_int_equal(res.leaked_clusters, 5);
+    o.flags = LEAKS;
+    assert_int_equal(zqcow2_check(be, &o, &res, &err), -EROFS);
+    zqcow2_backend_close(be);
+    free(d.now);
+    free(d.safe);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_call_fails),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_read_only),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
