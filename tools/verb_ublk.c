@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The place of the verb ublk in the list of verbs; ublk.c is the verb, and zqcow2-ublk(1) its page. */
+/* The place of the verb ublk in the list of verbs. ublk.c is the verb itself. */
 #include "tool.h"
 #include "ublk.h"
 
