@@ -31,8 +31,13 @@ static const char *kind_name(int kind)
 
 static void text_finding(void *arg, int kind, const char *text)
 {
+    const char *name = kind_name(kind);
+
     (void)arg;
-    printf("%s: %s\n", kind_name(kind), text);
+    if (strncmp(text, name, strlen(name)) == 0) /* some texts say it themselves */
+        printf("%s\n", text);
+    else
+        printf("%s: %s\n", name, text);
 }
 
 static void json_finding(void *arg, int kind, const char *text)

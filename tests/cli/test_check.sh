@@ -51,7 +51,7 @@ end=$(($(stat -c %s leak.qcow2) / 65536))
 truncate -s $(((end + 1) * 65536)) leak.qcow2
 poke leak.qcow2 $((block + 2 * end)) 0001
 run 3 'a leak' check leak.qcow2
-has 'is told' out '^leak: '
+has 'is told' out '^leak at 0x'
 has 'and counted' out '^1 leaked cluster found'
 run 3 'as JSON' check --json leak.qcow2
 is 'one leak' 1 "$(count leaked_clusters)"
