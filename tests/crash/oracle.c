@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FAILED 0x80000000u /* of a life's requests: answered with an error, but perhaps done */
+
 static void *must(void *p)
 {
     if (!p)
@@ -93,7 +95,7 @@ static void write_zone(struct oracle *o, struct act *a)
     l->ends = must(realloc(l->ends, (l->writes + 1) * sizeof(*l->ends)));
     l->reqs = must(realloc(l->reqs, (l->writes + 1) * sizeof(*l->reqs)));
     l->ends[l->writes] = at + a->len;
-    l->reqs[l->writes++] = a->req;
+    l->reqs[l->writes++] = a->req | (a->result < 0 ? FAILED : 0);
     if (a->kind == ACT_ZERO)
         memset(l->data + at, 0, a->len);
     else
@@ -131,8 +133,13 @@ static void reset_submitted(struct oracle *o, struct act *a, uint32_t z)
 
 static void finish_submitted(struct oracle *o, struct act *a, uint32_t z)
 {
+    struct life *l = &o->zone[z].lives[o->zone[z].n - 1];
+
     a->index[z] = o->zone[z].n - 1;
-    o->zone[z].lives[a->index[z]].finished = true;
+    l->finished = true;
+    /* Had it been taken, an error would have stopped the finish. */
+    while (a->result == 0 && l->writes && (l->reqs[l->writes - 1] & FAILED))
+        l->writes--;
 }
 
 /* What is acknowledged now, zone by zone, then sector by sector: a flush will promise it. */

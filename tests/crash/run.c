@@ -55,6 +55,15 @@ static bool refused(int rc)
     return (rc <= -10000 && rc != ZQCOW2_EDEAD) || rc == -EINVAL || rc == -EOPNOTSUPP;
 }
 
+/* A dead image does not look where a write would go: one that could never have been taken. */
+static bool misplaced(const struct run *r, const struct act *a)
+{
+    uint64_t start = zone_start(&r->shape, a->zone);
+
+    return (a->kind == ACT_WRITE || a->kind == ACT_ZERO) &&
+           (a->off < start || a->off + a->len > start + zone_room(&r->shape, a->zone));
+}
+
 static void finished(struct run *r, uint32_t act, const struct zqcow2_result *res)
 {
     struct act *a = &r->acts[act];
@@ -62,7 +71,7 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
     a->result = res->ret;
     if (res->ret < 0) {
         r->unsure = true;
-        if (refused(res->ret))
+        if (refused(res->ret) || misplaced(r, a))
             a->kind = ACT_OTHER;
         else if (!r->faulty)
             fail(r, "request", res->ret);
@@ -105,6 +114,7 @@ static void close_image(struct run *r)
         rc = zqcow2_close(r->img);
     r->img = NULL;
     r->acts[act].result = rc;
+    r->failed |= rc < 0;
     if (rc < 0 && !r->faulty)
         fail(r, "close", rc);
     note(r, act, true);
@@ -297,7 +307,11 @@ static void zone_letter(struct run *r, char letter)
     case 'i': on_zone(r, ZQCOW2_OP_ZONE_FINISH, b, false); break;
     case 'j': on_zone(r, ZQCOW2_OP_ZONE_RESET, a, false); break;
     case 'k': on_zone(r, ZQCOW2_OP_ZONE_RESET, b, false); break;
-    case 'l': manage(r, ZQCOW2_OP_ZONE_RESET, 0, r->shape.size, false); break;
+    case 'l': /* zone by zone, each in its own turn: what is submitted meanwhile may come first */
+        settle(r);
+        manage(r, ZQCOW2_OP_ZONE_RESET, 0, r->shape.size, false);
+        settle(r);
+        break;
     case 'n': put(r, ZQCOW2_OP_WRITE, a, r->next[a], block, true); break;
     case 'r': put(r, ZQCOW2_OP_WRITE_ZEROES, a, r->next[a], block, false); break;
     case 's': on_zone(r, ZQCOW2_OP_ZONE_RESET, a, true); break;
@@ -318,7 +332,7 @@ static void letter_of(struct run *r, char letter)
         settle(r);
         if (!r->broken)
             close_image(r);
-        if (!r->broken)
+        if (!r->broken && !r->failed)
             open_image(r);
         break;
     case 'u': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, cluster, cluster, false); break;
@@ -335,8 +349,8 @@ static void letter_of(struct run *r, char letter)
 void run_letters(struct run *r, const char *letters)
 {
     for (; *letters && !r->broken; letters++) {
-        if (r->failed && *letters == 'q')
-            break; /* what it shows when opened again is for the oracle to say */
+        if (!r->img)
+            break; /* after a failure: what it shows when opened again is for the oracle to say */
         if (r->unsure)
             ask(r);
         if (!r->broken)

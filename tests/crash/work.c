@@ -150,6 +150,33 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
 
 /* ---- workloads ---- */
 
+/* What led to a violation that is replayed: requests and backend calls by position. */
+static void tell(struct run *r, uint64_t stop)
+{
+    static const char *acts[] = {"write", "zero", "flush", "finish", "reset", "other"};
+    static const char *calls[] = {"read", "write", "flush", "zero", "discard", "truncate"};
+    uint32_t m = 0;
+
+    for (uint64_t p = 0; p <= stop; p++) {
+        struct zqcow2_simdisk_op op = ZQCOW2_SIMDISK_OP_INIT;
+
+        for (; m < r->nmoments && r->moments[m].position <= p; m++) {
+            const struct act *a = &r->acts[r->moments[m].act];
+
+            printf("%5llu   %s %s%s request %u at 0x%llx + 0x%llx", (unsigned long long)p,
+                   r->moments[m].ack ? "answers" : "asks", acts[a->kind], a->fua ? " FUA" : "",
+                   a->req, (unsigned long long)a->off, (unsigned long long)a->len);
+            printf(a->result ? ": %s\n" : "\n", zqcow2_strerror(a->result));
+        }
+        if (p == stop || zqcow2_simdisk_event(r->disk, p, &op) < 0)
+            continue;
+        printf("%5llu           %s %s 0x%llx + 0x%llx", (unsigned long long)p,
+               op.begun == p ? "begins" : op.ended == p ? "ends" : "loses", calls[op.kind],
+               (unsigned long long)op.offset, (unsigned long long)op.length);
+        printf(op.result && op.ended == p ? ": %s\n" : "\n", zqcow2_strerror(op.result));
+    }
+}
+
 static void replay_base(struct oracle *o, struct run *r)
 {
     uint32_t at = 0;
@@ -224,6 +251,8 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
         else
             bad = try_cut(w, &c, cut, o, cap_of(w, r->g));
     }
+    if (bad && w->replaying)
+        tell(r, w->here.cut);
     zqcow2_simdisk_cut_free(cut);
     atomic_fetch_add(&w->sh->deep, c.deep);
     checker_fini(&c);
@@ -313,8 +342,11 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
         zqcow2_simdisk_cut_seek(cut, p);
         w->here.cut = p;
         if (w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o))
-                         : try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2))
+                         : try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2)) {
+            if (w->replaying)
+                tell(r, p);
             break;
+        }
     }
     zqcow2_simdisk_cut_seek(cut, stop);
     k = draw(rng) % zqcow2_simdisk_cut_states(cut);
