@@ -11,31 +11,6 @@ static uint32_t hash_of(const struct zq_cache *c, uint64_t host)
     return (uint32_t)((host / c->slice_bytes * 0x9e3779b97f4a7c15ull) >> 32) & c->hash_mask;
 }
 
-int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, uint32_t slice_bytes,
-                  uint64_t cache_bytes)
-{
-    uint64_t n = zq_max(cache_bytes / slice_bytes, ZQ_MIN_SLICES);
-    uint32_t buckets = 16;
-
-    n = zq_min(n, 1u << 24);
-    while (buckets < n)
-        buckets *= 2;
-    c->x = x;
-    c->ready = ready;
-    c->slice_bytes = slice_bytes;
-    c->max_slices = (uint32_t)n;
-    c->hash_mask = buckets - 1;
-    zq_list_init(&c->lru);
-    zq_list_init(&c->slot_waiters);
-    zq_list_init(&c->frozen_waiters);
-    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
-        zq_list_init(&c->dirty[k]);
-        zq_list_init(&c->round[k]);
-    }
-    c->hash = zq_zalloc_array(x->hooks, buckets, sizeof(*c->hash));
-    return c->hash ? 0 : -ENOMEM;
-}
-
 static void free_slice(struct zq_cache *c, struct zq_slice *s)
 {
     zq_free(c->x->hooks, s->data, c->slice_bytes);
@@ -46,6 +21,8 @@ void zq_cache_fini(struct zq_cache *c)
 {
     if (!c->hash)
         return;
+    for (struct zq_list *n; (n = zq_list_pop(&c->spare));)
+        free_slice(c, zq_container(n, struct zq_slice, link));
     for (uint32_t i = 0; i <= c->hash_mask; i++) {
         for (struct zq_slice *s = c->hash[i], *next; s; s = next) {
             next = s->chain;
@@ -123,17 +100,50 @@ static struct zq_slice *new_slice(struct zq_cache *c)
     return s;
 }
 
-/* A free slot: a new one while there is room, else the oldest clean one. */
-static int take_slot(struct zq_cache *c, struct zq_slice **out)
+int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, uint32_t slice_bytes,
+                  uint64_t cache_bytes)
 {
-    bool room = c->nr_slices < c->max_slices;
+    uint64_t n = zq_max(cache_bytes / slice_bytes, ZQ_MIN_SLICES);
+    uint32_t buckets = 16;
 
-    *out = room ? new_slice(c) : NULL;
-    if (!*out)
-        *out = evict(c);
-    if (*out)
-        return 0;
-    return room ? -ENOMEM : ZQ_WAIT;
+    n = zq_min(n, 1u << 24);
+    while (buckets < n)
+        buckets *= 2;
+    c->x = x;
+    c->ready = ready;
+    c->slice_bytes = slice_bytes;
+    c->max_slices = (uint32_t)n;
+    c->hash_mask = buckets - 1;
+    zq_list_init(&c->lru);
+    zq_list_init(&c->spare);
+    zq_list_init(&c->slot_waiters);
+    zq_list_init(&c->frozen_waiters);
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        zq_list_init(&c->dirty[k]);
+        zq_list_init(&c->round[k]);
+    }
+    c->hash = zq_zalloc_array(x->hooks, buckets, sizeof(*c->hash));
+    while (c->hash && c->nr_slices < ZQ_MIN_SLICES) {
+        struct zq_slice *s = new_slice(c);
+
+        if (!s)
+            return -ENOMEM;
+        zq_list_push(&c->spare, &s->link);
+    }
+    return c->hash ? 0 : -ENOMEM;
+}
+
+/* A free slot: a new one while there is room, else the oldest clean one; NULL: wait. */
+static struct zq_slice *take_slot(struct zq_cache *c)
+{
+    struct zq_list *n = zq_list_pop(&c->spare);
+    struct zq_slice *s = NULL;
+
+    if (n)
+        return zq_container(n, struct zq_slice, link);
+    if (c->nr_slices < c->max_slices)
+        s = new_slice(c);
+    return s ? s : evict(c);
 }
 
 struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
@@ -197,19 +207,15 @@ static void load_done(struct zq_io *io, int ret)
     zq_wake(c->ready, &c->slot_waiters);
     if (ret < 0) {
         unhash(c, s);
-        free_slice(c, s);
-        c->nr_slices--;
+        zq_list_push(&c->spare, &s->link);
     }
 }
 
 static int load(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind)
 {
-    struct zq_slice *s;
-    int rc = take_slot(c, &s);
+    struct zq_slice *s = take_slot(c);
 
-    if (rc < 0)
-        return rc;
-    if (rc == ZQ_WAIT) {
+    if (!s) {
         c->want_round |= c->nr_dirty > 0;
         return zq_cache_park(c, g, &c->slot_waiters);
     }
@@ -280,8 +286,7 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len)
         if (!s || s->loading || s->pins || s->dirty || s->in_round)
             continue;
         unhash(c, s);
-        free_slice(c, s);
-        c->nr_slices--;
+        zq_list_push(&c->spare, &s->link);
     }
 }
 

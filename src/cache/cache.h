@@ -47,6 +47,7 @@ struct zq_cache {
     uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
     struct zq_slice **hash;
     struct zq_gather *token;
+    struct zq_list spare;          /* slots without content: ZQ_MIN_SLICES are made at open */
     struct zq_list lru;            /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
     struct zq_list slot_waiters;   /* for a slot, the token, or room for dirt */
@@ -60,7 +61,10 @@ void zq_cache_fini(struct zq_cache *c);
 
 /* The valid slice that holds `host`, unpinned: for a look within one hold of the mutex. Or NULL. */
 struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host);
-/* Pins it for g: 0, ZQ_WAIT, -ENOMEM. host is slice-aligned. g->wait.rc < 0 on entry is the caller's. */
+/*
+ * Pins it for g: 0 or ZQ_WAIT. host is slice-aligned. Never fails for memory: without it there are
+ * still the slots made at open, to wait for. A failed load shows as g->wait.rc.
+ */
 int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind,
                  struct zq_slice **out);
 /* Lets go of one pin. */

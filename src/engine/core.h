@@ -150,18 +150,35 @@ int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
 
 /*
  * Gathers and reserves new clusters for [guest, guest + bytes), cluster-aligned, to replace `old`;
- * bytes may come out smaller. What lies before head and from tail on is kept.
+ * bytes may come out smaller. The last of op->fills then; the caller sets head, tail and data.
  */
-int zq_fill_begin(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
-                  const struct zq_extent *old);
+int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
+                    const struct zq_extent *old);
+/* Begins the first of op->fills. */
+void zq_fill_start(struct zq_op *op);
 /* Moves kept content and data_len of the request's own bytes, links. ZQ_WAIT, 0, error. */
 int zq_fill_step(struct zq_core *c, struct zq_op *op);
+/* Gives back what was prepared and not begun. */
+void zq_fills_drop(struct zq_core *c, struct zq_op *op);
+static inline struct zq_fill *zq_fill_last(struct zq_op *op)
+{
+    return zq_container(op->fills.prev, struct zq_fill, link);
+}
 bool zq_range_owned(const struct zq_core *c, uint64_t guest, uint64_t bytes);
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry);
+void zq_packed_free(struct zq_core *c, struct zq_packed *p);
+int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
+
+/* ---- unmap.c ---- */
+
+/* Takes the memory that zq_unmap of the same range will need. ZQ_WAIT, 0, error. */
+int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);
+/* Unmaps whole clusters of [*at, end), a slice at a time; *at tells how far. ZQ_WAIT, 0, error. */
+int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);
+void zq_unmap_drop(struct zq_core *c, struct zq_op *op);
 
 /* ---- reclaim.c ---- */
 
-/* Unmaps whole clusters of [*at, end), a slice at a time; *at tells how far. ZQ_WAIT, 0, error. */
-int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);
 void zq_janitor_kick(struct zq_core *c);
 /* Flushes, unmaps what lies ahead, empties the quarantine, clears the mark. */
 zq_step zq_step_shutdown;

@@ -2,12 +2,15 @@
 /*
  * Writes, writes of zeros and discards where there is no write pointer: conventional zones and
  * plain images. A cluster that may be overwritten is; any other is replaced by a new one (R14).
+ *
+ * First the whole request is prepared: every cluster, every record. So it fails for space or
+ * memory before it has changed anything (I13). Then it is carried out, piece by piece.
  */
 #include <errno.h>
 #include "base/report.h"
 #include "engine/core.h"
 
-enum { D_NEXT, D_MOVE, D_FILL, D_UNMAP, D_FUA };
+enum { D_PREPARE, D_NEXT, D_MOVE, D_FILL, D_UNMAP, D_FUA };
 
 static bool zeroing(const struct zq_op *op)
 {
@@ -25,86 +28,139 @@ static int check_bounds(const struct zq_core *c, const struct zq_op *op)
     return op->req.offset + op->length > end ? ZQCOW2_EZONE_BOUNDARY : 0;
 }
 
-static void fill_range(struct zq_op *op, uint64_t at, uint64_t end)
+/* Whole clusters of zeros, or to be discarded, are simply unmapped: then up to *stop. */
+static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t at, uint64_t *stop)
 {
-    struct zq_fill *f = &op->fill;
-    uint64_t stop = zq_min(end, f->guest + f->bytes);
+    uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
 
-    f->head = at - f->guest;
-    f->tail = stop - f->guest;
-    f->data_kind = zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
-    f->data_len = stop - at;
-    op->phase = D_FILL;
+    /* The device's last cluster may be short: its end is as good as a cluster's. */
+    end = end == c->size ? zq_round_up(end, size) : zq_round_down(end, size);
+    if (!zeroing(op) || (at & (size - 1)) || end <= at)
+        return false;
+    *stop = end;
+    return true;
 }
 
-static int write_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
-                     const struct zq_extent *e)
+/* The end of the piece at `at` that is looked at next, of what is not unmapped in whole clusters. */
+static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint64_t at)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
+
+    return zeroing(op) ? zq_min(end, zq_round_down(at, size) + size) : end;
+}
+
+static bool is_zero_already(const struct zq_op *op, const struct zq_extent *e)
+{
+    return zeroing(op) && (e->type == ZQ_EXT_UNALLOC || e->type == ZQ_EXT_ZERO);
+}
+
+/* New clusters for [at, end) or a first part of it; returns how far in *stop. */
+static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
+                       const struct zq_extent *e, uint64_t *stop)
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits, guest = zq_round_down(at, size);
+    struct zq_fill *f;
     int rc = zq_may_allocate(c, op);
 
     if (rc == 0)
-        rc = zq_fill_begin(c, op, guest, zq_round_up(end, size) - guest, e);
+        rc = zq_fill_prepare(c, op, guest, zq_round_up(end, size) - guest, e);
     if (rc)
         return rc;
-    fill_range(op, at, end);
+    f = zq_fill_last(op);
+    *stop = zq_min(end, guest + f->bytes);
+    f->head = at - guest;
+    f->tail = *stop - guest;
+    f->data_kind = zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
+    f->data_len = *stop - at;
     return 0;
 }
 
-/* Whole clusters of zeros, or to be discarded, are simply unmapped: up to *stop. */
-static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t at, uint64_t end,
-                      uint64_t *stop)
+static bool is_in_place(const struct zq_extent *e)
 {
-    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    return e->type == ZQ_EXT_DATA && e->own;
+}
 
-    /* The device's last cluster may be short: its end is as good as a cluster's. */
-    *stop = end == c->size ? zq_round_up(end, size) : zq_round_down(end, size);
-    return zeroing(op) && !(at & (size - 1)) && *stop > at;
+static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
+{
+    zq_cache_release(&c->cache, &op->g);
+    zq_transfer_begin(op, zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE, e->host, e->len);
+    op->phase = D_MOVE;
+}
+
+static int prepare_piece(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t at = op->req.offset + op->prepared, end = piece_end(c, op, at), stop = end;
+    struct zq_extent e;
+    int rc = 0;
+
+    if (can_unmap(c, op, at, &stop)) {
+        rc = zq_unmap_prepare(c, op, &at, stop);
+        stop = at;
+    } else if (op->req.op != ZQCOW2_OP_DISCARD) {
+        rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
+        if (rc == 0 && is_in_place(&e) && e.len == op->length)
+            begin_in_place(c, op, &e);
+        if (rc == 0 && (is_in_place(&e) || is_zero_already(op, &e)))
+            stop = zq_min(end, at + e.len);
+        else if (rc == 0)
+            rc = prepare_new(c, op, at, end, &e, &stop);
+    }
+    if (rc == 0)
+        op->prepared = zq_min(stop - op->req.offset, op->length);
+    return rc;
+}
+
+static bool begin_fill(struct zq_op *op, uint64_t at)
+{
+    const struct zq_fill *f = zq_container(op->fills.next, const struct zq_fill, link);
+
+    if (zq_list_empty(&op->fills) || at < f->guest || at >= f->guest + f->bytes)
+        return false;
+    zq_fill_start(op);
+    op->phase = D_FILL;
+    return true;
 }
 
 /* Decides what becomes of the next bytes. */
 static int next_piece(struct zq_core *c, struct zq_op *op)
 {
-    uint64_t at = op->req.offset + op->pos, end = op->req.offset + op->length, stop;
+    uint64_t at = op->req.offset + op->pos, end = piece_end(c, op, at), stop;
     uint64_t size = (uint64_t)1 << c->cluster_bits;
     struct zq_extent e;
     int rc;
 
-    if (can_unmap(c, op, at, end, &stop)) {
+    if (can_unmap(c, op, at, &stop)) {
         op->phase = D_UNMAP;
         return 0;
     }
-    if (zeroing(op)) /* a piece of one cluster */
-        end = zq_min(end, zq_round_down(at, size) + size);
-    if (op->req.op == ZQCOW2_OP_DISCARD) {
+    if (begin_fill(op, at))
+        return 0;
+    if (op->req.op == ZQCOW2_OP_DISCARD) { /* less than a cluster */
         op->pos += end - at;
         return 0;
     }
     rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
     if (rc)
         return rc;
-    if (e.type == ZQ_EXT_DATA && e.own) {
-        zq_cache_release(&c->cache, &op->g);
-        zq_transfer_begin(op, zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE, e.host, e.len);
-        op->phase = D_MOVE;
+    if (is_in_place(&e)) {
+        begin_in_place(c, op, &e);
         return 0;
     }
-    if (zeroing(op) && (e.type == ZQ_EXT_UNALLOC || e.type == ZQ_EXT_ZERO)) {
-        /* Unless somebody is about to put data there, it is zero already. */
-        if (zq_range_owned(c, zq_round_down(at, size), size))
-            return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
-        op->pos += zq_min(end - at, e.len);
-        return 0;
-    }
-    return write_new(c, op, at, end, &e);
+    if (!is_zero_already(op, &e)) /* it has changed since it was prepared */
+        return prepare_new(c, op, at, end, &e, &stop);
+    /* Unless somebody is about to put data there. */
+    if (zq_range_owned(c, zq_round_down(at, size), size))
+        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
+    op->pos += zq_min(end - at, e.len);
+    return 0;
 }
 
 static int unmap_piece(struct zq_core *c, struct zq_op *op)
 {
-    uint64_t at = op->req.offset + op->pos, begin = at, stop;
+    uint64_t at = op->req.offset + op->pos, begin = at, stop = at;
     int rc;
 
-    can_unmap(c, op, at, op->req.offset + op->length, &stop);
+    can_unmap(c, op, at, &stop);
     rc = zq_unmap(c, op, &at, stop);
     op->pos = zq_min(op->pos + (at - begin), op->length);
     return rc;
@@ -125,31 +181,40 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     return op->phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
 }
 
+static int prepare(struct zq_core *c, struct zq_op *op)
+{
+    int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : check_bounds(c, op);
+
+    while (rc == 0 && op->prepared < op->length)
+        rc = prepare_piece(c, op);
+    if (rc == 0 && op->phase == D_PREPARE) {
+        zq_cache_release(&c->cache, &op->g);
+        op->phase = D_NEXT;
+    }
+    return rc;
+}
+
 int zq_step_write(struct zq_core *c, struct zq_op *op)
 {
-    int rc;
+    int rc = 0;
 
-    if (op->phase == D_FUA)
-        return zq_step_fua(c, op);
-    if (op->phase == D_NEXT && op->pos == 0) {
-        rc = check_bounds(c, op);
-        if (rc < 0)
-            return rc;
-    }
-    while (op->phase != D_NEXT || op->pos < op->length) {
+    if (op->phase == D_PREPARE)
+        rc = prepare(c, op);
+    while (rc == 0 && op->phase != D_FUA) {
         uint8_t before = op->phase;
 
+        if (before == D_NEXT && op->pos >= op->length) {
+            op->phase = D_FUA;
+            op->round = 0;
+            break;
+        }
         rc = run_phase(c, op);
-        if (rc)
-            return rc;
-        if (before != D_NEXT) {
+        if (rc == 0 && before != D_NEXT) {
             zq_cache_release(&c->cache, &op->g);
             op->phase = D_NEXT;
         }
     }
-    op->phase = D_FUA;
-    op->round = 0;
-    return zq_step_fua(c, op);
+    return rc ? rc : zq_step_fua(c, op);
 }
 
 int zq_step_discard(struct zq_core *c, struct zq_op *op)

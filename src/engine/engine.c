@@ -108,6 +108,8 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     if (op->has_turn)
         zq_turn_leave(c, op);
     zq_closing_drop(c, op);
+    zq_fills_drop(c, op);
+    zq_unmap_drop(c, op);
     op->res.ret = rc;
     op->finished = true;
     c->nr_ops--;
@@ -234,9 +236,12 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
     zq_list_init(&op->g.wait.link);
     op->g.wait.rc = 0;
     op->g.npins = 0;
-    op->has_turn = op->finished = op->fill.active = false;
-    op->fill.freed = NULL;
-    op->fill.buf = op->fill.packed = NULL;
+    op->has_turn = op->finished = false;
+    op->fill = NULL;
+    zq_list_init(&op->fills);
+    zq_list_init(&op->spare);
+    op->nr_spare = 0;
+    op->prepared = 0;
     op->phase = 0;
     op->rc = 0;
     op->pos = op->length = op->round = 0;

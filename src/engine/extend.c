@@ -61,11 +61,11 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
     int rc;
 
     if (z->next > guest) {
-        rc = zq_fill_begin(c, op, guest, size, e);
+        rc = zq_fill_prepare(c, op, guest, size, e);
         if (rc)
             return rc;
-        op->fill.head = z->next - guest;
-        op->fill.tail = size;
+        zq_fill_last(op)->head = z->next - guest;
+        zq_fill_start(op);
         return zq_fill_step(c, op);
     }
     if (e->type == ZQ_EXT_UNALLOC)

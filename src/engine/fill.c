@@ -26,35 +26,52 @@ static bool has_content(const struct zq_extent *e)
     return e->type == ZQ_EXT_DATA || e->type == ZQ_EXT_COMPRESSED;
 }
 
-static void free_buffers(struct zq_core *c, struct zq_fill *f)
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry)
 {
-    zq_free(&c->hooks, f->buf, (size_t)1 << c->cluster_bits);
-    zq_free(&c->hooks, f->packed, f->packed_len);
-    f->buf = f->packed = NULL;
-}
-
-static int take_memory(struct zq_core *c, struct zq_fill *f)
-{
-    size_t size = (size_t)1 << c->cluster_bits;
-
-    f->packed_len = 0;
-    f->freed = zq_zalloc(&c->hooks, sizeof(*f->freed));
-    if (!f->freed)
-        return -ENOMEM;
-    if (!has_content(&f->old))
+    if (entry & ZQ_OFLAG_COMPRESSED)
+        zq_compressed_range(entry, c->cluster_bits, &p->host, &p->len);
+    else
+        p->len = 0;
+    p->out = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
+    p->in = zq_alloc(&c->hooks, 4096, p->len);
+    if (p->out && (p->in || !p->len))
         return 0;
-    if (f->old.type == ZQ_EXT_COMPRESSED)
-        zq_compressed_range(f->old.entry, c->cluster_bits, &f->packed_host, &f->packed_len);
-    f->buf = zq_alloc(&c->hooks, 4096, size);
-    f->packed = zq_alloc(&c->hooks, 4096, f->packed_len);
-    return !f->buf || (f->packed_len && !f->packed) ? -ENOMEM : 0;
+    zq_packed_free(c, p);
+    return -ENOMEM;
 }
 
-static void give_up_memory(struct zq_core *c, struct zq_fill *f)
+void zq_packed_free(struct zq_core *c, struct zq_packed *p)
 {
-    free_buffers(c, f);
+    zq_free(&c->hooks, p->out, (size_t)1 << c->cluster_bits);
+    zq_free(&c->hooks, p->in, p->len);
+    p->in = p->out = NULL;
+}
+
+int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
+{
+    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type, p->in, p->len,
+                         p->out, (size_t)1 << c->cluster_bits);
+}
+
+static void free_fill(struct zq_core *c, struct zq_fill *f)
+{
+    zq_packed_free(c, &f->old_bytes);
     zq_free(&c->hooks, f->freed, sizeof(*f->freed));
-    f->freed = NULL;
+    zq_free(&c->hooks, f, sizeof(*f));
+}
+
+static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
+{
+    struct zq_fill *f = zq_zalloc(&c->hooks, sizeof(*f));
+
+    if (!f)
+        return NULL;
+    f->old = *old;
+    f->freed = zq_zalloc(&c->hooks, sizeof(*f->freed));
+    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, old->entry) == 0))
+        return f;
+    free_fill(c, f);
+    return NULL;
 }
 
 /* What must be kept is kept a cluster at a time; what is merely new goes in longer runs. */
@@ -69,11 +86,11 @@ static uint64_t like_clusters(const struct zq_core *c, const struct zq_extent *o
     return zq_min(bytes, zq_map_slice_end(&c->map, guest) - guest);
 }
 
-int zq_fill_begin(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
-                  const struct zq_extent *old)
+int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
+                    const struct zq_extent *old)
 {
-    struct zq_fill *f = &op->fill;
     struct zq_found found;
+    struct zq_fill *f;
     uint32_t n;
     int rc;
 
@@ -89,78 +106,77 @@ int zq_fill_begin(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t 
     rc = zq_alloc_cover(&c->alloc, &op->g, (found.cluster + n) << c->cluster_bits);
     if (rc)
         return rc;
-    f->old = *old;
-    rc = take_memory(c, f);
-    if (rc < 0) {
-        give_up_memory(c, f);
-        return rc;
-    }
+    f = new_fill(c, old);
+    if (!f)
+        return -ENOMEM;
     f->guest = guest;
     f->bytes = (uint64_t)n << c->cluster_bits;
     f->host = found.cluster << c->cluster_bits;
-    f->head = 0;
     f->tail = f->bytes;
-    f->data_len = 0;
     f->virgin = zq_alloc_is_virgin(&c->alloc, f->host);
     zq_alloc_take(&c->alloc, &found, n);
     zq_cache_release(&c->cache, &op->g);
     zq_list_push(&c->owners, &f->owned);
-    f->active = true;
-    op->fill_phase = F_OLD;
-    op->rc = 0;
+    zq_list_push(&op->fills, &f->link);
     return 0;
 }
 
-static void fill_end(struct zq_core *c, struct zq_op *op)
+void zq_fill_start(struct zq_op *op)
 {
-    struct zq_fill *f = &op->fill;
-
-    free_buffers(c, f);
-    zq_list_del(&f->owned);
-    zq_wake(&c->ready, &c->owner_waiters);
-    f->active = false;
+    op->fill = zq_container(zq_list_pop(&op->fills), struct zq_fill, link);
+    op->rc = 0;
 }
 
-static int fill_fail(struct zq_core *c, struct zq_op *op, int rc)
+/* The range is anybody's again. */
+static void fill_end(struct zq_core *c, struct zq_fill *f)
 {
-    struct zq_fill *f = &op->fill;
+    zq_list_del(&f->owned);
+    zq_wake(&c->ready, &c->owner_waiters);
+    free_fill(c, f);
+}
 
+/* The new clusters were never linked: they may go as soon as nobody writes to them. */
+static void give_back(struct zq_core *c, struct zq_fill *f)
+{
     f->freed->cluster = f->host >> c->cluster_bits;
     f->freed->count = f->bytes >> c->cluster_bits;
     f->freed->punch = true;
     zq_alloc_quarantine(&c->alloc, f->freed, false);
     f->freed = NULL;
-    fill_end(c, op);
+    fill_end(c, f);
     zq_janitor_kick(c);
-    return rc;
+}
+
+void zq_fills_drop(struct zq_core *c, struct zq_op *op)
+{
+    for (struct zq_list *n; (n = zq_list_pop(&op->fills));)
+        give_back(c, zq_container(n, struct zq_fill, link));
 }
 
 static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
-    struct zq_core *c = op->core;
 
-    io->ret = zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type, op->fill.packed,
-                            op->fill.packed_len, op->fill.buf, (size_t)1 << c->cluster_bits);
+    io->ret = zq_packed_inflate(op->core, &op->fill->old_bytes);
 }
 
 static int read_old(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_fill *f = &op->fill;
+    struct zq_fill *f = op->fill;
     uint64_t size = (uint64_t)1 << c->cluster_bits;
     bool pads = f->head || f->tail < f->bytes;
 
     if (!pads || !has_content(&f->old))
         return 0;
     if (f->old.type == ZQ_EXT_COMPRESSED)
-        return zq_op_io(c, op, ZQCOW2_IO_READ, f->packed, f->packed_host, f->packed_len);
-    return zq_op_io(c, op, ZQCOW2_IO_READ, f->buf, zq_round_down(f->old.host, size), size);
+        return zq_op_io(c, op, ZQCOW2_IO_READ, f->old_bytes.in, f->old_bytes.host, f->old_bytes.len);
+    return zq_op_io(c, op, ZQCOW2_IO_READ, f->old_bytes.out, zq_round_down(f->old.host, size), size);
 }
 
 /* Zeros where nothing will be written: only needed where somebody has written before. */
 static int blank(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_fill *f = &op->fill;
+    struct zq_fill *f = op->fill;
 
     if (f->virgin || has_content(&f->old) || (!f->head && f->tail == f->bytes))
         return 0;
@@ -169,16 +185,16 @@ static int blank(struct zq_core *c, struct zq_op *op)
 
 static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
-    struct zq_fill *f = &op->fill;
+    struct zq_fill *f = op->fill;
 
     if (from == to || !has_content(&f->old))
         return 0;
-    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->buf + from, f->host + from, to - from);
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->old_bytes.out + from, f->host + from, to - from);
 }
 
 static int link_new(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_fill *f = &op->fill;
+    struct zq_fill *f = op->fill;
     struct zq_slice *s;
     int rc = zq_map_slice(&c->map, &op->g, f->guest, &s);
 
@@ -188,25 +204,25 @@ static int link_new(struct zq_core *c, struct zq_op *op)
         return rc;
     zq_map_owned(&c->map, f->old.type == ZQ_EXT_UNALLOC ? 0 : f->old.entry, f->freed);
     zq_map_link(&c->map, s, f->guest, f->host, (uint32_t)(f->bytes >> c->cluster_bits));
-    if (f->freed->count)
+    if (f->freed->count) {
         zq_alloc_quarantine(&c->alloc, f->freed, true);
-    else
-        zq_free(&c->hooks, f->freed, sizeof(*f->freed));
-    f->freed = NULL;
+        f->freed = NULL;
+    }
     zq_cache_release(&c->cache, &op->g);
-    fill_end(c, op);
+    fill_end(c, f);
+    op->fill = NULL;
     return 0;
 }
 
 static int run_phase(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_fill *f = &op->fill;
+    struct zq_fill *f = op->fill;
 
-    switch (op->fill_phase) {
+    switch (f->phase) {
     case F_OLD:
         return read_old(c, op);
     case F_UNPACK:
-        return f->packed && (f->head || f->tail < f->bytes) ? zq_op_work(c, op, unpack_work) : 0;
+        return f->old_bytes.in && (f->head || f->tail < f->bytes) ? zq_op_work(c, op, unpack_work) : 0;
     case F_BLANK:
         return blank(c, op);
     case F_HEAD:
@@ -226,19 +242,20 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 /* Each phase either starts something (ZQ_WAIT, come again when it is done) or is over at once. */
 int zq_fill_step(struct zq_core *c, struct zq_op *op)
 {
-    while (op->fill.active) {
+    while (op->fill) {
+        struct zq_fill *f = op->fill;
         int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : run_phase(c, op);
 
-        if (rc < 0)
-            return fill_fail(c, op, rc);
-        if (rc == ZQ_WAIT) {
-            /* One io a phase, but for the data, which may need several. */
-            if (op->fill_phase < F_DATA)
-                op->fill_phase++;
-            return ZQ_WAIT;
+        if (rc < 0) {
+            op->fill = NULL;
+            give_back(c, f);
+            return rc;
         }
-        if (op->fill_phase < F_LINK)
-            op->fill_phase++;
+        /* One io a phase, but for the data, which may need several. */
+        if (op->fill && (rc == 0 || f->phase < F_DATA))
+            f->phase++;
+        if (rc == ZQ_WAIT)
+            return rc;
     }
     return 0;
 }

@@ -46,6 +46,13 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     }
 }
 
+static void zero_rest(struct zq_fill *f, uint64_t from)
+{
+    f->head = from;
+    f->data_kind = ZQCOW2_IO_ZERO;
+    f->data_len = f->bytes - from;
+}
+
 /*
  * R3: a finish unmasks what lies beyond the write pointer, so that has to read as zeros on disk
  * first: whole clusters are unmapped, the rest of the pointer's cluster is overwritten.
@@ -53,12 +60,15 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
 static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zone *z = &c->zones.v[zone];
-    uint64_t size = (uint64_t)1 << c->cluster_bits, at = zq_round_up(z->wp, size);
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
     uint64_t end = zq_round_up(zq_zone_end(&c->zones, zone), size);
     uint64_t head = zq_round_down(z->wp, size);
     struct zq_extent e;
-    int rc = at < end ? zq_unmap(c, op, &at, end) : 0;
+    int rc;
 
+    /* Nobody maps anything here meanwhile, so what is done stays done when this is entered again. */
+    op->prepared = zq_max(op->prepared, zq_round_up(z->wp, size));
+    rc = zq_unmap(c, op, &op->prepared, end);
     if (rc || head == z->wp || op->phase == M_TAIL)
         return rc;
     rc = zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
@@ -69,12 +79,11 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     if (e.type != ZQ_EXT_DATA || !e.own) {
         rc = zq_may_allocate(c, op);
         if (rc == 0)
-            rc = zq_fill_begin(c, op, head, size, &e);
+            rc = zq_fill_prepare(c, op, head, size, &e);
         if (rc)
             return rc;
-        op->fill.head = z->wp - head;
-        op->fill.data_kind = ZQCOW2_IO_ZERO;
-        op->fill.data_len = size - op->fill.head;
+        zero_rest(zq_fill_last(op), z->wp - head);
+        zq_fill_start(op);
         return zq_fill_step(c, op);
     }
     zq_cache_release(&c->cache, &op->g);
@@ -165,7 +174,7 @@ static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
     zq_cache_release(&c->cache, &op->g);
     op->pos = zq_zone_start(&c->zones.g, zone) + zq_zone_length(&c->zones.g, zone) - op->req.offset;
     op->phase = M_ZONE;
-    op->round = 0;
+    op->round = op->prepared = 0;
 }
 
 static int begin(struct zq_core *c, struct zq_op *op)
@@ -185,7 +194,7 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
         uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->pos);
 
         op->res.offset = zq_zone_start(&c->zones.g, zone);
-        rc = op->fill.active ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        rc = op->fill ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
         if (rc == 0)
             rc = manage_zone(c, op, zone);
         if (rc == 0)

@@ -28,19 +28,25 @@ struct zq_transfer {
     uint64_t host, left;
 };
 
+/* A compressed cluster: its bytes in the file, and room for what they unpack to. */
+struct zq_packed {
+    uint64_t host, len;
+    uint8_t *in, *out; /* out: a cluster */
+};
+
 /* New clusters that will replace what a guest range maps to: made whole first, then linked. */
 struct zq_fill {
+    struct zq_list link;    /* in the operation's list of prepared fills */
     struct zq_list owned;   /* in the core's list of ranges that belong to a write (R14) */
     uint64_t guest, bytes, host;
     uint64_t head, tail;    /* [0, head) and [tail, bytes) come from what was there before */
-    struct zq_extent old;
-    bool virgin, active;
     uint32_t data_kind;     /* how the request's own bytes get in between, and how many */
     uint64_t data_len;
+    struct zq_extent old;
+    bool virgin;
+    uint8_t phase;
     struct zq_freed *freed; /* takes the new clusters on failure, the old ones on success */
-    uint8_t *buf;           /* a cluster: old content that must be kept */
-    uint8_t *packed;        /* a compressed cluster's bytes */
-    uint64_t packed_host, packed_len;
+    struct zq_packed old_bytes; /* old content that must be kept, in .out */
 };
 
 struct zq_op {
@@ -51,7 +57,7 @@ struct zq_op {
     struct zqcow2_result res;
     void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
     bool finished;
-    uint8_t phase, fill_phase; /* fill_phase: where the fill stands */
+    uint8_t phase;
     int rc;                 /* of the io that was under way */
     uint64_t length;        /* of the whole request, bytes */
     uint64_t pos;           /* bytes of it that are done */
@@ -65,7 +71,12 @@ struct zq_op {
     bool has_turn;
     struct zq_reservation r;
     uint64_t round;         /* waits until this many rounds have been done */
-    struct zq_fill fill;
+    struct zq_list fills;   /* prepared */
+    struct zq_fill *fill;   /* at work, or NULL */
+    struct zq_list spare;   /* zq_freed records for unmapping */
+    uint32_t nr_spare;
+    uint64_t prepared;      /* bytes of the request that nothing but I/O can hinder any more */
+    struct zq_packed packed;
     struct zq_list link;    /* queue: free or completed list */
     void *owner;            /* queue: which one */
 };

@@ -38,41 +38,26 @@ static uint64_t readable(const struct zq_core *c, uint64_t at, uint64_t len, uin
     return 0;
 }
 
-static void free_buffers(struct zq_core *c, struct zq_op *op)
-{
-    zq_free(&c->hooks, op->fill.buf, (size_t)1 << c->cluster_bits);
-    zq_free(&c->hooks, op->fill.packed, op->fill.packed_len);
-    op->fill.buf = op->fill.packed = NULL;
-}
-
 /* A compressed cluster: its bytes are read whole, and unpacked outside the mutex. */
 static int begin_packed(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
 {
-    struct zq_fill *f = &op->fill;
+    int rc = zq_packed_alloc(c, &op->packed, e->entry);
 
-    zq_compressed_range(e->entry, c->cluster_bits, &f->packed_host, &f->packed_len);
-    f->buf = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
-    f->packed = zq_alloc(&c->hooks, 4096, f->packed_len);
-    if (!f->buf || !f->packed) {
-        free_buffers(c, op);
-        return -ENOMEM;
-    }
-    f->bytes = e->len;
+    if (rc < 0)
+        return rc;
+    op->xfer.left = e->len;
     op->phase = R_PACKED;
-    return zq_op_io(c, op, ZQCOW2_IO_READ, f->packed, f->packed_host, f->packed_len);
+    return zq_op_io(c, op, ZQCOW2_IO_READ, op->packed.in, op->packed.host, op->packed.len);
 }
 
 static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
-    struct zq_core *c = op->core;
-    size_t size = (size_t)1 << c->cluster_bits;
-    uint64_t skew = (op->req.offset + op->pos) & (size - 1);
+    uint64_t mask = ((uint64_t)1 << op->core->cluster_bits) - 1;
 
-    io->ret = zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type, op->fill.packed,
-                            op->fill.packed_len, op->fill.buf, size);
+    io->ret = zq_packed_inflate(op->core, &op->packed);
     if (io->ret == 0)
-        zq_iov_copy_out(op, op->fill.buf + skew, op->fill.bytes);
+        zq_iov_copy_out(op, op->packed.out + ((op->req.offset + op->pos) & mask), op->xfer.left);
 }
 
 static int next_piece(struct zq_core *c, struct zq_op *op)
@@ -112,7 +97,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
         op->phase = R_UNPACKED;
         return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
     default:
-        free_buffers(c, op);
+        zq_packed_free(c, &op->packed);
         op->phase = R_NEXT;
         return op->rc < 0 ? op->rc : 0;
     }

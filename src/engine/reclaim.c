@@ -1,74 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Takes back what is no longer used: unmaps ranges, empties the quarantine (R5), punches holes
- * where a durable reset left data (R6), and shuts an image down without leaks (R4).
+ * Takes back what is no longer used: empties the quarantine (R5), punches holes where a durable
+ * reset left data (R6), and shuts an image down without leaks (R4).
  */
 #include <errno.h>
 #include "base/report.h"
 #include "engine/core.h"
-
-/* ---- unmapping ---- */
-
-/* One host run: memory, then the entries and the record of what they held, in one hold. */
-static int unmap_run(struct zq_core *c, struct zq_slice *s, uint64_t *at, uint64_t end)
-{
-    struct zq_freed *f = zq_zalloc(&c->hooks, sizeof(*f));
-
-    if (!f)
-        return -ENOMEM;
-    *at = zq_map_unlink(&c->map, s, *at, end, f);
-    if (f->count)
-        zq_alloc_quarantine(&c->alloc, f, true);
-    else
-        zq_free(&c->hooks, f, sizeof(*f));
-    return 0;
-}
-
-static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
-{
-    struct zq_slice *s;
-    int rc;
-
-    end = zq_min(end, zq_map_slice_end(&c->map, *at));
-    if (zq_range_owned(c, *at, end - *at))
-        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
-    rc = zq_map_slice(&c->map, &op->g, *at, &s);
-    if (rc)
-        return rc;
-    if (zq_map_count_empty(&c->map, s, *at, UINT32_MAX) >= (end - *at) >> c->cluster_bits) {
-        *at = end;
-        zq_cache_unpin(&c->cache, &op->g, s);
-        return 0;
-    }
-    rc = zq_map_table(&c->map, &op->g, *at);
-    if (rc == 0)
-        rc = zq_map_slice(&c->map, &op->g, *at, &s);
-    if (rc == 0)
-        rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
-    while (rc == 0 && *at < end)
-        rc = unmap_run(c, s, at, end);
-    if (rc == 0)
-        zq_cache_release(&c->cache, &op->g);
-    return rc;
-}
-
-int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
-{
-    while (*at < end) {
-        uint64_t next;
-        int rc = 0;
-
-        if (!zq_map_has_table(&c->map, *at, &next))
-            *at = zq_min(next, end);
-        else if (!c->marked)
-            rc = zq_may_allocate(c, op); /* a shared L2 table would have to be copied */
-        else
-            rc = unmap_slice(c, op, at, end);
-        if (rc)
-            return rc;
-    }
-    return 0;
-}
 
 /* ---- the janitor ---- */
 
@@ -235,6 +172,8 @@ void zq_janitor_kick(struct zq_core *c)
     c->nr_ops++;
     memset(op, 0, sizeof(*op));
     zq_list_init(&op->g.wait.link);
+    zq_list_init(&op->fills);
+    zq_list_init(&op->spare);
     op->core = c;
     op->step = step_janitor;
     op->finish = janitor_finish;

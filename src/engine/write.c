@@ -104,7 +104,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
     case W_GATHER:
         if (op->req.op == ZQCOW2_OP_APPEND && op->req.offset != zq_zone_start(&c->zones.g, zone))
             return -EINVAL;
-        rc = op->fill.active ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        rc = op->fill ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
         if (rc == 0)
             rc = gather(c, op, zone, &v, &victim);
         if (rc)

@@ -361,8 +361,16 @@ static int build_image(struct opening *o, struct zqcow2_image **out)
 
 static int open_locked(struct opening *o, struct zqcow2_image **out)
 {
-    int rc = read_header(o);
+    int rc = 0;
 
+    /*
+     * What the last writer left in the host's cache is not durable yet, but from here on the
+     * entries that we read are taken for what is on disk (R1, R2, R5).
+     */
+    if (o->rdwr)
+        rc = zq_be_flush(o->be);
+    if (rc == 0)
+        rc = read_header(o);
     if (rc == 0 && o->rdwr)
         rc = recover(o);
     if (rc == 0 && o->rdwr)
@@ -415,6 +423,8 @@ static int run_shutdown(struct zq_core *c)
     struct zq_op op = {.core = c, .step = zq_step_shutdown, .finish = shutdown_finish};
 
     zq_list_init(&op.g.wait.link);
+    zq_list_init(&op.fills);
+    zq_list_init(&op.spare);
     op.req.op = ZQCOW2_OP_FLUSH;
     c->nr_ops++;
     zq_op_ready(&op);

@@ -368,38 +368,65 @@ void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed
     freed->count = len ? ((host + len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
 }
 
+/* Adds what one entry holds to the run; false: it does not continue it. */
+static bool join_run(struct zq_freed *run, const struct zq_freed *one)
+{
+    if (!one->count)
+        return true;
+    if (!run->count) {
+        run->cluster = one->cluster;
+        run->punch = one->punch;
+    } else if (!one->punch || !run->punch || one->cluster != run->cluster + run->count) {
+        return false;
+    }
+    run->count += one->count;
+    return true;
+}
+
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        struct zq_freed *freed)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits, at = guest;
-    uint32_t i = slice_index(m, guest);
+    uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
     struct zq_runs *runs = runs_of(m, guest);
 
     freed->count = 0;
     end = zq_min(end, zq_map_slice_end(m, guest));
-    for (; at < end; at += size, i++) {
-        uint64_t entry = zq_be64(s->data + (size_t)i * 8);
+    for (; at < end; at += size, entry += 8) {
+        uint64_t v = zq_be64(entry);
         struct zq_freed one;
 
-        if (!entry)
+        if (!v)
             continue;
-        zq_map_owned(m, entry, &one);
-        if (freed->count && one.count &&
-            (one.punch != freed->punch || !one.punch || one.cluster != freed->cluster + freed->count))
+        zq_map_owned(m, v, &one);
+        if (!join_run(freed, &one))
             break;
-        if (one.count && freed->count) {
-            freed->count += one.count;
-        } else if (one.count) {
-            freed->cluster = one.cluster;
-            freed->count = one.count;
-            freed->punch = one.punch;
-        }
-        zq_put_be64(s->data + (size_t)i * 8, 0);
+        zq_put_be64(entry, 0);
         zq_cache_dirty(m->cache, s);
     }
     if (runs)
         zq_runs_remove(runs, guest, at);
     return at;
+}
+
+uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                           uint64_t end)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits;
+    const uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
+    struct zq_freed run = {.count = 0};
+    uint32_t n = 1; /* the last call may find nothing, and wants a record all the same */
+
+    for (; guest < end; guest += size, entry += 8) {
+        struct zq_freed one;
+
+        zq_map_owned(m, zq_be64(entry), &one);
+        if (join_run(&run, &one))
+            continue;
+        n++;
+        run = one;
+    }
+    return n;
 }
 
 void zq_map_thaw(struct zq_map *m)

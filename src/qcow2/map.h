@@ -70,6 +70,9 @@ void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t 
  */
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        struct zq_freed *freed);
+/* How many zq_map_unlink calls with a result does [guest, end), in the slice, take at most? */
+uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                           uint64_t end);
 /* What an L2 entry holds on to, for giving it back; count 0: nothing. */
 void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed);
 /* Is there an L2 table at all? If not, nothing is mapped until *next. */

@@ -112,7 +112,8 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
         if (i >= zs->g.conventional && belongs(zs, i, stage)) {
             zs->disk_active -= counts_as_active(zs, i, on_disk(zs, i));
             zs->disk_active += counts_as_active(zs, i, z->snap);
-            zq_entry_encode(&zs->g, i, z->snap, z->finished, z->raw);
+            /* finished tells of now; the snapshot may be from before it. */
+            zq_entry_encode(&zs->g, i, z->snap, z->finished && z->snap == zq_zone_end(zs, i), z->raw);
         }
         memcpy(buf + (size_t)(i - first) * 8, z->raw, 8);
     }
