@@ -47,7 +47,7 @@ static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t
 static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint32_t count)
 {
     if (refcount < count)
-        return s->will_raise && count <= zq_refbits_max(s->h.refcount_order) ? count : refcount;
+        return s->will_raise ? count : refcount;
     return zq_scan_may_free(s) ? count : refcount;
 }
 
@@ -287,7 +287,9 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
             return rc;
     }
     add_fixed(res, &now);
-    return now.corruptions ? 0 : zq_repair_finish(s);
+    if (now.corruptions)
+        return flags & ZQCOW2_CHECK_REPAIR ? zq_repair_give_up(s) : 0;
+    return zq_repair_finish(s);
 }
 
 int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,

@@ -98,7 +98,7 @@ static int write_blocks(struct zq_scan *s, const struct rebuild *r, uint64_t *ta
         if (rc < 0)
             return rc;
         fill_block(s, r, i);
-        if ((rc = zq_be_write(s->be, r->out, cluster, at)) < 0)
+        if ((rc = zq_scan_write(s, r->out, cluster, at)) < 0)
             return rc;
         zq_put_be64(&table[i], at);
         at += cluster;
@@ -116,7 +116,7 @@ static int switch_over(struct zq_scan *s, const struct rebuild *r)
         return rc;
     zq_put_be64(raw, r->base << s->h.cluster_bits);
     zq_put_be32(raw + 8, (uint32_t)r->rt_clusters);
-    rc = zq_be_write(s->be, raw, sizeof(raw), ZQ_HDR_RT_OFFSET);
+    rc = zq_scan_write(s, raw, sizeof(raw), ZQ_HDR_RT_OFFSET);
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
@@ -132,7 +132,7 @@ static int write_all(struct zq_scan *s, const struct rebuild *r)
     if (rc == 0)
         rc = write_blocks(s, r, table);
     if (rc == 0)
-        rc = zq_be_write(s->be, table, bytes, r->base << s->h.cluster_bits);
+        rc = zq_scan_write(s, table, bytes, r->base << s->h.cluster_bits);
     zq_free(s->hooks, table, bytes);
     return rc < 0 ? rc : switch_over(s, r);
 }

@@ -20,7 +20,8 @@ static uint64_t wanted(const struct zq_scan *s, uint64_t refcount, uint32_t coun
 {
     if (!raise)
         return zq_min(refcount, count);
-    return count <= zq_refbits_max(s->h.refcount_order) ? zq_max(refcount, count) : refcount;
+    /* A count that the width cannot hold is at least not taken for free. */
+    return zq_max(refcount, zq_min(count, zq_refbits_max(s->h.refcount_order)));
 }
 
 /* s->block holds block number index; writes back the part that changes. */
@@ -45,7 +46,7 @@ static int adjust_block(struct zq_scan *s, uint64_t index, bool raise, uint64_t 
     }
     if (low == UINT64_MAX)
         return 0;
-    return zq_be_write(s->be, s->block + low, (size_t)(high - low), s->rt[index] + low);
+    return zq_scan_write(s, s->block + low, (size_t)(high - low), s->rt[index] + low);
 }
 
 static int adjust_all(struct zq_scan *s, bool raise, uint64_t *changed)
@@ -202,7 +203,7 @@ static int mend_zones(struct zq_scan *s, uint64_t *mended)
         if (zq_entry_decode(&s->g, i, raw, &e) == 0)
             continue;
         zq_entry_encode(&s->g, i, zq_max(start, zq_min(s->use[i].top, end)), false, raw);
-        rc = zq_be_write(s->be, raw, 8, s->g.table_offset + (uint64_t)i * 8);
+        rc = zq_scan_write(s, raw, 8, s->g.table_offset + (uint64_t)i * 8);
         if (rc < 0)
             return rc;
         (*mended)++;
@@ -239,16 +240,7 @@ static int put_header64(struct zq_scan *s, uint64_t at, uint64_t value)
     uint8_t raw[8];
 
     zq_put_be64(raw, value);
-    return zq_be_write(s->be, raw, sizeof(raw), at);
-}
-
-/* The specification asks for it before anything is written. */
-static int clear_autoclear(struct zq_scan *s)
-{
-    uint64_t known = s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA);
-    int rc = put_header64(s, ZQ_HDR_AUTOCLEAR, known);
-
-    return rc < 0 ? rc : zq_be_flush(s->be);
+    return zq_scan_write(s, raw, sizeof(raw), at);
 }
 
 int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
@@ -256,8 +248,8 @@ int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
     int rc = 0;
 
     *changed = false;
-    if (s->h.unknown_autoclear && (rc = clear_autoclear(s)) < 0)
-        return rc;
+    if (s->tangled)
+        return 0;
     if (flags & ZQCOW2_CHECK_REPAIR)
         rc = raise_refcounts(s, changed);
     if (rc == 0 && *changed && (s->rebuild || s->no_block))
@@ -265,6 +257,18 @@ int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
     if (rc < 0 || (rc = fix_entries(s, flags, changed)) < 0)
         return rc;
     return lower_refcounts(s, changed);
+}
+
+int zq_repair_give_up(struct zq_scan *s)
+{
+    int rc;
+
+    if (!s->too_low || s->h.version < 3 || s->h.incompat & ZQ_INCOMPAT_CORRUPT)
+        return 0;
+    zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
+             "refcounts stay too low: marked corrupt, to be read only");
+    rc = put_header64(s, ZQ_HDR_INCOMPAT, s->h.incompat | ZQ_INCOMPAT_CORRUPT);
+    return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
 int zq_repair_finish(struct zq_scan *s)
@@ -283,7 +287,7 @@ int zq_repair_finish(struct zq_scan *s)
         return rc;
     if (mark) {
         mark = 0;
-        rc = zq_be_write(s->be, &mark, 1, s->h.mark_offset);
+        rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
     }
     return rc < 0 ? rc : zq_be_flush(s->be);
 }

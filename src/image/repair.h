@@ -12,6 +12,11 @@
 int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed);
 /* Clears DIRTY, CORRUPT and our mark: nothing is left that they could warn of. */
 int zq_repair_finish(struct zq_scan *s);
+/*
+ * A repair of refcounts that could not be completed, because they are too narrow or because tables
+ * overlap: sets CORRUPT, so that nobody allocates by them.
+ */
+int zq_repair_give_up(struct zq_scan *s);
 
 /*
  * Writes a new refcount table and all blocks behind the end of the file and switches to it. No

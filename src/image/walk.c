@@ -30,6 +30,21 @@ void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
     s->opt->found(s->opt->arg, kind, text);
 }
 
+int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
+{
+    uint8_t raw[8];
+    int rc;
+
+    if (s->h.unknown_autoclear && !s->autoclear_done) {
+        zq_put_be64(raw, s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA));
+        if ((rc = zq_be_write(s->be, raw, sizeof(raw), ZQ_HDR_AUTOCLEAR)) < 0 ||
+            (rc = zq_be_flush(s->be)) < 0)
+            return rc;
+        s->autoclear_done = true;
+    }
+    return zq_be_write(s->be, buf, len, off);
+}
+
 /* ---- tables of entries ---- */
 
 /* The part of a piece that fn changed, as entry numbers. */
@@ -70,8 +85,8 @@ int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_ent
         if (rc < 0 || (rc = visit_piece(s, at, done, n, fn, arg, &d)) < 0)
             return rc;
         if (d.first < d.end)
-            rc = zq_be_write(s->be, s->piece + d.first * 8, (size_t)(d.end - d.first) * 8,
-                             at + d.first * 8);
+            rc = zq_scan_write(s, s->piece + d.first * 8, (size_t)(d.end - d.first) * 8,
+                               at + d.first * 8);
         if (rc < 0)
             return rc;
         done += n;
@@ -94,8 +109,10 @@ int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_ki
             return rc;
         if (!before)
             continue;
-        if (kind == ZQ_KIND_REFCOUNTS)
+        if (kind == ZQ_KIND_REFCOUNTS) /* a rebuild moves them away */
             s->rebuild = true;
+        else
+            s->tangled = true;
         if (!*clash)
             zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                      "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,

@@ -62,14 +62,22 @@ struct zq_scan {
     uint64_t block_index;
 
     bool keep_leaks;      /* the caller's wish: free nothing */
+    bool autoclear_done;  /* unknown autoclear bits were cleared */
     bool will_raise;      /* a repair will raise refcounts, not only free leaks */
     bool hidden;          /* there may be references that could not be followed: free nothing */
+    bool tangled;         /* tables with one owner share clusters: what is right cannot be known */
     bool rebuild;         /* the refcounts must not be changed where they are */
     uint64_t too_low;     /* clusters whose refcount is below their references */
     uint64_t no_block;    /* of these, such as no refcount block covers */
     uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
     uint64_t end_cluster; /* behind the last cluster that is referred to or has a refcount */
 };
+
+/*
+ * Every write of a repair goes here: before the first one it clears autoclear bits that this
+ * library does not know, as the specification asks for.
+ */
+int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off);
 
 /* What an L1 or L2 entry points to. */
 struct zq_target {

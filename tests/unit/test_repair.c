@@ -144,7 +144,7 @@ static void test_unmap_beyond_write_pointers(void **state)
     pic_free(&p);
 }
 
-/* A count that the width cannot hold is not cut off. */
+/* A count that the width cannot hold is not cut off: the image is closed to writers. */
 static void test_width_too_narrow(void **state)
 {
     struct pic p;
@@ -154,8 +154,12 @@ static void test_width_too_narrow(void **state)
     fault_shared(&p);
     assert_int_equal(pic_check(&p, ALL), 0);
     assert_int_equal(p.res.corruptions_fixed, 0);
+    assert_int_equal(pic_get(&p, 72, 8), 0x22);
     assert_int_equal(pic_check(&p, 0), 0);
     assert_non_null(strstr(p.found, "refcount 1, references 3"));
+    pic_set_refcount(&p, pic_get(&p, pic_l2(&p, KiB(4)), 8) & ~PIC_COPIED, 0);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(pic_refcount(&p, pic_get(&p, pic_l2(&p, KiB(4)), 8) & ~PIC_COPIED), 1);
     expect_unchanged(&p, "narrow", ALL);
     pic_free(&p);
 }
@@ -190,6 +194,11 @@ static void test_unknown_owners(void **state)
     pic_put(&p, 112, 4, 0x7a71326d);
     pic_put(&p, 88, 8, 0x80);
     assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(p.res.leaks_fixed, 0);
+    assert_int_equal(pic_get(&p, 88, 8), 0x80); /* nothing was written */
+    pic_set_refcount(&p, 0, 0);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(p.res.corruptions_fixed, 1);
     assert_int_equal(p.res.leaks_fixed, 0);
     assert_int_equal(pic_get(&p, 88, 8), 0); /* the format asks for it before a write */
     pic_free(&p);
