@@ -91,7 +91,7 @@ static void parse(struct item *it)
     uint8_t *head = calloc(1, p->cluster);
     struct zqcow2_error err;
     struct zq_header h;
-    bool bit_missing;
+    bool bit_missing = true;
 
     assert_non_null(head);
     assert_int_equal(zqcow2_backend_read(p->be, head, p->cluster, 0), 0);
