@@ -75,7 +75,8 @@ struct zqcow2_backend_ops {
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                 /* after a batch of submits */
-    void (*wake)(void *self);                 /* ends another thread's poll() */
+    void (*wake)(void *self);                 /* ends another thread's poll(), or the next one if
+                                                 none runs; needed with poll */
     int (*poll)(void *self, int timeout_ms);  /* NULL: completes from its own thread. -1: no limit */
     int (*fd)(void *self);                    /* readable when poll() has work; needed with poll */
 };

@@ -26,7 +26,7 @@ static int check_ops(const struct zqcow2_backend_ops *ops)
         return -EINVAL;
     if (ops->writev && !ops->flush)
         return -EINVAL;
-    if (ops->poll && (!ops->submit || !ops->fd))
+    if (ops->poll && (!ops->submit || !ops->fd || !ops->wake))
         return -EINVAL;
     return 0;
 }

@@ -193,6 +193,11 @@ static void test_ops_tables(void **state)
     assert_int_equal(try_ops(f, &ops), -EINVAL);
     ops.submit = submit_never;
     assert_int_equal(try_ops(f, &ops), -EINVAL);
+    ops.fd = fake_flush;
+    assert_int_equal(try_ops(f, &ops), -EINVAL);
+    ops.fd = NULL;
+    ops.wake = fake_close;
+    assert_int_equal(try_ops(f, &ops), -EINVAL);
     assert_int_equal(zqcow2_backend_new(NULL, f, NULL, NULL), -EINVAL);
     assert_int_equal(f->closes, 2);
     zqcow2_backend_close(NULL);
