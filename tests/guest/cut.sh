@@ -22,13 +22,12 @@ one_cut() { # FS NUMBER
         grep -v '^SYNCED' "$WORK/$name.tap" >"$WORK/$name.rest"
         LAST=$(last_acknowledged "$name" "$([ "$LAST" = none ] && echo 0 || echo "$LAST")")
         mv "$WORK/$name.rest" "$WORK/$name.tap"
-        count "$name"
-        CUTS=$((CUTS + 1))
+        cat "$WORK/$name.tap"
         say "$1: power cut $2 after step $LAST"
         return 0
     fi
     kill_guest
-    count "$name"
+    cat "$WORK/$name.tap"
     failed "$name: the load did not start" "$name"
     return 1
 }
@@ -45,7 +44,7 @@ run_cuts() { # FS CUTS
         start_guest "cut-$1-final" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
             zq.final=1
         wait_guest 180 || failed "cut-$1: the last boot did not end" "cut-$1-final"
-        count "cut-$1-final"
+        cat "$WORK/cut-$1-final.tap"
     fi
     rm -f "$WORK/cut-$1.img"
     say "cut-$1 took $(($(seconds) - began)) s"

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: MIT
 # Linux's block layer and its zoned file systems, in a guest, against our images. See README.md.
 #
-#   sh tests/guest/run.sh [--long] [--only NAME[,NAME...]] [--tool PATH] [--keep]
+#   sh tests/guest/run.sh [--long] [--only NAME[,NAME...]] [--tool PATH] [--jobs N] [--keep]
 #
 # Prints TAP of every guest and ends with `N passed, N failed`.
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
-ALL="boot server diff fio fs kill cut-btrfs cut-f2fs cut-zonefs"
-ONLY= TOOL= LONG=0 KEEP=
+ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio server" # long ones first
+ONLY= TOOL= LONG=0 KEEP= JOBS=2
 
 usage() {
     sed -n '3,7p' "$0" | sed 's/^# \{0,1\}//' >&2
@@ -21,6 +21,7 @@ while [ $# -gt 0 ]; do
     --long) LONG=1 ;;
     --only) [ $# -gt 1 ] || usage; ONLY=$(echo "$2" | tr , ' '); shift ;;
     --tool) [ $# -gt 1 ] || usage; TOOL=$(realpath "$2") || exit 2; shift ;;
+    --jobs) [ $# -gt 1 ] || usage; JOBS=$2; shift ;;
     --keep) KEEP=1 ;;
     *) usage ;;
     esac
@@ -30,24 +31,15 @@ done
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-guest.XXXXXX") || exit 1
 . "$HERE/host.sh"
 . "$HERE/cut.sh"
+WORKERS=
 clean_up() {
-    kill_guest
+    [ -z "$WORKERS" ] || { kill $WORKERS; wait; } 2>/dev/null
     [ -n "$KEEP" ] || rm -rf "$WORK"
 }
 trap clean_up EXIT
 trap 'exit 1' INT TERM HUP
 
-PASSED=0 FAILED=0 CUTS=0
-
-# Adds up a guest's TAP; a guest without an end, or with holes in its numbers, has failed, too.
-count() { # NAME
-    cat "$WORK/$1.tap"
-    PASSED=$((PASSED + $(grep -c '^ok ' "$WORK/$1.tap")))
-    FAILED=$((FAILED + $(grep -c '^not ok ' "$WORK/$1.tap")))
-}
-
 failed() { # MESSAGE NAME
-    FAILED=$((FAILED + 1))
     echo "not ok - $1"
     tail -20 "$WORK/$2.console" | sed 's/^/# console: /'
 }
@@ -64,7 +56,7 @@ run_guest() { # NAME TIMEOUT ARGUMENTS...
     make_disk "$WORK/$guest.img" 6G
     start_guest "$guest" "$WORK/$guest.img" "zq.test=$guest" "$@"
     wait_guest "$limit" && ended=1 || ended=
-    count "$guest"
+    cat "$WORK/$guest.tap"
     tests=$(grep -cE '^(not )?ok ' "$WORK/$guest.tap")
     [ -n "$ended" ] || failed "$guest: not done after $limit s" "$guest"
     [ -z "$ended" ] || grep -q "^1\.\.$tests\$" "$WORK/$guest.tap" ||
@@ -85,16 +77,27 @@ build_tool() {
 
 run_test() {
     case $1 in
-    boot) run_guest boot 120 ;;
-    server) run_guest server 180 ;;
-    diff) run_guest diff $((LONG ? 3600 : 300)) zq.ops=$((LONG ? 2000 : 400)) \
+    boot) run_guest boot 200 ;;
+    server) run_guest server 300 ;;
+    diff) run_guest diff $((LONG ? 5400 : 600)) zq.ops=$((LONG ? 2000 : 300)) \
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
-    fio) run_guest fio 300 ;;
+    fio) run_guest fio 600 ;;
     fs) run_guest fs 600 ;;
-    kill) run_guest kill $((LONG ? 1800 : 400)) zq.rounds=$((LONG ? 30 : 4)) ;;
+    kill) run_guest kill $((LONG ? 3600 : 600)) zq.rounds=$((LONG ? 30 : 4)) ;;
     cut-*) run_cuts "${1#cut-}" $((LONG ? 30 : 4)) ;;
     *) die "no test named $1" ;;
     esac
+}
+
+# Each worker takes the next test that nobody has; a test's output appears when it is done.
+work() {
+    trap kill_guest EXIT
+    trap 'exit 1' TERM
+    for test in ${ONLY:-$ALL}; do
+        mkdir "$WORK/taken-$test" 2>/dev/null || continue
+        run_test "$test" >"$WORK/$test.out" 2>&1
+        cat "$WORK/$test.out"
+    done
 }
 
 start=$(seconds)
@@ -103,9 +106,18 @@ need_kernel
 build_tool
 make_root
 say "ready after $(($(seconds) - start)) s"
-for test in ${ONLY:-$ALL}; do
-    run_test "$test"
+n=0
+while [ $n -lt "$JOBS" ]; do
+    work &
+    WORKERS="$WORKERS $!"
+    n=$((n + 1))
 done
-say "power cuts: $CUTS; all of it took $(($(seconds) - start)) s"
-echo "$PASSED passed, $FAILED failed"
-[ "$FAILED" = 0 ] && [ "$PASSED" -gt 0 ]
+wait
+WORKERS=
+cat "$WORK"/*.out >"$WORK/all"
+passed=$(grep -c '^ok ' "$WORK/all")
+failed=$(grep -c '^not ok ' "$WORK/all")
+say "power cuts: $(grep -c '^# .*: power cut' "$WORK/all");" \
+    "all of it took $(($(seconds) - start)) s"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]

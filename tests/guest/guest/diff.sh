@@ -172,6 +172,13 @@ both_limits() {
     step blkzone reset $D
 }
 
+ranges() {
+    zone_step open $CONV 3
+    zone_step finish $CONV 2
+    zone_step reset $CONV 3
+    report
+}
+
 script() { # DEVICE ours|null_blk
     D=$1
     ROLE=$2
@@ -181,9 +188,8 @@ script() { # DEVICE ours|null_blk
     [ $OPEN = 0 ] || open_limit
     [ $ACTIVE = 0 ] || active_limit
     [ $OPEN = 0 ] || [ $ACTIVE = 0 ] || both_limits
-    zone_step open $CONV 3
-    zone_step finish $CONV 2
-    report
+    # The kernel sends a range's zones all at once: with limits, which of them fits is a race.
+    [ $OPEN != 0 ] || [ $ACTIVE != 0 ] || ranges
     step blkzone reset $D
     report
 }
@@ -216,7 +222,7 @@ geometry() {
         blkzone reset $NULL
         for s in $(echo ${ZQ_seeds:-1,2} | tr , ' '); do
             ok "$what: random operations, seed $s" \
-                zqguest diff $DEV $NULL $s ${ZQ_ops:-400} && tap_show $LOG
+                zqguest diff $DEV $NULL $s ${ZQ_ops:-300} && tap_show $LOG
         done
     fi
     zqcow2 ublk del /data/d.qcow2 >/dev/null 2>&1
@@ -232,4 +238,4 @@ geometry d    128  8    8   2    3    0
 geometry e    64   4    2   1    0    5
 geometry f    96   4    3   1    2    4
 geometry g    32   1    1   0    1    2
-geometry h    512  64   48  2    3    5
+geometry h    256  32   24  2    3    5

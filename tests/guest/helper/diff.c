@@ -108,8 +108,11 @@ static struct op choose(struct pair *p, struct zg_rng *r)
         o.kind = OP_RESET_ALL;
     else if (o.kind >= OP_OPEN && zg_below(r, 8) == 0 && o.zone + 3 <= p->a.nr_zones)
         o.zones = 2 + (uint32_t)zg_below(r, 2);
-    /* With both limits D_CLOSED may stop B half-way through a range, which would explain too much. */
-    if (p->max_open && p->max_active && (o.kind == OP_OPEN || o.kind == OP_FINISH))
+    /*
+     * The kernel sends the zones of a range all at once, and requests in flight are unordered: with
+     * limits, which of them finds room is not determined.
+     */
+    if ((p->max_open || p->max_active) && (o.kind == OP_OPEN || o.kind == OP_FINISH))
         o.zones = 1;
     return o;
 }
