@@ -210,6 +210,27 @@ static void test_zstd_refused(void **state)
     assert_int_equal(unpack(ZQ_ZSTD, n), ZQCOW2_ECORRUPT);
 }
 
+/* A frame with its size and one stored block, by hand; log: of the window it asks for. */
+static int stored_frame(unsigned log)
+{
+    static const uint8_t head[] = {0x28, 0xb5, 0x2f, 0xfd, 0x40, 0, 0x00, 0xff, 1, 0, 8};
+
+    memcpy(packed, head, sizeof(head)); /* size 65536 - 256; block: last, stored, 65536 */
+    packed[5] = (uint8_t)((log - 10) << 3);
+    memcpy(packed + sizeof(head), plain, LEN);
+    return unpack(ZQ_ZSTD, sizeof(head) + LEN);
+}
+
+/* Also where the decoder could do without the window. */
+static void test_zstd_window(void **state)
+{
+    (void)state;
+    assert_int_equal(stored_frame(17), 0);
+    assert_int_equal(stored_frame(22), 0);
+    assert_int_equal(stored_frame(23), ZQCOW2_ECORRUPT);
+    assert_int_equal(stored_frame(31), ZQCOW2_ECORRUPT);
+}
+
 /* Every allocation may fail; nothing is lost then. */
 static void test_no_memory(void **state)
 {
@@ -262,7 +283,8 @@ int main(void)
         cmocka_unit_test(test_range),        cmocka_unit_test(test_zlib),
         cmocka_unit_test(test_zlib_refused), cmocka_unit_test(test_zstd),
         cmocka_unit_test(test_zstd_frames),  cmocka_unit_test(test_zstd_refused),
-        cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_zstd_window),  cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_damage),
     };
 
     return cmocka_run_group_tests(tests, group_setup, NULL);

@@ -318,6 +318,12 @@ static void test_detect_none(void **state)
     assert_non_null(strstr(err.text, "zone 11 has 0x0800000002c00000"));
     assert_false(g.code.big_endian); /* the reading that got furthest stays */
     assert_int_equal(g.code.flag_bit, 59);
+    g = geometry(7, BIG, 59, false);
+    fill(&g);
+    raw(table + 13 * 8, BIG, 1);
+    assert_int_equal(zq_entry_code_detect(&g, table, &err), ZQCOW2_ECORRUPT);
+    assert_non_null(strstr(err.text, "zone 13 has 0x0000000000000001"));
+    assert_true(g.code.big_endian);
     g = geometry(44, BIG, 63, false); /* a table of another layout's code */
     fill(&(struct zq_geometry){.zone_bits = 22,
                                .zone_size = MiB(4),

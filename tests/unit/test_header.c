@@ -94,6 +94,8 @@ static void test_small_cluster_has_no_names(void **state)
     assert_int_equal(zq_be32(buf + 144), 0);
     assert_int_equal(zq_header_parse(&back, buf, 512, FILE_SIZE, false, NULL), 0);
     assert_int_equal(back.mark_offset, 120);
+    buf[79] = 0x30; /* extended L2 entries are for large clusters only */
+    assert_int_equal(zq_header_parse(&back, buf, 512, FILE_SIZE, false, NULL), ZQCOW2_ECORRUPT);
 }
 
 /* ---- one field bent ---- */
@@ -357,6 +359,10 @@ static void test_backing_name(void **state)
     memcpy(buf + 1024, "json:{\"\n}", 9);
     assert_int_equal(zq_header_parse(&h, buf, LEN, FILE_SIZE, false, &err), ZQCOW2_EFEATURE);
     assert_non_null(strstr(err.text, "json:{\"?}"));
+    memset(buf + 1024, 'n', 1023); /* more than a text holds */
+    put(16, 4, 1023);
+    assert_int_equal(zq_header_parse(&h, buf, LEN, FILE_SIZE, false, &err), ZQCOW2_EFEATURE);
+    assert_non_null(strstr(err.text, "nnnn\") is not supported"));
     put(16, 4, 1024);
     assert_int_equal(zq_header_parse(&h, buf, LEN, FILE_SIZE, false, &err), ZQCOW2_ECORRUPT);
     assert_non_null(strstr(err.text, "backing_file_size 1024"));

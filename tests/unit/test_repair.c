@@ -204,6 +204,66 @@ static void test_unknown_owners(void **state)
     pic_free(&p);
 }
 
+/* Freeing leaks alone sets flags only where a count comes down to 1. */
+static void test_leaks_only(void **state)
+{
+    uint64_t l2, entry;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    l2 = pic_get(&p, p.l1, 8) & ~PIC_COPIED;
+    entry = pic_get(&p, pic_l2(&p, 0), 8) & ~PIC_COPIED;
+    pic_set_refcount(&p, l2, 2);
+    pic_put(&p, p.l1, 8, l2);
+    pic_put(&p, pic_l2(&p, 0), 8, entry); /* COPIED is missing, which is no leak */
+    assert_int_equal(pic_check(&p, LEAKS), 0);
+    assert_int_equal(p.res.leaks_fixed, 1);
+    assert_int_equal(p.res.corruptions_fixed, 0);
+    assert_int_equal(pic_get(&p, p.l1, 8), l2 | PIC_COPIED);
+    assert_int_equal(pic_get(&p, pic_l2(&p, 0), 8), entry);
+    pic_free(&p);
+}
+
+/* A rebuild keeps what it may not free. */
+static void test_rebuild_keeps_leaks(void **state)
+{
+    uint64_t host;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    host = pic_alloc(&p, 3);
+    pic_set_refcount(&p, host + 4096, 7);
+    pic_put(&p, 112, 4, 0x12345678);
+    pic_put(&p, p.rt + 8, 8, 1);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    assert_non_null(strstr(p.found, "repaired: refcount table rebuilt"));
+    pic_find(&p);
+    assert_int_equal(pic_refcount(&p, host), 1);
+    assert_int_equal(pic_refcount(&p, host + 4096), 7);
+    pic_free(&p);
+}
+
+/* The new table and blocks begin where no block covered the file yet. */
+static void test_rebuild_covers_itself(void **state)
+{
+    (void)state;
+    for (uint32_t cluster = 512; cluster <= 4096; cluster *= 8) {
+        uint64_t per_block = cluster * 8 / 64;
+        struct pic p;
+
+        fault_image(&p, cluster, 64);
+        while (pic_length(&p) / cluster < per_block)
+            pic_alloc(&p, 1);
+        pic_put(&p, p.rt, 8, 0);
+        assert_int_equal(pic_check(&p, REPAIR), 0);
+        assert_non_null(strstr(p.found, "2 blocks"));
+        expect_clean(&p, "rebuilt", cluster, 64);
+        pic_free(&p);
+    }
+}
+
 static void test_marks_stay_while_corrupt(void **state)
 {
     struct pic p;
@@ -247,6 +307,9 @@ int main(void)
         cmocka_unit_test(test_width_too_narrow),
         cmocka_unit_test(test_hidden_references),
         cmocka_unit_test(test_unknown_owners),
+        cmocka_unit_test(test_leaks_only),
+        cmocka_unit_test(test_rebuild_keeps_leaks),
+        cmocka_unit_test(test_rebuild_covers_itself),
         cmocka_unit_test(test_marks_stay_while_corrupt),
         cmocka_unit_test(test_version2),
     };
