@@ -82,7 +82,8 @@ static void find_direct_align(struct zq_file *f)
         return;
     if (sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align && sx.stx_dio_mem_align) {
         f->io_align = sx.stx_dio_offset_align;
-        f->buf_align = sx.stx_dio_mem_align;
+        /* Elements must be whole blocks, too; io.c judges addresses and lengths by one number. */
+        f->buf_align = (uint32_t)zq_max(sx.stx_dio_mem_align, sx.stx_dio_offset_align);
     }
 }
 
