@@ -20,6 +20,7 @@
 #define PASSED UINT64_MAX
 
 static const char *const worlds[] = { "plain", "shuffled", "threaded" };
+static const unsigned shares[] = { 1, 4, 20 }; /* each world does ZQ_OPS divided by this */
 
 struct job {
     struct gen_op op;
@@ -36,6 +37,7 @@ struct run {
     uint64_t seed, nr;
     const uint64_t *only; /* the operations to do, ascending; NULL: all */
     bool loud;
+    unsigned patient; /* seconds for 256 operations */
     struct rig rig;
     struct model model;
     struct zqcow2_queue *queue[2];
@@ -385,6 +387,10 @@ static bool step(struct run *t, uint64_t n)
 {
     struct gen_op op = gen_draw(&t->model, t->seed, n);
 
+    if (t->patient && n % 256 == 0)
+        rig_watch(t->patient, "ZQ_SEED=%llu ZQ_GEOM=%s ZQ_WORLD=%s ZQ_OPS=%llu test_model",
+                  (unsigned long long)t->seed, t->g->name, worlds[t->world],
+                  (unsigned long long)(n + 256) * rig_nr_geometries * shares[t->world]);
     return t->world == RIG_PLAIN ? single(t, op) : step_batched(t, op);
 }
 
@@ -485,7 +491,7 @@ static bool visit(const struct geometry *g, enum rig_world world, uint64_t ops)
     uint64_t at, nr, *only = keep_list(&nr);
 
     *t = (struct run){ .g = g, .world = world, .seed = rig_env("ZQ_SEED", 20240607),
-                       .nr = only ? nr : ops, .only = only };
+                       .nr = only ? nr : ops, .only = only, .patient = 120 };
     at = go(t);
     if (at != PASSED)
         failed(t, at);
@@ -497,7 +503,7 @@ static bool visit(const struct geometry *g, enum rig_world world, uint64_t ops)
 static void visit_all(enum rig_world world, uint64_t ops)
 {
     unsigned bad = 0;
-    uint64_t each = ops / rig_nr_geometries + 1, sum = 0;
+    uint64_t each = ops / shares[world] / rig_nr_geometries + 1, sum = 0;
 
     if (!wanted("ZQ_WORLD", worlds[world]))
         return;
@@ -509,6 +515,7 @@ static void visit_all(enum rig_world world, uint64_t ops)
     }
     printf("model, %s: %llu operations, %u geometries, %u of them differ\n", worlds[world],
            (unsigned long long)sum, rig_nr_geometries, bad);
+    rig_watch(0, "over");
     if (bad)
         fail_msg("%u geometries differ from the model", bad);
 }
@@ -522,13 +529,13 @@ static void plain(void **state)
 static void shuffled(void **state)
 {
     (void)state;
-    visit_all(RIG_SHUFFLED, rig_env("ZQ_OPS", 1000000) / 4);
+    visit_all(RIG_SHUFFLED, rig_env("ZQ_OPS", 1000000));
 }
 
 static void threaded(void **state)
 {
     (void)state;
-    visit_all(RIG_THREADED, rig_env("ZQ_OPS", 1000000) / 20);
+    visit_all(RIG_THREADED, rig_env("ZQ_OPS", 1000000));
 }
 
 int main(void)

@@ -211,6 +211,92 @@ static void conventional_neighbours(void **state)
     }
 }
 
+/* ---- limits, with everything in flight at once: who may fail is open, nobody may be forgotten ---- */
+
+static const struct geometry narrow[] = {
+    { .name = "1 of 2", .size = 8 * Z, .zone_size = Z, .max_open = 1, .max_active = 2,
+      .cluster = 65536 },
+    { .name = "2 of 4", .size = 8 * Z, .zone_size = Z, .max_open = 2, .max_active = 4,
+      .cluster = 4096 },
+    { .name = "3 open", .size = 8 * Z, .zone_size = Z, .max_open = 3, .cluster = 4096 },
+};
+
+static bool may_be(int op, int ret)
+{
+    if (!ret || ret == ZQCOW2_EZONE_ACTIVE || ret == ZQCOW2_EZONE_OPEN)
+        return !ret || op != ZQCOW2_OP_ZONE_CLOSE;
+    return op == ZQCOW2_OP_APPEND ? ret == ZQCOW2_EZONE_FULL : ret == ZQCOW2_EZONE_STATE;
+}
+
+static struct ticket *draw(uint64_t *rng, unsigned i)
+{
+    static const int ops[] = { ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
+                               ZQCOW2_OP_ZONE_RESET };
+    uint64_t start = Z * rng_below(rng, 6);
+    uint64_t pick = rng_below(rng, 12);
+
+    return pick < 4 ? ticket(ops[pick], start, Z, 0)
+                    : ticket(ZQCOW2_OP_APPEND, start, UNIT, i + 1);
+}
+
+/* Limits kept, counts true. */
+static void weigh(struct rig *r, uint64_t seed)
+{
+    struct zqcow2_info info = rig_info(r);
+    uint32_t open = 0, active = 0;
+
+    for (uint32_t i = 0; i < 8; i++) {
+        unsigned s = rig_zone(r, i).state;
+
+        open += s == ZQCOW2_ZONE_IMP_OPEN || s == ZQCOW2_ZONE_EXP_OPEN;
+        active += s >= ZQCOW2_ZONE_IMP_OPEN && s <= ZQCOW2_ZONE_CLOSED;
+    }
+    if (info.open_zones != open || info.active_zones != active ||
+        (r->g->max_open && open > r->g->max_open) ||
+        (r->g->max_active && active > r->g->max_active))
+        fail_msg("%s, seed %llu: %u open, %u active; info says %u and %u", r->g->name,
+                 (unsigned long long)seed, open, active, info.open_zones, info.active_zones);
+}
+
+static void fight(const struct geometry *g, uint64_t seed)
+{
+    struct ticket *t[40];
+    struct zqcow2_queue *q;
+    uint64_t rng = seed;
+    struct rig r;
+
+    rig_watch(60, "test_order: %s, seed %llu", g->name, (unsigned long long)seed);
+    ticket_begin();
+    rig_begin_in(&r, g, worlds[1 + seed % 2], seed);
+    assert_int_equal(zqcow2_queue_open(r.img, 40, &q), 0);
+    for (unsigned i = 0; i < 40; i++) {
+        t[i] = draw(&rng, i);
+        assert_int_equal(submit(q, t[i]), 1);
+        if (rng_below(&rng, 4) == 0)
+            poll_queue(q, 0);
+    }
+    wait_all(q);
+    for (unsigned i = 0; i < 40; i++) {
+        if (t[i]->calls != 1 || !may_be(t[i]->req.op, t[i]->ret))
+            fail_msg("%s, seed %llu: request %u (%s): %d", g->name, (unsigned long long)seed, i,
+                     rig_op_name(t[i]->req.op), t[i]->ret);
+        drop(t[i]);
+    }
+    weigh(&r, seed);
+    assert_int_equal(zqcow2_queue_close(q), 0);
+    rig_end(&r);
+    rig_watch(0, "over");
+}
+
+static void limits_with_everything_in_flight(void **state)
+{
+    uint64_t n = rig_env("ZQ_ROUNDS", 400), base = rig_env("ZQ_SEED", 0);
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= n; seed++)
+        fight(&narrow[seed % 3], base + seed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +306,7 @@ int main(void)
         cmocka_unit_test(flushes_among_writes),
         cmocka_unit_test(two_queues_of_one_image),
         cmocka_unit_test(conventional_neighbours),
+        cmocka_unit_test(limits_with_everything_in_flight),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,14 +48,14 @@ static int op_length(void *self, uint64_t *bytes)
 
 typedef int (*vec_fn)(void *self, const struct iovec *iov, int cnt, uint64_t off);
 
-/* The first half of the bytes; the error is the caller's to return. */
+/* The first half of the sectors; the error is the caller's to return. */
 static void half(struct fault *f, vec_fn fn, const struct iovec *iov, int cnt, uint64_t off)
 {
     uint64_t left = 0;
 
     for (int i = 0; i < cnt; i++)
         left += iov[i].iov_len;
-    left = left / 2;
+    left = left / 2 & ~511ull; /* sectors are atomic */
     for (int i = 0; i < cnt && left; i++) {
         struct iovec v = iov[i];
 

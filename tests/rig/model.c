@@ -124,9 +124,14 @@ static int take(struct model *m, uint32_t i)
     return 0;
 }
 
+static bool bad_len(uint64_t len)
+{
+    return len % 512 || !len;
+}
+
 static bool bad_range(const struct model *m, uint64_t len, uint64_t off)
 {
-    return off % 512 || len % 512 || !len || off >= m->g.size || len > m->g.size - off;
+    return off % 512 || bad_len(len) || off >= m->g.size || len > m->g.size - off;
 }
 
 /* forced, full: the states that refuse any write. */
@@ -203,8 +208,8 @@ int model_append(struct model *m, const void *buf, uint64_t len, uint64_t *off)
     int rc;
 
     m->victim = MODEL_NONE;
-    if (bad_range(m, len, *off) || *off != start_of(m, i))
-        return -EINVAL;
+    if (bad_range(m, 512, *off) || bad_len(len) || *off != start_of(m, i))
+        return -EINVAL; /* *off names a zone: there is no range from there on */
     if (i < m->g.conventional)
         return ZQCOW2_EZONE_STATE;
     rc = write_seq(m, buf, len, *off, i, true);

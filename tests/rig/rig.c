@@ -2,11 +2,13 @@
 /* Puts an image on its stack of backends, opens, closes and checks it, compares it with a model. */
 #include <errno.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 #include "rig/rig.h"
 
@@ -27,6 +29,31 @@ bool rig_say(struct rig *r, const char *fmt, ...)
     vsnprintf(r->why, sizeof(r->why), fmt, ap);
     va_end(ap);
     return false;
+}
+
+static char watched[300];
+
+static void hung(int sig)
+{
+    ssize_t n = write(STDOUT_FILENO, watched, strlen(watched));
+
+    (void)n;
+    (void)sig;
+    _exit(99);
+}
+
+void rig_watch(unsigned seconds, const char *fmt, ...)
+{
+    va_list ap;
+
+    alarm(0);
+    va_start(ap, fmt);
+    strcpy(watched, "hung: ");
+    vsnprintf(watched + 6, sizeof(watched) - 7, fmt, ap);
+    va_end(ap);
+    strcat(watched, "\n");
+    signal(SIGALRM, hung);
+    alarm(seconds);
 }
 
 void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed)

@@ -46,7 +46,7 @@ void st_crash(struct rig *r);
 void st_burst(struct rig *r, unsigned n, uint64_t len, uint32_t first, uint32_t zones);
 /* n writes in flight to neighbouring pieces of a conventional zone. */
 void st_scatter(struct rig *r, unsigned n, uint64_t len, uint64_t off);
-/* Must be refused with this, unless a fault came first. */
+/* A write or append that must be refused with this, unless a fault came first. */
 void st_refused(struct rig *r, int want, int op, uint64_t off, uint64_t len);
 
 /* A fault has struck. */

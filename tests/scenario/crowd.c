@@ -24,6 +24,14 @@ static void appends_until_full(struct rig *r)
     st_flush(r);
 }
 
+/* Extents of two clusters, tables of 64 entries: what is in flight waits for metadata again and again. */
+static void appends_that_allocate(struct rig *r)
+{
+    st_burst(r, 20, 512, 2, 2);
+    st_burst(r, 10, KiB(2), 2, 1);
+    st_flush(r);
+}
+
 /* Limits of 2 and 4: each append closes somebody else's zone. */
 static void appends_under_limits(struct rig *r)
 {
@@ -49,7 +57,7 @@ static const struct scenario table[] = {
       .world = RIG_SHUFFLED },
     { .name = "burst_threaded", .g = &sc_base, .tell = appends_to_many_zones,
       .world = RIG_THREADED },
-    { .name = "burst_metadata", .g = &sc_tiny, .tell = appends_to_one_zone, .world = RIG_SHUFFLED,
+    { .name = "burst_metadata", .g = &sc_tiny, .tell = appends_that_allocate, .world = RIG_SHUFFLED,
       .extent_bytes = KiB(1) },
     { .name = "neighbours", .g = &sc_base, .tell = neighbours },
     { .name = "neighbours_shuffled", .g = &sc_base, .tell = neighbours, .world = RIG_SHUFFLED },
