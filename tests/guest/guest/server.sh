@@ -98,6 +98,41 @@ plain_persists() {
 }
 ok "what was written to it stays" plain_persists
 
+many_zones() {
+    make_image $Z.many 1250M zone.size=64K zone.max_active_zones=7 && serve $Z.many &&
+        [ "$(cat /sys/block/ublkb$ID/queue/nr_zones)" = 20000 ] &&
+        [ "$(blkzone report $DEV | grep -c 'zcond: 1(em)')" = 20000 ] &&
+        zqguest io write $DEV 1310654464 4096 && zqguest io read $DEV 1310654464 4096 &&
+        blkzone report -o 2559872 -c 1 $DEV | grep 'wptr 0x000008' &&
+        blkzone reset $DEV && [ "$(blkzone report $DEV | grep -c 'zcond: 1(em)')" = 20000 ] &&
+        zqcow2 ublk del $Z.many
+}
+ok "20000 zones: the report comes in several pieces" many_zones
+
+mounted_is_kept() {
+    make_image $P 64M && serve $P && mke2fs -q $DEV && mount -t ext4 $DEV /mnt &&
+        refused 'in use' zqcow2 ublk del $P && echo data >/mnt/file && sync -f /mnt &&
+        zqcow2 ublk del --force $P && umount /mnt && check_image $P && serve $P &&
+        mount -t ext4 $DEV /mnt && [ "$(cat /mnt/file)" = data ] && umount /mnt &&
+        zqcow2 ublk del $P
+}
+ok "a mounted device goes by force only" mounted_is_kept
+
+dead_server() {
+    serve $Z && zqguest io write $DEV 0 4096 && kill -9 $(server_pid $ID) || return 1
+    for i in $(seq 50); do [ -e $DEV ] || break; usleep 100000; done
+    zqcow2 ublk list
+    [ ! -e $DEV ] && zqcow2 ublk list | grep -q 'server gone' && zqcow2 ublk del $ID &&
+        [ -z "$(zqcow2 ublk list)" ] && [ ! -e /dev/ublkc$ID ] && serve $Z --id $ID &&
+        zqcow2 ublk del $ID
+}
+ok "what a killed server leaves behind is listed and taken away" dead_server
+same_image_again() {
+    serve $Z && kill -9 $(server_pid $ID) && usleep 300000 && serve $Z && zqcow2 ublk list &&
+        [ "$(zqcow2 ublk list | wc -l)" = 1 ] && zqcow2 ublk del $Z
+}
+ok "the image of a killed server is served again at once" same_image_again
+
 short_last_zone() {
     make_image $Z.short 60M zone.size=8M && refused 'last zone is short' zqcow2 ublk add $Z.short
 }
