@@ -39,11 +39,14 @@ void zq_iox_fini(struct zq_iox *x)
 
 static bool memory_aligned(const struct zq_iox *x, const struct iovec *iov, unsigned cnt)
 {
-    uintptr_t bits = 0;
+    uintptr_t bases = 0, lengths = 0;
 
-    for (unsigned i = 0; i < cnt; i++)
-        bits |= (uintptr_t)iov[i].iov_base | iov[i].iov_len;
-    return !(bits & (x->be->limits.buf_align - 1));
+    for (unsigned i = 0; i < cnt; i++) {
+        bases |= (uintptr_t)iov[i].iov_base;
+        lengths |= iov[i].iov_len;
+    }
+    return !((bases | lengths) & (x->be->limits.buf_align - 1)) &&
+           !(lengths & (x->be->limits.io_align - 1));
 }
 
 uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const struct iovec *iov,
@@ -58,6 +61,9 @@ uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const s
         return len;
     if (!skew && len >= align && memory_aligned(x, iov, iovcnt))
         return zq_round_down(len, align);
+    /* The blocks around it are transferred with it. */
+    if (l->max_transfer)
+        len = zq_min(len, zq_round_down(l->max_transfer, 4096) - 4096 - skew);
     return zq_min(len, ZQ_BOUNCE_BYTES - 4096 - skew);
 }
 

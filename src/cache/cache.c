@@ -117,6 +117,7 @@ int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, u
     zq_list_init(&c->lru);
     zq_list_init(&c->spare);
     zq_list_init(&c->slot_waiters);
+    zq_list_init(&c->room_waiters);
     zq_list_init(&c->frozen_waiters);
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
         zq_list_init(&c->dirty[k]);
@@ -155,12 +156,17 @@ struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
 
 /* ---- gathering ---- */
 
+/* Who waits for a slot is woken only when there is one: two that wake each other never end. */
+static void drop_pin(struct zq_cache *c, struct zq_slice *s)
+{
+    if (--s->pins == 0 && !s->dirty && !s->in_round)
+        zq_wake(c->ready, &c->slot_waiters);
+}
+
 static void drop_pins(struct zq_cache *c, struct zq_gather *g)
 {
     for (unsigned i = 0; i < g->npins; i++)
-        g->pin[i]->pins--;
-    if (g->npins)
-        zq_wake(c->ready, &c->slot_waiters);
+        drop_pin(c, g->pin[i]);
     g->npins = 0;
 }
 
@@ -180,8 +186,7 @@ void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
         if (g->pin[i] != s)
             continue;
         g->pin[i] = g->pin[--g->npins];
-        s->pins--;
-        zq_wake(c->ready, &c->slot_waiters);
+        drop_pin(c, s);
         return;
     }
 }
@@ -261,7 +266,7 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
         return zq_cache_park(c, g, &c->frozen_waiters);
     if (c->nr_dirty + more > c->max_slices - ZQ_MAX_PINS) {
         c->want_round = true;
-        return zq_cache_park(c, g, &c->slot_waiters);
+        return zq_cache_park(c, g, &c->room_waiters);
     }
     return 0;
 }
@@ -348,10 +353,12 @@ void zq_cache_round_done(struct zq_cache *c)
         }
     }
     zq_wake(c->ready, &c->slot_waiters);
+    zq_wake(c->ready, &c->room_waiters);
 }
 
 void zq_cache_wake_all(struct zq_cache *c)
 {
     zq_wake(c->ready, &c->slot_waiters);
+    zq_wake(c->ready, &c->room_waiters);
     zq_wake(c->ready, &c->frozen_waiters);
 }

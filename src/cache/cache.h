@@ -51,6 +51,7 @@ struct zq_cache {
     struct zq_list lru;            /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
     struct zq_list slot_waiters;   /* for a slot, the token, or room for dirt */
+    struct zq_list room_waiters;    /* for fewer dirty slices: the end of a round */
     struct zq_list frozen_waiters; /* for anything frozen by the round */
     bool want_round;               /* a round would help somebody who waits */
 };

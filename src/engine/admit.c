@@ -86,8 +86,10 @@ int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
 
     if (rc < 0 || *victim == ZQ_NO_ZONE)
         return rc;
-    if (zs->closing_for == op && zs->v[zs->closing].state == ZQCOW2_ZONE_IMP_OPEN &&
-        zs->closing != zone)
+    /* Somebody else may have closed ours meanwhile. */
+    if (zs->closing_for == op && zs->v[zs->closing].state != ZQCOW2_ZONE_IMP_OPEN)
+        zq_closing_drop(c, op);
+    if (zs->closing_for == op)
         *victim = zs->closing;
     if (!is_busy(zs, *victim))
         return 0;

@@ -89,7 +89,7 @@ struct zq_core {
     struct zq_list owners;       /* fills: guest ranges that belong to an allocating write */
     struct zq_list owner_waiters;
     struct zq_op janitor;        /* gives clusters and space back */
-    bool janitor_runs;
+    bool janitor_runs, leaked;   /* leaked: clusters could not be given back */
 };
 
 /* ---- engine.c: the loop ---- */

@@ -336,6 +336,11 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
 
 void zq_engine_wait(struct zq_core *c, int timeout_ms)
 {
+    /* What arrived while the mutex was dropped found nobody to wake. */
+    if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
+        zq_engine_run(c);
+        return;
+    }
     if (c->be->ops.poll && !c->polling) {
         c->polling = true;
         c->poller = pthread_self();

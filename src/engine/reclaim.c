@@ -117,7 +117,8 @@ static int lower(struct zq_core *c, struct zq_op *op)
 
     if (rc == ZQ_WAIT)
         return rc;
-    /* An error leaves a leak, which check finds. */
+    /* An error leaves a leak: then the mark stays, and the next writable open finds it. */
+    c->leaked |= rc < 0;
     zq_cache_release(&c->cache, &op->g);
     zq_free(&c->hooks, f, sizeof(*f));
     op->owner = NULL;
@@ -201,8 +202,10 @@ static int unmap_ahead(struct zq_core *c, struct zq_op *op)
         op->pos = at;
         if (rc == ZQ_WAIT)
             return rc;
-        if (rc < 0) /* it stays mapped, which is no error */
+        if (rc < 0) { /* it stays mapped, which is no error */
             zq_cache_release(&c->cache, &op->g);
+            op->rc = 0;
+        }
     }
     return 0;
 }
@@ -212,7 +215,7 @@ static int write_clean(struct zq_core *c, struct zq_op *op)
     uint64_t incompat = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
     bool in_use = c->hdr.mark_offset && c->sector0[c->hdr.mark_offset];
 
-    if (c->hdr.version < 3 || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
+    if (c->leaked || c->hdr.version < 3 || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
         return 0;
     if (in_use)
         c->sector0[c->hdr.mark_offset] = 0;
