@@ -74,8 +74,9 @@ int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt, struct zqcow2_s
         rc = sim_disk_alloc(&o, &hooks, &d);
     if (rc < 0)
         return rc;
-    sim_content_truncate(&d->view, o.length);
-    sim_content_copy(&d->now.durable, &d->view);
+    sim_content_truncate(&d->now.durable, o.length);
+    sim_content_copy(&d->view, &d->now.durable);
+    d->view.unhashed = true;
     if (o.flags & ZQCOW2_SIMDISK_RECORD)
         rc = zqcow2_simdisk_record(d);
     if (rc < 0)
@@ -111,6 +112,7 @@ int zqcow2_simdisk_clone(struct zqcow2_simdisk *d, struct zqcow2_simdisk **clone
     if (rc == 0) {
         sim_content_copy(&c->view, &d->view);
         sim_content_copy(&c->now.durable, &d->view);
+        sim_content_rehash(&c->now.durable);
         *clone = c;
     }
     pthread_mutex_unlock(&d->lock);

@@ -79,10 +79,11 @@ static void note_overlaps(struct zqcow2_simdisk *d, const struct sim_op *op)
 static void fill(struct zqcow2_simdisk *d, struct sim_op *op, const struct iovec *iov)
 {
     size_t at = 0;
+    uint64_t noise = sim_random(&d->rng);
 
     if (op->kind == ZQCOW2_IO_DISCARD) {
         for (; at < op->alloc - sizeof(*op); at++)
-            op->data[at] = (uint8_t)sim_random(&d->rng);
+            op->data[at] = (uint8_t)(noise >> at % 8 * 8 ^ at / 8);
         return;
     }
     for (size_t left = (size_t)op->length; left; iov++) {
@@ -200,6 +201,7 @@ int sim_forget_cache(struct zqcow2_simdisk *d)
 
     sim_content_drop(&d->view);
     sim_content_copy(&d->view, &d->now.durable);
+    d->view.unhashed = true;
     for (uint32_t i = 0; i < d->now.n; i++) {
         const struct sim_op *op = d->now.pending[i];
 

@@ -271,10 +271,11 @@ static int build(const struct chooser *ch, const uint32_t *order, struct zqcow2_
 
     if (rc < 0)
         return rc;
-    sim_content_copy(&d->view, &c->state.durable);
+    sim_content_copy(&d->now.durable, &c->state.durable);
     for (uint32_t i = 0; rc == 0 && i < c->state.n; i++)
-        rc = land(&d->view, ch, order ? order[i] : i);
-    sim_content_copy(&d->now.durable, &d->view);
+        rc = land(&d->now.durable, ch, order ? order[i] : i);
+    sim_content_copy(&d->view, &d->now.durable);
+    d->view.unhashed = true;
     if (rc < 0)
         zqcow2_simdisk_free(d);
     else

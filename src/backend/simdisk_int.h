@@ -34,12 +34,15 @@ struct sim_content {
     struct sim_node *root; /* NULL: zeros */
     unsigned height;       /* levels above the pages */
     uint64_t length, hash; /* hash: sum over sectors that are not zero, and the length */
+    bool unhashed;         /* nobody asks for the hash, so it is not kept */
 };
 
 /* simdisk_tree.c. Failures are -ENOMEM and leave a content that is usable but incomplete. */
 void sim_content_init(struct sim_content *c, const struct zqcow2_hooks *hooks);
 void sim_content_drop(struct sim_content *c);
-void sim_content_copy(struct sim_content *to, const struct sim_content *from); /* to: dropped */
+/* to: dropped; it keeps a hash if from does. */
+void sim_content_copy(struct sim_content *to, const struct sim_content *from);
+void sim_content_rehash(struct sim_content *c);
 void sim_content_read(const struct sim_content *c, void *buf, size_t len, uint64_t off);
 /* data NULL: zeros, which do not lengthen the content. */
 int sim_content_write(struct sim_content *c, const void *data, uint64_t len, uint64_t off);

@@ -94,11 +94,13 @@ static uint64_t sector_hash(uint64_t index, const uint8_t *p)
     return any ? mix(mix(mix(mix(lane[0]) + lane[1]) + lane[2]) + lane[3]) : 0;
 }
 
-static uint64_t page_hash(uint64_t base, const uint8_t *page, unsigned from, unsigned to)
+/* Of the sectors that [from, to) of the page at `base` touches. */
+static uint64_t page_hash(const struct sim_content *c, uint64_t base, const uint8_t *page,
+                          unsigned from, unsigned to)
 {
     uint64_t sum = 0;
 
-    for (unsigned s = from / 512; s < (to + 511) / 512; s++)
+    for (unsigned s = from / 512; !c->unhashed && s < (to + 511) / 512; s++)
         sum += sector_hash(base / 512 + s, page + s * 512);
     return sum;
 }
@@ -121,6 +123,24 @@ void sim_content_copy(struct sim_content *to, const struct sim_content *from)
     node_get(from->root);
     *to = *from;
     to->hooks = hooks;
+}
+
+static uint64_t subtree_hash(const struct sim_content *c, const struct sim_node *n, unsigned level,
+                             uint64_t base)
+{
+    uint64_t sum = 0;
+
+    if (!n || !level)
+        return n ? page_hash(c, base, n->u.page, 0, SIM_PAGE) : 0;
+    for (unsigned i = 0; i < SIM_FAN; i++)
+        sum += subtree_hash(c, n->u.kid[i], level - 1, base + i * span(level - 1));
+    return sum;
+}
+
+void sim_content_rehash(struct sim_content *c)
+{
+    c->unhashed = false;
+    c->hash = mix(c->length) - mix(0) + subtree_hash(c, c->root, c->height, 0);
 }
 
 static const struct sim_node *lookup(const struct sim_content *c, uint64_t off)
@@ -197,9 +217,9 @@ static int zero_below(struct sim_content *c, struct sim_node **slot, unsigned le
         unsigned a = from > base ? (unsigned)(from - base) : 0;
         unsigned b = to - base < SIM_PAGE ? (unsigned)(to - base) : SIM_PAGE;
 
-        c->hash -= page_hash(base, n->u.page, a, b);
+        c->hash -= page_hash(c, base, n->u.page, a, b);
         memset(n->u.page + a, 0, b - a);
-        c->hash += page_hash(base, n->u.page, a, b);
+        c->hash += page_hash(c, base, n->u.page, a, b);
         if (b - a == SIM_PAGE) {
             node_put(c->hooks, n, 0);
             *slot = NULL;
@@ -244,9 +264,9 @@ int sim_content_write(struct sim_content *c, const void *data, uint64_t len, uin
 
         if (!n)
             return -ENOMEM;
-        c->hash -= page_hash(off - at, n->u.page, at, at + piece);
+        c->hash -= page_hash(c, off - at, n->u.page, at, at + piece);
         memcpy(n->u.page + at, in, piece);
-        c->hash += page_hash(off - at, n->u.page, at, at + piece);
+        c->hash += page_hash(c, off - at, n->u.page, at, at + piece);
         in += piece;
         off += piece;
         len -= piece;

@@ -79,6 +79,8 @@ static bool item(const struct options *opt, uint64_t n, const struct geometry **
     uint64_t rng = blend(n, opt->seed);
 
     *g = &geometries[n % ngeometries];
+    if ((*g)->weight < 10 && n / ngeometries % 8)
+        return false; /* large, and slow */
     if (opt->quick)
         n = draw(&rng) % (pairs * 4);
     if (n < widest * ngeometries) {
