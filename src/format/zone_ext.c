@@ -353,7 +353,7 @@ int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t ra
         v &= ((uint64_t)1 << STATE_SHIFT) - 1;
     }
     /* v7 computed its first entries in 32 bits: such a zone has never been written. */
-    if (g->layout == ZQCOW2_LAYOUT_V7 && start >= WRAP && v == (start & (WRAP - 1)))
+    if (g->layout == ZQCOW2_LAYOUT_V7 && v == start % WRAP)
         v = start;
     if (v < start || v > start + g->zone_size || v % ZQ_SECTOR)
         return ZQCOW2_ECORRUPT;

@@ -275,3 +275,15 @@ int pic_check(struct pic *p, uint32_t flags)
     p->res = (struct zqcow2_check_result)ZQCOW2_CHECK_RESULT_INIT;
     return zqcow2_check(p->be, &o, &p->res, &p->err);
 }
+
+void pic_finds(struct pic *p, uint64_t corruptions, uint64_t leaks, uint64_t warnings,
+               const char *a, const char *b)
+{
+    if (pic_check(p, 0) != 0)
+        fail_msg("check could not run: %s", p->err.text);
+    if (p->res.corruptions != corruptions || p->res.leaked_clusters != leaks ||
+        p->res.warnings != warnings || !strstr(p->found, a) || !strstr(p->found, b))
+        fail_msg("want %d corruptions, %d leaks, %d warnings, \"%s\", \"%s\"; have %d, %d, %d:\n%s",
+                 (int)corruptions, (int)leaks, (int)warnings, a, b, (int)p->res.corruptions,
+                 (int)p->res.leaked_clusters, (int)p->res.warnings, p->found);
+}

@@ -50,5 +50,8 @@ uint64_t pic_snapshot(struct pic *p);
 
 int pic_open(struct pic *p, uint32_t flags); /* opens, closes; the text is in p->err */
 int pic_check(struct pic *p, uint32_t flags);
+/* Runs check and compares figures; what it found must hold both texts. */
+void pic_finds(struct pic *p, uint64_t corruptions, uint64_t leaks, uint64_t warnings,
+               const char *a, const char *b);
 
 #endif

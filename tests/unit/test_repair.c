@@ -177,6 +177,12 @@ static void test_hidden_references(void **state)
     assert_int_equal(p.res.leaks_fixed, 0);
     pic_put(&p, p.l1, 8, pic_get(&p, p.l1, 8) & ~(1ull << 60));
     expect_clean(&p, "hidden", 4096, 16);
+    pic_put(&p, pic_l2(&p, 0), 8, pic_get(&p, pic_l2(&p, 0), 8) | 4);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    assert_int_equal(p.res.leaked_clusters, 1);
+    assert_int_equal(p.res.leaks_fixed, 0);
+    pic_put(&p, pic_l2(&p, 0), 8, pic_get(&p, pic_l2(&p, 0), 8) & ~4ull);
+    expect_clean(&p, "hidden", 4096, 16);
     pic_free(&p);
 }
 
@@ -259,6 +265,7 @@ static void test_rebuild_covers_itself(void **state)
         pic_put(&p, p.rt, 8, 0);
         assert_int_equal(pic_check(&p, REPAIR), 0);
         assert_non_null(strstr(p.found, "2 blocks"));
+        assert_null(strstr(strstr(p.found, "rebuilt") + 1, "rebuilt")); /* at the first attempt */
         expect_clean(&p, "rebuilt", cluster, 64);
         pic_free(&p);
     }

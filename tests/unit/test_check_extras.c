@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: MIT */
+/* What check finds in snapshots and bitmaps, which the library keeps but does not use. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "unit/pic.h"
+
+#define KiB(n) ((uint64_t)(n) << 10)
+
+static void plain(struct pic *p)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+
+    o.virtual_size = KiB(1024);
+    o.cluster_size = 4096;
+    pic_make(p, &o);
+    pic_map(p, 0, 1);
+    pic_map(p, 4096, 2);
+}
+
+static void test_snapshot(void **state)
+{
+    struct pic p;
+    uint64_t table, l1;
+
+    (void)state;
+    plain(&p);
+    table = pic_snapshot(&p);
+    pic_finds(&p, 0, 0, 0, "", "");
+    l1 = pic_get(&p, table, 8);
+    pic_map(&p, KiB(512),
+            9); /* its entry goes to a table that the snapshot has too: not allowed, */
+    assert_int_equal(pic_check(&p, 0), 0);
+    assert_int_equal(p.res.corruptions, 1); /* and seen by the count */
+    pic_free(&p);
+
+    plain(&p);
+    table = pic_snapshot(&p);
+    l1 = pic_get(&p, table, 8);
+    pic_put(&p, l1, 8, 0); /* the snapshot forgets everything */
+    pic_finds(&p, 0, 3, 0, "refcount 2, references 1", "");
+    pic_put(&p, table, 8, l1 + 512);
+    pic_finds(&p, 1, 4, 0, "snapshot l1_table_offset", "no place");
+    pic_put(&p, table, 8, table + 4096); /* at the very end, and so beyond it */
+    pic_finds(&p, 1, 4, 0, "snapshot l1_table_offset", "no place");
+    pic_put(&p, table, 8, p.l1);
+    pic_finds(&p, 2, 4, 0, "L1 table of a snapshot at 0x3000 overlaps the L1 table", "");
+    pic_put(&p, table, 8, l1);
+    pic_put(&p, table + 8, 4, 4194305);
+    pic_finds(&p, 1, 4, 0, "snapshot l1_size 4194305", "32 MiB");
+    pic_put(&p, table + 8, 4, p.l1_entries);
+    pic_put(&p, table + 36, 4, 8);
+    pic_finds(&p, 1, 3, 0, "extra_data_size 8", "needs 16");
+    pic_put(&p, table + 36, 4, 1025);
+    pic_finds(&p, 1, 4, 0, "extra_data_size 1025", "1024");
+    pic_put(&p, table + 36, 4, 16);
+    pic_put(&p, table + 14, 2, 65535);
+    pic_finds(&p, 1, 4, 0, "snapshot table entry", "past the file's end");
+    pic_free(&p);
+}
+
+static void add_bitmaps(struct pic *p, uint64_t *dir, uint64_t *table, uint64_t *data)
+{
+    *dir = pic_alloc(p, 1);
+    *table = pic_alloc(p, 1);
+    *data = pic_alloc(p, 1);
+    pic_put(p, 112, 4, 0x23852875); /* in the mark's and the feature names' place */
+    pic_put(p, 116, 4, 24);
+    pic_put(p, 120, 4, 1);
+    pic_put(p, 124, 4, 0);
+    pic_put(p, 128, 8, 32);
+    pic_put(p, 136, 8, *dir);
+    pic_put(p, 144, 8, 0);
+    pic_put(p, 88, 8, 1);
+    pic_put(p, *dir, 8, *table);
+    pic_put(p, *dir + 8, 4, 2);
+    pic_put(p, *dir + 16, 4, 1 << 24 | 16 << 16 | 4);
+    pic_put(p, *table, 8, *data);
+    pic_put(p, *table + 8, 8, 1);
+}
+
+static void test_bitmaps(void **state)
+{
+    struct pic p;
+    uint64_t dir, table, data;
+
+    (void)state;
+    plain(&p);
+    add_bitmaps(&p, &dir, &table, &data);
+    pic_finds(&p, 0, 0, 0, "", "");
+    pic_put(&p, table, 8, data | 1);
+    pic_finds(&p, 1, 1, 0, "bitmap table entry", "no place");
+    pic_put(&p, table, 8, p.l1);
+    pic_finds(&p, 2, 1, 0, "bitmap table entry", "points into the L1 table");
+    pic_put(&p, table, 8, data);
+    pic_put(&p, dir, 8, table + 8);
+    pic_finds(&p, 1, 2, 0, "bitmap_table_offset", "");
+    pic_put(&p, dir, 8, table);
+    pic_put(&p, 120, 4, 2);
+    pic_finds(&p, 1, 3, 0, "bitmap_directory_offset", "");
+    pic_put(&p, 120, 4, 0);
+    pic_finds(&p, 1, 3, 0, "nb_bitmaps 0", "");
+    pic_put(&p, 120, 4, 1);
+    pic_put(&p, dir + 20, 4, 4096);
+    pic_finds(&p, 1, 2, 0, "bitmap directory entry", "");
+    pic_free(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_bitmaps),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
