@@ -228,7 +228,7 @@ static int after_kill(const char *path, struct ledger *l, uint64_t *leaky)
 
 static int one_kill(const char *path, struct ledger *l, uint64_t seed, uint64_t *leaky)
 {
-    struct timespec t = {0, (long)(seed % 9000000) + 200000};
+    struct timespec t = {0, (long)(seed % 40000000) + 200000};
     uint64_t again = seed;
     int status;
     pid_t pid = fork();
