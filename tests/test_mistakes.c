@@ -258,7 +258,7 @@ static void pointer_moved_after_the_data(void **state)
     }
 }
 
-/* A first write that fails leaves IMP_OPEN at the start; a later one leaves the pointer where it was. */
+/* A first write that fails leaves IMP_OPEN at the start; a later one the pointer as it was. */
 static void pointer_was_not_taken_back(void **state)
 {
     uint64_t start;

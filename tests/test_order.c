@@ -17,7 +17,8 @@ static const struct geometry shape = { .name = "queue", .size = 8 * Z, .zone_siz
 static const enum rig_world worlds[] = { RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED };
 #define NR_WORLDS 3
 
-static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed, uint32_t depth)
+static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed,
+                                  uint32_t depth)
 {
     struct zqcow2_queue *q = NULL;
 
@@ -127,7 +128,7 @@ static void a_zone_takes_turns(void **state)
     }
 }
 
-/* A flush among writes, FUA, drain: all complete, and what was acknowledged is there after reopening. */
+/* A flush among writes, FUA, drain: all complete, and what was acknowledged is there afterwards. */
 static void flushes_among_writes(void **state)
 {
     struct ticket *t[30];
@@ -138,7 +139,9 @@ static void flushes_among_writes(void **state)
         struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 32);
 
         for (unsigned i = 0; i < 30; i++) {
-            int op = i % 7 == 3 ? ZQCOW2_OP_FLUSH : i % 13 == 5 ? ZQCOW2_OP_DRAIN : ZQCOW2_OP_APPEND;
+            int op = i % 7 == 3    ? ZQCOW2_OP_FLUSH
+                     : i % 13 == 5 ? ZQCOW2_OP_DRAIN
+                                   : ZQCOW2_OP_APPEND;
 
             t[i] = ticket(op, op == ZQCOW2_OP_APPEND ? Z * (1 + i % 3) : 0,
                           op == ZQCOW2_OP_APPEND ? UNIT : 0, i + 1);
@@ -211,7 +214,7 @@ static void conventional_neighbours(void **state)
     }
 }
 
-/* ---- limits, with everything in flight at once: who may fail is open, nobody may be forgotten ---- */
+/* ---- limits, everything in flight: who may fail is open, nobody may be forgotten ---- */
 
 static const struct geometry narrow[] = {
     { .name = "1 of 2", .size = 8 * Z, .zone_size = Z, .max_open = 1, .max_active = 2,

@@ -23,7 +23,8 @@ static const enum rig_world worlds[] = { RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED }
 static const char *const world_names[] = { "plain", "shuffled", "threaded" };
 #define NR_WORLDS 3
 
-static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed, uint32_t depth)
+static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed,
+                                  uint32_t depth)
 {
     struct zqcow2_queue *q = NULL;
 
@@ -128,7 +129,8 @@ static void malformed_requests(void **state)
     struct zqcow2_request reqs[3];
     struct rig r;
     struct zqcow2_queue *q = begin(&r, RIG_PLAIN, 1, 8);
-    struct ticket *a = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 1), *b = ticket(ZQCOW2_OP_READ, Z, UNIT, 1);
+    struct ticket *a = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 1);
+    struct ticket *b = ticket(ZQCOW2_OP_READ, Z, UNIT, 1);
 
     (void)state;
     reqs[0] = reqs[2] = a->req;

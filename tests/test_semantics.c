@@ -59,8 +59,8 @@ static void refused_ranges(void **state)
     } bad[] = {
         { 2 * Z + 512, Z },       { 2 * Z + 512, Z - 512 }, { 2 * Z, Z - 512 }, { 2 * Z, Z + 512 },
         { 2 * Z, 0 },             { 9 * Z, Z },             { 9 * Z, KiB(36) }, { 10 * Z, Z },
-        { 9 * Z + KiB(40), 512 }, { 0, 9 * Z + KiB(44) },   { 2 * Z, 512 },     { 2 * Z, 0 - 2 * Z },
-        { -Z, Z },                { -Z, 2 * Z },            { 1, Z },           { 2 * Z, UINT64_MAX },
+        { 9 * Z + KiB(40), 512 }, { 0, 9 * Z + KiB(44) },   { 2 * Z, 512 },     { -Z, Z },
+        { 2 * Z, 0 - 2 * Z },     { 2 * Z, UINT64_MAX },    { -Z, 2 * Z },      { 1, Z },
     };
     struct rig r;
 
@@ -194,7 +194,8 @@ static void open_of_all_that_does_not_fit(void **state)
 /* On a device of one zone the whole device is that zone, not "all". */
 static void one_zone_is_not_all(void **state)
 {
-    static const struct geometry one = { .name = "one", .size = Z, .zone_size = Z, .cluster = 4096 };
+    static const struct geometry one = { .name = "one", .size = Z, .zone_size = Z,
+                                         .cluster = 4096 };
     struct rig r;
 
     (void)state;
@@ -499,7 +500,8 @@ static void a_read_only_image_refuses_changes(void **state)
 
 static void zone_calls_on_a_plain_image(void **state)
 {
-    static const struct geometry plain = { .name = "plain image", .size = MiB(1), .cluster = 65536 };
+    static const struct geometry plain = { .name = "plain image", .size = MiB(1),
+                                           .cluster = 65536 };
     struct zqcow2_zone z;
     uint32_t nr = 1;
     uint64_t off = 0;

@@ -16,8 +16,9 @@ enum row { EMPTY, IMP_OPEN, EXP_OPEN, EXP_OPEN_0, CLOSED, FULL, RDONLY, OFFLINE,
 
 static const char *const op_names[NR_OPS] = { "write", "append", "fill",  "open",
                                               "close", "finish", "reset" };
-static const char *const row_names[NR_ROWS] = { "EMPTY", "IMP_OPEN", "EXP_OPEN", "EXP_OPEN at start",
-                                                "CLOSED", "FULL", "RDONLY", "OFFLINE", "NOT_WP" };
+static const char *const row_names[NR_ROWS] = { "EMPTY",    "IMP_OPEN", "EXP_OPEN",
+                                                "EXP_OPEN at start", "CLOSED", "FULL",
+                                                "RDONLY",   "OFFLINE",  "NOT_WP" };
 
 /* What a cell says: the next state or the refusal, and the resources it needs. */
 struct cell {
@@ -203,7 +204,7 @@ static void press(struct at *t)
     }
 }
 
-/* To press on an open target the closed others need a slot that it holds: it gives way and returns. */
+/* The closed others need an open slot for a while: not the one that the target holds. */
 static bool fits(const struct at *t)
 {
     bool closes = t->pressure >= FILLS_ACTIVE;

@@ -300,7 +300,7 @@ struct slot {
     struct iovec iov;
     uint64_t offset;
     int ret;
-    uint8_t buf[UNIT];
+    _Alignas(8) uint8_t buf[UNIT];
 };
 
 static void slot_done(void *arg, const struct zqcow2_result *res)

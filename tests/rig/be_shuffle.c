@@ -113,7 +113,7 @@ static void finish(struct shuffle *s, struct zqcow2_io *io)
     zqcow2_io_done(io, io->backend[1] ? (int)(intptr_t)io->backend[2] : perform(s, io));
 }
 
-/* Until there is work, somebody wakes us or the time is over. The lock is held, but not while waiting. */
+/* Until there is work, somebody wakes us or the time is over. The lock is dropped meanwhile. */
 static void await(struct shuffle *s, int timeout_ms)
 {
     while (!s->count && !s->woken && timeout_ms) {

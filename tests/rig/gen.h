@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Random operations: what the n-th of a seed means depends on the model's state when it is drawn. */
+/* Random operations: what the n-th of a seed means depends on the model's state. */
 #ifndef RIG_GEN_H
 #define RIG_GEN_H
 

@@ -1,91 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /* A zoned device as an array of bytes, written from zone-semantics.md alone. One thread. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include "rig/model.h"
-
-static uint64_t start_of(const struct model *m, uint32_t i)
-{
-    return m->g.zone_size * i;
-}
-
-uint64_t model_zone_end(const struct model *m, uint32_t i)
-{
-    uint64_t end = start_of(m, i) + m->g.zone_size;
-
-    return end < m->g.size ? end : m->g.size;
-}
-
-uint64_t model_zone_limit(const struct model *m, uint32_t i)
-{
-    uint64_t limit = start_of(m, i) + m->g.capacity, end = model_zone_end(m, i);
-
-    return limit < end && i >= m->g.conventional ? limit : end;
-}
-
-void model_init(struct model *m, const struct geometry *g, uint64_t max_append)
-{
-    memset(m, 0, sizeof(*m));
-    m->g = *g;
-    if (!m->g.capacity)
-        m->g.capacity = g->zone_size;
-    m->max_append = max_append;
-    m->nr = (uint32_t)((g->size + g->zone_size - 1) / g->zone_size);
-    m->victim = MODEL_NONE;
-    m->zone = calloc(m->nr, sizeof(*m->zone));
-    m->data = mmap(NULL, g->size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!m->zone || m->data == MAP_FAILED)
-        abort();
-    for (uint32_t i = 0; i < m->nr; i++) {
-        m->zone[i].wp = start_of(m, i);
-        m->zone[i].state = i < g->conventional ? ZQCOW2_ZONE_NOT_WP : ZQCOW2_ZONE_EMPTY;
-    }
-}
-
-void model_free(struct model *m)
-{
-    munmap(m->data, m->g.size);
-    free(m->zone);
-    memset(m, 0, sizeof(*m));
-}
-
-static bool is_open(const struct model_zone *z)
-{
-    return !z->forced && (z->state == ZQCOW2_ZONE_IMP_OPEN || z->state == ZQCOW2_ZONE_EXP_OPEN);
-}
-
-static bool is_active(const struct model_zone *z)
-{
-    return is_open(z) || z->state == ZQCOW2_ZONE_CLOSED;
-}
-
-uint32_t model_open_zones(const struct model *m)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < m->nr; i++)
-        n += is_open(&m->zone[i]);
-    return n;
-}
-
-uint32_t model_active_zones(const struct model *m)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < m->nr; i++)
-        n += is_active(&m->zone[i]);
-    return n;
-}
 
 /* What the write pointer alone says. */
 static uint8_t resting(const struct model *m, uint32_t i)
 {
     uint64_t wp = m->zone[i].wp;
 
-    if (wp == start_of(m, i))
+    if (wp == model_start(m, i))
         return ZQCOW2_ZONE_EMPTY;
     return wp == model_zone_limit(m, i) ? ZQCOW2_ZONE_FULL : ZQCOW2_ZONE_CLOSED;
 }
@@ -113,9 +38,9 @@ static int take(struct model *m, uint32_t i)
     const struct model_zone *z = &m->zone[i];
     const struct geometry *g = &m->g;
 
-    if (!is_active(z) && g->max_active && model_active_zones(m) >= g->max_active)
+    if (!model_is_active(z) && g->max_active && model_active_zones(m) >= g->max_active)
         return ZQCOW2_EZONE_ACTIVE;
-    if (is_open(z) || !g->max_open || model_open_zones(m) < g->max_open)
+    if (model_is_open(z) || !g->max_open || model_open_zones(m) < g->max_open)
         return 0;
     m->victim = eldest(m);
     if (m->victim == MODEL_NONE)
@@ -189,7 +114,7 @@ static int write_seq(struct model *m, const void *buf, uint64_t len, uint64_t of
 
 int model_write(struct model *m, const void *buf, uint64_t len, uint64_t off)
 {
-    uint64_t run = start_of(m, m->g.conventional);
+    uint64_t run = model_start(m, m->g.conventional);
 
     m->victim = MODEL_NONE;
     if (bad_range(m, len, off))
@@ -208,7 +133,7 @@ int model_append(struct model *m, const void *buf, uint64_t len, uint64_t *off)
     int rc;
 
     m->victim = MODEL_NONE;
-    if (bad_range(m, 512, *off) || bad_len(len) || *off != start_of(m, i))
+    if (bad_range(m, 512, *off) || bad_len(len) || *off != model_start(m, i))
         return -EINVAL; /* *off names a zone: there is no range from there on */
     if (i < m->g.conventional)
         return ZQCOW2_EZONE_STATE;
@@ -225,7 +150,7 @@ int model_discard(struct model *m, uint64_t len, uint64_t off)
 
     if (bad_range(m, len, off))
         return -EINVAL;
-    if (off + len > start_of(m, m->g.conventional))
+    if (off + len > model_start(m, m->g.conventional))
         return ZQCOW2_EZONE_STATE;
     if (from < to)
         put(m, NULL, to - from, from);
@@ -266,8 +191,8 @@ static int finish_zone(struct model *m, uint32_t i)
 
 static void reset_zone(struct model *m, uint32_t i)
 {
-    put(m, NULL, m->zone[i].wp - start_of(m, i), start_of(m, i));
-    m->zone[i].wp = start_of(m, i);
+    put(m, NULL, m->zone[i].wp - model_start(m, i), model_start(m, i));
+    m->zone[i].wp = model_start(m, i);
     m->zone[i].state = ZQCOW2_ZONE_EMPTY;
 }
 
@@ -283,7 +208,7 @@ static int manage_zone(struct model *m, int op, uint32_t i)
         return finish_zone(m, i);
     if (op == ZQCOW2_OP_ZONE_RESET)
         reset_zone(m, i);
-    else if (is_open(z))
+    else if (model_is_open(z))
         z->state = resting(m, i);
     return 0;
 }
@@ -296,8 +221,8 @@ static bool meant(const struct model_zone *z, int op)
     if (op == ZQCOW2_OP_ZONE_OPEN)
         return z->state == ZQCOW2_ZONE_CLOSED;
     if (op == ZQCOW2_OP_ZONE_CLOSE)
-        return is_open(z);
-    return op == ZQCOW2_OP_ZONE_RESET || is_active(z);
+        return model_is_open(z);
+    return op == ZQCOW2_OP_ZONE_RESET || model_is_active(z);
 }
 
 /* Room for all CLOSED zones at once, if every IMP_OPEN one gave way? */
@@ -325,10 +250,10 @@ int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *
         return -EINVAL;
     if (all && op == ZQCOW2_OP_ZONE_OPEN && !open_all_fits(m))
         return ZQCOW2_EZONE_OPEN;
-    for (; !rc && start_of(m, i) < off + len && i < m->nr; i++) {
+    for (; !rc && model_start(m, i) < off + len && i < m->nr; i++) {
         if (!all || meant(&m->zone[i], op))
             rc = manage_zone(m, op, i);
-        *failed = start_of(m, i);
+        *failed = model_start(m, i);
     }
     return rc;
 }
@@ -353,21 +278,4 @@ void model_reopen(struct model *m)
         m->zone[i].forced = 0;
         m->zone[i].state = resting(m, i);
     }
-}
-
-void model_report(const struct model *m, uint32_t i, struct zqcow2_zone *out)
-{
-    const struct model_zone *z = &m->zone[i];
-
-    memset(out, 0, sizeof(*out));
-    out->start = start_of(m, i);
-    out->length = model_zone_end(m, i) - out->start;
-    out->capacity = model_zone_limit(m, i) - out->start;
-    out->type = i < m->g.conventional ? ZQCOW2_ZONE_CONVENTIONAL : ZQCOW2_ZONE_SEQWRITE_REQ;
-    out->state = z->forced ? z->forced : z->state;
-    out->write_pointer = z->wp;
-    if (z->forced)
-        out->write_pointer = UINT64_MAX;
-    else if (z->state == ZQCOW2_ZONE_FULL)
-        out->write_pointer = out->start + out->length;
 }

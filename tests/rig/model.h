@@ -47,6 +47,9 @@ int model_set_state(struct model *m, uint64_t off, unsigned state);
 void model_reopen(struct model *m);
 
 void model_report(const struct model *m, uint32_t i, struct zqcow2_zone *out);
+uint64_t model_start(const struct model *m, uint32_t i);
+bool model_is_open(const struct model_zone *z);
+bool model_is_active(const struct model_zone *z);
 uint32_t model_open_zones(const struct model *m);
 uint32_t model_active_zones(const struct model *m);
 uint64_t model_zone_end(const struct model *m, uint32_t i);     /* of its bytes */

@@ -290,7 +290,8 @@ static bool same_piece(struct rig *r, const struct model *m, uint8_t *buf, uint6
         return true;
     at = first_difference(buf, m->data + off, len);
     return rig_say(r, "byte at %#llx (zone %llu + %#llx): %#x, expected %#x",
-                   (unsigned long long)(off + at), (unsigned long long)((off + at) / m->g.zone_size),
+                   (unsigned long long)(off + at),
+                   (unsigned long long)((off + at) / m->g.zone_size),
                    (unsigned long long)((off + at) % m->g.zone_size), buf[at], m->data[off + at]);
 }
 

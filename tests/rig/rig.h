@@ -81,7 +81,7 @@ int rig_manage(struct rig *r, int op, uint64_t off, uint64_t len, uint64_t *fail
 
 const char *rig_op_name(int op);
 const char *rig_state_name(unsigned state);
-/* If the next call does not come within so many seconds, says this and ends the program; 0: none. */
+/* Unless called again within so many seconds (0: none), says this and ends the program. */
 void rig_watch(unsigned seconds, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A number from the environment, or its default. */
 uint64_t rig_env(const char *name, uint64_t otherwise);

@@ -64,7 +64,7 @@ uint8_t *st_marked(struct rig *r, uint64_t len, uint64_t off)
     return p;
 }
 
-/* What did not succeed may have happened in a conventional zone, unless memory was what it lacked. */
+/* In a conventional zone a failed write may have happened, unless it failed for memory (I13). */
 static void put_down(struct rig *r, int rc, unsigned flags, uint64_t off, uint64_t len,
                      const uint8_t *data)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How a scenario talks to an image that may fail under it. As long as no fault has struck, each
- * call must do what it is told; from then on it may fail, but never lie: the oracle hears of it all.
+ * call must do what it is told; from then on it may fail, but never lie: the oracle hears all.
  */
 #ifndef RIG_STORY_H
 #define RIG_STORY_H
@@ -42,7 +42,7 @@ void st_reopen(struct rig *r);
 void st_close(struct rig *r);
 void st_open(struct rig *r);
 void st_crash(struct rig *r);
-/* n appends of len bytes, all in flight, to `zones` zones from `first` on in turn; with reads between. */
+/* n appends of len bytes, all in flight, to `zones` zones from `first` on in turn. */
 void st_burst(struct rig *r, unsigned n, uint64_t len, uint32_t first, uint32_t zones);
 /* n writes in flight to neighbouring pieces of a conventional zone. */
 void st_scatter(struct rig *r, unsigned n, uint64_t len, uint64_t off);

@@ -24,7 +24,7 @@ static void appends_until_full(struct rig *r)
     st_flush(r);
 }
 
-/* Extents of two clusters, tables of 64 entries: what is in flight waits for metadata again and again. */
+/* Extents of two clusters, tables of 64 entries: what is in flight waits for metadata often. */
 static void appends_that_allocate(struct rig *r)
 {
     st_burst(r, 20, 512, 2, 2);
