@@ -41,6 +41,10 @@ const struct geometry geometries[] = {
     {.name = "grow", .cluster = 512, .size = 2148 * K, .zone_size = 1024 * K,
      .capacity = 1024 * K, .refbits = 64, .block = 2048, .extent = 1024 * K, .weight = 3,
      .prologue = "a"},
+    /* The write-pointer table has three sectors, and the zones in use do not share one. */
+    {.name = "wide", .cluster = 512, .size = 129 * K + 512, .zone_size = K, .capacity = K,
+     .conventional = 1, .b = 70, .max_open = 1, .max_active = 1, .refbits = 16, .block = 512,
+     .weight = 40, .prologue = "a"},
     {.name = "plain512", .cluster = 512, .size = 24 * K, .refbits = 16, .block = 512,
      .discard = SCRAMBLES, .weight = 100, .prologue = "o"},
     {.name = "plain4k", .cluster = 4096, .size = 64 * K, .refbits = 2, .block = 512,

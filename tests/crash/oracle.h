@@ -12,14 +12,14 @@
 #include <zqcow2/zqcow2.h>
 
 #define SECTOR 512u
-#define MAX_ZONES 12u
+#define MAX_ZONES 136u
 
 struct shape { /* a plain image: one conventional zone over everything */
     uint64_t size, zone_size, capacity;
     uint32_t zones, conventional, max_active;
 };
 
-enum act_kind { ACT_WRITE, ACT_ZERO, ACT_FLUSH, ACT_FINISH, ACT_RESET, ACT_OTHER };
+enum act_kind { ACT_WRITE, ACT_ZERO, ACT_FLUSH, ACT_FINISH, ACT_RESET, ACT_READ, ACT_OTHER };
 
 /* One thing that the user did. A request that failed for its arguments or limits is ACT_OTHER. */
 struct act {

@@ -10,8 +10,8 @@
 
 #include "oracle.h"
 
-#define LETTERS_ZONED "abcdefghijklmnopqrstuwx"
-#define LETTERS_PLAIN "opuwxymq"
+#define LETTERS_ZONED "abcdefghijklmnopqrstuvwx"
+#define LETTERS_PLAIN "opuvwxymq"
 #define BATCH 6u /* most requests in flight of an asynchronous run */
 
 struct geometry {
@@ -20,6 +20,7 @@ struct geometry {
     uint32_t conventional, max_open, max_active, cluster, refbits, layout;
     uint32_t atomic, sim_flags, discard;
     uint32_t block;       /* bytes of the smallest write */
+    uint32_t b;           /* the second zone of the workloads; 0: the one behind the first */
     uint32_t weight;      /* states tried per crash point, in percent of the usual */
     bool lazy;
     const char *prologue; /* what was done, and closed, before each workload */
@@ -53,6 +54,7 @@ struct run {
     bool faulty;                 /* a fault is armed: errors of I/O are no news */
     int broken;                  /* the library refused what it must do, or could not open */
     bool hung, failed;           /* failed: an armed fault was seen */
+    int wrong;                   /* a read gave what was never written there */
     char why[256];
 };
 

@@ -64,7 +64,10 @@ static bool misplaced(const struct run *r, const struct act *a)
            (a->off < start || a->off + a->len > start + zone_room(&r->shape, a->zone));
 }
 
-static void finished(struct run *r, uint32_t act, const struct zqcow2_result *res)
+static void judge_read(struct run *r, const struct act *a, const uint8_t *buf);
+
+static void finished(struct run *r, uint32_t act, const struct zqcow2_result *res,
+                     const uint8_t *buf)
 {
     struct act *a = &r->acts[act];
 
@@ -79,6 +82,8 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
             r->failed = true;
     } else if (a->append) {
         a->off = res->offset;
+    } else if (a->kind == ACT_READ) {
+        judge_read(r, a, buf);
     }
     note(r, act, true);
 }
@@ -141,7 +146,7 @@ static void done(void *arg, const struct zqcow2_result *res)
 
     f->busy = false;
     f->run->in_flight--;
-    finished(f->run, f->act, res);
+    finished(f->run, f->act, res, f->iov.iov_base);
     free(f->iov.iov_base);
 }
 
@@ -170,7 +175,7 @@ static void ask(struct run *r)
         return;
     }
     for (uint32_t z = r->shape.conventional; z < nr; z++)
-        r->next[z] = zones[z].write_pointer - zones[z].start;
+        r->next[z] = zones[z].state == ZQCOW2_ZONE_FULL ? 0 : zones[z].write_pointer - zones[z].start;
 }
 
 /* a is the act, req the request without buffers; takes buf. */
@@ -188,7 +193,7 @@ static void issue(struct run *r, const struct act *a, struct zqcow2_request *req
         act = new_act(r, a);
         req->iov = &iov;
         zqcow2_run(r->img, req, &res);
-        finished(r, act, &res);
+        finished(r, act, &res, buf);
         free(buf);
         return;
     }
@@ -288,9 +293,35 @@ static void overwrite(struct run *r, uint16_t op, uint64_t len, uint64_t align, 
     put(r, op, 0, at, len, fua);
 }
 
+/* Whatever else is going on: every sector is zeros or what was once written to this address. */
+static void judge_read(struct run *r, const struct act *a, const uint8_t *buf)
+{
+    char text[128], want[64];
+
+    for (uint64_t at = 0; at < a->len && a->result == 0; at += SECTOR) {
+        snprintf(want, sizeof(want), "address 0x%llx ", (unsigned long long)(a->off + at));
+        describe(buf + at, text, sizeof(text));
+        if (!strcmp(text, "zeros") || strstr(text, want))
+            continue;
+        snprintf(r->why, sizeof(r->why), "read at 0x%llx gives %s",
+                 (unsigned long long)(a->off + at), text);
+        r->broken = r->wrong = -EIO;
+        return;
+    }
+}
+
+static void read_zone(struct run *r, uint32_t zone)
+{
+    struct act a = {.kind = ACT_READ, .off = zone_start(&r->shape, zone),
+                    .len = zone_length(&r->shape, zone)};
+    struct zqcow2_request q = {.op = ZQCOW2_OP_READ, .offset = a.off, .length = a.len};
+
+    issue(r, &a, &q, must(malloc(a.len)));
+}
+
 static void zone_letter(struct run *r, char letter)
 {
-    uint32_t a = r->shape.conventional, b = a + 1, s = r->shape.zones - 1;
+    uint32_t a = r->shape.conventional, b = r->g->b ? r->g->b : a + 1, s = r->shape.zones - 1;
     uint64_t block = r->g->block, room = zone_room(&r->shape, a);
     uint64_t rest = room > r->next[a] ? room - r->next[a] : block;
 
@@ -336,6 +367,7 @@ static void letter_of(struct run *r, char letter)
             open_image(r);
         break;
     case 'u': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, cluster, cluster, false); break;
+    case 'v': read_zone(r, draw(&r->rng) % 2 ? r->shape.conventional % r->shape.zones : 0); break;
     case 'w': overwrite(r, ZQCOW2_OP_WRITE, 2 * SECTOR, SECTOR, true); break;
     case 'x': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, SECTOR, SECTOR, false); break;
     case 'y': overwrite(r, ZQCOW2_OP_DISCARD, cluster, cluster, false); break;

@@ -242,7 +242,7 @@ static int use(struct checker *c, struct zqcow2_image *img, uint64_t salt)
     int bad = overwrite(c, img, salt);
 
     for (uint32_t z = first; !bad && z < c->shape.zones; z++) {
-        if (c->zones[z].state != ZQCOW2_ZONE_FULL)
+        if (c->zones[z].state != ZQCOW2_ZONE_FULL && (n < 12 || z < first + 2 || z % 32 == 0))
             bad = append_to(c, img, z);
     }
     if (!bad && n)

@@ -153,7 +153,7 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
 /* What led to a violation that is replayed: requests and backend calls by position. */
 static void tell(struct run *r, uint64_t stop)
 {
-    static const char *acts[] = {"write", "zero", "flush", "finish", "reset", "other"};
+    static const char *acts[] = {"write", "zero", "flush", "finish", "reset", "read", "other"};
     static const char *calls[] = {"read", "write", "flush", "zero", "discard", "truncate"};
     uint32_t m = 0;
 
@@ -302,7 +302,7 @@ static void sequence(struct worker *w, const struct geometry *g, const char *spe
     run_end(&r, true);
     zqcow2_simdisk_set_fault(disk, NULL);
     replay_base(&o, &b->run);
-    if (r.hung || (r.broken && !bang))
+    if (r.hung || r.wrong || (r.broken && !bang))
         violation(w, r.why);
     else
         crash_everywhere(w, &r, &o);
@@ -328,6 +328,7 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
     struct zqcow2_simdisk_cut *cut;
     uint64_t stop = draw(rng) % (end + 1);
     uint32_t at = 0;
+    int bad = 0;
 
     if (zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
         return NULL;
@@ -341,18 +342,18 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
             continue;
         zqcow2_simdisk_cut_seek(cut, p);
         w->here.cut = p;
-        if (w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o))
-                         : try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2)) {
-            if (w->replaying)
-                tell(r, p);
+        bad = w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o))
+                           : try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2);
+        if (bad && w->replaying)
+            tell(r, p);
+        if (bad)
             break;
-        }
     }
     zqcow2_simdisk_cut_seek(cut, stop);
     k = draw(rng) % zqcow2_simdisk_cut_states(cut);
     w->here.cut = stop;
     w->here.state = k;
-    if (zqcow2_simdisk_cut_image(cut, k, &image) == 0 && verify_shown(c, image, o)) {
+    if (!bad && zqcow2_simdisk_cut_image(cut, k, &image) == 0 && verify_shown(c, image, o)) {
         violation(w, c->why);
         zqcow2_simdisk_free(image);
         image = NULL;
