@@ -36,7 +36,8 @@ int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info)
     return zq_return_sized(info, &i, sizeof(i), offsetof(struct zqcow2_info, virtual_size));
 }
 
-int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req, struct zqcow2_result *res)
+int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
+               struct zqcow2_result *res)
 {
     struct zq_op op;
     int rc;
@@ -85,7 +86,8 @@ int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint64_t off)
     return run_buffer(img, ZQCOW2_OP_READ, buf, len, off, 0, NULL);
 }
 
-int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off, unsigned flags)
+int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off,
+                 unsigned flags)
 {
     return run_buffer(img, ZQCOW2_OP_WRITE, (void *)(uintptr_t)buf, len, off, flags, NULL);
 }
@@ -168,10 +170,12 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     struct zqcow2_check_result r = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_hooks hooks;
     bool repair, lock;
-    int rc = opt ? zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks)) : 0;
+    int rc = 0;
 
     if (err)
         memset(err, 0, sizeof(*err));
+    if (opt)
+        rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks));
     if (rc == 0)
         rc = zq_hooks_init(&hooks, o.hooks);
     if (rc < 0)

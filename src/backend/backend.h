@@ -13,10 +13,10 @@ struct zqcow2_backend {
     struct zqcow2_backend_ops ops; /* complete: members that the caller's table lacks are NULL */
     void *self;
     struct zqcow2_hooks hooks;     /* of the backend; images have their own */
-    struct zqcow2_limits limits;   /* complete: io_align, buf_align >= 1, atomic_write, max_iov set */
+    struct zqcow2_limits limits;   /* complete: io_align, buf_align, atomic_write, max_iov set */
 };
 
-/* All or error. Beyond the end of the file zq_be_read gives zeros. Safe while nothing else writes. */
+/* All or error. Beyond the file's end zq_be_read gives zeros. Safe while nothing else writes. */
 int zq_be_length(struct zqcow2_backend *be, uint64_t *bytes);
 int zq_be_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off);
 int zq_be_write(struct zqcow2_backend *be, const void *buf, size_t len, uint64_t off);

@@ -58,7 +58,7 @@ struct zq_iox {
     struct zq_list flight_waiters;       /* for the oldest of them */
     struct zq_list *ready;               /* fixed: where woken waiters go */
     uint64_t data_seq;                   /* number of the newest data I/O */
-    bool unbarriered;                    /* something was written since a flush was last submitted */
+    bool unbarriered;                    /* something was written since the last flush began */
 };
 
 /* x->be, hooks, ready and notify are set. -ENOMEM. */

@@ -34,7 +34,7 @@ struct zq_slice {
     struct zq_io io;
 };
 
-/* What a gathering operation holds. The one with the token (the oldest) keeps its pins while parked. */
+/* What a gathering operation holds. The one with the token keeps its pins while parked. */
 struct zq_gather {
     struct zq_waiter wait;
     struct zq_slice *pin[ZQ_MAX_PINS];

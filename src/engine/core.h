@@ -29,7 +29,7 @@ struct zq_round_io {
     bool busy;
 };
 
-/* A refcount table on its way to becoming larger: written beside the old one, then switched (R9). */
+/* A refcount table on its way to becoming larger: written beside the old, then switched (R9). */
 struct zq_growth {
     bool active;
     uint64_t *table;

@@ -21,11 +21,10 @@ static bool zeroing(const struct zq_op *op)
 static int check_bounds(const struct zq_core *c, const struct zq_op *op)
 {
     uint64_t end = c->zoned ? zq_zone_start(&c->zones.g, c->zones.g.conventional) : c->size;
-    bool sequential = c->zoned && op->req.offset >= end;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD && c->zoned && (sequential || op->req.offset + op->length > end))
-        return ZQCOW2_EZONE_STATE;
-    return op->req.offset + op->length > end ? ZQCOW2_EZONE_BOUNDARY : 0;
+    if (op->req.offset + op->length <= end)
+        return 0;
+    return op->req.op == ZQCOW2_OP_DISCARD ? ZQCOW2_EZONE_STATE : ZQCOW2_EZONE_BOUNDARY;
 }
 
 /* Whole clusters of zeros, or to be discarded, are simply unmapped: then up to *stop. */
@@ -41,7 +40,7 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
     return true;
 }
 
-/* The end of the piece at `at` that is looked at next, of what is not unmapped in whole clusters. */
+/* Where the piece that begins at `at` ends, of what is not unmapped in whole clusters. */
 static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint64_t at)
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;

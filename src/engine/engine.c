@@ -281,7 +281,8 @@ static void report_death(struct zq_core *c)
 {
     c->death_logged = true;
     zq_core_unlock(c);
-    zq_log(&c->hooks, ZQCOW2_LOG_ERROR, "metadata was not written (%s): the image takes no more writes",
+    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+           "metadata was not written (%s): the image takes no more writes",
            zqcow2_strerror(c->dead_rc));
     zq_core_lock(c);
 }

@@ -163,14 +163,15 @@ static void unpack_work(struct zq_io *io)
 static int read_old(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
+    const struct zq_packed *p = &f->old_bytes;
     uint64_t size = (uint64_t)1 << c->cluster_bits;
     bool pads = f->head || f->tail < f->bytes;
 
     if (!pads || !has_content(&f->old))
         return 0;
     if (f->old.type == ZQ_EXT_COMPRESSED)
-        return zq_op_io(c, op, ZQCOW2_IO_READ, f->old_bytes.in, f->old_bytes.host, f->old_bytes.len);
-    return zq_op_io(c, op, ZQCOW2_IO_READ, f->old_bytes.out, zq_round_down(f->old.host, size), size);
+        return zq_op_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
+    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_round_down(f->old.host, size), size);
 }
 
 /* Zeros where nothing will be written: only needed where somebody has written before. */
@@ -222,7 +223,9 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     case F_OLD:
         return read_old(c, op);
     case F_UNPACK:
-        return f->old_bytes.in && (f->head || f->tail < f->bytes) ? zq_op_work(c, op, unpack_work) : 0;
+        if (!f->old_bytes.in || (!f->head && f->tail == f->bytes))
+            return 0;
+        return zq_op_work(c, op, unpack_work);
     case F_BLANK:
         return blank(c, op);
     case F_HEAD:

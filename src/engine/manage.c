@@ -66,7 +66,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_extent e;
     int rc;
 
-    /* Nobody maps anything here meanwhile, so what is done stays done when this is entered again. */
+    /* Nobody maps anything here meanwhile: what is done stays done when this is entered again. */
     op->prepared = zq_max(op->prepared, zq_round_up(z->wp, size));
     rc = zq_unmap(c, op, &op->prepared, end);
     if (rc || head == z->wp || op->phase == M_TAIL)

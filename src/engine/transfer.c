@@ -97,8 +97,10 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     len = t->left;
     zq_io_prep(&op->io, t->kind, t->host, len);
     op->io.complete = io_done;
-    if (t->kind == ZQCOW2_IO_ZERO || t->kind == ZQ_IO_WORK)
-        len = t->kind == ZQ_IO_WORK ? take_iov(c, op, len) : zq_io_piece(&c->x, t->host, len, NULL, 0);
+    if (t->kind == ZQ_IO_WORK)
+        len = take_iov(c, op, len);
+    else if (t->kind == ZQCOW2_IO_ZERO)
+        len = zq_io_piece(&c->x, t->host, len, NULL, 0);
     else
         len = take_iov(c, op, zq_io_piece(&c->x, t->host, len, op->req.iov, op->req.iovcnt));
     op->io.pub.length = len;

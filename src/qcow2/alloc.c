@@ -106,7 +106,8 @@ static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint6
 static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 {
     struct zq_refs *r = &a->refs;
-    uint64_t bytes = (uint64_t)1 << r->cluster_bits, host = index << r->block_bits << r->cluster_bits;
+    uint64_t bytes = (uint64_t)1 << r->cluster_bits;
+    uint64_t host = index << r->block_bits << r->cluster_bits;
     int rc;
 
     if (r->frozen)
@@ -240,22 +241,6 @@ void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
     f->after_round = linked ? a->snapshots + 1 : 0;
     f->after_io = a->cache->x->data_seq;
     zq_list_push(&a->quarantine, &f->link);
-}
-
-int zq_alloc_refcount(struct zq_alloc *a, struct zq_gather *g, uint64_t cluster, uint64_t *refcount)
-{
-    struct zq_slice *s;
-    uint32_t index;
-    uint64_t host = zq_ref_slice(&a->refs, cluster, &index);
-    int rc;
-
-    *refcount = 0;
-    if (!host)
-        return 0;
-    rc = zq_cache_pin(a->cache, g, host, ZQ_SLICE_REFS, &s);
-    if (rc == 0)
-        *refcount = zq_ref_get(&a->refs, s->data, index);
-    return rc;
 }
 
 /* A cluster whose refcount is 0 already was corrupt before: leave it so. */

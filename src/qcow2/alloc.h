@@ -68,8 +68,6 @@ bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
 /* Lowers the refcounts of a ripe record, a slice a time: 0 when nothing is left, ZQ_WAIT, error. */
 int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f);
-/* The refcount of a cluster: for punching only what nobody else uses. 0, ZQ_WAIT, error. */
-int zq_alloc_refcount(struct zq_alloc *a, struct zq_gather *g, uint64_t cluster, uint64_t *refcount);
 void zq_alloc_fail_waiters(struct zq_list *waiters, int rc);
 
 #endif

@@ -161,7 +161,7 @@ static int stretch(const struct zq_map *m, const struct zq_slice *s, uint64_t gu
 static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
                         struct zq_extent *e)
 {
-    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1), end;
+    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1), end, span;
     struct zq_runs *runs = runs_of(m, guest);
     struct zq_slice *s = zq_cache_peek(m->cache, slice_host(m, guest));
     uint32_t n;
@@ -178,7 +178,8 @@ static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, u
         end = zq_min(end, ((guest >> m->zone_bits) + 1) << m->zone_bits);
     else
         end = zq_min(end, guest + len);
-    rc = stretch(m, s, guest, (uint32_t)((end - guest + skew + size - 1) >> m->cluster_bits), e, &n);
+    span = zq_round_up(end - guest + skew, size);
+    rc = stretch(m, s, guest, (uint32_t)(span >> m->cluster_bits), e, &n);
     if (rc)
         return rc;
     if (runs && e->type == ZQ_EXT_DATA && e->own)
@@ -245,7 +246,7 @@ static void fresh_done(struct zq_io *io, int ret)
     zq_wake(m->cache->ready, &f->waiters);
 }
 
-/* Memory first, then a cluster, then its content: nothing points to it until it is written (R10). */
+/* Memory first, then a cluster, then its content: it is linked when all is written (R10). */
 static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
 {
     struct zq_new_l2 *f = &m->fresh;

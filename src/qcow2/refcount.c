@@ -40,7 +40,8 @@ void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t i, uint64_t v)
     default:
         shift = i * bits % 8;
         mask = ((1u << bits) - 1) << shift;
-        slice[i * bits / 8] = (uint8_t)(((unsigned)slice[i * bits / 8] & ~mask) | ((unsigned)v << shift));
+        slice += i * bits / 8;
+        *slice = (uint8_t)(((unsigned)*slice & ~mask) | ((unsigned)v << shift));
     }
 }
 

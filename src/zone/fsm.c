@@ -12,7 +12,7 @@ static struct zq_verdict stay(uint8_t state)
     return refuse(state, 0);
 }
 
-/* The needs of becoming open: an EMPTY zone takes both resources, a CLOSED one has its active one. */
+/* The needs of becoming open: an EMPTY zone takes both resources, a CLOSED one is active. */
 static struct zq_verdict enter(uint8_t from, uint8_t to)
 {
     bool empty = from == ZQCOW2_ZONE_EMPTY, closed = from == ZQCOW2_ZONE_CLOSED;

@@ -22,7 +22,7 @@ struct zq_verdict {
     bool changes;       /* false: success, nothing to do */
 };
 
-/* at_start: no byte of the zone is written or reserved. state: as reported, RDONLY and OFFLINE too. */
+/* at_start: no byte of the zone is written or reserved. state: as reported, RDONLY too. */
 struct zq_verdict zq_fsm(uint8_t state, enum zq_action action, bool at_start);
 static inline bool zq_state_is_open(uint8_t s)
 {

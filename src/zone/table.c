@@ -113,7 +113,9 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
             zs->disk_active -= counts_as_active(zs, i, on_disk(zs, i));
             zs->disk_active += counts_as_active(zs, i, z->snap);
             /* finished tells of now; the snapshot may be from before it. */
-            zq_entry_encode(&zs->g, i, z->snap, z->finished && z->snap == zq_zone_end(zs, i), z->raw);
+            bool finished = z->finished && z->snap == zq_zone_end(zs, i);
+
+            zq_entry_encode(&zs->g, i, z->snap, finished, z->raw);
         }
         memcpy(buf + (size_t)(i - first) * 8, z->raw, 8);
     }
