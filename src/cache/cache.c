@@ -167,7 +167,26 @@ static void drop_pins(struct zq_cache *c, struct zq_gather *g)
 {
     for (unsigned i = 0; i < g->npins; i++)
         drop_pin(c, g->pin[i]);
-    g->npins = 0;
+    g->npins = g->stale = 0;
+}
+
+static void take_out(struct zq_cache *c, struct zq_gather *g, unsigned i)
+{
+    unsigned last = --g->npins;
+
+    drop_pin(c, g->pin[i]);
+    g->pin[i] = g->pin[last];
+    g->stale = (g->stale & ~(1u << i)) | (g->stale >> last & 1) << i;
+    g->stale &= ~(1u << last);
+}
+
+/* Room for one more: what an earlier pass pinned and this one has not asked for goes. */
+static void drop_stale(struct zq_cache *c, struct zq_gather *g)
+{
+    for (unsigned i = g->npins; i-- && g->npins == ZQ_MAX_PINS;) {
+        if (g->stale >> i & 1)
+            take_out(c, g, i);
+    }
 }
 
 int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
@@ -183,11 +202,10 @@ int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
 void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
 {
     for (unsigned i = 0; i < g->npins; i++) {
-        if (g->pin[i] != s)
-            continue;
-        g->pin[i] = g->pin[--g->npins];
-        drop_pin(c, s);
-        return;
+        if (g->pin[i] == s) {
+            take_out(c, g, i);
+            return;
+        }
     }
 }
 
@@ -243,9 +261,12 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
         return zq_cache_park(c, g, &s->waiters);
     *out = s;
     for (unsigned i = 0; i < g->npins; i++) {
-        if (g->pin[i] == s)
+        if (g->pin[i] == s) {
+            g->stale &= ~(1u << i);
             return 0;
+        }
     }
+    drop_stale(c, g);
     zq_assert(g->npins < ZQ_MAX_PINS);
     g->pin[g->npins++] = s;
     s->pins++;

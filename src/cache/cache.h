@@ -38,7 +38,7 @@ struct zq_slice {
 struct zq_gather {
     struct zq_waiter wait;
     struct zq_slice *pin[ZQ_MAX_PINS];
-    unsigned npins;
+    unsigned npins, stale; /* stale: a bit for each pin of an earlier pass not met again yet */
 };
 
 struct zq_cache {
@@ -68,6 +68,11 @@ struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host);
  */
 int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind,
                  struct zq_slice **out);
+/* The operation enters again from its top: it may need other slices this time. */
+static inline void zq_cache_reenter(struct zq_gather *g)
+{
+    g->stale = (1u << g->npins) - 1;
+}
 /* Lets go of one pin. */
 void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s);
 /* Lets go of pins and token: after reserve, and whenever the operation gives up. */

@@ -136,6 +136,7 @@ static void step_ready(struct zq_op *op)
     op->g.wait.rc = 0;
     if (rc < 0)
         op->rc = rc;
+    zq_cache_reenter(&op->g);
     zq_op_step(op);
 }
 
@@ -235,7 +236,7 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
     c->nr_ops++;
     zq_list_init(&op->g.wait.link);
     op->g.wait.rc = 0;
-    op->g.npins = 0;
+    op->g.npins = op->g.stale = 0;
     op->has_turn = op->finished = false;
     op->fill = NULL;
     zq_list_init(&op->fills);

@@ -229,7 +229,10 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
 
     switch (op->phase) {
     case S_AHEAD:
-        return unmap_ahead(c, op);
+        rc = unmap_ahead(c, op);
+        if (rc == 0)
+            zq_map_drop_fresh(&c->map);
+        return rc;
     case S_FLUSH:
         op->round = 0;
         op->phase = S_EMPTY;

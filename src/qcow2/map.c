@@ -226,6 +226,13 @@ static void fresh_failed(struct zq_map *m, int ret)
     zq_alloc_fail_waiters(&f->waiters, ret);
 }
 
+void zq_map_drop_fresh(struct zq_map *m)
+{
+    if (m->fresh.ready)
+        fresh_failed(m, 0);
+    m->fresh.ready = false;
+}
+
 static void fresh_done(struct zq_io *io, int ret)
 {
     struct zq_map *m = zq_container(io, struct zq_map, fresh.io);

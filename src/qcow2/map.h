@@ -57,6 +57,8 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest);
 /* Makes sure that guest has an L2 table of its own, to be changed: 0, ZQ_WAIT, error. */
 int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest);
+/* Gives back a table that was made for an operation which then did not need it. At close. */
+void zq_map_drop_fresh(struct zq_map *m);
 /* Pins the slice that holds guest's entry. The table must exist. */
 int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct zq_slice **s);
 /* How many clusters from guest on, at most n, are in the slice and have no entry at all. */
