@@ -214,6 +214,51 @@ static void conventional_neighbours(void **state)
     }
 }
 
+/* Reads in flight with appends, over bytes of an earlier life: each sector is new, or zeros. */
+static void look_at_reads(struct ticket *const *t, unsigned n, uint64_t seed)
+{
+    static const uint8_t zeros[512];
+    uint8_t want[8 * UNIT];
+
+    for (unsigned i = 0; i < 8; i++)
+        rig_pattern(want + i * UNIT, UNIT, Z, i + 1);
+    for (unsigned k = 0; k < n; k++) {
+        assert_int_equal(t[k]->ret, 0);
+        for (uint64_t b = 0; t[k]->req.op == ZQCOW2_OP_READ && b < 8 * UNIT; b += 512) {
+            if (memcmp(t[k]->buf + b, zeros, 512) && memcmp(t[k]->buf + b, want + b, 512))
+                fail_msg("seed %llu: read %u shows old bytes at +%#llx", (unsigned long long)seed, k,
+                         (unsigned long long)b);
+        }
+    }
+}
+
+static void reads_beyond_the_pointer(void **state)
+{
+    struct ticket *t[24];
+    struct rig r;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 24);
+
+        assert_int_equal(rig_write(&r, Z, 8 * UNIT, 99), 0);
+        assert_int_equal(zqcow2_flush(r.img), 0);
+        assert_int_equal(zqcow2_zone_reset(r.img, Z, Z, 0), 0);
+        for (unsigned k = 0; k < 24; k++) {
+            t[k] = k % 3 ? ticket(ZQCOW2_OP_READ, Z, 8 * UNIT, 0)
+                         : ticket(ZQCOW2_OP_APPEND, Z, UNIT, k / 3 + 1);
+            assert_int_equal(submit(q, t[k]), 1);
+            if (k % 4 == 0)
+                poll_queue(q, 0);
+        }
+        wait_all(q);
+        look_at_reads(t, 24, seed);
+        for (unsigned k = 0; k < 24; k++)
+            drop(t[k]);
+        end(&r, q);
+    }
+}
+
 /* ---- limits, everything in flight: who may fail is open, nobody may be forgotten ---- */
 
 static const struct geometry narrow[] = {
@@ -309,6 +354,7 @@ int main(void)
         cmocka_unit_test(flushes_among_writes),
         cmocka_unit_test(two_queues_of_one_image),
         cmocka_unit_test(conventional_neighbours),
+        cmocka_unit_test(reads_beyond_the_pointer),
         cmocka_unit_test(limits_with_everything_in_flight),
     };
 
