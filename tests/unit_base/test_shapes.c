@@ -31,7 +31,8 @@ static const struct shape shapes[] = {
     {"a growing table", 0, 1, 1, 0, 512, 64, 0},
     {"a growing table, asynchronous", ZQCOW2_SIMDISK_ASYNC, 1, 1, 0, 512, 64, 0},
     {"a growing table, 4 KiB blocks", ZQCOW2_SIMDISK_ASYNC, 4096, 512, 0, 512, 64, 1u << 20},
-    {"no cheap zeros", ZQCOW2_SIMDISK_NO_ZERO | ZQCOW2_SIMDISK_NO_DISCARD, 4096, 512, 0, 4096, 32, 0},
+    {"no cheap zeros", ZQCOW2_SIMDISK_NO_ZERO | ZQCOW2_SIMDISK_NO_DISCARD, 4096, 512, 0, 4096, 32,
+     0},
 };
 
 struct world {
@@ -52,7 +53,8 @@ static uint64_t draw(struct world *w, uint64_t n)
 static void must(struct world *w, const char *what, int rc)
 {
     if (rc < 0)
-        fail_msg("shape \"%s\", step %u: %s: %s", w->shape->name, w->step, what, zqcow2_strerror(rc));
+        fail_msg("shape \"%s\", step %u: %s: %s", w->shape->name, w->step, what,
+                 zqcow2_strerror(rc));
 }
 
 static void open_image(struct world *w)
