@@ -21,7 +21,8 @@
 #define MAX_DEVICES 1024
 
 static const char usage[] =
-    "usage: zqcow2 ublk add [--id N] [--queues N] [--depth N] [--read-only] [--foreground] FILE\n"
+    "usage: zqcow2 ublk add [--id N] [--queues N] [--depth N] [--backend NAME] [--read-only]\n"
+    "                       [--foreground] FILE\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] ID|FILE\n";
 
@@ -117,7 +118,7 @@ static bool parse_add(int argc, char **argv, struct ublk_options *o)
     static const struct option longopts[] = {
         { "id", required_argument, NULL, 'i' },     { "queues", required_argument, NULL, 'q' },
         { "depth", required_argument, NULL, 'd' },  { "read-only", no_argument, NULL, 'r' },
-        { "foreground", no_argument, NULL, 'f' },   { NULL, 0, NULL, 0 }
+        { "foreground", no_argument, NULL, 'f' },   ZT_OPTION_BACKEND, ZT_OPTION_END
     };
     int c;
 
@@ -131,14 +132,14 @@ static bool parse_add(int argc, char **argv, struct ublk_options *o)
             return false;
         o->read_only |= c == 'r';
         o->foreground |= c == 'f';
-        if (c == '?')
+        if (c == '?' || (c == ZT_OPT_BACKEND && !zt_target_option(&o->target, c)))
             return false;
     }
     if (argc - optind != 1) {
         fail_usage();
         return false;
     }
-    o->file = argv[optind];
+    o->target.path = argv[optind];
     return true;
 }
 

@@ -123,6 +123,7 @@ static int open_image(struct server *s)
 {
     struct zqcow2_open_options oo = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_error err = { 0 };
+    struct zt_target target = s->opt->target;
     struct zqcow2_backend *be;
     bool rw = !s->opt->read_only;
     int rc;
@@ -132,15 +133,17 @@ static int open_image(struct server *s)
     s->hooks.log = log_line;
     oo.flags = rw ? ZQCOW2_OPEN_RDWR : 0;
     oo.hooks = &s->hooks;
-    rc = zqcow2_file_open(s->path, rw ? ZQCOW2_FILE_RDWR : 0, &s->hooks, &be);
+    target.path = s->path;
+    rc = zt_backend_open(&target, rw ? ZQCOW2_FILE_RDWR : 0, &be);
     if (rc < 0) {
-        report(s, "-%s: %s\n", s->opt->file, zqcow2_strerror(rc));
+        report(s, "-%s: %s\n", s->opt->target.path,
+               rc == -ENOSYS ? "this backend does not work here" : zqcow2_strerror(rc));
         return rc;
     }
     rc = zqcow2_open(be, &oo, &s->img, &err);
     if (rc < 0) {
         zqcow2_backend_close(be);
-        report(s, "-%s: %s\n", s->opt->file, err.text[0] ? err.text : zqcow2_strerror(rc));
+        report(s, "-%s: %s\n", s->opt->target.path, err.text[0] ? err.text : zqcow2_strerror(rc));
         return rc;
     }
     s->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
@@ -156,11 +159,11 @@ static int check_geometry(struct server *s)
         return 0;
     if (i->virtual_size % i->zone_size) {
         report(s, "-%s: the last zone is short; Linux needs a size that is a multiple of the zone "
-                  "size\n", s->opt->file);
+                  "size\n", s->opt->target.path);
         return -EINVAL;
     }
     if (i->zone_size / SECTOR > UINT32_MAX || i->zone_size < SECTOR) {
-        report(s, "-%s: zones of this size are beyond Linux\n", s->opt->file);
+        report(s, "-%s: zones of this size are beyond Linux\n", s->opt->target.path);
         return -EINVAL;
     }
     return 0;
@@ -442,8 +445,8 @@ int ublk_serve(const struct ublk_options *opt, int report_fd)
     struct server s = { .opt = opt, .report_fd = report_fd, .state_fd = -1 };
     int rc;
 
-    if (!realpath(opt->file, s.path)) {
-        report(&s, "-%s: %s\n", opt->file, strerror(errno));
+    if (!realpath(opt->target.path, s.path)) {
+        report(&s, "-%s: %s\n", opt->target.path, strerror(errno));
         return 1;
     }
     openlog("zqcow2", LOG_PID, LOG_DAEMON);

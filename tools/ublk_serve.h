@@ -6,10 +6,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tool.h"
 #include "ublk_ctl.h"
 
 struct ublk_options {
-    const char *file;
+    struct zt_target target; /* its path as it was given */
     uint32_t id;     /* all ones: any */
     uint32_t queues, depth;
     bool read_only, foreground;

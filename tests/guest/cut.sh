@@ -13,9 +13,10 @@ last_acknowledged() { # NAME FALLBACK
 }
 
 # One life: boots, verifies, loads, loses power. Sets LAST.
-one_cut() { # FS NUMBER
+one_cut() { # FS NUMBER BACKEND
     name=cut-$1-$2
-    start_guest "$name" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST"
+    start_guest "$name" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
+        "zq.backend=$3"
     if wait_line "$name" '^# LOADING' 120; then
         sleep "$(random_delay)"
         kill_guest
@@ -32,17 +33,17 @@ one_cut() { # FS NUMBER
     return 1
 }
 
-run_cuts() { # FS CUTS
+run_cuts() { # FS CUTS BACKEND
     LAST=none
     began=$(seconds)
     make_disk "$WORK/cut-$1.img" 3G
     n=1
-    while [ $n -le "$2" ] && one_cut "$1" $n; do
+    while [ $n -le "$2" ] && one_cut "$1" $n "$3"; do
         n=$((n + 1))
     done
     if [ $n -gt "$2" ]; then
         start_guest "cut-$1-final" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
-            zq.final=1
+            "zq.backend=$3" zq.final=1
         wait_guest 180 || failed "cut-$1: the last boot did not end" "cut-$1-final"
         cat "$WORK/cut-$1-final.tap"
     fi

@@ -83,8 +83,11 @@ run_test() {
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
     fio) run_guest fio 600 ;;
     fs) run_guest fs 600 ;;
-    kill) run_guest kill $((LONG ? 3600 : 600)) zq.rounds=$((LONG ? 30 : 4)) ;;
-    cut-*) run_cuts "${1#cut-}" $((LONG ? 30 : 4)) ;;
+    kill) run_guest kill $((LONG ? 3600 : 600)) zq.rounds=$((LONG ? 30 : 4)) \
+        zq.backend=uring ;;
+    cut-btrfs) run_cuts btrfs $((LONG ? 30 : 4)) uring ;;
+    cut-f2fs) run_cuts f2fs $((LONG ? 30 : 4)) file ;;
+    cut-zonefs) run_cuts zonefs $((LONG ? 30 : 4)) threads ;;
     *) die "no test named $1" ;;
     esac
 }

@@ -56,11 +56,11 @@ make_image() {
     zqcow2 create $opts "$file" "$size" >/tmp/create.log 2>&1 || { cat /tmp/create.log; return 1; }
 }
 
-# serve FILE [OPTIONS...]: sets DEV (/dev/ublkbN) and ID.
+# serve FILE [OPTIONS...]: with the backend that the boot names; sets DEV (/dev/ublkbN) and ID.
 serve() {
     served=$1
     shift
-    zqcow2 ublk add "$@" "$served" >/tmp/add.log 2>&1 || { cat /tmp/add.log; return 1; }
+    zqcow2 ublk add ${ZQ_backend:+--backend=$ZQ_backend} "$@" "$served" >/tmp/add.log 2>&1 || { cat /tmp/add.log; return 1; }
     DEV=$(head -1 /tmp/add.log)
     ID=${DEV#/dev/ublkb}
     [ -b "$DEV" ]

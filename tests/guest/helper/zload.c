@@ -75,61 +75,88 @@ static uint64_t zone_capacity(const char *dir)
     return (uint64_t)st.st_blocks * ZG_SECTOR;
 }
 
+/* Is all of the zone's file, up to size, the pattern of this life? */
+static bool holds(const struct plan *p, unsigned zone, int fd, uint64_t size, void *buf)
+{
+    for (uint64_t at = 0; at < size; at += 4096) {
+        size_t n = size - at < 4096 ? (size_t)(size - at) : 4096;
+
+        if (zg_pread(fd, buf, n, at) || zg_mismatch(buf, n, key_of(p, zone), at) != n)
+            return false;
+    }
+    return true;
+}
+
+/* Does a zone file have this size, all of it of the plan's life? */
+static bool is_at(const char *dir, const struct plan *p, unsigned zone, uint64_t size, void *buf)
+{
+    int fd = open_zone(dir, zone, O_RDONLY | O_DIRECT);
+    struct stat st;
+    bool same = fd >= 0 && !fstat(fd, &st) && (uint64_t)st.st_size == size &&
+                holds(p, zone, fd, size, buf);
+
+    if (fd >= 0)
+        close(fd);
+    return same;
+}
+
+/* The plan has seen the step. A power cut may have left a part of it, which is then completed. */
 static int do_step(const char *dir, const struct plan *p, struct step s, void *buf)
 {
-    uint64_t at = p->zones[s.zone].size - s.bytes;
-    int fd = open_zone(dir, s.zone, O_WRONLY | O_DIRECT), rc = 0;
+    uint64_t end = p->zones[s.zone].size, at = end - s.bytes;
+    int fd = open_zone(dir, s.zone, O_RDWR | O_DIRECT), rc = 0;
+    struct stat st;
 
-    if (fd < 0)
+    if (fd < 0 || fstat(fd, &st))
         return -errno;
-    if (s.reset && ftruncate(fd, 0))
+    if ((uint64_t)st.st_size > at && (uint64_t)st.st_size < end &&
+        holds(p, s.zone, fd, (uint64_t)st.st_size, buf))
+        at = (uint64_t)st.st_size;
+    else if (s.reset && ftruncate(fd, 0))
         rc = -errno;
-    zg_fill(buf, s.bytes, key_of(p, s.zone), at);
+    zg_fill(buf, end - at, key_of(p, s.zone), at);
     if (!rc)
-        rc = zg_pwrite(fd, buf, s.bytes, at);
+        rc = zg_pwrite(fd, buf, end - at, at);
     if (!rc && fsync(fd))
         rc = -errno;
     close(fd);
     return rc;
 }
 
-/* Resuming: whatever a cut left beyond the plan is put back to the plan's state. */
-static int settle(const char *dir, struct plan *p)
+/*
+ * The last step that is there as a whole: one step is under way at a time, so it is at most a few
+ * beyond the last one that was heard of. *p is the plan after `last`, and after the result then.
+ */
+static uint64_t last_whole_step(const char *dir, struct plan *p, uint64_t last, void *buf)
 {
-    for (unsigned z = 0; z < ZONES; z++) {
-        int fd = open_zone(dir, z, O_WRONLY | O_DIRECT);
-        struct stat st;
+    struct plan after[SLACK + 1];
+    struct step step[SLACK + 1];
 
-        if (fd < 0 || fstat(fd, &st))
-            return -errno;
-        if ((uint64_t)st.st_size != p->zones[z].size) {
-            void *buf = zg_buffer(4096);
-
-            if (ftruncate(fd, 0))
-                return -errno;
-            for (uint64_t at = 0; at < p->zones[z].size; at += 4096) {
-                zg_fill(buf, 4096, key_of(p, z), at);
-                if (zg_pwrite(fd, buf, 4096, at))
-                    return -EIO;
-            }
-            free(buf);
-        }
-        if (fsync(fd))
-            return -errno;
-        close(fd);
+    after[0] = *p;
+    for (unsigned i = 1; i <= SLACK; i++) {
+        after[i] = after[i - 1];
+        step[i] = plan_step(&after[i], last + i);
     }
-    return 0;
+    for (unsigned i = SLACK; i > 0; i--) {
+        unsigned zone = step[i].zone;
+
+        if (is_at(dir, &after[i], zone, after[i].zones[zone].size, buf)) {
+            *p = after[i];
+            return last + i;
+        }
+    }
+    return last;
 }
 
 static int run_load(const char *dir, uint64_t seed, uint64_t from, uint64_t to)
 {
     struct plan p = { .seed = seed, .capacity = zone_capacity(dir) };
     void *buf = zg_buffer(MAX_RECORD);
-    int rc;
+    int rc = 0;
 
     for (uint64_t i = 1; i < from; i++)
         plan_step(&p, i);
-    rc = settle(dir, &p);
+    from = last_whole_step(dir, &p, from - 1, buf) + 1;
     for (uint64_t i = from; i <= to && !rc; i++) {
         struct step s = plan_step(&p, i);
 
@@ -140,18 +167,6 @@ static int run_load(const char *dir, uint64_t seed, uint64_t from, uint64_t to)
     if (rc)
         printf("load ended: %s\n", strerror(-rc));
     return rc != 0;
-}
-
-/* Is all of the zone's file the pattern of this life? */
-static bool holds(const struct plan *p, unsigned zone, int fd, uint64_t size, void *buf)
-{
-    for (uint64_t at = 0; at < size; at += 4096) {
-        size_t n = size - at < 4096 ? (size_t)(size - at) : 4096;
-
-        if (zg_pread(fd, buf, n, at) || zg_mismatch(buf, n, key_of(p, zone), at) != n)
-            return false;
-    }
-    return true;
 }
 
 /*
