@@ -82,13 +82,13 @@ static bool begin(struct rig *r, const struct bench *b, const struct plan *p, ui
     arm(r, p, n);
     if (b->sc->creates) {
         rc = rig_create(r);
-        if (!st_judge(r, rc, "create", 0)) {
+        if (!st_judge_durable(r, rc, "create", 0)) {
             r->story->gone = true;
             create_anew(r);
             return true;
         }
     }
-    r->story->gone = !st_judge(r, rig_open(r, true), "open", 0);
+    r->story->gone = !st_judge_durable(r, rig_open(r, true), "open", 0);
     return false;
 }
 
@@ -141,7 +141,7 @@ static bool finish(struct rig *r)
     if (r->img) {
         int rc = rig_close(r);
 
-        if (st_judge(r, rc, "close", 0))
+        if (st_judge_durable(r, rc, "close", 0))
             oracle_flushed(&r->story->oracle);
     }
     r->story->gone = true;

@@ -98,6 +98,8 @@ static int op_flush(void *self)
     struct fault *f = self;
     int rc = judge(f, true);
 
+    if (rc)
+        __atomic_add_fetch(&f->failed_flushes, 1, __ATOMIC_RELAXED);
     return rc ? rc : f->under.ops->flush(f->under.self);
 }
 

@@ -20,7 +20,7 @@ struct fault {
     uint64_t calls;   /* since the plan was made */
     uint64_t fail_at; /* counted from 1; 0: none */
     bool for_ever;
-    uint64_t failed;
+    uint64_t failed, failed_flushes; /* flushes: since the backend was made */
 };
 
 void fault_init(struct fault *f, struct rig_be under);

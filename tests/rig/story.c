@@ -24,6 +24,20 @@ bool st_judge(struct rig *r, int rc, const char *what, uint64_t off)
     return !rc;
 }
 
+bool st_judge_durable(struct rig *r, int rc, const char *what, uint64_t off)
+{
+    if (!rc && r->fault.failed_flushes != r->story->flushes_lost)
+        rig_say(r, "%s at %#llx promised what a failed flush has lost", what,
+                (unsigned long long)off);
+    return st_judge(r, rc, what, off);
+}
+
+/* By its flags. */
+static bool judge_flags(struct rig *r, int rc, unsigned flags, const char *what, uint64_t off)
+{
+    return flags & ZQCOW2_FUA ? st_judge_durable(r, rc, what, off) : st_judge(r, rc, what, off);
+}
+
 /* A plain image is one conventional zone to the oracle, and reports none. */
 static bool is_conventional(struct rig *r, uint64_t off)
 {
@@ -89,7 +103,7 @@ void st_write(struct rig *r, uint64_t off, uint64_t len, unsigned flags)
         return;
     data = st_marked(r, len, off);
     rc = zqcow2_write(r->img, data, len, off, flags);
-    st_judge(r, rc, "write", off);
+    judge_flags(r, rc, flags, "write", off);
     put_down(r, rc, flags, off, len, data);
     free(data);
 }
@@ -105,7 +119,7 @@ void st_append(struct rig *r, uint32_t zone, uint64_t len, unsigned flags)
     want = start + oracle_now(oracle(r), zone)->wp;
     data = st_marked(r, len, want);
     rc = zqcow2_append(r->img, data, len, &off, flags);
-    if (st_judge(r, rc, "append", start) && off != want)
+    if (judge_flags(r, rc, flags, "append", start) && off != want)
         rig_say(r, "append to zone %u went to +%#llx, expected +%#llx", zone,
                 (unsigned long long)(off - start), (unsigned long long)(want - start));
     put_down(r, rc, flags, want, len, data);
@@ -119,7 +133,7 @@ void st_zeroes(struct rig *r, uint64_t off, uint64_t len, unsigned flags)
     if (r->story->gone)
         return;
     rc = zqcow2_write_zeroes(r->img, len, off, flags);
-    st_judge(r, rc, "write_zeroes", off);
+    judge_flags(r, rc, flags, "write_zeroes", off);
     put_down(r, rc, flags, off, len, NULL);
 }
 
@@ -158,13 +172,13 @@ void st_read(struct rig *r, uint64_t off, uint64_t len)
 
 void st_flush(struct rig *r)
 {
-    if (!r->story->gone && st_judge(r, zqcow2_flush(r->img), "flush", 0))
+    if (!r->story->gone && st_judge_durable(r, zqcow2_flush(r->img), "flush", 0))
         oracle_flushed(oracle(r));
 }
 
 void st_drain(struct rig *r)
 {
-    if (!r->story->gone && st_judge(r, zqcow2_drain(r->img), "drain", 0))
+    if (!r->story->gone && st_judge_durable(r, zqcow2_drain(r->img), "drain", 0))
         oracle_flushed(oracle(r));
 }
 
@@ -192,7 +206,7 @@ void st_manage(struct rig *r, int op, uint32_t zone, uint32_t n, unsigned flags)
     if (req.offset + req.length > r->g->size)
         req.length = r->g->size - req.offset;
     rc = zqcow2_run(r->img, &req, NULL);
-    st_judge(r, rc, rig_op_name(op), req.offset);
+    judge_flags(r, rc, flags, rig_op_name(op), req.offset);
     for (uint32_t i = zone; i < zone + n; i++) {
         if (!rc)
             managed(r, op, i);
@@ -235,7 +249,7 @@ void st_close(struct rig *r)
     if (r->story->gone)
         return;
     rc = rig_close(r);
-    if (st_judge(r, rc, "close", 0))
+    if (st_judge_durable(r, rc, "close", 0))
         oracle_flushed(oracle(r));
     else if (rc == -EBUSY)
         rig_say(r, "close: busy");
@@ -244,7 +258,8 @@ void st_close(struct rig *r)
 
 void st_open(struct rig *r)
 {
-    r->story->gone = !st_judge(r, rig_open(r, true), "open", 0);
+    r->story->flushes_lost = r->fault.failed_flushes;
+    r->story->gone = !st_judge_durable(r, rig_open(r, true), "open", 0);
     if (!r->story->gone)
         st_settle(r);
 }

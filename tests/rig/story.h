@@ -10,7 +10,7 @@
 
 struct story {
     struct oracle oracle;
-    uint64_t tag;
+    uint64_t tag, flushes_lost; /* lost: the backend's failed flushes before the image was opened */
     bool gone; /* the image could not be opened again: what follows does nothing */
 };
 
@@ -58,6 +58,8 @@ enum { MAY_EXTEND = 1, MAY_RESET = 2, MAY_FINISH = 4 };
 
 /* True if rc is success; a failure without a fault is complained about. */
 bool st_judge(struct rig *r, int rc, const char *what, uint64_t off);
+/* Of a call that promises durability: not after a flush of the backend has failed (I12). */
+bool st_judge_durable(struct rig *r, int rc, const char *what, uint64_t off);
 void st_resync(struct rig *r, uint32_t i, unsigned may, const uint8_t *data, uint64_t len);
 bool st_settle(struct rig *r);
 uint8_t *st_marked(struct rig *r, uint64_t len, uint64_t off); /* new bytes, to be freed */
