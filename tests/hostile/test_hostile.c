@@ -163,6 +163,7 @@ static void expect_repair_ends(struct pic *p, const struct bend *b)
 static void refuse(const struct bend *b)
 {
     struct pic p;
+    int rc;
 
     bend(&p, b);
     expect_open(&p, b, 0, b->who == OPEN ? b->code : 0);
@@ -172,8 +173,9 @@ static void refuse(const struct bend *b)
     } else if (b->text[0][0]) {
         expect_found(&p, b);
     }
-    if (b->who == USE && read_first(&p) != b->code)
-        fail_msg("%s: the first read succeeds", b->name);
+    rc = b->who == USE ? read_first(&p) : b->code;
+    if (rc != b->code)
+        fail_msg("%s: the first read gives %d instead of %d", b->name, rc, b->code);
     expect_repair_ends(&p, b);
     pic_free(&p);
 }
