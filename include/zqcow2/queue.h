@@ -57,7 +57,7 @@ ZQCOW2_API int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request 
 
 /* depth: the most requests in flight, 1 .. 65536; all memory of the queue is taken here. */
 ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_queue **q);
-/* -EBUSY: requests in flight or not yet delivered (nothing changes). */
+/* -EBUSY: requests in flight or not yet delivered, or a callback runs (nothing changes). */
 ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 /*
  * Takes requests in order until the queue is full or one is malformed (its size or op); returns

@@ -266,8 +266,8 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
                                  unsigned flags);
 /*
  * For device models and fault tests: puts the zone that holds `off` into state RDONLY or OFFLINE,
- * in memory only; setting the same state again returns the zone to what its write pointer says.
- * Other states: -EINVAL. A conventional zone: EZONE_STATE. Waits for the zone's writes.
+ * in memory only; setting the same state again, or NOT_WP in any case, returns the zone to what its
+ * write pointer says. Other states: -EINVAL. A conventional zone: EZONE_STATE. Waits for the zone's writes.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 

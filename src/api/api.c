@@ -14,7 +14,13 @@ unsigned zqcow2_version(void)
 int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
                   struct zqcow2_error *err)
 {
-    return zq_create(be, opt, err);
+    int rc = zq_be_claim(be);
+
+    if (rc < 0)
+        return zq_fail(err, rc, "the backend is in use by this program");
+    rc = zq_create(be, opt, err);
+    zq_be_release(be);
+    return rc;
 }
 
 int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
@@ -184,12 +190,17 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     lock = !(o.flags & ZQCOW2_CHECK_NOLOCK);
     if (repair && !zq_be_writable(be))
         return zq_fail(err, -EROFS, "the backend cannot be written");
+    if (zq_be_claim(be) < 0)
+        return zq_fail(err, -EBUSY, "the backend is in use by this program");
     rc = lock ? zq_be_lock(be, repair ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED) : 0;
+    if (rc == -EAGAIN)
+        zq_fail(err, rc, "in use by another program");
     if (rc == 0) {
         rc = zq_check(be, &hooks, &o, &r, err);
         if (lock)
             zq_be_lock(be, ZQCOW2_LOCK_NONE);
     }
+    zq_be_release(be);
     if (rc == 0 && res)
         rc = zq_return_sized(res, &r, sizeof(r), sizeof(size_t));
     return rc < 0 ? zq_fail_rc(err, rc) : 0;

@@ -16,6 +16,7 @@ struct zqcow2_queue {
     uint32_t depth, nr_completed, pending;
     int event_fd, epoll_fd;   /* -1: not asked for */
     bool signalled;           /* event_fd is readable */
+    uint32_t calling;         /* callbacks that run */
     struct zq_op slots[];
 };
 
@@ -132,7 +133,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     struct zq_core *c = q->core;
 
     zq_core_lock(c);
-    if (q->pending) {
+    if (q->pending || q->calling) {
         zq_core_unlock(c);
         return -EBUSY;
     }
@@ -243,9 +244,11 @@ static int deliver(struct zqcow2_queue *q, uint32_t max)
         delivered++;
         if (!req.done)
             continue;
+        q->calling++;
         zq_core_unlock(q->core);
         req.done(req.arg, &res);
         zq_core_lock(q->core);
+        q->calling--;
     }
     if (q->nr_completed)
         signal_fd(q);

@@ -6,6 +6,8 @@
 #ifndef ZQ_BACKEND_BACKEND_H
 #define ZQ_BACKEND_BACKEND_H
 
+#include <errno.h>
+#include <stdatomic.h>
 #include <zqcow2/backend.h>
 #include "base/mem.h"
 
@@ -13,6 +15,7 @@ struct zqcow2_backend {
     struct zqcow2_backend_ops ops; /* complete: members that the caller's table lacks are NULL */
     void *self;
     struct zqcow2_hooks hooks;     /* of the backend; images have their own */
+    atomic_flag in_use;            /* an image is open on it, or it is being checked or created */
     struct zqcow2_limits limits;   /* complete: io_align, buf_align, atomic_write, max_iov set */
 };
 
@@ -25,6 +28,15 @@ int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len);
 int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes);
 int zq_be_flush(struct zqcow2_backend *be);
 int zq_be_lock(struct zqcow2_backend *be, int mode);
+/* One user at a time: -EBUSY. */
+static inline int zq_be_claim(struct zqcow2_backend *be)
+{
+    return atomic_flag_test_and_set(&be->in_use) ? -EBUSY : 0;
+}
+static inline void zq_be_release(struct zqcow2_backend *be)
+{
+    atomic_flag_clear(&be->in_use);
+}
 static inline int zq_be_writable(const struct zqcow2_backend *be)
 {
     return be->ops.writev && be->ops.truncate && !(be->limits.caps & ZQCOW2_CAP_READ_ONLY);

@@ -243,15 +243,6 @@ void zq_io_start_data(struct zq_iox *x, struct zq_io *io)
     zq_io_start(x, io);
 }
 
-static void leave_flight(struct zq_iox *x, struct zq_io *io)
-{
-    bool oldest = x->flight.next == &io->flight;
-
-    zq_list_del(&io->flight);
-    if (oldest && !zq_list_empty(&x->flight_waiters))
-        zq_list_splice(x->ready, &x->flight_waiters);
-}
-
 /* A read-modify-write goes on to its second half; true if there is nothing left to do. */
 static bool bounce_finish(struct zq_iox *x, struct zq_io *io)
 {
@@ -283,7 +274,7 @@ void zq_io_finish(struct zq_io *io)
     }
     x->in_flight--;
     if (io->seq)
-        leave_flight(x, io);
+        zq_io_leave_flight(x, io);
     if (io->pub.kind == ZQCOW2_IO_WRITE || io->pub.kind == ZQCOW2_IO_ZERO ||
         io->pub.kind == ZQCOW2_IO_TRUNCATE)
         x->unbarriered = true;
@@ -297,6 +288,22 @@ static bool too_large(const struct zqcow2_backend *be, const struct zq_io *io)
            io->pub.kind <= ZQCOW2_IO_WRITE;
 }
 
+static int run_pieces(struct zqcow2_backend *be, const struct zqcow2_io *p)
+{
+    uint64_t off = p->offset, left = p->length;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < p->iovcnt && left && rc == 0; i++) {
+        size_t n = zq_min(p->iov[i].iov_len, left);
+
+        rc = p->kind == ZQCOW2_IO_READ ? zq_be_read(be, p->iov[i].iov_base, n, off)
+                                       : zq_be_write(be, p->iov[i].iov_base, n, off);
+        off += n;
+        left -= n;
+    }
+    return rc;
+}
+
 static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
@@ -304,9 +311,7 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
     if (io->slow && p->kind == ZQCOW2_IO_ZERO)
         return zq_be_zero(be, p->offset, p->length);
     if (too_large(be, io) || io->slow)
-        return p->kind == ZQCOW2_IO_READ
-                   ? zq_be_read(be, p->iov->iov_base, p->length, p->offset)
-                   : zq_be_write(be, p->iov->iov_base, p->length, p->offset);
+        return run_pieces(be, p);
 
     switch (p->kind) {
     case ZQCOW2_IO_READ:
@@ -327,6 +332,12 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
     }
 }
 
+/* A backend speaks errno: nothing that it says may look like a zone's error. */
+static int checked_result(int ret)
+{
+    return ret > 0 || ret < -4095 ? -EIO : ret;
+}
+
 void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finished)
 {
     struct zqcow2_backend *be = x->be;
@@ -345,18 +356,30 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
             }
         }
         io->ret = rc == -EOPNOTSUPP ? run_blocking(be, io) : rc;
-        if (io->ret > 0)
-            io->ret = -EIO;
+        if (io->pub.kind != ZQ_IO_WORK)
+            io->ret = checked_result(io->ret);
         zq_list_push(finished, &io->link);
     }
     if (kick && be->ops.kick)
         be->ops.kick(be->self);
 }
 
+/* ---- one at a time ---- */
+
+int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
+{
+    const struct zqcow2_backend_ops *ops = &x->be->ops;
+    const struct zqcow2_io *p = &io->pub;
+
+    return checked_result(p->kind == ZQCOW2_IO_READ
+                              ? ops->readv(x->be->self, p->iov, (int)p->iovcnt, p->offset)
+                              : ops->writev(x->be->self, p->iov, (int)p->iovcnt, p->offset));
+}
+
 void zqcow2_io_done(struct zqcow2_io *pub, int ret)
 {
     struct zq_io *io = (struct zq_io *)pub;
 
-    io->ret = ret > 0 ? -EIO : ret;
+    io->ret = checked_result(ret);
     io->x->notify(io->x, io);
 }

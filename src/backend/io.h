@@ -83,7 +83,39 @@ static inline bool zq_io_all_past(const struct zq_iox *x, uint64_t seq)
     return zq_list_empty(&x->flight) ||
            zq_container(x->flight.next, struct zq_io, flight)->seq > seq;
 }
+/* The oldest data I/O is gone: whoever waits for it looks again. */
+static inline void zq_io_leave_flight(struct zq_iox *x, struct zq_io *io)
+{
+    bool oldest = x->flight.next == &io->flight;
+
+    zq_list_del(&io->flight);
+    if (oldest && !zq_list_empty(&x->flight_waiters))
+        zq_list_splice(x->ready, &x->flight_waiters);
+}
 void zq_io_finish(struct zq_io *io);
+
+/*
+ * One read or write of data in a single blocking call, past the lists: begin and end under the
+ * mutex, run without it. Only where zq_io_is_whole() says so; the backend has no submit.
+ */
+static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t len)
+{
+    return x->plain && (!x->be->limits.max_transfer || len <= x->be->limits.max_transfer);
+}
+static inline void zq_io_alone_begin(struct zq_iox *x, struct zq_io *io)
+{
+    x->in_flight++;
+    io->seq = ++x->data_seq;
+    zq_list_push(&x->flight, &io->flight);
+}
+int zq_io_alone_run(struct zq_iox *x, struct zq_io *io);
+static inline void zq_io_alone_end(struct zq_iox *x, struct zq_io *io)
+{
+    x->in_flight--;
+    zq_io_leave_flight(x, io);
+    if (io->pub.kind == ZQCOW2_IO_WRITE)
+        x->unbarriered = true;
+}
 /*
  * Without the mutex: hands a batch to the backend. Those that are done on return move to
  * `finished`; the others come through notify.

@@ -102,6 +102,8 @@ void zq_core_fini(struct zq_core *c);
 void zq_engine_run(struct zq_core *c);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
 void zq_engine_wait(struct zq_core *c, int timeout_ms);
+/* Counts the operation as begun; all but req, finish, r and the queue's members is set. */
+void zq_op_reset(struct zq_core *c, struct zq_op *op);
 /* Checks the request and lets the operation go. finish() follows sooner or later. */
 void zq_op_begin(struct zq_core *c, struct zq_op *op);
 /* Begins, works and waits until it is finished. */
@@ -111,6 +113,11 @@ void zq_op_ready(struct zq_op *op);
 void zq_core_die(struct zq_core *c, int rc);
 /* Makes every queue's descriptor readable; queue.c. */
 void zq_queues_signal(struct zq_core *c);
+
+/* ---- direct.c: the short way ---- */
+
+/* False: not for this request; nothing has happened. Else it is finished, or waits to commit. */
+bool zq_op_run_directly(struct zq_core *c, struct zq_op *op);
 
 /* ---- transfer.c: a request's bytes to and from the host ---- */
 
@@ -206,6 +213,9 @@ void zq_growth_switch(struct zq_core *c);
 void zq_growth_drop(struct zq_core *c);
 
 /* ---- one file a kind of operation ---- */
+
+/* Goes on with a write at `at` whose data is there, when the writes before it have committed. */
+void zq_zone_write_await(struct zq_core *c, struct zq_op *op, uint64_t at);
 
 zq_step zq_step_read, zq_step_zone_write, zq_step_write, zq_step_discard, zq_step_manage,
     zq_step_set_state;

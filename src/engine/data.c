@@ -61,6 +61,14 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
     struct zq_fill *f;
     int rc = zq_may_allocate(c, op);
 
+    /* Who waits for another's range while preparing holds none of his own. */
+    if (rc == 0 && op->phase == D_PREPARE && !zq_list_empty(&op->fills) &&
+        zq_range_owned(c, guest, zq_round_up(zq_min(end, at + e->len), size) - guest)) {
+        zq_fills_drop(c, op);
+        zq_unmap_drop(c, op);
+        op->prepared = 0;
+        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
+    }
     if (rc == 0)
         rc = zq_fill_prepare(c, op, guest, zq_round_up(end, size) - guest, e);
     if (rc)
@@ -95,6 +103,8 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op)
     if (can_unmap(c, op, at, &stop)) {
         rc = zq_unmap_prepare(c, op, &at, stop);
         stop = at;
+        if (rc == ZQ_WAIT) /* what has its records keeps them */
+            op->prepared = zq_min(at - op->req.offset, op->length);
     } else if (op->req.op != ZQCOW2_OP_DISCARD) {
         rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
         if (rc == 0 && is_in_place(&e) && e.len == op->length)
@@ -145,8 +155,20 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
         begin_in_place(c, op, &e);
         return 0;
     }
-    if (!is_zero_already(op, &e)) /* it has changed since it was prepared */
-        return prepare_new(c, op, at, end, &e, &stop);
+    if (!is_zero_already(op, &e)) { /* it has changed since it was prepared */
+        struct zq_list *first = op->fills.next, *made;
+
+        if (first != &op->fills) /* up to what is ours already */
+            end = zq_min(end, zq_container(first, struct zq_fill, link)->guest);
+        e.len = zq_min(e.len, end - at);
+        rc = prepare_new(c, op, at, end, &e, &stop);
+        if (rc == 0) { /* and before it */
+            made = op->fills.prev;
+            zq_list_del(made);
+            zq_list_push(op->fills.next, made);
+        }
+        return rc;
+    }
     /* Unless somebody is about to put data there. */
     if (zq_range_owned(c, zq_round_down(at, size), size))
         return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);

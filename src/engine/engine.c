@@ -102,6 +102,21 @@ void zq_op_ready(struct zq_op *op)
     zq_list_push(&op->core->ready, &op->g.wait.link);
 }
 
+/* A zone's error names the zone; a zone call has set it already. Else only an append says where. */
+static uint64_t result_offset(const struct zq_core *c, const struct zq_op *op, int rc)
+{
+    unsigned kind = op->req.op;
+
+    if (rc == 0)
+        return kind == ZQCOW2_OP_APPEND ? op->res.offset : 0;
+    if (kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_RESET)
+        return op->res.offset;
+    if (rc > ZQCOW2_EZONE_BOUNDARY || rc < ZQCOW2_EZONE_STATE)
+        return 0;
+    return kind == ZQCOW2_OP_READ ? op->res.offset
+                                  : zq_round_down(op->req.offset, c->zones.g.zone_size);
+}
+
 static void op_end(struct zq_core *c, struct zq_op *op, int rc)
 {
     zq_cache_release(&c->cache, &op->g);
@@ -111,6 +126,7 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     zq_fills_drop(c, op);
     zq_unmap_drop(c, op);
     op->res.ret = rc;
+    op->res.offset = result_offset(c, op, rc);
     op->finished = true;
     c->nr_ops--;
     c->nr_drains -= op->req.op == ZQCOW2_OP_DRAIN && op->phase > 0;
@@ -228,10 +244,8 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     return c->dead ? ZQCOW2_EDEAD : 0;
 }
 
-void zq_op_begin(struct zq_core *c, struct zq_op *op)
+void zq_op_reset(struct zq_core *c, struct zq_op *op)
 {
-    int rc;
-
     op->core = c;
     c->nr_ops++;
     zq_list_init(&op->g.wait.link);
@@ -249,6 +263,13 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
     op->iov_at = 0;
     op->iov_skip = 0;
     op->res = (struct zqcow2_result){0, 0, 0};
+}
+
+void zq_op_begin(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    zq_op_reset(c, op);
     rc = check_request(c, op);
     if (rc < 0) {
         op_end(c, op, rc);
@@ -373,8 +394,10 @@ int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    zq_op_begin(c, op);
-    zq_engine_run(c);
+    if (!zq_op_run_directly(c, op)) {
+        zq_op_begin(c, op);
+        zq_engine_run(c);
+    }
     while (!op->finished)
         zq_engine_wait(c, -1);
     zq_core_unlock(c);

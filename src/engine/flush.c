@@ -329,7 +329,8 @@ static void pump(struct zq_core *c)
 bool zq_round_needed(const struct zq_core *c)
 {
     return !zq_round_runs(c) && !c->dead &&
-           (c->round.wanted || c->cache.want_round || c->alloc.want_growth);
+           (c->round.wanted || c->cache.want_round ||
+            (c->alloc.want_growth && !c->alloc.covering));
 }
 
 void zq_round_start(struct zq_core *c)
@@ -338,7 +339,7 @@ void zq_round_start(struct zq_core *c)
 
     r->wanted = c->cache.want_round = false;
     r->rc = 0;
-    if (c->alloc.want_growth) {
+    if (c->alloc.want_growth && !c->alloc.covering) { /* no truncate may follow what it writes */
         int rc = zq_growth_prepare(c);
 
         c->alloc.want_growth = false;

@@ -80,6 +80,7 @@ int zq_growth_prepare(struct zq_core *c)
     compose(c, g, blocks);
     zq_cache_forget(&c->cache, g->start, g->len);
     c->alloc.virgin = zq_max(c->alloc.virgin, g->start + g->len);
+    c->alloc.file_size = zq_max(c->alloc.file_size, g->start + g->len);
     g->active = true;
     return 0;
 }
@@ -130,5 +131,6 @@ void zq_growth_switch(struct zq_core *c)
     c->alloc.file_size = zq_max(c->alloc.file_size, g->start + g->len);
     zq_free(&c->hooks, g->bytes, g->len);
     memset(g, 0, sizeof(*g));
+    c->alloc.want_growth = false;
     zq_wake(&c->ready, &c->alloc.growth_waiters);
 }

@@ -194,7 +194,11 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
         uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->pos);
 
         op->res.offset = zq_zone_start(&c->zones.g, zone);
-        rc = op->fill ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        if (op->fill) {
+            rc = zq_fill_step(c, op);
+            op->pos = op->res.offset - op->req.offset; /* the fill's bytes are none of the request's */
+        } else
+            rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
         if (rc == 0)
             rc = manage_zone(c, op, zone);
         if (rc == 0)
@@ -211,7 +215,8 @@ int zq_step_set_state(struct zq_core *c, struct zq_op *op)
     uint32_t zone = zq_zone_of(&c->zones, op->req.offset);
     int rc;
 
-    if (op->req.length != ZQCOW2_ZONE_RDONLY && op->req.length != ZQCOW2_ZONE_OFFLINE)
+    if (op->req.length != ZQCOW2_ZONE_RDONLY && op->req.length != ZQCOW2_ZONE_OFFLINE &&
+        op->req.length != ZQCOW2_ZONE_NOT_WP)
         return -EINVAL;
     if (zone < c->zones.g.conventional)
         return ZQCOW2_EZONE_STATE;

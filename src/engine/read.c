@@ -8,13 +8,15 @@
 enum { R_NEXT, R_MOVE, R_PACKED, R_UNPACKED };
 
 /* A read that touches an OFFLINE zone fails whole. */
-static bool touches_offline(const struct zq_core *c, uint64_t off, uint64_t len)
+static bool touches_offline(const struct zq_core *c, struct zq_op *op)
 {
-    uint32_t last = zq_zone_of(&c->zones, off + len - 1);
+    uint32_t last = zq_zone_of(&c->zones, op->req.offset + op->length - 1);
 
-    for (uint32_t i = zq_zone_of(&c->zones, off); i <= last; i++) {
-        if (c->zones.v[i].forced == ZQCOW2_ZONE_OFFLINE)
-            return true;
+    for (uint32_t i = zq_zone_of(&c->zones, op->req.offset); i <= last; i++) {
+        if (c->zones.v[i].forced != ZQCOW2_ZONE_OFFLINE)
+            continue;
+        op->res.offset = zq_zone_start(&c->zones.g, i);
+        return true;
     }
     return false;
 }
@@ -105,8 +107,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 
 int zq_step_read(struct zq_core *c, struct zq_op *op)
 {
-    if (c->zoned && op->pos == 0 && op->phase == R_NEXT &&
-        touches_offline(c, op->req.offset, op->length))
+    if (c->zoned && op->pos == 0 && op->phase == R_NEXT && touches_offline(c, op))
         return ZQCOW2_EZONE_OFFLINE;
     while (op->pos < op->length || op->phase != R_NEXT) {
         int rc = run_phase(c, op);

@@ -33,9 +33,10 @@ static uint64_t cut_segments(struct zq_op *op, uint64_t len, uint32_t *cnt)
 {
     uint64_t got = 0;
     uint32_t n = 0, at = op->iov_at;
+    uint32_t max = (uint32_t)zq_min(ZQ_OP_SEGMENTS, op->core->be->limits.max_iov);
     size_t skip = op->iov_skip;
 
-    while (got < len && n < ZQ_OP_SEGMENTS) {
+    while (got < len && n < max) {
         const struct iovec *v = &op->req.iov[at++];
         uint64_t take = zq_min(v->iov_len - skip, len - got);
         if (take) {
@@ -89,7 +90,8 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     if (len) { /* a piece has arrived */
         zq_iov_advance(op, len);
         t->host += len;
-        t->left -= len;
+        /* A mapping holds as long as the io that found it (R5): the next piece looks it up again. */
+        t->left = op->fill ? t->left - len : 0;
         op->io.pub.length = 0;
     }
     if (!t->left)

@@ -94,6 +94,14 @@ static int after_commit(struct zq_core *c, struct zq_op *op)
     return zq_step_fua(c, op);
 }
 
+void zq_zone_write_await(struct zq_core *c, struct zq_op *op, uint64_t at)
+{
+    zq_op_reset(c, op);
+    op->step = zq_step_zone_write;
+    op->phase = W_COMMIT;
+    op->res.offset = at;
+}
+
 int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
 {
     uint32_t zone = zq_zone_of(&c->zones, op->req.offset), victim;

@@ -235,6 +235,7 @@ static int set_map(struct opening *o, struct zq_core *c)
     m->l1_offset = o->h.l1_offset;
     m->zone_bits = o->g.zone_bits;
     m->first_seq_zone = o->g.conventional;
+    c->alloc.fixed = m->fixed;
     m->fixed[0][1] = cluster;
     m->fixed[1][0] = o->h.l1_offset;
     m->fixed[1][1] = (uint64_t)o->h.l1_entries * 8;
@@ -378,6 +379,22 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
     return rc < 0 ? rc : build_image(o, out);
 }
 
+static int open_claimed(struct opening *o, struct zqcow2_image **out)
+{
+    bool lock = !(o->opt.flags & ZQCOW2_OPEN_NOLOCK);
+    int rc = 0;
+
+    if (lock)
+        rc = zq_be_lock(o->be, o->rdwr ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
+    if (rc < 0)
+        return zq_fail(o->err, rc, rc == -EAGAIN ? "in use by another program" : "cannot lock: %s",
+                       zqcow2_strerror(rc));
+    rc = open_locked(o, out);
+    if (rc < 0 && lock)
+        zq_be_lock(o->be, ZQCOW2_LOCK_NONE);
+    return rc;
+}
+
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err)
 {
@@ -398,15 +415,11 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
     if (o.rdwr && !zq_be_writable(be))
         return zq_fail(err, -EROFS, "the backend cannot be written");
-    if (!(o.opt.flags & ZQCOW2_OPEN_NOLOCK)) {
-        rc = zq_be_lock(be, o.rdwr ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
-        if (rc < 0)
-            return zq_fail(err, rc, rc == -EAGAIN ? "in use by another program" : "cannot lock: %s",
-                           zqcow2_strerror(rc));
-    }
-    rc = open_locked(&o, out);
-    if (rc < 0 && !(o.opt.flags & ZQCOW2_OPEN_NOLOCK))
-        zq_be_lock(be, ZQCOW2_LOCK_NONE);
+    if (zq_be_claim(be) < 0)
+        return zq_fail(err, -EBUSY, "the backend is in use by this program");
+    rc = open_claimed(&o, out);
+    if (rc < 0)
+        zq_be_release(be);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 
@@ -455,6 +468,7 @@ int zq_image_close(struct zqcow2_image *img)
         be->ops.invalidate(be->self);
     zq_be_lock(be, ZQCOW2_LOCK_NONE);
     free_image(img);
+    zq_be_release(be);
     if (!borrowed)
         zqcow2_backend_close(be);
     return rc;

@@ -178,6 +178,11 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t w
     if (rc)
         return rc;
     f->cluster = at - index + first;
+    for (int i = 0; i < 4; i++) {
+        if (zq_ranges_overlap(f->cluster << r->cluster_bits, (uint64_t)count << r->cluster_bits,
+                              a->fixed[i][0], a->fixed[i][1]))
+            return ZQCOW2_ECORRUPT;
+    }
     f->count = count;
     f->index = first;
     return FOUND;
@@ -196,6 +201,8 @@ static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint3
         a->want_growth = true;
         return zq_cache_park(a->cache, g, &a->growth_waiters);
     }
+    if (!r->table[block] && !block)
+        return ZQCOW2_ECORRUPT; /* the header's own cluster is not counted */
     if (!r->table[block]) {
         rc = new_block(a, g, block);
         if (rc)

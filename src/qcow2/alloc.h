@@ -30,6 +30,7 @@ struct zq_freed {
 
 struct zq_alloc {
     struct zq_refs refs;
+    uint64_t (*fixed)[2];         /* the map's: never free, whatever a refcount says */
     struct zq_cache *cache;
     uint64_t file_size;           /* the file covers at least this */
     uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */

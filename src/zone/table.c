@@ -61,7 +61,7 @@ static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage s
     case ZQ_TABLE_RESETS:
         return snap == zq_zone_start(&zs->g, i);
     case ZQ_TABLE_FULL:
-        return snap == zq_zone_end(zs, i);
+        return !counts_as_active(zs, i, snap);
     default:
         return true;
     }

@@ -163,18 +163,20 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
                         bool append)
 {
     const struct zq_zone *z = &zs->v[i];
-    uint64_t start = zq_zone_start(&zs->g, i), at = append ? z->next : off;
-    int rc = zq_fsm(zq_zone_state(z), ZQ_ACT_WRITE, false).rc;
+    uint64_t start = zq_zone_start(&zs->g, i), length = zq_zone_length(&zs->g, i);
+    uint64_t end = start + zq_min(length, zs->g.capacity);
+    uint8_t state = zq_zone_state(z);
+    int rc = zq_state_is_open(state) ? 0 : zq_fsm(state, ZQ_ACT_WRITE, false).rc;
 
     if (rc)
         return rc;
-    if (z->next == zq_zone_end(zs, i))
+    if (z->next == end)
         return ZQCOW2_EZONE_FULL;
-    if (len > zq_zone_length(&zs->g, i) || off + len > start + zq_zone_length(&zs->g, i))
+    if (len > length || off + len > start + length)
         return ZQCOW2_EZONE_BOUNDARY;
-    if (at != z->next)
+    if (!append && off != z->next)
         return ZQCOW2_EZONE_WP;
-    if (at + len > zq_zone_end(zs, i))
+    if (len > end - z->next)
         return ZQCOW2_EZONE_BOUNDARY;
     return append && len > zq_geometry_max_append(&zs->g) ? -EINVAL : 0;
 }
