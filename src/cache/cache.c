@@ -142,8 +142,11 @@ static struct zq_slice *take_slot(struct zq_cache *c)
 
     if (n)
         return zq_container(n, struct zq_slice, link);
-    if (c->nr_slices < c->max_slices)
+    if (c->nr_slices < c->max_slices) {
         s = new_slice(c);
+        if (!s) /* from now on it is as small as memory wants it: dirt must leave room in it */
+            c->max_slices = c->nr_slices;
+    }
     return s ? s : evict(c);
 }
 
@@ -193,8 +196,10 @@ int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
 {
     if (!c->token)
         c->token = g;
-    else if (c->token != g)
-        drop_pins(c, g);
+    for (unsigned i = 0; c->token != g && i < g->npins; i++)
+        g->pin[i]->pins--; /* wakes nobody: two that wake each other in turn never end */
+    if (c->token != g)
+        g->npins = g->stale = 0;
     zq_list_push(on, &g->wait.link);
     return ZQ_WAIT;
 }

@@ -8,7 +8,7 @@
 #include "engine/core.h"
 
 /* One buffer, no flags, sectors; a sequential zone. Else false. */
-static bool is_plain(const struct zq_core *c, struct zq_op *op)
+static inline bool is_plain(const struct zq_core *c, struct zq_op *op)
 {
     const struct zqcow2_request *r = &op->req;
 
@@ -21,10 +21,10 @@ static bool is_plain(const struct zq_core *c, struct zq_op *op)
 }
 
 /* Where the host has the bytes at guest, if one I/O can carry them all. */
-static bool find_host(const struct zq_core *c, const struct zq_op *op, uint64_t guest,
-                      uint64_t *host)
+static inline bool find_host(const struct zq_core *c, const struct zq_op *op, uint64_t guest,
+                             uint64_t *host)
 {
-    const struct zq_run *run = zq_map_run(&c->map, guest);
+    const struct zq_run *run = zq_runs_find(&c->map.runs[op->zone], guest);
 
     if (!run || op->length > run->guest + run->len - guest)
         return false;
@@ -41,7 +41,7 @@ static bool may_read(const struct zq_core *c, const struct zq_op *op)
 }
 
 /* Nobody before it (E1), nothing to open, close, wait for (R2, R6, R8) or refuse. */
-static bool may_write(const struct zq_core *c, const struct zq_op *op)
+static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
 {
     const struct zq_zone *z = &c->zones.v[op->zone];
     const struct zq_live *l = z->live;
@@ -58,7 +58,7 @@ static bool may_write(const struct zq_core *c, const struct zq_op *op)
 }
 
 /* The mutex is dropped for it. */
-static int transfer(struct zq_core *c, struct zq_op *op, uint32_t kind, uint64_t host)
+static inline int transfer(struct zq_core *c, struct zq_op *op, uint32_t kind, uint64_t host)
 {
     int rc;
 
@@ -80,7 +80,7 @@ static int transfer(struct zq_core *c, struct zq_op *op, uint32_t kind, uint64_t
 }
 
 /* True: committed, and answered by us; others that committed with it are made ready. */
-static bool commit(struct zq_core *c, struct zq_op *op, int rc)
+static inline bool commit(struct zq_core *c, struct zq_op *op, int rc)
 {
     struct zq_list out, *n;
     bool mine = false;
@@ -98,7 +98,7 @@ static bool commit(struct zq_core *c, struct zq_op *op, int rc)
     return mine;
 }
 
-static void answer(struct zq_core *c, struct zq_op *op, int rc, uint64_t offset)
+static inline void answer(struct zq_core *c, struct zq_op *op, int rc, uint64_t offset)
 {
     op->res = (struct zqcow2_result){rc, 0, offset};
     op->finished = true;
@@ -106,7 +106,7 @@ static void answer(struct zq_core *c, struct zq_op *op, int rc, uint64_t offset)
         zq_engine_run(c);
 }
 
-static bool write_directly(struct zq_core *c, struct zq_op *op)
+static inline bool write_directly(struct zq_core *c, struct zq_op *op)
 {
     uint64_t at = c->zones.v[op->zone].next, host;
     int rc;
