@@ -10,7 +10,7 @@
 
 struct zqcow2_queue {
     struct zq_core *core;
-    struct zq_list link;      /* in the core's queues */
+    struct zq_doorbell bell;
     struct zq_list free;      /* slots */
     struct zq_list completed; /* finished, to be delivered */
     uint32_t depth, nr_completed, pending;
@@ -45,13 +45,12 @@ static void clear_fd(struct zqcow2_queue *q)
 }
 
 /* Nobody runs the loop: whoever waits on a descriptor has to. */
-void zq_queues_signal(struct zq_core *c)
+static void ring(struct zq_doorbell *bell)
 {
-    for (struct zq_list *n = c->queues.next; n != &c->queues; n = n->next) {
-        struct zqcow2_queue *q = zq_container(n, struct zqcow2_queue, link);
-        if (q->pending)
-            signal_fd(q);
-    }
+    struct zqcow2_queue *q = zq_container(bell, struct zqcow2_queue, bell);
+
+    if (q->pending)
+        signal_fd(q);
 }
 
 static int add_to_epoll(int epoll_fd, int fd)
@@ -115,6 +114,7 @@ int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_qu
     if (!q)
         return -ENOMEM;
     q->core = c;
+    q->bell.ring = ring;
     q->depth = depth;
     q->event_fd = q->epoll_fd = -1;
     zq_list_init(&q->free);
@@ -122,7 +122,7 @@ int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_qu
     for (uint32_t i = 0; i < depth; i++)
         zq_list_push(&q->free, &q->slots[i].link);
     zq_core_lock(c);
-    zq_list_push(&c->queues, &q->link);
+    zq_list_push(&c->doorbells, &q->bell.link);
     zq_core_unlock(c);
     *out = q;
     return 0;
@@ -137,7 +137,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
         zq_core_unlock(c);
         return -EBUSY;
     }
-    zq_list_del(&q->link);
+    zq_list_del(&q->bell.link);
     zq_core_unlock(c);
     if (q->epoll_fd >= 0)
         close(q->epoll_fd);

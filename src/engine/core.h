@@ -55,6 +55,12 @@ struct zq_round {
     struct zq_growth growth;
 };
 
+/* How somebody above is told to run the loop when nobody does (E4). ring: under the mutex. */
+struct zq_doorbell {
+    struct zq_list link;
+    void (*ring)(struct zq_doorbell *bell);
+};
+
 struct zq_core {
     /* fixed after open */
     struct zqcow2_hooks hooks;
@@ -63,8 +69,6 @@ struct zq_core {
     struct zq_header hdr;
     uint64_t size, extent_bytes;
     uint32_t cluster_bits, info_flags;
-    uint64_t *l1_mem, *rt_mem;
-    size_t l1_bytes;
 
     pthread_mutex_t mutex;       /* guards all below */
     pthread_cond_t cond;         /* threads that wait for progress of others */
@@ -73,7 +77,7 @@ struct zq_core {
     pthread_t poller;
     unsigned nr_ops, nr_drains;  /* begun and not finished; drains among them */
     struct zq_list drain_waiters;
-    struct zq_list queues;
+    struct zq_list doorbells;    /* of queues */
     bool dead, death_logged;
     int dead_rc;
     uint8_t sector0[ZQ_SECTOR];  /* the header's first sector, as on disk */
@@ -111,8 +115,6 @@ int zq_op_run_blocking(struct zq_core *c, struct zq_op *op);
 void zq_op_step(struct zq_op *op);
 void zq_op_ready(struct zq_op *op);
 void zq_core_die(struct zq_core *c, int rc);
-/* Makes every queue's descriptor readable; queue.c. */
-void zq_queues_signal(struct zq_core *c);
 
 /* ---- direct.c: the short way ---- */
 

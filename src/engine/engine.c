@@ -23,6 +23,14 @@ void zq_core_unlock(struct zq_core *c)
 
 /* ---- completions from the backend ---- */
 
+static void ring_all(struct zq_core *c)
+{
+    for (struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
+        struct zq_doorbell *bell = zq_container(n, struct zq_doorbell, link);
+        bell->ring(bell);
+    }
+}
+
 static void wake_somebody(struct zq_core *c, bool *wake)
 {
     if (c->runners)
@@ -34,7 +42,7 @@ static void wake_somebody(struct zq_core *c, bool *wake)
     else if (c->sleepers)
         pthread_cond_broadcast(&c->cond);
     else
-        zq_queues_signal(c);
+        ring_all(c);
 }
 
 static void io_notify(struct zq_iox *x, struct zq_io *io)
@@ -56,7 +64,7 @@ int zq_core_init(struct zq_core *c)
 
     zq_list_init(&c->ready);
     zq_list_init(&c->drain_waiters);
-    zq_list_init(&c->queues);
+    zq_list_init(&c->doorbells);
     zq_list_init(&c->owners);
     zq_list_init(&c->owner_waiters);
     zq_list_init(&c->round.waiters);

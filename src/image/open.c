@@ -455,7 +455,7 @@ int zq_image_close(struct zqcow2_image *img)
     int rc = 0;
 
     zq_core_lock(c);
-    if (c->nr_ops > c->janitor_runs || !zq_list_empty(&c->queues) || c->runners || c->sleepers ||
+    if (c->nr_ops > c->janitor_runs || !zq_list_empty(&c->doorbells) || c->runners || c->sleepers ||
         c->polling) {
         zq_core_unlock(c);
         return -EBUSY;
