@@ -113,6 +113,9 @@ ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
  */
 ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                                  struct zqcow2_backend **be);
+/* As zqcow2_file_from_fd, through io_uring. */
+ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
+                                    struct zqcow2_backend **be);
 /*
  * Makes a blocking backend asynchronous: n threads (1 .. 256) call it, so that it serves n requests
  * at a time. Owns inner on success only. Its threads take no signals.

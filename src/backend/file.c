@@ -135,6 +135,11 @@ void zq_file_close(struct zq_file *f)
     close(f->fd);
 }
 
+void zq_file_give_back(struct zq_file *f)
+{
+    pthread_mutex_destroy(&f->grow);
+}
+
 /* ---- transfers ---- */
 
 static const _Alignas(4096) uint8_t zeros[4096];
@@ -421,10 +426,7 @@ static int file_new(const char *path, unsigned flags, int fd, const struct zqcow
     }
     rc = zqcow2_backend_new(&file_ops, f, &h, be);
     if (rc < 0) {
-        /* A descriptor that was handed in goes back open. */
-        pthread_mutex_destroy(&f->grow);
-        if (path)
-            close(f->fd);
+        path ? zq_file_close(f) : zq_file_give_back(f);
         zq_free(&h, f, sizeof(*f));
     }
     return rc;

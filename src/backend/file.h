@@ -36,6 +36,8 @@ int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
 /* Takes fd over on success only. */
 int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks);
 void zq_file_close(struct zq_file *f);
+/* The way back of adopt, before any lock was taken: fd stays open, with the caller. */
+void zq_file_give_back(struct zq_file *f);
 
 int zq_file_length(void *self, uint64_t *bytes);
 int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off);

@@ -385,15 +385,20 @@ static void wait_for_kernel(struct uring *u)
     }
 }
 
+static void close_ring(struct uring *u)
+{
+    io_uring_queue_exit(&u->ring);
+    close(u->wake_fd);
+    pthread_mutex_destroy(&u->mutex);
+}
+
 static void uring_close(void *self)
 {
     struct uring *u = self;
     struct zqcow2_hooks hooks = u->file.hooks;
 
     wait_for_kernel(u);
-    io_uring_queue_exit(&u->ring);
-    close(u->wake_fd);
-    pthread_mutex_destroy(&u->mutex);
+    close_ring(u);
     zq_file_close(&u->file);
     zq_free(&hooks, u, sizeof(*u));
 }
@@ -436,27 +441,34 @@ static int open_ring(struct uring *u)
     if (u->wake_fd < 0) {
         rc = -errno;
         io_uring_queue_exit(&u->ring);
+        return rc;
     }
-    return rc;
+    pthread_mutex_init(&u->mutex, NULL); /* default attributes: cannot fail */
+    return 0;
 }
 
-static int open_parts(struct uring *u, const char *path, unsigned flags,
-                      const struct zqcow2_hooks *h)
+/* The backend of a path, or, where path is NULL, of fd. */
+static int make(struct uring *u, const char *path, unsigned flags, int fd,
+                const struct zqcow2_hooks *h, struct zqcow2_backend **be)
 {
-    int rc = zq_file_open(&u->file, path, flags, h);
+    struct zq_file *f = &u->file;
+    int rc = path ? zq_file_open(f, path, flags, h) : zq_file_adopt(f, fd, h);
 
     if (rc < 0)
         return rc;
     rc = open_ring(u);
-    if (rc == 0)
-        rc = -pthread_mutex_init(&u->mutex, NULL);
-    if (rc < 0)
-        zq_file_close(&u->file);
+    if (rc == 0) {
+        rc = zqcow2_backend_new(&uring_ops, u, h, be);
+        if (rc == 0)
+            return 0;
+        close_ring(u);
+    }
+    path ? zq_file_close(f) : zq_file_give_back(f);
     return rc;
 }
 
-int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
-                      struct zqcow2_backend **be)
+static int uring_new(const char *path, unsigned flags, int fd, const struct zqcow2_hooks *hooks,
+                     struct zqcow2_backend **be)
 {
     struct zqcow2_hooks h;
     struct uring *u;
@@ -467,13 +479,19 @@ int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hook
     u = zq_zalloc(&h, sizeof(*u));
     if (!u)
         return -ENOMEM;
-    rc = open_parts(u, path, flags, &h);
-    if (rc < 0) {
-        zq_free(&h, u, sizeof(*u));
-        return rc;
-    }
-    rc = zqcow2_backend_new(&uring_ops, u, &h, be);
+    rc = make(u, path, flags, fd, &h, be);
     if (rc < 0)
-        uring_close(u);
+        zq_free(&h, u, sizeof(*u));
     return rc;
+}
+
+int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                      struct zqcow2_backend **be)
+{
+    return path ? uring_new(path, flags, -1, hooks, be) : -EINVAL;
+}
+
+int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
+{
+    return uring_new(NULL, 0, fd, hooks, be);
 }

@@ -13,3 +13,11 @@ int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hook
     (void)be;
     return -ENOSYS;
 }
+
+int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
+{
+    (void)fd;
+    (void)hooks;
+    (void)be;
+    return -ENOSYS;
+}

@@ -115,6 +115,47 @@ static void test_uring_refuses(void **state)
     zqcow2_backend_close(be);
 }
 
+static void test_from_fd(void **state)
+{
+    struct zqcow2_backend *be = NULL;
+    struct count_hooks c;
+    int fd, pipe_fd[2];
+
+    (void)state;
+    zqcow2_backend_close(open_plain_uring());
+    assert_int_equal(zqcow2_uring_from_fd(-1, NULL, &be), -EBADF);
+    fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(zqcow2_uring_from_fd(fd, NULL, &be), -EINVAL);
+    assert_int_equal(close(fd), 0); /* it was still ours */
+    assert_int_equal(pipe(pipe_fd), 0);
+    assert_int_equal(zqcow2_uring_from_fd(pipe_fd[0], NULL, &be), -EINVAL);
+    close(pipe_fd[0]);
+    close(pipe_fd[1]);
+
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    for (int64_t n = 1; n <= 2; n++) {
+        count_init(&c);
+        c.fail_at = n;
+        assert_int_equal(zqcow2_uring_from_fd(fd, &c.hooks, &be), -ENOMEM);
+        assert_int_equal(c.bytes, 0);
+        assert_true(fcntl(fd, F_GETFD) >= 0);
+    }
+    assert_int_equal(zqcow2_uring_from_fd(fd, NULL, NULL), -EINVAL);
+    assert_int_equal(zqcow2_uring_from_fd(fd, NULL, &be), 0);
+    assert_true(zq_be_writable(be));
+    start(be, 0, ZQCOW2_IO_WRITE, 0, SLOT_BYTES);
+    kick(be);
+    wait_done(be, 1);
+    assert_int_equal(requests[0].ret, 0);
+    zqcow2_backend_close(be);
+    assert_int_equal(fcntl(fd, F_GETFD), -1);
+
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(zqcow2_uring_from_fd(fd, NULL, &be), 0);
+    assert_false(zq_be_writable(be));
+    zqcow2_backend_close(be);
+}
+
 /* A file in a file system of its own, reached by path. -1: not allowed here. */
 static int private_fs(const char *type, const char *size, char *file, size_t room)
 {
@@ -259,6 +300,7 @@ int main(void)
         cmocka_unit_test(test_wake),
         cmocka_unit_test(test_fd_becomes_readable),
         cmocka_unit_test(test_uring_refuses),
+        cmocka_unit_test(test_from_fd),
         cmocka_unit_test(test_full_disk),
         cmocka_unit_test(test_no_holes),
         cmocka_unit_test(test_sandbox),
