@@ -21,6 +21,7 @@ struct geometry {
     uint32_t atomic, sim_flags, discard;
     uint32_t block;       /* bytes of the smallest write */
     uint32_t b;           /* the second zone of the workloads; 0: the one behind the first */
+    uint32_t fill;        /* bytes that the prologue's letter A leaves in the first zone */
     uint32_t weight;      /* states tried per crash point, in percent of the usual */
     bool lazy;
     const char *prologue; /* what was done, and closed, before each workload */

@@ -310,9 +310,14 @@ static void sequence(struct worker *w, const struct geometry *g, const char *spe
     run_fini(&r);
 }
 
+/* Half of the time a few letters that get in each other's way. */
 void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned n)
 {
+    static const char *const hot[] = {"adnjm", "admnjjs", "abchijkm", "aehrjm", "amdmon"};
     const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
+
+    if (g->zone_size && draw(rng) % 2)
+        set = hot[draw(rng) % (sizeof(hot) / sizeof(hot[0]))];
 
     for (unsigned i = 0; i < n; i++)
         out[i] = set[draw(rng) % strlen(set)];
