@@ -24,9 +24,16 @@ static uint32_t position(const struct zq_runs *r, uint64_t guest)
 
 const struct zq_run *zq_runs_find(const struct zq_runs *r, uint64_t guest)
 {
-    uint32_t i = position(r, guest);
+    const struct zq_run *last;
+    uint32_t i;
 
-    return i < r->n && r->v[i].guest <= guest ? &r->v[i] : NULL;
+    if (!r->n)
+        return NULL;
+    last = &r->v[r->n - 1];
+    if (guest >= last->guest) /* where a zone is written, and all of one in a single run */
+        return guest - last->guest < last->len ? last : NULL;
+    i = position(r, guest);
+    return r->v[i].guest <= guest ? &r->v[i] : NULL;
 }
 
 static int reserve_one(struct zq_runs *r, const struct zqcow2_hooks *h)

@@ -178,7 +178,10 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
         return ZQCOW2_EZONE_WP;
     if (len > end - z->next)
         return ZQCOW2_EZONE_BOUNDARY;
-    return append && len > zq_geometry_max_append(&zs->g) ? -EINVAL : 0;
+    /* Without a stored limit only a huge append can exceed it. */
+    if (append && (zs->g.max_append || len >> 31) && len > zq_geometry_max_append(&zs->g))
+        return -EINVAL;
+    return 0;
 }
 
 /* The least recently written IMP_OPEN zone but the target; never an EXP_OPEN one. */

@@ -17,7 +17,7 @@ struct null {
     uint8_t *head;
 };
 
-#define KEPT MiB(4)
+#define KEPT MiB(1)
 
 static int null_length(void *self, uint64_t *bytes)
 {
