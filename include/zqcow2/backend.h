@@ -8,7 +8,8 @@
  * before it was called. Between two flushes a crash may keep, lose, reorder or tear (at
  * atomic_write) what was not flushed. Callbacks may be called from any thread that is inside a
  * library call, several at a time, never with a library lock held. They return 0 (or what is said)
- * or a negated errno; a write either takes all bytes or fails.
+ * or a negated errno, -4095 .. -1, which is passed on unchanged; anything else counts as -EIO. A
+ * write either takes all bytes or fails.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -41,8 +42,8 @@ enum zqcow2_backend_cap {
 
 struct zqcow2_limits {
     size_t size;
-    uint32_t io_align, buf_align;  /* of offsets and lengths, of memory: powers of two <= 4096; 0: 1.
-                                      The library pads and bounces. */
+    uint32_t io_align, buf_align;  /* of offsets and lengths, of memory: powers of two <= 4096;
+                                      0: 1. The library pads and bounces. */
     uint32_t atomic_write;         /* aligned write that a crash cannot tear; 0: 512 */
     uint32_t max_transfer;         /* bytes in one I/O, >= 64 KiB; 0: no limit */
     uint32_t max_iov;              /* elements in one I/O; 0: 1024 */
@@ -55,33 +56,38 @@ enum zqcow2_lock { ZQCOW2_LOCK_NONE, ZQCOW2_LOCK_SHARED, ZQCOW2_LOCK_EXCLUSIVE }
 struct zqcow2_backend_ops {
     size_t size;
     const char *name;
-    void (*close)(void *self);                                                  /* may be NULL */
+    void (*close)(void *self); /* may be NULL */
     int (*length)(void *self, uint64_t *bytes);
-    int (*readv)(void *self, const struct iovec *iov, int cnt, uint64_t off);   /* all or error; beyond the end: zeros */
-    int (*writev)(void *self, const struct iovec *iov, int cnt, uint64_t off);  /* NULL: read-only */
+    /* All or error; zeros for what lies beyond the end. */
+    int (*readv)(void *self, const struct iovec *iov, int cnt, uint64_t off);
+    int (*writev)(void *self, const struct iovec *iov, int cnt, uint64_t off); /* NULL: read-only */
     int (*flush)(void *self);
     /* any of these may be NULL; without truncate an image cannot be written */
     int (*limits)(void *self, struct zqcow2_limits *out); /* out is zeroed but for size */
     int (*truncate)(void *self, uint64_t bytes);
-    int (*discard)(void *self, uint64_t off, uint64_t len); /* gives space back; failure is harmless */
+    int (*discard)(void *self, uint64_t off, uint64_t len); /* gives space back; may fail */
     int (*zero)(void *self, uint64_t off, uint64_t len);    /* cheap zeroing, or -EOPNOTSUPP */
-    int (*lock)(void *self, int mode);                      /* zqcow2_lock; -EAGAIN: held by another */
+    int (*lock)(void *self, int mode);                      /* zqcow2_lock; -EAGAIN: refused */
     /* Forget cached content (called before close of an image whose flush failed). */
     void (*invalidate)(void *self);
     /*
      * Asynchronous backends. submit < 0: done will not be called; -EOPNOTSUPP: use the blocking
-     * function of that kind. NULL: blocking backend. A backend with submit completes through
+     * function of that kind, which then blocks who submits or polls: one that serves an event loop
+     * takes every kind. NULL: blocking backend. A backend with submit completes through
      * zqcow2_io_done(), from submit() itself, from poll() or from a thread of its own.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                 /* after a batch of submits */
     void (*wake)(void *self);                 /* ends another thread's poll(), or the next one if
                                                  none runs; needed with poll */
-    int (*poll)(void *self, int timeout_ms);  /* NULL: completes from its own thread. -1: no limit */
+    int (*poll)(void *self, int timeout_ms);  /* -1: no limit. NULL: has threads of its own */
     int (*fd)(void *self);                    /* readable when poll() has work; needed with poll */
 };
 
-/* self is handed to every callback; its close() is called by zqcow2_backend_close(), not on failure here. */
+/*
+ * self is handed to every callback; its close() is called by zqcow2_backend_close(), not on failure
+ * here.
+ */
 ZQCOW2_API int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *self,
                                   const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
 ZQCOW2_API void zqcow2_backend_close(struct zqcow2_backend *be); /* NULL is allowed */
@@ -93,7 +99,7 @@ ZQCOW2_API void zqcow2_io_done(struct zqcow2_io *io, int ret);
 
 enum zqcow2_file_flag {
     ZQCOW2_FILE_RDWR = 1 << 0,
-    ZQCOW2_FILE_CREATE = 1 << 1,    /* with RDWR: make the file if it is missing (mode 0666 & ~umask) */
+    ZQCOW2_FILE_CREATE = 1 << 1,    /* with RDWR: make a file that is missing, 0666 & ~umask */
     ZQCOW2_FILE_EXCLUSIVE = 1 << 2, /* with CREATE: -EEXIST if it is there */
     ZQCOW2_FILE_DIRECT = 1 << 3     /* O_DIRECT */
 };
@@ -101,7 +107,10 @@ enum zqcow2_file_flag {
 /* flags: zqcow2_file_flag. hooks may be NULL. Locks are taken when an image is opened, not here. */
 ZQCOW2_API int zqcow2_file_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                                 struct zqcow2_backend **be);
-/* fd belongs to the backend on success, and is closed with it. Access mode and O_DIRECT are read from it. */
+/*
+ * fd belongs to the backend on success, and is closed with it. Access mode and O_DIRECT are read
+ * from it.
+ */
 ZQCOW2_API int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                    struct zqcow2_backend **be);
 /* `bytes` of zeros; grows by truncate. */
@@ -111,8 +120,8 @@ ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
  * As zqcow2_file_open, through io_uring: requests run side by side without threads of the library.
  * -ENOSYS: the kernel does not offer io_uring here, or the library was built without it.
  */
-ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
-                                 struct zqcow2_backend **be);
+ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags,
+                                 const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
 /* As zqcow2_file_from_fd, through io_uring. */
 ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);

@@ -3,8 +3,16 @@
  * The queue: many requests in flight, completions by callback. The blocking calls of zqcow2.h are
  * the same operations, waited for. See zqcow2_queue_open(3).
  *
- * Requests in flight are unordered, except that appends to one zone commit in submission order.
- * A flush makes durable what had completed before it was submitted.
+ * Order   What one queue submits for one sequential zone takes effect in the order of submission:
+ *         writes one behind the other, reset then write, finish then append. A request over
+ *         several zones comes to each in turn. Reads, and all else, are unordered; so are
+ *         completions of different zones. A flush covers what had completed before it was
+ *         submitted.
+ * Wait    Where the backend has no submit (file, memory, plain callbacks), submitting and polling
+ *         carry requests out themselves, and block for it. An event loop wants
+ *         zqcow2_uring_open() or zqcow2_threads_wrap().
+ * Failure When a write to a sequential zone fails on the host, those behind it in flight there fail
+ *         with the same error; the zone goes on from the write pointer that it reports then.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H
@@ -35,18 +43,26 @@ enum zqcow2_op {
 struct zqcow2_result {
     int ret;          /* 0, or an error as everywhere */
     uint32_t reserved;
-    uint64_t offset;  /* append: where the data went; failed zone call: the start of the zone that failed */
+    /*
+     * Append: where the data went. Failed zone call, and every error EZONE_*: the start of the zone
+     * concerned. Else 0.
+     */
+    uint64_t offset;
 };
 
+/* Of fixed size: it does not grow. Members that an operation has no use for are ignored. */
 struct zqcow2_request {
     uint32_t size;    /* sizeof(struct zqcow2_request) */
     uint16_t op;      /* zqcow2_op */
-    uint16_t flags;   /* zqcow2_io_flag */
-    uint64_t offset;
-    uint64_t length;  /* read, write and append take it from iov and ignore this */
+    uint16_t flags;   /* zqcow2_io_flag; FUA says nothing on read, flush and drain */
+    uint64_t offset;  /* flush and drain ignore it */
+    uint64_t length;  /* so they do this; read, write and append take it from iov */
     const struct iovec *iov; /* array and buffers stay the caller's, valid until done() */
     uint32_t iovcnt, reserved;
-    /* Exactly once for each accepted request, never from submit. May submit; may not close the queue. */
+    /*
+     * Exactly once for each accepted request, never from submit. May submit, poll, wait and use the
+     * blocking calls; may not close the queue. NULL: nobody wants to know.
+     */
     void (*done)(void *arg, const struct zqcow2_result *res);
     void *arg;
 };
@@ -56,8 +72,12 @@ ZQCOW2_API int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request 
                           struct zqcow2_result *res);
 
 /* depth: the most requests in flight, 1 .. 65536; all memory of the queue is taken here. */
-ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_queue **q);
-/* -EBUSY: requests in flight or not yet delivered, or a callback runs (nothing changes). */
+ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth,
+                                 struct zqcow2_queue **q);
+/*
+ * -EBUSY: requests in flight or not yet delivered, or a callback runs (nothing changes). Requests
+ * cannot be cancelled.
+ */
 ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 /*
  * Takes requests in order until the queue is full or one is malformed (its size or op); returns
@@ -65,16 +85,19 @@ ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
  */
 ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs,
                                    uint32_t n);
-/* Delivers at most max completions (0: all that were complete when it began); never blocks. */
+/*
+ * Delivers at most max completions (0: all that were complete when it began); waits for none. Moves
+ * the work of all queues of the image on.
+ */
 ZQCOW2_API int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max);
 /*
  * Blocks until min completions were delivered, nothing is in flight, or timeout_ms has passed
- * (-1: no limit). Returns how many were delivered.
+ * (-1: no limit). A signal does not end it. Returns how many were delivered.
  */
 ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms);
 /*
- * For poll(2) and epoll(7): readable when zqcow2_queue_poll() has something to do; may be
- * spurious. Belongs to the queue. -errno if it cannot be made.
+ * For poll(2) and epoll(7), level-triggered: readable when zqcow2_queue_poll() has something to do;
+ * may be spurious. Belongs to the queue. -errno if it cannot be made.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
 /* Requests accepted and not yet delivered. */

@@ -65,7 +65,7 @@ ZQCOW2_API int zqcow2_simdisk_backend(struct zqcow2_simdisk *disk, struct zqcow2
 ZQCOW2_API int zqcow2_simdisk_clone(struct zqcow2_simdisk *disk, struct zqcow2_simdisk **clone);
 /* Of what is drawn from here on: order of completions, what failed flushes lose, seeded states. */
 ZQCOW2_API void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *disk, uint64_t seed);
-/* Bytes past the backend: import is durable at once and is no event; export gives what reads see. */
+/* Bytes past the backend: import is durable at once and no event; export gives what reads see. */
 ZQCOW2_API int zqcow2_simdisk_import(struct zqcow2_simdisk *disk, const void *buf, size_t len,
                                      uint64_t off);
 ZQCOW2_API int zqcow2_simdisk_export(struct zqcow2_simdisk *disk, void *buf, size_t len,
@@ -130,7 +130,7 @@ ZQCOW2_API int zqcow2_simdisk_record(struct zqcow2_simdisk *disk);
 
 struct zqcow2_simdisk_op { /* a logged change, or an event of one */
     size_t size;
-    uint64_t offset, length; /* of the bytes that may reach the disk; TRUNCATE: offset is the length */
+    uint64_t offset, length; /* of bytes that may reach the disk; TRUNCATE: offset: the length */
     uint64_t begun, ended;   /* positions of its events; ended UINT64_MAX: not yet */
     uint32_t kind;           /* zqcow2_io_kind */
     uint32_t units;          /* into which a crash may tear it */

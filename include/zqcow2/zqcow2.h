@@ -4,6 +4,7 @@
  *
  * Return values   >= 0 success; -4095..-1 a negated errno, passed on unchanged
  *                 from the backend or the system; <= -10000 an enum zqcow2_err.
+ *                 -EINVAL is either: zqcow2_read(3) lists when the library says it.
  * Threads         An image may be used from any thread. A queue belongs to one
  *                 thread at a time. Callbacks run only inside zqcow2_queue_poll()
  *                 and zqcow2_queue_wait(), with no library lock held.
@@ -108,7 +109,8 @@ enum zqcow2_layout {
 enum zqcow2_open_flag {
     ZQCOW2_OPEN_RDWR = 1 << 0,
     ZQCOW2_OPEN_NOLOCK = 1 << 1,  /* take no lock on the file: the caller excludes other writers */
-    ZQCOW2_OPEN_UPGRADE = 1 << 2, /* with RDWR: set the feature bit of a zoned image that lacks it */
+    /* With RDWR: set the feature bit of a zoned image that lacks it; else that is EFEATURE. */
+    ZQCOW2_OPEN_UPGRADE = 1 << 2,
     ZQCOW2_OPEN_BORROW = 1 << 3   /* the backend stays the caller's, to close after the image */
 };
 
@@ -116,7 +118,7 @@ struct zqcow2_open_options {
     size_t size;
     uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t reserved;
-    uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; small values are raised to the minimum */
+    uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum */
     uint64_t extent_bytes;            /* first piece allocated ahead in a zone; 0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
 };
@@ -151,7 +153,7 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_DEAD = 1 << 2,           /* see ZQCOW2_EDEAD */
     ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3,   /* zoned, but bit 5 is clear: opens read-only */
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
-    ZQCOW2_INFO_DIRTY = 1 << 5,          /* was not closed cleanly; the next writable open mends it */
+    ZQCOW2_INFO_DIRTY = 1 << 5,          /* not closed cleanly; the next writable open mends it */
     ZQCOW2_INFO_SNAPSHOTS = 1 << 6,      /* internal snapshots present */
     ZQCOW2_INFO_OVER_ACTIVE = 1 << 7     /* more active zones stored than max_active_zones */
 };
@@ -185,8 +187,8 @@ ZQCOW2_API int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_crea
 /*
  * Opens the image in `be`. On success the image owns be (but see ZQCOW2_OPEN_BORROW); on failure
  * be stays the caller's. opt NULL: read-only with defaults. err may be NULL. Errors: ENOTQCOW2,
- * EFEATURE, ECORRUPT, -EROFS (backend cannot write), -EAGAIN (locked by another program), and the
- * backend's own.
+ * EFEATURE, ECORRUPT, -EROFS (backend cannot write), -EAGAIN (locked by another program), -EBUSY
+ * (be is in use by an image, a create or a check), and the backend's own.
  */
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);
@@ -241,7 +243,7 @@ enum zqcow2_zone_state { /* the numbers of <linux/blkzoned.h> */
 
 struct zqcow2_zone { /* 64 bytes for ever: callers hold arrays of it */
     uint64_t start, length, capacity;
-    uint64_t write_pointer; /* FULL: start + length; conventional: start; RDONLY, OFFLINE: all ones */
+    uint64_t write_pointer; /* FULL: the end; conventional: start; RDONLY, OFFLINE: all ones */
     uint8_t type, state, reserved[30];
 };
 
@@ -253,7 +255,8 @@ ZQCOW2_API int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct
                                   uint32_t *nr);
 /*
  * Whole zones in [off, off + len); the last may be short. len = the whole device is the "all"
- * form. Over several zones each stops at the first failure (zqcow2_run() tells which zone).
+ * form, unless that is one zone. Over several zones each stops at the first failure (zqcow2_run()
+ * tells which zone).
  * flags: ZQCOW2_FUA.
  */
 ZQCOW2_API int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len,
@@ -267,7 +270,8 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
 /*
  * For device models and fault tests: puts the zone that holds `off` into state RDONLY or OFFLINE,
  * in memory only; setting the same state again, or NOT_WP in any case, returns the zone to what its
- * write pointer says. Other states: -EINVAL. A conventional zone: EZONE_STATE. Waits for the zone's writes.
+ * write pointer says. Other states: -EINVAL. A conventional zone: EZONE_STATE. Waits for the zone's
+ * writes.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 
