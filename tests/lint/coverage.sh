@@ -14,7 +14,8 @@ fi
 sh "$top/tests/packages.sh" gcc make cmake pkg-config zlib1g-dev libzstd-dev liburing-dev \
     libcmocka-dev gcovr qemu-utils
 {
-    cmake -S "$top" -B "$build" -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DZQCOW2_COVERAGE=ON
+    cmake -S "$top" -B "$build" -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug \
+        -DCMAKE_C_FLAGS=-O1 -DZQCOW2_COVERAGE=ON
     cmake --build "$build" -j "$(nproc)"
 } >"$build/coverage.log" 2>&1 || { tail -n 50 "$build/coverage.log"; exit 1; }
 find "$build" -name '*.gcda' -delete
