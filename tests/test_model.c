@@ -3,7 +3,8 @@
  * Random operations against the model. One run is a seed, a geometry and a world; what fails is
  * cut down to the few operations that matter and printed as a command that replays them.
  *
- * ZQ_OPS, ZQ_SEED, ZQ_GEOM (name), ZQ_WORLD (plain, shuffled, threaded), ZQ_KEEP (n,n,...)
+ * ZQ_OPS, ZQ_SEED, ZQ_GEOM (name), ZQ_WORLD (plain, shuffled, threaded, uring), ZQ_KEEP (n,n,...),
+ * ZQ_CACHE (bytes of metadata cache; 1: the smallest that there is)
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -19,8 +20,8 @@
 
 #define PASSED UINT64_MAX
 
-static const char *const worlds[] = { "plain", "shuffled", "threaded" };
-static const unsigned shares[] = { 1, 4, 20 }; /* each world does ZQ_OPS divided by this */
+static const char *const worlds[] = { "plain", "shuffled", "threaded", "uring" };
+static const unsigned shares[] = { 1, 4, 20, 20 }; /* each world does ZQ_OPS divided by this */
 
 struct job {
     struct gen_op op;
@@ -346,6 +347,7 @@ static bool begin_run(struct run *t)
     int rc;
 
     rig_init(r, t->g, t->world, t->seed);
+    r->open.cache_bytes = rig_env("ZQ_CACHE", 0);
     r->shuffle.inline_in = t->world == RIG_PLAIN ? 0 : (uint32_t)(t->seed % 8);
     model_init(&t->model, t->g, rig_max_append(t->g));
     t->model.tie = closed_now;
@@ -538,12 +540,21 @@ static void threaded(void **state)
     visit_all(RIG_THREADED, rig_env("ZQ_OPS", 1000000));
 }
 
+static void uring(void **state)
+{
+    (void)state;
+    if (!rig_uring_works())
+        skip();
+    visit_all(RIG_URING, rig_env("ZQ_OPS", 1000000));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain),
         cmocka_unit_test(shuffled),
         cmocka_unit_test(threaded),
+        cmocka_unit_test(uring),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -56,6 +56,21 @@ void rig_watch(unsigned seconds, const char *fmt, ...)
     alarm(seconds);
 }
 
+static bool shuffles(enum rig_world world)
+{
+    return world == RIG_SHUFFLED || world == RIG_THREADED;
+}
+
+bool rig_uring_works(void)
+{
+    struct zqcow2_backend *be;
+    int rc = zqcow2_uring_open("/proc/self/exe", 0, NULL, &be);
+
+    if (rc == 0)
+        zqcow2_backend_close(be);
+    return rc != -ENOSYS;
+}
+
 void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed)
 {
     struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
@@ -70,7 +85,11 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
     store_init(&r->store);
     record_init(&r->record, store_be(&r->store));
     fault_init(&r->fault, record_be(&r->record));
-    if (world != RIG_PLAIN)
+    if (world == RIG_URING) {
+        strcpy(r->path, "zq-rig-XXXXXX");
+        close(mkstemp(r->path));
+    }
+    if (shuffles(world))
         shuffle_init(&r->shuffle, fault_be(&r->fault),
                      world == RIG_THREADED ? SHUFFLE_THREADED : SHUFFLE_POLLED, seed);
 }
@@ -82,8 +101,10 @@ const char *rig_free(struct rig *r)
 
     if (r->img)
         zqcow2_close(r->img);
-    if (r->world != RIG_PLAIN)
+    if (shuffles(r->world))
         shuffle_free(&r->shuffle);
+    if (r->path[0])
+        unlink(r->path);
     verdict = heap_verdict(&r->heap);
     if (verdict)
         verdict = strcpy(text, verdict);
@@ -93,12 +114,18 @@ const char *rig_free(struct rig *r)
     return verdict;
 }
 
+static int new_backend(struct rig *r, struct rig_be top, struct zqcow2_backend **be)
+{
+    if (r->world == RIG_URING)
+        return zqcow2_uring_open(r->path, ZQCOW2_FILE_RDWR, &r->hooks, be);
+    return zqcow2_backend_new(top.ops, top.self, &r->hooks, be);
+}
+
 int rig_create(struct rig *r)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct rig_be top = fault_be(&r->fault);
     struct zqcow2_backend *be;
-    int rc = zqcow2_backend_new(top.ops, top.self, &r->hooks, &be);
+    int rc = new_backend(r, fault_be(&r->fault), &be);
 
     if (rc)
         return rc;
@@ -120,10 +147,9 @@ int rig_create(struct rig *r)
 
 int rig_open(struct rig *r, bool writable)
 {
-    struct rig_be top = r->world == RIG_PLAIN ? fault_be(&r->fault) : shuffle_be(&r->shuffle);
     struct zqcow2_open_options o = r->open;
     struct zqcow2_backend *be;
-    int rc = zqcow2_backend_new(top.ops, top.self, &r->hooks, &be);
+    int rc = new_backend(r, shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault), &be);
 
     if (rc)
         return rc;
@@ -156,9 +182,8 @@ int rig_check(struct rig *r, uint32_t flags)
 {
     struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
-    struct rig_be top = store_be(&r->store);
     struct zqcow2_backend *be;
-    int rc = zqcow2_backend_new(top.ops, top.self, &r->hooks, &be);
+    int rc = new_backend(r, store_be(&r->store), &be);
 
     if (rc)
         return rc;

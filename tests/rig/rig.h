@@ -21,7 +21,8 @@
 enum rig_world {
     RIG_PLAIN,    /* blocking backend */
     RIG_SHUFFLED, /* asynchronous, polled, completing in seeded order */
-    RIG_THREADED  /* asynchronous, completing from a thread of its own */
+    RIG_THREADED, /* asynchronous, completing from a thread of its own */
+    RIG_URING     /* a host file through io_uring; nothing is recorded and nothing fails */
 };
 
 struct rig {
@@ -34,6 +35,7 @@ struct rig {
     struct record record;
     struct fault fault;
     struct shuffle shuffle;
+    char path[32];                    /* URING: the file, in the working directory */
     struct zqcow2_image *img;
     struct zqcow2_open_options open;  /* what rig_open() passes on, but for RDWR */
     struct zqcow2_error err;
@@ -46,6 +48,7 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
 /* NULL, or what the heap has to complain about. Closes the image if it is open. */
 const char *rig_free(struct rig *r);
 
+bool rig_uring_works(void);
 int rig_create(struct rig *r);
 int rig_open(struct rig *r, bool writable);
 int rig_close(struct rig *r); /* image and backend */
