@@ -447,6 +447,13 @@ static void forced_states(void **state)
     assert_int_equal(zqcow2_zone_set_state(r.img, 3 * Z, ZQCOW2_ZONE_OFFLINE), 0);
     assert_map(&r, "..ECEEEEEE");
     assert_true(rig_holds(&r, 3 * Z, 512, 3 * Z, 1));
+    assert_int_equal(zqcow2_zone_set_state(r.img, 3 * Z, ZQCOW2_ZONE_OFFLINE), 0);
+    assert_int_equal(zqcow2_zone_set_state(r.img, 3 * Z, ZQCOW2_ZONE_RDONLY), 0);
+    assert_map(&r, "..EREEEEEE");
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(zqcow2_zone_set_state(r.img, 3 * Z, ZQCOW2_ZONE_NOT_WP), 0);
+        assert_map(&r, "..ECEEEEEE");
+    }
     write_zone(&r, 3, 512);
     assert_int_equal(act(&r, ZQCOW2_OP_ZONE_FINISH, 3), 0);
     assert_int_equal(zqcow2_zone_set_state(r.img, 3 * Z, ZQCOW2_ZONE_OFFLINE), 0);

@@ -262,7 +262,8 @@ int model_set_state(struct model *m, uint64_t off, unsigned state)
 {
     struct model_zone *z;
 
-    if (off >= m->g.size || (state != ZQCOW2_ZONE_RDONLY && state != ZQCOW2_ZONE_OFFLINE))
+    if (off >= m->g.size || (state != ZQCOW2_ZONE_RDONLY && state != ZQCOW2_ZONE_OFFLINE &&
+                             state != ZQCOW2_ZONE_NOT_WP))
         return -EINVAL;
     z = &m->zone[off / m->g.zone_size];
     if (z->state == ZQCOW2_ZONE_NOT_WP)
