@@ -172,6 +172,13 @@ ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          int (*keep)(void *arg, uint32_t change, uint32_t unit),
                                          void *arg, uint64_t order,
                                          struct zqcow2_simdisk **image);
+/*
+ * The disk after a program was killed here while the power stayed on: reads see every change that
+ * had ended, and what was pending of those still is. Changes that had only begun are not there.
+ * It has no log; zqcow2_simdisk_record() begins one.
+ */
+ZQCOW2_API int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *cut,
+                                       struct zqcow2_simdisk **disk);
 
 #ifdef __cplusplus
 }

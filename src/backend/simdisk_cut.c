@@ -317,3 +317,25 @@ int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *c,
     zq_free(h, order, n * sizeof(*order));
     return rc;
 }
+
+int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *c, struct zqcow2_simdisk **disk)
+{
+    struct zqcow2_simdisk *d;
+    int rc = sim_disk_alloc(&c->disk->opt, &c->disk->hooks, &d);
+
+    if (rc < 0)
+        return rc;
+    d->count.position = c->position;
+    rc = sim_state_copy(&d->now, &c->state);
+    for (uint32_t i = d->now.n; rc == 0 && i-- > 0;) {
+        if (d->now.pending[i]->ended >= c->position)
+            rc = sim_state_step(&d->now, SIM_LOST, d->now.pending[i], d->opt.discard);
+    }
+    if (rc == 0)
+        rc = sim_forget_cache(d);
+    if (rc < 0)
+        zqcow2_simdisk_free(d);
+    else
+        *disk = d;
+    return rc;
+}

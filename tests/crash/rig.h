@@ -101,5 +101,8 @@ int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct o
 /* Crashes the recovery of an image: every position, up to `states` of each. *cut, *k: where. */
 int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
                     uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
+/* The same for an image whose user was killed: what its cache shows need not be durable. */
+int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
+                  uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
 
 #endif

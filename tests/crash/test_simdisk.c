@@ -357,6 +357,40 @@ static void test_hash(void **state)
     zqcow2_simdisk_free(b.disk);
 }
 
+/* A killed program: what had ended is seen, but a power loss may still take it. */
+static void test_kill(void **state)
+{
+    struct rig r = make(ZQCOW2_SIMDISK_RECORD, 0, 0, 1);
+    struct zqcow2_simdisk_cut *cut, *later;
+    struct zqcow2_simdisk *d;
+    struct sim_handle h = {0};
+    (void)state;
+
+    put(&r, 0, 1, 1);
+    r.ops->flush(&r.h);
+    put(&r, 1, 1, 2);
+    put(&r, 2, 1, 3);
+    assert_int_equal(zqcow2_simdisk_cut_new(r.disk, &cut), 0);
+    assert_int_equal(zqcow2_simdisk_cut_seek(cut, 7), 0); /* the third write has begun */
+    assert_int_equal(zqcow2_simdisk_cut_kill(cut, &d), 0);
+    for (unsigned s = 0; s < 3; s++)
+        assert_int_equal(seen(d, s), s == 2 ? 0 : s + 1);
+    assert_int_equal(zqcow2_simdisk_record(d), 0);
+    assert_int_equal(zqcow2_simdisk_cut_new(d, &later), 0);
+    assert_int_equal(zqcow2_simdisk_cut_states(later), 2);
+    assert_int_equal(after_loss(later, 0, 1), 0);
+    assert_int_equal(after_loss(later, 1, 1), 2);
+    h.disk = d;
+    assert_int_equal(r.ops->flush(&h), 0);
+    assert_int_equal(zqcow2_simdisk_cut_seek(later, zqcow2_simdisk_position(d)), 0);
+    assert_int_equal(zqcow2_simdisk_cut_states(later), 1);
+    assert_int_equal(after_loss(later, 0, 1), 2);
+    zqcow2_simdisk_cut_free(later);
+    zqcow2_simdisk_free(d);
+    zqcow2_simdisk_cut_free(cut);
+    zqcow2_simdisk_free(r.disk);
+}
+
 static int keep_second(void *arg, uint32_t change, uint32_t unit)
 {
     (void)arg;
@@ -554,7 +588,7 @@ int main(void)
         cmocka_unit_test(test_record_replay), cmocka_unit_test(test_hash),
         cmocka_unit_test(test_choose), cmocka_unit_test(test_limits),
         cmocka_unit_test(test_async), cmocka_unit_test(test_overlap),
-        cmocka_unit_test(test_backend),
+        cmocka_unit_test(test_backend), cmocka_unit_test(test_kill),
     };
 
     return cmocka_run_group_tests_name("simdisk", tests, NULL, NULL);

@@ -312,29 +312,26 @@ static int recovery_state(struct checker *c, const struct zqcow2_simdisk_cut *cu
     return bad;
 }
 
-int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
-                    uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
+/* *at: the position to look at, from the first on, or UINT64_MAX: all. */
+static int cut_recovery(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
+                        uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     struct zqcow2_simdisk_cut *cut;
-    uint64_t first = zqcow2_simdisk_position(image), end;
-    int bad = verify_shown(c, image, o);
+    uint64_t first = zqcow2_simdisk_position(disk), only = *at, end;
+    int bad = recover(c, disk);
 
-    memcpy(c->kept, c->data, c->g->size);
-    memcpy(c->kept_zones, c->zones, sizeof(c->zones));
-    bad = bad || recover(c, image);
-    end = zqcow2_simdisk_position(image);
-    if (bad || zqcow2_simdisk_cut_new(image, &cut) < 0)
+    end = zqcow2_simdisk_position(disk);
+    if (bad || zqcow2_simdisk_cut_new(disk, &cut) < 0)
         return 1;
-    c->keep = true;
     for (uint64_t p = first; !bad && p <= end; p++) {
         uint64_t n;
 
-        if (*at != UINT64_MAX && p - first != *at)
+        if (only != UINT64_MAX && p - first != only)
             continue;
         zqcow2_simdisk_cut_seek(cut, p);
         n = zqcow2_simdisk_cut_states(cut);
         for (uint64_t i = 0; !bad && i < (n < states ? n : states); i++) {
-            uint64_t k = *at != UINT64_MAX ? *which : n <= states ? i : draw(&seed) % n;
+            uint64_t k = only != UINT64_MAX ? *which : n <= states ? i : draw(&seed) % n;
 
             bad = recovery_state(c, cut, k, o);
             if (bad) {
@@ -343,7 +340,25 @@ int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struc
             }
         }
     }
-    c->keep = false;
     zqcow2_simdisk_cut_free(cut);
     return bad;
+}
+
+int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+                    uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
+{
+    int bad = verify_shown(c, image, o);
+
+    memcpy(c->kept, c->data, c->g->size);
+    memcpy(c->kept_zones, c->zones, sizeof(c->zones));
+    c->keep = !bad;
+    bad = bad || cut_recovery(c, image, o, states, seed, at, which);
+    c->keep = false;
+    return bad;
+}
+
+int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
+                  uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
+{
+    return verify_shown(c, disk, o) || cut_recovery(c, disk, o, states, seed, at, which);
 }

@@ -11,6 +11,7 @@
 #define GENERATIONS 4u   /* crashes of one history */
 #define HISTORY 50u      /* operations between two of them */
 #define DEEP_EVERY 400u  /* one state in so many is crashed again during its recovery */
+#define KILL_EVERY 60u   /* at one position in so many the program is killed before the power goes */
 
 uint64_t blend(uint64_t h, uint64_t v)
 {
@@ -86,6 +87,25 @@ static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdi
     return bad;
 }
 
+/* The program is killed, the image is opened again, and then the power goes. */
+static int killed(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
+                  const struct oracle *o)
+{
+    struct zqcow2_simdisk *disk;
+    int bad;
+
+    w->here.cut2 = w->replaying ? w->want.cut2 : UINT64_MAX;
+    w->here.state2 = w->want.state2;
+    if (zqcow2_simdisk_cut_kill(cut, &disk) < 0)
+        return 1;
+    bad = verify_killed(c, disk, o, w->opt->quick ? 4 : 24, w->here.cut, &w->here.cut2,
+                        &w->here.state2);
+    zqcow2_simdisk_free(disk);
+    if (bad)
+        violation(w, c->why);
+    return bad;
+}
+
 static bool sampled_deep(struct worker *w)
 {
     return w->replaying ? w->want.cut2 != UINT64_MAX
@@ -102,6 +122,8 @@ static int try_state(struct worker *w, struct checker *c, const struct zqcow2_si
 
     w->here.state = k;
     w->here.cut2 = UINT64_MAX;
+    if (k == zqcow2_simdisk_cut_states(cut)) /* none of them: a kill */
+        return killed(w, c, cut, o);
     if (zqcow2_simdisk_cut_image(cut, k, &image) < 0) {
         violation(w, "no memory for an image");
         return 1;
@@ -144,6 +166,8 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
                                     : draw(&rng) % n;
         bad = try_state(w, c, cut, k, o, allowed);
     }
+    if (!bad && pending && w->cuts++ % (w->opt->quick ? 10 : KILL_EVERY) == 0)
+        bad = try_state(w, c, cut, n, o, allowed);
     alarm(0);
     return bad;
 }
