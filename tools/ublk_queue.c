@@ -31,7 +31,7 @@ int ublk_errno(int rc)
 
 /* ---- towards the kernel ---- */
 
-/* There are as many entries as tags, and one for the poll, so a place is always free after a submit. */
+/* As many entries as tags and one for the poll: a place is always free after a submit. */
 static struct io_uring_sqe *get_sqe(struct ublk_queue *q)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);

@@ -42,7 +42,7 @@ struct ublk_queue {
  * img and info first. On failure nothing is held. */
 int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
-/* After the thread has ended, or if it never started. Returns what closing the library's queue did. */
+/* After the thread has ended, or if it never started. What closing the library's queue returned. */
 int ublk_queue_free(struct ublk_queue *q);
 /* What the kernel is told of a result of the library. */
 int ublk_errno(int rc);

@@ -15,7 +15,7 @@ last_acknowledged() { # NAME FALLBACK
 # One life: boots, verifies, loads, loses power. Sets LAST.
 one_cut() { # FS NUMBER BACKEND
     name=cut-$1-$2
-    start_guest "$name" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
+    boot_guest "$name" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
         "zq.backend=$3"
     if wait_line "$name" '^# LOADING' 120; then
         sleep "$(random_delay)"
@@ -42,7 +42,7 @@ run_cuts() { # FS CUTS BACKEND
         n=$((n + 1))
     done
     if [ $n -gt "$2" ]; then
-        start_guest "cut-$1-final" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
+        boot_guest "cut-$1-final" "$WORK/cut-$1.img" zq.test=cut "zq.fs=$1" "zq.last=$LAST" \
             "zq.backend=$3" zq.final=1
         wait_guest 180 || failed "cut-$1: the last boot did not end" "cut-$1-final"
         cat "$WORK/cut-$1-final.tap"

@@ -54,7 +54,7 @@ run_guest() { # NAME TIMEOUT ARGUMENTS...
     shift 2
     began=$(seconds)
     make_disk "$WORK/$guest.img" 6G
-    start_guest "$guest" "$WORK/$guest.img" "zq.test=$guest" "$@"
+    boot_guest "$guest" "$WORK/$guest.img" "zq.test=$guest" "$@"
     wait_guest "$limit" && ended=1 || ended=
     cat "$WORK/$guest.tap"
     tests=$(grep -cE '^(not )?ok ' "$WORK/$guest.tap")

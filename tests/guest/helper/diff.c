@@ -88,7 +88,8 @@ static struct op choose_write(struct pair *p, struct zg_rng *r, struct op o)
 static struct op choose(struct pair *p, struct zg_rng *r)
 {
     static const int kinds[] = { OP_WRITE, OP_WRITE, OP_WRITE, OP_WRITE, OP_WRITE, OP_FILL, OP_OPEN,
-                                 OP_OPEN, OP_CLOSE, OP_CLOSE, OP_FINISH, OP_RESET, OP_READ, OP_READ };
+                                 OP_OPEN, OP_CLOSE, OP_CLOSE, OP_FINISH, OP_RESET, OP_READ,
+                                 OP_READ };
     uint32_t window = p->a.nr_zones < 12 ? p->a.nr_zones : 12;
     struct op o = { .kind = kinds[zg_below(r, sizeof(kinds) / sizeof(kinds[0]))], .zones = 1 };
 
@@ -234,7 +235,8 @@ static bool zone_equal(struct pair *p, uint32_t i, bool *victim)
         return false;
     if (!sequential(a) && a->wp == a->start && b->wp == b->start + b->len)
         p->seen[D_CONV]++;
-    else if (full && a->wp == a->start + a->len && b->wp == b->start + b->capacity && a->wp != b->wp)
+    else if (full && a->wp == a->start + a->len && b->wp == b->start + b->capacity &&
+             a->wp != b->wp)
         p->seen[D_FULL]++;
     else if (a->wp != b->wp)
         return false;
