@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend of one's own, asynchronous: bytes in memory behind a thread that answers late. Create,
- * and what submit() turns down, use the blocking functions.
+ * A backend of one's own, asynchronous: bytes in memory behind a thread that answers late. It takes
+ * every kind of request, so that nothing blocks who submits; create uses the blocking functions.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -64,10 +64,19 @@ static int slow_flush(void *self)
     return (void)self, 0;
 }
 
+static int slow_zero(void *self, uint64_t off, uint64_t len)
+{
+    struct slow *s = self;
+    if (off > ROOM || len > ROOM - off)
+        return -ENOSPC;
+    memset(s->bytes + off, 0, len);
+    for (uint64_t old = s->length; old < off + len;)
+        atomic_compare_exchange_weak(&s->length, &old, off + len);
+    return 0;
+}
+
 static int slow_submit(void *self, struct zqcow2_io *io)
 {
-    if (io->kind > ZQCOW2_IO_FLUSH)
-        return -EOPNOTSUPP;
     return write(((struct slow *)self)->queue[1], &io, sizeof(io)) == sizeof(io) ? 0 : -EIO;
 }
 
@@ -75,10 +84,16 @@ static void *serve(void *self)
 {
     struct slow *s = self;
     for (struct zqcow2_io *io; read(s->queue[0], &io, sizeof(io)) == sizeof(io);) {
-        int cnt = (int)io->iovcnt, write = io->kind == ZQCOW2_IO_WRITE, rc = 0;
+        int rc = 0; /* a flush and a discard have nothing to do here */
         usleep(200);
-        if (io->kind != ZQCOW2_IO_FLUSH)
-            rc = (write ? slow_writev : slow_readv)(s, io->iov, cnt, io->offset);
+        if (io->kind == ZQCOW2_IO_READ)
+            rc = slow_readv(s, io->iov, (int)io->iovcnt, io->offset);
+        else if (io->kind == ZQCOW2_IO_WRITE)
+            rc = slow_writev(s, io->iov, (int)io->iovcnt, io->offset);
+        else if (io->kind == ZQCOW2_IO_ZERO)
+            rc = slow_zero(s, io->offset, io->length);
+        else if (io->kind == ZQCOW2_IO_TRUNCATE)
+            rc = slow_truncate(s, io->offset);
         zqcow2_io_done(io, rc); /* from now on io is the library's again */
     }
     return NULL;
@@ -95,7 +110,7 @@ static void slow_close(void *self) /* nothing is in flight any more */
 static const struct zqcow2_backend_ops slow_ops = {
     .size = sizeof(slow_ops), .name = "slow", .close = slow_close, .length = slow_length,
     .readv = slow_readv, .writev = slow_writev, .flush = slow_flush, .submit = slow_submit,
-    .truncate = slow_truncate,
+    .truncate = slow_truncate, .zero = slow_zero,
 };
 
 int main(void)
@@ -112,6 +127,7 @@ int main(void)
     if (rc || (rc = zqcow2_backend_new(&slow_ops, &s, NULL, &be)) ||
         (rc = zqcow2_create(be, &how, NULL)) || (rc = zqcow2_open(be, &opt, &img, NULL)) ||
         (rc = zqcow2_write(img, data, sizeof(data), 0, ZQCOW2_FUA)) ||
+        (rc = zqcow2_write_zeroes(img, sizeof(data), sizeof(data), 0)) ||
         (rc = zqcow2_read(img, back, sizeof(back), 0)))
         return fprintf(stderr, "%s\n", zqcow2_strerror(rc)), 1;
     printf("read back: %s\n", back);

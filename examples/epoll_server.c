@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Serves one image to several clients from one epoll loop: sockets and the image's queue are
- * descriptors like any other, and nothing blocks. Here the clients are child processes that append
- * to a zone each; a server in earnest would accept() where this one calls socketpair().
+ * descriptors like any other. Nothing blocks, because the backend is asynchronous: io_uring, or
+ * threads where there is none. Here the clients are child processes that append to a zone each; a
+ * server in earnest would accept() where this one calls socketpair().
  */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -78,6 +80,22 @@ static int client(int fd, unsigned id) /* a child: appends, and reads back where
     return printf("%s\n", m.data) < 0;
 }
 
+/* A scratch file, which needs no name once it is open. */
+static int open_backend(struct zqcow2_backend **be)
+{
+    char path[] = "epoll_server.XXXXXX";
+    int fd = mkstemp(path), rc;
+    struct zqcow2_backend *file;
+
+    if (fd < 0 || unlink(path))
+        return -errno;
+    rc = zqcow2_uring_from_fd(fd, NULL, be);
+    if (rc != -ENOSYS)
+        return rc;
+    rc = zqcow2_file_from_fd(fd, NULL, &file);
+    return rc ? rc : zqcow2_threads_wrap(file, 4, NULL, be);
+}
+
 int main(void)
 {
     static struct client clients[CLIENTS];
@@ -100,7 +118,7 @@ int main(void)
         ev.data.ptr = &clients[i];
         epoll_ctl(ep, EPOLL_CTL_ADD, pair[0], &ev);
     }
-    if (zqcow2_mem_open(0, NULL, &be) || zqcow2_create(be, &how, NULL) ||
+    if (open_backend(&be) || zqcow2_create(be, &how, NULL) ||
         zqcow2_open(be, &opt, &img, NULL) || zqcow2_queue_open(img, CLIENTS, &queue))
         return 1;
     ev.data.ptr = NULL; /* the queue */
