@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* How recorded requests to a device are written down, and compared with what was answered. */
+/*
+ * What the examples of device models share: the device that they serve, how recorded requests are
+ * written down, and the comparison with what was answered.
+ */
 #ifndef RECORDED_H
 #define RECORDED_H
 
@@ -7,6 +10,32 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <zqcow2/backend.h>
+#include <zqcow2/queue.h>
+
+struct device {
+    struct zqcow2_image *img;
+    struct zqcow2_queue *queue; /* one for each queue of the guest, and as deep */
+    struct zqcow2_info info;    /* the geometry to offer */
+};
+
+/* 512 KiB in memory: zones of 128 KiB, capacity 64, one open, two active, appends up to 32 KiB. */
+static inline struct device recorded_device(uint32_t conventional)
+{
+    struct zqcow2_create_options how = {
+        .size = sizeof(how), .virtual_size = 512 << 10, .zone_size = 128 << 10,
+        .zone_capacity = 64 << 10, .conventional_zones = conventional, .max_open_zones = 1,
+        .max_active_zones = 2, .max_append_bytes = 32 << 10, .layout = ZQCOW2_LAYOUT_56 };
+    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
+    struct device d = { .info = ZQCOW2_INFO_INIT };
+    struct zqcow2_backend *be;
+
+    if (zqcow2_mem_open(0, NULL, &be) || zqcow2_create(be, &how, NULL) ||
+        zqcow2_open(be, &opt, &d.img, NULL) || zqcow2_get_info(d.img, &d.info) ||
+        zqcow2_queue_open(d.img, 128, &d.queue))
+        exit(1);
+    return d;
+}
 
 #define RECORDED_MAX 80000 /* bytes in one text */
 

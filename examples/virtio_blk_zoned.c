@@ -4,19 +4,11 @@
  * shall read out. Here the guest is a list of recorded requests and of the answers they must get.
  */
 #include <errno.h>
-#include <zqcow2/backend.h>
-#include <zqcow2/queue.h>
 #include "recorded.h"
 
 enum { T_IN, T_OUT, T_FLUSH = 4, T_APPEND = 15, T_REPORT, T_OPEN = 18, T_CLOSE = 20, T_FINISH = 22,
        T_RESET = 24, T_RESET_ALL = 26 };
 enum { S_OK, S_IOERR, S_UNSUPP, S_INVALID_CMD, S_UNALIGNED_WP, S_OPEN_RESOURCE, S_ACTIVE_RESOURCE };
-
-struct device {
-    struct zqcow2_image *img;
-    struct zqcow2_queue *queue; /* one for each virtqueue */
-    struct zqcow2_info info;
-};
 
 struct slot {           /* a descriptor chain: guest memory that stays mapped until answered */
     const uint8_t *out; /* header of 16 bytes, then data */
@@ -124,7 +116,7 @@ static void handle(struct device *d, struct slot *s)
         answer(s, S_IOERR);
 }
 
-/* ---- the guest: 512 KiB in zones of 128, one conventional, capacity 64, 1 open, 2 active ---- */
+/* ---- the guest, who finds one conventional zone and three others of 100h sectors ---- */
 
 static const struct recorded { const char *what, *out, *in; } recorded[] = { /* recorded.h */
     { "write, conventional", "01 00*7 08 00*7 11*512", "00" },
@@ -136,6 +128,7 @@ static const struct recorded { const char *what, *out, *in; } recorded[] = { /* 
     { "append, no room for the sector", "0f 00*7 0001 00*6 33*512", "00*7 02" },
     { "write below the write pointer", "01 00*7 0201 00*6 44*512", "04" },
     { "write at the write pointer", "01 00*7 0301 00*6 44*512", "00" },
+    { "write, half a sector", "01 00*7 0401 00*6 44*256", "01" },
     { "read it all, and beyond", "00 00*7 0001 00*6", "22*1024 33*512 44*512 00*512 00" },
     { "report, room for two and a bit", "10 00*7 00*8",
       "02 00*63 0001 00*6 00*8 00*8 01 00 00*38 80 00*7 0001 00*6 0401 00*6 02 02 00*38 00*9 00" },
@@ -151,6 +144,8 @@ static const struct recorded { const char *what, *out, *in; } recorded[] = { /* 
     { "finish", "16 00*7 0001 00*6", "00" },
     { "write to a full zone", "01 00*7 0401 00*6 44*512", "03" },
     { "write beyond the capacity", "01 00*7 0002 00*6 44*66048", "03" },
+    { "open, conventional", "12 00*7 00*8", "03" },
+    { "open, not at a start", "12 00*7 0102 00*6", "03" },
     { "open, far beyond", "12 00*7 ff*8", "03" },
     { "read, a sector that wraps", "00 00*7 00*7 80", "00*512 01" },
     { "report what became of it", "10 00*7 0001 00*6",
@@ -181,19 +176,9 @@ static int play(struct device *d, const struct recorded *v)
 
 int main(void)
 {
-    struct zqcow2_create_options how = {
-        .size = sizeof(how), .virtual_size = 512 << 10, .zone_size = 128 << 10,
-        .zone_capacity = 64 << 10, .conventional_zones = 1, .max_open_zones = 1,
-        .max_active_zones = 2, .max_append_bytes = 32 << 10, .layout = ZQCOW2_LAYOUT_56 };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
-    struct device d = { .info = ZQCOW2_INFO_INIT };
-    struct zqcow2_backend *be;
+    struct device d = recorded_device(1);
     int bad = 0;
 
-    if (zqcow2_mem_open(0, NULL, &be) || zqcow2_create(be, &how, NULL) ||
-        zqcow2_open(be, &opt, &d.img, NULL) || zqcow2_get_info(d.img, &d.info) ||
-        zqcow2_queue_open(d.img, 128, &d.queue))
-        return 1;
     for (size_t i = 0; i < sizeof(recorded) / sizeof(recorded[0]); i++)
         bad += play(&d, &recorded[i]);
     return zqcow2_queue_close(d.queue) || zqcow2_close(d.img) || bad;
