@@ -226,8 +226,8 @@ static void look_at_reads(struct ticket *const *t, unsigned n, uint64_t seed)
         assert_int_equal(t[k]->ret, 0);
         for (uint64_t b = 0; t[k]->req.op == ZQCOW2_OP_READ && b < 8 * UNIT; b += 512) {
             if (memcmp(t[k]->buf + b, zeros, 512) && memcmp(t[k]->buf + b, want + b, 512))
-                fail_msg("seed %llu: read %u shows old bytes at +%#llx", (unsigned long long)seed, k,
-                         (unsigned long long)b);
+                fail_msg("seed %llu: read %u shows old bytes at +%#llx",
+                         (unsigned long long)seed, k, (unsigned long long)b);
         }
     }
 }

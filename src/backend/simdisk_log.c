@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Changes of a simulated disk, their log, and what a position leaves durable and pending (S2, S3). */
+/* Changes of a simulated disk, their log; what a position leaves durable and pending (S2, S3). */
 #include <errno.h>
 #include <string.h>
 

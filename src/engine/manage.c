@@ -196,7 +196,7 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
         op->res.offset = zq_zone_start(&c->zones.g, zone);
         if (op->fill) {
             rc = zq_fill_step(c, op);
-            op->pos = op->res.offset - op->req.offset; /* the fill's bytes are none of the request's */
+            op->pos = op->res.offset - op->req.offset; /* a fill has bytes of its own */
         } else
             rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
         if (rc == 0)

@@ -90,7 +90,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     if (len) { /* a piece has arrived */
         zq_iov_advance(op, len);
         t->host += len;
-        /* A mapping holds as long as the io that found it (R5): the next piece looks it up again. */
+        /* A mapping holds as long as the io that found it (R5): the next piece looks anew. */
         t->left = op->fill ? t->left - len : 0;
         op->io.pub.length = 0;
     }

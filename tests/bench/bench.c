@@ -4,7 +4,7 @@
  * on the same file system, the sides taking turns (A B A B) in small chunks, so that what else the
  * machine does meets both. What counts is the median of the ratios of neighbouring chunks.
  *
- * bench [-s] [-d] [-n CHUNKS] [-r ROW] [DIRECTORY]   -s: short, -d: O_DIRECT, -r: rows with this text
+ * bench [-s] [-d] [-n CHUNKS] [-r ROW] [DIRECTORY]   -s: short, -d: O_DIRECT, -r: rows of this text
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -305,11 +305,11 @@ static void rows_once(void)
     if (*only && strcmp(only, "once"))
         return;
     once_open_report(dir, runs, &open_us, &report_us);
-    printf("\nopen of 65,536 zones: %.0f us, full report: %.0f us (%s: 3000 us for both)\n", open_us,
-           report_us, open_us + report_us <= 3000 ? "ok" : "ABOVE");
+    printf("\nopen of 65,536 zones: %.0f us, full report: %.0f us (%s: 3000 us for both)\n",
+           open_us, report_us, open_us + report_us <= 3000 ? "ok" : "ABOVE");
     once_reset(dir, runs, &own, &host, &calls);
-    printf("reset of a full 256 MiB zone and its flush: %.0f us own time (%s: 50 us), %.0f us in %u "
-           "host calls\n", own, own <= 50 ? "ok" : "ABOVE", host, calls);
+    printf("reset of a full 256 MiB zone and its flush: %.0f us own time (%s: 50 us), %.0f us in "
+           "%u host calls\n", own, own <= 50 ? "ok" : "ABOVE", host, calls);
 }
 
 int main(int argc, char **argv)

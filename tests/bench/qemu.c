@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The same pattern by `qemu-img bench` on a qcow2 image without zones, with the time that it says. */
+/* The same pattern by `qemu-img bench` on a qcow2 image without zones,, and the time that it says. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +45,8 @@ static void make_image(struct qemu *q)
     run(cmd);
     if (q->plan->pattern == APPEND)
         return;
-    snprintf(cmd, sizeof(cmd), "qemu-img bench -q -f qcow2 -t writeback -w -c %llu -d 1 -s 1M '%s' >/dev/null",
+    snprintf(cmd, sizeof(cmd),
+             "qemu-img bench -q -f qcow2 -t writeback -w -c %llu -d 1 -s 1M '%s' >/dev/null",
              (unsigned long long)(q->plan->zones * ZONE_BYTES / MiB(1)), q->path);
     run(cmd);
     q->filled = true;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs a workload on an image, blocking or through the queue, and notes what was acknowledged when. */
+/* Runs a workload on an image, blocking or queued, and notes what was acknowledged when. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -175,7 +175,8 @@ static void ask(struct run *r)
         return;
     }
     for (uint32_t z = r->shape.conventional; z < nr; z++)
-        r->next[z] = zones[z].state == ZQCOW2_ZONE_FULL ? 0 : zones[z].write_pointer - zones[z].start;
+        r->next[z] = zones[z].state == ZQCOW2_ZONE_FULL ? 0
+                                                        : zones[z].write_pointer - zones[z].start;
 }
 
 /* a is the act, req the request without buffers; takes buf. */
@@ -253,7 +254,8 @@ static void manage(struct run *r, uint16_t op, uint64_t off, uint64_t len, bool 
     struct zqcow2_request q = {.op = op, .offset = off, .length = len};
 
     a.len = len;
-    for (uint32_t z = r->shape.conventional; op == ZQCOW2_OP_ZONE_RESET && z < r->shape.zones; z++) {
+    for (uint32_t z = r->shape.conventional; op == ZQCOW2_OP_ZONE_RESET && z < r->shape.zones;
+         z++) {
         if (zone_start(&r->shape, z) >= off && zone_start(&r->shape, z) < off + len) {
             r->life[z]++;
             r->next[z] = 0;

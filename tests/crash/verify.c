@@ -41,7 +41,8 @@ static struct zqcow2_image *open_on(struct checker *c, struct zqcow2_simdisk *im
             return img;
         zqcow2_backend_close(be);
     }
-    (void)REFUSE(c, "open %s: %s (%s)", rw ? "for writing" : "read-only", zqcow2_strerror(rc), err.text);
+    (void)REFUSE(c, "open %s: %s (%s)", rw ? "for writing" : "read-only", zqcow2_strerror(rc),
+                 err.text);
     return NULL;
 }
 

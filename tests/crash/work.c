@@ -11,7 +11,7 @@
 #define GENERATIONS 4u   /* crashes of one history */
 #define HISTORY 50u      /* operations between two of them */
 #define DEEP_EVERY 400u  /* one state in so many is crashed again during its recovery */
-#define KILL_EVERY 60u   /* at one position in so many the program is killed before the power goes */
+#define KILL_EVERY 60u   /* one position in so many: the program is killed before the power goes */
 
 uint64_t blend(uint64_t h, uint64_t v)
 {

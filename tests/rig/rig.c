@@ -149,7 +149,8 @@ int rig_open(struct rig *r, bool writable)
 {
     struct zqcow2_open_options o = r->open;
     struct zqcow2_backend *be;
-    int rc = new_backend(r, shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault), &be);
+    int rc = new_backend(r, shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault),
+                         &be);
 
     if (rc)
         return rc;
