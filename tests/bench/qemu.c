@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The same pattern by `qemu-img bench` on a qcow2 image without zones,, and the time that it says. */
+/* The same pattern by `qemu-img bench`, on a qcow2 image without zones, by its own clock. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
