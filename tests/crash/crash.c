@@ -68,8 +68,24 @@ static void name_random(const struct geometry *g, uint64_t *rng, char *spec)
                 1 + (unsigned)(draw(rng) % 16), (const char *[]){"", "e", "s"}[draw(rng) % 3]);
 }
 
+/* What rare rules need, first of all: two table sectors, growth, a flush after a failed one. */
+static const struct { const char *geometry, *spec; } pointed[] = {
+    {"wide", "cb"}, {"wide", "jb"}, {"wide", "hb"}, {"grow", "ac"}, {"grow", "aaee"},
+    {"c512", "aommm!F3"}, {"c512used", "ammmm!F3"}, {"plain4k", "omomm!F4"},
+    {"c4k", "dmdmdjdm@1"}, {"c512r1", "dmjdmjdm@2"}, {"c1kodd", "drhjdh@3"},
+};
+
+static const struct geometry *find_geometry(const char *name)
+{
+    for (unsigned i = 0; i < ngeometries; i++) {
+        if (!strcmp(geometries[i].name, name))
+            return &geometries[i];
+    }
+    return NULL;
+}
+
 /*
- * Item `n` of the run: sequences of one, then of two on all geometries, of three on one, mixed
+ * Item `n` of the run: what is pointed out, then sequences of one, then of two on all geometries, of three on one, mixed
  * with asynchronous ones; then histories without end. False: nothing there, try the next.
  */
 static bool item(const struct options *opt, uint64_t n, const struct geometry **g, char *spec)
@@ -78,6 +94,12 @@ static bool item(const struct options *opt, uint64_t n, const struct geometry **
     uint64_t pairs = widest * widest * ngeometries, triples = widest * widest * widest;
     uint64_t rng = blend(n, opt->seed);
 
+    if (n < sizeof(pointed) / sizeof(pointed[0])) {
+        *g = find_geometry(pointed[n].geometry);
+        strcpy(spec, pointed[n].spec);
+        return true;
+    }
+    n -= sizeof(pointed) / sizeof(pointed[0]);
     *g = &geometries[n % ngeometries];
     if ((*g)->weight < 10 && n / ngeometries % 8)
         return false; /* large, and slow */
@@ -205,10 +227,7 @@ static int replay(const struct options *opt)
     int n = sscanf(opt->replay, "%31[^:]:%47[^:]:%llu:%llu:%llu:%llu:%llu", name, p->spec, &v[0],
                    &v[1], &v[2], &v[3], &v[4]);
 
-    for (unsigned i = 0; i < ngeometries; i++) {
-        if (!strcmp(geometries[i].name, name))
-            p->g = &geometries[i];
-    }
+    p->g = find_geometry(name);
     if (n < 2 || !p->g) {
         fprintf(stderr, "crash: --replay geometry:workload:generation:cut:state\n");
         return 2;
