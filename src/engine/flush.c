@@ -48,8 +48,19 @@ int zq_step_drain(struct zq_core *c, struct zq_op *op)
     /* Other drains wait for the same, and the janitor ends by itself. */
     if (op->phase == 1 && c->nr_ops > c->nr_drains + c->janitor_runs)
         return zq_cache_park(&c->cache, &op->g, &c->drain_waiters);
-    op->phase = 2;
-    return zq_step_flush(c, op);
+    for (;;) {
+        int rc = op->phase < 3 ? zq_step_flush(c, op) : 0;
+
+        if (rc)
+            return rc;
+        /* What the round set free is given back now, which makes refcounts dirty once more. */
+        op->phase = 3;
+        if (c->janitor_runs)
+            return zq_cache_park(&c->cache, &op->g, &c->drain_waiters);
+        if (c->dead || !zq_cache_has_dirty(&c->cache))
+            return 0;
+        op->phase = 2;
+    }
 }
 
 /* ---- stages: the next write of each ---- */

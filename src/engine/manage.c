@@ -220,6 +220,8 @@ int zq_step_set_state(struct zq_core *c, struct zq_op *op)
         return -EINVAL;
     if (zone < c->zones.g.conventional)
         return ZQCOW2_EZONE_STATE;
+    if (op->req.length == ZQCOW2_ZONE_NOT_WP && !c->zones.v[zone].forced)
+        return 0;
     rc = zq_turn_take(c, op, zone);
     if (rc == 0 && !c->dead)
         rc = zq_zone_wait_drained(c, op, zone);

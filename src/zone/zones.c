@@ -255,6 +255,7 @@ void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state)
 
     if (zq_state_is_open(z->state))
         zq_zone_do_close(zs, i); /* a closed zone with data stays active (R7) */
+    /* NOT_WP is 0: back to what the write pointer says, as is the same state again. */
     z->forced = z->forced == state ? 0 : state;
 }
 
