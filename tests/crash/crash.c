@@ -85,7 +85,8 @@ static const struct geometry *find_geometry(const char *name)
 }
 
 /*
- * Item `n` of the run: what is pointed out, then sequences of one, then of two on all geometries, of three on one, mixed
+ * Item `n` of the run: what is pointed out, then sequences of one, then of two on all geometries,
+ * of three on one, mixed
  * with asynchronous ones; then histories without end. False: nothing there, try the next.
  */
 static bool item(const struct options *opt, uint64_t n, const struct geometry **g, char *spec)
