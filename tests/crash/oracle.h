@@ -24,7 +24,7 @@ enum act_kind { ACT_WRITE, ACT_ZERO, ACT_FLUSH, ACT_FINISH, ACT_RESET, ACT_READ,
 /* One thing that the user did. A request that failed for its arguments or limits is ACT_OTHER. */
 struct act {
     enum act_kind kind;
-    bool fua, append;
+    bool fua, append, late; /* late: the image was dead before */
     int result;
     uint32_t req, life, zone; /* as stamped into the data */
     uint64_t stamped;         /* the address as stamped */

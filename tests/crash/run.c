@@ -41,10 +41,18 @@ static void note(struct run *r, uint32_t act, bool ack)
         (struct moment){zqcow2_simdisk_position(r->disk), act, ack};
 }
 
+static bool is_dead(const struct run *r)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    return r->failed && zqcow2_get_info(r->img, &info) == 0 && (info.flags & ZQCOW2_INFO_DEAD);
+}
+
 static uint32_t new_act(struct run *r, const struct act *a)
 {
     r->acts = must(realloc(r->acts, (r->nacts + 1) * sizeof(*r->acts)));
     r->acts[r->nacts] = *a;
+    r->acts[r->nacts].late = is_dead(r);
     note(r, r->nacts, false);
     return r->nacts++;
 }
@@ -74,7 +82,7 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
     a->result = res->ret;
     if (res->ret < 0) {
         r->unsure = true;
-        if (refused(res->ret) || misplaced(r, a))
+        if (refused(res->ret) || a->late || misplaced(r, a))
             a->kind = ACT_OTHER;
         else if (!r->faulty)
             fail(r, "request", res->ret);
