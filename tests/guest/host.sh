@@ -108,7 +108,7 @@ copy_modules() {
         { case $set in ext4 | btrfs | f2fs) echo crc32c_generic; echo crc32_generic ;; esac
           echo $set
         } | while read -r name; do
-            modprobe -d "$CACHE/kernel" -S "$(basename "$MODULES")" --show-depends $name 2>/dev/null |
+            modprobe -d "$CACHE/kernel" -S "${MODULES##*/}" --show-depends $name 2>/dev/null |
                 awk '$1 == "insmod" { print $2 }'
         done | while read -r file; do
             out=$(basename "$file" .xz)

@@ -4,13 +4,18 @@
 load ublk_drv
 I=/data/fs.qcow2
 
+many_files() {
+    for i in $(seq 0 99); do
+        echo "file $i" >"$1/$i" || return 1
+    done
+}
+
 # A tree of real files: our own scripts, programs and modules.
 write_tree() {
     mkdir -p /mnt/tree/a/b/c /mnt/tree/empty && cp -a /tests /mnt/tree/a/b/ &&
         cp -a /modules /mnt/tree/a/b/c/ && cp /bin/fio /bin/btrfs /mnt/tree/ &&
         ln -s a/b /mnt/tree/link && ln /mnt/tree/fio /mnt/tree/hard &&
-        i=0 && while [ $i -lt 100 ]; do echo "file $i" >/mnt/tree/a/$i || return 1; i=$((i + 1)); done &&
-        rm /mnt/tree/a/[0-4]? && mv /mnt/tree/a/99 /mnt/tree/moved && sync -f /mnt/tree
+        many_files /mnt/tree/a && rm /mnt/tree/a/[0-4]? && mv /mnt/tree/a/99 /mnt/tree/moved && sync -f /mnt/tree
 }
 
 sums() {
@@ -37,7 +42,8 @@ file_sizes() {
         while read -r wp cond; do
             n=${n:-0}
             size=$(stat -c %s /mnt/seq/$n)
-            [ $cond = 14 ] || [ $((wp * 512)) = $size ] || { echo "zone file $n: $size, $wp"; exit 1; }
+            [ $cond = 14 ] || [ $((wp * 512)) = $size ] ||
+                { echo "zone file $n: $size, $wp"; exit 1; }
             n=$((n + 1))
         done
 }

@@ -60,7 +60,8 @@ make_image() {
 serve() {
     served=$1
     shift
-    zqcow2 ublk add ${ZQ_backend:+--backend=$ZQ_backend} "$@" "$served" >/tmp/add.log 2>&1 || { cat /tmp/add.log; return 1; }
+    zqcow2 ublk add ${ZQ_backend:+--backend=$ZQ_backend} "$@" "$served" \
+        >/tmp/add.log 2>&1 || { cat /tmp/add.log; return 1; }
     DEV=$(head -1 /tmp/add.log)
     ID=${DEV#/dev/ublkb}
     [ -b "$DEV" ]
