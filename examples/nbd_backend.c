@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A backend on a remote NBD server, asynchronous: one thread owns the connection, requests reach it
- * through a list, answers leave as they come. nbd_backend URI makes an image there and uses it.
- * needs: libnbd
- * runs: no, without a server; tests/interop/test_nbd.sh has one
+ * through a list, answers leave as they come. nbd_backend URI makes an image there and uses it:
+ * nbdkit -U - memory 1G --run './nbd_backend "$uri"'
  */
 #include <errno.h>
 #include <libnbd.h>
@@ -269,7 +268,7 @@ int main(int argc, char **argv)
     int rc;
 
     if (argc != 2)
-        return fprintf(stderr, "usage: nbd_backend URI\n"), 2;
+        return puts("usage: nbd_backend URI, of an export that may be overwritten") < 0;
     memset(data, 'n', sizeof(data));
     if ((rc = remote_open(argv[1], &be)) || (rc = zqcow2_create(be, &how, NULL)) ||
         (rc = zqcow2_open(be, &opt, &img, NULL)) ||

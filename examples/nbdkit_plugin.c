@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A plugin for nbdkit that exports an image over NBD: nbdkit ./nbdkit_plugin.so file=disk.qcow2
- * needs: nbdkit
- * built as a shared object: cc -shared -fPIC, and nothing of nbdkit to link with
+ * Built as a shared object (cc -shared -fPIC); of nbdkit there is nothing to link with.
  *
  * NBD knows no zones: a client finds what was written as data, the rest of a zone as a hole, and
  * may write to a sequential zone only where its write pointer is.
