@@ -49,6 +49,8 @@ const struct geometry geometries[] = {
      .discard = SCRAMBLES, .weight = 100, .prologue = "o"},
     {.name = "plain4k", .cluster = 4096, .size = 64 * K, .refbits = 2, .block = 512,
      .weight = 100, .prologue = "op"},
+    {.name = "shared4k", .cluster = 4096, .size = 64 * K, .refbits = 16, .block = 512,
+     .snapshot = true, .weight = 60, .discard = SCRAMBLES, .prologue = "opopo"},
     {.name = "lazy4k", .cluster = 4096, .size = 64 * K, .refbits = 16, .block = 512, .lazy = true,
      .weight = 60, .prologue = "o"},
 };

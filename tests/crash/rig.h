@@ -23,7 +23,7 @@ struct geometry {
     uint32_t b;           /* the second zone of the workloads; 0: the one behind the first */
     uint32_t fill;        /* bytes that the prologue's letter A leaves in the first zone */
     uint32_t weight;      /* states tried per crash point, in percent of the usual */
-    bool lazy;
+    bool lazy, snapshot;  /* snapshot: everything is shared with one, which qemu-img made */
     const char *prologue; /* what was done, and closed, before each workload */
 };
 
@@ -76,6 +76,10 @@ void run_end(struct run *r, bool close);
 void run_fini(struct run *r);
 /* Takes the oracle through all moments up to `position`, from moment *at on. */
 void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at);
+
+/* qemu.c: 0, or -1: corruption, or no qemu-img */
+int qemu_check(struct zqcow2_simdisk *disk, const char *dir);
+int qemu_snapshot(struct zqcow2_simdisk *disk);
 
 /* verify.c */
 struct checker {

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "work.h"
@@ -215,8 +214,8 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
     struct zqcow2_simdisk *disk;
     char why[320];
 
-    if (b->ready)
-        return b;
+    if (b->ready || b->absent)
+        return b->ready ? b : NULL;
     disk = geometry_create(g, 1, async, why, sizeof(why));
     if (!disk) {
         violation(w, why);
@@ -227,6 +226,11 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
     run_end(&b->run, true);
     if (b->run.broken) {
         violation(w, b->run.why);
+        run_fini(&b->run);
+        return NULL;
+    }
+    if (g->snapshot && qemu_snapshot(b->run.disk) < 0) {
+        b->absent = true; /* there is no qemu-img here */
         run_fini(&b->run);
         return NULL;
     }
@@ -391,43 +395,6 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
     return image;
 }
 
-static void hide_zones(uint8_t *header)
-{
-    header[79] &= (uint8_t)~0x20u;
-    for (size_t i = 104; i + 4 <= SECTOR; i++) {
-        if (!memcmp(header + i, "\0zbd", 4))
-            memcpy(header + i, "none", 4);
-    }
-}
-
-/* A foreign eye: the image without its zoned bit and extension, through qemu-img check. */
-static void ask_qemu(struct worker *w, struct zqcow2_simdisk *image)
-{
-    uint64_t len = zqcow2_simdisk_length(image);
-    uint8_t *buf = calloc(1, len + SECTOR);
-    char path[128], command[320];
-    FILE *f;
-    int rc;
-
-    if (buf) {
-        zqcow2_simdisk_export(image, buf, len, 0);
-        hide_zones(buf);
-    }
-    snprintf(path, sizeof(path), "%s/crash-%u.qcow2", w->opt->qemu, w->id);
-    f = fopen(path, "wb");
-    if (!buf || !f || fwrite(buf, 1, len, f) != len || fclose(f) != 0) {
-        violation(w, "cannot write an image for qemu-img");
-        free(buf);
-        return;
-    }
-    snprintf(command, sizeof(command), "qemu-img check -q -f qcow2 %s >%s.out 2>&1", path, path);
-    rc = system(command);
-    if (!WIFEXITED(rc) || (WEXITSTATUS(rc) != 0 && WEXITSTATUS(rc) != 3))
-        violation(w, "qemu-img check finds corruption in the surviving image");
-    unlink(path);
-    free(buf);
-}
-
 /* spec: ~seed, then perhaps @: asynchronous. Several crashes in a row, each on what survived. */
 static void history(struct worker *w, const struct geometry *g, const char *spec)
 {
@@ -467,8 +434,8 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
             next = survivor(w, &r, &o, &c, &rng);
         if (next) {
             oracle_rebase(&o, c.seen, c.data);
-            if (w->opt->qemu && !g->lazy)
-                ask_qemu(w, next);
+            if (w->opt->qemu && !g->lazy && qemu_check(next, w->opt->qemu) < 0)
+                violation(w, "qemu-img check finds corruption in what survived");
         }
         req = r.req;
         memcpy(lives, r.life, sizeof(lives));

@@ -30,7 +30,7 @@ struct options {
 
 struct base { /* of one geometry: the image that workloads start from, and how it came about */
     struct run run;
-    bool ready;
+    bool ready, absent;
 };
 
 struct place { /* what a failure prints, and what --replay takes */
