@@ -15,7 +15,8 @@ write_tree() {
     mkdir -p /mnt/tree/a/b/c /mnt/tree/empty && cp -a /tests /mnt/tree/a/b/ &&
         cp -a /modules /mnt/tree/a/b/c/ && cp /bin/fio /bin/btrfs /mnt/tree/ &&
         ln -s a/b /mnt/tree/link && ln /mnt/tree/fio /mnt/tree/hard &&
-        many_files /mnt/tree/a && rm /mnt/tree/a/[0-4]? && mv /mnt/tree/a/99 /mnt/tree/moved && sync -f /mnt/tree
+        many_files /mnt/tree/a &&
+        rm /mnt/tree/a/[0-4]? && mv /mnt/tree/a/99 /mnt/tree/moved && sync -f /mnt/tree
 }
 
 sums() {
