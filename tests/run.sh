@@ -84,7 +84,7 @@ step() {
 }
 # What of a good run is worth showing: ctest's lines, and "WHAT: ... N" as some tests print it.
 worth='^ *[0-9]+/[0-9]+ Test|% tests passed|^Total Test time|did not run|Skipped|^(not )?ok '
-figures='^[a-z][a-z0-9 ,/+-]{2,40}: .*[0-9]'
+figures='^(I/O|[a-z])[a-z0-9 ,/+-]{2,40}: .*[0-9]'
 
 # tree NAME OPTIONS...: configures and builds it; counted only when it fails.
 tree() {
