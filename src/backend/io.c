@@ -229,7 +229,6 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
 {
     io->x = x;
     x->in_flight++;
-    x->nr_issued++;
     if (x->plain || io->pub.kind == ZQCOW2_IO_FLUSH || io->pub.kind >= ZQCOW2_IO_TRUNCATE)
         zq_list_push(&x->submit, &io->link);
     else if (!try_start(x, io))

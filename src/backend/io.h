@@ -52,7 +52,6 @@ struct zq_iox {
     struct zq_list done;                 /* done, to be finished */
     struct zq_list writes, parked;       /* not plain: writes in flight; ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];
-    uint64_t nr_issued;                  /* how many ios were started */
     unsigned in_flight;                  /* started and not finished */
     struct zq_list flight;               /* data I/O that looked up its clusters, oldest first */
     struct zq_list flight_waiters;       /* for the oldest of them */

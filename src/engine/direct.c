@@ -85,6 +85,8 @@ static inline bool commit(struct zq_core *c, struct zq_op *op, int rc)
     struct zq_list out, *n;
     bool mine = false;
 
+    if (rc == 0 && !c->dead && zq_zone_commit_alone(&c->zones, op->zone, &op->r))
+        return true;
     zq_list_init(&out);
     zq_zone_data_done(&c->zones, op->zone, &op->r, rc == 0 && c->dead ? ZQCOW2_EDEAD : rc, &out);
     if (out.next == &op->r.link && out.prev == &op->r.link)

@@ -18,12 +18,6 @@ static bool counts_as_active(const struct zq_zones *zs, uint32_t i, uint64_t wp)
     return wp > zq_zone_start(&zs->g, i) && wp < zq_zone_end(zs, i);
 }
 
-void zq_table_mark(struct zq_zones *zs, uint32_t zone)
-{
-    zs->dirty[zone / PER_SECTOR] = 1;
-    zs->is_dirty = true;
-}
-
 static uint32_t first_in(const struct zq_zones *zs, uint32_t sector)
 {
     uint32_t first = sector * PER_SECTOR;

@@ -44,6 +44,7 @@ int zq_zones_init(struct zq_zones *zs, const uint8_t *table)
     memcpy(zs->tail, table + (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR, tail);
     zs->max_open = effective_limit(g, g->max_open);
     zs->max_active = effective_limit(g, g->max_active);
+    zs->max_append = zq_geometry_max_append(g);
     zs->lru_head = zs->lru_tail = zs->closing = ZQ_NO_ZONE;
     zq_list_init(&zs->closing_waiters);
     zq_list_init(&zs->punch);
@@ -178,10 +179,7 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
         return ZQCOW2_EZONE_WP;
     if (len > end - z->next)
         return ZQCOW2_EZONE_BOUNDARY;
-    /* Without a stored limit only a huge append can exceed it. */
-    if (append && (zs->g.max_append || len >> 31) && len > zq_geometry_max_append(&zs->g))
-        return -EINVAL;
-    return 0;
+    return append && len > zs->max_append ? -EINVAL : 0;
 }
 
 /* The least recently written IMP_OPEN zone but the target; never an EXP_OPEN one. */
@@ -327,6 +325,20 @@ void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r
     if (zq_list_empty(&l->reserved))
         drained(zs, i);
     zq_assert(zq_zones_valid(zs, i));
+}
+
+bool zq_zone_commit_alone(struct zq_zones *zs, uint32_t i, struct zq_reservation *r)
+{
+    struct zq_live *l = zs->v[i].live;
+
+    if (l->reserved.next != &r->link || l->reserved.prev != &r->link || r->rc)
+        return false;
+    zq_list_init(&l->reserved);
+    commit(zs, i, r->end);
+    if (l->closing || !zq_list_empty(&l->drained))
+        drained(zs, i);
+    zq_assert(zq_zones_valid(zs, i));
+    return true;
 }
 
 /* ---- report ---- */

@@ -59,6 +59,7 @@ struct zq_zones {
     struct zq_zone *v;
     uint32_t nr_open, nr_active, nr_exp_open;
     uint32_t max_open, max_active; /* effective: UINT32_MAX without a limit */
+    uint32_t max_append;           /* fixed: bytes */
     uint32_t lru_head, lru_tail;
     uint32_t closing;            /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
     const void *closing_for;     /* who waits */
@@ -119,6 +120,8 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
  */
 void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, int rc,
                        struct zq_list *out);
+/* The same for good data when nothing else of the zone is in flight; false: use the long way. */
+bool zq_zone_commit_alone(struct zq_zones *zs, uint32_t i, struct zq_reservation *r);
 /* FULL by finish, EMPTY by reset: a drained zone. io_seq: the newest data I/O. */
 void zq_zone_do_finish(struct zq_zones *zs, uint32_t i);
 void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq);
@@ -136,7 +139,11 @@ enum zq_table_stage {
     ZQ_TABLE_REST
 };
 
-void zq_table_mark(struct zq_zones *zs, uint32_t zone);
+static inline void zq_table_mark(struct zq_zones *zs, uint32_t zone)
+{
+    zs->dirty[zone / 64] = 1; /* 64 entries a sector */
+    zs->is_dirty = true;
+}
 void zq_table_snapshot(struct zq_zones *zs);
 /* Is there an entry to write in this stage? */
 bool zq_table_has(const struct zq_zones *zs, enum zq_table_stage stage);
