@@ -13,7 +13,7 @@ mirror=$(sed -n 's/^URIs: *//p; s/^deb \(\[[^]]*\] \)*\([^ ]*\) .*/\2/p' /etc/ap
 mirror=${mirror:-http://deb.debian.org/debian}
 
 leave() {
-    for mount in proc dev/shm dev; do
+    for mount in proc dev/shm dev/pts dev; do
         umount "$root/$mount" 2>/dev/null || true
     done
     # Never across a mount that is still there: it would be the machine's own.
@@ -30,6 +30,7 @@ cp /etc/resolv.conf "$root/etc/resolv.conf"
 # Whatever the machine needs to reach its mirror, the chroot needs too.
 cp /etc/apt/apt.conf.d/*prox* "$root/etc/apt/apt.conf.d/" 2>/dev/null || true
 mount --bind /dev "$root/dev"
+mount --bind /dev/pts "$root/dev/pts"
 mount -t proc proc "$root/proc"
 mount -t tmpfs tmpfs "$root/dev/shm"
 rm -rf "$root/src"
