@@ -182,6 +182,8 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
         memset(err, 0, sizeof(*err));
     if (opt)
         rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks));
+    if (rc == 0 && ((o.flags & ~15u) || o.reserved))
+        rc = -EINVAL;
     if (rc == 0)
         rc = zq_hooks_init(&hooks, o.hooks);
     if (rc < 0)
