@@ -33,13 +33,13 @@ const struct geometry geometries[] = {
      .prologue = "abo"},
     {.name = "c64k", .cluster = 64 * K, .size = 224 * K, .zone_size = 64 * K,
      .capacity = 64 * K, .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16,
-     .block = 2048, .atomic = ZQCOW2_SIMDISK_ATOMIC, .weight = 30, .prologue = "b"},
+     .block = 2048, .atomic = ZQCOW2_SIMDISK_ATOMIC, .weight = 8, .prologue = "b"},
     {.name = "c64kodd", .cluster = 64 * K, .size = 448 * K, .zone_size = 128 * K,
-     .capacity = 64 * K + 1536, .conventional = 1, .refbits = 16, .block = 2560, .weight = 20,
+     .capacity = 64 * K + 1536, .conventional = 1, .refbits = 16, .block = 2560, .weight = 6,
      .discard = SCRAMBLES, .prologue = "ao"},
     /* One cluster of refcount table reaches 2 MiB, and the prologue leaves little of that. */
     {.name = "grow", .cluster = 512, .size = 2148 * K, .zone_size = 1024 * K,
-     .capacity = 1024 * K, .refbits = 64, .block = 2048, .extent = 16 * K, .weight = 8,
+     .capacity = 1024 * K, .refbits = 64, .block = 2048, .extent = 16 * K, .weight = 4,
      .fill = 922 * K, .prologue = "AB"},
     /* The write-pointer table has three sectors, and the zones in use do not share one. */
     {.name = "wide", .cluster = 512, .size = 129 * K + 512, .zone_size = K, .capacity = K,

@@ -90,8 +90,10 @@ static void write_zone(struct oracle *o, struct act *a)
 
     a->index[z] = o->zone[z].n - 1;
     /* A failed write's place is taken by the next one. */
-    while (l->writes && l->ends[l->writes - 1] > at)
+    while (l->writes && l->ends[l->writes - 1] > at && (l->reqs[l->writes - 1] & FAILED))
         l->writes--;
+    if (a->result < 0 && (l->writes ? l->ends[l->writes - 1] : 0) != at)
+        return; /* it was not at the write pointer, and failed for another reason first */
     l->ends = must(realloc(l->ends, (l->writes + 1) * sizeof(*l->ends)));
     l->reqs = must(realloc(l->reqs, (l->writes + 1) * sizeof(*l->reqs)));
     l->ends[l->writes] = at + a->len;

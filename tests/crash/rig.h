@@ -91,7 +91,9 @@ struct checker {
     struct zqcow2_zone kept_zones[MAX_ZONES];
     struct zqcow2_zone zones[MAX_ZONES];
     struct seen seen[MAX_ZONES];
-    uint64_t deep;         /* how many states were crashed again during recovery */
+    /* Of a state of a crashed recovery: 0 nothing new, 1 to be looked at, 2 to be used as well. */
+    int (*novelty)(void *arg, uint64_t hash);
+    void *arg;
     char why[512];
 };
 

@@ -82,12 +82,11 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
     a->result = res->ret;
     if (res->ret < 0) {
         r->unsure = true;
+        r->failed |= r->faulty && !refused(res->ret);
         if (refused(res->ret) || a->late || misplaced(r, a))
             a->kind = ACT_OTHER;
         else if (!r->faulty)
             fail(r, "request", res->ret);
-        else
-            r->failed = true;
     } else if (a->append) {
         a->off = res->offset;
     } else if (a->kind == ACT_READ) {
@@ -231,18 +230,18 @@ static void issue(struct run *r, const struct act *a, struct zqcow2_request *req
         zqcow2_queue_poll(r->queue, 0);
 }
 
-static void put(struct run *r, uint16_t op, uint32_t zone, uint64_t at, uint64_t len, bool fua)
+static void put_at(struct run *r, uint16_t op, uint32_t zone, uint64_t off, uint64_t len,
+                   bool fua)
 {
-    uint64_t start = zone_start(&r->shape, zone);
     struct act a = {.kind = op == ZQCOW2_OP_WRITE || op == ZQCOW2_OP_APPEND ? ACT_WRITE : ACT_ZERO,
                     .fua = fua, .req = ++r->req, .zone = zone, .life = r->life[zone],
-                    .stamped = start + at, .off = start + at, .len = len,
+                    .stamped = off, .off = off, .len = len,
                     .append = op == ZQCOW2_OP_APPEND};
     struct zqcow2_request q = {.op = op, .offset = a.off, .length = len};
     uint8_t *buf = NULL;
 
     if (op == ZQCOW2_OP_APPEND)
-        q.offset = start;
+        q.offset = zone_start(&r->shape, zone);
     if (a.kind == ACT_WRITE) {
         buf = must(malloc(len));
         stamp(buf, len, zone, a.life, a.stamped, a.req);
@@ -250,6 +249,13 @@ static void put(struct run *r, uint16_t op, uint32_t zone, uint64_t at, uint64_t
     if (zone >= r->shape.conventional)
         r->next[zone] += len;
     issue(r, &a, &q, buf);
+}
+
+static void put(struct run *r, uint16_t op, uint32_t zone, uint64_t at, uint64_t len, bool fua)
+{
+    if (zone >= r->shape.conventional && at >= zone_room(&r->shape, zone))
+        at = 0; /* the zone is full; behind it lies another one */
+    put_at(r, op, zone, zone_start(&r->shape, zone) + at, len, fua);
 }
 
 static void manage(struct run *r, uint16_t op, uint64_t off, uint64_t len, bool fua)

@@ -10,7 +10,7 @@
 #define GENERATIONS 4u   /* crashes of one history */
 #define HISTORY 50u      /* operations between two of them */
 #define DEEP_EVERY 400u  /* one state in so many is crashed again during its recovery */
-#define KILL_EVERY 60u   /* one position in so many: the program is killed before the power goes */
+#define KILL_EVERY 100u  /* one position in so many: the program is killed before the power goes */
 
 uint64_t blend(uint64_t h, uint64_t v)
 {
@@ -70,6 +70,35 @@ bool enough(const struct worker *w)
 
 /* ---- one state ---- */
 
+static uint64_t global_hash(const struct worker *w, uint64_t hash)
+{
+    return blend(hash, hash_text(w->here.g->name));
+}
+
+/* Of an image: see struct checker. w->promise: what it is judged by. */
+static int novelty(void *arg, uint64_t hash)
+{
+    struct worker *w = arg;
+
+    hash = global_hash(w, hash);
+    if (!insert(&w->judged, blend(hash, w->promise)) && !w->replaying)
+        return 0;
+    atomic_fetch_add(&w->sh->judged, 1);
+    if (!insert(&w->images, hash) && !w->replaying)
+        return 1;
+    atomic_fetch_add(&w->sh->states, 1);
+    return 2;
+}
+
+static int novelty_deep(void *arg, uint64_t hash)
+{
+    struct worker *w = arg;
+    int n = novelty(arg, hash);
+
+    w->sh->deep += n != 0;
+    return n;
+}
+
 static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
                   uint64_t k, const struct oracle *o)
 {
@@ -80,7 +109,10 @@ static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdi
     w->here.state2 = w->want.state2;
     if (zqcow2_simdisk_cut_image(cut, k, &image) < 0)
         return 1;
-    bad = verify_recovery(c, image, o, w->opt->quick ? 4 : 24, blend(k, w->here.cut),
+    w->promise = blend(w->promise, zqcow2_simdisk_hash(image));
+    c->novelty = novelty_deep;
+    c->arg = w;
+    bad = verify_recovery(c, image, o, w->opt->quick ? 4 : 16, blend(k, w->here.cut),
                           &w->here.cut2, &w->here.state2);
     zqcow2_simdisk_free(image);
     return bad;
@@ -97,7 +129,10 @@ static int killed(struct worker *w, struct checker *c, const struct zqcow2_simdi
     w->here.state2 = w->want.state2;
     if (zqcow2_simdisk_cut_kill(cut, &disk) < 0)
         return 1;
-    bad = verify_killed(c, disk, o, w->opt->quick ? 4 : 24, w->here.cut, &w->here.cut2,
+    w->promise = oracle_hash(o);
+    c->novelty = novelty_deep;
+    c->arg = w;
+    bad = verify_killed(c, disk, o, w->opt->quick ? 4 : 16, w->here.cut, &w->here.cut2,
                         &w->here.state2);
     zqcow2_simdisk_free(disk);
     if (bad)
@@ -116,8 +151,7 @@ static int try_state(struct worker *w, struct checker *c, const struct zqcow2_si
                      uint64_t k, const struct oracle *o, uint64_t allowed)
 {
     struct zqcow2_simdisk *image;
-    uint64_t hash;
-    int bad = 0;
+    int bad = 0, new;
 
     w->here.state = k;
     w->here.cut2 = UINT64_MAX;
@@ -127,18 +161,14 @@ static int try_state(struct worker *w, struct checker *c, const struct zqcow2_si
         violation(w, "no memory for an image");
         return 1;
     }
-    hash = blend(zqcow2_simdisk_hash(image), hash_text(c->g->name));
-    if (insert(&w->judged, blend(hash, allowed)) || w->replaying) {
+    w->promise = allowed;
+    new = novelty(w, zqcow2_simdisk_hash(image));
+    if (new) {
         place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
-        atomic_fetch_add(&w->sh->judged, 1);
-        if (insert(&w->images, hash) || w->replaying) {
-            bad = verify_state(c, image, o, hash);
-            atomic_fetch_add(&w->sh->states, 1);
-            if (!bad && sampled_deep(w))
-                bad = deeper(w, c, cut, k, o);
-        } else {
-            bad = verify_shown(c, image, o);
-        }
+        bad = new == 2 ? verify_state(c, image, o, global_hash(w, zqcow2_simdisk_hash(image)))
+                       : verify_shown(c, image, o);
+        if (!bad && new == 2 && sampled_deep(w))
+            bad = deeper(w, c, cut, k, o);
         if (bad)
             violation(w, c->why);
     }
@@ -282,7 +312,6 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
     if (bad && w->replaying)
         tell(r, w->here.cut);
     zqcow2_simdisk_cut_free(cut);
-    atomic_fetch_add(&w->sh->deep, c.deep);
     checker_fini(&c);
     return bad;
 }
@@ -445,7 +474,6 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
     alarm(0);
     zqcow2_simdisk_free(disk);
     atomic_fetch_add(&w->sh->histories, 1);
-    atomic_fetch_add(&w->sh->deep, c.deep);
     checker_fini(&c);
     oracle_fini(&o);
 }

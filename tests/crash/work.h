@@ -47,7 +47,7 @@ struct worker {
     unsigned id;
     struct place here, want; /* want: what a replay looks for */
     bool replaying, verbose;
-    uint64_t full_checks, cuts;
+    uint64_t full_checks, cuts, promise;
     time_t until;
 };
 
