@@ -206,6 +206,8 @@ static int run_all(const struct options *opt)
            "items: %llu\n", (unsigned long long)sh->points, (unsigned long long)sh->histories,
            (unsigned long long)sh->judged, (unsigned long long)sh->deep,
            (unsigned long long)sh->next);
+    if (opt->qemu)
+        printf("crash images checked by qemu-img: %llu\n", (unsigned long long)sh->foreign);
     printf("crash states: %llu checked, %llu violations\n", (unsigned long long)sh->states,
            (unsigned long long)sh->violations);
     free(w);

@@ -463,8 +463,11 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
             next = survivor(w, &r, &o, &c, &rng);
         if (next) {
             oracle_rebase(&o, c.seen, c.data);
-            if (w->opt->qemu && !g->lazy && qemu_check(next, w->opt->qemu) < 0)
-                violation(w, "qemu-img check finds corruption in what survived");
+            if (w->opt->qemu && !g->lazy) {
+                w->sh->foreign++;
+                if (qemu_check(next, w->opt->qemu) < 0)
+                    violation(w, "qemu-img check finds corruption in what survived");
+            }
         }
         req = r.req;
         memcpy(lives, r.life, sizeof(lives));

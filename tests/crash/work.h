@@ -17,7 +17,7 @@ struct table { /* of hashes, filled by all workers */
 };
 
 struct shared {
-    _Atomic uint64_t next, states, points, deep, histories, violations, judged;
+    _Atomic uint64_t next, states, points, deep, histories, violations, judged, foreign;
     char now[MAX_WORKERS][96];
 };
 
