@@ -156,22 +156,20 @@ void zq_cursor_skip(struct zq_cursor *c, uint64_t n)
         c->skip += (size_t)n;
 }
 
-/* One system call; an element that is done in part goes alone. */
+/* One system call. One element, or one that is done in part, needs no vector: that is cheaper. */
 static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64_t off)
 {
-    struct iovec part;
-    const struct iovec *iov = c->iov;
     int cnt = c->cnt < IOV_MOST ? c->cnt : IOV_MOST;
 
-    if (c->skip) {
-        part.iov_base = (char *)iov->iov_base + c->skip;
-        part.iov_len = iov->iov_len - c->skip;
-        iov = &part;
-        cnt = 1;
+    if (c->skip || cnt == 1) {
+        char *p = (char *)c->iov->iov_base + c->skip;
+        size_t n = c->iov->iov_len - c->skip;
+
+        return write ? pwrite(fd, p, n, (off_t)off) : pread(fd, p, n, (off_t)off);
     }
     if (write)
-        return pwritev(fd, iov, cnt, (off_t)off);
-    return preadv(fd, iov, cnt, (off_t)off);
+        return pwritev(fd, c->iov, cnt, (off_t)off);
+    return preadv(fd, c->iov, cnt, (off_t)off);
 }
 
 /* All of the cursor, or up to *got bytes when a read meets the end of the file. */

@@ -101,6 +101,11 @@ static inline unsigned zq_ctz(uint64_t v)
     return (unsigned)__builtin_ctzll(v);
 }
 
+static inline unsigned zq_log2(uint64_t v)
+{
+    return 63u - (unsigned)__builtin_clzll(v);
+}
+
 /* True when a + b overflows; the sum otherwise goes to *sum. */
 static inline bool zq_add_overflows(uint64_t a, uint64_t b, uint64_t *sum)
 {

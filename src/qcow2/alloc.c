@@ -132,26 +132,47 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 
 #define FOUND 2 /* beside 0 (go on), ZQ_WAIT and errors */
 
+/*
+ * Host file systems keep and cache what is aligned in larger pieces: a run begins at a multiple of
+ * its own size, at most of this. What is left in front serves single clusters.
+ */
+#define RUN_ALIGN (2u << 20)
+
+static uint32_t alignment(const struct zq_refs *r, uint32_t want)
+{
+    uint64_t most = zq_min(zq_max(RUN_ALIGN >> r->cluster_bits, 1), r->slice_refs);
+
+    return 1u << zq_log2(zq_min(want, most));
+}
+
+/* Where in the free stretch [from, to) a run begins: aligned, unless that wastes most of it. */
+static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align)
+{
+    uint32_t start = (from + align - 1) & ~(align - 1);
+
+    return start < to && start - from <= to - start ? start : from;
+}
+
 /* The first run of `want` zeros in a slice from `from` on, else the longest. Length in *count. */
 static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t from, uint32_t want,
                      uint32_t *count)
 {
-    uint32_t best = from, best_len = 0, start = from, i = from;
+    uint32_t best = from, align = alignment(r, want), i = from;
 
-    for (; i < r->slice_refs && i - start < want; i++) {
-        if (!zq_ref_get(r, slice, i))
-            continue;
-        if (i - start > best_len) {
+    *count = 0;
+    while (i < r->slice_refs && *count < want) {
+        uint32_t start, stretch = i, most;
+
+        most = (uint32_t)zq_min((uint64_t)i + want + align - 1, r->slice_refs);
+        while (i < most && !zq_ref_get(r, slice, i))
+            i++;
+        start = aligned_start(stretch, i, align);
+        if (i - start > *count) {
             best = start;
-            best_len = i - start;
+            *count = (uint32_t)zq_min(i - start, want);
         }
-        start = i + 1;
+        i++;
     }
-    if (i - start > best_len) {
-        best = start;
-        best_len = i - start;
-    }
-    *count = best_len;
     return best;
 }
 
