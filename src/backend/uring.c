@@ -6,6 +6,9 @@
  * requests are the kernel's, so that neither ring overflows; others wait in the queue. What the
  * ring cannot do, or does only in part at the end of a file, is done by the blocking calls of
  * file.c. The mutex is never held while a completion is reported.
+ *
+ * A poll that has to wait does so in the ring, which is cheaper than poll(2) on its descriptor. One
+ * request of our own there, without a buffer, watches wake_fd, so that a wake-up is a completion.
  */
 #include <errno.h>
 #include <liburing.h>
@@ -20,6 +23,7 @@
 #include "base/bytes.h"
 
 #define DEPTH 128u
+#define WATCH 0u             /* user_data of the request that watches wake_fd */
 #define BATCH 32u
 #define IOV_MOST 1024        /* the kernel's IOV_MAX */
 #define PIECE_MAX (1u << 30) /* of one request; the rest follows as after a short transfer */
@@ -33,6 +37,7 @@ struct uring {
     struct io_uring ring;
     struct zq_fifo queue;
     unsigned in_ring;       /* prepared and not reaped, <= DEPTH */
+    bool watching;          /* the ring watches wake_fd */
     bool broken;            /* the kernel refuses to be called: everything blocks from now on */
 };
 
@@ -102,9 +107,11 @@ static void reclaim(struct uring *u, struct zq_fifo *out)
 
     for (unsigned i = 0; i < n; i++) {
         struct io_uring_sqe *sqe = &sq->sqes[(sq->sqe_tail - n + i) & *sq->kring_mask];
+        if (sqe->user_data == WATCH)
+            continue;
         zq_fifo_push(out, (struct zqcow2_io *)(uintptr_t)sqe->user_data);
+        u->in_ring--;
     }
-    u->in_ring -= n;
 }
 
 /* Under the mutex. Returns an error only when calling again cannot help. */
@@ -124,8 +131,21 @@ static int submit_prepared(struct uring *u)
 
 static void run_blocking(struct uring *u, struct zqcow2_io *io);
 
+/* Comes again until the kernel has taken it: a wake-up stays readable. */
+static void watch(struct uring *u)
+{
+    struct io_uring_sqe *sqe = u->watching ? NULL : io_uring_get_sqe(&u->ring);
+
+    if (!sqe)
+        return;
+    io_uring_prep_poll_add(sqe, u->wake_fd, POLLIN);
+    io_uring_sqe_set_data64(sqe, WATCH);
+    u->watching = true;
+}
+
 static void fill_ring(struct uring *u)
 {
+    watch(u);
     while (u->queue.head && u->in_ring < DEPTH) {
         struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
         if (!sqe)
@@ -145,6 +165,7 @@ static void push_queue(struct uring *u)
         fill_ring(u);
         if (submit_prepared(u) < 0) {
             u->broken = true;
+            u->watching = false;
             reclaim(u, &refused);
         }
     }
@@ -298,7 +319,7 @@ static void finish(struct uring *u, struct zqcow2_io *io, int res)
 }
 
 struct completion {
-    struct zqcow2_io *io;
+    struct zqcow2_io *io; /* NULL: somebody wakes us */
     int res;
 };
 
@@ -309,48 +330,96 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
 
     pthread_mutex_lock(&u->mutex);
     n = io_uring_peek_batch_cqe(&u->ring, cqe, max);
-    for (unsigned i = 0; i < n; i++)
+    for (unsigned i = 0; i < n; i++) {
         out[i] = (struct completion){ io_uring_cqe_get_data(cqe[i]), cqe[i]->res };
+        if (cqe[i]->user_data == WATCH)
+            u->watching = false;
+        else
+            u->in_ring--;
+    }
     io_uring_cq_advance(&u->ring, n);
-    u->in_ring -= n;
     pthread_mutex_unlock(&u->mutex);
     return n;
+}
+
+static void clear_wakes(struct uring *u)
+{
+    uint64_t wakes;
+    ssize_t n = read(u->wake_fd, &wakes, sizeof(wakes));
+
+    (void)n; /* EAGAIN: they were cleared before */
 }
 
 /* What was complete when it began, not what completes meanwhile: it ends in any case. */
 static int drain_ring(struct uring *u)
 {
-    unsigned left = io_uring_cq_ready(&u->ring), total = 0;
+    unsigned left = io_uring_cq_ready(&u->ring), reaped = 0, total = 0;
 
-    while (left) {
+    while (reaped < left) {
         struct completion c[BATCH];
-        unsigned n = reap(u, c, left < BATCH ? left : BATCH);
+        unsigned n = reap(u, c, left - reaped < BATCH ? left - reaped : BATCH);
         if (n == 0)
             break;
-        for (unsigned i = 0; i < n; i++)
+        for (unsigned i = 0; i < n; i++) {
+            if (!c[i].io) {
+                clear_wakes(u);
+                continue;
+            }
             finish(u, c[i].io, c[i].res);
-        left -= n;
-        total += n;
+            total++;
+        }
+        reaped += n;
     }
-    if (total)
+    if (reaped)
         push_queue(u);
     return (int)total;
+}
+
+static bool watches(struct uring *u)
+{
+    bool yes;
+
+    pthread_mutex_lock(&u->mutex);
+    yes = u->watching;
+    pthread_mutex_unlock(&u->mutex);
+    return yes;
+}
+
+/* False: not here, as in a sandbox that was closed after the ring was made. */
+static bool wait_in_ring(struct uring *u, int timeout_ms)
+{
+    struct __kernel_timespec ts = { timeout_ms / 1000, timeout_ms % 1000 * 1000000LL };
+    struct io_uring_cqe *cqe;
+    int rc;
+
+    if (!watches(u))
+        return false;
+    rc = io_uring_wait_cqes(&u->ring, &cqe, 1, timeout_ms < 0 ? NULL : &ts, NULL);
+    return rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EAGAIN;
+}
+
+static int wait_on_fds(struct uring *u, int timeout_ms)
+{
+    struct pollfd p[2] = { { u->ring.ring_fd, POLLIN, 0 }, { u->wake_fd, POLLIN, 0 } };
+
+    if (poll(p, 2, timeout_ms) < 0)
+        return errno == EINTR ? 0 : -errno;
+    if (p[1].revents)
+        clear_wakes(u);
+    return 0;
 }
 
 static int uring_poll(void *self, int timeout_ms)
 {
     struct uring *u = self;
-    struct pollfd p[2] = { { u->ring.ring_fd, POLLIN, 0 }, { u->wake_fd, POLLIN, 0 } };
-    uint64_t wakes;
-    int n = drain_ring(u);
+    bool reaped = io_uring_cq_ready(&u->ring);
+    int n = drain_ring(u), rc = 0;
 
-    if (n || timeout_ms == 0)
+    if (reaped || timeout_ms == 0)
         return n;
-    if (poll(p, 2, timeout_ms) < 0)
-        return errno == EINTR ? 0 : -errno;
-    if (p[1].revents && read(u->wake_fd, &wakes, sizeof(wakes)) < 0 && errno != EAGAIN)
-        return -errno;
-    return drain_ring(u);
+    if (!wait_in_ring(u, timeout_ms))
+        rc = wait_on_fds(u, timeout_ms);
+    return rc < 0 ? rc : drain_ring(u);
 }
 
 /* Stays in effect until a poll has seen it. */
@@ -385,8 +454,11 @@ static void wait_for_kernel(struct uring *u)
     }
 }
 
+/* The kernel ends a ring in its own time; the file is let go at once: somebody may unmount. */
 static void close_ring(struct uring *u)
 {
+    if (u->ring_flags)
+        (void)io_uring_unregister_files(&u->ring);
     io_uring_queue_exit(&u->ring);
     close(u->wake_fd);
     pthread_mutex_destroy(&u->mutex);
@@ -431,6 +503,11 @@ static int open_ring(struct uring *u)
 
     if (rc < 0)
         return rc == -EPERM ? -ENOSYS : rc;
+    /* Waiting with a time limit beside threads that submit: from Linux 5.11 on. */
+    if (!(u->ring.features & IORING_FEAT_EXT_ARG)) {
+        io_uring_queue_exit(&u->ring);
+        return -ENOSYS;
+    }
     u->ring_file = 0;
     u->ring_flags = IOSQE_FIXED_FILE;
     if (io_uring_register_files(&u->ring, &u->file.fd, 1) < 0) {
@@ -444,6 +521,7 @@ static int open_ring(struct uring *u)
         return rc;
     }
     pthread_mutex_init(&u->mutex, NULL); /* default attributes: cannot fail */
+    push_queue(u);
     return 0;
 }
 

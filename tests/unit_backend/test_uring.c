@@ -86,6 +86,50 @@ static void test_fd_becomes_readable(void **state)
     zqcow2_backend_close(be);
 }
 
+/* A file in a file system of its own, reached by path. -1: not allowed here. */
+static int private_fs(const char *type, const char *size, char *file, size_t room)
+{
+    int fs = fsopen(type, FSOPEN_CLOEXEC), mnt, fd;
+
+    if (fs < 0 || (size && fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0) < 0) ||
+        fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+        return -1;
+    mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0);
+    close(fs);
+    fd = mnt < 0 ? -1 : openat(mnt, "f", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    close(fd);
+    snprintf(file, room, "/proc/self/fd/%d/f", mnt);
+    return mnt;
+}
+
+/* A lease for writing is granted only while nobody else has the file open. */
+static void test_close_lets_go(void **state)
+{
+    char file[64];
+    int mnt = private_fs("tmpfs", NULL, file, sizeof(file)), fd;
+
+    (void)state;
+    if (mnt < 0)
+        skip();
+    zqcow2_backend_close(open_plain_uring());
+    for (unsigned i = 0; i < 50; i++) {
+        struct zqcow2_backend *be = NULL;
+
+        atomic_store(&nr_done, 0);
+        assert_int_equal(zqcow2_uring_open(file, ZQCOW2_FILE_RDWR, NULL, &be), 0);
+        start(be, 0, ZQCOW2_IO_WRITE, 0, SLOT_BYTES);
+        kick(be);
+        wait_done(be, 1);
+        zqcow2_backend_close(be);
+        fd = open(file, O_RDWR | O_CLOEXEC);
+        assert_int_equal(fcntl(fd, F_SETLEASE, F_WRLCK), 0);
+        close(fd);
+    }
+    close(mnt);
+}
+
 static void test_uring_refuses(void **state)
 {
     struct zqcow2_backend *be = open_plain_uring();
@@ -154,24 +198,6 @@ static void test_from_fd(void **state)
     assert_int_equal(zqcow2_uring_from_fd(fd, NULL, &be), 0);
     assert_false(zq_be_writable(be));
     zqcow2_backend_close(be);
-}
-
-/* A file in a file system of its own, reached by path. -1: not allowed here. */
-static int private_fs(const char *type, const char *size, char *file, size_t room)
-{
-    int fs = fsopen(type, FSOPEN_CLOEXEC), mnt, fd;
-
-    if (fs < 0 || (size && fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0) < 0) ||
-        fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-        return -1;
-    mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-    close(fs);
-    fd = mnt < 0 ? -1 : openat(mnt, "f", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -1;
-    close(fd);
-    snprintf(file, room, "/proc/self/fd/%d/f", mnt);
-    return mnt;
 }
 
 static void test_full_disk(void **state)
@@ -271,6 +297,11 @@ static int sandboxed(struct zqcow2_backend *be)
     }
     if (be->ops.submit(be->self, &requests[0].io) != -EOPNOTSUPP)
         return 6;
+    if (be->ops.poll(be->self, 20) != 0)
+        return 7;
+    be->ops.wake(be->self);
+    if (be->ops.poll(be->self, -1) != 0)
+        return 8;
     zqcow2_backend_close(be);
     return 0;
 }
@@ -299,6 +330,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wake),
         cmocka_unit_test(test_fd_becomes_readable),
+        cmocka_unit_test(test_close_lets_go),
         cmocka_unit_test(test_uring_refuses),
         cmocka_unit_test(test_from_fd),
         cmocka_unit_test(test_full_disk),
