@@ -8,6 +8,15 @@
 #include "base/report.h"
 #include "image/image.h"
 
+#define TOLD_AT_ONCE 32u
+
+/* What is left of a request when its caller is told. */
+struct told {
+    void (*done)(void *arg, const struct zqcow2_result *res);
+    void *arg;
+    struct zqcow2_result res;
+};
+
 struct zqcow2_queue {
     struct zq_core *core;
     struct zq_doorbell bell;
@@ -16,13 +25,20 @@ struct zqcow2_queue {
     uint32_t depth, nr_completed, pending;
     int event_fd, epoll_fd;   /* -1: not asked for */
     bool signalled;           /* event_fd is readable */
-    uint32_t calling;         /* callbacks that run */
+    uint32_t calling;         /* deliveries that run: a callback may begin another */
+    uint32_t told_at, nr_told; /* of the thread that delivers, without the mutex */
+    struct told told[TOLD_AT_ONCE];
     struct zq_op slots[];
 };
 
 static size_t queue_bytes(uint32_t depth)
 {
     return sizeof(struct zqcow2_queue) + (size_t)depth * sizeof(struct zq_op);
+}
+
+static uint32_t untold(const struct zqcow2_queue *q)
+{
+    return q->nr_told - q->told_at;
 }
 
 /* ---- the descriptor ---- */
@@ -152,7 +168,7 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
     uint32_t n;
 
     zq_core_lock(q->core);
-    n = q->pending;
+    n = q->pending + untold(q);
     zq_core_unlock(q->core);
     return n;
 }
@@ -209,50 +225,59 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
     return taken ? (int)taken : rc;
 }
 
-/* Takes one completion out and gives its slot back before the caller hears of it. */
-static bool take_completed(struct zqcow2_queue *q, struct zqcow2_request *req,
-                           struct zqcow2_result *res)
+/*
+ * Completions are taken out in batches, each slot given back before its caller hears of it. What is
+ * taken is the queue's thread's alone: a callback that polls goes on where it stands.
+ */
+static void take_completed(struct zqcow2_queue *q, uint32_t n)
 {
-    struct zq_list *n = zq_list_pop(&q->completed);
-    struct zq_op *op;
+    for (uint32_t i = 0; i < n; i++) {
+        struct zq_op *op = zq_container(zq_list_pop(&q->completed), struct zq_op, link);
 
-    if (!n)
-        return false;
-    op = zq_container(n, struct zq_op, link);
-    *req = op->req;
-    *res = op->res;
-    q->nr_completed--;
-    q->pending--;
-    zq_list_push(&q->free, &op->link);
-    return true;
+        q->told[i] = (struct told){op->req.done, op->req.arg, op->res};
+        zq_list_push_front(&q->free, &op->link); /* what was used last is warm */
+    }
+    q->nr_completed -= n;
+    q->pending -= n;
+    q->told_at = 0;
+    q->nr_told = n;
 }
 
-/* At most max of those that are complete now; the mutex is dropped for each callback. */
+static uint32_t call_back(struct zqcow2_queue *q, uint32_t max)
+{
+    uint32_t n = 0;
+
+    while (n < max && q->told_at < q->nr_told) {
+        const struct told t = q->told[q->told_at++];
+
+        n++;
+        if (t.done)
+            t.done(t.arg, &t.res);
+    }
+    return n;
+}
+
+/* At most max of those that are complete now; the mutex is dropped for the callbacks. */
 static int deliver(struct zqcow2_queue *q, uint32_t max)
 {
-    uint32_t n = q->nr_completed;
-    int delivered = 0;
+    uint32_t all = q->nr_completed + untold(q), left;
 
-    if (max && n > max)
-        n = max;
-    while (n--) {
-        struct zqcow2_request req;
-        struct zqcow2_result res;
-
-        if (!take_completed(q, &req, &res))
+    if (max && all > max)
+        all = max;
+    for (left = all; left;) {
+        if (!untold(q))
+            take_completed(q, (uint32_t)zq_min(zq_min(left, q->nr_completed), TOLD_AT_ONCE));
+        if (!untold(q))
             break;
-        delivered++;
-        if (!req.done)
-            continue;
         q->calling++;
         zq_core_unlock(q->core);
-        req.done(req.arg, &res);
+        left -= call_back(q, left);
         zq_core_lock(q->core);
         q->calling--;
     }
     if (q->nr_completed)
         signal_fd(q);
-    return delivered;
+    return (int)(all - left);
 }
 
 int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
@@ -289,10 +314,10 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
     clear_fd(q);
     zq_engine_run(c);
     got += (uint32_t)deliver(q, 0);
-    while (got < min && q->pending) {
+    while (got < min && q->pending + untold(q)) {
         int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
 
-        if (!q->nr_completed) {
+        if (!q->nr_completed && !untold(q)) {
             if (timeout_ms >= 0 && left <= 0)
                 break;
             zq_engine_wait(c, (int)left);

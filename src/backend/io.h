@@ -24,16 +24,15 @@ struct zq_io {
     struct zq_iox *x;
     struct zq_list link;  /* submit, done or parked list */
     void (*complete)(struct zq_io *io, int ret); /* under the mutex */
-    void (*work)(struct zq_io *io);              /* WORK: sets io->ret */
     int ret;
-    struct iovec one;     /* room for a request of one buffer */
-    /* of a bounced request: the caller's view, and where it stands */
-    struct zq_bounce *bounce;
     bool slow;            /* unaligned and too large to bounce: blocking, in pieces */
-    struct zqcow2_io orig;
-    struct zq_list range; /* in x->writes; only where the backend needs alignment */
+    struct zq_bounce *bounce; /* while it is bounced, or NULL */
     struct zq_list flight; /* of data I/O: in x->flight */
     uint64_t seq;
+    void (*work)(struct zq_io *io); /* WORK: sets io->ret */
+    struct iovec one;     /* room for a request of one buffer */
+    struct zqcow2_io orig; /* of a bounced request: the caller's view, and where it stands */
+    struct zq_list range; /* in x->writes; only where the backend needs alignment */
 };
 
 struct zq_bounce {

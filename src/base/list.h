@@ -31,6 +31,11 @@ static inline void zq_list_push(struct zq_list *l, struct zq_list *n)
     l->prev = n;
 }
 
+static inline void zq_list_push_front(struct zq_list *l, struct zq_list *n)
+{
+    zq_list_push(l->next, n);
+}
+
 /* A removed element is an empty list of its own, so that removing it again is harmless. */
 static inline void zq_list_del(struct zq_list *n)
 {

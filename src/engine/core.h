@@ -106,7 +106,7 @@ void zq_core_fini(struct zq_core *c);
 void zq_engine_run(struct zq_core *c);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
 void zq_engine_wait(struct zq_core *c, int timeout_ms);
-/* Counts the operation as begun; all but req, finish, r and the queue's members is set. */
+/* Sets all but req, finish, r and the queue's members. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op);
 /* Checks the request and lets the operation go. finish() follows sooner or later. */
 void zq_op_begin(struct zq_core *c, struct zq_op *op);
@@ -118,8 +118,11 @@ void zq_core_die(struct zq_core *c, int rc);
 
 /* ---- direct.c: the short way ---- */
 
-/* False: not for this request; nothing has happened. Else it is finished, or waits to commit. */
-bool zq_op_run_directly(struct zq_core *c, struct zq_op *op);
+/*
+ * False: not for this request; nothing has happened. Else finish() follows; but with `now`, for a
+ * blocking call over a blocking backend, it may be finished on return, without.
+ */
+bool zq_op_directly(struct zq_core *c, struct zq_op *op, bool now);
 
 /* ---- transfer.c: a request's bytes to and from the host ---- */
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The short way of a blocking request over a blocking backend: a read of committed data, or the
- * next write of an open zone, whose mapping is one run that is known. It needs no operation: the
- * rules are those of read.c and write.c, and whatever is not plain takes the long way.
+ * The short way of a request about which there is nothing to decide: a read of committed data, or
+ * the next write of an open zone, whose mapping is one run that is known. The rules are those of
+ * read.c and write.c; whatever is not plain takes the long way. Of the operation only the members
+ * that op.h names for it are used.
  */
 #include "base/report.h"
 #include "engine/core.h"
@@ -12,7 +13,7 @@ static inline bool is_plain(const struct zq_core *c, struct zq_op *op)
 {
     const struct zqcow2_request *r = &op->req;
 
-    if (r->flags || r->iovcnt != 1 || c->be->ops.submit || !c->zoned || r->offset >= c->size)
+    if (r->op > ZQCOW2_OP_APPEND || r->flags || r->iovcnt != 1 || !c->zoned || r->offset >= c->size)
         return false;
     op->length = r->iov->iov_len;
     op->zone = zq_zone_of(&c->zones, r->offset);
@@ -32,7 +33,7 @@ static inline bool find_host(const struct zq_core *c, const struct zq_op *op, ui
     return zq_io_is_whole(&c->x, op->length);
 }
 
-static bool may_read(const struct zq_core *c, const struct zq_op *op)
+static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
 {
     const struct zq_zone *z = &c->zones.v[op->zone];
 
@@ -57,85 +58,99 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
 }
 
-/* The mutex is dropped for it. */
-static inline int transfer(struct zq_core *c, struct zq_op *op, uint32_t kind, uint64_t host)
+/* Gather and reserve in one: what is left to do is to move the bytes. */
+static inline bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
 {
-    int rc;
+    if (!is_plain(c, op))
+        return false;
+    if (op->req.op == ZQCOW2_OP_READ)
+        return may_read(c, op) && find_host(c, op, op->req.offset, host);
+    if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, host))
+        return false;
+    zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
+    return true;
+}
 
-    op->io.pub.kind = kind;
+static inline void set_io(struct zq_core *c, struct zq_op *op, uint64_t host)
+{
+    op->io.pub.kind = op->req.op == ZQCOW2_OP_READ ? ZQCOW2_IO_READ : ZQCOW2_IO_WRITE;
+    op->io.pub.iovcnt = 1;
     op->io.pub.offset = host;
     op->io.pub.length = op->length;
     op->io.pub.iov = op->req.iov;
-    op->io.pub.iovcnt = 1;
     c->nr_ops++;
-    zq_io_alone_begin(&c->x, &op->io);
-    zq_core_unlock(c);
-    rc = zq_io_alone_run(&c->x, &op->io);
-    zq_core_lock(c);
-    zq_io_alone_end(&c->x, &op->io);
-    c->nr_ops--;
-    if (!zq_list_empty(&c->drain_waiters))
-        zq_wake(&c->ready, &c->drain_waiters);
-    return rc;
-}
-
-/* True: committed, and answered by us; others that committed with it are made ready. */
-static inline bool commit(struct zq_core *c, struct zq_op *op, int rc)
-{
-    struct zq_list out, *n;
-    bool mine = false;
-
-    if (rc == 0 && !c->dead && zq_zone_commit_alone(&c->zones, op->zone, &op->r))
-        return true;
-    zq_list_init(&out);
-    zq_zone_data_done(&c->zones, op->zone, &op->r, rc == 0 && c->dead ? ZQCOW2_EDEAD : rc, &out);
-    if (out.next == &op->r.link && out.prev == &op->r.link)
-        return true;
-    while ((n = zq_list_pop(&out))) {
-        if (n == &op->r.link)
-            mine = true;
-        else
-            zq_op_ready(zq_container(n, struct zq_op, r.link));
-    }
-    return mine;
 }
 
 static inline void answer(struct zq_core *c, struct zq_op *op, int rc, uint64_t offset)
 {
     op->res = (struct zqcow2_result){rc, 0, offset};
     op->finished = true;
+    c->nr_ops--;
+    if (!zq_list_empty(&c->drain_waiters))
+        zq_wake(&c->ready, &c->drain_waiters);
+}
+
+/* True: answered. Else others are to be answered too, or first: it goes on as one of them. */
+static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
+{
+    uint64_t at = op->r.end - op->length;
+    struct zq_list out, *n;
+
+    if (op->req.op == ZQCOW2_OP_READ) {
+        answer(c, op, rc, 0);
+        return true;
+    }
+    if (rc == 0 && !c->dead && zq_zone_commit_first(&c->zones, op->zone, &op->r)) {
+        answer(c, op, 0, op->req.op == ZQCOW2_OP_APPEND ? at : 0);
+        return true;
+    }
+    zq_zone_write_await(c, op, at);
+    zq_list_init(&out);
+    zq_zone_data_done(&c->zones, op->zone, &op->r, rc == 0 && c->dead ? ZQCOW2_EDEAD : rc, &out);
+    while ((n = zq_list_pop(&out)))
+        zq_op_ready(zq_container(n, struct zq_op, r.link));
+    return false;
+}
+
+static void io_done(struct zq_io *io, int ret)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+
+    if (complete(op->core, op, ret))
+        op->finish(op);
+}
+
+/* Past the lists of I/O, with the mutex dropped for it. */
+static inline void move_now(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    zq_io_alone_begin(&c->x, &op->io);
+    zq_core_unlock(c);
+    rc = zq_io_alone_run(&c->x, &op->io);
+    zq_core_lock(c);
+    zq_io_alone_end(&c->x, &op->io);
+    (void)complete(c, op, rc);
     if (!zq_list_empty(&c->ready))
         zq_engine_run(c);
 }
 
-static inline bool write_directly(struct zq_core *c, struct zq_op *op)
-{
-    uint64_t at = c->zones.v[op->zone].next, host;
-    int rc;
-
-    if (!may_write(c, op) || !find_host(c, op, at, &host))
-        return false;
-    zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
-    rc = transfer(c, op, ZQCOW2_IO_WRITE, host);
-    if (commit(c, op, rc)) {
-        rc = op->r.rc;
-        answer(c, op, rc, rc == 0 && op->req.op == ZQCOW2_OP_APPEND ? at : 0);
-    } else { /* an earlier one is still under way, and answers for us */
-        zq_zone_write_await(c, op, at);
-    }
-    return true;
-}
-
-bool zq_op_run_directly(struct zq_core *c, struct zq_op *op)
+bool zq_op_directly(struct zq_core *c, struct zq_op *op, bool now)
 {
     uint64_t host;
 
-    if (op->req.op > ZQCOW2_OP_APPEND || !is_plain(c, op))
+    if (!admit(c, op, &host))
         return false;
-    if (op->req.op != ZQCOW2_OP_READ)
-        return write_directly(c, op);
-    if (!may_read(c, op) || !find_host(c, op, op->req.offset, &host))
-        return false;
-    answer(c, op, transfer(c, op, ZQCOW2_IO_READ, host), 0);
+    set_io(c, op, host);
+    if (now) {
+        move_now(c, op);
+        return true;
+    }
+    op->core = c;
+    op->finished = false;
+    op->io.bounce = NULL;
+    op->io.slow = false;
+    op->io.complete = io_done;
+    zq_io_start_data(&c->x, &op->io);
     return true;
 }

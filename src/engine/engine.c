@@ -255,7 +255,6 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
 void zq_op_reset(struct zq_core *c, struct zq_op *op)
 {
     op->core = c;
-    c->nr_ops++;
     zq_list_init(&op->g.wait.link);
     op->g.wait.rc = 0;
     op->g.npins = op->g.stale = 0;
@@ -277,7 +276,10 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
 {
     int rc;
 
+    if (zq_op_directly(c, op, false))
+        return;
     zq_op_reset(c, op);
+    c->nr_ops++;
     rc = check_request(c, op);
     if (rc < 0) {
         op_end(c, op, rc);
@@ -402,7 +404,7 @@ int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    if (!zq_op_run_directly(c, op)) {
+    if (c->be->ops.submit || !zq_op_directly(c, op, true)) {
         zq_op_begin(c, op);
         zq_engine_run(c);
     }

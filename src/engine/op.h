@@ -50,26 +50,30 @@ struct zq_fill {
 };
 
 struct zq_op {
-    struct zq_gather g;     /* g.wait.link: ready list, or what it is parked on */
+    /* the short way (direct.c) uses these only: few cache lines, next to one another */
     struct zq_core *core;
-    zq_step *step;
+    void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
+    struct zq_list link;    /* queue: free or completed list */
+    void *owner;            /* queue: which one */
     struct zqcow2_request req;
     struct zqcow2_result res;
-    void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
-    bool finished;
-    uint8_t phase;
-    int rc;                 /* of the io that was under way */
     uint64_t length;        /* of the whole request, bytes */
-    uint64_t pos;           /* bytes of it that are done */
+    uint32_t zone;          /* whose turn it holds, or at work on */
+    bool finished;
+    bool has_turn;
+    uint8_t phase;
+    struct zq_reservation r;
+    struct zq_io io;
+    /* the long way */
+    struct zq_gather g;     /* g.wait.link: ready list, or what it is parked on */
+    zq_step *step;
+    int rc;                 /* of the io that was under way */
     uint32_t iov_at;        /* cursor into req.iov */
     size_t iov_skip;
+    uint64_t pos;           /* bytes of it that are done */
     struct zq_transfer xfer;
-    struct zq_io io;
     struct iovec seg[ZQ_OP_SEGMENTS];
     struct zq_list turn;    /* in a zone's admission FIFO */
-    uint32_t zone;          /* whose turn it holds, or at work on */
-    bool has_turn;
-    struct zq_reservation r;
     uint64_t round;         /* waits until this many rounds have been done */
     struct zq_list fills;   /* prepared */
     struct zq_fill *fill;   /* at work, or NULL */
@@ -77,8 +81,6 @@ struct zq_op {
     uint32_t nr_spare;
     uint64_t prepared;      /* bytes of the request that nothing but I/O can hinder any more */
     struct zq_packed packed;
-    struct zq_list link;    /* queue: free or completed list */
-    void *owner;            /* queue: which one */
 };
 
 #endif

@@ -327,15 +327,18 @@ void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r
     zq_assert(zq_zones_valid(zs, i));
 }
 
-bool zq_zone_commit_alone(struct zq_zones *zs, uint32_t i, struct zq_reservation *r)
+bool zq_zone_commit_first(struct zq_zones *zs, uint32_t i, struct zq_reservation *r)
 {
     struct zq_live *l = zs->v[i].live;
+    const struct zq_list *second = r->link.next;
 
-    if (l->reserved.next != &r->link || l->reserved.prev != &r->link || r->rc)
+    if (l->reserved.next != &r->link || l->failed)
         return false;
-    zq_list_init(&l->reserved);
+    if (second != &l->reserved && zq_container(second, const struct zq_reservation, link)->done)
+        return false;
+    zq_list_del(&r->link);
     commit(zs, i, r->end);
-    if (l->closing || !zq_list_empty(&l->drained))
+    if (zq_list_empty(&l->reserved) && (l->closing || !zq_list_empty(&l->drained)))
         drained(zs, i);
     zq_assert(zq_zones_valid(zs, i));
     return true;

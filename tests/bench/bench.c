@@ -228,6 +228,7 @@ static const struct plan bare[] = {
 static const struct plan deep[] = {
     { "4 KiB random read, QD32", READ, 4096, 32, 1, 1, 41, 8192, 0.90, false },
     { "4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false },
+    { "64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 512, 0, false },
 };
 static const struct plan against_qemu[] = {
     { "4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true },
