@@ -153,12 +153,18 @@ static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align)
     return start < to && start - from <= to - start ? start : from;
 }
 
-/* The first run of `want` zeros in a slice from `from` on, else the longest. Length in *count. */
-static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t from, uint32_t want,
+/*
+ * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count; *from
+ * moves on to the first zero, so that nobody passes over what is taken once more.
+ */
+static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t *from, uint32_t want,
                      uint32_t *count)
 {
-    uint32_t best = from, align = alignment(r, want), i = from;
+    uint32_t best, align = alignment(r, want), i = *from;
 
+    while (i < r->slice_refs && zq_ref_get(r, slice, i))
+        i++;
+    best = *from = i;
     *count = 0;
     while (i < r->slice_refs && *count < want) {
         uint32_t start, stretch = i, most;
@@ -177,19 +183,21 @@ static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t fro
 }
 
 /* Looks at the slice under the cursor. */
-static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t want,
+static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint32_t want,
                 struct zq_found *f)
 {
     struct zq_refs *r = &a->refs;
-    uint64_t host;
+    uint64_t host, base;
     uint32_t index, first, count;
     int rc;
 
-    host = zq_ref_slice(r, at, &index);
+    host = zq_ref_slice(r, *cursor, &index);
     rc = zq_cache_pin(a->cache, g, host, ZQ_SLICE_REFS, &f->slice);
     if (rc)
         return rc;
-    first = scan(r, f->slice->data, index, want, &count);
+    base = *cursor - index;
+    first = scan(r, f->slice->data, &index, want, &count);
+    *cursor = zq_min(base + index, base + r->slice_refs - 1);
     /* A run far too short would break an extent into crumbs: look further. */
     if (count < zq_max(1, want / 8)) {
         zq_cache_unpin(a->cache, g, f->slice);
@@ -198,7 +206,7 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t w
     rc = zq_cache_writable(a->cache, g, f->slice, NULL);
     if (rc)
         return rc;
-    f->cluster = at - index + first;
+    f->cluster = base + first;
     for (int i = 0; i < 4; i++) {
         if (zq_ranges_overlap(f->cluster << r->cluster_bits, (uint64_t)count << r->cluster_bits,
                               a->fixed[i][0], a->fixed[i][1]))
@@ -209,14 +217,14 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t w
     return FOUND;
 }
 
-static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint32_t want,
+static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint32_t want,
                      struct zq_found *f)
 {
     struct zq_refs *r = &a->refs;
-    uint64_t block = at >> r->block_bits;
+    uint64_t block = *cursor >> r->block_bits;
     int rc;
 
-    if (at >= ZQ_MAX_HOST_OFFSET >> r->cluster_bits)
+    if (*cursor >= ZQ_MAX_HOST_OFFSET >> r->cluster_bits)
         return -EFBIG;
     if (block >= r->entries) {
         a->want_growth = true;
@@ -229,7 +237,7 @@ static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t at, uint3
         if (rc)
             return rc;
     }
-    return look(a, g, at, want, f);
+    return look(a, g, cursor, want, f);
 }
 
 int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f)
@@ -237,7 +245,7 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
     uint64_t *cursor = want > 1 ? &a->next_run : &a->next_one;
 
     for (;;) {
-        int rc = find_step(a, g, *cursor, want, f);
+        int rc = find_step(a, g, cursor, want, f);
 
         if (rc)
             return rc == FOUND ? 0 : rc;
