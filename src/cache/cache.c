@@ -150,11 +150,23 @@ static struct zq_slice *take_slot(struct zq_cache *c)
     return s ? s : evict(c);
 }
 
+/* The clean ones stand in the order of their last use. */
+static inline void touch(struct zq_cache *c, struct zq_slice *s)
+{
+    if (s->dirty || s->in_round || c->lru.prev == &s->link)
+        return;
+    zq_list_del(&s->link);
+    zq_list_push(&c->lru, &s->link);
+}
+
 struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
 {
     struct zq_slice *s = find(c, host);
 
-    return s && !s->loading ? s : NULL;
+    if (!s || s->loading)
+        return NULL;
+    touch(c, s);
+    return s;
 }
 
 /* ---- gathering ---- */
@@ -275,10 +287,7 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
     zq_assert(g->npins < ZQ_MAX_PINS);
     g->pin[g->npins++] = s;
     s->pins++;
-    if (!s->dirty && !s->in_round) {
-        zq_list_del(&s->link);
-        zq_list_push(&c->lru, &s->link);
-    }
+    touch(c, s);
     return 0;
 }
 

@@ -195,6 +195,52 @@ static void reset_of_a_full_zone(void **state)
     end(&t);
 }
 
+/*
+ * The cache keeps what is used: one slice of L2 is read in turn with more others than have room.
+ * With clusters of 64 KiB a slice of 4 KiB maps 32 MiB.
+ */
+static void cache_keeps_what_is_used(void **state)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_create_options c = shape(GiB(1), 0, 0);
+    struct tally t;
+
+    (void)state;
+    tally_init(&t);
+    tally_create(&t, &c);
+    tally_open(&t, NULL);
+    for (uint64_t at = 0; at < GiB(1); at += MiB(32))
+        assert_int_equal(zqcow2_write(t.img, buf, 4096, at, 0), 0);
+    tally_close(&t);
+    o.cache_bytes = KiB(32); /* 8 slices */
+    tally_open(&t, &o);
+    assert_int_equal(zqcow2_read(t.img, buf, 4096, 0), 0);
+    tally_reset(&t);
+    for (uint64_t i = 0; i < 93; i++) {
+        assert_int_equal(zqcow2_read(t.img, buf, 4096, MiB(32) * (1 + i % 31)), 0);
+        assert_int_equal(zqcow2_read(t.img, buf, 4096, 0), 0);
+    }
+    assert_int_equal(t.calls[ZQCOW2_IO_READ], 2 * 93 + 93); /* data; slices of the others */
+    end(&t);
+}
+
+/* A zone's run begins where the host's pages and blocks do, whatever lies in front of it. */
+static void runs_are_aligned(void **state)
+{
+    struct tally t;
+
+    (void)state;
+    begin(&t, shape(MiB(256), MiB(64), 0));
+    for (unsigned zone = 0; zone < 4; zone++)
+        append(&t, zone * MiB(64), 4096);
+    tally_reset(&t);
+    for (unsigned zone = 0; zone < 4; zone++) {
+        assert_int_equal(zqcow2_read(t.img, buf, 4096, zone * MiB(64)), 0);
+        assert_int_equal(t.read[zone].off % MiB(2), 0);
+    }
+    end(&t);
+}
+
 /* ---- memory ---- */
 
 static unsigned answered;
@@ -392,6 +438,8 @@ int main(void)
         cmocka_unit_test(flushes_with_a_full_zone_first),
         cmocka_unit_test(metadata_of_a_gibibyte),
         cmocka_unit_test(reset_of_a_full_zone),
+        cmocka_unit_test(cache_keeps_what_is_used),
+        cmocka_unit_test(runs_are_aligned),
         cmocka_unit_test(steady_state_allocates_nothing),
         cmocka_unit_test(open_reads_no_l2),
         cmocka_unit_test(open_and_report_of_many_zones),
