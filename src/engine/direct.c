@@ -1,27 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The short way of a request about which there is nothing to decide: a read of committed data, or
- * the next write of an open zone, whose mapping is one run that is known. The rules are those of
- * read.c and write.c; whatever is not plain takes the long way. Of the operation only the members
- * that op.h names for it are used.
+ * The short way of a request about which there is nothing to decide: a read of committed data, the
+ * next write of an open zone, an overwrite where there is no write pointer; and the host has the
+ * bytes in one piece, as is known without asking the file. The rules are those of read.c, write.c
+ * and data.c; whatever is not plain takes the long way. Of the operation only the members that op.h
+ * names for it are used; zone is ZQ_NO_ZONE where there is no write pointer.
  */
 #include "base/report.h"
 #include "engine/core.h"
 
-/* One buffer, no flags, sectors; a sequential zone. Else false. */
+/* Kept out of the hot way, which needs fewer registers without it. */
+#define SLOWER __attribute__((noinline))
+
+/* One buffer, no flags, sectors of the device, in one I/O. */
 static inline bool is_plain(const struct zq_core *c, struct zq_op *op)
 {
     const struct zqcow2_request *r = &op->req;
 
-    if (r->op > ZQCOW2_OP_APPEND || r->flags || r->iovcnt != 1 || !c->zoned || r->offset >= c->size)
+    if (r->op > ZQCOW2_OP_APPEND || r->flags || r->iovcnt != 1 || r->offset >= c->size)
         return false;
     op->length = r->iov->iov_len;
-    op->zone = zq_zone_of(&c->zones, r->offset);
     return op->length && !((op->length | r->offset) % ZQ_SECTOR) &&
-           op->zone >= c->zones.g.conventional;
+           zq_io_is_whole(&c->x, op->length);
 }
 
-/* Where the host has the bytes at guest, if one I/O can carry them all. */
+/* ---- sequential zones ---- */
+
 static inline bool find_host(const struct zq_core *c, const struct zq_op *op, uint64_t guest,
                              uint64_t *host)
 {
@@ -30,7 +34,7 @@ static inline bool find_host(const struct zq_core *c, const struct zq_op *op, ui
     if (!run || op->length > run->guest + run->len - guest)
         return false;
     *host = run->host + (guest - run->guest);
-    return zq_io_is_whole(&c->x, op->length);
+    return true;
 }
 
 static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
@@ -58,11 +62,8 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
 }
 
-/* Gather and reserve in one: what is left to do is to move the bytes. */
-static inline bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
+static inline bool admit_to_zone(struct zq_core *c, struct zq_op *op, uint64_t *host)
 {
-    if (!is_plain(c, op))
-        return false;
     if (op->req.op == ZQCOW2_OP_READ)
         return may_read(c, op) && find_host(c, op, op->req.offset, host);
     if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, host))
@@ -70,6 +71,38 @@ static inline bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
     zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
     return true;
 }
+
+/* ---- where there is no write pointer ---- */
+
+static SLOWER bool admit_anywhere(struct zq_core *c, struct zq_op *op, uint64_t *host)
+{
+    uint64_t end = c->zoned ? zq_zone_start(&c->zones.g, c->zones.g.conventional) : c->size;
+    bool write = op->req.op != ZQCOW2_OP_READ;
+    struct zq_extent e;
+
+    op->zone = ZQ_NO_ZONE;
+    if (op->req.op == ZQCOW2_OP_APPEND || op->length > end - op->req.offset)
+        return false;
+    if (write && (c->dead || !c->writable))
+        return false;
+    if (!zq_map_peek(&c->map, op->req.offset, op->length, &e) || e.len < op->length)
+        return false;
+    *host = e.host;
+    return e.type == ZQ_EXT_DATA && (e.own || !write);
+}
+
+/* Gather and reserve in one: what is left to do is to move the bytes. */
+static inline bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
+{
+    if (!is_plain(c, op))
+        return false;
+    op->zone = zq_zone_of(&c->zones, op->req.offset);
+    if (!c->zoned || op->zone < c->zones.g.conventional)
+        return admit_anywhere(c, op, host);
+    return admit_to_zone(c, op, host);
+}
+
+/* ---- on its way and back ---- */
 
 static inline void set_io(struct zq_core *c, struct zq_op *op, uint64_t host)
 {
@@ -90,26 +123,43 @@ static inline void answer(struct zq_core *c, struct zq_op *op, int rc, uint64_t 
         zq_wake(&c->ready, &c->drain_waiters);
 }
 
-/* True: answered. Else others are to be answered too, or first: it goes on as one of them. */
-static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
+/* A dead image acknowledges nothing more (R11). */
+static inline int checked(const struct zq_core *c, int rc)
 {
-    uint64_t at = op->r.end - op->length;
+    return rc == 0 && c->dead ? ZQCOW2_EDEAD : rc;
+}
+
+/* Others are to be answered, too, or first: it goes on as one of write.c's. */
+static SLOWER void commit_in_line(struct zq_core *c, struct zq_op *op, int rc)
+{
     struct zq_list out, *n;
 
-    if (op->req.op == ZQCOW2_OP_READ) {
-        answer(c, op, rc, 0);
-        return true;
-    }
-    if (rc == 0 && !c->dead && zq_zone_commit_first(&c->zones, op->zone, &op->r)) {
-        answer(c, op, 0, op->req.op == ZQCOW2_OP_APPEND ? at : 0);
-        return true;
-    }
-    zq_zone_write_await(c, op, at);
+    zq_zone_write_await(c, op, op->r.end - op->length);
     zq_list_init(&out);
-    zq_zone_data_done(&c->zones, op->zone, &op->r, rc == 0 && c->dead ? ZQCOW2_EDEAD : rc, &out);
+    zq_zone_data_done(&c->zones, op->zone, &op->r, rc, &out);
     while ((n = zq_list_pop(&out)))
         zq_op_ready(zq_container(n, struct zq_op, r.link));
-    return false;
+}
+
+/* The bytes have moved, or not. True: answered. */
+static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
+{
+    uint64_t offset = 0;
+
+    if (op->req.op != ZQCOW2_OP_READ) {
+        if (c->dead) /* it acknowledges nothing more (R11) */
+            rc = rc < 0 ? rc : ZQCOW2_EDEAD;
+        if (op->zone != ZQ_NO_ZONE) {
+            if (rc < 0 || !zq_zone_commit_first(&c->zones, op->zone, &op->r)) {
+                commit_in_line(c, op, rc);
+                return false;
+            }
+            if (op->req.op == ZQCOW2_OP_APPEND)
+                offset = op->r.end - op->length;
+        }
+    }
+    answer(c, op, rc, offset);
+    return true;
 }
 
 static void io_done(struct zq_io *io, int ret)

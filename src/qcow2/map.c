@@ -158,20 +158,14 @@ static int stretch(const struct zq_map *m, const struct zq_slice *s, uint64_t gu
 
 /* ---- looking up ---- */
 
-static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
-                        struct zq_extent *e)
+static int extent_in(struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t len,
+                     struct zq_extent *e)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1), end, span;
     struct zq_runs *runs = runs_of(m, guest);
-    struct zq_slice *s = zq_cache_peek(m->cache, slice_host(m, guest));
     uint32_t n;
     int rc;
 
-    if (!s) {
-        rc = zq_cache_pin(m->cache, g, slice_host(m, guest), ZQ_SLICE_L2, &s);
-        if (rc)
-            return rc;
-    }
     end = zq_map_slice_end(m, guest);
     /* A zone remembers the whole stretch; others only need what was asked. */
     if (runs)
@@ -187,6 +181,24 @@ static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, u
     e->host += skew;
     e->len = zq_min(len, ((uint64_t)n << m->cluster_bits) - skew);
     return 0;
+}
+
+static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
+                        struct zq_extent *e)
+{
+    struct zq_slice *s = zq_cache_peek(m->cache, slice_host(m, guest));
+    int rc = s ? 0 : zq_cache_pin(m->cache, g, slice_host(m, guest), ZQ_SLICE_L2, &s);
+
+    return rc ? rc : extent_in(m, s, guest, len, e);
+}
+
+bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e)
+{
+    const struct zq_slice *s = NULL;
+
+    if (m->l1[l1_index(m, guest)])
+        s = zq_cache_peek(m->cache, slice_host(m, guest));
+    return s && !extent_in(m, s, guest, len, e);
 }
 
 int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,

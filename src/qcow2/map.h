@@ -53,6 +53,8 @@ void zq_map_fini(struct zq_map *m, uint32_t nr_zones);
 /* The extent at guest, at most len bytes long. 0, ZQ_WAIT, ECORRUPT, or an I/O error. */
 int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
                   struct zq_extent *e);
+/* The same if nothing has to be waited for and nothing is wrong; else false. */
+bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e);
 /* The run of a sequential zone that holds guest; NULL: not known, use zq_map_lookup. */
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest);
 /* Makes sure that guest has an L2 table of its own, to be changed: 0, ZQ_WAIT, error. */

@@ -1,15 +1,24 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The blocking hot paths over a backend that does nothing, for counting their instructions:
- * hot append|read N. What is below the library costs a handful of instructions here.
+ * The hot paths over a backend that does nothing, for counting their instructions: hot KIND N does
+ * N requests of 4 KiB. What is below the library costs a handful of instructions here.
+ *   append read   blocking, in a zone whose mapping is known
+ *   first         blocking, each the first write to its cluster of a conventional zone
+ *   over          blocking, where such a zone has data already
+ *   qappend qread as the first two, 32 at a time in a queue, over an asynchronous backend
  */
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <zqcow2/backend.h>
+#include <zqcow2/queue.h>
 
 #define MiB(n) ((uint64_t)(n) << 20)
 #define UNIT   4096u
+#define DEPTH  32u
+#define ZONE   MiB(256)
 
 /* Keeps metadata, forgets data. */
 struct null {
@@ -59,10 +68,15 @@ static int null_truncate(void *self, uint64_t bytes)
     return 0;
 }
 
-static const struct zqcow2_backend_ops null_ops = {
-    .size = sizeof(null_ops), .name = "null", .length = null_length, .readv = null_readv,
-    .writev = null_writev, .flush = null_flush, .truncate = null_truncate,
-};
+/* Data is done at once; metadata is left to the blocking functions. */
+static int null_submit(void *self, struct zqcow2_io *io)
+{
+    (void)self;
+    if (io->kind > ZQCOW2_IO_WRITE || io->offset < KEPT)
+        return -EOPNOTSUPP;
+    zqcow2_io_done(io, 0);
+    return 0;
+}
 
 static int die(const char *what, int rc)
 {
@@ -70,52 +84,116 @@ static int die(const char *what, int rc)
     return 1;
 }
 
-static struct zqcow2_image *begin(struct null *n)
+/* Zone 0 is conventional. */
+static int begin(struct null *n, bool queued, struct zqcow2_image **img)
 {
+    const struct zqcow2_backend_ops ops = {
+        .size = sizeof(ops), .name = "null", .length = null_length, .readv = null_readv,
+        .writev = null_writev, .flush = null_flush, .truncate = null_truncate,
+        .submit = queued ? null_submit : NULL,
+    };
     struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_backend *be;
-    struct zqcow2_image *img = NULL;
+    int rc = zqcow2_backend_new(&ops, n, NULL, &be);
 
     n->length = 0;
     n->head = calloc(1, KEPT + MiB(2));
-    c.virtual_size = MiB(1024);
-    c.zone_size = MiB(256);
+    c.virtual_size = 4 * ZONE;
+    c.zone_size = ZONE;
+    c.conventional_zones = 1;
     c.max_open_zones = 2;
     o.flags = ZQCOW2_OPEN_RDWR;
-    o.extent_bytes = MiB(256);
-    if (zqcow2_backend_new(&null_ops, n, NULL, &be) || zqcow2_create(be, &c, NULL) ||
-        zqcow2_open(be, &o, &img, NULL))
-        return NULL;
-    return img;
+    o.extent_bytes = ZONE;
+    if (rc == 0)
+        rc = zqcow2_create(be, &c, NULL);
+    return rc < 0 ? rc : zqcow2_open(be, &o, img, NULL);
+}
+
+/* The zones' mapping is known before anything is counted. */
+static int prepare(struct zqcow2_image *img, const struct null *n)
+{
+    static char buf[UNIT];
+    int rc = zqcow2_write(img, buf, UNIT, ZONE, 0);
+
+    if (rc == 0)
+        rc = zqcow2_write(img, n->head, MiB(1), 0, 0);
+    for (uint64_t at = 2 * ZONE; rc == 0 && at < 2 * ZONE + MiB(64); at += MiB(1))
+        rc = zqcow2_write_zeroes(img, MiB(1), at, 0);
+    return rc;
+}
+
+static uint64_t read_at(unsigned i)
+{
+    return 2 * ZONE + (uint64_t)i * 7919 % 16384 * UNIT;
+}
+
+static int block(struct zqcow2_image *img, const char *kind, unsigned nr)
+{
+    static char buf[UNIT];
+    int rc = 0;
+
+    for (unsigned i = 0; rc == 0 && i < nr; i++) {
+        uint64_t off = ZONE;
+
+        if (!strcmp(kind, "append"))
+            rc = zqcow2_append(img, buf, UNIT, &off, 0);
+        else if (!strcmp(kind, "read"))
+            rc = zqcow2_read(img, buf, UNIT, read_at(i));
+        else if (!strcmp(kind, "first"))
+            rc = zqcow2_write(img, buf, UNIT, i * (ZONE / 4096), 0);
+        else if (!strcmp(kind, "over"))
+            rc = zqcow2_write(img, buf, UNIT, read_at(i) % MiB(1), 0);
+        else
+            return -EINVAL;
+    }
+    return rc;
+}
+
+static void told(void *arg, const struct zqcow2_result *res)
+{
+    int *rc = arg;
+
+    if (res->ret < 0)
+        *rc = res->ret;
+}
+
+static int queue(struct zqcow2_image *img, bool append, unsigned nr)
+{
+    static char buf[UNIT];
+    struct iovec iov = { buf, UNIT };
+    struct zqcow2_request r[DEPTH];
+    struct zqcow2_queue *q;
+    int rc = zqcow2_queue_open(img, 8 * DEPTH, &q), bad = 0;
+
+    for (unsigned i = 0; rc == 0 && bad == 0 && i < nr; i += DEPTH) {
+        for (unsigned k = 0; k < DEPTH; k++)
+            r[k] = (struct zqcow2_request){ .size = sizeof(r[k]), .iov = &iov, .iovcnt = 1,
+                .op = append ? ZQCOW2_OP_APPEND : ZQCOW2_OP_READ, .done = told, .arg = &bad,
+                .offset = append ? ZONE : read_at(i + k) };
+        if (zqcow2_queue_submit(q, r, DEPTH) != (int)DEPTH ||
+            zqcow2_queue_wait(q, DEPTH, -1) != (int)DEPTH)
+            return -EIO;
+    }
+    return rc < 0 ? rc : bad < 0 ? bad : zqcow2_queue_close(q);
 }
 
 int main(int argc, char **argv)
 {
-    static char buf[UNIT];
     unsigned nr = argc == 3 ? (unsigned)atoi(argv[2]) : 0;
+    bool queued = argc == 3 && argv[1][0] == 'q';
     struct null null;
-    struct zqcow2_image *img = begin(&null);
-    uint64_t off = 0;
-    int rc = img ? 0 : -1;
+    struct zqcow2_image *img;
+    int rc = argc == 3 ? begin(&null, queued, &img) : -EINVAL;
 
-    if (argc != 3 || !img)
-        return die("usage, or open", rc);
-    /* The zone is mapped and its mapping known before anything is counted. */
-    for (uint64_t at = MiB(256); rc == 0 && at < MiB(320); at += MiB(1))
-        rc = zqcow2_write_zeroes(img, MiB(1), at, 0);
+    if (rc == 0 && strcmp(argv[1], "first"))
+        rc = prepare(img, &null);
     if (rc == 0)
-        rc = zqcow2_write(img, buf, UNIT, 0, 0);
-    for (unsigned i = 0; rc == 0 && i < nr; i++) {
-        if (!strcmp(argv[1], "append")) {
-            off = 0;
-            rc = zqcow2_append(img, buf, UNIT, &off, 0);
-        } else {
-            rc = zqcow2_read(img, buf, UNIT, MiB(256) + (uint64_t)i * 7919 % 16384 * UNIT);
-        }
-    }
+        rc = queued ? queue(img, !strcmp(argv[1], "qappend"), nr) : block(img, argv[1], nr);
     if (rc == 0)
         rc = zqcow2_close(img);
+    if (rc < 0)
+        return die(argc == 3 ? argv[1] : "usage", rc);
     free(null.head);
-    return rc < 0 ? die(argv[1], rc) : 0;
+    return 0;
 }

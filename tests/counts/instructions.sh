@@ -1,34 +1,45 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# instructions.sh HOT: counts the instructions of the library for a blocking append and read of
-# 4 KiB whose mapping is known, by callgrind, over a backend that does nothing. HOT is the program
-# made of hot.c, with the release library. Fails above the limits; 77: no valgrind here.
-# The limits are the targets (docs/PERFORMANCE.md).
+# instructions.sh HOT: counts by callgrind the library's instructions for one request of 4 KiB, over
+# a backend that does nothing. HOT is the program made of hot.c, with the release library. Fails
+# above the limits (docs/PERFORMANCE.md); 77: no valgrind here.
 set -eu
 hot=$1
-append_limit=${ZQ_APPEND_LIMIT:-600}
-read_limit=${ZQ_READ_LIMIT:-400}
 command -v valgrind >/dev/null || exit 77
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-# total KIND N: instructions inside the library's call, of a run with N calls.
+# total KIND N FUNCTION...: instructions inside the library's calls, of a run with N requests.
 total() {
-    valgrind --tool=callgrind --callgrind-out-file="$dir/out" --toggle-collect="zqcow2_$1" \
-        "$hot" "$1" "$2" 2>&1 | sed -n 's/.*Collected : //p'
+    kind=$1
+    n=$2
+    shift 2
+    valgrind --tool=callgrind --callgrind-out-file="$dir/out" $(printf -- '--toggle-collect=%s ' "$@") \
+        "$hot" "$kind" "$n" 2>&1 | sed -n 's/.*Collected : //p'
 }
 
 bad=0
-for kind in append read; do
-    few=$(total $kind 1000)
-    many=$(total $kind 3000)
+# each WHAT KIND LIMIT FUNCTION...: what one more request costs.
+each() {
+    what=$1
+    kind=$2
+    limit=$3
+    shift 3
+    few=$(total "$kind" 1024 "$@")
+    many=$(total "$kind" 3072 "$@")
     if [ -z "$few" ] || [ -z "$many" ]; then
         echo "instructions: callgrind gave no figure for $kind"
         exit 1
     fi
-    each=$(((many - few) / 2000))
-    eval "limit=\$${kind}_limit"
-    echo "instructions of a 4 KiB $kind: $each (at most $limit)"
+    each=$(((many - few) / 2048))
+    echo "instructions of a 4 KiB $what: $each (at most $limit)"
     [ "$each" -gt 0 ] && [ "$each" -le "$limit" ] || bad=1
-done
+}
+
+each 'append' append "${ZQ_APPEND_LIMIT:-600}" zqcow2_append
+each 'read' read "${ZQ_READ_LIMIT:-400}" zqcow2_read
+each 'first write to a cluster' first "${ZQ_FIRST_LIMIT:-4100}" zqcow2_write
+each 'overwrite without a write pointer' over "${ZQ_OVER_LIMIT:-700}" zqcow2_write
+each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-760}" zqcow2_queue_submit zqcow2_queue_wait
+each 'read in a queue' qread "${ZQ_QREAD_LIMIT:-550}" zqcow2_queue_submit zqcow2_queue_wait
 exit $bad
