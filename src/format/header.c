@@ -110,7 +110,7 @@ static bool find_ext(const struct ext_area *a, uint32_t type, struct ext *e)
 
 static bool seen_before(const struct ext_area *a, const struct ext *e)
 {
-    struct ext first;
+    struct ext first = {0};
 
     return find_ext(a, e->type, &first) && first.data != e->data;
 }
@@ -179,7 +179,7 @@ static int take_ext(struct zq_header *h, const struct ext *e, struct zqcow2_erro
 static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqcow2_error *err)
 {
     uint64_t pos = a->start;
-    struct ext e;
+    struct ext e = {0};
     int rc;
 
     for (unsigned n = 0; (rc = next_ext(a, &pos, &e, err)) == 1; n++) {
@@ -199,7 +199,7 @@ static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqco
 /* The name that the image itself gives to an incompatible feature, else "". */
 static void feature_name(const struct ext_area *a, unsigned bit, char *out, size_t room)
 {
-    struct ext e;
+    struct ext e = {0};
 
     out[0] = '\0';
     if (!find_ext(a, ZQ_EXT_FEATURE_NAMES, &e))

@@ -140,9 +140,10 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 
 static uint32_t alignment(const struct zq_refs *r, uint32_t want)
 {
-    uint64_t most = zq_min(zq_max(RUN_ALIGN >> r->cluster_bits, 1), r->slice_refs);
+    /* Of what a slice counts, at most one sixteenth is left out. */
+    uint64_t most = zq_min(RUN_ALIGN >> r->cluster_bits, r->slice_refs / 16);
 
-    return 1u << zq_log2(zq_min(want, most));
+    return 1u << zq_log2(zq_min(want, zq_max(most, 1)));
 }
 
 /* Where in the free stretch [from, to) a run begins: aligned, unless that wastes most of it. */
@@ -154,8 +155,9 @@ static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align)
 }
 
 /*
- * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count; *from
- * moves on to the first zero, so that nobody passes over what is taken once more.
+ * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count. *from
+ * moves over what is taken, so that nobody looks at it once more, and over the few that are left
+ * free for alignment: the next run follows this one, and the few are for single clusters.
  */
 static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t *from, uint32_t want,
                      uint32_t *count)
@@ -179,6 +181,8 @@ static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t *fr
         }
         i++;
     }
+    if (best - *from < align)
+        *from = best;
     return best;
 }
 
