@@ -70,9 +70,10 @@ static int client(int fd, unsigned id) /* a child: appends, and is told where it
 static int open_backend(struct zqcow2_backend **be)
 {
     char path[] = "epoll_server.XXXXXX";
-    int fd = mkstemp(path), rc = unlink(path) ? -errno : zqcow2_uring_from_fd(fd, NULL, be);
+    int fd = mkstemp(path), rc = zqcow2_uring_from_fd(fd, NULL, be);
     struct zqcow2_backend *file;
 
+    unlink(path);
     if (rc != -ENOSYS)
         return rc;
     rc = zqcow2_file_from_fd(fd, NULL, &file);
@@ -81,8 +82,7 @@ static int open_backend(struct zqcow2_backend **be)
 
 int main(void)
 {
-    struct zqcow2_create_options how = { .size = sizeof(how), .virtual_size = 4 * ZONE,
-                                         .zone_size = ZONE };
+    struct zqcow2_create_options how = { sizeof(how), .virtual_size = 4 * ZONE, .zone_size = ZONE };
     struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
     struct epoll_event ev = { .events = EPOLLIN };
     struct zqcow2_backend *be;
@@ -104,8 +104,8 @@ int main(void)
         return 1;
     ev.data.ptr = NULL; /* the queue */
     epoll_ctl(ep, EPOLL_CTL_ADD, zqcow2_queue_fd(queue), &ev);
-    while (left && epoll_wait(ep, &ev, 1, -1) >= 0) {
-        struct client *c = ev.data.ptr;
+    while (left) {
+        struct client *c = epoll_wait(ep, &ev, 1, -1) == 1 ? ev.data.ptr : NULL; /* else EINTR */
         if (!c)
             zqcow2_queue_poll(queue, 0);
         else if (recv(c->fd, &c->m, sizeof(c->m), 0) == sizeof(c->m))

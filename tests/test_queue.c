@@ -205,11 +205,16 @@ static void depth_limits(void **state)
     rig_end(&r);
 }
 
+/* Completions in an io_uring interrupt system calls as signals do. */
 static bool readable(int fd, int timeout_ms)
 {
     struct pollfd p = { fd, POLLIN, 0 };
+    int n;
 
-    return poll(&p, 1, timeout_ms) == 1 && (p.revents & POLLIN);
+    do {
+        n = poll(&p, 1, timeout_ms);
+    } while (n < 0 && errno == EINTR);
+    return n == 1 && (p.revents & POLLIN);
 }
 
 /* An epoll loop and nothing else moves everything; a quiet queue is not readable. */
@@ -222,7 +227,7 @@ static void the_descriptor_is_enough(void **state)
     (void)state;
     for (int w = 0; w < NR_WORLDS; w++) {
         struct zqcow2_queue *q = begin(&r, worlds[w], 11, 8);
-        int ep = epoll_create1(EPOLL_CLOEXEC), fd = zqcow2_queue_fd(q);
+        int ep = epoll_create1(EPOLL_CLOEXEC), fd = zqcow2_queue_fd(q), n;
         unsigned sent = 0, spins = 0;
 
         assert_true(fd >= 0);
@@ -233,7 +238,8 @@ static void the_descriptor_is_enough(void **state)
         while (completions < 40) {
             while (sent < 40 && submit(q, t[sent]) == 1)
                 sent++;
-            if (epoll_wait(ep, &got, 1, 20000) != 1)
+            n = epoll_wait(ep, &got, 1, 20000);
+            if (n == 0 || (n < 0 && errno != EINTR))
                 fail_msg("%s: %u sent, %u complete, and the descriptor is silent", world_names[w],
                          sent, completions);
             poll_queue(q, (uint32_t)(w ? 0 : 3));

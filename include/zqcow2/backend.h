@@ -118,7 +118,8 @@ ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
                                struct zqcow2_backend **be);
 /*
  * As zqcow2_file_open, through io_uring: requests run side by side without threads of the library.
- * -ENOSYS: the kernel does not offer io_uring here, or the library was built without it.
+ * -ENOSYS: the kernel does not offer io_uring here, or is older than Linux 5.11, or the library was
+ * built without it. Completions may end epoll_wait(2) and its like with EINTR, without a signal.
  */
 ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags,
                                  const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);

@@ -8,37 +8,29 @@
 #include "base/report.h"
 #include "image/image.h"
 
-#define TOLD_AT_ONCE 32u
-
-/* What is left of a request when its caller is told. */
-struct told {
-    void (*done)(void *arg, const struct zqcow2_result *res);
-    void *arg;
-    struct zqcow2_result res;
-};
+#define TOLD_AT_ONCE 32u /* callbacks before what they have submitted goes to the backend */
 
 struct zqcow2_queue {
+    /* fixed */
     struct zq_core *core;
-    struct zq_doorbell bell;
+    uint32_t depth;
+    /* of the queue's thread alone */
     struct zq_list free;      /* slots */
-    struct zq_list completed; /* finished, to be delivered */
-    uint32_t depth, nr_completed, pending;
+    struct zq_list told;      /* taken out of completed, to be told */
+    uint32_t nr_told;
+    uint32_t calling;         /* deliveries that run: a callback may begin another */
+    /* under the image's mutex */
+    struct zq_doorbell bell;
+    struct zq_list completed; /* finished, to be taken out */
+    uint32_t nr_completed, pending; /* pending: submitted and not taken out */
     int event_fd, epoll_fd;   /* -1: not asked for */
     bool signalled;           /* event_fd is readable */
-    uint32_t calling;         /* deliveries that run: a callback may begin another */
-    uint32_t told_at, nr_told; /* of the thread that delivers, without the mutex */
-    struct told told[TOLD_AT_ONCE];
     struct zq_op slots[];
 };
 
 static size_t queue_bytes(uint32_t depth)
 {
     return sizeof(struct zqcow2_queue) + (size_t)depth * sizeof(struct zq_op);
-}
-
-static uint32_t untold(const struct zqcow2_queue *q)
-{
-    return q->nr_told - q->told_at;
 }
 
 /* ---- the descriptor ---- */
@@ -108,7 +100,7 @@ int zqcow2_queue_fd(struct zqcow2_queue *q)
     zq_core_lock(q->core);
     if (q->event_fd < 0) {
         rc = make_fds(q);
-        if (rc == 0 && q->pending)
+        if (rc == 0 && q->pending + q->nr_told)
             signal_fd(q);
     }
     if (rc == 0)
@@ -135,6 +127,7 @@ int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_qu
     q->event_fd = q->epoll_fd = -1;
     zq_list_init(&q->free);
     zq_list_init(&q->completed);
+    zq_list_init(&q->told);
     for (uint32_t i = 0; i < depth; i++)
         zq_list_push(&q->free, &q->slots[i].link);
     zq_core_lock(c);
@@ -149,7 +142,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     struct zq_core *c = q->core;
 
     zq_core_lock(c);
-    if (q->pending || q->calling) {
+    if (q->pending || q->nr_told || q->calling) {
         zq_core_unlock(c);
         return -EBUSY;
     }
@@ -168,7 +161,7 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
     uint32_t n;
 
     zq_core_lock(q->core);
-    n = q->pending + untold(q);
+    n = q->pending + q->nr_told;
     zq_core_unlock(q->core);
     return n;
 }
@@ -178,15 +171,11 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
 static void queue_finish(struct zq_op *op)
 {
     struct zqcow2_queue *q = op->owner;
-    struct zq_core *c = op->core;
 
     zq_list_push(&q->completed, &op->link);
     q->nr_completed++;
     signal_fd(q);
-    if (c->sleepers)
-        pthread_cond_broadcast(&c->cond);
-    if (c->polling && !pthread_equal(c->poller, pthread_self()))
-        c->wake_poller = true;
+    zq_engine_tell_others(op->core);
 }
 
 static int check_form(const struct zqcow2_request *r)
@@ -220,64 +209,55 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
         q->pending++;
         zq_op_begin(c, op);
     }
-    zq_engine_run(c);
+    if (!q->calling) /* else they go when the callbacks have been called, in one batch */
+        zq_engine_run(c);
     zq_core_unlock(c);
     return taken ? (int)taken : rc;
 }
 
-/*
- * Completions are taken out in batches, each slot given back before its caller hears of it. What is
- * taken is the queue's thread's alone: a callback that polls goes on where it stands.
- */
-static void take_completed(struct zqcow2_queue *q, uint32_t n)
+/* Under the mutex: what is complete becomes the queue's thread's own. */
+static void take_completed(struct zqcow2_queue *q)
 {
-    for (uint32_t i = 0; i < n; i++) {
-        struct zq_op *op = zq_container(zq_list_pop(&q->completed), struct zq_op, link);
-
-        q->told[i] = (struct told){op->req.done, op->req.arg, op->res};
-        zq_list_push_front(&q->free, &op->link); /* what was used last is warm */
-    }
-    q->nr_completed -= n;
-    q->pending -= n;
-    q->told_at = 0;
-    q->nr_told = n;
+    zq_list_splice(&q->told, &q->completed);
+    q->nr_told += q->nr_completed;
+    q->pending -= q->nr_completed;
+    q->nr_completed = 0;
 }
 
-static uint32_t call_back(struct zqcow2_queue *q, uint32_t max)
+/* Without the mutex. The slot is given back before the caller hears of it; he may poll, too. */
+static void tell(struct zqcow2_queue *q)
 {
-    uint32_t n = 0;
+    struct zq_op *op = zq_container(zq_list_pop(&q->told), struct zq_op, link);
+    void (*done)(void *arg, const struct zqcow2_result *res) = op->req.done;
+    const struct zqcow2_result res = op->res;
+    void *arg = op->req.arg;
 
-    while (n < max && q->told_at < q->nr_told) {
-        const struct told t = q->told[q->told_at++];
-
-        n++;
-        if (t.done)
-            t.done(t.arg, &t.res);
-    }
-    return n;
+    q->nr_told--;
+    zq_list_push_front(&q->free, &op->link); /* what was used last is warm */
+    if (done)
+        done(arg, &res);
 }
 
-/* At most max of those that are complete now; the mutex is dropped for the callbacks. */
+/* At most max (0: all) of those that are complete now; the mutex is dropped for the callbacks. */
 static int deliver(struct zqcow2_queue *q, uint32_t max)
 {
-    uint32_t all = q->nr_completed + untold(q), left;
+    uint32_t all, n = 0;
 
-    if (max && all > max)
-        all = max;
-    for (left = all; left;) {
-        if (!untold(q))
-            take_completed(q, (uint32_t)zq_min(zq_min(left, q->nr_completed), TOLD_AT_ONCE));
-        if (!untold(q))
-            break;
+    take_completed(q);
+    all = max && max < q->nr_told ? max : q->nr_told;
+    while (n < all && q->nr_told) {
         q->calling++;
         zq_core_unlock(q->core);
-        left -= call_back(q, left);
+        do {
+            tell(q);
+        } while (++n % TOLD_AT_ONCE && n < all && q->nr_told);
         zq_core_lock(q->core);
         q->calling--;
+        zq_engine_run(q->core); /* what the callbacks have submitted */
     }
-    if (q->nr_completed)
+    if (q->nr_told || q->nr_completed)
         signal_fd(q);
-    return (int)(all - left);
+    return (int)n;
 }
 
 int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
@@ -314,10 +294,10 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
     clear_fd(q);
     zq_engine_run(c);
     got += (uint32_t)deliver(q, 0);
-    while (got < min && q->pending + untold(q)) {
+    while (got < min && q->pending + q->nr_told) {
         int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
 
-        if (!q->nr_completed && !untold(q)) {
+        if (!q->nr_completed && !q->nr_told) {
             if (timeout_ms >= 0 && left <= 0)
                 break;
             zq_engine_wait(c, (int)left);

@@ -67,19 +67,6 @@ uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const s
     return zq_min(len, ZQ_BOUNCE_BYTES - 4096 - skew);
 }
 
-void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len)
-{
-    io->pub.kind = kind;
-    io->pub.iovcnt = 0;
-    io->pub.offset = off;
-    io->pub.length = len;
-    io->pub.iov = NULL;
-    io->bounce = NULL;
-    io->slow = false;
-    io->ret = 0;
-    io->seq = 0;
-}
-
 void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, uint64_t len)
 {
     zq_io_prep(io, kind, off, len);
@@ -233,13 +220,6 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
         zq_list_push(&x->submit, &io->link);
     else if (!try_start(x, io))
         zq_list_push(&x->parked, &io->link);
-}
-
-void zq_io_start_data(struct zq_iox *x, struct zq_io *io)
-{
-    io->seq = ++x->data_seq;
-    zq_list_push(&x->flight, &io->flight);
-    zq_io_start(x, io);
 }
 
 /* A read-modify-write goes on to its second half; true if there is nothing left to do. */

@@ -19,6 +19,7 @@
 /* Beyond the public kinds: `work` runs outside the mutex, in the thread that would issue the io. */
 #define ZQ_IO_WORK 0x100u
 
+/* First what every data I/O uses, so that it touches few cache lines. */
 struct zq_io {
     struct zqcow2_io pub; /* first: what the backend sees */
     struct zq_iox *x;
@@ -28,7 +29,7 @@ struct zq_io {
     bool slow;            /* unaligned and too large to bounce: blocking, in pieces */
     struct zq_bounce *bounce; /* while it is bounced, or NULL */
     struct zq_list flight; /* of data I/O: in x->flight */
-    uint64_t seq;
+    uint64_t seq;         /* of data I/O: its number; else 0 */
     void (*work)(struct zq_io *io); /* WORK: sets io->ret */
     struct iovec one;     /* room for a request of one buffer */
     struct zqcow2_io orig; /* of a bounced request: the caller's view, and where it stands */
@@ -68,13 +69,33 @@ uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const s
                      unsigned iovcnt);
 
 /* Fill in an io of one kind; the caller has set complete. */
-void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len);
+static inline void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len)
+{
+    io->pub.kind = kind;
+    io->pub.iovcnt = 0;
+    io->pub.offset = off;
+    io->pub.length = len;
+    io->pub.iov = NULL;
+    io->bounce = NULL;
+    io->slow = false;
+    io->ret = 0;
+    io->seq = 0;
+}
 void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, uint64_t len);
 
 /* Under the mutex. */
 void zq_io_start(struct zq_iox *x, struct zq_io *io);
 /* A data I/O whose clusters must not change hands while it runs (R5). */
-void zq_io_start_data(struct zq_iox *x, struct zq_io *io);
+static inline void zq_io_enter_flight(struct zq_iox *x, struct zq_io *io)
+{
+    io->seq = ++x->data_seq;
+    zq_list_push(&x->flight, &io->flight);
+}
+static inline void zq_io_start_data(struct zq_iox *x, struct zq_io *io)
+{
+    zq_io_enter_flight(x, io);
+    zq_io_start(x, io);
+}
 /* Has every data I/O numbered up to seq finished? */
 static inline bool zq_io_all_past(const struct zq_iox *x, uint64_t seq)
 {
@@ -92,19 +113,22 @@ static inline void zq_io_leave_flight(struct zq_iox *x, struct zq_io *io)
 }
 void zq_io_finish(struct zq_io *io);
 
-/*
- * One read or write of data in a single blocking call, past the lists: begin and end under the
- * mutex, run without it. Only where zq_io_is_whole() says so; the backend has no submit.
- */
-static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t len)
+/* Can one I/O carry all of a transfer from or to this buffer? */
+static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t off, uint64_t len,
+                                  const struct iovec *iov)
 {
-    return x->plain && (!x->be->limits.max_transfer || len <= x->be->limits.max_transfer);
+    return (x->plain && !x->be->limits.max_transfer) || zq_io_piece(x, off, len, iov, 1) == len;
 }
+
+/*
+ * One read or write of data in a single blocking call, past the lists of what is to be issued and
+ * finished: begin and end under the mutex, run without it. The backend is plain and blocking, and
+ * zq_io_is_whole() holds.
+ */
 static inline void zq_io_alone_begin(struct zq_iox *x, struct zq_io *io)
 {
     x->in_flight++;
-    io->seq = ++x->data_seq;
-    zq_list_push(&x->flight, &io->flight);
+    zq_io_enter_flight(x, io);
 }
 int zq_io_alone_run(struct zq_iox *x, struct zq_io *io);
 static inline void zq_io_alone_end(struct zq_iox *x, struct zq_io *io)

@@ -24,6 +24,7 @@
 
 #define DEPTH 128u
 #define WATCH 0u             /* user_data of the request that watches wake_fd */
+#define OP_FTRUNCATE 55u     /* of Linux 6.9; liburing's headers may be older */
 #define BATCH 32u
 #define IOV_MOST 1024        /* the kernel's IOV_MAX */
 #define PIECE_MAX (1u << 30) /* of one request; the rest follows as after a short transfer */
@@ -33,6 +34,7 @@ struct uring {
     int wake_fd;
     int ring_file;          /* what a request names: an index of the ring's own table, or the fd */
     unsigned ring_flags;    /* and how it is meant */
+    bool truncates;         /* the ring can set the file's length */
     pthread_mutex_t mutex;  /* of what follows */
     struct io_uring ring;
     struct zq_fifo queue;
@@ -90,6 +92,9 @@ static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_
         break;
     case ZQCOW2_IO_FLUSH:
         io_uring_prep_fsync(sqe, u->ring_file, IORING_FSYNC_DATASYNC);
+        break;
+    case ZQCOW2_IO_TRUNCATE:
+        io_uring_prep_rw(OP_FTRUNCATE, sqe, u->ring_file, NULL, 0, io->offset);
         break;
     default: /* ZERO, DISCARD */
         io_uring_prep_fallocate(sqe, u->ring_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
@@ -190,6 +195,8 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
         return io->length && io->offset <= INT64_MAX && !beyond_length(&u->file, io);
     case ZQCOW2_IO_FLUSH:
         return true;
+    case ZQCOW2_IO_TRUNCATE:
+        return u->truncates && io->offset <= INT64_MAX;
     case ZQCOW2_IO_ZERO:
     case ZQCOW2_IO_DISCARD:
         return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);
@@ -242,6 +249,9 @@ static void run_blocking(struct uring *u, struct zqcow2_io *io)
         rc = zq_file_zero(f, io->offset, io->length);
         if (rc == -EOPNOTSUPP)
             rc = zq_file_write_zeros(f, io->offset, io->offset + io->length);
+        break;
+    case ZQCOW2_IO_TRUNCATE:
+        rc = zq_file_truncate(f, io->offset);
         break;
     default:
         rc = zq_file_discard(f, io->offset, io->length);
@@ -496,6 +506,19 @@ static const struct zqcow2_backend_ops uring_ops = {
     .fd = uring_fd,
 };
 
+/* A block device's length is not the kernel's business. */
+static bool can_truncate(struct uring *u)
+{
+    union {
+        struct io_uring_probe p;
+        uint8_t room[sizeof(struct io_uring_probe) +
+                     (OP_FTRUNCATE + 1) * sizeof(struct io_uring_probe_op)];
+    } probe = { .room = { 0 } };
+
+    return !u->file.block && io_uring_register_probe(&u->ring, &probe.p, OP_FTRUNCATE + 1) == 0 &&
+           io_uring_opcode_supported(&probe.p, OP_FTRUNCATE);
+}
+
 /* Where io_uring is switched off for this program the kernel says EPERM. */
 static int open_ring(struct uring *u)
 {
@@ -521,6 +544,7 @@ static int open_ring(struct uring *u)
         return rc;
     }
     pthread_mutex_init(&u->mutex, NULL); /* default attributes: cannot fail */
+    u->truncates = can_truncate(u);
     push_queue(u);
     return 0;
 }

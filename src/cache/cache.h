@@ -60,7 +60,10 @@ int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, u
                   uint64_t cache_bytes);
 void zq_cache_fini(struct zq_cache *c);
 
-/* The valid slice that holds `host`, unpinned: for a look within one hold of the mutex. Or NULL. */
+/*
+ * The valid slice that holds `host`, or NULL. It counts as used, but is not pinned: for a look
+ * within one hold of the mutex.
+ */
 struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host);
 /*
  * Pins it for g: 0 or ZQ_WAIT. host is slice-aligned. Never fails for memory: without it there are

@@ -68,6 +68,7 @@ struct zq_core {
     bool borrowed, writable, zoned, lazy;
     struct zq_header hdr;
     uint64_t size, extent_bytes;
+    uint64_t seq_start;          /* where sequential zones begin; size where there are none */
     uint32_t cluster_bits, info_flags;
 
     pthread_mutex_t mutex;       /* guards all below */
@@ -106,7 +107,7 @@ void zq_core_fini(struct zq_core *c);
 void zq_engine_run(struct zq_core *c);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
 void zq_engine_wait(struct zq_core *c, int timeout_ms);
-/* Sets all but req, finish, r and the queue's members. */
+/* Sets what the long way starts from, but for step, and what gather and its users set first. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op);
 /* Checks the request and lets the operation go. finish() follows sooner or later. */
 void zq_op_begin(struct zq_core *c, struct zq_op *op);
@@ -114,15 +115,33 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op);
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op);
 void zq_op_step(struct zq_op *op);
 void zq_op_ready(struct zq_op *op);
+/* It has its result: no drain waits for it any more. */
+static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
+{
+    op->finished = true;
+    c->nr_ops--;
+    if (!zq_list_empty(&c->drain_waiters))
+        zq_wake(&c->ready, &c->drain_waiters);
+}
+/* An operation has finished: threads that sleep or poll for it look again. */
+void zq_engine_tell_others(struct zq_core *c);
+/* What a write's I/O came to: a dead image acknowledges nothing more (R11). */
+static inline int zq_acknowledged(const struct zq_core *c, int rc)
+{
+    return rc == 0 && c->dead ? ZQCOW2_EDEAD : rc;
+}
 void zq_core_die(struct zq_core *c, int rc);
 
 /* ---- direct.c: the short way ---- */
 
 /*
- * False: not for this request; nothing has happened. Else finish() follows; but with `now`, for a
- * blocking call over a blocking backend, it may be finished on return, without.
+ * False: not for this request; nothing has begun, and only op->zone and length are written.
+ * start: finish() follows. run: over a blocking backend only; moves the bytes before it returns,
+ * and is then finished, but for a write whose zone has others to commit first: that finishes by
+ * finish().
  */
-bool zq_op_directly(struct zq_core *c, struct zq_op *op, bool now);
+bool zq_direct_start(struct zq_core *c, struct zq_op *op);
+bool zq_direct_run(struct zq_core *c, struct zq_op *op);
 
 /* ---- transfer.c: a request's bytes to and from the host ---- */
 
@@ -219,8 +238,8 @@ void zq_growth_drop(struct zq_core *c);
 
 /* ---- one file a kind of operation ---- */
 
-/* Goes on with a write at `at` whose data is there, when the writes before it have committed. */
-void zq_zone_write_await(struct zq_core *c, struct zq_op *op, uint64_t at);
+/* The data of a reserved write of direct.c is there, or failed: commits as the long way does. */
+void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc);
 
 zq_step zq_step_read, zq_step_zone_write, zq_step_write, zq_step_discard, zq_step_manage,
     zq_step_set_state;

@@ -20,9 +20,7 @@ static bool zeroing(const struct zq_op *op)
 /* Conventional zones lie at the device's start: [0, end) may be written anywhere. */
 static int check_bounds(const struct zq_core *c, const struct zq_op *op)
 {
-    uint64_t end = c->zoned ? zq_zone_start(&c->zones.g, c->zones.g.conventional) : c->size;
-
-    if (op->req.offset + op->length <= end)
+    if (op->req.offset + op->length <= c->seq_start)
         return 0;
     return op->req.op == ZQCOW2_OP_DISCARD ? ZQCOW2_EZONE_STATE : ZQCOW2_EZONE_BOUNDARY;
 }
@@ -82,11 +80,6 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
     return 0;
 }
 
-static bool is_in_place(const struct zq_extent *e)
-{
-    return e->type == ZQ_EXT_DATA && e->own;
-}
-
 static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
 {
     zq_cache_release(&c->cache, &op->g);
@@ -107,9 +100,9 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op)
             op->prepared = zq_min(at - op->req.offset, op->length);
     } else if (op->req.op != ZQCOW2_OP_DISCARD) {
         rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
-        if (rc == 0 && is_in_place(&e) && e.len == op->length)
+        if (rc == 0 && zq_extent_in_place(&e) && e.len == op->length)
             begin_in_place(c, op, &e);
-        if (rc == 0 && (is_in_place(&e) || is_zero_already(op, &e)))
+        if (rc == 0 && (zq_extent_in_place(&e) || is_zero_already(op, &e)))
             stop = zq_min(end, at + e.len);
         else if (rc == 0)
             rc = prepare_new(c, op, at, end, &e, &stop);
@@ -151,7 +144,7 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
     rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
     if (rc)
         return rc;
-    if (is_in_place(&e)) {
+    if (zq_extent_in_place(&e)) {
         begin_in_place(c, op, &e);
         return 0;
     }
@@ -195,7 +188,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
         return zq_fill_step(c, op);
     if (op->phase == D_MOVE) {
         rc = zq_transfer_step(c, op);
-        return rc == 0 && c->dead ? ZQCOW2_EDEAD : rc;
+        return zq_acknowledged(c, rc);
     }
     if (op->rc < 0 || c->dead)
         return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;

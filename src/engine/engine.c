@@ -135,11 +135,8 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     zq_unmap_drop(c, op);
     op->res.ret = rc;
     op->res.offset = result_offset(c, op, rc);
-    op->finished = true;
-    c->nr_ops--;
     c->nr_drains -= op->req.op == ZQCOW2_OP_DRAIN && op->phase > 0;
-    if (!zq_list_empty(&c->drain_waiters))
-        zq_wake(&c->ready, &c->drain_waiters);
+    zq_op_over(c, op);
     op->finish(op);
 }
 
@@ -210,7 +207,7 @@ static int check_range(const struct zq_core *c, struct zq_op *op)
 
 static zq_step *step_of(const struct zq_core *c, const struct zqcow2_request *r)
 {
-    bool sequential = c->zoned && r->offset >> c->zones.g.zone_bits >= c->zones.g.conventional;
+    bool sequential = r->offset >= c->seq_start;
 
     switch (r->op) {
     case ZQCOW2_OP_READ:
@@ -272,12 +269,10 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op)
     op->res = (struct zqcow2_result){0, 0, 0};
 }
 
-void zq_op_begin(struct zq_core *c, struct zq_op *op)
+static void begin_in_phases(struct zq_core *c, struct zq_op *op)
 {
     int rc;
 
-    if (zq_op_directly(c, op, false))
-        return;
     zq_op_reset(c, op);
     c->nr_ops++;
     rc = check_request(c, op);
@@ -287,6 +282,12 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
     }
     op->step = step_of(c, &op->req);
     zq_op_step(op);
+}
+
+void zq_op_begin(struct zq_core *c, struct zq_op *op)
+{
+    if (!zq_direct_start(c, op))
+        begin_in_phases(c, op);
 }
 
 /* ---- the loop ---- */
@@ -390,22 +391,28 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
     zq_engine_run(c);
 }
 
-static void blocking_finish(struct zq_op *op)
+void zq_engine_tell_others(struct zq_core *c)
 {
-    struct zq_core *c = op->core;
-
     if (c->sleepers)
         pthread_cond_broadcast(&c->cond);
     if (c->polling && !pthread_equal(c->poller, pthread_self()))
         c->wake_poller = true;
 }
 
+static void blocking_finish(struct zq_op *op)
+{
+    zq_engine_tell_others(op->core);
+}
+
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    if (c->be->ops.submit || !zq_op_directly(c, op, true)) {
-        zq_op_begin(c, op);
+    if (c->be->ops.submit || !zq_direct_run(c, op)) {
+        if (c->be->ops.submit)
+            zq_op_begin(c, op);
+        else
+            begin_in_phases(c, op);
         zq_engine_run(c);
     }
     while (!op->finished)

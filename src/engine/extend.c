@@ -90,7 +90,7 @@ int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
         rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
         if (rc)
             return rc;
-        if (e.type == ZQ_EXT_DATA && e.own) {
+        if (zq_extent_in_place(&e)) {
             at += e.len;
             continue;
         }

@@ -76,7 +76,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
         return rc;
     if (e.type == ZQ_EXT_UNALLOC || e.type == ZQ_EXT_ZERO)
         return 0;
-    if (e.type != ZQ_EXT_DATA || !e.own) {
+    if (!zq_extent_in_place(&e)) {
         rc = zq_may_allocate(c, op);
         if (rc == 0)
             rc = zq_fill_prepare(c, op, head, size, &e);

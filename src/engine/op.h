@@ -50,7 +50,7 @@ struct zq_fill {
 };
 
 struct zq_op {
-    /* the short way (direct.c) uses these only: few cache lines, next to one another */
+    /* first what the short way uses (direct.c): few cache lines, next to one another */
     struct zq_core *core;
     void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
     struct zq_list link;    /* queue: free or completed list */
@@ -60,11 +60,9 @@ struct zq_op {
     uint64_t length;        /* of the whole request, bytes */
     uint32_t zone;          /* whose turn it holds, or at work on */
     bool finished;
-    bool has_turn;
-    uint8_t phase;
     struct zq_reservation r;
     struct zq_io io;
-    /* the long way */
+    /* what follows is of the long way */
     struct zq_gather g;     /* g.wait.link: ready list, or what it is parked on */
     zq_step *step;
     int rc;                 /* of the io that was under way */
@@ -79,6 +77,8 @@ struct zq_op {
     struct zq_fill *fill;   /* at work, or NULL */
     struct zq_list spare;   /* zq_freed records for unmapping */
     uint32_t nr_spare;
+    bool has_turn;
+    uint8_t phase;
     uint64_t prepared;      /* bytes of the request that nothing but I/O can hinder any more */
     struct zq_packed packed;
 };

@@ -28,11 +28,9 @@ static uint64_t readable(const struct zq_core *c, uint64_t at, uint64_t len, uin
     uint32_t zone;
     uint64_t end;
 
-    if (!c->zoned)
-        return len;
+    if (at < c->seq_start)
+        return zq_min(len, c->seq_start - at);
     zone = zq_zone_of(zs, at);
-    if (zone < zs->g.conventional)
-        return zq_min(len, zq_zone_start(&zs->g, zs->g.conventional) - at);
     if (at < zs->v[zone].wp)
         return zq_min(len, zs->v[zone].wp - at);
     end = zq_zone_start(&zs->g, zone) + zq_zone_length(&zs->g, zone);

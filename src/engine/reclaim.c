@@ -78,7 +78,7 @@ static int punch_zone(struct zq_core *c, struct zq_op *op)
             break; /* it only costs space */
         zq_cache_release(&c->cache, &op->g);
         op->pos += e.len;
-        if (e.type == ZQ_EXT_DATA && e.own)
+        if (zq_extent_in_place(&e))
             return punch(c, op, e.host, e.len);
     }
     l->punching = false;

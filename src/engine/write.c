@@ -58,7 +58,7 @@ static int move(struct zq_core *c, struct zq_op *op)
         struct zq_extent e;
 
         rc = zq_map_lookup(&c->map, &op->g, at, op->length - op->pos, &e);
-        zq_assert(rc || (e.type == ZQ_EXT_DATA && e.own));
+        zq_assert(rc || zq_extent_in_place(&e));
         if (rc)
             return rc;
         zq_cache_release(&c->cache, &op->g);
@@ -68,22 +68,16 @@ static int move(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
-/*
- * Answers whatever the zone has committed, in order: by way of the ready list, unless this
- * operation is all there is to answer.
- */
-static bool committed(struct zq_core *c, struct zq_op *op, int rc)
+/* Whatever the zone commits by it is answered, in order, by way of the ready list. */
+static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
 {
     struct zq_list out, *n;
 
     zq_list_init(&out);
     op->phase = W_COMMIT;
     zq_zone_data_done(&c->zones, op->zone, &op->r, rc, &out);
-    if (zq_list_empty(&c->ready) && out.next == &op->r.link && out.prev == &op->r.link)
-        return true;
     while ((n = zq_list_pop(&out)))
         zq_op_ready(zq_container(n, struct zq_op, r.link));
-    return false;
 }
 
 static int after_commit(struct zq_core *c, struct zq_op *op)
@@ -94,12 +88,14 @@ static int after_commit(struct zq_core *c, struct zq_op *op)
     return zq_step_fua(c, op);
 }
 
-void zq_zone_write_await(struct zq_core *c, struct zq_op *op, uint64_t at)
+void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc)
 {
+    uint64_t at = op->r.end - op->length;
+
     zq_op_reset(c, op);
     op->step = zq_step_zone_write;
-    op->phase = W_COMMIT;
     op->res.offset = at;
+    commit_in_order(c, op, rc);
 }
 
 int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
@@ -126,9 +122,12 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
         if (rc == ZQ_WAIT)
             return rc;
         zq_cache_release(&c->cache, &op->g);
-        /* A dead image acknowledges nothing more (R11). */
-        if (!committed(c, op, rc == 0 && c->dead ? ZQCOW2_EDEAD : rc))
+        rc = zq_acknowledged(c, rc);
+        if (rc < 0 || !zq_list_empty(&c->ready) ||
+            !zq_zone_commit_first(&c->zones, op->zone, &op->r)) {
+            commit_in_order(c, op, rc);
             return ZQ_WAIT;
+        }
         /* fall through */
     case W_COMMIT:
         return after_commit(c, op);

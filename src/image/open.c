@@ -200,6 +200,7 @@ static int load_zones(struct opening *o, struct zq_core *c)
         c->zones.g = o->g;
         c->zones.hooks = &c->hooks;
         c->zones.ready = &c->ready;
+        c->seq_start = zq_zone_start(&o->g, o->g.conventional);
         rc = zq_zones_init(&c->zones, table);
         memcpy(c->zones.tail, table + padded - ZQ_SECTOR, ZQ_SECTOR);
     }
@@ -284,7 +285,7 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->writable = o->rdwr;
     c->zoned = o->g.layout != ZQCOW2_LAYOUT_NONE;
     c->hdr = o->h;
-    c->size = o->h.virtual_size;
+    c->size = c->seq_start = o->h.virtual_size;
     c->cluster_bits = o->h.cluster_bits;
     c->extent_bytes = o->opt.extent_bytes ? o->opt.extent_bytes : DEFAULT_EXTENT;
     /* DIRTY is never set on a zoned image: other programs' repair would free the table (R12). */

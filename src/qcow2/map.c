@@ -176,7 +176,7 @@ static int extent_in(struct zq_map *m, const struct zq_slice *s, uint64_t guest,
     rc = stretch(m, s, guest, (uint32_t)(span >> m->cluster_bits), e, &n);
     if (rc)
         return rc;
-    if (runs && e->type == ZQ_EXT_DATA && e->own)
+    if (runs && zq_extent_in_place(e))
         zq_runs_add(runs, m->hooks, guest - skew, e->host, (uint64_t)n << m->cluster_bits);
     e->host += skew;
     e->len = zq_min(len, ((uint64_t)n << m->cluster_bits) - skew);

@@ -20,6 +20,12 @@ struct zq_extent {
     uint64_t entry;    /* COMPRESSED, and what else is not simply overwritten: the raw L2 entry */
 };
 
+/* May it be written where it lies? */
+static inline bool zq_extent_in_place(const struct zq_extent *e)
+{
+    return e->type == ZQ_EXT_DATA && e->own;
+}
+
 /* An L2 table on its way to the file; linked by whoever needs it when it is there. */
 struct zq_new_l2 {
     struct zq_io io;
@@ -53,7 +59,7 @@ void zq_map_fini(struct zq_map *m, uint32_t nr_zones);
 /* The extent at guest, at most len bytes long. 0, ZQ_WAIT, ECORRUPT, or an I/O error. */
 int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
                   struct zq_extent *e);
-/* The same if nothing has to be waited for and nothing is wrong; else false. */
+/* What L2 says, if that is in the cache and not wrong; else false. */
 bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e);
 /* The run of a sequential zone that holds guest; NULL: not known, use zq_map_lookup. */
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest);

@@ -120,7 +120,7 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
  */
 void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, int rc,
                        struct zq_list *out);
-/* The same for good data when it is the only one that commits by it; false: use the long way. */
+/* The same for good data when it alone commits by it. False: nothing has changed, use the other. */
 bool zq_zone_commit_first(struct zq_zones *zs, uint32_t i, struct zq_reservation *r);
 /* FULL by finish, EMPTY by reset: a drained zone. io_seq: the newest data I/O. */
 void zq_zone_do_finish(struct zq_zones *zs, uint32_t i);

@@ -8,6 +8,7 @@
 #include "rig/store.h"
 
 #define TALLY_READS 4096u
+#define TALLY_HELD  64u
 
 struct tally {
     struct store store;
@@ -17,6 +18,9 @@ struct tally {
     uint64_t forget;  /* writes of at least so many bytes are counted and dropped; 0: none */
     uint64_t data;    /* bytes of those */
     struct { uint64_t off, len; } read[TALLY_READS];
+    bool async;       /* reads and writes are held until somebody polls */
+    struct zqcow2_io *held[TALLY_HELD];
+    unsigned nr_held, kicks;
     struct zqcow2_image *img;
 };
 

@@ -266,6 +266,64 @@ static void queue_round(struct tally *t, struct zqcow2_queue *q, unsigned op)
     assert_non_null(t->img);
 }
 
+struct again {
+    struct zqcow2_queue *q;
+    struct zqcow2_request req;
+    unsigned left;
+};
+
+static void submit_again(void *arg, const struct zqcow2_result *res)
+{
+    struct again *a = arg;
+
+    assert_int_equal(res->ret, 0);
+    if (a->left && a->left--)
+        assert_int_equal(zqcow2_queue_submit(a->q, &a->req, 1), 1);
+}
+
+/* One call of kick() for a batch, also when each callback submits the next request by itself. */
+static void one_kick_a_batch(void **state)
+{
+    struct zqcow2_queue *q;
+    struct again a[32];
+    struct iovec iov = { buf, 4096 };
+    struct tally t;
+
+    (void)state;
+    tally_init(&t);
+    t.async = true;
+    {
+        struct zqcow2_create_options c = shape(MiB(256), MiB(64), 0);
+        tally_create(&t, &c);
+    }
+    tally_open(&t, NULL);
+    append(&t, 0, MiB(1));
+    assert_int_equal(zqcow2_queue_open(t.img, 64, &q), 0);
+    tally_reset(&t);
+    for (unsigned i = 0; i < 32; i++) {
+        a[i] = (struct again){ .q = q, .left = 10, .req = { .size = sizeof(a[i].req),
+            .op = i % 2 ? ZQCOW2_OP_READ : ZQCOW2_OP_APPEND, .iov = &iov, .iovcnt = 1,
+            .done = submit_again, .arg = &a[i] } };
+    }
+    for (unsigned i = 0; i < 32; i += 8) {
+        struct zqcow2_request r[8];
+        for (unsigned k = 0; k < 8; k++)
+            r[k] = a[i + k].req;
+        assert_int_equal(zqcow2_queue_submit(q, r, 8), 8);
+    }
+    assert_int_equal(t.kicks, 4);
+    for (unsigned round = 1; round <= 10; round++) {
+        assert_int_equal(zqcow2_queue_poll(q, 0), 32);
+        assert_int_equal(t.kicks, 4 + round);
+    }
+    assert_int_equal(zqcow2_queue_poll(q, 0), 32);
+    assert_int_equal(t.kicks, 14);
+    assert_int_equal(t.calls[ZQCOW2_IO_READ], 16 * 11);
+    assert_int_equal(t.calls[ZQCOW2_IO_WRITE], 16 * 11);
+    assert_int_equal(zqcow2_queue_close(q), 0);
+    end(&t);
+}
+
 static void steady_state_allocates_nothing(void **state)
 {
     struct zqcow2_queue *q;
@@ -440,6 +498,7 @@ int main(void)
         cmocka_unit_test(reset_of_a_full_zone),
         cmocka_unit_test(cache_keeps_what_is_used),
         cmocka_unit_test(runs_are_aligned),
+        cmocka_unit_test(one_kick_a_batch),
         cmocka_unit_test(steady_state_allocates_nothing),
         cmocka_unit_test(open_reads_no_l2),
         cmocka_unit_test(open_and_report_of_many_zones),
