@@ -156,17 +156,15 @@ void zq_cursor_skip(struct zq_cursor *c, uint64_t n)
         c->skip += (size_t)n;
 }
 
-/* One system call. One element, or one that is done in part, needs no vector: that is cheaper. */
+/* One system call, without a vector where none is needed: that is cheaper. */
 static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64_t off)
 {
     int cnt = c->cnt < IOV_MOST ? c->cnt : IOV_MOST;
+    void *p;
+    size_t n;
 
-    if (c->skip || cnt == 1) {
-        char *p = (char *)c->iov->iov_base + c->skip;
-        size_t n = c->iov->iov_len - c->skip;
-
+    if (zq_cursor_flat(c, &p, &n))
         return write ? pwrite(fd, p, n, (off_t)off) : pread(fd, p, n, (off_t)off);
-    }
     if (write)
         return pwritev(fd, c->iov, cnt, (off_t)off);
     return preadv(fd, c->iov, cnt, (off_t)off);
@@ -389,19 +387,9 @@ static void file_close(void *self)
 }
 
 static const struct zqcow2_backend_ops file_ops = {
-    .size = sizeof(file_ops),
+    ZQ_FILE_OPS,
     .name = "file",
     .close = file_close,
-    .length = zq_file_length,
-    .readv = zq_file_readv,
-    .writev = zq_file_writev,
-    .flush = zq_file_flush,
-    .limits = zq_file_limits,
-    .truncate = zq_file_truncate,
-    .discard = zq_file_discard,
-    .zero = zq_file_zero,
-    .lock = zq_file_lock,
-    .invalidate = zq_file_invalidate,
 };
 
 /* Makes the backend of a path, or, where path is NULL, of fd. */

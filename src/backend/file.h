@@ -50,6 +50,13 @@ int zq_file_zero(void *self, uint64_t off, uint64_t len);
 int zq_file_lock(void *self, int mode);
 void zq_file_invalidate(void *self);
 
+/* What every table of callbacks on a zq_file begins with. */
+#define ZQ_FILE_OPS \
+    .size = sizeof(struct zqcow2_backend_ops), .length = zq_file_length, .readv = zq_file_readv, \
+    .writev = zq_file_writev, .flush = zq_file_flush, .limits = zq_file_limits, \
+    .truncate = zq_file_truncate, .discard = zq_file_discard, .zero = zq_file_zero, \
+    .lock = zq_file_lock, .invalidate = zq_file_invalidate
+
 /* The same transfer from `done` bytes on, for one that was begun elsewhere. */
 int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                       uint64_t done);
@@ -65,6 +72,13 @@ struct zq_cursor {
     size_t skip; /* of iov[0] */
 };
 void zq_cursor_skip(struct zq_cursor *c, uint64_t n);
+/* Is the next element all that a call should take: the only one, or one that is done in part? */
+static inline bool zq_cursor_flat(const struct zq_cursor *c, void **p, size_t *n)
+{
+    *p = (char *)c->iov->iov_base + c->skip;
+    *n = c->iov->iov_len - c->skip;
+    return c->skip || c->cnt == 1;
+}
 /* Fills all that is left with zeros. */
 void zq_cursor_zero(struct zq_cursor *c);
 

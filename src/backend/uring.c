@@ -3,9 +3,9 @@
  * The io_uring backend: a host file whose requests run in the kernel, side by side.
  *
  * submit() queues; kick() hands the queue to the kernel in one call; poll() reaps. At most DEPTH
- * requests are the kernel's, so that neither ring overflows; others wait in the queue. What the
- * ring cannot do, or does only in part at the end of a file, is done by the blocking calls of
- * file.c. The mutex is never held while a completion is reported.
+ * requests are the kernel's, and one of our own, so that neither ring overflows; others wait in the
+ * queue. What the ring cannot do, or does only in part at the end of a file, is done by the blocking
+ * calls of file.c. The mutex is never held while a completion is reported.
  *
  * A poll that has to wait does so in the ring, which is cheaper than poll(2) on its descriptor. One
  * request of our own there, without a buffer, watches wake_fd, so that a wake-up is a completion.
@@ -32,8 +32,7 @@
 struct uring {
     struct zq_file file; /* first: the blocking callbacks take it for self */
     int wake_fd;
-    int ring_file;          /* what a request names: an index of the ring's own table, or the fd */
-    unsigned ring_flags;    /* and how it is meant */
+    bool fixed_file;        /* the file stands in the ring's own table, at 0 */
     bool truncates;         /* the ring can set the file's length */
     pthread_mutex_t mutex;  /* of what follows */
     struct io_uring ring;
@@ -61,46 +60,48 @@ static unsigned min_iov(int cnt)
     return cnt < IOV_MOST ? (unsigned)cnt : IOV_MOST;
 }
 
-static void prep_transfer(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
+static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io *io)
 {
     struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
     uint64_t off = io->offset + done_bytes(io);
     bool write = io->kind == ZQCOW2_IO_WRITE;
+    void *p;
+    size_t n;
 
     zq_cursor_skip(&c, done_bytes(io));
-    if (c.skip || c.cnt == 1) {
-        char *p = (char *)c.iov->iov_base + c.skip;
-        unsigned n = (unsigned)zq_min(c.iov->iov_len - c.skip, PIECE_MAX);
+    if (zq_cursor_flat(&c, &p, &n)) {
         if (write)
-            io_uring_prep_write(sqe, u->ring_file, p, n, off);
+            io_uring_prep_write(sqe, fd, p, (unsigned)zq_min(n, PIECE_MAX), off);
         else
-            io_uring_prep_read(sqe, u->ring_file, p, n, off);
+            io_uring_prep_read(sqe, fd, p, (unsigned)zq_min(n, PIECE_MAX), off);
         return;
     }
     if (write)
-        io_uring_prep_writev(sqe, u->ring_file, c.iov, min_iov(c.cnt), off);
+        io_uring_prep_writev(sqe, fd, c.iov, min_iov(c.cnt), off);
     else
-        io_uring_prep_readv(sqe, u->ring_file, c.iov, min_iov(c.cnt), off);
+        io_uring_prep_readv(sqe, fd, c.iov, min_iov(c.cnt), off);
 }
 
 static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
 {
+    int fd = u->fixed_file ? 0 : u->file.fd;
+
     switch (io->kind) {
     case ZQCOW2_IO_READ:
     case ZQCOW2_IO_WRITE:
-        prep_transfer(u, sqe, io);
+        prep_transfer(sqe, fd, io);
         break;
     case ZQCOW2_IO_FLUSH:
-        io_uring_prep_fsync(sqe, u->ring_file, IORING_FSYNC_DATASYNC);
+        io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
         break;
     case ZQCOW2_IO_TRUNCATE:
-        io_uring_prep_rw(OP_FTRUNCATE, sqe, u->ring_file, NULL, 0, io->offset);
+        io_uring_prep_rw(OP_FTRUNCATE, sqe, fd, NULL, 0, io->offset);
         break;
     default: /* ZERO, DISCARD */
-        io_uring_prep_fallocate(sqe, u->ring_file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+        io_uring_prep_fallocate(sqe, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                                 (off_t)io->offset, (off_t)io->length);
     }
-    io_uring_sqe_set_flags(sqe, u->ring_flags);
+    io_uring_sqe_set_flags(sqe, u->fixed_file ? IOSQE_FIXED_FILE : 0);
     io_uring_sqe_set_data(sqe, io);
 }
 
@@ -136,13 +137,22 @@ static int submit_prepared(struct uring *u)
 
 static void run_blocking(struct uring *u, struct zqcow2_io *io);
 
-/* Comes again until the kernel has taken it: a wake-up stays readable. */
+static void clear_wakes(struct uring *u)
+{
+    uint64_t wakes;
+    ssize_t n = read(u->wake_fd, &wakes, sizeof(wakes));
+
+    (void)n; /* EAGAIN: there are none */
+}
+
+/* From now on the next wake-up is a completion. */
 static void watch(struct uring *u)
 {
     struct io_uring_sqe *sqe = u->watching ? NULL : io_uring_get_sqe(&u->ring);
 
     if (!sqe)
         return;
+    clear_wakes(u);
     io_uring_prep_poll_add(sqe, u->wake_fd, POLLIN);
     io_uring_sqe_set_data64(sqe, WATCH);
     u->watching = true;
@@ -352,37 +362,25 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
     return n;
 }
 
-static void clear_wakes(struct uring *u)
-{
-    uint64_t wakes;
-    ssize_t n = read(u->wake_fd, &wakes, sizeof(wakes));
-
-    (void)n; /* EAGAIN: they were cleared before */
-}
-
 /* What was complete when it began, not what completes meanwhile: it ends in any case. */
-static int drain_ring(struct uring *u)
+static bool drain_ring(struct uring *u)
 {
-    unsigned left = io_uring_cq_ready(&u->ring), reaped = 0, total = 0;
+    unsigned ready = io_uring_cq_ready(&u->ring), reaped = 0;
 
-    while (reaped < left) {
+    while (reaped < ready) {
         struct completion c[BATCH];
-        unsigned n = reap(u, c, left - reaped < BATCH ? left - reaped : BATCH);
+        unsigned n = reap(u, c, ready - reaped < BATCH ? ready - reaped : BATCH);
         if (n == 0)
             break;
         for (unsigned i = 0; i < n; i++) {
-            if (!c[i].io) {
-                clear_wakes(u);
-                continue;
-            }
-            finish(u, c[i].io, c[i].res);
-            total++;
+            if (c[i].io)
+                finish(u, c[i].io, c[i].res);
         }
         reaped += n;
     }
     if (reaped)
         push_queue(u);
-    return (int)total;
+    return reaped;
 }
 
 static bool watches(struct uring *u)
@@ -422,14 +420,14 @@ static int wait_on_fds(struct uring *u, int timeout_ms)
 static int uring_poll(void *self, int timeout_ms)
 {
     struct uring *u = self;
-    bool reaped = io_uring_cq_ready(&u->ring);
-    int n = drain_ring(u), rc = 0;
+    int rc = 0;
 
-    if (reaped || timeout_ms == 0)
-        return n;
+    if (drain_ring(u) || timeout_ms == 0)
+        return 0;
     if (!wait_in_ring(u, timeout_ms))
         rc = wait_on_fds(u, timeout_ms);
-    return rc < 0 ? rc : drain_ring(u);
+    drain_ring(u);
+    return rc;
 }
 
 /* Stays in effect until a poll has seen it. */
@@ -467,7 +465,7 @@ static void wait_for_kernel(struct uring *u)
 /* The kernel ends a ring in its own time; the file is let go at once: somebody may unmount. */
 static void close_ring(struct uring *u)
 {
-    if (u->ring_flags)
+    if (u->fixed_file)
         (void)io_uring_unregister_files(&u->ring);
     io_uring_queue_exit(&u->ring);
     close(u->wake_fd);
@@ -486,19 +484,9 @@ static void uring_close(void *self)
 }
 
 static const struct zqcow2_backend_ops uring_ops = {
-    .size = sizeof(uring_ops),
+    ZQ_FILE_OPS,
     .name = "io_uring",
     .close = uring_close,
-    .length = zq_file_length,
-    .readv = zq_file_readv,
-    .writev = zq_file_writev,
-    .flush = zq_file_flush,
-    .limits = zq_file_limits,
-    .truncate = zq_file_truncate,
-    .discard = zq_file_discard,
-    .zero = zq_file_zero,
-    .lock = zq_file_lock,
-    .invalidate = zq_file_invalidate,
     .submit = uring_submit,
     .kick = uring_kick,
     .wake = uring_wake,
@@ -506,7 +494,7 @@ static const struct zqcow2_backend_ops uring_ops = {
     .fd = uring_fd,
 };
 
-/* A block device's length is not the kernel's business. */
+/* A block device cannot be cut; file.c keeps a length for it. */
 static bool can_truncate(struct uring *u)
 {
     union {
@@ -531,12 +519,7 @@ static int open_ring(struct uring *u)
         io_uring_queue_exit(&u->ring);
         return -ENOSYS;
     }
-    u->ring_file = 0;
-    u->ring_flags = IOSQE_FIXED_FILE;
-    if (io_uring_register_files(&u->ring, &u->file.fd, 1) < 0) {
-        u->ring_file = u->file.fd;
-        u->ring_flags = 0;
-    }
+    u->fixed_file = io_uring_register_files(&u->ring, &u->file.fd, 1) == 0;
     u->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (u->wake_fd < 0) {
         rc = -errno;
@@ -546,7 +529,10 @@ static int open_ring(struct uring *u)
     pthread_mutex_init(&u->mutex, NULL); /* default attributes: cannot fail */
     u->truncates = can_truncate(u);
     push_queue(u);
-    return 0;
+    if (!u->broken)
+        return 0;
+    close_ring(u);
+    return -ENOSYS;
 }
 
 /* The backend of a path, or, where path is NULL, of fd. */

@@ -171,11 +171,7 @@ void zq_janitor_kick(struct zq_core *c)
         return;
     c->janitor_runs = true;
     c->nr_ops++;
-    memset(op, 0, sizeof(*op));
-    zq_list_init(&op->g.wait.link);
-    zq_list_init(&op->fills);
-    zq_list_init(&op->spare);
-    op->core = c;
+    zq_op_reset(c, op);
     op->step = step_janitor;
     op->finish = janitor_finish;
     zq_op_ready(op);

@@ -434,11 +434,9 @@ static void shutdown_finish(struct zq_op *op)
 /* Runs like an operation, but is none of the caller's kinds. */
 static int run_shutdown(struct zq_core *c)
 {
-    struct zq_op op = {.core = c, .step = zq_step_shutdown, .finish = shutdown_finish};
+    struct zq_op op = {.step = zq_step_shutdown, .finish = shutdown_finish};
 
-    zq_list_init(&op.g.wait.link);
-    zq_list_init(&op.fills);
-    zq_list_init(&op.spare);
+    zq_op_reset(c, &op);
     op.req.op = ZQCOW2_OP_FLUSH;
     c->nr_ops++;
     zq_op_ready(&op);

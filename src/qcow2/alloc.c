@@ -154,6 +154,15 @@ static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align)
     return start < to && start - from <= to - start ? start : from;
 }
 
+/* The first index in [i, end) whose cluster is not as `taken` says; end if all are. */
+static uint32_t pass(const struct zq_refs *r, const uint8_t *slice, uint32_t i, uint32_t end,
+                     bool taken)
+{
+    while (i < end && (zq_ref_get(r, slice, i) != 0) == taken)
+        i++;
+    return i;
+}
+
 /*
  * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count. *from
  * moves over what is taken, so that nobody looks at it once more, and over the few that are left
@@ -162,24 +171,17 @@ static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align)
 static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t *from, uint32_t want,
                      uint32_t *count)
 {
-    uint32_t best, align = alignment(r, want), i = *from;
+    uint32_t align = alignment(r, want), all = r->slice_refs;
+    uint32_t i = pass(r, slice, *from, all, true), best = i, start, end;
 
-    while (i < r->slice_refs && zq_ref_get(r, slice, i))
-        i++;
-    best = *from = i;
-    *count = 0;
-    while (i < r->slice_refs && *count < want) {
-        uint32_t start, stretch = i, most;
-
-        most = (uint32_t)zq_min((uint64_t)i + want + align - 1, r->slice_refs);
-        while (i < most && !zq_ref_get(r, slice, i))
-            i++;
-        start = aligned_start(stretch, i, align);
-        if (i - start > *count) {
+    *from = i;
+    for (*count = 0; i < all && *count < want; i = pass(r, slice, end, all, true)) {
+        end = pass(r, slice, i, (uint32_t)zq_min((uint64_t)i + want + align - 1, all), false);
+        start = aligned_start(i, end, align);
+        if (end - start > *count) {
             best = start;
-            *count = (uint32_t)zq_min(i - start, want);
+            *count = (uint32_t)zq_min(end - start, want);
         }
-        i++;
     }
     if (best - *from < align)
         *from = best;
@@ -201,7 +203,7 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
         return rc;
     base = *cursor - index;
     first = scan(r, f->slice->data, &index, want, &count);
-    *cursor = zq_min(base + index, base + r->slice_refs - 1);
+    *cursor = base + index;
     /* A run far too short would break an extent into crumbs: look further. */
     if (count < zq_max(1, want / 8)) {
         zq_cache_unpin(a->cache, g, f->slice);
@@ -249,11 +251,12 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
     uint64_t *cursor = want > 1 ? &a->next_run : &a->next_one;
 
     for (;;) {
+        uint64_t next = zq_round_down(*cursor, a->refs.slice_refs) + a->refs.slice_refs;
         int rc = find_step(a, g, cursor, want, f);
 
         if (rc)
             return rc == FOUND ? 0 : rc;
-        *cursor += a->refs.slice_refs - *cursor % a->refs.slice_refs;
+        *cursor = next;
     }
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "cache/cache.h"
+#include "format/refbits.h"
 
 struct zq_refs {
     struct zq_cache *cache;
@@ -25,14 +26,15 @@ static inline uint64_t zq_refs_sector_count(const struct zq_refs *r)
     return zq_div_up(r->entries * 8, ZQ_SECTOR);
 }
 
-static inline uint64_t zq_ref_max(const struct zq_refs *r)
-{
-    return r->order == 6 ? UINT64_MAX : ((uint64_t)1 << (1u << r->order)) - 1;
-}
-
 /* Refcount number i of a slice. */
-uint64_t zq_ref_get(const struct zq_refs *r, const uint8_t *slice, uint32_t i);
-void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t i, uint64_t v);
+static inline uint64_t zq_ref_get(const struct zq_refs *r, const uint8_t *slice, uint32_t i)
+{
+    return zq_refbits_get(slice, r->order, i);
+}
+static inline void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t i, uint64_t v)
+{
+    zq_refbits_set(slice, r->order, i, v);
+}
 
 /* Which slice of the file holds the refcount of a cluster; 0: no block covers it. */
 uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index);

@@ -24,7 +24,7 @@ enum pattern {
     APPEND,   /* round robin over `zones` zones, each filled from its start */
     READ,     /* random places of what was written before */
     OVERWRITE, /* random places that hold data already, where there is no write pointer */
-    SCATTER    /* random places where nothing was written before, likewise */
+    SCATTER    /* each in another 64 KiB where nothing was written before, likewise */
 };
 
 struct plan {
@@ -42,9 +42,8 @@ struct plan {
 struct side {
     const char *name;
     void *(*begin)(const struct plan *p, const char *path);
-    double (*chunk)(void *self, unsigned nr); /* seconds */
+    double (*chunk)(void *self); /* seconds */
     void (*end)(void *self);
-    const char *arg; /* of qemu-img: its aio mode */
 };
 
 /* Requests in a random order that is the same for every side. */
@@ -68,7 +67,7 @@ void bench_die(const char *what, int rc) __attribute__((noreturn));
 double bench_threads(const struct plan *p, void (*work)(void *self, unsigned thread), void *self);
 
 extern const struct side raw_calls, raw_ring;
-extern const struct side lib_calls, lib_queue_ring, lib_queue_file, lib_queue_threads;
+extern const struct side lib_calls, lib_queue_ring, lib_queue_file;
 extern const struct side qemu_side;
 bool ring_works(void);
 

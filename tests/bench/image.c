@@ -5,7 +5,7 @@
 #include <unistd.h>
 #include "bench.h"
 
-enum way { WAY_FILE, WAY_RING, WAY_THREADS };
+enum way { WAY_FILE, WAY_RING };
 
 struct slot {
     struct zqcow2_request req;
@@ -47,17 +47,9 @@ static void make_image(const struct image *m)
 static int open_backend(const struct image *m, struct zqcow2_backend **be)
 {
     unsigned flags = ZQCOW2_FILE_RDWR | (bench_direct ? ZQCOW2_FILE_DIRECT : 0u);
-    struct zqcow2_backend *file;
-    int rc;
 
-    if (m->way == WAY_RING)
-        return zqcow2_uring_open(m->path, flags, NULL, be);
-    rc = zqcow2_file_open(m->path, flags, NULL, &file);
-    if (rc < 0 || m->way == WAY_FILE) {
-        *be = file;
-        return rc;
-    }
-    return zqcow2_threads_wrap(file, 4, NULL, be);
+    return m->way == WAY_RING ? zqcow2_uring_open(m->path, flags, NULL, be)
+                              : zqcow2_file_open(m->path, flags, NULL, be);
 }
 
 static void open_image(struct image *m)
@@ -170,11 +162,10 @@ static void call_loop(void *self, unsigned thread)
     }
 }
 
-static double calls_chunk(void *self, unsigned nr)
+static double calls_chunk(void *self)
 {
     struct image *m = self;
 
-    (void)nr;
     renew(m);
     return bench_threads(m->plan, call_loop, m);
 }
@@ -184,7 +175,7 @@ static void *calls_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_FILE);
 }
 
-const struct side lib_calls = { "library calls", calls_begin, calls_chunk, end, NULL };
+const struct side lib_calls = { "library calls", calls_begin, calls_chunk, end };
 
 /* ---- many in flight ---- */
 
@@ -239,12 +230,11 @@ static void queue_loop(struct image *m)
     }
 }
 
-static double queue_chunk(void *self, unsigned nr)
+static double queue_chunk(void *self)
 {
     struct image *m = self;
     double start;
 
-    (void)nr;
     renew(m);
     start = bench_now();
     queue_loop(m);
@@ -256,11 +246,5 @@ static void *ring_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_RING);
 }
 
-static void *threads_begin(const struct plan *p, const char *path)
-{
-    return begin(p, path, WAY_THREADS);
-}
-
-const struct side lib_queue_ring = { "queue, io_uring", ring_begin, queue_chunk, end, NULL };
-const struct side lib_queue_file = { "queue, file", calls_begin, queue_chunk, end, NULL };
-const struct side lib_queue_threads = { "queue, threads", threads_begin, queue_chunk, end, NULL };
+const struct side lib_queue_ring = { "queue, io_uring", ring_begin, queue_chunk, end };
+const struct side lib_queue_file = { "queue, file", calls_begin, queue_chunk, end };

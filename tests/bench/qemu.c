@@ -70,14 +70,13 @@ static double timed(const char *command)
 }
 
 /* Scattered: a step that is no power of two, as far as the image reaches and round again. */
-static double chunk(void *self, unsigned nr)
+static double chunk(void *self)
 {
     struct qemu *q = self;
     const struct plan *p = q->plan;
     uint64_t step = p->pattern == READ ? MiB(37) + p->bytes : p->bytes;
     char cmd[900];
 
-    (void)nr;
     if (!q->filled)
         make_image(q);
     snprintf(cmd, sizeof(cmd),
@@ -87,4 +86,4 @@ static double chunk(void *self, unsigned nr)
     return timed(cmd);
 }
 
-const struct side qemu_side = { "qemu-img bench", begin, chunk, end, NULL };
+const struct side qemu_side = { "qemu-img bench", begin, chunk, end };

@@ -93,16 +93,15 @@ static void call_loop(void *self, unsigned thread)
     }
 }
 
-static double calls_chunk(void *self, unsigned nr)
+static double calls_chunk(void *self)
 {
     struct raw *r = self;
 
-    (void)nr;
     renew(r);
     return bench_threads(r->plan, call_loop, r);
 }
 
-const struct side raw_calls = { "bare calls", begin, calls_chunk, end, NULL };
+const struct side raw_calls = { "bare calls", begin, calls_chunk, end };
 
 /* ---- many in flight ---- */
 
@@ -172,22 +171,21 @@ static void ring_loop(struct raw *r)
     }
 }
 
-static double ring_chunk(void *self, unsigned nr)
+static double ring_chunk(void *self)
 {
     struct raw *r = self;
     double start = bench_now();
 
-    (void)nr;
     ring_loop(r);
     return bench_now() - start;
 }
 
-const struct side raw_ring = { "bare io_uring", ring_begin, ring_chunk, end, NULL };
+const struct side raw_ring = { "bare io_uring", ring_begin, ring_chunk, end };
 #else
 bool ring_works(void)
 {
     return false;
 }
 
-const struct side raw_ring = { "bare io_uring", NULL, NULL, NULL, NULL };
+const struct side raw_ring = { "bare io_uring", NULL, NULL, NULL };
 #endif

@@ -111,13 +111,13 @@ static int begin(struct null *n, bool queued, struct zqcow2_image **img)
 }
 
 /* The zones' mapping is known before anything is counted. */
-static int prepare(struct zqcow2_image *img, const struct null *n)
+static int prepare(struct zqcow2_image *img)
 {
-    static char buf[UNIT];
+    static char buf[MiB(1)];
     int rc = zqcow2_write(img, buf, UNIT, ZONE, 0);
 
     if (rc == 0)
-        rc = zqcow2_write(img, n->head, MiB(1), 0, 0);
+        rc = zqcow2_write(img, buf, MiB(1), 0, 0);
     for (uint64_t at = 2 * ZONE; rc == 0 && at < 2 * ZONE + MiB(64); at += MiB(1))
         rc = zqcow2_write_zeroes(img, MiB(1), at, 0);
     return rc;
@@ -180,20 +180,25 @@ static int queue(struct zqcow2_image *img, bool append, unsigned nr)
 
 int main(int argc, char **argv)
 {
-    unsigned nr = argc == 3 ? (unsigned)atoi(argv[2]) : 0;
-    bool queued = argc == 3 && argv[1][0] == 'q';
     struct null null;
     struct zqcow2_image *img;
-    int rc = argc == 3 ? begin(&null, queued, &img) : -EINVAL;
+    const char *kind;
+    unsigned nr;
+    int rc;
 
-    if (rc == 0 && strcmp(argv[1], "first"))
-        rc = prepare(img, &null);
+    if (argc != 3)
+        return die("usage", -EINVAL);
+    kind = argv[1];
+    nr = (unsigned)atoi(argv[2]);
+    rc = begin(&null, kind[0] == 'q', &img);
+    if (rc == 0 && strcmp(kind, "first"))
+        rc = prepare(img);
     if (rc == 0)
-        rc = queued ? queue(img, !strcmp(argv[1], "qappend"), nr) : block(img, argv[1], nr);
+        rc = kind[0] == 'q' ? queue(img, !strcmp(kind, "qappend"), nr) : block(img, kind, nr);
     if (rc == 0)
         rc = zqcow2_close(img);
     if (rc < 0)
-        return die(argc == 3 ? argv[1] : "usage", rc);
+        return die(kind, rc);
     free(null.head);
     return 0;
 }

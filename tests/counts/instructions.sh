@@ -10,13 +10,13 @@ dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
 # total KIND N FUNCTION...: instructions inside the library's calls, of a run with N requests.
-total() {
+total() (
     kind=$1
     n=$2
     shift 2
     valgrind --tool=callgrind --callgrind-out-file="$dir/out" $(printf -- '--toggle-collect=%s ' "$@") \
         "$hot" "$kind" "$n" 2>&1 | sed -n 's/.*Collected : //p'
-}
+)
 
 bad=0
 # each WHAT KIND LIMIT FUNCTION...: what one more request costs.
@@ -31,9 +31,9 @@ each() {
         echo "instructions: callgrind gave no figure for $kind"
         exit 1
     fi
-    each=$(((many - few) / 2048))
-    echo "instructions of a 4 KiB $what: $each (at most $limit)"
-    [ "$each" -gt 0 ] && [ "$each" -le "$limit" ] || bad=1
+    one=$(((many - few) / 2048))
+    echo "instructions of a 4 KiB $what: $one (at most $limit)"
+    [ "$one" -gt 0 ] && [ "$one" -le "$limit" ] || bad=1
 }
 
 each 'append' append "${ZQ_APPEND_LIMIT:-600}" zqcow2_append
