@@ -257,6 +257,134 @@ static void the_descriptor_is_enough(void **state)
     }
 }
 
+/* Without time to wait, wait() is poll(): who only ever tries gets there, too. */
+static void waiting_for_no_time_moves_on(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int w = 0; w < NR_WORLDS; w++) {
+        struct zqcow2_queue *q = begin(&r, worlds[w], 21, 4);
+
+        for (uint32_t min = 0; min < 2; min++) {
+            struct ticket *t = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 1);
+            unsigned tries = 0;
+
+            completions = 0;
+            assert_int_equal(submit(q, t), 1);
+            while (!completions && ++tries < 20000) {
+                wait_queue(q, min, 0);
+                usleep(w == 2 ? 50 : 0); /* the thread's turn */
+            }
+            if (!completions)
+                fail_msg("%s: wait(%u, 0) delivers nothing", world_names[w], min);
+            assert_int_equal(t->ret, 0);
+            drop(t);
+        }
+        end(&r, q);
+    }
+}
+
+/* Descriptors: only who has something in flight hears of it, and comes back to it. */
+static void an_idle_queue_sleeps(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int w = 0; w < NR_WORLDS; w++) {
+        struct zqcow2_queue *q[2] = { begin(&r, worlds[w], 22, 4), NULL };
+        struct ticket *t;
+        int fd[2];
+
+        assert_int_equal(zqcow2_queue_open(r.img, 4, &q[1]), 0);
+        for (int i = 0; i < 2; i++)
+            fd[i] = zqcow2_queue_fd(q[i]);
+        for (int round = 0; round < 20; round++) {
+            int busy = round % 2, idle = !busy;
+
+            completions = 0;
+            t = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 1);
+            for (int i = 0; i < 3 && readable(fd[idle], 0); i++) /* the first in vain is allowed */
+                poll_queue(q[idle], 0);
+            assert_int_equal(submit(q[busy], t), 1);
+            while (!completions) {
+                assert_true(readable(fd[busy], 20000));
+                if (w == 1 && round > 1)
+                    assert_false(readable(fd[idle], 0));
+                poll_queue(q[busy], 0);
+            }
+            assert_int_equal(t->ret, 0);
+            drop(t);
+        }
+        assert_int_equal(zqcow2_queue_close(q[1]), 0);
+        end(&r, q[0]);
+    }
+}
+
+/* Pages that are nothing but what the store puts where a hole was punched. */
+static unsigned holes(struct rig *r)
+{
+    unsigned n = 0;
+
+    pthread_mutex_lock(&r->store.lock);
+    for (uint64_t i = 0; i < r->store.nr_pages; i++) {
+        const uint8_t *p = r->store.page[i];
+        n += p && p[0] == STORE_HOLE && !memcmp(p, p + 1, STORE_PAGE - 1);
+    }
+    pthread_mutex_unlock(&r->store.lock);
+    return n;
+}
+
+/* Holes are the image's own I/O: a queue hears of it, also when all are idle, or one has left. */
+static void background_work_is_heard(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int w = 0; w < NR_WORLDS; w++) {
+        for (int closing = 0; closing < 2; closing++) {
+            struct zqcow2_queue *q = begin(&r, worlds[w], 23, 4), *other;
+            unsigned spins = 0;
+
+            assert_int_equal(zqcow2_queue_open(r.img, 4, &other), 0);
+            assert_true(zqcow2_queue_fd(q) >= 0 && zqcow2_queue_fd(other) >= 0);
+            for (uint64_t at = 0; at < 3 * Z; at += UNIT)
+                assert_int_equal(rig_write(&r, Z + at, UNIT, 1), 0);
+            assert_int_equal(zqcow2_flush(r.img), 0);
+            for (int i = 0; i < 10; i++) { /* in vain: they are idle */
+                poll_queue(q, 0);
+                poll_queue(other, 0);
+            }
+            assert_int_equal(holes(&r), 0);
+            assert_int_equal(zqcow2_zone_reset(r.img, Z, 3 * Z, 0), 0);
+            assert_int_equal(zqcow2_flush(r.img), 0);
+            if (closing)
+                assert_int_equal(zqcow2_queue_close(q), 0);
+            for (unsigned quiet = 0; holes(&r) < 3 * 3;) {
+                bool heard = false;
+
+                for (int i = closing; i < 2; i++) {
+                    struct zqcow2_queue *one = i ? other : q;
+                    if (readable(zqcow2_queue_fd(one), 0)) {
+                        poll_queue(one, 0);
+                        heard = true;
+                    }
+                }
+                quiet = heard ? 0 : quiet + 1;
+                if (quiet)
+                    usleep(100);
+                if (quiet == 20000)
+                    fail_msg("%s: nobody hears of the hole", world_names[w]);
+                assert_true(++spins < 1000000);
+            }
+            assert_int_equal(zqcow2_queue_close(other), 0);
+            if (closing)
+                assert_int_equal(zqcow2_queue_open(r.img, 4, &q), 0);
+            end(&r, q);
+        }
+    }
+}
+
 /* poll() gives no more than it is asked for, and the rest stays readable. */
 static void poll_delivers_at_most(void **state)
 {
@@ -367,6 +495,9 @@ int main(void)
         cmocka_unit_test(mistakes_go_to_done),
         cmocka_unit_test(depth_limits),
         cmocka_unit_test(the_descriptor_is_enough),
+        cmocka_unit_test(waiting_for_no_time_moves_on),
+        cmocka_unit_test(an_idle_queue_sleeps),
+        cmocka_unit_test(background_work_is_heard),
         cmocka_unit_test(poll_delivers_at_most),
         cmocka_unit_test(wait_returns_when_nothing_is_in_flight),
         cmocka_unit_test(callbacks_may_submit),

@@ -22,9 +22,10 @@ struct zqcow2_queue {
     /* under the image's mutex */
     struct zq_doorbell bell;
     struct zq_list completed; /* finished, to be taken out */
-    uint32_t nr_completed, pending; /* pending: submitted and not taken out */
+    uint32_t nr_completed;
     int event_fd, epoll_fd;   /* -1: not asked for */
     bool signalled;           /* event_fd is readable */
+    bool watching;            /* the backend's descriptor is in epoll_fd */
     struct zq_op slots[];
 };
 
@@ -52,21 +53,39 @@ static void clear_fd(struct zqcow2_queue *q)
         q->signalled = false;
 }
 
-/* Nobody runs the loop: whoever waits on a descriptor has to. */
 static void ring(struct zq_doorbell *bell)
 {
-    struct zqcow2_queue *q = zq_container(bell, struct zqcow2_queue, bell);
-
-    if (q->pending)
-        signal_fd(q);
+    signal_fd(zq_container(bell, struct zqcow2_queue, bell));
 }
 
 static int add_to_epoll(int epoll_fd, int fd)
 {
     struct epoll_event ev = {.events = EPOLLIN};
 
+    if (fd < 0)
+        return fd;
     ev.data.fd = fd;
     return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
+}
+
+/*
+ * The backend's descriptor is readable for the completions of all queues: one with nothing in
+ * flight does not watch it, or its thread would wake up for them all. But somebody has to, for the
+ * image's own I/O.
+ */
+static void watch_backend(struct zqcow2_queue *q, bool yes)
+{
+    const struct zqcow2_backend *be = q->core->be;
+
+    if (q->epoll_fd < 0 || q->watching == yes)
+        return;
+    if (yes && add_to_epoll(q->epoll_fd, be->ops.fd(be->self)) < 0) {
+        signal_fd(q); /* no memory: it shall come again */
+        return;
+    }
+    if (!yes)
+        (void)epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, be->ops.fd(be->self), NULL);
+    q->watching = yes;
 }
 
 static int make_fds(struct zqcow2_queue *q)
@@ -76,7 +95,7 @@ static int make_fds(struct zqcow2_queue *q)
 
     if (efd < 0)
         return -errno;
-    if (be->ops.poll && be->ops.fd) {
+    if (be->ops.poll) {
         pfd = epoll_create1(EPOLL_CLOEXEC);
         rc = pfd < 0 ? -errno : add_to_epoll(pfd, efd);
         if (rc == 0)
@@ -90,6 +109,8 @@ static int make_fds(struct zqcow2_queue *q)
     }
     q->event_fd = efd;
     q->epoll_fd = pfd;
+    q->watching = pfd >= 0;
+    q->bell.audible = true;
     return 0;
 }
 
@@ -100,7 +121,7 @@ int zqcow2_queue_fd(struct zqcow2_queue *q)
     zq_core_lock(q->core);
     if (q->event_fd < 0) {
         rc = make_fds(q);
-        if (rc == 0 && q->pending + q->nr_told)
+        if (rc == 0 && q->bell.pending + q->nr_told)
             signal_fd(q);
     }
     if (rc == 0)
@@ -142,11 +163,12 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     struct zq_core *c = q->core;
 
     zq_core_lock(c);
-    if (q->pending || q->nr_told || q->calling) {
+    if (q->bell.pending || q->nr_told || q->calling) {
         zq_core_unlock(c);
         return -EBUSY;
     }
     zq_list_del(&q->bell.link);
+    zq_engine_hand_over(c);
     zq_core_unlock(c);
     if (q->epoll_fd >= 0)
         close(q->epoll_fd);
@@ -161,7 +183,7 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
     uint32_t n;
 
     zq_core_lock(q->core);
-    n = q->pending + q->nr_told;
+    n = q->bell.pending + q->nr_told;
     zq_core_unlock(q->core);
     return n;
 }
@@ -206,9 +228,10 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
         op->req = reqs[taken++];
         op->owner = q;
         op->finish = queue_finish;
-        q->pending++;
+        q->bell.pending++;
         zq_op_begin(c, op);
     }
+    watch_backend(q, true);
     if (!q->calling) /* else they go when the callbacks have been called, in one batch */
         zq_engine_run(c);
     zq_core_unlock(c);
@@ -220,7 +243,7 @@ static void take_completed(struct zqcow2_queue *q)
 {
     zq_list_splice(&q->told, &q->completed);
     q->nr_told += q->nr_completed;
-    q->pending -= q->nr_completed;
+    q->bell.pending -= q->nr_completed;
     q->nr_completed = 0;
 }
 
@@ -260,18 +283,28 @@ static int deliver(struct zqcow2_queue *q, uint32_t max)
     return (int)n;
 }
 
+/* What can be done now, without waiting. */
+static void move_on(struct zqcow2_queue *q)
+{
+    struct zq_core *c = q->core;
+
+    clear_fd(q);
+    if (c->be->ops.poll && !c->polling)
+        zq_engine_wait(c, 0);
+    else
+        zq_engine_run(c);
+}
+
 int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
 {
     struct zq_core *c = q->core;
     int n;
 
     zq_core_lock(c);
-    clear_fd(q);
-    if (c->be->ops.poll && !c->polling)
-        zq_engine_wait(c, 0);
-    else
-        zq_engine_run(c);
+    move_on(q);
     n = deliver(q, max);
+    if (!n && !q->bell.pending)
+        watch_backend(q, c->x.in_flight && !zq_engine_is_heard(c));
     zq_core_unlock(c);
     return n;
 }
@@ -291,10 +324,9 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
     uint32_t got = 0;
 
     zq_core_lock(c);
-    clear_fd(q);
-    zq_engine_run(c);
+    move_on(q);
     got += (uint32_t)deliver(q, 0);
-    while (got < min && q->pending + q->nr_told) {
+    while (got < min && q->bell.pending + q->nr_told) {
         int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
 
         if (!q->nr_completed && !q->nr_told) {
@@ -304,6 +336,7 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
         }
         got += (uint32_t)deliver(q, 0);
     }
+    zq_engine_hand_over(c);
     zq_core_unlock(c);
     return (int)got;
 }

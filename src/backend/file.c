@@ -120,6 +120,9 @@ int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
         rc = check_mode(f);
     if (rc == 0 && f->block)
         rc = zq_block_adopt(f);
+    /* A program that is executed would go on holding the file, and its lock. */
+    if (rc == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
+        rc = -errno;
     return rc < 0 ? rc : -pthread_mutex_init(&f->grow, NULL);
 }
 

@@ -317,30 +317,59 @@ static int checked_result(int ret)
     return ret > 0 || ret < -4095 ? -EIO : ret;
 }
 
+/* 0: the backend has it. -EOPNOTSUPP: it is for a blocking function. Else its result. */
+static int submit(struct zqcow2_backend *be, struct zq_io *io)
+{
+    int rc;
+
+    if (!be->ops.submit || io->pub.kind == ZQ_IO_WORK || io->slow || too_large(be, io))
+        return -EOPNOTSUPP;
+    rc = be->ops.submit(be->self, &io->pub);
+    return rc < 0 ? rc : 0;
+}
+
+static void run_all_blocking(struct zq_iox *x, struct zq_list *ios, struct zq_list *finished)
+{
+    bool away = x->be->ops.submit && !zq_list_empty(ios);
+
+    if (away)
+        x->away(x, true);
+    for (struct zq_list *n; (n = zq_list_pop(ios));) {
+        struct zq_io *io = zq_container(n, struct zq_io, link);
+
+        io->ret = run_blocking(x->be, io);
+        if (io->pub.kind != ZQ_IO_WORK)
+            io->ret = checked_result(io->ret);
+        zq_list_push(finished, n);
+    }
+    if (away)
+        x->away(x, false);
+}
+
+/* What blocks comes last, so that it holds up nothing of the batch. */
 void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finished)
 {
     struct zqcow2_backend *be = x->be;
+    struct zq_list blocking;
     bool kick = false;
 
+    zq_list_init(&blocking);
     for (struct zq_list *n; (n = zq_list_pop(batch));) {
         struct zq_io *io = zq_container(n, struct zq_io, link);
-        int rc = -EOPNOTSUPP;
+        int rc = submit(be, io);
 
-        if (be->ops.submit && io->pub.kind != ZQ_IO_WORK && !io->slow &&
-            !too_large(be, io)) {
-            rc = be->ops.submit(be->self, &io->pub);
-            if (rc >= 0) {
-                kick = true;
-                continue;
-            }
+        if (rc == 0) {
+            kick = true;
+        } else if (rc == -EOPNOTSUPP) {
+            zq_list_push(&blocking, n);
+        } else {
+            io->ret = checked_result(rc);
+            zq_list_push(finished, n);
         }
-        io->ret = rc == -EOPNOTSUPP ? run_blocking(be, io) : rc;
-        if (io->pub.kind != ZQ_IO_WORK)
-            io->ret = checked_result(io->ret);
-        zq_list_push(finished, &io->link);
     }
     if (kick && be->ops.kick)
         be->ops.kick(be->self);
+    run_all_blocking(x, &blocking, finished);
 }
 
 /* ---- one at a time ---- */

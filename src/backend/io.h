@@ -48,6 +48,7 @@ struct zq_iox {
     const struct zqcow2_hooks *hooks;    /* fixed: the image's */
     bool plain;                          /* fixed: the backend takes any alignment */
     void (*notify)(struct zq_iox *x, struct zq_io *io); /* fixed: an io was done by the backend */
+    void (*away)(struct zq_iox *x, bool begin); /* fixed: a blocking call begins, or is over */
     struct zq_list submit;               /* started, to be issued */
     struct zq_list done;                 /* done, to be finished */
     struct zq_list writes, parked;       /* not plain: writes in flight; ios that wait */

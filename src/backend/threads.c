@@ -304,9 +304,13 @@ int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n, const struct z
 
     if (rc < 0)
         return rc;
+    if (zq_be_claim(inner) < 0)
+        return -EBUSY;
     t = make(inner, n, &h);
-    if (!t)
+    if (!t) {
+        zq_be_release(inner);
         return -ENOMEM;
+    }
     ops = table(&inner->ops);
     rc = start_threads(t, n);
     if (rc == 0)
@@ -314,6 +318,7 @@ int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n, const struct z
     if (rc < 0) {
         join(t);
         destroy(t, n);
+        zq_be_release(inner);
     }
     return rc;
 }

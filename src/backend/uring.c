@@ -4,8 +4,8 @@
  *
  * submit() queues; kick() hands the queue to the kernel in one call; poll() reaps. At most DEPTH
  * requests are the kernel's, and one of our own, so that neither ring overflows; others wait in the
- * queue. What the ring cannot do, or does only in part at the end of a file, is done by the blocking
- * calls of file.c. The mutex is never held while a completion is reported.
+ * queue. What the ring cannot do, or does only in part at the end of a file, is done by the
+ * blocking calls of file.c. The mutex is never held while a completion is reported.
  *
  * A poll that has to wait does so in the ring, which is cheaper than poll(2) on its descriptor. One
  * request of our own there, without a buffer, watches wake_fd, so that a wake-up is a completion.
@@ -38,7 +38,8 @@ struct uring {
     struct io_uring ring;
     struct zq_fifo queue;
     unsigned in_ring;       /* prepared and not reaped, <= DEPTH */
-    bool watching;          /* the ring watches wake_fd */
+    bool watching;          /* the ring watches wake_fd ... */
+    pthread_t watcher;      /* ... for the thread that asked it to */
     bool broken;            /* the kernel refuses to be called: everything blocks from now on */
 };
 
@@ -137,30 +138,25 @@ static int submit_prepared(struct uring *u)
 
 static void run_blocking(struct uring *u, struct zqcow2_io *io);
 
-static void clear_wakes(struct uring *u)
-{
-    uint64_t wakes;
-    ssize_t n = read(u->wake_fd, &wakes, sizeof(wakes));
-
-    (void)n; /* EAGAIN: there are none */
-}
-
-/* From now on the next wake-up is a completion. */
-static void watch(struct uring *u)
+/*
+ * The next wake-up becomes a completion. The kernel tells of it in the thread that asked, so that
+ * must be the one that is about to wait: another might not be there to run it, and would have its
+ * system calls interrupted.
+ */
+static void watch_wakes(struct uring *u)
 {
     struct io_uring_sqe *sqe = u->watching ? NULL : io_uring_get_sqe(&u->ring);
 
     if (!sqe)
         return;
-    clear_wakes(u);
     io_uring_prep_poll_add(sqe, u->wake_fd, POLLIN);
     io_uring_sqe_set_data64(sqe, WATCH);
     u->watching = true;
+    u->watcher = pthread_self();
 }
 
 static void fill_ring(struct uring *u)
 {
-    watch(u);
     while (u->queue.head && u->in_ring < DEPTH) {
         struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
         if (!sqe)
@@ -171,12 +167,14 @@ static void fill_ring(struct uring *u)
 }
 
 /* Fills the ring from the queue and submits, in one call to the kernel. */
-static void push_queue(struct uring *u)
+static void push_queue(struct uring *u, bool watch)
 {
     struct zq_fifo refused = { NULL, NULL };
 
     pthread_mutex_lock(&u->mutex);
     if (!u->broken) {
+        if (watch)
+            watch_wakes(u);
         fill_ring(u);
         if (submit_prepared(u) < 0) {
             u->broken = true;
@@ -234,7 +232,7 @@ static int uring_submit(void *self, struct zqcow2_io *io)
 
 static void uring_kick(void *self)
 {
-    push_queue(self);
+    push_queue(self, false);
 }
 
 /* ---- completions ---- */
@@ -362,6 +360,14 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
     return n;
 }
 
+static void clear_wakes(struct uring *u)
+{
+    uint64_t wakes;
+    ssize_t n = read(u->wake_fd, &wakes, sizeof(wakes));
+
+    (void)n; /* EAGAIN: there are none */
+}
+
 /* What was complete when it began, not what completes meanwhile: it ends in any case. */
 static bool drain_ring(struct uring *u)
 {
@@ -375,32 +381,39 @@ static bool drain_ring(struct uring *u)
         for (unsigned i = 0; i < n; i++) {
             if (c[i].io)
                 finish(u, c[i].io, c[i].res);
+            else
+                clear_wakes(u); /* whatever they are for: this poll returns */
         }
         reaped += n;
     }
     if (reaped)
-        push_queue(u);
+        push_queue(u, false);
     return reaped;
 }
 
-static bool watches(struct uring *u)
+static bool is_watcher(struct uring *u)
 {
     bool yes;
 
     pthread_mutex_lock(&u->mutex);
-    yes = u->watching;
+    yes = u->watching && pthread_equal(u->watcher, pthread_self());
     pthread_mutex_unlock(&u->mutex);
     return yes;
 }
 
-/* False: not here, as in a sandbox that was closed after the ring was made. */
+/*
+ * False: not here, as when another thread watches, or in a sandbox that was closed after the ring
+ * was made.
+ */
 static bool wait_in_ring(struct uring *u, int timeout_ms)
 {
     struct __kernel_timespec ts = { timeout_ms / 1000, timeout_ms % 1000 * 1000000LL };
     struct io_uring_cqe *cqe;
     int rc;
 
-    if (!watches(u))
+    if (!is_watcher(u))
+        push_queue(u, true);
+    if (!is_watcher(u))
         return false;
     rc = io_uring_wait_cqes(&u->ring, &cqe, 1, timeout_ms < 0 ? NULL : &ts, NULL);
     return rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EAGAIN;
@@ -451,7 +464,7 @@ static int uring_fd(void *self)
 /* Nothing that the kernel may still write to, or read from, outlives this. */
 static void wait_for_kernel(struct uring *u)
 {
-    push_queue(u);
+    push_queue(u, false);
     for (;;) {
         pthread_mutex_lock(&u->mutex);
         bool idle = !u->in_ring && !u->queue.head;
@@ -528,7 +541,7 @@ static int open_ring(struct uring *u)
     }
     pthread_mutex_init(&u->mutex, NULL); /* default attributes: cannot fail */
     u->truncates = can_truncate(u);
-    push_queue(u);
+    push_queue(u, true); /* whether the kernel takes anything */
     if (!u->broken)
         return 0;
     close_ring(u);

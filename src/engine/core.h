@@ -59,6 +59,8 @@ struct zq_round {
 struct zq_doorbell {
     struct zq_list link;
     void (*ring)(struct zq_doorbell *bell);
+    uint32_t pending; /* his requests in flight: with some, he also hears the backend by himself */
+    bool audible;     /* he has a descriptor to wait on */
 };
 
 struct zq_core {
@@ -74,6 +76,7 @@ struct zq_core {
     pthread_mutex_t mutex;       /* guards all below */
     pthread_cond_t cond;         /* threads that wait for progress of others */
     unsigned runners, sleepers;  /* threads in the engine; threads in cond */
+    unsigned away;               /* runners whom a blocking call of an asynchronous backend holds */
     bool polling, wake_poller;
     pthread_t poller;
     unsigned nr_ops, nr_drains;  /* begun and not finished; drains among them */
@@ -123,6 +126,10 @@ static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
     if (!zq_list_empty(&c->drain_waiters))
         zq_wake(&c->ready, &c->drain_waiters);
 }
+/* Does somebody with requests in flight wait on a descriptor? */
+bool zq_engine_is_heard(const struct zq_core *c);
+/* A thread leaves: the image's own I/O, which nobody waits for, needs somebody who hears of it. */
+void zq_engine_hand_over(struct zq_core *c);
 /* An operation has finished: threads that sleep or poll for it look again. */
 void zq_engine_tell_others(struct zq_core *c);
 /* What a write's I/O came to: a dead image acknowledges nothing more (R11). */

@@ -23,17 +23,41 @@ void zq_core_unlock(struct zq_core *c)
 
 /* ---- completions from the backend ---- */
 
+bool zq_engine_is_heard(const struct zq_core *c)
+{
+    for (const struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
+        const struct zq_doorbell *bell = zq_container(n, const struct zq_doorbell, link);
+        if (bell->audible && bell->pending)
+            return true;
+    }
+    return false;
+}
+
+/* All who have requests in flight; if none of them can hear it, one who has not. */
 static void ring_all(struct zq_core *c)
 {
+    bool heard = zq_engine_is_heard(c);
+
     for (struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
         struct zq_doorbell *bell = zq_container(n, struct zq_doorbell, link);
+
+        if (!bell->audible || (heard && !bell->pending))
+            continue;
         bell->ring(bell);
+        if (!heard)
+            return;
     }
+}
+
+void zq_engine_hand_over(struct zq_core *c)
+{
+    if (c->x.in_flight && c->be->ops.poll && !c->polling && !c->sleepers && !zq_engine_is_heard(c))
+        ring_all(c);
 }
 
 static void wake_somebody(struct zq_core *c, bool *wake)
 {
-    if (c->runners)
+    if (c->runners > c->away)
         return;
     if (c->polling && pthread_equal(c->poller, pthread_self()))
         return; /* we are inside its poll(): it runs the loop next */
@@ -45,6 +69,16 @@ static void wake_somebody(struct zq_core *c, bool *wake)
         ring_all(c);
 }
 
+/* Unlocks last: from then on the image may be closed, though not its backend while we are in it. */
+static void unlock_and_wake(struct zq_core *c, bool wake)
+{
+    const struct zqcow2_backend *be = c->be;
+
+    zq_core_unlock(c);
+    if (wake)
+        be->ops.wake(be->self);
+}
+
 static void io_notify(struct zq_iox *x, struct zq_io *io)
 {
     struct zq_core *c = zq_container(x, struct zq_core, x);
@@ -53,9 +87,23 @@ static void io_notify(struct zq_iox *x, struct zq_io *io)
     zq_core_lock(c);
     zq_list_push(&x->done, &io->link);
     wake_somebody(c, &wake);
-    zq_core_unlock(c);
-    if (wake && c->be->ops.wake)
-        c->be->ops.wake(c->be->self);
+    unlock_and_wake(c, wake);
+}
+
+/* What completes while the host holds a runner is another thread's. */
+static void io_away(struct zq_iox *x, bool begin)
+{
+    struct zq_core *c = zq_container(x, struct zq_core, x);
+    bool wake = false;
+
+    zq_core_lock(c);
+    if (begin)
+        c->away++;
+    else
+        c->away--;
+    if (begin && !zq_list_empty(&x->done))
+        wake_somebody(c, &wake);
+    unlock_and_wake(c, wake);
 }
 
 int zq_core_init(struct zq_core *c)
@@ -73,6 +121,7 @@ int zq_core_init(struct zq_core *c)
     c->x.hooks = &c->hooks;
     c->x.ready = &c->ready;
     c->x.notify = io_notify;
+    c->x.away = io_away;
     rc = zq_iox_init(&c->x);
     if (rc < 0)
         return rc;
@@ -370,6 +419,8 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
 
 void zq_engine_wait(struct zq_core *c, int timeout_ms)
 {
+    int rc;
+
     /* What arrived while the mutex was dropped found nobody to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
         zq_engine_run(c);
@@ -379,9 +430,11 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
         c->polling = true;
         c->poller = pthread_self();
         zq_core_unlock(c);
-        c->be->ops.poll(c->be->self, timeout_ms);
+        rc = c->be->ops.poll(c->be->self, timeout_ms);
         zq_core_lock(c);
         c->polling = false;
+        if (rc < 0 && timeout_ms) /* it cannot wait: nor shall we spin */
+            sleep_on_cond(c, 1);
         /* Somebody else may have to poll from now on. */
         if (c->sleepers)
             pthread_cond_broadcast(&c->cond);
@@ -417,6 +470,7 @@ int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
     }
     while (!op->finished)
         zq_engine_wait(c, -1);
+    zq_engine_hand_over(c);
     zq_core_unlock(c);
     return op->res.ret;
 }

@@ -140,18 +140,17 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 
 static uint32_t alignment(const struct zq_refs *r, uint32_t want)
 {
-    /* Of what a slice counts, at most one sixteenth is left out. */
     uint64_t most = zq_min(RUN_ALIGN >> r->cluster_bits, r->slice_refs / 16);
 
     return 1u << zq_log2(zq_min(want, zq_max(most, 1)));
 }
 
-/* Where in the free stretch [from, to) a run begins: aligned, unless that wastes most of it. */
-static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align)
+/* Where in the free stretch [from, to) a run begins: aligned, unless that leaves out too much. */
+static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align, uint64_t spare)
 {
     uint32_t start = (from + align - 1) & ~(align - 1);
 
-    return start < to && start - from <= to - start ? start : from;
+    return start < to && start - from <= zq_min(spare, to - start) ? start : from;
 }
 
 /* The first index in [i, end) whose cluster is not as `taken` says; end if all are. */
@@ -165,27 +164,39 @@ static uint32_t pass(const struct zq_refs *r, const uint8_t *slice, uint32_t i, 
 
 /*
  * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count. *from
- * moves over what is taken, so that nobody looks at it once more, and over the few that are left
- * free for alignment: the next run follows this one, and the few are for single clusters.
+ * moves over what is taken, so that nobody looks at it once more, and over the few, at most
+ * `spare`, that are left free for alignment: the next run follows this one, and the few are for
+ * single clusters.
  */
-static uint32_t scan(const struct zq_refs *r, const uint8_t *slice, uint32_t *from, uint32_t want,
-                     uint32_t *count)
+static uint32_t scan(struct zq_alloc *a, const uint8_t *slice, uint64_t spare, uint32_t *from,
+                     uint32_t want, uint32_t *count)
 {
+    const struct zq_refs *r = &a->refs;
     uint32_t align = alignment(r, want), all = r->slice_refs;
     uint32_t i = pass(r, slice, *from, all, true), best = i, start, end;
 
     *from = i;
     for (*count = 0; i < all && *count < want; i = pass(r, slice, end, all, true)) {
         end = pass(r, slice, i, (uint32_t)zq_min((uint64_t)i + want + align - 1, all), false);
-        start = aligned_start(i, end, align);
+        start = aligned_start(i, end, align, spare);
         if (end - start > *count) {
             best = start;
             *count = (uint32_t)zq_min(end - start, want);
         }
     }
-    if (best - *from < align)
+    if (best - *from < align) {
+        a->left_out += best - *from;
         *from = best;
+    }
     return best;
+}
+
+/* How many may be left out at this cluster: one sixteenth of what lies before it, in all. */
+static uint64_t spare(const struct zq_alloc *a, uint64_t at)
+{
+    uint64_t most = (RUN_ALIGN >> a->refs.cluster_bits) + at / 16;
+
+    return most > a->left_out ? most - a->left_out : 0;
 }
 
 /* Looks at the slice under the cursor. */
@@ -202,7 +213,7 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     if (rc)
         return rc;
     base = *cursor - index;
-    first = scan(r, f->slice->data, &index, want, &count);
+    first = scan(a, f->slice->data, spare(a, *cursor), &index, want, &count);
     *cursor = base + index;
     /* A run far too short would break an extent into crumbs: look further. */
     if (count < zq_max(1, want / 8)) {

@@ -35,6 +35,7 @@ struct zq_alloc {
     uint64_t file_size;           /* the file covers at least this */
     uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */
     uint64_t next_one, next_run;  /* where searches for one cluster, for a run begin */
+    uint64_t left_out;            /* clusters that runs have left free in front, for alignment */
     bool want_growth;             /* the refcount table is too small: a round must grow it */
     struct zq_list growth_waiters;
     struct zq_list quarantine;

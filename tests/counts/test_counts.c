@@ -241,6 +241,27 @@ static void runs_are_aligned(void **state)
     end(&t);
 }
 
+/* Odd sizes leave clusters out in front of each run: a sixteenth of the file, and a little. */
+static void alignment_leaves_little_out(void **state)
+{
+    static const unsigned clusters[] = { 3, 5, 17, 33 };
+    struct tally t;
+
+    (void)state;
+    for (unsigned k = 0; k < 4; k++) {
+        uint64_t len = clusters[k] * KiB(64), at = 0;
+        uint8_t *data = calloc(1, len);
+
+        begin(&t, shape(GiB(1), 0, 0));
+        t.forget = KiB(128);
+        for (; at + len <= MiB(400); at += len)
+            assert_int_equal(zqcow2_write(t.img, data, len, at, 0), 0);
+        assert_in_range(t.store.length, at, at + at / 16 + MiB(6));
+        end(&t);
+        free(data);
+    }
+}
+
 /* ---- memory ---- */
 
 static unsigned answered;
@@ -498,6 +519,7 @@ int main(void)
         cmocka_unit_test(reset_of_a_full_zone),
         cmocka_unit_test(cache_keeps_what_is_used),
         cmocka_unit_test(runs_are_aligned),
+        cmocka_unit_test(alignment_leaves_little_out),
         cmocka_unit_test(one_kick_a_batch),
         cmocka_unit_test(steady_state_allocates_nothing),
         cmocka_unit_test(open_reads_no_l2),

@@ -8,7 +8,6 @@
 #include "rig/store.h"
 
 #define STORE_MAX (1ull << 42)
-#define POISON    0xdb
 
 void store_init(struct store *s)
 {
@@ -199,7 +198,7 @@ static int op_discard(void *self, uint64_t off, uint64_t len)
     struct store *s = self;
 
     enter(s);
-    fill(s, POISON, len, off);
+    fill(s, STORE_HOLE, len, off);
     pthread_mutex_unlock(&s->lock);
     return 0;
 }

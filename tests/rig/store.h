@@ -13,6 +13,7 @@ struct rig_be {
 };
 
 #define STORE_PAGE 65536u
+#define STORE_HOLE 0xdb /* what a discarded byte reads as: nobody may rely on it */
 
 struct store {
     pthread_mutex_t lock;
