@@ -3,7 +3,8 @@
  * Backends: where an image's bytes lie. The library brings a file and a memory backend; a caller
  * makes his own from a table of callbacks. See zqcow2_backend_new(3).
  *
- * Contract. The library never issues overlapping writes at one time. Bytes that truncate() adds
+ * Contract. The library never issues overlapping writes at one time, unless its caller does where
+ * there is no write pointer. Bytes that truncate() adds
  * read as zeros. flush() makes durable every write, zero, truncate and discard that had completed
  * before it was called. Between two flushes a crash may keep, lose, reorder or tear (at
  * atomic_write) what was not flushed. Callbacks may be called from any thread that is inside a
@@ -73,7 +74,8 @@ struct zqcow2_backend_ops {
     /*
      * Asynchronous backends. submit < 0: done will not be called; -EOPNOTSUPP: use the blocking
      * function of that kind, which then blocks who submits or polls: one that serves an event loop
-     * takes every kind. NULL: blocking backend. A backend with submit completes through
+     * takes every kind. Another error is the I/O's result, and for metadata the image's end: a full
+     * ring keeps a list. NULL: blocking backend. A backend with submit completes through
      * zqcow2_io_done(), from submit() itself, from poll() or from a thread of its own.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
