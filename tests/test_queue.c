@@ -342,12 +342,13 @@ static void background_work_is_heard(void **state)
 
     (void)state;
     for (int w = 0; w < NR_WORLDS; w++) {
-        for (int closing = 0; closing < 2; closing++) {
+        /* 0: two in loops. 1: one is closed. 2: one has no descriptor, and its thread stops. */
+        for (int closing = 0; closing < 3; closing++) {
             struct zqcow2_queue *q = begin(&r, worlds[w], 23, 4), *other;
             unsigned spins = 0;
 
             assert_int_equal(zqcow2_queue_open(r.img, 4, &other), 0);
-            assert_true(zqcow2_queue_fd(q) >= 0 && zqcow2_queue_fd(other) >= 0);
+            assert_true((closing == 2 || zqcow2_queue_fd(q) >= 0) && zqcow2_queue_fd(other) >= 0);
             for (uint64_t at = 0; at < 3 * Z; at += UNIT)
                 assert_int_equal(rig_write(&r, Z + at, UNIT, 1), 0);
             assert_int_equal(zqcow2_flush(r.img), 0);
@@ -356,14 +357,28 @@ static void background_work_is_heard(void **state)
                 poll_queue(other, 0);
             }
             assert_int_equal(holes(&r), 0);
-            assert_int_equal(zqcow2_zone_reset(r.img, Z, 3 * Z, 0), 0);
-            assert_int_equal(zqcow2_flush(r.img), 0);
-            if (closing)
+            if (closing == 2) {
+                struct ticket *t[2] = { ticket(ZQCOW2_OP_ZONE_RESET, Z, 3 * Z, 0),
+                                        ticket(ZQCOW2_OP_FLUSH, 0, 0, 0) };
+
+                for (int i = 0; i < 2; i++) {
+                    completions = 0;
+                    assert_int_equal(submit(q, t[i]), 1);
+                    while (!completions)
+                        poll_queue(q, 0);
+                    assert_int_equal(t[i]->ret, 0);
+                    drop(t[i]);
+                }
+            } else {
+                assert_int_equal(zqcow2_zone_reset(r.img, Z, 3 * Z, 0), 0);
+                assert_int_equal(zqcow2_flush(r.img), 0);
+            }
+            if (closing == 1)
                 assert_int_equal(zqcow2_queue_close(q), 0);
             for (unsigned quiet = 0; holes(&r) < 3 * 3;) {
                 bool heard = false;
 
-                for (int i = closing; i < 2; i++) {
+                for (int i = closing > 0; i < 2; i++) {
                     struct zqcow2_queue *one = i ? other : q;
                     if (readable(zqcow2_queue_fd(one), 0)) {
                         poll_queue(one, 0);
@@ -378,7 +393,7 @@ static void background_work_is_heard(void **state)
                 assert_true(++spins < 1000000);
             }
             assert_int_equal(zqcow2_queue_close(other), 0);
-            if (closing)
+            if (closing == 1)
                 assert_int_equal(zqcow2_queue_open(r.img, 4, &q), 0);
             end(&r, q);
         }

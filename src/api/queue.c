@@ -121,8 +121,8 @@ int zqcow2_queue_fd(struct zqcow2_queue *q)
     zq_core_lock(q->core);
     if (q->event_fd < 0) {
         rc = make_fds(q);
-        if (rc == 0 && q->bell.pending + q->nr_told)
-            signal_fd(q);
+        if (rc == 0)
+            signal_fd(q); /* for what there may be to do already */
     }
     if (rc == 0)
         rc = q->epoll_fd >= 0 ? q->epoll_fd : q->event_fd;
@@ -295,6 +295,19 @@ static void move_on(struct zqcow2_queue *q)
         zq_engine_run(c);
 }
 
+/* Who is to hear of what is in flight? n: how many were told just now. */
+static void leave(struct zqcow2_queue *q, uint32_t n)
+{
+    struct zq_core *c = q->core;
+
+    if (q->bell.pending)
+        watch_backend(q, true); /* it may have failed before */
+    else if (!n)
+        watch_backend(q, c->x.in_flight && !zq_engine_is_heard(c));
+    if (!q->watching)
+        zq_engine_hand_over(c);
+}
+
 int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
 {
     struct zq_core *c = q->core;
@@ -303,8 +316,7 @@ int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
     zq_core_lock(c);
     move_on(q);
     n = deliver(q, max);
-    if (!n && !q->bell.pending)
-        watch_backend(q, c->x.in_flight && !zq_engine_is_heard(c));
+    leave(q, (uint32_t)n);
     zq_core_unlock(c);
     return n;
 }
@@ -332,11 +344,13 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
         if (!q->nr_completed && !q->nr_told) {
             if (timeout_ms >= 0 && left <= 0)
                 break;
+            c->waiters++;
             zq_engine_wait(c, (int)left);
+            c->waiters--;
         }
         got += (uint32_t)deliver(q, 0);
     }
-    zq_engine_hand_over(c);
+    leave(q, got);
     zq_core_unlock(c);
     return (int)got;
 }

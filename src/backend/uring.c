@@ -38,6 +38,7 @@ struct uring {
     struct io_uring ring;
     struct zq_fifo queue;
     unsigned in_ring;       /* prepared and not reaped, <= DEPTH */
+    bool unwatchable;       /* the kernel does not watch wake_fd */
     bool watching;          /* the ring watches wake_fd ... */
     pthread_t watcher;      /* ... for the thread that asked it to */
     bool broken;            /* the kernel refuses to be called: everything blocks from now on */
@@ -145,7 +146,8 @@ static void run_blocking(struct uring *u, struct zqcow2_io *io);
  */
 static void watch_wakes(struct uring *u)
 {
-    struct io_uring_sqe *sqe = u->watching ? NULL : io_uring_get_sqe(&u->ring);
+    struct io_uring_sqe *sqe =
+        u->watching || u->unwatchable ? NULL : io_uring_get_sqe(&u->ring);
 
     if (!sqe)
         return;
@@ -213,21 +215,24 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
     }
 }
 
+static bool enqueue(struct uring *u, struct zqcow2_io *io)
+{
+    bool can;
+
+    pthread_mutex_lock(&u->mutex);
+    can = !u->broken;
+    if (can)
+        zq_fifo_push(&u->queue, io);
+    pthread_mutex_unlock(&u->mutex);
+    return can;
+}
+
 static int uring_submit(void *self, struct zqcow2_io *io)
 {
     struct uring *u = self;
-    int rc = 0;
 
-    if (!ring_takes(u, io))
-        return -EOPNOTSUPP;
     set_done_bytes(io, 0);
-    pthread_mutex_lock(&u->mutex);
-    if (u->broken)
-        rc = -EOPNOTSUPP;
-    else
-        zq_fifo_push(&u->queue, io);
-    pthread_mutex_unlock(&u->mutex);
-    return rc;
+    return ring_takes(u, io) && enqueue(u, io) ? 0 : -EOPNOTSUPP;
 }
 
 static void uring_kick(void *self)
@@ -316,13 +321,6 @@ static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
     return false;
 }
 
-static void requeue(struct uring *u, struct zqcow2_io *io)
-{
-    pthread_mutex_lock(&u->mutex);
-    zq_fifo_push(&u->queue, io);
-    pthread_mutex_unlock(&u->mutex);
-}
-
 static void finish(struct uring *u, struct zqcow2_io *io, int res)
 {
     if (res < 0 && worth_blocking(io, res)) {
@@ -331,8 +329,8 @@ static void finish(struct uring *u, struct zqcow2_io *io, int res)
         zqcow2_io_done(io, res);
     } else if (io->kind > ZQCOW2_IO_WRITE) {
         zqcow2_io_done(io, 0);
-    } else if (transferred(u, io, (unsigned)res)) {
-        requeue(u, io);
+    } else if (transferred(u, io, (unsigned)res) && !enqueue(u, io)) {
+        run_blocking(u, io);
     }
 }
 
@@ -350,10 +348,12 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
     n = io_uring_peek_batch_cqe(&u->ring, cqe, max);
     for (unsigned i = 0; i < n; i++) {
         out[i] = (struct completion){ io_uring_cqe_get_data(cqe[i]), cqe[i]->res };
-        if (cqe[i]->user_data == WATCH)
+        if (cqe[i]->user_data == WATCH) {
             u->watching = false;
-        else
+            u->unwatchable |= cqe[i]->res < 0 && cqe[i]->res != -ECANCELED;
+        } else {
             u->in_ring--;
+        }
     }
     io_uring_cq_advance(&u->ring, n);
     pthread_mutex_unlock(&u->mutex);

@@ -76,6 +76,7 @@ struct zq_core {
     pthread_mutex_t mutex;       /* guards all below */
     pthread_cond_t cond;         /* threads that wait for progress of others */
     unsigned runners, sleepers;  /* threads in the engine; threads in cond */
+    unsigned waiters;            /* threads in a blocking call: they run the loop till they leave */
     unsigned away;               /* runners whom a blocking call of an asynchronous backend holds */
     bool polling, wake_poller;
     pthread_t poller;
@@ -126,7 +127,7 @@ static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
     if (!zq_list_empty(&c->drain_waiters))
         zq_wake(&c->ready, &c->drain_waiters);
 }
-/* Does somebody with requests in flight wait on a descriptor? */
+/* Does somebody wait, in a call, or with requests in flight on a descriptor? */
 bool zq_engine_is_heard(const struct zq_core *c);
 /* A thread leaves: the image's own I/O, which nobody waits for, needs somebody who hears of it. */
 void zq_engine_hand_over(struct zq_core *c);

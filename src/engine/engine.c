@@ -25,6 +25,8 @@ void zq_core_unlock(struct zq_core *c)
 
 bool zq_engine_is_heard(const struct zq_core *c)
 {
+    if (c->waiters > c->away)
+        return true;
     for (const struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
         const struct zq_doorbell *bell = zq_container(n, const struct zq_doorbell, link);
         if (bell->audible && bell->pending)
@@ -33,7 +35,7 @@ bool zq_engine_is_heard(const struct zq_core *c)
     return false;
 }
 
-/* All who have requests in flight; if none of them can hear it, one who has not. */
+/* All who have requests in flight, or all there are if none of those can hear it. */
 static void ring_all(struct zq_core *c)
 {
     bool heard = zq_engine_is_heard(c);
@@ -41,17 +43,16 @@ static void ring_all(struct zq_core *c)
     for (struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
         struct zq_doorbell *bell = zq_container(n, struct zq_doorbell, link);
 
-        if (!bell->audible || (heard && !bell->pending))
-            continue;
-        bell->ring(bell);
-        if (!heard)
-            return;
+        if (bell->audible && (bell->pending || !heard))
+            bell->ring(bell);
     }
 }
 
 void zq_engine_hand_over(struct zq_core *c)
 {
-    if (c->x.in_flight && c->be->ops.poll && !c->polling && !c->sleepers && !zq_engine_is_heard(c))
+    bool due = c->be->ops.poll ? c->x.in_flight : !zq_list_empty(&c->x.done);
+
+    if (due && !zq_engine_is_heard(c))
         ring_all(c);
 }
 
@@ -419,8 +420,6 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
 
 void zq_engine_wait(struct zq_core *c, int timeout_ms)
 {
-    int rc;
-
     /* What arrived while the mutex was dropped found nobody to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
         zq_engine_run(c);
@@ -430,11 +429,10 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
         c->polling = true;
         c->poller = pthread_self();
         zq_core_unlock(c);
-        rc = c->be->ops.poll(c->be->self, timeout_ms);
+        if (c->be->ops.poll(c->be->self, timeout_ms) < 0 && timeout_ms)
+            nanosleep(&(struct timespec){0, 1000000}, NULL); /* it cannot wait: nor shall we spin */
         zq_core_lock(c);
         c->polling = false;
-        if (rc < 0 && timeout_ms) /* it cannot wait: nor shall we spin */
-            sleep_on_cond(c, 1);
         /* Somebody else may have to poll from now on. */
         if (c->sleepers)
             pthread_cond_broadcast(&c->cond);
@@ -457,20 +455,28 @@ static void blocking_finish(struct zq_op *op)
     zq_engine_tell_others(op->core);
 }
 
+static void run_in_phases(struct zq_core *c, struct zq_op *op)
+{
+    c->waiters++;
+    if (c->be->ops.submit)
+        zq_op_begin(c, op);
+    else
+        begin_in_phases(c, op);
+    zq_engine_run(c);
+    while (!op->finished)
+        zq_engine_wait(c, -1);
+    c->waiters--;
+    zq_engine_hand_over(c);
+}
+
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    if (c->be->ops.submit || !zq_direct_run(c, op)) {
-        if (c->be->ops.submit)
-            zq_op_begin(c, op);
-        else
-            begin_in_phases(c, op);
-        zq_engine_run(c);
-    }
+    if (c->be->ops.submit || !zq_direct_run(c, op))
+        run_in_phases(c, op);
     while (!op->finished)
         zq_engine_wait(c, -1);
-    zq_engine_hand_over(c);
     zq_core_unlock(c);
     return op->res.ret;
 }
