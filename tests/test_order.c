@@ -106,6 +106,93 @@ static void writes_back_to_back(void **state)
     }
 }
 
+/* Zones 1 and 2 are open and mapped, so that what follows goes the short way. */
+static struct zqcow2_queue *begin_open(struct rig *r, uint64_t seed)
+{
+    struct zqcow2_queue *q = begin(r, RIG_SHUFFLED, seed, 16);
+
+    assert_int_equal(rig_append(r, 1, UNIT, 100, NULL), 0);
+    assert_int_equal(rig_append(r, 2, UNIT, 100, NULL), 0);
+    assert_int_equal(zqcow2_flush(r->img), 0);
+    return q;
+}
+
+/* A failed write fails those behind it; nothing new comes before all of them have drained (R8). */
+static void a_failed_write_leaves_no_hole(void **state)
+{
+    struct ticket *t[12];
+    struct rig r;
+    unsigned late = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        struct zqcow2_queue *q = begin_open(&r, seed);
+        unsigned n = 0, good = 0;
+
+        fault_plan(&r.fault, FAULT_EIO, 1 + seed % 5, false);
+        for (; n < 6; n++) {
+            t[n] = ticket(ZQCOW2_OP_APPEND, Z, UNIT, n + 1);
+            assert_int_equal(submit(q, t[n]), 1);
+        }
+        while (!r.fault.failed)
+            poll_queue(q, 0);
+        late += zqcow2_queue_pending(q) > 1;
+        for (; n < 12; n++) {
+            t[n] = ticket(ZQCOW2_OP_APPEND, Z, UNIT, n + 1);
+            assert_int_equal(submit(q, t[n]), 1);
+        }
+        wait_all(q);
+        for (unsigned i = 0; i < n; i++) {
+            if (t[i]->ret == 0 && !rig_holds(&r, t[i]->offset, UNIT, Z, i + 1))
+                fail_msg("seed %llu: append %u is not there", (unsigned long long)seed, i);
+            good += t[i]->ret == 0;
+            drop(t[i]);
+        }
+        if (rig_zone(&r, 1).write_pointer != Z + (good + 1) * UNIT)
+            fail_msg("seed %llu: %u good appends, pointer at %#llx", (unsigned long long)seed, good,
+                     (unsigned long long)rig_zone(&r, 1).write_pointer);
+        end(&r, q);
+    }
+    assert_true(late > 20);
+}
+
+/* When a flush has failed, nothing that was under way is acknowledged any more (R11). */
+static void a_dead_image_acknowledges_nothing(void **state)
+{
+    struct ticket *t[9];
+    struct rig r;
+    unsigned refused = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= 200; seed++) {
+        struct zqcow2_queue *q = begin_open(&r, seed);
+        struct ticket *flush = t[8] = ticket(ZQCOW2_OP_FLUSH, 0, 0, 0);
+
+        assert_int_equal(rig_append(&r, 1, UNIT, 50, NULL), 0);
+        assert_int_equal(submit(q, flush), 1);
+        for (unsigned i = 0; i < 8; i++) {
+            t[i] = ticket(ZQCOW2_OP_APPEND, Z * (1 + i % 2), UNIT, i + 1);
+            assert_int_equal(submit(q, t[i]), 1);
+        }
+        fault_plan(&r.fault, FAULT_EIO, 1, true); /* what was performed at once is good still */
+        wait_all(q);
+        assert_true(flush->ret < 0);
+        for (unsigned i = 0; i < 8; i++) {
+            if (t[i]->ret == 0 && t[i]->order > flush->order)
+                fail_msg("seed %llu: append %u acknowledged by a dead image",
+                         (unsigned long long)seed, i);
+            refused += t[i]->ret == ZQCOW2_EDEAD;
+        }
+        for (unsigned i = 0; i < 9; i++)
+            drop(t[i]);
+        fault_plan(&r.fault, FAULT_NONE, 0, false);
+        assert_int_equal(zqcow2_queue_close(q), 0);
+        assert_int_equal(rig_close(&r), ZQCOW2_EDEAD);
+        assert_null(rig_free(&r));
+    }
+    assert_true(refused > 50);
+}
+
 /* A chain on one zone, all in flight at once: each step finds what the one before it left. */
 static void a_zone_takes_turns(void **state)
 {
@@ -359,6 +446,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(appends_keep_their_order),
         cmocka_unit_test(writes_back_to_back),
+        cmocka_unit_test(a_failed_write_leaves_no_hole),
+        cmocka_unit_test(a_dead_image_acknowledges_nothing),
         cmocka_unit_test(a_zone_takes_turns),
         cmocka_unit_test(flushes_among_writes),
         cmocka_unit_test(two_queues_of_one_image),

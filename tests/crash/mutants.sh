@@ -16,7 +16,7 @@ else
     trap 'rm -rf "$dir"' EXIT
     trap 'exit 1' HUP INT TERM
 fi
-tests='statetable mistakes semantics order queue model faults'
+tests='statetable mistakes semantics shared order queue model faults'
 
 # The tests are built once; for each mutant only what it changes, and the tests are linked again.
 base=$dir/base
