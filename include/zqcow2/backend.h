@@ -4,13 +4,12 @@
  * makes his own from a table of callbacks. See zqcow2_backend_new(3).
  *
  * Contract. The library never issues overlapping writes at one time, unless its caller does where
- * there is no write pointer. Bytes that truncate() adds
- * read as zeros. flush() makes durable every write, zero, truncate and discard that had completed
- * before it was called. Between two flushes a crash may keep, lose, reorder or tear (at
- * atomic_write) what was not flushed. Callbacks may be called from any thread that is inside a
- * library call, several at a time, never with a library lock held. They return 0 (or what is said)
- * or a negated errno, -4095 .. -1, which is passed on unchanged; anything else counts as -EIO. A
- * write either takes all bytes or fails.
+ * there is no write pointer. Bytes that truncate() adds read as zeros. flush() makes durable every
+ * write, zero, truncate and discard that had completed before it was called. Between two flushes a
+ * crash may keep, lose, reorder or tear (at atomic_write) what was not flushed. Callbacks may be
+ * called from any thread that is inside a library call, several at a time, never with a library
+ * lock held. They return 0 (or what is said) or a negated errno, -4095 .. -1, which is passed on
+ * unchanged; anything else counts as -EIO. A write either takes all bytes or fails.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H

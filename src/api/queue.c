@@ -262,7 +262,7 @@ static void tell(struct zqcow2_queue *q)
 }
 
 /* At most max (0: all) of those that are complete now; the mutex is dropped for the callbacks. */
-static int deliver(struct zqcow2_queue *q, uint32_t max)
+static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
 {
     uint32_t all, n = 0;
 
@@ -280,7 +280,7 @@ static int deliver(struct zqcow2_queue *q, uint32_t max)
     }
     if (q->nr_told || q->nr_completed)
         signal_fd(q);
-    return (int)n;
+    return n;
 }
 
 /* What can be done now, without waiting. */
@@ -311,14 +311,14 @@ static void leave(struct zqcow2_queue *q, uint32_t n)
 int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
 {
     struct zq_core *c = q->core;
-    int n;
+    uint32_t n;
 
     zq_core_lock(c);
     move_on(q);
     n = deliver(q, max);
-    leave(q, (uint32_t)n);
+    leave(q, n);
     zq_core_unlock(c);
-    return n;
+    return (int)n;
 }
 
 static int64_t now_ms(void)
@@ -333,11 +333,11 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
 {
     struct zq_core *c = q->core;
     int64_t end = timeout_ms < 0 ? INT64_MAX : now_ms() + timeout_ms;
-    uint32_t got = 0;
+    uint32_t got;
 
     zq_core_lock(c);
     move_on(q);
-    got += (uint32_t)deliver(q, 0);
+    got = deliver(q, 0);
     while (got < min && q->bell.pending + q->nr_told) {
         int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
 
@@ -348,7 +348,7 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
             zq_engine_wait(c, (int)left);
             c->waiters--;
         }
-        got += (uint32_t)deliver(q, 0);
+        got += deliver(q, 0);
     }
     leave(q, got);
     zq_core_unlock(c);

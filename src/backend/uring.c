@@ -168,10 +168,11 @@ static void fill_ring(struct uring *u)
     }
 }
 
-/* Fills the ring from the queue and submits, in one call to the kernel. */
-static void push_queue(struct uring *u, bool watch)
+/* Fills the ring from the queue and submits, in one call to the kernel. True: we watch. */
+static bool push_queue(struct uring *u, bool watch)
 {
     struct zq_fifo refused = { NULL, NULL };
+    bool mine;
 
     pthread_mutex_lock(&u->mutex);
     if (!u->broken) {
@@ -186,9 +187,11 @@ static void push_queue(struct uring *u, bool watch)
     }
     while (u->broken && u->queue.head)
         zq_fifo_push(&refused, zq_fifo_pop(&u->queue));
+    mine = u->watching && pthread_equal(u->watcher, pthread_self());
     pthread_mutex_unlock(&u->mutex);
     while (refused.head)
         run_blocking(u, zq_fifo_pop(&refused));
+    return mine;
 }
 
 static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
@@ -391,16 +394,6 @@ static bool drain_ring(struct uring *u)
     return reaped;
 }
 
-static bool is_watcher(struct uring *u)
-{
-    bool yes;
-
-    pthread_mutex_lock(&u->mutex);
-    yes = u->watching && pthread_equal(u->watcher, pthread_self());
-    pthread_mutex_unlock(&u->mutex);
-    return yes;
-}
-
 /*
  * False: not here, as when another thread watches, or in a sandbox that was closed after the ring
  * was made.
@@ -411,9 +404,7 @@ static bool wait_in_ring(struct uring *u, int timeout_ms)
     struct io_uring_cqe *cqe;
     int rc;
 
-    if (!is_watcher(u))
-        push_queue(u, true);
-    if (!is_watcher(u))
+    if (!push_queue(u, true))
         return false;
     rc = io_uring_wait_cqes(&u->ring, &cqe, 1, timeout_ms < 0 ? NULL : &ts, NULL);
     return rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EAGAIN;

@@ -138,6 +138,15 @@ static inline int zq_acknowledged(const struct zq_core *c, int rc)
 {
     return rc == 0 && c->dead ? ZQCOW2_EDEAD : rc;
 }
+/*
+ * A write to a zone ended with rc. True: it has committed alone, and may be answered at once. Else
+ * it goes on in order: who is ready may have committed before it, and is answered before it (K7).
+ */
+static inline bool zq_zone_commits_now(struct zq_core *c, struct zq_op *op, int rc)
+{
+    return rc == 0 && zq_list_empty(&c->ready) &&
+           zq_zone_commit_first(&c->zones, op->zone, &op->r);
+}
 void zq_core_die(struct zq_core *c, int rc);
 
 /* ---- direct.c: the short way ---- */

@@ -119,9 +119,7 @@ static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
     if (op->req.op != ZQCOW2_OP_READ)
         rc = zq_acknowledged(c, rc);
     if (op->req.op != ZQCOW2_OP_READ && op->req.offset >= c->seq_start) {
-        /* Who is ready may have committed before us, and is to be answered before us. */
-        if (rc < 0 || !zq_list_empty(&c->ready) ||
-            !zq_zone_commit_first(&c->zones, op->zone, &op->r)) {
+        if (!zq_zone_commits_now(c, op, rc)) {
             zq_zone_write_done(c, op, rc);
             return false;
         }

@@ -36,10 +36,8 @@ bool zq_engine_is_heard(const struct zq_core *c)
 }
 
 /* All who have requests in flight, or all there are if none of those can hear it. */
-static void ring_all(struct zq_core *c)
+static void ring_all(struct zq_core *c, bool heard)
 {
-    bool heard = zq_engine_is_heard(c);
-
     for (struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
         struct zq_doorbell *bell = zq_container(n, struct zq_doorbell, link);
 
@@ -53,7 +51,7 @@ void zq_engine_hand_over(struct zq_core *c)
     bool due = c->be->ops.poll ? c->x.in_flight : !zq_list_empty(&c->x.done);
 
     if (due && !zq_engine_is_heard(c))
-        ring_all(c);
+        ring_all(c, false);
 }
 
 static void wake_somebody(struct zq_core *c, bool *wake)
@@ -67,7 +65,7 @@ static void wake_somebody(struct zq_core *c, bool *wake)
     else if (c->sleepers)
         pthread_cond_broadcast(&c->cond);
     else
-        ring_all(c);
+        ring_all(c, zq_engine_is_heard(c));
 }
 
 /* Unlocks last: from then on the image may be closed, though not its backend while we are in it. */

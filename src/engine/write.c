@@ -123,8 +123,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
             return rc;
         zq_cache_release(&c->cache, &op->g);
         rc = zq_acknowledged(c, rc);
-        if (rc < 0 || !zq_list_empty(&c->ready) ||
-            !zq_zone_commit_first(&c->zones, op->zone, &op->r)) {
+        if (!zq_zone_commits_now(c, op, rc)) {
             commit_in_order(c, op, rc);
             return ZQ_WAIT;
         }
