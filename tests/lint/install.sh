@@ -126,6 +126,12 @@ for how in with_shared with_static; do
     built=$((built + 1))
     ran=$((ran + 1))
 done
+# The command finds its library beside it, wherever the prefix is.
+env -u LD_LIBRARY_PATH "$tmp/moved/bin/zqcow2" --version >/dev/null
+if readelf -d "$tmp/moved/bin/zqcow2" | grep -E 'R(UN)?PATH' | grep -v '\[\$ORIGIN/[^:]*\]'; then
+    echo 'the command looks for its library where that does not move with it'
+    exit 1
+fi
 if grep -rlF "$prefix" "$tmp/moved" | grep -v '\.so\|\.a$\|/bin/'; then
     echo 'the files above name the place of installation'
     exit 1
