@@ -8,9 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/types.h>
 
 #include <zqcow2/backend.h>
 #include <zqcow2/zqcow2.h>
+
+_Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 
 #define ZT_SECTOR 512u
 #define ZT_PIECE (1u << 20) /* bytes in one transfer of append, write and read */

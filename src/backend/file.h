@@ -9,10 +9,14 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 #include <zqcow2/backend.h>
 
 #include "base/mem.h"
+
+/* Beyond 2 GiB a shorter one would wrap, and hit the header. */
+_Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 
 struct zq_file {
     struct zqcow2_hooks hooks;

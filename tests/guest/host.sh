@@ -130,7 +130,7 @@ make_root() {
         copy_program "$(command -v $name)"
     done
     [ -z "$TOOL" ] || copy_program "$TOOL"
-    cc -std=gnu11 -D_GNU_SOURCE -O2 -static -o "$ROOT/bin/zqguest" "$HERE"/helper/*.c ||
+    cc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -static -o "$ROOT/bin/zqguest" "$HERE"/helper/*.c ||
         die "cannot build the helper program"
     copy_modules
     cp "$HERE"/guest/* "$ROOT/tests/"

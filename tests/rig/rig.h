@@ -6,6 +6,8 @@
 #ifndef RIG_RIG_H
 #define RIG_RIG_H
 
+#include <sys/types.h>
+
 #include "rig/be_fault.h"
 #include "rig/be_record.h"
 #include "rig/be_shuffle.h"
@@ -13,6 +15,8 @@
 #include "rig/model.h"
 #include "rig/rng.h"
 #include "rig/store.h"
+
+_Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 
 #define KiB(n) ((uint64_t)(n) << 10)
 #define MiB(n) ((uint64_t)(n) << 20)
