@@ -109,8 +109,9 @@ enum zqcow2_file_flag {
 ZQCOW2_API int zqcow2_file_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                                 struct zqcow2_backend **be);
 /*
- * fd belongs to the backend on success, and is closed with it. Access mode and O_DIRECT are read
- * from it.
+ * fd belongs to the backend on success, and is closed with it; one of 0, 1 and 2 at once, for a
+ * copy. Access mode and O_DIRECT are read from it. Locks are the backend's own where the file can
+ * be opened anew.
  */
 ZQCOW2_API int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                    struct zqcow2_backend **be);

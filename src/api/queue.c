@@ -5,6 +5,7 @@
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
+#include "base/fd.h"
 #include "base/report.h"
 #include "image/image.h"
 
@@ -91,13 +92,13 @@ static void watch_backend(struct zqcow2_queue *q, bool yes)
 static int make_fds(struct zqcow2_queue *q)
 {
     const struct zqcow2_backend *be = q->core->be;
-    int efd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), pfd = -1, rc = 0;
+    int efd = zq_fd_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), pfd = -1, rc = 0;
 
     if (efd < 0)
-        return -errno;
+        return efd;
     if (be->ops.poll) {
-        pfd = epoll_create1(EPOLL_CLOEXEC);
-        rc = pfd < 0 ? -errno : add_to_epoll(pfd, efd);
+        pfd = zq_fd_lift(epoll_create1(EPOLL_CLOEXEC));
+        rc = pfd < 0 ? pfd : add_to_epoll(pfd, efd);
         if (rc == 0)
             rc = add_to_epoll(pfd, be->ops.fd(be->self));
         if (rc < 0) {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/fd.h"
 
 #define IOV_MOST 1024      /* the kernel's IOV_MAX */
 #define DIRECT_ALIGN 4096u /* where the kernel does not tell: enough for every device */
@@ -29,7 +30,7 @@ static int open_path(const char *path, unsigned flags)
     do {
         fd = open(path, how, 0666);
     } while (fd < 0 && errno == EINTR);
-    return fd < 0 ? -errno : fd;
+    return zq_fd_lift(fd);
 }
 
 static int check_flags(unsigned flags)
@@ -42,22 +43,6 @@ static int check_flags(unsigned flags)
     if (flags & ZQCOW2_FILE_CREATE && !(flags & ZQCOW2_FILE_RDWR))
         return -EINVAL;
     return flags & ZQCOW2_FILE_EXCLUSIVE && !(flags & ZQCOW2_FILE_CREATE) ? -EINVAL : 0;
-}
-
-int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
-                 const struct zqcow2_hooks *hooks)
-{
-    int fd, rc = path ? check_flags(flags) : -EINVAL;
-
-    if (rc < 0)
-        return rc;
-    fd = open_path(path, flags);
-    if (fd < 0)
-        return fd;
-    rc = zq_file_adopt(f, fd, hooks);
-    if (rc < 0)
-        close(fd);
-    return rc;
 }
 
 static int check_type(struct zq_file *f)
@@ -107,13 +92,15 @@ static int check_mode(struct zq_file *f)
     return 0;
 }
 
-int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
+/* path: where fd was opened, or NULL. On failure fd is as it was. */
+static int set_up(struct zq_file *f, int fd, const char *path, const struct zqcow2_hooks *hooks)
 {
     int rc;
 
     memset(f, 0, sizeof(*f));
     f->hooks = *hooks;
     f->fd = fd;
+    f->given = -1;
     f->lock_mode = ZQCOW2_LOCK_NONE;
     rc = check_type(f);
     if (rc == 0)
@@ -123,24 +110,67 @@ int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
     /* A program that is executed would go on holding the file, and its lock. */
     if (rc == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         rc = -errno;
-    return rc < 0 ? rc : -pthread_mutex_init(&f->grow, NULL);
+    if (rc == 0)
+        rc = -pthread_mutex_init(&f->grow, NULL);
+    if (rc == 0)
+        zq_file_lock_open(f, path);
+    return rc;
 }
 
-/*
- * The lock is given up by hand: it lives as long as the open file, which an io_uring or a child
- * process may still refer to.
- */
+int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
+                 const struct zqcow2_hooks *hooks)
+{
+    int fd, rc = path ? check_flags(flags) : -EINVAL;
+
+    if (rc < 0)
+        return rc;
+    fd = open_path(path, flags);
+    if (fd < 0)
+        return fd;
+    rc = set_up(f, fd, path, hooks);
+    if (rc < 0)
+        close(fd);
+    return rc;
+}
+
+/* A descriptor of the standard streams is copied, and closed when it becomes ours. */
+int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
+{
+    int own = fd < ZQ_FD_MIN ? fcntl(fd, F_DUPFD_CLOEXEC, ZQ_FD_MIN) : fd;
+    int rc = own < 0 ? -errno : set_up(f, own, NULL, hooks);
+
+    if (own < 0 || own == fd)
+        return rc;
+    if (rc < 0)
+        close(own);
+    else
+        f->given = fd;
+    return rc;
+}
+
+void zq_file_keep(struct zq_file *f)
+{
+    if (f->given >= 0)
+        close(f->given);
+    f->given = -1;
+}
+
+/* The lock is given up by hand: a child process may still hold a copy of its descriptor. */
 void zq_file_close(struct zq_file *f)
 {
     if (f->lock_mode != ZQCOW2_LOCK_NONE)
         (void)zq_file_lock(f, ZQCOW2_LOCK_NONE);
+    zq_file_lock_close(f);
     pthread_mutex_destroy(&f->grow);
     close(f->fd);
 }
 
 void zq_file_give_back(struct zq_file *f)
 {
+    zq_file_lock_close(f);
     pthread_mutex_destroy(&f->grow);
+    if (f->given >= 0)
+        close(f->fd);
 }
 
 /* ---- transfers ---- */
@@ -414,7 +444,9 @@ static int file_new(const char *path, unsigned flags, int fd, const struct zqcow
         return rc;
     }
     rc = zqcow2_backend_new(&file_ops, f, &h, be);
-    if (rc < 0) {
+    if (rc == 0) {
+        zq_file_keep(f);
+    } else {
         path ? zq_file_close(f) : zq_file_give_back(f);
         zq_free(&h, f, sizeof(*f));
     }

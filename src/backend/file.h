@@ -21,6 +21,8 @@ _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 struct zq_file {
     struct zqcow2_hooks hooks;
     int fd;
+    int lock_fd;                 /* the same file, opened for its locks alone; -1: locks go to fd */
+    int given;                   /* what adopt() was handed, if that is not fd itself; else -1 */
     bool writable, block;
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;               /* zqcow2_lock that is held */
@@ -34,13 +36,19 @@ struct zq_file {
     pthread_mutex_t grow;
 };
 
+static inline bool zq_file_direct(const struct zq_file *f)
+{
+    return f->io_align > 1;
+}
+
 /* flags: zqcow2_file_flag. On failure nothing is held. */
 int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
                  const struct zqcow2_hooks *hooks);
-/* Takes fd over on success only. */
+/* fd stays the caller's until keep(). */
 int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks);
+void zq_file_keep(struct zq_file *f);
 void zq_file_close(struct zq_file *f);
-/* The way back of adopt, before any lock was taken: fd stays open, with the caller. */
+/* The way back of adopt, instead of keep: fd stays open, with the caller. */
 void zq_file_give_back(struct zq_file *f);
 
 int zq_file_length(void *self, uint64_t *bytes);
@@ -85,6 +93,10 @@ static inline bool zq_cursor_flat(const struct zq_cursor *c, void **p, size_t *n
 }
 /* Fills all that is left with zeros. */
 void zq_cursor_zero(struct zq_cursor *c);
+
+/* lock.c: sets lock_fd. path may be NULL. */
+void zq_file_lock_open(struct zq_file *f, const char *path);
+void zq_file_lock_close(struct zq_file *f);
 
 /* block.c: sets block_length and device_bytes. */
 int zq_block_adopt(struct zq_file *f);

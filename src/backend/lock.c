@@ -6,15 +6,66 @@
  * on 200 + p for each that it grants to nobody else. Nobody ever holds a write lock; asking for
  * one tells whether any other holds the byte. A user whose permission another one denies, or who
  * denies what another one uses, must give way.
+ *
+ * A lock belongs to an open file description: whoever has a copy of its descriptor has the lock,
+ * and it lasts until the last copy is closed. So the locks are taken through a description that
+ * serves for nothing else. The one that carries the data may be shared with whoever handed it over,
+ * and an io_uring keeps it for some time after its process was killed. Buffered I/O has ended by
+ * the time its process has. Direct I/O may go on at the device, and the kernel keeps the
+ * description that it uses until then: so the locks are taken through that one, too.
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "backend/file.h"
+#include "base/fd.h"
+#include "base/report.h"
 
 enum { PERM_READ, PERM_WRITE, PERM_WRITE_SAME, PERM_RESIZE, PERMS };
 enum { USED_BASE = 100, DENIED_BASE = 200 };
+
+/* -errno also where path is another file by now. */
+static int open_again(const struct zq_file *f, const char *path)
+{
+    struct stat st, own;
+    int fd, rc = 0;
+
+    do {
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    } while (fd < 0 && errno == EINTR);
+    fd = zq_fd_lift(fd);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0 || fstat(f->fd, &own) < 0)
+        rc = -errno;
+    else if (st.st_dev != own.st_dev || st.st_ino != own.st_ino)
+        rc = -ENOENT;
+    if (rc == 0)
+        return fd;
+    close(fd);
+    return rc;
+}
+
+void zq_file_lock_open(struct zq_file *f, const char *path)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), "/proc/self/fd/%d", f->fd);
+    f->lock_fd = open_again(f, name);
+    if (f->lock_fd < 0 && path)
+        f->lock_fd = open_again(f, path);
+    if (f->lock_fd < 0)
+        f->lock_fd = -1;
+}
+
+void zq_file_lock_close(struct zq_file *f)
+{
+    if (f->lock_fd >= 0)
+        close(f->lock_fd);
+}
 
 struct claim {
     bool used[PERMS], denied[PERMS];
@@ -93,18 +144,33 @@ static int find_conflict(int fd, const struct claim *c)
  * First lock, then look: of two that arrive together both may fail, never both succeed. On
  * failure what was held before is held again.
  */
+static int change(int fd, int from, int to)
+{
+    int rc = apply(fd, &claims[to], false);
+
+    if (rc == 0)
+        rc = find_conflict(fd, &claims[to]);
+    apply(fd, &claims[rc < 0 ? from : to], true);
+    return rc;
+}
+
 int zq_file_lock(void *self, int mode)
 {
     struct zq_file *f = self;
+    bool both = f->lock_fd >= 0 && zq_file_direct(f);
     int rc;
 
     if (mode < ZQCOW2_LOCK_NONE || mode > ZQCOW2_LOCK_EXCLUSIVE)
         return -EINVAL;
-    rc = apply(f->fd, &claims[mode], false);
-    if (rc == 0)
-        rc = find_conflict(f->fd, &claims[mode]);
+    if (f->lock_fd < 0 && mode != ZQCOW2_LOCK_NONE)
+        zq_log(&f->hooks, ZQCOW2_LOG_WARN, "the file cannot be opened anew: whoever has a copy of "
+                                           "its descriptor shares its lock");
+    if (both && f->lock_mode != ZQCOW2_LOCK_NONE) /* it would be in our own way */
+        apply(f->fd, &claims[ZQCOW2_LOCK_NONE], true);
+    rc = change(f->lock_fd >= 0 ? f->lock_fd : f->fd, f->lock_mode, mode);
     if (rc == 0)
         f->lock_mode = mode;
-    apply(f->fd, &claims[f->lock_mode], true);
+    if (both && f->lock_mode != ZQCOW2_LOCK_NONE)
+        apply(f->fd, &claims[f->lock_mode], true);
     return rc;
 }

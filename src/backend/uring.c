@@ -21,6 +21,7 @@
 #include "backend/fifo.h"
 #include "backend/file.h"
 #include "base/bytes.h"
+#include "base/fd.h"
 
 #define DEPTH 128u
 #define WATCH 0u             /* user_data of the request that watches wake_fd */
@@ -313,9 +314,7 @@ static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
     set_done_bytes(io, done_bytes(io) + n);
     if (done_bytes(io) >= io->length)
         zqcow2_io_done(io, 0);
-    else if (read && n % u->file.io_align) /* a direct read could not go on from there */
-        read_met_end(io);
-    else if (n == 0 && read)
+    else if (read && (!n || n % u->file.io_align)) /* a direct read could not go on from there */
         read_met_end(io);
     else if (n == 0)
         zqcow2_io_done(io, -EIO);
@@ -512,23 +511,33 @@ static bool can_truncate(struct uring *u)
 }
 
 /* Where io_uring is switched off for this program the kernel says EPERM. */
-static int open_ring(struct uring *u)
+static int init_ring(struct io_uring *ring)
 {
-    int rc = io_uring_queue_init(DEPTH, &u->ring, 0);
-
+    int rc = io_uring_queue_init(DEPTH, ring, 0);
     if (rc < 0)
         return rc == -EPERM ? -ENOSYS : rc;
+    ring->ring_fd = ring->enter_ring_fd = zq_fd_lift(ring->ring_fd);
     /* Waiting with a time limit beside threads that submit: from Linux 5.11 on. */
-    if (!(u->ring.features & IORING_FEAT_EXT_ARG)) {
-        io_uring_queue_exit(&u->ring);
-        return -ENOSYS;
-    }
-    u->fixed_file = io_uring_register_files(&u->ring, &u->file.fd, 1) == 0;
-    u->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (u->wake_fd < 0) {
-        rc = -errno;
-        io_uring_queue_exit(&u->ring);
+    if (ring->ring_fd >= 0 && ring->features & IORING_FEAT_EXT_ARG)
+        return 0;
+    rc = ring->ring_fd < 0 ? ring->ring_fd : -ENOSYS;
+    io_uring_queue_exit(ring);
+    return rc;
+}
+
+static int open_ring(struct uring *u)
+{
+    int rc = init_ring(&u->ring);
+
+    if (rc < 0)
         return rc;
+    /* Of direct I/O only what is in flight may hold the file when the process dies, see lock.c. */
+    u->fixed_file =
+        !zq_file_direct(&u->file) && io_uring_register_files(&u->ring, &u->file.fd, 1) == 0;
+    u->wake_fd = zq_fd_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+    if (u->wake_fd < 0) {
+        io_uring_queue_exit(&u->ring);
+        return u->wake_fd;
     }
     pthread_mutex_init(&u->mutex, NULL); /* default attributes: cannot fail */
     u->truncates = can_truncate(u);
@@ -551,11 +560,13 @@ static int make(struct uring *u, const char *path, unsigned flags, int fd,
     rc = open_ring(u);
     if (rc == 0) {
         rc = zqcow2_backend_new(&uring_ops, u, h, be);
-        if (rc == 0)
-            return 0;
-        close_ring(u);
+        if (rc < 0)
+            close_ring(u);
     }
-    path ? zq_file_close(f) : zq_file_give_back(f);
+    if (rc == 0)
+        zq_file_keep(f);
+    else
+        path ? zq_file_close(f) : zq_file_give_back(f);
     return rc;
 }
 
