@@ -51,21 +51,19 @@ static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint3
     return zq_scan_may_free(s) ? count : refcount;
 }
 
-static void compare_one(struct zq_scan *s, struct zq_chunk *k, unsigned i, uint64_t refcount,
-                        struct run *r)
+static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount, struct run *r)
 {
-    uint64_t cluster = (k->number << ZQ_CHUNK_BITS) + i;
-    uint64_t index = cluster >> zq_scan_block_bits(s);
+    uint64_t cluster = zq_ref_cluster(ref), index = cluster >> zq_scan_block_bits(s);
 
-    k->once[i] = refcount == 1 ? ZQ_ONCE_NOW : 0;
-    if (refcount_after(s, refcount, k->count[i]) == 1) {
-        k->once[i] |= ZQ_ONCE_AFTER;
+    ref->once = refcount == 1 ? ZQ_ONCE_NOW : 0;
+    if (refcount_after(s, refcount, ref->count) == 1) {
+        ref->once |= ZQ_ONCE_AFTER;
         s->to_one += refcount > 1;
     }
-    if (refcount != k->count[i])
-        run_add(s, r, cluster, refcount, k->count[i]);
-    if (refcount < k->count[i]) {
-        k->once[i] |= ZQ_ONCE_TOO_LOW;
+    if (refcount != ref->count)
+        run_add(s, r, cluster, refcount, ref->count);
+    if (refcount < ref->count) {
+        ref->once |= ZQ_ONCE_TOO_LOW;
         s->too_low++;
         s->no_block += index >= s->rt_entries || !s->rt[index];
     }
@@ -75,22 +73,16 @@ static void compare_one(struct zq_scan *s, struct zq_chunk *k, unsigned i, uint6
 /* Clusters that something refers to. */
 static int compare_counted(struct zq_scan *s)
 {
+    struct zq_ref *ref = zq_counts_next(&s->counts, 0);
     struct run r = {0};
 
-    for (size_t c = 0; c < s->counts.nr; c++) {
-        struct zq_chunk *k = s->counts.chunks[c];
+    for (; ref; ref = zq_counts_next(&s->counts, zq_ref_cluster(ref) + 1)) {
+        uint64_t refcount;
+        int rc = zq_scan_refcount(s, zq_ref_cluster(ref), &refcount);
 
-        for (unsigned i = 0; i < ZQ_CHUNK_CLUSTERS; i++) {
-            uint64_t refcount;
-            int rc;
-
-            if (!k->count[i])
-                continue;
-            rc = zq_scan_refcount(s, (k->number << ZQ_CHUNK_BITS) + i, &refcount);
-            if (rc < 0)
-                return rc;
-            compare_one(s, k, i, refcount, &r);
-        }
+        if (rc < 0)
+            return rc;
+        compare_one(s, ref, refcount, &r);
     }
     run_tell(s, &r);
     return 0;

@@ -20,26 +20,37 @@ enum zq_kind {
 /* What has one owner and is written in place, so that no refcount makes sharing it safe. */
 #define ZQ_KINDS_FIXED 0x3f
 
-#define ZQ_CHUNK_BITS     9
-#define ZQ_CHUNK_CLUSTERS (1u << ZQ_CHUNK_BITS)
-
-struct zq_chunk {
-    uint64_t number;                   /* of its first cluster >> ZQ_CHUNK_BITS */
-    uint32_t count[ZQ_CHUNK_CLUSTERS]; /* references; stays at its maximum */
-    uint8_t kind[ZQ_CHUNK_CLUSTERS];
-    uint8_t once[ZQ_CHUNK_CLUSTERS]; /* zq_once */
-};
-
 /*
  * Whether the refcount is exactly 1: as it is on disk, and as a repair will leave it. TOO_LOW: it
  * is wrong itself, so that nothing can be said about COPIED yet.
  */
 enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1, ZQ_ONCE_TOO_LOW = 1 << 2 };
 
+/* One cluster that something refers to. Twelve bytes: there may be very many. */
+struct zq_ref {
+    uint32_t low;   /* of the cluster's number */
+    uint32_t count; /* references; stays at its maximum */
+    uint16_t high;
+    uint8_t kind; /* zq_kind */
+    uint8_t once; /* zq_once */
+};
+
+static inline uint64_t zq_ref_cluster(const struct zq_ref *r)
+{
+    return (uint64_t)r->high << 32 | r->low;
+}
+
+/*
+ * A radix tree over the clusters' numbers whose leaves are sorted bags; one with more than 256
+ * becomes a node. A cluster costs 12 bytes, and less than 4 of bags and nodes, wherever it lies;
+ * adding and finding take a few steps whatever came before.
+ */
+struct zq_bag;
 struct zq_counts {
     const struct zqcow2_hooks *hooks;
-    struct zq_chunk **chunks; /* by number, ascending */
-    size_t nr, room, last;    /* last: where the search before ended */
+    void *root;          /* a node, once anything was added */
+    struct zq_bag *last; /* where the search before ended, and the numbers that belong there */
+    uint64_t last_first, last_end;
 };
 
 /* Adds n references of a kind. -ENOMEM. *before: the kinds that were there (may be NULL). */
@@ -48,8 +59,8 @@ int zq_counts_add(struct zq_counts *c, uint64_t cluster, uint32_t n, enum zq_kin
 uint32_t zq_counts_get(struct zq_counts *c, uint64_t cluster);
 unsigned zq_counts_kind(struct zq_counts *c, uint64_t cluster);
 unsigned zq_counts_once(struct zq_counts *c, uint64_t cluster);
-/* The index of the first chunk whose clusters reach `cluster` or beyond. */
-size_t zq_counts_from(const struct zq_counts *c, uint64_t cluster);
+/* The first cluster at or behind `from` that something refers to, until the next add; or NULL. */
+struct zq_ref *zq_counts_next(struct zq_counts *c, uint64_t from);
 void zq_counts_free(struct zq_counts *c);
 
 /* "L2 table": the most telling of several kinds. */

@@ -48,18 +48,20 @@ static bool need_region(const struct zq_scan *s, struct rebuild *r)
 static bool plan(struct zq_scan *s, struct rebuild *r)
 {
     unsigned bits = zq_scan_block_bits(s);
+    const struct zq_ref *ref;
+    uint64_t next;
 
     r->base = zq_div_up(s->file_size, zq_scan_cluster(s));
     for (uint64_t i = 0; i < s->rt_entries; i++) {
         if (s->rt[i] && !need_block(s, r, i))
             return false;
     }
-    for (size_t c = 0; c < s->counts.nr; c++) {
-        const struct zq_chunk *k = s->counts.chunks[c];
-        for (unsigned i = 0; i < ZQ_CHUNK_CLUSTERS; i++) {
-            if (k->count[i] && !need_block(s, r, ((k->number << ZQ_CHUNK_BITS) + i) >> bits))
-                return false;
-        }
+    for (ref = zq_counts_next(&s->counts, 0); ref; ref = zq_counts_next(&s->counts, next)) {
+        uint64_t index = zq_ref_cluster(ref) >> bits;
+
+        if (!need_block(s, r, index))
+            return false;
+        next = (index + 1) << bits;
     }
     return need_region(s, r);
 }
