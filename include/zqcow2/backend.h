@@ -71,11 +71,11 @@ struct zqcow2_backend_ops {
     /* Forget cached content (called before close of an image whose flush failed). */
     void (*invalidate)(void *self);
     /*
-     * Asynchronous backends. submit < 0: done will not be called; -EOPNOTSUPP: use the blocking
-     * function of that kind, which then blocks who submits or polls: one that serves an event loop
-     * takes every kind. Another error is the I/O's result, and for metadata the image's end: a full
-     * ring keeps a list. NULL: blocking backend. A backend with submit completes through
-     * zqcow2_io_done(), from submit() itself, from poll() or from a thread of its own.
+     * Asynchronous backends. submit 0: taken; else done is never called. -EOPNOTSUPP: use the
+     * blocking function of that kind, which then blocks who submits or polls: one that serves an
+     * event loop takes every kind. Another error is the I/O's result, and for metadata the image's
+     * end: a full ring keeps a list. NULL: blocking backend. A backend with submit completes by way
+     * of zqcow2_io_done(), from submit() itself, from poll() or from a thread of its own.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                 /* after a batch of submits */

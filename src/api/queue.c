@@ -80,12 +80,12 @@ static void watch_backend(struct zqcow2_queue *q, bool yes)
 
     if (q->epoll_fd < 0 || q->watching == yes)
         return;
-    if (yes && add_to_epoll(q->epoll_fd, be->ops.fd(be->self)) < 0) {
+    if (yes && add_to_epoll(q->epoll_fd, zq_call_fd(be)) < 0) {
         signal_fd(q); /* no memory: it shall come again */
         return;
     }
     if (!yes)
-        (void)epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, be->ops.fd(be->self), NULL);
+        (void)epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, zq_call_fd(be), NULL);
     q->watching = yes;
 }
 
@@ -100,7 +100,7 @@ static int make_fds(struct zqcow2_queue *q)
         pfd = zq_fd_lift(epoll_create1(EPOLL_CLOEXEC));
         rc = pfd < 0 ? pfd : add_to_epoll(pfd, efd);
         if (rc == 0)
-            rc = add_to_epoll(pfd, be->ops.fd(be->self));
+            rc = add_to_epoll(pfd, zq_call_fd(be));
         if (rc < 0) {
             if (pfd >= 0)
                 close(pfd);

@@ -12,12 +12,6 @@
 #define PIECE_MAX (1u << 30)      /* of one direct transfer, where the backend sets no limit */
 #define ALIGN_MAX 4096u
 
-/* Callbacks say 0 or a negated errno; a stray positive count must not look like an answer. */
-static int plain(int rc)
-{
-    return rc < 0 ? rc : 0;
-}
-
 /* ---- the object ---- */
 
 static int check_ops(const struct zqcow2_backend_ops *ops)
@@ -54,15 +48,15 @@ static int complete_limits(struct zqcow2_limits *l)
     return l->caps & ~(uint32_t)ZQCOW2_CAP_READ_ONLY ? -EINVAL : 0;
 }
 
-static int ask_limits(const struct zqcow2_backend_ops *ops, void *self, struct zqcow2_limits *out)
+static int ask_limits(struct zqcow2_backend *be)
 {
     int rc = 0;
 
-    memset(out, 0, sizeof(*out));
-    out->size = sizeof(*out);
-    if (ops->limits)
-        rc = plain(ops->limits(self, out));
-    return rc < 0 ? rc : complete_limits(out);
+    memset(&be->limits, 0, sizeof(be->limits));
+    be->limits.size = sizeof(be->limits);
+    if (be->ops.limits)
+        rc = zq_call_limits(be, &be->limits);
+    return rc < 0 ? rc : complete_limits(&be->limits);
 }
 
 int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *self,
@@ -81,7 +75,7 @@ int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *self,
     if (rc == 0)
         rc = zq_hooks_init(&b.hooks, hooks);
     if (rc == 0)
-        rc = ask_limits(&b.ops, self, &b.limits);
+        rc = ask_limits(&b);
     if (rc < 0)
         return rc;
     p = zq_zalloc(&b.hooks, sizeof(*p));
@@ -118,8 +112,8 @@ static int one_call(struct transfer *t, void *buf, size_t len, uint64_t off)
     struct iovec iov = { buf, len };
 
     if (t->write)
-        return plain(t->be->ops.writev(t->be->self, &iov, 1, off));
-    return plain(t->be->ops.readv(t->be->self, &iov, 1, off));
+        return zq_call_writev(t->be, &iov, 1, off);
+    return zq_call_readv(t->be, &iov, 1, off);
 }
 
 /* How much of the transfer the backend can take straight from the caller's memory; may be 0. */
@@ -198,7 +192,7 @@ static int transfer_all(struct transfer *t, uint8_t *buf, size_t len, uint64_t o
 
 int zq_be_length(struct zqcow2_backend *be, uint64_t *bytes)
 {
-    int rc = plain(be->ops.length(be->self, bytes));
+    int rc = zq_call_length(be, bytes);
 
     return rc == 0 && *bytes > INT64_MAX ? -EFBIG : rc;
 }
@@ -248,7 +242,7 @@ static int zero_cheaply(struct zqcow2_backend *be, uint64_t *off, uint64_t *len)
 
     while (be->ops.zero && *len >= be->limits.io_align && rc == 0) {
         uint64_t n = zq_min(zq_round_down(*len, be->limits.io_align), max);
-        rc = plain(be->ops.zero(be->self, *off, n));
+        rc = zq_call_zero(be, *off, n);
         if (rc == 0) {
             *off += n;
             *len -= n;
@@ -277,17 +271,17 @@ int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes)
 {
     if (!zq_be_writable(be))
         return -EROFS;
-    return bytes > INT64_MAX ? -EFBIG : plain(be->ops.truncate(be->self, bytes));
+    return bytes > INT64_MAX ? -EFBIG : zq_call_truncate(be, bytes);
 }
 
 int zq_be_flush(struct zqcow2_backend *be)
 {
-    return be->ops.flush ? plain(be->ops.flush(be->self)) : 0;
+    return be->ops.flush ? zq_call_flush(be) : 0;
 }
 
 int zq_be_lock(struct zqcow2_backend *be, int mode)
 {
-    return be->ops.lock ? plain(be->ops.lock(be->self, mode)) : 0;
+    return be->ops.lock ? zq_call_lock(be, mode) : 0;
 }
 
 /* ---- the public face of the same ---- */

@@ -19,6 +19,66 @@ struct zqcow2_backend {
     struct zqcow2_limits limits;   /* complete: io_align, buf_align, atomic_write, max_iov set */
 };
 
+/*
+ * What a backend answers: 0 or an errno, and nothing else: a count of bytes is no success, and no
+ * answer may look like a zone's error. Every call whose answer matters goes through one of these,
+ * and zqcow2_io_done() through zq_answer() itself; a member that may be NULL is there.
+ */
+static inline int zq_answer(int rc)
+{
+    return rc > 0 || rc < -4095 ? -EIO : rc;
+}
+static inline int zq_call_length(const struct zqcow2_backend *be, uint64_t *bytes)
+{
+    return zq_answer(be->ops.length(be->self, bytes));
+}
+static inline int zq_call_readv(const struct zqcow2_backend *be, const struct iovec *iov, int cnt,
+                                uint64_t off)
+{
+    return zq_answer(be->ops.readv(be->self, iov, cnt, off));
+}
+static inline int zq_call_writev(const struct zqcow2_backend *be, const struct iovec *iov, int cnt,
+                                 uint64_t off)
+{
+    return zq_answer(be->ops.writev(be->self, iov, cnt, off));
+}
+static inline int zq_call_flush(const struct zqcow2_backend *be)
+{
+    return zq_answer(be->ops.flush(be->self));
+}
+static inline int zq_call_limits(const struct zqcow2_backend *be, struct zqcow2_limits *out)
+{
+    return zq_answer(be->ops.limits(be->self, out));
+}
+static inline int zq_call_truncate(const struct zqcow2_backend *be, uint64_t bytes)
+{
+    return zq_answer(be->ops.truncate(be->self, bytes));
+}
+static inline int zq_call_discard(const struct zqcow2_backend *be, uint64_t off, uint64_t len)
+{
+    return zq_answer(be->ops.discard(be->self, off, len));
+}
+static inline int zq_call_zero(const struct zqcow2_backend *be, uint64_t off, uint64_t len)
+{
+    return zq_answer(be->ops.zero(be->self, off, len));
+}
+static inline int zq_call_lock(const struct zqcow2_backend *be, int mode)
+{
+    return zq_answer(be->ops.lock(be->self, mode));
+}
+/* 0: the backend has it. Else it will hear no more of it. */
+static inline int zq_call_submit(const struct zqcow2_backend *be, struct zqcow2_io *io)
+{
+    return zq_answer(be->ops.submit(be->self, io));
+}
+/* The descriptor, or an error. */
+static inline int zq_call_fd(const struct zqcow2_backend *be)
+{
+    int fd = be->ops.fd(be->self);
+
+    return fd < 0 ? zq_answer(fd) : fd;
+}
+
 /* All or error. Beyond the file's end zq_be_read gives zeros. Safe while nothing else writes. */
 int zq_be_length(struct zqcow2_backend *be, uint64_t *bytes);
 int zq_be_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off);

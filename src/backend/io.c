@@ -294,38 +294,29 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 
     switch (p->kind) {
     case ZQCOW2_IO_READ:
-        return be->ops.readv(be->self, p->iov, (int)p->iovcnt, p->offset);
+        return zq_call_readv(be, p->iov, (int)p->iovcnt, p->offset);
     case ZQCOW2_IO_WRITE:
-        return be->ops.writev(be->self, p->iov, (int)p->iovcnt, p->offset);
+        return zq_call_writev(be, p->iov, (int)p->iovcnt, p->offset);
     case ZQCOW2_IO_FLUSH:
-        return be->ops.flush ? be->ops.flush(be->self) : 0;
+        return zq_be_flush(be);
     case ZQCOW2_IO_ZERO:
         return zq_be_zero(be, p->offset, p->length);
     case ZQCOW2_IO_DISCARD:
-        return be->ops.discard && p->length ? be->ops.discard(be->self, p->offset, p->length) : 0;
+        return be->ops.discard && p->length ? zq_call_discard(be, p->offset, p->length) : 0;
     case ZQCOW2_IO_TRUNCATE:
-        return be->ops.truncate(be->self, p->offset);
+        return zq_call_truncate(be, p->offset);
     default:
         io->work(io);
         return io->ret;
     }
 }
 
-/* A backend speaks errno: nothing that it says may look like a zone's error. */
-static int checked_result(int ret)
-{
-    return ret > 0 || ret < -4095 ? -EIO : ret;
-}
-
 /* 0: the backend has it. -EOPNOTSUPP: it is for a blocking function. Else its result. */
 static int submit(struct zqcow2_backend *be, struct zq_io *io)
 {
-    int rc;
-
     if (!be->ops.submit || io->pub.kind == ZQ_IO_WORK || io->slow || too_large(be, io))
         return -EOPNOTSUPP;
-    rc = be->ops.submit(be->self, &io->pub);
-    return rc < 0 ? rc : 0;
+    return zq_call_submit(be, &io->pub);
 }
 
 static void run_all_blocking(struct zq_iox *x, struct zq_list *ios, struct zq_list *finished)
@@ -338,8 +329,6 @@ static void run_all_blocking(struct zq_iox *x, struct zq_list *ios, struct zq_li
         struct zq_io *io = zq_container(n, struct zq_io, link);
 
         io->ret = run_blocking(x->be, io);
-        if (io->pub.kind != ZQ_IO_WORK)
-            io->ret = checked_result(io->ret);
         zq_list_push(finished, n);
     }
     if (away)
@@ -363,7 +352,7 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
         } else if (rc == -EOPNOTSUPP) {
             zq_list_push(&blocking, n);
         } else {
-            io->ret = checked_result(rc);
+            io->ret = rc;
             zq_list_push(finished, n);
         }
     }
@@ -376,18 +365,17 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
 
 int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
 {
-    const struct zqcow2_backend_ops *ops = &x->be->ops;
     const struct zqcow2_io *p = &io->pub;
 
-    return checked_result(p->kind == ZQCOW2_IO_READ
-                              ? ops->readv(x->be->self, p->iov, (int)p->iovcnt, p->offset)
-                              : ops->writev(x->be->self, p->iov, (int)p->iovcnt, p->offset));
+    return p->kind == ZQCOW2_IO_READ
+               ? zq_call_readv(x->be, p->iov, (int)p->iovcnt, p->offset)
+               : zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
 }
 
 void zqcow2_io_done(struct zqcow2_io *pub, int ret)
 {
     struct zq_io *io = (struct zq_io *)pub;
 
-    io->ret = checked_result(ret);
+    io->ret = zq_answer(ret);
     io->x->notify(io->x, io);
 }

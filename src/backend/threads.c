@@ -52,13 +52,13 @@ static struct zqcow2_io *take(struct threads *t)
 static int zero(struct threads *t, uint64_t off, uint64_t len)
 {
     struct zqcow2_backend *in = t->inner;
-    int rc = in->ops.zero ? in->ops.zero(in->self, off, len) : -EOPNOTSUPP;
+    int rc = in->ops.zero ? zq_call_zero(in, off, len) : -EOPNOTSUPP;
 
     if (rc != -EOPNOTSUPP)
         return rc;
     for (rc = 0; len && rc == 0;) {
         struct iovec iov = { t->zeros, (size_t)zq_min(len, ZERO_BYTES) };
-        rc = in->ops.writev(in->self, &iov, 1, off);
+        rc = zq_call_writev(in, &iov, 1, off);
         off += iov.iov_len;
         len -= iov.iov_len;
     }
@@ -67,22 +67,21 @@ static int zero(struct threads *t, uint64_t off, uint64_t len)
 
 static int run(struct threads *t, const struct zqcow2_io *io)
 {
-    const struct zqcow2_backend_ops *ops = &t->inner->ops;
-    void *self = t->inner->self;
+    const struct zqcow2_backend *in = t->inner;
 
     switch (io->kind) {
     case ZQCOW2_IO_READ:
-        return ops->readv(self, io->iov, (int)io->iovcnt, io->offset);
+        return zq_call_readv(in, io->iov, (int)io->iovcnt, io->offset);
     case ZQCOW2_IO_WRITE:
-        return ops->writev(self, io->iov, (int)io->iovcnt, io->offset);
+        return zq_call_writev(in, io->iov, (int)io->iovcnt, io->offset);
     case ZQCOW2_IO_FLUSH:
-        return ops->flush(self);
+        return zq_call_flush(in);
     case ZQCOW2_IO_ZERO:
         return zero(t, io->offset, io->length);
     case ZQCOW2_IO_DISCARD:
-        return ops->discard(self, io->offset, io->length);
+        return zq_call_discard(in, io->offset, io->length);
     default:
-        return ops->truncate(self, io->offset);
+        return zq_call_truncate(in, io->offset);
     }
 }
 
@@ -90,10 +89,8 @@ static void *serve(void *arg)
 {
     struct threads *t = arg;
 
-    for (struct zqcow2_io *io; (io = take(t));) {
-        int rc = run(t, io);
-        zqcow2_io_done(io, rc < 0 ? rc : 0);
-    }
+    for (struct zqcow2_io *io; (io = take(t));)
+        zqcow2_io_done(io, run(t, io));
     return NULL;
 }
 
@@ -135,23 +132,17 @@ static int threads_submit(void *self, struct zqcow2_io *io)
 
 static int threads_length(void *self, uint64_t *bytes)
 {
-    struct zqcow2_backend *in = ((struct threads *)self)->inner;
-
-    return in->ops.length(in->self, bytes);
+    return zq_call_length(((struct threads *)self)->inner, bytes);
 }
 
 static int threads_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
-    struct zqcow2_backend *in = ((struct threads *)self)->inner;
-
-    return in->ops.readv(in->self, iov, cnt, off);
+    return zq_call_readv(((struct threads *)self)->inner, iov, cnt, off);
 }
 
 static int threads_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
-    struct zqcow2_backend *in = ((struct threads *)self)->inner;
-
-    return in->ops.writev(in->self, iov, cnt, off);
+    return zq_call_writev(((struct threads *)self)->inner, iov, cnt, off);
 }
 
 static int threads_flush(void *self)
@@ -167,23 +158,17 @@ static int threads_limits(void *self, struct zqcow2_limits *out)
 
 static int threads_truncate(void *self, uint64_t bytes)
 {
-    struct zqcow2_backend *in = ((struct threads *)self)->inner;
-
-    return in->ops.truncate(in->self, bytes);
+    return zq_call_truncate(((struct threads *)self)->inner, bytes);
 }
 
 static int threads_discard(void *self, uint64_t off, uint64_t len)
 {
-    struct zqcow2_backend *in = ((struct threads *)self)->inner;
-
-    return in->ops.discard(in->self, off, len);
+    return zq_call_discard(((struct threads *)self)->inner, off, len);
 }
 
 static int threads_zero(void *self, uint64_t off, uint64_t len)
 {
-    struct zqcow2_backend *in = ((struct threads *)self)->inner;
-
-    return in->ops.zero(in->self, off, len);
+    return zq_call_zero(((struct threads *)self)->inner, off, len);
 }
 
 static int threads_lock(void *self, int mode)

@@ -380,9 +380,9 @@ static void test_results_are_passed_on(void **state)
 
     assert_int_equal(zqcow2_backend_new(&full, f, NULL, &be), 0);
     f->read_rc = f->write_rc = f->flush_rc = 7;
-    assert_int_equal(zqcow2_backend_read(be, b, 512, 0), 0);
-    assert_int_equal(zqcow2_backend_write(be, b, 512, 0), 0);
-    assert_int_equal(zq_be_flush(be), 0);
+    assert_int_equal(zqcow2_backend_read(be, b, 512, 0), -EIO);
+    assert_int_equal(zqcow2_backend_write(be, b, 512, 0), -EIO);
+    assert_int_equal(zq_be_flush(be), -EIO);
     f->read_rc = -EIO;
     f->write_rc = -ENOSPC;
     f->flush_rc = -EDQUOT;
