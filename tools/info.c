@@ -23,6 +23,8 @@ static const struct {
     { 'f', ZQCOW2_INFO_NO_ZONED_BIT, "zones without the feature bit (zqcow2 upgrade sets it)" },
     { 'f', ZQCOW2_INFO_DIRTY, "not closed cleanly (the next writable open mends it)" },
     { 'f', ZQCOW2_INFO_OVER_ACTIVE, "more active zones stored than the limit" },
+    { 'f', ZQCOW2_INFO_SIZE_CUT, "size rounded down to a multiple of 512" },
+    { 'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (there is none)" },
     { 'f', ZQCOW2_INFO_DEAD, "dead: a metadata write failed" },
 };
 

@@ -155,7 +155,9 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
     ZQCOW2_INFO_DIRTY = 1 << 5,          /* not closed cleanly; the next writable open mends it */
     ZQCOW2_INFO_SNAPSHOTS = 1 << 6,      /* internal snapshots present */
-    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7     /* more active zones stored than max_active_zones */
+    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,    /* more active zones stored than max_active_zones */
+    ZQCOW2_INFO_SIZE_CUT = 1 << 8,       /* the stored size is no multiple of 512: rounded down */
+    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9   /* a backing file without a name: there is none */
 };
 
 struct zqcow2_info {

@@ -57,6 +57,8 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
         }
         rc = zq_map_slice(&c->map, &op->g, *at, &s);
         if (rc == 0)
+            rc = zq_map_check(&c->map, s, *at, stop);
+        if (rc == 0)
             rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop));
         if (rc)
             return rc;
@@ -106,6 +108,8 @@ static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64
         rc = zq_map_slice(&c->map, &op->g, *at, &s);
     if (rc == 0)
         rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
+    if (rc == 0)
+        rc = zq_map_check(&c->map, s, *at, end);
     while (rc == 0 && *at < end)
         rc = unmap_run(c, op, s, at, end);
     if (rc == 0)

@@ -132,8 +132,14 @@ static int take_features(const struct ext *e, struct zqcow2_error *err)
     return 0;
 }
 
+/*
+ * Without its autoclear bit the extension is a leftover of a program that did not keep it: nothing
+ * in it holds any more, and the clusters that it names may be somebody else's.
+ */
 static int take_bitmaps(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {
+    if (!(h->autoclear & ZQ_AUTOCLEAR_BITMAPS))
+        return 0;
     if (e->len != 24)
         return bad(err, "bitmaps extension length", e->len, e->data - 4, "must be 24");
     h->bitmaps_offset = e->data;
@@ -293,6 +299,8 @@ static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t l
         h->backing_len > len - h->backing_offset)
         return bad(err, "backing_file_offset", h->backing_offset, 8,
                    "the name does not lie in the first cluster behind the header");
+    if (!h->backing_len) /* no name, no file: other programs read it so */
+        return 0;
     printable(name, sizeof(name), buf + h->backing_offset, h->backing_len);
     return zq_fail(err, ZQCOW2_EFEATURE,
                    "backing_file_offset %" PRIu64
@@ -318,7 +326,7 @@ static int check_bitmaps(const struct zq_header *h, bool rdwr, struct zqcow2_err
 static int check_table(const struct zq_header *h, const char *field, unsigned at, uint64_t offset,
                        uint64_t bytes, uint64_t end, struct zqcow2_error *err)
 {
-    if (!offset)
+    if (!offset && bytes)
         return bad(err, field, offset, at, "points at the header");
     if (offset & (((uint64_t)1 << h->cluster_bits) - 1))
         return bad(err, field, offset, at, "is not aligned to a cluster");
@@ -334,11 +342,11 @@ static int check_size(const struct zq_header *h, struct zqcow2_error *err)
     unsigned l2_bits = h->cluster_bits - 3;
     uint64_t clusters;
 
-    if (!h->virtual_size || h->virtual_size % ZQ_SECTOR || h->virtual_size > ZQ_MAX_VIRTUAL_SIZE)
-        return bad(err, "size", h->virtual_size, 24, "must be a multiple of 512, 512 to 2^62");
+    if (h->stored_size > ZQ_MAX_VIRTUAL_SIZE)
+        return bad(err, "size", h->stored_size, 24, "must be at most 2^62");
     if (h->l1_entries > ZQ_MAX_L1_BYTES / 8)
         return bad(err, "l1_size", h->l1_entries, 36, "the L1 table is larger than 32 MiB");
-    clusters = zq_div_up(h->virtual_size, (uint64_t)1 << h->cluster_bits);
+    clusters = zq_div_up(h->stored_size, (uint64_t)1 << h->cluster_bits);
     if (zq_div_up(clusters, (uint64_t)1 << l2_bits) > h->l1_entries)
         return bad(err, "l1_size", h->l1_entries, 36, "the L1 table does not cover the size");
     return 0;
@@ -377,7 +385,8 @@ static void load_fields(struct zq_header *h, const uint8_t *b)
     h->backing_offset = zq_be64(b + 8);
     h->backing_len = zq_be32(b + 16);
     h->cluster_bits = zq_be32(b + 20);
-    h->virtual_size = zq_be64(b + 24);
+    h->stored_size = zq_be64(b + 24);
+    h->virtual_size = zq_round_down(h->stored_size, ZQ_SECTOR); /* what others make of it */
     h->crypt_method = zq_be32(b + 32);
     h->l1_entries = zq_be32(b + 36);
     h->l1_offset = zq_be64(b + 40);

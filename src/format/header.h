@@ -48,14 +48,15 @@ struct zq_header {
     uint32_t header_length;                    /* 72 for version 2 */
     uint32_t crypt_method, compression_type;
     uint32_t l1_entries, rt_clusters, nb_snapshots;
-    uint64_t virtual_size, l1_offset, rt_offset, snapshots_offset;
+    uint64_t stored_size, virtual_size;        /* virtual_size: whole sectors of it */
+    uint64_t l1_offset, rt_offset, snapshots_offset;
     uint64_t incompat, compat, autoclear;
     uint64_t backing_offset;                   /* 0: none */
     uint32_t backing_len;
     /* extensions; offsets are of their data in the file, 0: absent */
     uint32_t zoned_offset, zoned_len;
     uint32_t mark_offset; /* where it can share sector 0 with the header, else 0 */
-    uint32_t bitmaps_offset, bitmaps_len;
+    uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
     bool unknown_ext, unknown_autoclear;       /* somebody else's data may be here */
 };
 

@@ -126,7 +126,7 @@ static int load_table(struct opening *o, const char *name, uint64_t offset, uint
 {
     uint64_t mask = ((uint64_t)1 << o->h.cluster_bits) - 1;
     uint64_t *t = zq_zalloc_array(&o->hooks, entries, 8);
-    int rc = t ? zq_be_read(o->be, t, entries * 8, offset) : -ENOMEM;
+    int rc = !entries ? 0 : t ? zq_be_read(o->be, t, entries * 8, offset) : -ENOMEM;
 
     *out = t; /* the core frees it */
     for (uint64_t i = 0; rc == 0 && i < entries; i++) {
@@ -239,11 +239,11 @@ static int set_map(struct opening *o, struct zq_core *c)
     c->alloc.fixed = m->fixed;
     m->fixed[0][1] = cluster;
     m->fixed[1][0] = o->h.l1_offset;
-    m->fixed[1][1] = (uint64_t)o->h.l1_entries * 8;
+    m->fixed[1][1] = zq_round_up((uint64_t)o->h.l1_entries * 8, cluster);
     m->fixed[2][0] = o->h.rt_offset;
     m->fixed[2][1] = (uint64_t)o->h.rt_clusters << o->h.cluster_bits;
     m->fixed[3][0] = o->g.table_offset;
-    m->fixed[3][1] = (uint64_t)o->g.nr_zones * 8;
+    m->fixed[3][1] = zq_round_up((uint64_t)o->g.nr_zones * 8, cluster);
     return zq_map_init(m, c->zoned ? o->g.nr_zones : 0);
 }
 
@@ -260,7 +260,7 @@ static int load_tables(struct opening *o, struct zq_core *c)
         return rc;
     c->map.l1_dirty = zq_zalloc(&c->hooks, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
     r->dirty = zq_zalloc(&c->hooks, zq_refs_sector_count(r));
-    if (!c->map.l1_dirty || !r->dirty)
+    if ((!c->map.l1_dirty && c->map.l1_entries) || !r->dirty)
         return -ENOMEM;
     return c->zoned ? check_table_refcounts(o, r) : 0;
 }
@@ -272,6 +272,8 @@ static void set_info(struct opening *o, struct zq_core *c)
                     (o->bit_missing ? ZQCOW2_INFO_NO_ZONED_BIT : 0) |
                     (c->hdr.compat & ZQ_COMPAT_LAZY_REFCOUNTS ? ZQCOW2_INFO_LAZY_REFCOUNTS : 0) |
                     (c->hdr.nb_snapshots ? ZQCOW2_INFO_SNAPSHOTS : 0) |
+                    (c->hdr.stored_size != c->size ? ZQCOW2_INFO_SIZE_CUT : 0) |
+                    (c->hdr.backing_offset ? ZQCOW2_INFO_EMPTY_BACKING : 0) |
                     (was_in_use(o) && !o->rdwr ? ZQCOW2_INFO_DIRTY : 0);
     if (c->zoned && c->zones.nr_active > c->zones.max_active)
         c->info_flags |= ZQCOW2_INFO_OVER_ACTIVE;

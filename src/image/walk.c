@@ -389,7 +389,6 @@ bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e
 
 static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *t)
 {
-    struct zq_entry e;
     uint64_t zone;
 
     if (t->len) {
@@ -401,11 +400,6 @@ static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *
     zone = guest >> s->g.zone_bits;
     s->use[zone].low = zq_min(s->use[zone].low, guest);
     s->use[zone].top = zq_max(s->use[zone].top, guest + zq_scan_cluster(s));
-    if (t->compressed && zq_scan_zone_wp(s, guest, &e) && guest >= e.wp)
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "zone %" PRIu64 " has a compressed cluster at guest offset 0x%" PRIx64
-                 " beyond its write pointer 0x%" PRIx64,
-                 zone, guest, e.wp);
 }
 
 static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)

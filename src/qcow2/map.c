@@ -80,26 +80,31 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 
 /* ---- entries ---- */
 
-static bool host_is_sane(const struct zq_map *m, uint64_t host)
+static bool host_is_free_of_tables(const struct zq_map *m, uint64_t host, uint64_t len)
 {
-    uint64_t size = (uint64_t)1 << m->cluster_bits;
-
-    if ((host & (size - 1)) || host >= m->alloc->file_size)
-        return false;
     for (int i = 0; i < 4; i++) {
-        if (zq_ranges_overlap(host, size, m->fixed[i][0], m->fixed[i][1]))
+        if (zq_ranges_overlap(host, len, m->fixed[i][0], m->fixed[i][1]))
             return false;
     }
     return true;
 }
 
+static bool host_is_sane(const struct zq_map *m, uint64_t host)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits;
+
+    return !(host & (size - 1)) && host < m->alloc->file_size &&
+           host_is_free_of_tables(m, host, size);
+}
+
+/* Others read such an entry whatever its COPIED bit says. */
 static int classify_compressed(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
 {
     uint64_t host, len;
 
     zq_compressed_range(entry, m->cluster_bits, &host, &len);
-    if ((entry & ZQ_OFLAG_COPIED) || host < (uint64_t)1 << m->cluster_bits ||
-        host >= m->alloc->file_size)
+    if (!host_is_free_of_tables(m, host, len) ||
+        zq_round_down(host + len - 1, ZQ_SECTOR) >= m->alloc->file_size)
         return ZQCOW2_ECORRUPT;
     e->type = ZQ_EXT_COMPRESSED;
     return 0;
@@ -386,6 +391,21 @@ void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed
         len = (uint64_t)1 << m->cluster_bits;
     freed->cluster = host >> m->cluster_bits;
     freed->count = len ? ((host + len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
+}
+
+int zq_map_check(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t end)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits;
+    const uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
+
+    for (; guest < end; guest += size, entry += 8) {
+        uint64_t v = zq_be64(entry);
+        struct zq_extent e;
+
+        if (v && classify(m, v, &e))
+            return ZQCOW2_ECORRUPT;
+    }
+    return 0;
 }
 
 /* Adds what one entry holds to the run; false: it does not continue it. */

@@ -76,10 +76,13 @@ uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, ui
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n);
 /*
  * Unmaps the first host run in [guest, end), which lies in the slice: *freed takes its clusters
- * (count 0: there was nothing). Returns where to go on. The slice is pinned and writable.
+ * (count 0: there was nothing). Returns where to go on. The slice is pinned and writable,
+ * and zq_map_check() has passed: else what is freed could be anything.
  */
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        struct zq_freed *freed);
+/* ECORRUPT: an entry of [guest, end), in the slice, is not one that may be unlinked. */
+int zq_map_check(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t end);
 /* How many zq_map_unlink calls with a result does [guest, end), in the slice, take at most? */
 uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                            uint64_t end);

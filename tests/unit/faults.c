@@ -139,11 +139,6 @@ void fault_wp_lost(struct pic *p)
     pic_map(p, KiB(192) + 2 * p->cluster, 9);
 }
 
-void fault_compressed_ahead(struct pic *p)
-{
-    pic_put(p, pic_l2(p, KiB(256)), 8, PIC_COMPRESSED | pic_alloc(p, 1));
-}
-
 const struct fault faults[] = {
     {"none", NULL, LEAKS, false},
     {"leak", fault_leak, LEAKS, false},
@@ -165,6 +160,5 @@ const struct fault faults[] = {
     {"data nowhere", fault_data_nowhere, ALL, false},
     {"L2 on L1", fault_l2_on_l1, ALL, true},
     {"write pointers lost", fault_wp_lost, ALL, false},
-    {"compressed ahead", fault_compressed_ahead, ALL, false},
 };
 const size_t nr_faults = sizeof(faults) / sizeof(faults[0]);

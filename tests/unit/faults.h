@@ -31,6 +31,5 @@ void fault_dirty(struct pic *p);
 void fault_data_nowhere(struct pic *p);
 void fault_wp_lost(struct pic *p);
 void fault_l2_on_l1(struct pic *p);
-void fault_compressed_ahead(struct pic *p);
 
 #endif
