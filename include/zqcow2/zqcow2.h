@@ -189,8 +189,9 @@ ZQCOW2_API int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_crea
 /*
  * Opens the image in `be`. On success the image owns be (but see ZQCOW2_OPEN_BORROW); on failure
  * be stays the caller's. opt NULL: read-only with defaults. err may be NULL. Errors: ENOTQCOW2,
- * EFEATURE, ECORRUPT, -EROFS (backend cannot write), -EAGAIN (locked by another program), -EBUSY
- * (be is in use by an image, a create or a check), and the backend's own.
+ * EFEATURE, ECORRUPT, -EROFS (backend cannot write), -EAGAIN (locked, by another program or
+ * through another backend of this one), -EBUSY (be is in use by an image, a create or a check), and
+ * the backend's own.
  */
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);

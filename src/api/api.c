@@ -195,9 +195,9 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     if (zq_be_claim(be) < 0)
         return zq_fail(err, -EBUSY, "the backend is in use by this program");
     rc = lock ? zq_be_lock(be, repair ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED) : 0;
-    if (rc == -EAGAIN)
-        zq_fail(err, rc, "in use by another program");
-    if (rc == 0) {
+    if (rc < 0) {
+        zq_fail_lock(err, rc);
+    } else {
         rc = zq_check(be, &hooks, &o, &r, err);
         if (lock)
             zq_be_lock(be, ZQCOW2_LOCK_NONE);

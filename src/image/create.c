@@ -288,7 +288,7 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
         return zq_fail(err, -EROFS, "the backend cannot be written");
     rc = zq_be_lock(be, ZQCOW2_LOCK_EXCLUSIVE);
     if (rc < 0)
-        return zq_fail_rc(err, rc);
+        return zq_fail_lock(err, rc);
     rc = create_locked(be, &o, &hooks, &p, err);
     unlock = zq_be_lock(be, ZQCOW2_LOCK_NONE);
     return rc < 0 || unlock >= 0 ? rc : zq_fail_rc(err, unlock);

@@ -390,8 +390,7 @@ static int open_claimed(struct opening *o, struct zqcow2_image **out)
     if (lock)
         rc = zq_be_lock(o->be, o->rdwr ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
     if (rc < 0)
-        return zq_fail(o->err, rc, rc == -EAGAIN ? "in use by another program" : "cannot lock: %s",
-                       zqcow2_strerror(rc));
+        return zq_fail_lock(o->err, rc);
     rc = open_locked(o, out);
     if (rc < 0 && lock)
         zq_be_lock(o->be, ZQCOW2_LOCK_NONE);
