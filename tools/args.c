@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Sizes, numbers and operands of the command line. */
+/* Options, sizes, numbers and operands of the command line. */
 #include <ctype.h>
+#include <limits.h>
 #include <string.h>
 
 #include "tool.h"
@@ -131,4 +132,70 @@ bool zt_operands(int argc, char **argv, int min, int max, const char *const *nam
         return false;
     }
     return true;
+}
+
+/* ---- options ---- */
+
+static const struct option *find_long(const struct zt_options *o, int code)
+{
+    for (const struct option *l = o->longs; l->name; l++) {
+        if (l->val == code)
+            return l;
+    }
+    return NULL;
+}
+
+static int bad_option(const struct zt_options *o, const char *what, const char *dashes,
+                      const char *name)
+{
+    zt_error("%s: option '%s%.*s' %s; see zqcow2 %s --help", o->name, dashes,
+             (int)strcspn(name, "="), name, what, o->name);
+    return '?';
+}
+
+/* Of a known option: its short form, unless it has none or `word` is the long one. */
+static int bad_known(const struct zt_options *o, const char *what, int code, const char *word)
+{
+    const struct option *l = find_long(o, code);
+    char letter[2] = { (char)code, '\0' };
+
+    if (l && (code > UCHAR_MAX || strncmp(word, "--", 2) == 0))
+        return bad_option(o, what, "--", l->name);
+    return bad_option(o, what, "-", letter);
+}
+
+/* The word at hand is no option, or begins several. */
+static int bad_long(const struct zt_options *o, const char *word)
+{
+    size_t n = strcspn(word, "=") - 2;
+    unsigned found = 0;
+
+    for (const struct option *l = o->longs; l->name; l++)
+        found += strncmp(l->name, word + 2, n) == 0;
+    return bad_option(o, found > 1 ? "is ambiguous" : "is unknown", "", word);
+}
+
+int zt_option(struct zt_options *o, int argc, char **argv)
+{
+    int c;
+
+    opterr = 0;
+    c = getopt_long(argc, argv, o->shorts, o->longs, NULL);
+    if (c == ':')
+        return bad_known(o, "needs a value", optopt, argv[optind - 1]);
+    if (c == '?' && optopt == 0)
+        return bad_long(o, argv[optind - 1]);
+    if (c == '?' && find_long(o, optopt))
+        return bad_known(o, "takes no value", optopt, argv[optind - 1]);
+    if (c == '?') {
+        char letter[2] = { (char)optopt, '\0' };
+
+        return bad_option(o, "is unknown", "-", letter);
+    }
+    if (c < 0 || (o->repeat && c <= UCHAR_MAX && strchr(o->repeat, c)))
+        return c;
+    if (o->seen[c])
+        return bad_known(o, "is given twice", c, argv[optind - 1]);
+    o->seen[c] = true;
+    return c;
 }

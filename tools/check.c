@@ -35,9 +35,9 @@ static void text_finding(void *arg, int kind, const char *text)
 
     (void)arg;
     if (strncmp(text, name, strlen(name)) == 0) /* some texts say it themselves */
-        printf("%s\n", text);
+        zt_line(stdout, "%s", text);
     else
-        printf("%s: %s\n", name, text);
+        zt_line(stdout, "%s: %s", name, text);
 }
 
 static void json_finding(void *arg, int kind, const char *text)
@@ -114,22 +114,39 @@ static int run_check(struct check *c, struct zqcow2_backend *be, struct zqcow2_c
     return zqcow2_check(be, &opt, res, err);
 }
 
+static void open_json(struct check *c)
+{
+    zt_json_open(&c->j, NULL, '{');
+    zt_json_str(&c->j, "filename", c->target.path);
+    zt_json_open(&c->j, "findings", '[');
+}
+
+/* Before anything could be found. */
+static int not_checked(struct check *c, const char *why)
+{
+    if (c->json) {
+        open_json(c);
+        zt_json_close(&c->j, ']');
+        zt_json_str(&c->j, "error", why);
+        zt_json_close(&c->j, '}');
+    }
+    return 1;
+}
+
 static int check(struct check *c)
 {
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_error err = { 0, "" };
     struct zqcow2_backend *be;
     int rc = zt_backend_open(&c->target, c->flags ? ZQCOW2_FILE_RDWR : 0, &be);
+    char text[128];
 
     if (rc < 0) {
         zt_backend_error(&c->target, rc);
-        return 1;
+        return not_checked(c, zt_backend_reason(&c->target, rc, text, sizeof(text)));
     }
-    if (c->json) {
-        zt_json_open(&c->j, NULL, '{');
-        zt_json_str(&c->j, "filename", c->target.path);
-        zt_json_open(&c->j, "findings", '[');
-    }
+    if (c->json)
+        open_json(c);
     rc = run_check(c, be, &res, &err);
     zqcow2_backend_close(be);
     if (c->json) {
@@ -168,31 +185,44 @@ static bool take_repair(struct check *c, const char *what)
     return false;
 }
 
-static int run(int argc, char **argv)
+static bool parse(struct check *c, int argc, char **argv)
 {
     static const struct option longs[] = {
         ZT_OPTION_BACKEND, ZT_OPTION_SHARE, { "json", no_argument, NULL, OPT_JSON },
         { "repair", optional_argument, NULL, OPT_REPAIR }, ZT_OPTION_END
     };
     static const char *const names[] = { "FILE" };
-    struct check c = { .j = { .out = stdout } };
+    struct zt_options o = { .name = argv[0], .shorts = ":U", .longs = longs };
     bool ok = true;
     int ch;
 
-    while (ok && (ch = getopt_long(argc, argv, "U", longs, NULL)) != -1) {
+    while (ok && (ch = zt_option(&o, argc, argv)) != -1) {
         if (ch == OPT_JSON)
-            c.json = true;
+            c->json = true;
         else
-            ok = ch == OPT_REPAIR ? take_repair(&c, optarg) : zt_target_option(&c.target, ch);
+            ok = ch == OPT_REPAIR ? take_repair(c, optarg) : zt_target_option(&c->target, ch);
     }
-    if (ok && c.flags && c.target.share) {
+    if (ok && c->flags && c->target.share) {
         zt_error("check: --repair needs the lock that --force-share leaves out");
-        return 1;
+        return false;
     }
     if (!ok || !zt_operands(argc, argv, 1, 1, names))
-        return 1;
-    c.target.path = argv[optind];
-    return check(&c);
+        return false;
+    c->target.path = argv[optind];
+    return true;
+}
+
+static int run(int argc, char **argv)
+{
+    struct check c = { .j = { .out = stdout } };
+    bool json = false;
+
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        json |= strcmp(argv[i], "--json") == 0;
+    if (parse(&c, argc, argv))
+        return check(&c);
+    c.json |= json; /* the mistake may stand before it */
+    return not_checked(&c, zt_last_error());
 }
 
 const struct zt_verb zt_verb_check = {
@@ -201,7 +231,7 @@ const struct zt_verb zt_verb_check = {
     "  --repair[=WHAT]         leaks: free what nothing refers to; refcounts (the default): also\n"
     "                          rebuild refcounts; all: also mend write pointers and unmap what\n"
     "                          lies beyond them\n"
-    "  --json                  findings and counts\n" ZT_HELP_SHARE ZT_HELP_BACKEND
+    "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE ZT_HELP_BACKEND
     "Exit status: 0 clean (or mended), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
     run
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb create: QEMU's option names to struct zqcow2_create_options. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,26 +17,42 @@ enum name {
 
 enum value { V_SIZE, V_COUNT, V_WORD };
 
+#define GIB4 ((uint64_t)1 << 32)
+/* The library knows what fits together; here is what a number can be at all. */
 static const struct {
     const char *name;
     enum value value;
-    uint64_t most;
-    bool zoned;   /* means nothing without zones */
-    bool no_zero; /* 0 would quietly mean the default */
+    uint64_t least, most; /* 0 would quietly mean the default where it is below `least` */
+    const char *range;
+    bool zoned; /* means nothing without zones */
 } options[O_COUNT] = {
-    [O_SIZE] = { "size", V_SIZE, UINT64_MAX, false, true },
-    [O_CLUSTER_SIZE] = { "cluster_size", V_SIZE, UINT32_MAX, false, true },
-    [O_REFCOUNT_BITS] = { "refcount_bits", V_COUNT, UINT32_MAX, false, true },
-    [O_LAZY_REFCOUNTS] = { "lazy_refcounts", V_WORD, 0, false, false },
-    [O_MODE] = { "zone.mode", V_WORD, 0, false, false },
-    [O_ZONE_SIZE] = { "zone.size", V_SIZE, UINT64_MAX, false, true },
-    [O_CAPACITY] = { "zone.capacity", V_SIZE, UINT64_MAX, true, true },
-    [O_CONVENTIONAL] = { "zone.conventional_zones", V_COUNT, UINT32_MAX, true, false },
-    [O_MAX_OPEN] = { "zone.max_open_zones", V_COUNT, UINT32_MAX, true, false },
-    [O_MAX_ACTIVE] = { "zone.max_active_zones", V_COUNT, UINT32_MAX, true, false },
-    [O_MAX_APPEND] = { "zone.max_append_bytes", V_SIZE, UINT32_MAX, true, true },
-    [O_LAYOUT] = { "zone.layout", V_WORD, 0, true, false },
+    [O_SIZE] = { "size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false },
+    [O_CLUSTER_SIZE] = { "cluster_size", V_SIZE, 512, 2u << 20, "512 to 2M", false },
+    [O_REFCOUNT_BITS] = { "refcount_bits", V_COUNT, 1, 64, "1 to 64", false },
+    [O_LAZY_REFCOUNTS] = { "lazy_refcounts", V_WORD, 0, 0, "", false },
+    [O_MODE] = { "zone.mode", V_WORD, 0, 0, "", false },
+    [O_ZONE_SIZE] = { "zone.size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false },
+    [O_CAPACITY] = { "zone.capacity", V_SIZE, 512, (uint64_t)1 << 62, "512 to zone.size", true },
+    [O_CONVENTIONAL] = { "zone.conventional_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true },
+    [O_MAX_OPEN] = { "zone.max_open_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true },
+    [O_MAX_ACTIVE] = { "zone.max_active_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true },
+    [O_MAX_APPEND] = { "zone.max_append_bytes", V_SIZE, 512, GIB4 - 1, "512 to 4G - 1", true },
+    [O_LAYOUT] = { "zone.layout", V_WORD, 0, 0, "", true },
 };
+
+#define OPTION_LIST                                                                               \
+    "    size                      of the device; or the operand SIZE\n"                           \
+    "    cluster_size              512 to 2M; 64K\n"                                              \
+    "    refcount_bits             1, 2, 4 .. 64; 16\n"                                           \
+    "    lazy_refcounts            on or off; plain images only\n"                                \
+    "    zone.mode                 host-managed, or none\n"                                       \
+    "    zone.size                 a power of two; 256M\n"                                        \
+    "    zone.capacity             of a zone; zone.size\n"                                        \
+    "    zone.conventional_zones   at the start of the device; 0\n"                               \
+    "    zone.max_open_zones       0: no limit\n"                                                 \
+    "    zone.max_active_zones     0: no limit\n"                                                 \
+    "    zone.max_append_bytes     layouts 48b, 56 and v7 only; 64K\n"                            \
+    "    zone.layout               44, 48b, 56 or v7; 44\n"
 
 static const struct {
     const char *name;
@@ -49,7 +66,7 @@ static const struct {
 
 struct create {
     struct zt_target target;
-    bool force;
+    bool force, list; /* list: of the options, and nothing else */
     bool given[O_COUNT];
     uint64_t value[O_COUNT]; /* of words: what they stand for */
 };
@@ -84,13 +101,8 @@ static bool take_value(struct create *c, enum name o, const char *text)
 
     if (!ok)
         return false;
-    if (options[o].value != V_WORD && (v > options[o].most || (v == 0 && options[o].no_zero))) {
-        zt_error("%s: %s is out of range", name, text);
-        return false;
-    }
-    if (o == O_SIZE && c->given[o] && c->value[o] != v) {
-        zt_error("size is given twice: %llu and %llu", (unsigned long long)c->value[o],
-                 (unsigned long long)v);
+    if (options[o].value != V_WORD && (v > options[o].most || v < options[o].least)) {
+        zt_error("%s: %s is out of range (%s)", name, text, options[o].range);
         return false;
     }
     c->given[o] = true;
@@ -98,28 +110,53 @@ static bool take_value(struct create *c, enum name o, const char *text)
     return true;
 }
 
+/* The operand SIZE may repeat what -o said. */
+static bool take_size(struct create *c, const char *text)
+{
+    bool twice = c->given[O_SIZE];
+    uint64_t first = c->value[O_SIZE];
+
+    if (!take_value(c, O_SIZE, text))
+        return false;
+    if (twice && c->value[O_SIZE] != first) {
+        zt_error("size is given twice: %" PRIu64 " and %" PRIu64, first, c->value[O_SIZE]);
+        return false;
+    }
+    return true;
+}
+
 static bool take_pair(struct create *c, char *pair)
 {
     char *equals = strchr(pair, '=');
 
+    if (strcmp(pair, "help") == 0)
+        return c->list = true;
     if (!equals) {
         zt_error("-o: '%s' is not NAME=VALUE", pair);
         return false;
     }
     *equals = '\0';
     for (unsigned o = 0; o < O_COUNT; o++) {
-        if (strcmp(options[o].name, pair) == 0)
+        if (strcmp(options[o].name, pair) != 0)
+            continue;
+        if (!c->given[o])
             return take_value(c, (enum name)o, equals + 1);
+        zt_error("-o: %s is given twice", pair);
+        return false;
     }
-    zt_error("-o: no option is called '%s'; see zqcow2 create --help", pair);
+    zt_error("-o: no option is called '%s'; see zqcow2 create -o help", pair);
     return false;
 }
 
 static bool take_list(struct create *c, char *list)
 {
-    char *save = NULL;
+    char *save = NULL, *pair = strtok_r(list, ",", &save);
 
-    for (char *pair = strtok_r(list, ",", &save); pair; pair = strtok_r(NULL, ",", &save)) {
+    if (!pair) {
+        zt_error("-o: NAME=VALUE is missing; see zqcow2 create -o help");
+        return false;
+    }
+    for (; pair; pair = strtok_r(NULL, ",", &save)) {
         if (!take_pair(c, pair))
             return false;
     }
@@ -180,39 +217,62 @@ static struct zqcow2_create_options library_options(const struct create *c)
     return o;
 }
 
-/* Opens the file, making it if it is not there; *made tells which. */
-static int open_file(const struct create *c, struct zqcow2_backend **be, bool *made)
+/* Writes the image into `be` and closes that; false after reporting. */
+static bool write_image(const struct create *c, struct zqcow2_backend *be)
 {
-    unsigned flags = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE;
-    int rc = zt_backend_open(&c->target, flags | ZQCOW2_FILE_EXCLUSIVE, be);
+    struct zqcow2_create_options opt = library_options(c);
+    struct zqcow2_error err = { 0, "" };
+    int rc = zqcow2_create(be, &opt, &err);
 
-    *made = rc >= 0;
-    if (rc == -EEXIST && c->force)
-        rc = zt_backend_open(&c->target, flags, be);
-    if (rc == -EEXIST)
-        zt_error("%s: the file exists; --force overwrites it", c->target.path);
-    else if (rc < 0)
+    zqcow2_backend_close(be);
+    if (rc < 0)
+        zt_error("%s: %s", c->target.path, zt_reason(rc, &err));
+    return rc >= 0;
+}
+
+/* Opens `path`, which stands for the target; an error is reported under the target's name. */
+static bool open_file(const struct create *c, const char *path, struct zqcow2_backend **be)
+{
+    struct zt_target t = c->target;
+    int rc;
+
+    t.path = path;
+    rc = zt_backend_open(&t, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE, be);
+    if (rc < 0)
         zt_backend_error(&c->target, rc);
-    return rc;
+    return rc >= 0;
+}
+
+static int replace_image(const struct create *c)
+{
+    struct zt_replacement r;
+    struct zqcow2_backend *be;
+    int done = zt_replace_begin(&r, c->target.path);
+
+    if (done > 0)
+        done = zt_replace_end(&r, open_file(c, r.temporary, &be) && write_image(c, be));
+    if (done)
+        return done < 0;
+    return !(open_file(c, c->target.path, &be) && write_image(c, be));
 }
 
 static int create_image(const struct create *c)
 {
-    struct zqcow2_create_options opt = library_options(c);
-    struct zqcow2_error err = { 0, "" };
+    unsigned flags = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE;
     struct zqcow2_backend *be;
-    bool made;
-    int rc;
+    int rc = zt_backend_open(&c->target, flags, &be);
 
-    if (open_file(c, &be, &made) < 0)
+    if (rc == -EEXIST && c->force)
+        return replace_image(c);
+    if (rc == -EEXIST)
+        zt_error("%s: the file exists; --force replaces it", c->target.path);
+    else if (rc < 0)
+        zt_backend_error(&c->target, rc);
+    if (rc < 0)
         return 1;
-    rc = zqcow2_create(be, &opt, &err);
-    zqcow2_backend_close(be);
-    if (rc >= 0)
+    if (write_image(c, be))
         return 0;
-    zt_error("%s: %s", c->target.path, zt_reason(rc, &err));
-    if (made)
-        unlink(c->target.path); /* nothing of anybody's is in it */
+    unlink(c->target.path); /* nothing of anybody's is in it */
     return 1;
 }
 
@@ -222,25 +282,34 @@ static bool parse(struct create *c, int argc, char **argv)
         ZT_OPTION_BACKEND, { "force", no_argument, NULL, ZT_OPT_VERB }, ZT_OPTION_END
     };
     static const char *const names[] = { "FILE" };
+    struct zt_options o = { .name = argv[0], .shorts = ":o:", .longs = longs, .repeat = "o" };
     int ch;
 
-    while ((ch = getopt_long(argc, argv, "o:", longs, NULL)) != -1) {
+    while ((ch = zt_option(&o, argc, argv)) != -1) {
         if (ch == ZT_OPT_VERB)
             c->force = true;
         else if (!(ch == 'o' ? take_list(c, optarg) : zt_target_option(&c->target, ch)))
             return false;
     }
+    if (c->list)
+        return true;
     if (!zt_operands(argc, argv, 1, 2, names))
         return false;
     c->target.path = argv[optind];
-    return optind + 1 == argc || take_value(c, O_SIZE, argv[optind + 1]);
+    return optind + 1 == argc || take_size(c, argv[optind + 1]);
 }
 
 static int run(int argc, char **argv)
 {
     struct create c = { .force = false };
 
-    if (!parse(&c, argc, argv) || !agree(&c))
+    if (!parse(&c, argc, argv))
+        return 1;
+    if (c.list) {
+        printf("Options of zqcow2 create -o, and their defaults:\n" OPTION_LIST);
+        return 0;
+    }
+    if (!agree(&c))
         return 1;
     return create_image(&c);
 }
@@ -248,19 +317,7 @@ static int run(int argc, char **argv)
 const struct zt_verb zt_verb_create = {
     "create", "[-o NAME=VALUE[,NAME=VALUE]...]... [--force] [--backend=NAME] FILE [SIZE]",
     "Makes an empty image",
-    "  -o NAME=VALUE           size                     of the device; or the operand SIZE\n"
-    "                          cluster_size             512 to 2M; 64K\n"
-    "                          refcount_bits            1, 2, 4 .. 64; 16\n"
-    "                          lazy_refcounts           on or off; plain images only\n"
-    "                          zone.mode                host-managed, or none\n"
-    "                          zone.size                a power of two; 256M\n"
-    "                          zone.capacity            of a zone; zone.size\n"
-    "                          zone.conventional_zones  at the start of the device; 0\n"
-    "                          zone.max_open_zones      0: no limit\n"
-    "                          zone.max_active_zones    0: no limit\n"
-    "                          zone.max_append_bytes    layouts 48b, 56 and v7 only; 64K\n"
-    "                          zone.layout              44, 48b, 56 or v7; 44\n"
-    "                          without zone.mode and zone.size: a plain image\n"
-    "  --force                 overwrite FILE if it is there\n" ZT_HELP_BACKEND,
+    "  -o NAME=VALUE           (without zone.mode and zone.size: a plain image)\n" OPTION_LIST
+    "  --force                 replace FILE if it is there\n" ZT_HELP_BACKEND,
     run
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb info: what an image is, as text or JSON. */
 #include <inttypes.h>
+#include <sys/stat.h>
 
 #include "json.h"
 #include "tool.h"
@@ -78,8 +79,17 @@ static void text_feature(void *arg, const char *name)
     printf("feature: %s\n", name);
 }
 
+/* What the file takes of its file system; UINT64_MAX: it is none, or not to be seen. */
+static uint64_t disk_size(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * 512 : UINT64_MAX;
+}
+
 static void print_json(const char *path, const struct zqcow2_info *i)
 {
+    uint64_t disk = disk_size(path);
     struct zt_json j = { .out = stdout };
 
     zt_json_open(&j, NULL, '{');
@@ -89,6 +99,10 @@ static void print_json(const char *path, const struct zqcow2_info *i)
     MEMBER(zone_size);
     MEMBER(zone_capacity);
     MEMBER(file_size);
+    if (disk == UINT64_MAX)
+        zt_json_str(&j, "disk_size", NULL);
+    else
+        zt_json_u64(&j, "disk_size", disk);
     MEMBER(incompatible_features);
     MEMBER(compatible_features);
     MEMBER(autoclear_features);
@@ -144,11 +158,15 @@ static void print_zones(const struct zqcow2_info *i)
 
 static void print_text(const char *path, const struct zqcow2_info *i)
 {
-    printf("image: %s\n", path);
+    uint64_t disk = disk_size(path);
+
+    zt_line(stdout, "image: %s", path);
     printf("format: qcow2 version %" PRIu32 ", %s\n", i->version,
            i->flags & ZQCOW2_INFO_ZONED ? "host-managed zones" : "no zones");
     print_size("virtual size", i->virtual_size);
     print_size("file size", i->file_size);
+    if (disk != UINT64_MAX)
+        print_size("disk size", disk);
     print_size("cluster size", i->cluster_size);
     printf("refcount bits: %" PRIu32 "\n", i->refcount_bits);
     printf("compression: %s\n", i->compression_type ? "zstd" : "zlib");
@@ -163,13 +181,14 @@ static int run(int argc, char **argv)
                                            { "json", no_argument, NULL, ZT_OPT_VERB },
                                            ZT_OPTION_END };
     static const char *const names[] = { "FILE" };
+    struct zt_options o = { .name = argv[0], .shorts = ":U", .longs = longs };
     struct zt_target t = { .share = false };
     struct zqcow2_image *img;
     struct zqcow2_info info;
     bool json = false, ok;
     int c;
 
-    while ((c = getopt_long(argc, argv, "U", longs, NULL)) != -1) {
+    while ((c = zt_option(&o, argc, argv)) != -1) {
         if (c == ZT_OPT_VERB)
             json = true;
         else if (!zt_target_option(&t, c))
@@ -191,7 +210,8 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_info = {
     "info", "[--json] [-U] [--backend=NAME] FILE", "Shows what an image is",
-    "  --json                  the members of struct zqcow2_info, and the features in use\n"
+    "  --json                  the members of struct zqcow2_info, the space that the file takes,\n"
+    "                          and the features in use\n"
     ZT_HELP_SHARE ZT_HELP_BACKEND,
     run
 };

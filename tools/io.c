@@ -139,12 +139,13 @@ static int run(int argc, char **argv)
                                            ZT_OPTION_END };
     static const char *const names[] = { "FILE" };
     char **commands = calloc((size_t)argc, sizeof(*commands));
+    struct zt_options o = { .name = argv[0], .shorts = ":Uc:r", .longs = longs, .repeat = "c" };
     struct zt_io io = { .queue = NULL };
     unsigned flags = ZQCOW2_OPEN_RDWR;
     int c, count = 0, status = 1;
     bool ok = commands != NULL;
 
-    while (ok && (c = getopt_long(argc, argv, "Uc:r", longs, NULL)) != -1) {
+    while (ok && (c = zt_option(&o, argc, argv)) != -1) {
         if (c == 'c')
             commands[count++] = optarg;
         else if (c == 'r')

@@ -32,6 +32,8 @@ void zt_io_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 bool zt_io_size(const char *text, uint64_t *value); /* tells what is wrong */
 bool zt_io_byte(const char *text, uint8_t *value);
 
+/* Reports the failure of a command on the range at `off`; -1. */
+int zt_io_failed(struct zt_io *io, const char *what, int rc, uint64_t off);
 bool zt_io_bad_option(const char *command); /* tells which one; false */
 
 struct zt_io_result {

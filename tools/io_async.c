@@ -45,7 +45,7 @@ static void done(void *arg, const struct zqcow2_result *res)
                                 zt_now() - r->start, r->machine };
 
     if (res->ret < 0) {
-        zt_io_say("%s failed: %s", r->name, zqcow2_strerror(res->ret));
+        zt_io_failed(r->io, r->name, res->ret, r->offset);
         r->io->failed = true;
     } else {
         if (r->verify)

@@ -88,12 +88,6 @@ static int report(const struct options *o, const char *verb, double start)
     return 0;
 }
 
-static int failed(const char *verb, int rc)
-{
-    zt_io_say("%s failed: %s", verb, zqcow2_strerror(rc));
-    return -1;
-}
-
 /* False, and told, if bytes[start, start + length) are not all the pattern. */
 static bool verify(const struct options *o, const uint8_t *bytes)
 {
@@ -148,7 +142,7 @@ static int run_read(struct zt_io *io, int argc, char **argv)
     start = zt_now();
     rc = read_widened(io, &o, &buf, &bytes);
     if (rc < 0) {
-        status = failed("read", rc);
+        status = zt_io_failed(io, "read", rc, o.offset);
     } else {
         if (o.pattern && !verify(&o, bytes))
             status = -1;
@@ -195,7 +189,7 @@ static int write_buffer(struct zt_io *io, const struct options *o)
     start = zt_now();
     rc = zqcow2_write(io->img, buf, (size_t)o->length, o->offset, o->fua ? ZQCOW2_FUA : 0);
     free(buf);
-    return rc < 0 ? failed("write", rc) : report(o, "wrote", start);
+    return rc < 0 ? zt_io_failed(io, "write", rc, o->offset) : report(o, "wrote", start);
 }
 
 static int run_write(struct zt_io *io, int argc, char **argv)
@@ -214,7 +208,7 @@ static int run_write(struct zt_io *io, int argc, char **argv)
         return short_enough(&o) ? write_buffer(io, &o) : -1;
     start = zt_now();
     rc = zqcow2_write_zeroes(io->img, o.length, o.offset, o.fua ? ZQCOW2_FUA : 0);
-    return rc < 0 ? failed("write", rc) : report(&o, "wrote", start);
+    return rc < 0 ? zt_io_failed(io, "write", rc, o.offset) : report(&o, "wrote", start);
 }
 
 static int run_discard(struct zt_io *io, int argc, char **argv)
@@ -226,7 +220,7 @@ static int run_discard(struct zt_io *io, int argc, char **argv)
     if (!parse(&o, argc, argv, "Cq", false))
         return -1;
     rc = zqcow2_discard(io->img, o.length, o.offset, 0);
-    return rc < 0 ? failed("discard", rc) : report(&o, "discard", start);
+    return rc < 0 ? zt_io_failed(io, "discard", rc, o.offset) : report(&o, "discard", start);
 }
 
 static int run_flush(struct zt_io *io, int argc, char **argv)
@@ -235,7 +229,7 @@ static int run_flush(struct zt_io *io, int argc, char **argv)
 
     (void)argc;
     (void)argv;
-    return rc < 0 ? failed("flush", rc) : 0;
+    return rc < 0 ? zt_io_failed(io, "flush", rc, 0) : 0;
 }
 
 const struct zt_io_command zt_io_data[] = {

@@ -12,9 +12,8 @@ void zt_io_say(const char *fmt, ...)
     va_list ap;
 
     va_start(ap, fmt);
-    vprintf(fmt, ap);
+    zt_vline(stdout, "", fmt, ap);
     va_end(ap);
-    putchar('\n');
 }
 
 bool zt_io_size(const char *text, uint64_t *value)
@@ -35,6 +34,15 @@ bool zt_io_byte(const char *text, uint8_t *value)
     }
     *value = (uint8_t)v;
     return true;
+}
+
+int zt_io_failed(struct zt_io *io, const char *what, int rc, uint64_t off)
+{
+    char text[192];
+
+    io->target.failure = rc;
+    zt_io_say("%s failed: %s", what, zt_zone_reason(io->img, rc, off, text, sizeof(text)));
+    return -1;
 }
 
 bool zt_io_bad_option(const char *command)

@@ -8,12 +8,6 @@
 
 #define MOST ((uint64_t)INT32_MAX)
 
-static int failed(const char *what, int rc)
-{
-    zt_io_say("%s failed: %s", what, zqcow2_strerror(rc));
-    return -1;
-}
-
 static uint64_t sector(uint64_t offset)
 {
     return offset / ZT_SECTOR;
@@ -40,44 +34,43 @@ static int run_report(struct zt_io *io, int argc, char **argv)
     rc = io->info.flags & ZQCOW2_INFO_ZONED
              ? zt_each_zone(io->img, &io->info, off, count, print_zone, NULL)
              : ZQCOW2_ENOTZONED;
-    return rc < 0 ? failed("zone report", rc) : 0;
+    return rc < 0 ? zt_io_failed(io, "zone report", rc, off) : 0;
 }
 
-static int manage(struct zt_io *io, char **argv, const char *what,
-                  int (*call)(struct zqcow2_image *img, uint64_t off, uint64_t len,
-                              unsigned flags))
+static int manage(struct zt_io *io, char **argv, const char *what, uint16_t op)
 {
-    uint64_t off, len;
+    struct zqcow2_request req = { .size = sizeof(req), .op = op };
+    struct zqcow2_result res = { 0, 0, 0 };
     int rc;
 
-    if (!zt_io_size(argv[1], &off) || !zt_io_size(argv[2], &len))
+    if (!zt_io_size(argv[1], &req.offset) || !zt_io_size(argv[2], &req.length))
         return -1;
-    rc = call(io->img, off, len, 0);
-    return rc < 0 ? failed(what, rc) : 0;
+    rc = zqcow2_run(io->img, &req, &res);
+    return rc < 0 ? zt_io_failed(io, what, rc, res.offset) : 0;
 }
 
 static int run_open(struct zt_io *io, int argc, char **argv)
 {
     (void)argc;
-    return manage(io, argv, "zone open", zqcow2_zone_open);
+    return manage(io, argv, "zone open", ZQCOW2_OP_ZONE_OPEN);
 }
 
 static int run_close(struct zt_io *io, int argc, char **argv)
 {
     (void)argc;
-    return manage(io, argv, "zone close", zqcow2_zone_close);
+    return manage(io, argv, "zone close", ZQCOW2_OP_ZONE_CLOSE);
 }
 
 static int run_finish(struct zt_io *io, int argc, char **argv)
 {
     (void)argc;
-    return manage(io, argv, "zone finish", zqcow2_zone_finish);
+    return manage(io, argv, "zone finish", ZQCOW2_OP_ZONE_FINISH);
 }
 
 static int run_reset(struct zt_io *io, int argc, char **argv)
 {
     (void)argc;
-    return manage(io, argv, "zone reset", zqcow2_zone_reset);
+    return manage(io, argv, "zone reset", ZQCOW2_OP_ZONE_RESET);
 }
 
 /* Several lengths make one append. */
@@ -100,7 +93,7 @@ static bool add_lengths(char **lengths, int count, uint64_t *sum)
 
 static int run_append(struct zt_io *io, int argc, char **argv)
 {
-    uint64_t off, len;
+    uint64_t off, zone, len;
     bool print = false;
     void *buf;
     int c, rc;
@@ -123,10 +116,11 @@ static int run_append(struct zt_io *io, int argc, char **argv)
     if (!buf)
         return -1;
     memset(buf, ZT_IO_FILL, (size_t)len);
+    zone = off;
     rc = zqcow2_append(io->img, buf, (size_t)len, &off, 0);
     free(buf);
     if (rc < 0)
-        return failed("zone append", rc);
+        return zt_io_failed(io, "zone append", rc, zone);
     if (print)
         printf("After zap done, the append sector is 0x%" PRIx64 "\n", sector(off));
     return 0;
@@ -150,7 +144,7 @@ static int run_state(struct zt_io *io, int argc, char **argv)
         return -1;
     }
     rc = zqcow2_zone_set_state(io->img, off, state);
-    return rc < 0 ? failed("zone state", rc) : 0;
+    return rc < 0 ? zt_io_failed(io, "zone state", rc, off) : 0;
 }
 
 const struct zt_io_command zt_io_zone[] = {

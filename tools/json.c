@@ -5,8 +5,7 @@
 
 #include "json.h"
 
-/* How many bytes the UTF-8 character at s takes; 0: none is there. */
-static unsigned utf8_length(const unsigned char *s)
+unsigned zt_utf8_length(const unsigned char *s)
 {
     static const struct {
         unsigned char mask, lead, low, high; /* bounds of the second byte */
@@ -39,7 +38,7 @@ static void put_string(FILE *out, const char *text)
 
     fputc('"', out);
     while (*s) {
-        unsigned n = utf8_length(s);
+        unsigned n = zt_utf8_length(s);
 
         if (n == 0)
             fputs("\\ufffd", out);

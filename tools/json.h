@@ -18,4 +18,7 @@ void zt_json_close(struct zt_json *j, char bracket);
 void zt_json_u64(struct zt_json *j, const char *key, uint64_t value);
 void zt_json_str(struct zt_json *j, const char *key, const char *value); /* NULL: null */
 
+/* How many bytes the UTF-8 character at s takes; 0: none is there. */
+unsigned zt_utf8_length(const unsigned char *s);
+
 #endif

@@ -6,12 +6,15 @@
 
 #include "tool.h"
 
-#define VERB(name) extern const struct zt_verb zt_verb_##name;
+#define VERB(name, page, options) extern const struct zt_verb zt_verb_##name;
 #include "verbs.def"
 #undef VERB
 
-static const struct zt_verb *const verbs[] = {
-#define VERB(name) &zt_verb_##name,
+static const struct entry {
+    const struct zt_verb *verb;
+    const char *page;
+} verbs[] = {
+#define VERB(name, page, options) { &zt_verb_##name, page },
 #include "verbs.def"
 #undef VERB
 };
@@ -19,19 +22,23 @@ static const struct zt_verb *const verbs[] = {
 static void print_usage(FILE *out)
 {
     fprintf(out, "usage: zqcow2 VERB [OPTION]... FILE [OPERAND]...\n"
+                 "       zqcow2 help [VERB] | zqcow2 version\n"
                  "       zqcow2 VERB --help | zqcow2 --help | zqcow2 --version\n\n"
                  "Zoned qcow2 images: make them, look at them, use them.\n\n");
     for (size_t i = 0; i < ZT_COUNT(verbs); i++)
-        fprintf(out, "  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
+        fprintf(out, "  %-8s %s\n", verbs[i].verb->name, verbs[i].verb->summary);
     fprintf(out, "\nOffsets, lengths and sizes are in bytes and may end in K, M, G or T.\n"
                  "backends: ");
     zt_backend_list(out);
-    fprintf(out, "\n");
+    fprintf(out, "\nThe manual: zqcow2(1), zqcow2-ublk(1), zqcow2-format(5), zqcow2(7).\n");
 }
 
-static void print_help(const struct zt_verb *v)
+static void print_help(const struct entry *e)
 {
-    printf("usage: zqcow2 %s %s\n\n%s.\n\n%s", v->name, v->operands, v->summary, v->help);
+    const struct zt_verb *v = e->verb;
+
+    printf("usage: zqcow2 %s %s\n\n%s.\n\n%s\nThe manual: %s.\n", v->name, v->operands,
+           v->summary, v->help, e->page);
 }
 
 static void print_version(void)
@@ -42,12 +49,14 @@ static void print_version(void)
            ZQCOW2_VERSION_PATCH, v / 1000000, v / 1000 % 1000, v % 1000);
 }
 
-static const struct zt_verb *find_verb(const char *name)
+/* NULL after reporting. */
+static const struct entry *find_verb(const char *name)
 {
     for (size_t i = 0; i < ZT_COUNT(verbs); i++) {
-        if (strcmp(verbs[i]->name, name) == 0)
-            return verbs[i];
+        if (strcmp(verbs[i].verb->name, name) == 0)
+            return &verbs[i];
     }
+    zt_error("unknown verb '%s'; see zqcow2 --help", name);
     return NULL;
 }
 
@@ -62,17 +71,31 @@ static bool asks_help(int argc, char **argv)
 
 static int run_verb(int argc, char **argv)
 {
-    const struct zt_verb *v = find_verb(argv[0]);
+    const struct entry *e = find_verb(argv[0]);
 
-    if (!v) {
-        zt_error("unknown verb '%s'; see zqcow2 --help", argv[0]);
+    if (!e)
         return 1;
-    }
     if (asks_help(argc, argv)) {
-        print_help(v);
+        print_help(e);
         return 0;
     }
-    return v->run(argc, argv);
+    return e->verb->run(argc, argv);
+}
+
+/* `help`, perhaps with a verb. */
+static int run_help(int argc, char **argv)
+{
+    const struct entry *e = NULL;
+
+    if (argc > 2) {
+        zt_error("help: '%s' is one operand too many; see zqcow2 --help", argv[2]);
+        return 1;
+    }
+    if (argc == 1)
+        print_usage(stdout);
+    else if ((e = find_verb(argv[1])))
+        print_help(e);
+    return argc == 1 || e ? 0 : 1;
 }
 
 static int dispatch(int argc, char **argv)
@@ -81,11 +104,14 @@ static int dispatch(int argc, char **argv)
         print_usage(stderr);
         return 1;
     }
+    if (strcmp(argv[1], "help") == 0)
+        return run_help(argc - 1, argv + 1);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
         print_usage(stdout);
         return 0;
     }
-    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0 ||
+        strcmp(argv[1], "version") == 0) {
         print_version();
         return 0;
     }

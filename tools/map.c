@@ -156,7 +156,8 @@ static void print_head(const struct map *m, const struct zqcow2_info *i, const c
 {
     char device[32], zone[32], capacity[32];
 
-    printf("%s: %s, %" PRIu32 " zones of %s", path,
+    zt_put(stdout, path);
+    printf(": %s, %" PRIu32 " zones of %s",
            zt_human(device, sizeof(device), i->virtual_size), i->nr_zones,
            zt_human(zone, sizeof(zone), i->zone_size));
     if (i->zone_capacity != i->zone_size)

@@ -1,28 +1,82 @@
 /* SPDX-License-Identifier: MIT */
 /* Messages to people: errors, the library's log, sizes in words, progress. */
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "json.h"
 #include "tool.h"
+
+void zt_put(FILE *out, const char *text)
+{
+    static const char codes[] = "\a\b\t\n\v\f\r", letters[] = "abtnvfr";
+    const unsigned char *s = (const unsigned char *)text;
+
+    while (*s) {
+        unsigned n = zt_utf8_length(s);
+        const char *code = strchr(codes, *s);
+
+        if (code)
+            fprintf(out, "\\%c", letters[code - codes]);
+        else if (n == 0 || *s < 0x20 || *s == 0x7f)
+            fprintf(out, "\\x%02x", *s);
+        else if (n == 2 && s[0] == 0xc2 && s[1] < 0xa0) /* the control characters of ISO 8859 */
+            fprintf(out, "\\u%04x", s[1]);
+        else
+            fwrite(s, 1, n, out);
+        s += n ? n : 1;
+    }
+}
+
+void zt_vline(FILE *out, const char *prefix, const char *fmt, va_list ap)
+{
+    char *text = NULL;
+    int n = vasprintf(&text, fmt, ap);
+
+    flockfile(out);
+    fputs(prefix, out);
+    zt_put(out, n < 0 ? fmt : text);
+    fputc('\n', out);
+    funlockfile(out);
+    if (n >= 0)
+        free(text);
+}
+
+void zt_line(FILE *out, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    zt_vline(out, "", fmt, ap);
+    va_end(ap);
+}
+
+static _Thread_local char last_error[512];
 
 void zt_error(const char *fmt, ...)
 {
     va_list ap;
 
     fflush(stdout); /* keeps both streams in order where they share a file */
-    fputs("zqcow2: ", stderr);
     va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
+    vsnprintf(last_error, sizeof(last_error), fmt, ap);
     va_end(ap);
-    fputc('\n', stderr);
+    va_start(ap, fmt);
+    zt_vline(stderr, "zqcow2: ", fmt, ap);
+    va_end(ap);
+}
+
+const char *zt_last_error(void)
+{
+    return last_error;
 }
 
 static void log_line(void *ctx, int level, const char *text)
 {
     (void)ctx;
-    fprintf(stderr, "zqcow2: %s: %s\n", level <= ZQCOW2_LOG_ERROR ? "error" : "warning", text);
+    zt_error("%s: %s", level <= ZQCOW2_LOG_ERROR ? "error" : "warning", text);
 }
 
 const struct zqcow2_hooks *zt_hooks(void)

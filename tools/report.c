@@ -93,10 +93,11 @@ static bool parse(struct report *r, int argc, char **argv)
         ZT_OPTION_END
     };
     static const char *const names[] = { "FILE" };
+    struct zt_options o = { .name = argv[0], .shorts = ":Uo:c:", .longs = longs };
     bool ok = true;
     int c;
 
-    while (ok && (c = getopt_long(argc, argv, "Uo:c:", longs, NULL)) != -1) {
+    while (ok && (c = zt_option(&o, argc, argv)) != -1) {
         if (c == OPT_JSON)
             r->json = true;
         else if (c == OPT_MAP)

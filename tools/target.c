@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "tool.h"
 
@@ -61,7 +62,7 @@ bool zt_target_option(struct zt_target *t, int c)
         t->share = true;
         return true;
     }
-    return false; /* getopt has told what it did not know */
+    return false; /* zt_option() has reported it */
 }
 
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be)
@@ -71,12 +72,25 @@ int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_bac
     return b->open(t->path, flags, zt_hooks(), be);
 }
 
+const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size_t room)
+{
+    struct stat st;
+
+    if (rc == -ENOSYS && t->backend)
+        snprintf(buf, room, "the backend %s does not work here", t->backend->name);
+    else if (stat(t->path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
+             !S_ISDIR(st.st_mode))
+        snprintf(buf, room, "not a regular file or block device");
+    else
+        snprintf(buf, room, "%s", zqcow2_strerror(rc));
+    return buf;
+}
+
 void zt_backend_error(const struct zt_target *t, int rc)
 {
-    if (rc == -ENOSYS && t->backend)
-        zt_error("%s: the backend %s does not work here", t->path, t->backend->name);
-    else
-        zt_error("%s: %s", t->path, zqcow2_strerror(rc));
+    char text[128];
+
+    zt_error("%s: %s", t->path, zt_backend_reason(t, rc, text, sizeof(text)));
 }
 
 const char *zt_reason(int rc, const struct zqcow2_error *err)
@@ -112,11 +126,9 @@ int zt_close(const struct zt_target *t, struct zqcow2_image *img, int status)
 {
     int rc = zqcow2_close(img);
 
-    if (rc < 0) {
+    if (rc < 0 && rc != t->failure)
         zt_error("%s: closing: %s", t->path, zqcow2_strerror(rc));
-        return status ? status : 1;
-    }
-    return status;
+    return rc < 0 && !status ? 1 : status;
 }
 
 bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info)

@@ -4,6 +4,8 @@
 #define ZT_TOOL_H
 
 #include <getopt.h>
+#include <limits.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -31,12 +33,25 @@ struct zt_verb {
 
 /* ---- options and operands ---- */
 
-enum { ZT_OPT_BACKEND = 256, ZT_OPT_VERB }; /* verbs number their own from ZT_OPT_VERB */
+/* Verbs number their own from ZT_OPT_VERB, below ZT_OPT_END. */
+enum { ZT_OPT_BACKEND = 256, ZT_OPT_VERB, ZT_OPT_END = ZT_OPT_VERB + 8 };
+
+struct zt_options {
+    const char *name;   /* of the verb, for messages */
+    const char *shorts; /* as for getopt_long(), and so is longs */
+    const struct option *longs;
+    const char *repeat; /* short options that may be given more than once; NULL: none */
+    bool seen[ZT_OPT_END];
+};
+
+/* As getopt_long(), but mistakes are reported in the command's own form: '?' after reporting. */
+int zt_option(struct zt_options *o, int argc, char **argv);
 
 struct zt_target {
     const char *path;
     const struct zt_backend *backend; /* NULL: the first of the table */
     bool share;                       /* take no lock */
+    int failure;                      /* reported already: closing that fails for it says nothing */
 };
 
 /* For the option tables of getopt_long(). */
@@ -62,6 +77,15 @@ bool zt_u64_arg(const char *what, const char *text, uint64_t *value);
 /* ---- messages ---- */
 
 void zt_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+const char *zt_last_error(void); /* what zt_error() printed last */
+/*
+ * What comes from outside, names of files above all, must not move a terminal's cursor, nor break a
+ * line in two: control characters and bytes that are not UTF-8 are printed as \n or \x1b.
+ */
+void zt_put(FILE *out, const char *text);
+void zt_line(FILE *out, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void zt_vline(FILE *out, const char *prefix, const char *fmt, va_list ap)
+    __attribute__((format(printf, 3, 0)));
 /* "1.5 GiB", exact or rounded to three digits. */
 char *zt_human(char *buf, size_t room, uint64_t bytes);
 
@@ -82,7 +106,9 @@ double zt_now(void); /* seconds, monotonic */
 const struct zqcow2_hooks *zt_hooks(void); /* log to stderr */
 /* `flags` are those of zqcow2_file_open(). */
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be);
-void zt_backend_error(const struct zt_target *t, int rc); /* tells why zt_backend_open() failed */
+/* Why zt_backend_open() failed. */
+const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size_t room);
+void zt_backend_error(const struct zt_target *t, int rc); /* reports it */
 void zt_backend_list(FILE *out);
 /* The text of `err` if it has one, else that of `rc`. */
 const char *zt_reason(int rc, const struct zqcow2_error *err);
@@ -94,11 +120,26 @@ bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_
 /* As zt_info, and the image must have zones. */
 bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info);
 
+struct zt_replacement {
+    char path[PATH_MAX], temporary[PATH_MAX + 16];
+    int old;
+};
+/*
+ * Begins to replace the file at `path`: r->temporary is an empty file beside it, and the old one is
+ * held against all its users. 1, or 0: it cannot be replaced like this (it is in use, or a device,
+ * or its folder takes no new file), only be written over. -1 after reporting.
+ */
+int zt_replace_begin(struct zt_replacement *r, const char *path);
+/* Puts the new file in the old one's place if `commit`, else removes it. As above. */
+int zt_replace_end(struct zt_replacement *r, bool commit);
+
 /* ---- zones ---- */
 
 const char *zt_state_name(unsigned state);
 const char *zt_type_name(unsigned type);
 const char *zt_layout_name(uint32_t layout); /* NULL: none */
+/* The text of `rc`, the answer to a request at `off`, and what the zone there has to do with it. */
+const char *zt_zone_reason(struct zqcow2_image *img, int rc, uint64_t off, char *buf, size_t room);
 /*
  * Calls fn for up to `count` zones from the one that holds `off`, piece by piece. 0 or an error.
  * fn may be handed each zone's index.

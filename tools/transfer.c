@@ -8,12 +8,14 @@
 
 #include "tool.h"
 
+enum { OPT_PAD = ZT_OPT_VERB, OPT_FORCE };
+
 struct transfer {
     struct zt_target target;
     struct zqcow2_image *img;
     struct zqcow2_info info;
     const char *verb;
-    bool append, reading, pad;
+    bool append, reading, pad, quiet, force;
     uint64_t offset, length; /* append: the zone's start; write: where the next byte goes */
     uint64_t done;
     uint8_t *buf; /* ZT_PIECE bytes */
@@ -53,14 +55,16 @@ static bool fail(struct transfer *t, const char *reason)
 static bool put(struct transfer *t, size_t len)
 {
     uint64_t where = t->offset;
+    char text[192];
     int rc = t->append ? zqcow2_append(t->img, t->buf, len, &where, 0)
                        : zqcow2_write(t->img, t->buf, len, where, 0);
 
+    t->target.failure = rc;
     if (rc < 0)
-        return fail(t, zqcow2_strerror(rc));
-    if (t->append)
+        return fail(t, zt_zone_reason(t->img, rc, where, text, sizeof(text)));
+    if (t->append && !t->quiet)
         printf("%" PRIu64 " %zu\n", where, len);
-    else
+    if (!t->append)
         t->offset += len;
     t->done += len;
     zt_progress_at(&t->progress, t->done);
@@ -122,6 +126,7 @@ static bool put_input(struct transfer *t)
 static bool get_output(struct transfer *t)
 {
     uint64_t at = t->offset, end = t->offset + t->length;
+    char text[192];
 
     while (at < end) {
         uint64_t from = at - at % ZT_SECTOR;
@@ -132,7 +137,8 @@ static bool get_output(struct transfer *t)
 
         if (rc < 0) {
             zt_progress_end(&t->progress);
-            zt_error("%s: read at %" PRIu64 ": %s", t->target.path, at, zqcow2_strerror(rc));
+            zt_error("%s: read at %" PRIu64 ": %s", t->target.path, at,
+                     zt_zone_reason(t->img, rc, from, text, sizeof(text)));
             return false;
         }
         if (fwrite(t->buf + (at - from), 1, len, stdout) != len)
@@ -185,16 +191,27 @@ static int transfer(struct transfer *t, unsigned open_flags, bool (*move)(struct
 /* names[0] is FILE; the other operands are sizes. */
 static bool parse(struct transfer *t, int argc, char **argv, const char *const *names, int count)
 {
-    static const struct option reader[] = { ZT_OPTION_BACKEND, ZT_OPTION_SHARE, ZT_OPTION_END };
-    static const struct option writer[] = { ZT_OPTION_BACKEND,
-                                            { "pad", no_argument, NULL, ZT_OPT_VERB },
+    static const struct option reader[] = { ZT_OPTION_BACKEND, ZT_OPTION_SHARE,
+                                            { "force", no_argument, NULL, OPT_FORCE },
                                             ZT_OPTION_END };
-    const struct option *longs = t->reading ? reader : writer;
+    static const struct option writer[] = { ZT_OPTION_BACKEND,
+                                            { "pad", no_argument, NULL, OPT_PAD },
+                                            ZT_OPTION_END };
+    static const struct option appender[] = { ZT_OPTION_BACKEND,
+                                              { "pad", no_argument, NULL, OPT_PAD },
+                                              { "quiet", no_argument, NULL, 'q' },
+                                              ZT_OPTION_END };
+    struct zt_options o = { .name = argv[0],
+                            .shorts = t->reading ? ":U" : t->append ? ":q" : ":",
+                            .longs = t->reading ? reader : t->append ? appender : writer };
     int c;
 
-    while ((c = getopt_long(argc, argv, t->reading ? "U" : "", longs, NULL)) != -1) {
-        if (c == ZT_OPT_VERB)
-            t->pad = true;
+    while ((c = zt_option(&o, argc, argv)) != -1) {
+        t->pad |= c == OPT_PAD;
+        t->force |= c == OPT_FORCE;
+        t->quiet |= c == 'q';
+        if (c == OPT_PAD || c == OPT_FORCE || c == 'q')
+            continue;
         else if (!zt_target_option(&t->target, c))
             return false;
     }
@@ -231,6 +248,10 @@ static int run_read(int argc, char **argv)
 
     if (!parse(&t, argc, argv, names, 3))
         return 1;
+    if (isatty(STDOUT_FILENO) == 1 && !t.force) {
+        zt_error("read: standard output is a terminal: redirect it, or add --force");
+        return 1;
+    }
     return transfer(&t, 0, get_output, isatty(STDOUT_FILENO) != 1);
 }
 
@@ -238,9 +259,9 @@ static int run_read(int argc, char **argv)
     "  --pad                   fill the input's end with zeros up to a multiple of 512\n"
 
 const struct zt_verb zt_verb_append = {
-    "append", "[--pad] [--backend=NAME] FILE ZONE_OFFSET",
+    "append", "[--pad] [-q] [--backend=NAME] FILE ZONE_OFFSET",
     "Appends standard input to a zone; prints 'offset length' for each piece",
-    HELP_PAD ZT_HELP_BACKEND, run_append
+    HELP_PAD "  -q, --quiet             print nothing\n" ZT_HELP_BACKEND, run_append
 };
 
 const struct zt_verb zt_verb_write = {
@@ -249,6 +270,7 @@ const struct zt_verb zt_verb_write = {
 };
 
 const struct zt_verb zt_verb_read = {
-    "read", "[-U] [--backend=NAME] FILE OFFSET LENGTH",
-    "Copies a range of the image to standard output", ZT_HELP_SHARE ZT_HELP_BACKEND, run_read
+    "read", "[--force] [-U] [--backend=NAME] FILE OFFSET LENGTH",
+    "Copies a range of the image to standard output",
+    "  --force                 also to a terminal\n" ZT_HELP_SHARE ZT_HELP_BACKEND, run_read
 };

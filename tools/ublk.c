@@ -20,6 +20,8 @@
 
 #define MAX_DEVICES 1024
 
+enum { OPT_ID = ZT_OPT_VERB, OPT_QUEUES, OPT_DEPTH, OPT_READ_ONLY, OPT_FOREGROUND };
+
 static const char usage[] =
     "usage: zqcow2 ublk add [--id N] [--queues N] [--depth N] [--backend NAME] [--read-only]\n"
     "                       [--foreground] FILE\n"
@@ -42,8 +44,7 @@ static bool parse_number(const char *what, const char *text, uint32_t min, uint3
     errno = 0;
     v = strtoul(text, &end, 10);
     if (errno || end == text || *end || text[0] == '-' || v < min || v > max) {
-        fprintf(stderr, "zqcow2: %s: a number from %" PRIu32 " to %" PRIu32 ", not '%s'\n", what,
-                min, max, text);
+        zt_error("%s: a number from %" PRIu32 " to %" PRIu32 ", not '%s'", what, min, max, text);
         return false;
     }
     *out = (uint32_t)v;
@@ -56,15 +57,18 @@ static bool parse_number(const char *what, const char *text, uint32_t min, uint3
 static int print_report(int fd)
 {
     FILE *f = fdopen(fd, "r");
-    char line[512];
+    char line[PATH_MAX + 512];
     int mark = f ? getc(f) : EOF;
+    size_t n = mark == '-' ? fread(line, 1, sizeof(line) - 1, f) : 0;
 
     if (mark == EOF)
-        fputs("zqcow2: the server ended before the device was there\n", stderr);
-    if (mark == '-')
-        fputs("zqcow2: ", stderr);
-    while (f && fgets(line, sizeof(line), f))
-        fputs(line, mark == '+' ? stdout : stderr);
+        zt_error("the server ended before the device was there");
+    if (mark == '-') { /* one line, though a file's name may hold more */
+        line[n ? n - 1 : 0] = '\0';
+        zt_error("%s", line);
+    }
+    while (mark == '+' && fgets(line, sizeof(line), f))
+        fputs(line, stdout);
     if (f)
         fclose(f);
     fflush(stdout);
@@ -77,7 +81,7 @@ static int add_background(const struct ublk_options *o)
     pid_t pid;
 
     if (pipe2(p, O_CLOEXEC) || (pid = fork()) < 0) {
-        perror("zqcow2");
+        zt_error("%s", strerror(errno));
         return 1;
     }
     if (!pid) {
@@ -102,7 +106,7 @@ static int add_foreground(const struct ublk_options *o)
     pid_t pid;
 
     if (pipe2(p, O_CLOEXEC) || (pid = fork()) < 0) {
-        perror("zqcow2");
+        zt_error("%s", strerror(errno));
         return 1;
     }
     if (!pid) {
@@ -116,22 +120,26 @@ static int add_foreground(const struct ublk_options *o)
 static bool parse_add(int argc, char **argv, struct ublk_options *o)
 {
     static const struct option longopts[] = {
-        { "id", required_argument, NULL, 'i' },     { "queues", required_argument, NULL, 'q' },
-        { "depth", required_argument, NULL, 'd' },  { "read-only", no_argument, NULL, 'r' },
-        { "foreground", no_argument, NULL, 'f' },   ZT_OPTION_BACKEND, ZT_OPTION_END
+        { "id", required_argument, NULL, OPT_ID },
+        { "queues", required_argument, NULL, OPT_QUEUES },
+        { "depth", required_argument, NULL, OPT_DEPTH },
+        { "read-only", no_argument, NULL, OPT_READ_ONLY },
+        { "foreground", no_argument, NULL, OPT_FOREGROUND },
+        ZT_OPTION_BACKEND, ZT_OPTION_END
     };
+    struct zt_options opts = { .name = "ublk add", .shorts = ":", .longs = longopts };
     int c;
 
     optind = 0;
-    while ((c = getopt_long(argc, argv, "", longopts, NULL)) != -1) {
-        if (c == 'i' && !parse_number("--id", optarg, 0, 1u << 20, &o->id))
+    while ((c = zt_option(&opts, argc, argv)) != -1) {
+        if (c == OPT_ID && !parse_number("--id", optarg, 0, 1u << 20, &o->id))
             return false;
-        if (c == 'q' && !parse_number("--queues", optarg, 1, 64, &o->queues))
+        if (c == OPT_QUEUES && !parse_number("--queues", optarg, 1, 64, &o->queues))
             return false;
-        if (c == 'd' && !parse_number("--depth", optarg, 1, UBLK_MAX_DEPTH, &o->depth))
+        if (c == OPT_DEPTH && !parse_number("--depth", optarg, 1, UBLK_MAX_DEPTH, &o->depth))
             return false;
-        o->read_only |= c == 'r';
-        o->foreground |= c == 'f';
+        o->read_only |= c == OPT_READ_ONLY;
+        o->foreground |= c == OPT_FOREGROUND;
         if (c == '?' || (c == ZT_OPT_BACKEND && !zt_target_option(&o->target, c)))
             return false;
     }
@@ -165,7 +173,7 @@ static int verb_list(int argc)
         return fail_usage();
     n = ublk_state_ids(ids, MAX_DEVICES);
     if (n < 0) {
-        fprintf(stderr, "zqcow2: /run/zqcow2: %s\n", strerror(-n));
+        zt_error("/run/zqcow2: %s", strerror(-n));
         return 1;
     }
     for (int i = 0; i < n; i++) {
@@ -174,11 +182,11 @@ static int verb_list(int argc)
         if (ublk_state_read(ids[i], &st))
             continue;
         if (st.alive)
-            printf("%" PRIu32 "\t/dev/ublkb%" PRIu32 "\tpid %ld\t%s\n", st.id, st.id,
-                   (long)st.pid, st.image);
+            printf("%" PRIu32 "\t/dev/ublkb%" PRIu32 "\tpid %ld\t", st.id, st.id, (long)st.pid);
         else
-            printf("%" PRIu32 "\t-\tserver gone%s%s\t%s\n", st.id, st.error[0] ? ": " : "",
-                   st.error, st.image);
+            printf("%" PRIu32 "\t-\tserver gone%s%s\t", st.id, st.error[0] ? ": " : "", st.error);
+        zt_put(stdout, st.image);
+        putchar('\n');
     }
     return 0;
 }
@@ -199,7 +207,7 @@ static bool find_device(const char *name, struct ublk_state *st)
         if ((!by_id || ids[i] == id) && !ublk_state_read(ids[i], st) &&
             (by_id || !strcmp(st->image, path)))
             return true;
-    fprintf(stderr, "zqcow2: %s: no such ublk device of ours (see zqcow2 ublk list)\n", name);
+    zt_error("%s: no such ublk device of ours (see zqcow2 ublk list)", name);
     return false;
 }
 
@@ -223,7 +231,7 @@ static int stop_server(const struct ublk_state *st)
 
     p.fd = (int)syscall(SYS_pidfd_open, st->pid, 0);
     if (p.fd < 0 || syscall(SYS_pidfd_send_signal, p.fd, SIGTERM, NULL, 0)) {
-        fprintf(stderr, "zqcow2: server %ld: %s\n", (long)st->pid, strerror(errno));
+        zt_error("server %ld: %s", (long)st->pid, strerror(errno));
         return 1;
     }
     while (poll(&p, 1, -1) < 0 && errno == EINTR)
@@ -231,7 +239,7 @@ static int stop_server(const struct ublk_state *st)
     close(p.fd);
     if (ublk_state_read(st->id, &after) || after.alive || !after.error[0])
         return 0;
-    fprintf(stderr, "zqcow2: %s: closing the image failed: %s\n", after.image, after.error);
+    zt_error("%s: closing the image failed: %s", after.image, after.error);
     ublk_state_remove(st->id);
     return 1;
 }
@@ -242,14 +250,14 @@ static int remove_dead(const struct ublk_state *st)
     int rc = ublk_ctl_open(&ctl);
 
     if (rc < 0 && rc != -ENOENT) {
-        fprintf(stderr, "zqcow2: %s\n", ublk_ctl_explain(rc));
+        zt_error("%s", ublk_ctl_explain(rc));
         return 1;
     }
     if (!rc) {
         rc = ublk_reap(&ctl, st->id, st->pid);
         ublk_ctl_close(&ctl);
         if (rc < 0) {
-            fprintf(stderr, "zqcow2: device %" PRIu32 ": %s\n", st->id, strerror(-rc));
+            zt_error("device %" PRIu32 ": %s", st->id, strerror(-rc));
             return 1;
         }
     }
@@ -269,8 +277,7 @@ static int verb_del(int argc, char **argv)
     if (!st.alive)
         return remove_dead(&st);
     if (!force && in_use(st.id)) {
-        fprintf(stderr, "zqcow2: /dev/ublkb%" PRIu32 " is in use: unmount it first, or --force\n",
-                st.id);
+        zt_error("/dev/ublkb%" PRIu32 " is in use: unmount it first, or --force", st.id);
         return 1;
     }
     return stop_server(&st);

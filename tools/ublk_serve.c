@@ -62,7 +62,7 @@ static void log_line(void *ctx, int level, const char *text)
     const struct server *s = ctx;
 
     if (s->opt->foreground)
-        fprintf(stderr, "zqcow2: %s\n", text);
+        zt_error("%s", text);
     else
         syslog(level <= ZQCOW2_LOG_ERROR ? LOG_ERR : LOG_WARNING, "%s: %s", s->path, text);
 }

@@ -20,12 +20,13 @@ static int run(int argc, char **argv)
 {
     static const struct option longs[] = { ZT_OPTION_BACKEND, ZT_OPTION_END };
     static const char *const names[] = { "FILE" };
+    struct zt_options o = { .name = argv[0], .shorts = ":", .longs = longs };
     struct zt_target t = { .share = false };
     struct zqcow2_image *img;
     bool lacks = false;
     int c, status;
 
-    while ((c = getopt_long(argc, argv, "", longs, NULL)) != -1) {
+    while ((c = zt_option(&o, argc, argv)) != -1) {
         if (!zt_target_option(&t, c))
             return 1;
     }
@@ -36,13 +37,13 @@ static int run(int argc, char **argv)
     if (status)
         return status;
     if (!lacks) {
-        printf("%s: has the feature bit already\n", t.path);
+        zt_line(stdout, "%s: has the feature bit already", t.path);
         return 0;
     }
     img = zt_open(&t, ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_UPGRADE);
     status = img ? zt_close(&t, img, 0) : 1;
     if (status == 0)
-        printf("%s: the feature bit is set\n", t.path);
+        zt_line(stdout, "%s: the feature bit is set", t.path);
     return status;
 }
 

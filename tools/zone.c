@@ -46,6 +46,7 @@ static int act(struct action *a, struct zqcow2_image *img)
     struct zqcow2_request req = { .size = sizeof(req), .op = a->op };
     struct zqcow2_result res = { 0, 0, 0 };
     struct zqcow2_info info;
+    char text[192];
     uint64_t len;
     int rc;
 
@@ -54,9 +55,10 @@ static int act(struct action *a, struct zqcow2_image *img)
     req.offset = res.offset = a->offset;
     req.length = len;
     rc = zqcow2_run(img, &req, &res);
+    a->target.failure = rc;
     if (rc < 0)
         zt_error("%s: %s of the zone at %" PRIu64 ": %s", a->target.path, a->verb, res.offset,
-                 zqcow2_strerror(rc));
+                 zt_zone_reason(img, rc, res.offset, text, sizeof(text)));
     return rc < 0;
 }
 
@@ -68,10 +70,11 @@ static bool parse(struct action *a, int argc, char **argv)
         ZT_OPTION_END
     };
     static const char *const names[] = { "FILE" };
+    struct zt_options o = { .name = argv[0], .shorts = ":o:c:", .longs = longs };
     bool ok = true;
     int c;
 
-    while (ok && (c = getopt_long(argc, argv, "o:c:", longs, NULL)) != -1) {
+    while (ok && (c = zt_option(&o, argc, argv)) != -1) {
         if (c == OPT_ALL)
             a->all = true;
         else if (c == 'o')

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Names of states and layouts, and the walk over the zones of an image. */
+/* Names of states and layouts, what a zone says to an error, the walk over an image's zones. */
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 #include "tool.h"
@@ -40,6 +41,65 @@ const char *zt_layout_name(uint32_t layout)
     default:
         return NULL;
     }
+}
+
+static const char *condition(const struct zqcow2_zone *z)
+{
+    switch (z->state) {
+    case ZQCOW2_ZONE_NOT_WP:
+        return "conventional";
+    case ZQCOW2_ZONE_RDONLY:
+        return "read-only";
+    case ZQCOW2_ZONE_FULL:
+        return "full";
+    case ZQCOW2_ZONE_OFFLINE:
+        return "offline";
+    default:
+        return z->state == ZQCOW2_ZONE_EMPTY ? "empty" : "partly written";
+    }
+}
+
+/* What the zone has to do with the error `rc`; false: nothing. */
+static bool explain(int rc, const struct zqcow2_info *i, const struct zqcow2_zone *z, char *buf,
+                    size_t room)
+{
+    switch (rc) {
+    case ZQCOW2_EZONE_WP:
+        snprintf(buf, room, "the zone at %" PRIu64 " is written up to %" PRIu64, z->start,
+                 z->write_pointer);
+        return true;
+    case ZQCOW2_EZONE_BOUNDARY:
+        snprintf(buf, room, "the zone at %" PRIu64 " can be written up to %" PRIu64, z->start,
+                 z->start + z->capacity);
+        return true;
+    case ZQCOW2_EZONE_OPEN:
+    case ZQCOW2_EZONE_ACTIVE:
+        snprintf(buf, room, "the limit is %" PRIu32,
+                 rc == ZQCOW2_EZONE_OPEN ? i->max_open_zones : i->max_active_zones);
+        return true;
+    case ZQCOW2_EZONE_STATE:
+    case ZQCOW2_EZONE_FULL:
+    case ZQCOW2_EZONE_RDONLY:
+    case ZQCOW2_EZONE_OFFLINE:
+        snprintf(buf, room, "the zone at %" PRIu64 " is %s", z->start, condition(z));
+        return true;
+    default:
+        return false;
+    }
+}
+
+const char *zt_zone_reason(struct zqcow2_image *img, int rc, uint64_t off, char *buf, size_t room)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+    struct zqcow2_zone zone;
+    uint32_t nr = 1;
+    char why[128];
+
+    if (zqcow2_get_info(img, &info) < 0 || zqcow2_zone_report(img, off, &zone, &nr) < 0 ||
+        !explain(rc, &info, &zone, why, sizeof(why)))
+        return zqcow2_strerror(rc);
+    snprintf(buf, room, "%s (%s)", zqcow2_strerror(rc), why);
+    return buf;
 }
 
 int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,

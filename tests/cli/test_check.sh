@@ -82,6 +82,16 @@ same 'and the data are there' data out
 
 run 1 'a missing file' check missing.qcow2
 run 1 'a missing file as JSON' check --json missing.qcow2
+is 'is JSON with the error' 'No such file or directory' "$(count error)"
+has 'and on standard error' err '^zqcow2: missing\.qcow2: No such file or directory$'
+is 'with the name' missing.qcow2 "$(count filename)"
+is 'and no findings' '[]' "$(count findings)"
+run 1 'a device that is none for images, as JSON' check --json /dev/null
+is 'is JSON' 'not a regular file or block device' "$(count error)"
+run 1 'a mistake before --json' check --repair=everything --json z.qcow2
+is 'is JSON' "--repair: 'everything' is not one of leaks, refcounts, all" "$(count error)"
+run 1 'no file' check --json
+is 'is JSON' 'check: FILE is missing; see zqcow2 check --help' "$(count error)"
 head -c 100000 /dev/zero >zeros
 run 1 'a file that is no image' check zeros
 has 'is told' err '^zqcow2: zeros: cannot be checked: '
@@ -101,6 +111,9 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.2
 done
 run 1 'an image in use' check busy.qcow2
+run 1 'an image in use, as JSON' check --json busy.qcow2
+is 'is JSON' 'in use: locked by another program, or by this one through another backend' \
+    "$(count error)"
 run 1 'repair of one in use' check --repair busy.qcow2
 exec 3>&-
 wait $holder

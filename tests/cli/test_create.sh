@@ -121,6 +121,51 @@ has 'is named, and the way out' err '^zqcow2: file: .*exists.*--force'
 is 'and left alone' precious "$(cat file)"
 run 0 '--force' create --force file 1M
 is 'overwrites it' 1048576 "$(member file virtual_size)"
+# A create that fails half-way leaves the old image: here the file may not grow as far as it must.
+cp file before
+cat >small.sh <<'END'
+trap '' XFSZ
+ulimit -f 64
+exec "$@"
+END
+ran='create --force under ulimit -f 64'
+sh small.sh "$tool" create --force -o cluster_size=2M file 1G >out 2>err
+is 'a --force that fails' 1 $?
+has 'is reported by the name of the file' err '^zqcow2: file: .*File too large'
+same 'leaves the old image as it was' before file
+is 'and nothing beside it' '' "$(find . -name '.zqcow2.*')"
+chmod 640 file
+ln -s file link
+run 0 '--force through a symbolic link' create --force link 3M
+is 'replaces what it points to' 3145728 "$(member file virtual_size)"
+is 'which stays a link' file "$(readlink link)"
+is 'the mode stays' 640 "$(stat -c %a file)"
+mkdir closed
+cp file closed/
+chmod 555 closed
+if [ "$(id -u)" != 0 ]; then
+    run 0 'a folder that takes no new file' create --force closed/file 1M
+    is 'its file is written over' 1048576 "$(member closed/file virtual_size)"
+fi
+chmod 755 closed
+
+# An image in use is not replaced.
+mkfifo hold
+"$tool" io file <hold >held 2>&1 &
+holder=$!
+exec 3>hold
+echo length >&3
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    [ -s held ] && break
+    sleep 0.2
+done
+cp file before
+run 1 'create --force on an image in use' create --force file 5M
+has 'says so' err '^zqcow2: file: in use: locked by another program, or by this one'
+same 'and leaves it' before file
+exec 3>&-
+wait $holder
+run 0 'when it is free again' create --force file 1M
 run 1 '--force with options that cannot be' create --force -o cluster_size=3000 file 2M
 is 'leaves the old image' 1048576 "$(member file virtual_size)"
 run 1 'a directory that is not there' create no/such/dir.qcow2 1M
@@ -128,6 +173,34 @@ has 'is named' err '^zqcow2: no/such/dir\.qcow2: No such file'
 cp /dev/null empty
 head -c 65536 /dev/zero >zeros
 run 1 'info of an empty file' info empty
+mkfifo pipe
+for name in pipe /dev/null; do
+    for verb in info check 'create --force'; do
+        size=
+        [ "$verb" = 'create --force' ] && size=1M
+        # shellcheck disable=SC2086
+        run 1 "$verb of $name" $verb $name $size
+        is "$verb: says what it is not" "zqcow2: $name: not a regular file or block device" \
+            "$(cat err)"
+    done
+done
+
+# Numbers that are out of range: with the range.
+while read -r options range; do
+    run 1 "refused: $options" create -o "$options" r.qcow2 64M
+    has "$options: with the range" err "out of range \\($range\\)$"
+done <<'RANGES'
+cluster_size=4G 512 to 2M
+cluster_size=256 512 to 2M
+refcount_bits=128 1 to 64
+zone.size=0 512 to 4E
+zone.size=4M,zone.capacity=8E 512 to zone\.size
+zone.size=4M,zone.conventional_zones=4294967296 0 to 4294967295
+zone.size=4M,zone.max_open_zones=4294967296 0 to 4294967295
+zone.size=4M,zone.layout=v7,zone.max_append_bytes=4G 512 to 4G - 1
+RANGES
+run 1 'a size that is out of range' create r.qcow2 5E
+is 'with the range' 'zqcow2: size: 5E is out of range (512 to 4E)' "$(cat err)"
 run 1 'info of zeros' info zeros
 has 'tells that it is not qcow2' err '^zqcow2: zeros: .*qcow2'
 
@@ -136,4 +209,32 @@ run 0 'a file name with odd bytes' create "$name" 1M
 run 0 'its info' info --json "$name"
 verdict $(python3 -m json.tool <out >/dev/null; echo $?) 'is JSON all the same'
 has 'with a sign for the byte that is no UTF-8' out 'a\\"b.*\\ufffd\.qcow2'
+run 0 'its info as text' info "$name"
+is 'one line for the name' 'image: a"b\c\n\xff.qcow2' "$(head -n 1 out)"
+
+# Control characters of a name are shown, not sent to the terminal, whatever names it.
+name=$(printf 'e\033[31m\r\t\177\302\2331m.qcow2')
+shown='e\x1b[31m\r\t\x7f\u009b1m.qcow2'
+is 'no such file' "zqcow2: $shown: No such file or directory" "$("$tool" info "$name" 2>&1)"
+is 'one operand too many' "zqcow2: info: '$shown' is one operand too many; see zqcow2 info --help" \
+    "$("$tool" info file "$name" 2>&1)"
+is 'an unknown verb' "zqcow2: unknown verb '$shown'; see zqcow2 --help" "$("$tool" "$name" 2>&1)"
+is 'a source of io' 'e\x1b[31m: No such file or directory' \
+    "$(printf 'write -s e\033[31m 0 512\n' | "$tool" io file 2>&1)"
+run 0 'an image of that name' create -o zone.size=1M "$name" 4M
+run 0 'its map' report --map "$name"
+lacks 'is clean' out "$(printf '[\001-\010\013-\037\177]')"
+run 1 'an error of its zones' finish -o 5M "$name"
+lacks 'is clean, too' err "$(printf '[\001-\010\013-\037\177]')"
+
+# The space that the file takes of its file system.
+run 0 'an image' create --force disk.qcow2 64M
+blocks=$(($(stat -c %b disk.qcow2) * 512))
+run 0 'info' info --json disk.qcow2
+is 'disk_size' $blocks "$(member disk.qcow2 disk_size)"
+is 'is less than its length' yes "$([ $blocks -lt "$(stat -c %s disk.qcow2)" ] && echo yes)"
+head -c 1048576 /dev/zero | tr '\0' x | "$tool" write disk.qcow2 0
+run 0 'info with data' info disk.qcow2
+has 'disk size' out "^disk size: .* \\($(($(stat -c %b disk.qcow2) * 512)) bytes\\)$"
+is 'has grown' yes "$([ "$(member disk.qcow2 disk_size)" -ge $((blocks + 1048576)) ] && echo yes)"
 finish

@@ -100,6 +100,12 @@ io 1 'and refuse' 'state 16M read-only' 'write 16M 512' 'state 20M offline' 'rea
     'state 0 offline' 'state 16M asleep' 'state 16M'
 is 'every one fails' 5 "$(grep -cE 'failed: |asleep|operands' out)"
 
+io 1 'causes' 'write 8M 512' 'zap 0 512' 'aio_write 8M 512' 'zo 0 4M' 'zo 4M 8M' 'zf 0 8M'
+is 'are named' "write failed: not at the zone's write pointer (the zone at 8388608 is written up to 8389120)
+zone append failed: not allowed in the zone's state (the zone at 0 is conventional)
+aio_write failed: not at the zone's write pointer (the zone at 8388608 is written up to 8389120)
+zone open failed: not allowed in the zone's state (the zone at 0 is conventional)
+zone finish failed: not allowed in the zone's state (the zone at 0 is conventional)" "$(cat out)"
 io 0 'limits show' 'zo 8M 4M' 'zo 12M 4M' 'zo 16M 4M' 'zrp 8M 3' 'zrs 8M 12M'
 io 1 'and hold' 'zrs 4M 16M' 'zo 8M 4M' 'zo 12M 4M' 'zo 16M 4M' 'zo 20M 4M' 'zrs 8M 12M'
 has 'an open zone too many' out '^zone open failed: .*open'

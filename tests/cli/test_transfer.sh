@@ -115,6 +115,42 @@ run 0 'read behind the data' read z.qcow2 6816256 512
 head -c 512 /dev/zero >zeros
 same 'zeros' zeros out
 
+# Errors name their cause.
+run 0 'an image' create -o zone.size=4M,zone.capacity=3M,zone.conventional_zones=1 \
+    -o zone.max_active_zones=1 cause.qcow2 24M
+feed sector 0 'a sector' append cause.qcow2 4M
+feed sector 1 'a write elsewhere' write cause.qcow2 5M
+has 'the zone and its pointer' err 'at 5242880: not at the zone.s write pointer \(the zone at 4194304 is written up to 4194816\); 0'
+feed sector 1 'an append to a conventional zone' append cause.qcow2 0
+has 'its type' err 'the zone at 0 is conventional\); 0'
+feed sector 1 'a zone too many' write cause.qcow2 8M
+has 'the limit' err 'too many active zones \(the limit is 1\); 0'
+run 0 'finish' finish -o 4M cause.qcow2
+feed sector 1 'a write to a full zone' write cause.qcow2 4M
+has 'the zone' err 'the zone is full \(the zone at 4194304 is full\)'
+feed two_and_a_half 0 'nearly a zone' append cause.qcow2 8M
+feed two_and_a_half 1 'more than fits' append cause.qcow2 8M
+has 'the end of what can be written' err 'the zone at 8388608 can be written up to 11534336'
+
+feed sector 0 'append -q' append -q cause.qcow2 8M
+is 'prints nothing' '' "$(cat out err)"
+feed sector 0 'append --quiet' append --quiet cause.qcow2 8M
+is 'prints nothing, too' '' "$(cat out err)"
+feed two_and_a_half 1 'append -q of too much' append -q cause.qcow2 8M
+is 'prints no piece' '' "$(cat out)"
+has 'and the error' err 'can be written up to'
+
+# No binary to a terminal, unless it is forced.
+if command -v script >/dev/null; then
+    script -qec "'$tool' read z.qcow2 4M 512" /dev/null >out 2>err </dev/null
+    is 'read to a terminal' 1 $?
+    has 'is refused' out 'zqcow2: read: standard output is a terminal: redirect it, or add --force'
+    is 'in one line' 1 "$(wc -l <out | tr -d ' ')"
+    script -qec "'$tool' read --force z.qcow2 4M 512" /dev/null >out 2>err </dev/null
+    is 'with --force' 0 $?
+    is 'the bytes come' yes "$([ "$(wc -c <out)" -ge 512 ] && echo yes)"
+fi
+
 # Progress shows on a terminal only, and only if it takes its time.
 if command -v script >/dev/null; then
     script -qec "sh -c '(head -c 1048576 /dev/zero; sleep 0.7; head -c 1048576 /dev/zero) | \"$tool\" write p.qcow2 0'" \

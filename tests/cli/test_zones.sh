@@ -27,6 +27,7 @@ is 'it is full' 'NOT_WP CLOSED FULL CLOSED EMPTY EMPTY' "$(states z.qcow2)"
 is 'its write pointer is its end' 12582912 "$(zone z.qcow2 2 write_pointer)"
 run 1 'open a full zone' open -o 8M z.qcow2
 has 'names the zone' err '^zqcow2: z\.qcow2: open of the zone at 8388608: '
+has 'and what it is' err '\(the zone at 8388608 is full\)'
 run 0 'finish it again' finish -o 8M z.qcow2
 run 0 'finish the short last zone' finish -o 20M -c 1 z.qcow2
 is 'its write pointer is the end' 23068672 "$(zone z.qcow2 5 write_pointer)"
@@ -43,6 +44,7 @@ run 1 'open over a full zone' open -o 4M -c 3 z.qcow2
 has 'names the one that failed' err 'the zone at 12582912: '
 run 1 'reset of a conventional zone' reset -o 0 z.qcow2
 has 'names it' err 'the zone at 0: '
+has 'and its type' err '\(the zone at 0 is conventional\)'
 run 0 'reset all' reset --all z.qcow2
 is 'leaves out the conventional one' 'NOT_WP EMPTY EMPTY EMPTY EMPTY EMPTY' "$(states z.qcow2)"
 "$tool" append z.qcow2 4M <data >out 2>err

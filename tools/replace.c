@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/* A file that takes another's place whole or not at all: written under a name of its own first. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tool.h"
+
+/* By these bytes of a file its users know of each other: the library's, and QEMU's. */
+enum { LOCK_FIRST = 100, LOCK_BYTES = 200 };
+
+/* Holds the old file against every user until it is closed; false if it has one. */
+static bool claim(int fd)
+{
+    struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST,
+                        .l_len = LOCK_BYTES };
+
+    return fcntl(fd, F_OFD_SETLK, &fl) == 0;
+}
+
+/* Where the folder does not allow a new file, or a new name, the old file is written over. */
+static int refused(const char *path)
+{
+    if (errno == EACCES || errno == EPERM || errno == EBUSY)
+        return 0;
+    zt_error("%s: cannot be replaced: %s", path, strerror(errno));
+    return -1;
+}
+
+/* Beside the old file, as readable as that; -1 with errno. */
+static int make_temporary(struct zt_replacement *r, const struct stat *old)
+{
+    char *slash = strrchr(r->path, '/');
+    int fd;
+
+    snprintf(r->temporary, sizeof(r->temporary), "%.*s/.zqcow2.XXXXXX", (int)(slash - r->path),
+             r->path);
+    fd = mkstemp(r->temporary);
+    if (fd < 0)
+        return -1;
+    if (fchown(fd, old->st_uid, old->st_gid) == 0 || errno == EPERM)
+        (void)fchmod(fd, old->st_mode & 0777);
+    return fd;
+}
+
+/* Opens and claims the old file; *st is what it is. */
+static int open_old(struct zt_replacement *r, const char *path, struct stat *st)
+{
+    struct stat named;
+    int fd = realpath(path, r->path) ? open(r->path, O_RDWR | O_CLOEXEC | O_NONBLOCK) : -1;
+
+    /* Both the same file: a name below /proc may stand for one that has none any more. */
+    if (fd < 0 || (fstat(fd, st) == 0 && stat(path, &named) == 0 && st->st_ino == named.st_ino &&
+                   st->st_dev == named.st_dev && S_ISREG(st->st_mode) && claim(fd)))
+        return fd;
+    close(fd);
+    return -1;
+}
+
+int zt_replace_begin(struct zt_replacement *r, const char *path)
+{
+    struct stat st;
+    int fd, rc;
+
+    r->old = open_old(r, path, &st);
+    if (r->old < 0)
+        return 0;
+    fd = make_temporary(r, &st);
+    if (fd >= 0) {
+        close(fd);
+        return 1;
+    }
+    rc = refused(path);
+    close(r->old);
+    return rc;
+}
+
+/* The new name must not be lost with the power. */
+static void sync_folder(const struct zt_replacement *r)
+{
+    char folder[PATH_MAX];
+    int fd;
+
+    snprintf(folder, sizeof(folder), "%.*s", (int)(strrchr(r->path, '/') - r->path + 1), r->path);
+    fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    (void)fsync(fd);
+    close(fd);
+}
+
+int zt_replace_end(struct zt_replacement *r, bool commit)
+{
+    int rc = -1;
+
+    if (commit)
+        rc = rename(r->temporary, r->path) == 0 ? 1 : refused(r->path);
+    if (rc > 0)
+        sync_folder(r);
+    else
+        unlink(r->temporary);
+    close(r->old);
+    return rc;
+}
