@@ -282,7 +282,7 @@ ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, uns
 
 enum zqcow2_check_flag {
     ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* free clusters that nothing refers to */
-    ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts and COPIED flags */
+    ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts, COPIED; copy what is shared */
     ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also unmap beyond write pointers, mend write pointers */
     ZQCOW2_CHECK_NOLOCK = 1 << 3
 };
@@ -303,7 +303,7 @@ struct zqcow2_check_options {
 
 struct zqcow2_check_result {
     size_t size;
-    uint64_t corruptions, leaked_clusters, warnings;   /* found, before any repair */
+    uint64_t corruptions, leaked_clusters, warnings;   /* found, fixed or not */
     uint64_t corruptions_fixed, leaks_fixed;
     uint64_t total_clusters, allocated_clusters;       /* of the device: all, mapped to data */
     uint64_t compressed_clusters, image_end_offset;

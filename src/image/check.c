@@ -10,7 +10,7 @@
 #include "format/refbits.h"
 #include "image/repair.h"
 
-#define MAX_ROUNDS 8 /* each mends what the one before uncovered; three are the usual number */
+#define MAX_ROUNDS 12 /* each mends what the one before uncovered; three are the usual number */
 
 /* ---- refcounts: neighbours with the same fault are one finding ---- */
 
@@ -47,7 +47,7 @@ static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t
 static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint32_t count)
 {
     if (refcount < count)
-        return s->will_raise ? count : refcount;
+        return s->run.raise ? count : refcount;
     return zq_scan_may_free(s) ? count : refcount;
 }
 
@@ -119,9 +119,16 @@ static void compare_flag(struct zq_scan *s, const char *table, uint64_t index, u
                          uint64_t entry, const struct zq_target *t)
 {
     unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
-    bool once = known & ZQ_ONCE_NOW && !t->compressed;
+    bool once = known & ZQ_ONCE_NOW;
 
-    if (known & ZQ_ONCE_TOO_LOW && !t->compressed)
+    if (t->compressed && entry & ZQ_OFLAG_COPIED) {
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
+                 ": COPIED is set on a compressed cluster",
+                 table, index, at, entry);
+        return;
+    }
+    if (t->compressed || known & ZQ_ONCE_TOO_LOW)
         return;
     if (once != (entry & ZQ_OFLAG_COPIED) >> 63)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
@@ -157,10 +164,8 @@ static int compare_flags(struct zq_scan *s)
 {
     int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, flag_l1, NULL);
 
-    for (size_t i = 0; i < s->nr_l2s && rc == 0; i++) {
-        if (s->l2s[i].index != ZQ_NO_INDEX)
-            rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, flag_l2, NULL);
-    }
+    for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++)
+        rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, flag_l2, NULL);
     return rc;
 }
 
@@ -241,10 +246,13 @@ static unsigned repair_flags(unsigned flags)
     return flags & ~(unsigned)ZQCOW2_CHECK_NOLOCK;
 }
 
+/* What was found and not mended is what the next check finds, even where it came up on the way. */
 static void add_fixed(struct zqcow2_check_result *res, const struct zqcow2_check_result *now)
 {
-    res->corruptions_fixed = res->corruptions - zq_min(res->corruptions, now->corruptions);
-    res->leaks_fixed = res->leaked_clusters - zq_min(res->leaked_clusters, now->leaked_clusters);
+    res->corruptions = zq_max(res->corruptions, now->corruptions);
+    res->leaked_clusters = zq_max(res->leaked_clusters, now->leaked_clusters);
+    res->corruptions_fixed = res->corruptions - now->corruptions;
+    res->leaks_fixed = res->leaked_clusters - now->leaked_clusters;
     res->allocated_clusters = now->allocated_clusters;
     res->compressed_clusters = now->compressed_clusters;
     res->image_end_offset = now->image_end_offset;
@@ -254,17 +262,12 @@ static void add_fixed(struct zqcow2_check_result *res, const struct zqcow2_check
 static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result *res)
 {
     struct zqcow2_check_result now = *res;
-    bool changed = true, keep = !!s->h.unknown_autoclear;
+    bool changed = true;
     int rc;
 
     for (int round = 0; round < MAX_ROUNDS; round++) {
-        struct zq_scan next = {.be = s->be,
-                               .hooks = s->hooks,
-                               .opt = s->opt,
-                               .err = s->err,
-                               .will_raise = s->will_raise};
+        struct zq_scan next = {.be = s->be, .hooks = s->hooks, .opt = s->opt, .err = s->err};
 
-        s->keep_leaks = keep;
         if ((rc = zq_repair_round(s, flags, &changed)) < 0)
             return rc;
         if (!changed)
@@ -272,16 +275,15 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
         now = (struct zqcow2_check_result)ZQCOW2_CHECK_RESULT_INIT;
         next.res = &now;
         next.quiet = true;
-        next.keep_leaks = keep;
+        next.run = s->run;
         zq_scan_free(s);
         *s = next;
         if ((rc = examine(s)) < 0)
             return rc;
     }
     add_fixed(res, &now);
-    if (now.corruptions)
-        return flags & ZQCOW2_CHECK_REPAIR ? zq_repair_give_up(s) : 0;
-    return zq_repair_finish(s);
+    s->quiet = false;
+    return zq_repair_finish(s, flags, now.corruptions == 0);
 }
 
 int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
@@ -294,10 +296,11 @@ int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
     int rc;
 
     s.res = res;
-    s.will_raise = flags & ZQCOW2_CHECK_REPAIR;
+    s.run.raise = flags & ZQCOW2_CHECK_REPAIR;
     if (flags && !zq_be_writable(be))
         return zq_fail(err, -EROFS, "the backend cannot be written: nothing can be repaired");
     rc = examine(&s);
+    s.run.copies = s.file_size >> s.h.cluster_bits;
     if (rc == 0 && flags)
         rc = repair(&s, flags, res);
     zq_scan_free(&s);

@@ -8,6 +8,7 @@
 
 /* What refers to a cluster; a cluster may have several. */
 enum zq_kind {
+    ZQ_KIND_NONE = 0, /* a reference that is wrong, and counted all the same */
     ZQ_KIND_HEADER = 1 << 0,
     ZQ_KIND_REFCOUNTS = 1 << 1, /* refcount table and blocks */
     ZQ_KIND_L1 = 1 << 2,
@@ -18,7 +19,9 @@ enum zq_kind {
     ZQ_KIND_DATA = 1 << 7
 };
 /* What has one owner and is written in place, so that no refcount makes sharing it safe. */
-#define ZQ_KINDS_FIXED 0x3f
+#define ZQ_KINDS_FIXED 0x3fu
+/* Of these, such as no repair moves. */
+#define ZQ_KINDS_IN_PLACE 0x3du
 
 /*
  * Whether the refcount is exactly 1: as it is on disk, and as a repair will leave it. TOO_LOW: it

@@ -33,7 +33,7 @@ static bool in_file(const struct zq_scan *s, uint64_t offset, uint64_t bytes)
 
 static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
-    struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8), false};
+    struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8)};
     uint64_t bytes = (uint64_t)l1.entries * 8;
     bool clash;
     int rc;
@@ -55,11 +55,16 @@ static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
     return rc;
 }
 
-/* *pos moves to the next entry; false: the table cannot be followed further. */
+static uint64_t entry_bytes(const uint8_t *e)
+{
+    return SNAPSHOT_FIXED + (uint64_t)zq_be32(e + 36) + zq_be16(e + 12) + zq_be16(e + 14);
+}
+
+/* *pos moves behind the entry; false: the table cannot be followed further. */
 static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
 {
     uint32_t extra = zq_be32(e + 36);
-    uint64_t bytes = SNAPSHOT_FIXED + (uint64_t)extra + zq_be16(e + 12) + zq_be16(e + 14);
+    uint64_t bytes = entry_bytes(e);
 
     if (extra > MAX_SNAPSHOT_EXTRA) {
         give_up(s, "snapshot extra_data_size", extra, *pos + 36, "more than 1024");
@@ -77,17 +82,14 @@ static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
     return true;
 }
 
-int zq_scan_snapshots(struct zq_scan *s)
+/* How many entries can be followed, and where the last of them ends. */
+static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
 {
     uint64_t pos = s->h.snapshots_offset;
     uint8_t e[SNAPSHOT_FIXED];
-    bool clash;
-    int rc;
 
-    if (!s->h.nb_snapshots)
-        return 0;
-    for (uint32_t i = 0; i < s->h.nb_snapshots; i++) {
-        uint64_t at = pos;
+    for (*nr = 0; *nr < s->h.nb_snapshots; ++*nr) {
+        int rc;
 
         if (pos >= s->file_size || s->file_size - pos < SNAPSHOT_FIXED) {
             give_up(s, "nb_snapshots", s->h.nb_snapshots, 60, "the table runs past the file's end");
@@ -97,12 +99,33 @@ int zq_scan_snapshots(struct zq_scan *s)
             return rc;
         if (!next_snapshot(s, e, &pos))
             break;
-        if ((rc = scan_snapshot_l1(s, e, at)) < 0)
-            return rc;
     }
-    pos = zq_max(pos, s->h.snapshots_offset + 1);
-    return zq_scan_claim(s, s->h.snapshots_offset, pos - s->h.snapshots_offset, ZQ_KIND_SNAPSHOTS,
-                         "snapshot table", &clash);
+    *end = zq_max(pos, s->h.snapshots_offset + 1);
+    return 0;
+}
+
+/* The table is claimed before it is followed: what lies on other things is no list of snapshots. */
+int zq_scan_snapshots(struct zq_scan *s)
+{
+    uint64_t pos = s->h.snapshots_offset, end;
+    uint8_t e[SNAPSHOT_FIXED];
+    bool clash;
+    uint32_t nr;
+    int rc;
+
+    if (!s->h.nb_snapshots)
+        return 0;
+    if ((rc = measure_snapshots(s, &nr, &end)) < 0 ||
+        (rc = zq_scan_claim(s, pos, end - pos, ZQ_KIND_SNAPSHOTS, "snapshot table", &clash)) < 0)
+        return rc;
+    s->hidden |= clash;
+    for (uint32_t i = 0; i < nr && !clash; i++) {
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 ||
+            (rc = scan_snapshot_l1(s, e, pos)) < 0)
+            return rc;
+        pos += zq_round_up(entry_bytes(e), 8);
+    }
+    return 0;
 }
 
 /* ---- bitmaps ---- */
@@ -110,9 +133,8 @@ int zq_scan_snapshots(struct zq_scan *s)
 static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
                              uint64_t *entry)
 {
-    uint64_t host = *entry & ZQ_OFFSET_MASK;
-    unsigned before;
-    int rc;
+    uint64_t host = *entry & ZQ_OFFSET_MASK, cluster = host >> s->h.cluster_bits;
+    unsigned on;
 
     (void)arg;
     (void)index;
@@ -123,12 +145,15 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
         give_up(s, "bitmap table entry", *entry, at, "no place for a cluster in this file");
         return 0;
     }
-    rc = zq_counts_add(&s->counts, host >> s->h.cluster_bits, 1, ZQ_KIND_DATA, &before);
-    if (rc == 0 && before & ZQ_KINDS_FIXED)
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "bitmap table entry at 0x%" PRIx64 " is 0x%" PRIx64 ": points into the %s", at,
-                 *entry, zq_kind_name(before));
-    return rc;
+    on = zq_counts_kind(&s->counts, cluster) & (ZQ_KINDS_FIXED | ZQ_KIND_L2);
+    if (!on)
+        return zq_counts_add(&s->counts, cluster, 1, ZQ_KIND_DATA, NULL);
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+             "bitmap table entry at 0x%" PRIx64 " is 0x%" PRIx64 ": points into the %s", at, *entry,
+             zq_kind_name(on));
+    s->hidden = true;
+    s->rebuild |= on & ZQ_KIND_REFCOUNTS;
+    return zq_scan_count_lost(s, cluster);
 }
 
 static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
@@ -209,5 +234,6 @@ int zq_scan_bitmaps(struct zq_scan *s)
     bytes = zq_be64(e + 8);
     offset = zq_be64(e + 16);
     rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap directory", &clash);
-    return rc < 0 ? rc : scan_directory(s, zq_be32(e), offset, offset + bytes);
+    s->hidden |= clash;
+    return rc < 0 || clash ? rc : scan_directory(s, zq_be32(e), offset, offset + bytes);
 }

@@ -11,6 +11,7 @@
 struct rebuild {
     uint64_t base; /* first cluster of the new structure: the table, then the blocks */
     uint64_t rt_clusters, blocks;
+    uint64_t room;    /* clusters behind the structure that the blocks cover, too */
     uint64_t entries; /* of the new table; a whole number of clusters */
     uint8_t *need;    /* entries bytes: which blocks there will be */
     uint8_t *out;     /* a cluster */
@@ -38,7 +39,7 @@ static bool need_region(const struct zq_scan *s, struct rebuild *r)
 {
     unsigned bits = zq_scan_block_bits(s);
 
-    for (uint64_t c = r->base; c < region_end(r); c = ((c >> bits) + 1) << bits) {
+    for (uint64_t c = r->base; c < region_end(r) + r->room; c = ((c >> bits) + 1) << bits) {
         if (!need_block(s, r, c >> bits))
             return false;
     }
@@ -51,7 +52,7 @@ static bool plan(struct zq_scan *s, struct rebuild *r)
     const struct zq_ref *ref;
     uint64_t next;
 
-    r->base = zq_div_up(s->file_size, zq_scan_cluster(s));
+    r->base = zq_scan_new_end(s);
     for (uint64_t i = 0; i < s->rt_entries; i++) {
         if (s->rt[i] && !need_block(s, r, i))
             return false;
@@ -139,9 +140,9 @@ static int write_all(struct zq_scan *s, const struct rebuild *r)
     return rc < 0 ? rc : switch_over(s, r);
 }
 
-int zq_rebuild_refcounts(struct zq_scan *s, bool *changed)
+int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed)
 {
-    struct rebuild r = {0};
+    struct rebuild r = {.room = room};
     size_t cluster = (size_t)zq_scan_cluster(s);
     int rc = 0;
 

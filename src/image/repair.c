@@ -67,12 +67,7 @@ static int raise_refcounts(struct zq_scan *s, bool *changed)
     uint64_t n = 0;
     int rc;
 
-    if (s->rebuild || s->no_block) {
-        rc = zq_rebuild_refcounts(s, changed);
-        if (rc < 0 || *changed)
-            return rc;
-    }
-    if (!s->too_low || s->rebuild)
+    if (!s->too_low)
         return 0;
     rc = adjust_all(s, true, &n);
     told(s, n, "refcounts raised");
@@ -85,7 +80,7 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
     uint64_t n = 0;
     int rc;
 
-    if (!s->res->leaked_clusters || s->rebuild || !zq_scan_may_free(s))
+    if (!s->res->leaked_clusters || !zq_scan_may_free(s))
         return 0;
     rc = adjust_all(s, false, &n);
     told(s, n, "leaked clusters freed");
@@ -98,7 +93,7 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
 struct fix {
     bool all;          /* REPAIR_ALL: entries may be dropped */
     bool only_changed; /* set flags only where this repair changes the refcount */
-    bool active;
+    bool own;          /* no snapshot reads the table, and no other L1 entry points to it */
     const struct zq_l2 *table;
     uint64_t flags, dropped, unmapped;
 };
@@ -123,7 +118,7 @@ static bool fix_bad(struct fix *f, const struct zq_target *t, uint64_t *entry)
 {
     if (!t->why)
         return false;
-    if (f->all) {
+    if (f->all && f->own) {
         *entry = 0;
         f->dropped++;
         return true;
@@ -139,17 +134,9 @@ static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
     (void)index;
     (void)at;
     zq_l1_target(s, *entry, &t);
-    if (!fix_bad(f, &t, entry) && f->active)
+    if (!fix_bad(f, &t, entry))
         fix_flag(s, f, &t, entry);
     return 0;
-}
-
-static bool beyond_wp(const struct zq_scan *s, const struct fix *f, uint64_t index)
-{
-    uint64_t guest = zq_scan_guest(s, f->table, index);
-    struct zq_entry e;
-
-    return zq_scan_zone_wp(s, guest, &e) && guest >= e.wp;
 }
 
 static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
@@ -159,9 +146,9 @@ static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
 
     (void)at;
     zq_l2_target(s, *entry, &t);
-    if (fix_bad(f, &t, entry) || !f->active)
+    if (fix_bad(f, &t, entry))
         return 0;
-    if (f->all && beyond_wp(s, f, index)) {
+    if (f->all && f->own && zq_scan_beyond_wp(s, f->table, index)) {
         *entry = 0;
         f->unmapped++;
     } else {
@@ -170,20 +157,20 @@ static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
     return 0;
 }
 
+/*
+ * Only what the active L1 reaches. Nothing changes what a snapshot reads: in a table that it shares
+ * only flags are set right, and the tables that it has alone are never written.
+ */
 static int fix_tables(struct zq_scan *s, struct fix *f)
 {
-    int rc = 0;
+    int rc;
 
-    for (uint32_t i = 0; i < s->nr_l1s && rc == 0; i++) {
-        f->active = s->l1s[i].active;
-        if (f->active || f->all)
-            rc = zq_walk_entries(s, s->l1s[i].offset, s->l1s[i].entries, fix_l1, f);
-    }
-    for (size_t i = 0; i < s->nr_l2s && rc == 0; i++) {
+    f->own = true;
+    rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, fix_l1, f);
+    for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++) {
         f->table = &s->l2s[i];
-        f->active = f->table->index != ZQ_NO_INDEX;
-        if (f->active || f->all)
-            rc = zq_walk_entries(s, f->table->offset, zq_scan_cluster(s) / 8, fix_l2, f);
+        f->own = zq_l2_is_own(f->table);
+        rc = zq_walk_entries(s, f->table->offset, zq_scan_cluster(s) / 8, fix_l2, f);
     }
     return rc;
 }
@@ -250,44 +237,51 @@ int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
     *changed = false;
     if (s->tangled)
         return 0;
-    if (flags & ZQCOW2_CHECK_REPAIR)
+    if (flags & ZQCOW2_CHECK_REPAIR && (s->rebuild || s->no_block)) {
+        rc = zq_rebuild_refcounts(s, 0, changed);
+        if (rc < 0 || *changed) /* s->rt is no longer the table: look again first */
+            return rc;
+    }
+    if (s->rebuild) /* no refcount can be written, and no flag by what it would be */
+        return 0;
+    if (flags & ZQCOW2_CHECK_REPAIR) {
+        rc = zq_unshare(s, flags, changed);
+        if (rc < 0 || *changed)
+            return rc;
         rc = raise_refcounts(s, changed);
-    if (rc == 0 && *changed && (s->rebuild || s->no_block))
-        return 0; /* s->rt is no longer the table: look again first */
+    }
     if (rc < 0 || (rc = fix_entries(s, flags, changed)) < 0)
         return rc;
     return lower_refcounts(s, changed);
 }
 
-int zq_repair_give_up(struct zq_scan *s)
+static int finish_incompat(struct zq_scan *s, unsigned flags, bool sound)
 {
-    int rc;
+    uint64_t incompat = s->h.incompat;
 
-    if (!s->too_low || s->h.version < 3 || s->h.incompat & ZQ_INCOMPAT_CORRUPT)
+    if (sound)
+        incompat &= ~(ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT);
+    else if (flags & ZQCOW2_CHECK_REPAIR && s->too_low && s->h.version >= 3)
+        incompat |= ZQ_INCOMPAT_CORRUPT;
+    if (incompat == s->h.incompat)
         return 0;
-    zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
-             "refcounts stay too low: marked corrupt, to be read only");
-    rc = put_header64(s, ZQ_HDR_INCOMPAT, s->h.incompat | ZQ_INCOMPAT_CORRUPT);
-    return rc < 0 ? rc : zq_be_flush(s->be);
+    if (!sound)
+        zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
+                 "refcounts stay too low: marked corrupt, to be read only");
+    return put_header64(s, ZQ_HDR_INCOMPAT, incompat);
 }
 
-int zq_repair_finish(struct zq_scan *s)
+int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound)
 {
-    uint64_t incompat = s->h.incompat & ~(ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT);
     uint8_t mark = 0;
-    int rc;
+    int rc = finish_incompat(s, flags, sound);
 
-    if (s->h.mark_offset && (rc = zq_be_read(s->be, &mark, 1, s->h.mark_offset)) < 0)
-        return rc;
-    if (incompat == s->h.incompat && !mark)
-        return 0;
-    if ((rc = zq_be_flush(s->be)) < 0)
-        return rc;
-    if (incompat != s->h.incompat && (rc = put_header64(s, ZQ_HDR_INCOMPAT, incompat)) < 0)
-        return rc;
-    if (mark) {
+    if (rc == 0 && s->h.mark_offset)
+        rc = zq_be_read(s->be, &mark, 1, s->h.mark_offset);
+    if (rc == 0 && mark && (sound || s->run.marked)) {
         mark = 0;
-        rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
+        if ((rc = zq_be_flush(s->be)) == 0)
+            rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
     }
-    return rc < 0 ? rc : zq_be_flush(s->be);
+    return rc < 0 || !s->run.begun ? rc : zq_be_flush(s->be);
 }

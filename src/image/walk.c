@@ -9,6 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
+#include "base/sort.h"
 #include "format/refbits.h"
 
 void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
@@ -30,19 +31,32 @@ void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
     s->opt->found(s->opt->arg, kind, text);
 }
 
+static int begin_writing(struct zq_scan *s)
+{
+    uint8_t raw[8], mark = 1;
+    int rc = s->h.mark_offset ? zq_be_read(s->be, &mark, 1, s->h.mark_offset) : 0;
+
+    if (rc < 0)
+        return rc;
+    if (!mark) {
+        mark = s->run.marked = true;
+        rc = zq_be_write(s->be, &mark, 1, s->h.mark_offset);
+    }
+    if (rc == 0 && s->h.unknown_autoclear) {
+        zq_put_be64(raw, s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA));
+        rc = zq_be_write(s->be, raw, sizeof(raw), ZQ_HDR_AUTOCLEAR);
+    }
+    if (rc == 0)
+        rc = zq_be_flush(s->be);
+    s->run.begun = rc == 0;
+    return rc;
+}
+
 int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
 {
-    uint8_t raw[8];
-    int rc;
+    int rc = s->run.begun ? 0 : begin_writing(s);
 
-    if (s->h.unknown_autoclear && !s->autoclear_done) {
-        zq_put_be64(raw, s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA));
-        if ((rc = zq_be_write(s->be, raw, sizeof(raw), ZQ_HDR_AUTOCLEAR)) < 0 ||
-            (rc = zq_be_flush(s->be)) < 0)
-            return rc;
-        s->autoclear_done = true;
-    }
-    return zq_be_write(s->be, buf, len, off);
+    return rc < 0 ? rc : zq_be_write(s->be, buf, len, off);
 }
 
 /* ---- tables of entries ---- */
@@ -94,32 +108,58 @@ int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_ent
     return 0;
 }
 
+/* A claim onto something that is there already: by how it can be mended. */
+static void note_clash(struct zq_scan *s, enum zq_kind kind, unsigned before)
+{
+    if (kind == ZQ_KIND_REFCOUNTS || before & ZQ_KIND_REFCOUNTS) /* a rebuild moves them away */
+        s->rebuild = true;
+    else if (s->rank == ZQ_RANK_ACTIVE)
+        s->tangled = true;
+}
+
+static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint64_t end,
+                       enum zq_kind kind, const char *name)
+{
+    bool clash = false;
+
+    for (uint64_t c = first; c < end; c++) {
+        unsigned before = zq_counts_kind(&s->counts, c);
+
+        if (!before)
+            continue;
+        note_clash(s, kind, before);
+        if (!clash)
+            zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                     "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,
+                     zq_kind_name(before), c << s->h.cluster_bits);
+        clash = true;
+    }
+    return clash;
+}
+
 int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_kind kind,
                   const char *name, bool *clash)
 {
     uint64_t first = offset >> s->h.cluster_bits;
     uint64_t end = (offset + bytes + zq_scan_cluster(s) - 1) >> s->h.cluster_bits;
 
-    *clash = false;
+    *clash = find_clash(s, offset, first, end, kind, name);
     for (uint64_t c = first; c < end; c++) {
-        unsigned before;
-        int rc = zq_counts_add(&s->counts, c, 1, kind, &before);
+        bool lost = *clash && s->rank != ZQ_RANK_ACTIVE;
+        int rc = lost ? zq_scan_count_lost(s, c)
+                      : zq_counts_add(&s->counts, c, 1, kind, NULL);
 
         if (rc < 0)
             return rc;
-        if (!before)
-            continue;
-        if (kind == ZQ_KIND_REFCOUNTS) /* a rebuild moves them away */
-            s->rebuild = true;
-        else
-            s->tangled = true;
-        if (!*clash)
-            zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                     "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,
-                     zq_kind_name(before), c << s->h.cluster_bits);
-        *clash = true;
     }
     return 0;
+}
+
+int zq_scan_count_lost(struct zq_scan *s, uint64_t cluster)
+{
+    if (zq_counts_kind(&s->counts, cluster) & ZQ_KINDS_IN_PLACE)
+        return 0;
+    return zq_counts_add(&s->counts, cluster, 1, ZQ_KIND_NONE, NULL);
 }
 
 /* ---- refcounts ---- */
@@ -200,56 +240,6 @@ static int scan_refcount_table(struct zq_scan *s)
 
 /* ---- L1 ---- */
 
-static void target_bad(struct zq_target *t, const char *why)
-{
-    t->why = why;
-    t->where = "";
-    t->len = 0;
-}
-
-/*
- * Wrong because of what lies there: the reference still counts, which keeps writers away. Whether
- * the entry or the refcount table is at fault is not known; out of place refcounts suit both.
- */
-static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forbidden)
-{
-    uint64_t first = t->host >> s->h.cluster_bits;
-    uint64_t last = (t->host + t->len - 1) >> s->h.cluster_bits;
-
-    for (uint64_t c = first; c <= last; c++) {
-        unsigned on = zq_counts_kind(&s->counts, c) & forbidden;
-        if (on) {
-            t->why = "points into the ";
-            t->where = zq_kind_name(on);
-            t->counted = true;
-            s->rebuild |= on & ZQ_KIND_REFCOUNTS;
-            return;
-        }
-    }
-}
-
-static bool target_cluster(const struct zq_scan *s, struct zq_target *t)
-{
-    if (t->host & (zq_scan_cluster(s) - 1))
-        target_bad(t, "is not aligned to a cluster");
-    else if (t->host >= s->file_size)
-        target_bad(t, "points past the end of the file");
-    else
-        t->len = zq_scan_cluster(s);
-    return !t->why;
-}
-
-void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
-{
-    *t = (struct zq_target){.host = entry & ZQ_OFFSET_MASK};
-    if (entry & ZQ_L1_RESERVED)
-        target_bad(t, "reserved bits are set");
-    else if (!t->host && entry)
-        target_bad(t, "COPIED is set without a table");
-    else if (t->host && target_cluster(s, t))
-        target_lies_on(s, t, ZQ_KINDS_FIXED);
-}
-
 static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
 {
     if (s->nr_l2s == s->l2_room) {
@@ -264,72 +254,52 @@ static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
         s->l2s = l2s;
         s->l2_room = room;
     }
-    s->l2s[s->nr_l2s++] = (struct zq_l2){offset, 1, index};
+    s->l2s[s->nr_l2s++] = (struct zq_l2){offset, 1, index, false};
     return 0;
+}
+
+static const char *whose(const struct zq_scan *s)
+{
+    return s->rank == ZQ_RANK_SNAPSHOT ? "a snapshot's " : "";
 }
 
 static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
-    const struct zq_l1 *l1 = arg;
     struct zq_target t;
     int rc = 0;
 
+    (void)arg;
     zq_l1_target(s, *entry, &t);
     if (t.why) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "L1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", index, at, *entry,
-                 t.why, t.where);
+                 "%sL1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
+                 at, *entry, t.why, t.where);
         s->hidden = true;
     }
     if (t.len)
-        rc = zq_counts_add(&s->counts, t.host >> s->h.cluster_bits, 1, ZQ_KIND_L2, NULL);
+        rc = zq_counts_add(&s->counts, t.host >> s->h.cluster_bits, 1,
+                           t.why ? ZQ_KIND_NONE : ZQ_KIND_L2, NULL);
     if (rc < 0 || t.why)
         return rc;
-    return push_l2(s, t.host, l1->active ? (uint32_t)index : ZQ_NO_INDEX);
+    return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX);
 }
 
-/* ---- sorting, without the memory that qsort() may take behind the hooks' back ---- */
-
-static bool l2_less(const struct zq_l2 *a, const struct zq_l2 *b)
+static bool l2_less(const void *pa, const void *pb)
 {
+    const struct zq_l2 *a = pa, *b = pb;
+
     return a->offset != b->offset ? a->offset < b->offset : a->index < b->index;
 }
 
-static void sift_down(struct zq_l2 *a, size_t root, size_t n)
+/* From number `from` on: the tables of one rank. */
+static void merge_l2s(struct zq_scan *s, size_t from)
 {
-    for (size_t child; (child = 2 * root + 1) < n; root = child) {
-        struct zq_l2 tmp;
+    size_t out = from;
 
-        if (child + 1 < n && l2_less(&a[child], &a[child + 1]))
-            child++;
-        if (!l2_less(&a[root], &a[child]))
-            return;
-        tmp = a[root];
-        a[root] = a[child];
-        a[child] = tmp;
-    }
-}
-
-static void sort_l2s(struct zq_l2 *a, size_t n)
-{
-    for (size_t i = n / 2; i-- > 0;)
-        sift_down(a, i, n);
-    for (size_t i = n; i-- > 1;) {
-        struct zq_l2 tmp = a[0];
-
-        a[0] = a[i];
-        a[i] = tmp;
-        sift_down(a, 0, i);
-    }
-}
-
-static void merge_l2s(struct zq_scan *s)
-{
-    size_t out = 0;
-
-    sort_l2s(s->l2s, s->nr_l2s);
-    for (size_t i = 0; i < s->nr_l2s; i++) {
-        if (out && s->l2s[out - 1].offset == s->l2s[i].offset)
+    if (s->nr_l2s > from)
+        zq_sort(s->l2s + from, s->nr_l2s - from, sizeof(*s->l2s), l2_less);
+    for (size_t i = from; i < s->nr_l2s; i++) {
+        if (out > from && s->l2s[out - 1].offset == s->l2s[i].offset)
             s->l2s[out - 1].refs += s->l2s[i].refs;
         else
             s->l2s[out++] = s->l2s[i];
@@ -338,45 +308,6 @@ static void merge_l2s(struct zq_scan *s)
 }
 
 /* ---- L2 ---- */
-
-static void compressed_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
-{
-    uint64_t len;
-
-    t->compressed = true;
-    zq_compressed_range(entry, s->h.cluster_bits, &t->host, &len);
-    /* A file may end in the middle of the last sector. */
-    if (t->host >= ZQ_MAX_HOST_OFFSET ||
-        zq_round_down(t->host + len - 1, ZQ_SECTOR) >= s->file_size)
-        target_bad(t, "compressed data runs past the end of the file");
-    else
-        t->len = len;
-}
-
-static void standard_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
-{
-    uint64_t reserved = ZQ_L2_RESERVED | (s->h.version < 3 ? ZQ_OFLAG_ZERO : 0);
-
-    t->host = entry & ZQ_OFFSET_MASK;
-    t->zero = entry & ZQ_OFLAG_ZERO;
-    if (entry & reserved)
-        target_bad(t, "reserved bits are set");
-    else if (t->host)
-        (void)target_cluster(s, t);
-    else if (entry & ZQ_OFLAG_COPIED)
-        target_bad(t, "COPIED is set without a cluster");
-}
-
-void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
-{
-    *t = (struct zq_target){0};
-    if (entry & ZQ_OFLAG_COMPRESSED)
-        compressed_target(s, entry, t);
-    else
-        standard_target(s, entry, t);
-    if (t->len)
-        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_L2);
-}
 
 bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e)
 {
@@ -410,14 +341,13 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     int rc = 0;
 
     zq_l2_target(s, *entry, &t);
-    if (t.why) {
+    if (t.why && !s->seen)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "L2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", index, at, *entry,
-                 t.why, t.where);
-        s->hidden |= !t.counted;
-    }
+                 "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
+                 at, *entry, t.why, t.where);
+    s->hidden |= t.why && !t.counted;
     for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++)
-        rc = zq_counts_add(&s->counts, c, table->refs, ZQ_KIND_DATA, NULL);
+        rc = zq_counts_add(&s->counts, c, table->refs, t.why ? ZQ_KIND_NONE : ZQ_KIND_DATA, NULL);
     if (rc == 0 && !t.why && table->index != ZQ_NO_INDEX)
         note_use(s, zq_scan_guest(s, table, index), &t);
     return rc;
@@ -496,24 +426,64 @@ static int scan_fixed(struct zq_scan *s)
     if ((rc = zq_scan_claim(s, 0, 1, ZQ_KIND_HEADER, "header", &clash)) < 0 ||
         (rc = read_zones(s)) < 0)
         return rc;
-    s->l1s[s->nr_l1s++] = (struct zq_l1){s->h.l1_offset, s->h.l1_entries, true};
+    s->l1s[s->nr_l1s++] = (struct zq_l1){s->h.l1_offset, s->h.l1_entries};
     rc = zq_scan_claim(s, s->h.l1_offset, (uint64_t)s->h.l1_entries * 8, ZQ_KIND_L1, "L1 table",
                        &clash);
-    if (rc < 0 || (rc = zq_scan_snapshots(s)) < 0 || (rc = zq_scan_bitmaps(s)) < 0)
-        return rc;
-    return scan_refcount_table(s);
+    return rc < 0 ? rc : scan_refcount_table(s);
 }
 
-static int scan_mapping(struct zq_scan *s)
+struct zq_l2 *zq_scan_active_l2(const struct zq_scan *s, uint64_t offset)
 {
-    uint64_t l2_entries = zq_scan_cluster(s) / 8;
+    size_t low = 0, high = s->nr_active_l2s;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (s->l2s[mid].offset < offset)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < s->nr_active_l2s && s->l2s[low].offset == offset ? &s->l2s[low] : NULL;
+}
+
+/* The L1 tables of one rank, from number `first` on; its L2 tables are known before its data. */
+static int scan_mapping(struct zq_scan *s, enum zq_rank rank, uint32_t first)
+{
+    size_t from = s->nr_l2s;
     int rc = 0;
 
-    for (uint32_t i = 0; i < s->nr_l1s && rc == 0; i++)
-        rc = zq_walk_entries(s, s->l1s[i].offset, s->l1s[i].entries, scan_l1_entry, &s->l1s[i]);
-    merge_l2s(s);
-    for (size_t i = 0; i < s->nr_l2s && rc == 0; i++)
-        rc = zq_walk_entries(s, s->l2s[i].offset, l2_entries, scan_l2_entry, &s->l2s[i]);
+    s->rank = rank;
+    for (uint32_t i = first; i < s->nr_l1s && rc == 0; i++)
+        rc = zq_walk_entries(s, s->l1s[i].offset, s->l1s[i].entries, scan_l1_entry, NULL);
+    merge_l2s(s, from);
+    for (size_t i = from; i < s->nr_l2s && rc == 0; i++) {
+        struct zq_l2 *active = zq_scan_active_l2(s, s->l2s[i].offset);
+
+        if (active)
+            active->shared = true;
+        s->seen = active;
+        s->rank = active ? ZQ_RANK_ACTIVE : rank; /* an entry is judged as it was before */
+        rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, scan_l2_entry,
+                             &s->l2s[i]);
+    }
+    s->seen = false;
+    s->rank = rank;
+    return rc;
+}
+
+static int scan_ranks(struct zq_scan *s)
+{
+    int rc = scan_mapping(s, ZQ_RANK_ACTIVE, 0);
+
+    s->nr_active_l2s = s->nr_l2s;
+    s->rank = ZQ_RANK_SNAPSHOT;
+    if (rc < 0 || (rc = zq_scan_snapshots(s)) < 0 ||
+        (rc = scan_mapping(s, ZQ_RANK_SNAPSHOT, 1)) < 0)
+        return rc;
+    s->rank = ZQ_RANK_BITMAP;
+    rc = zq_scan_bitmaps(s);
+    s->rank = ZQ_RANK_ACTIVE; /* what is judged from here on is the active disk's */
     return rc;
 }
 
@@ -529,7 +499,7 @@ int zq_scan_run(struct zq_scan *s)
     if (!s->piece)
         return -ENOMEM;
     rc = scan_fixed(s);
-    return rc < 0 ? rc : scan_mapping(s);
+    return rc < 0 ? rc : scan_ranks(s);
 }
 
 void zq_scan_free(struct zq_scan *s)
