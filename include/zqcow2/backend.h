@@ -83,6 +83,11 @@ struct zqcow2_backend_ops {
                                                  none runs; needed with poll */
     int (*poll)(void *self, int timeout_ms);  /* -1: no limit. NULL: has threads of its own */
     int (*fd)(void *self);                    /* readable when poll() has work; needed with poll */
+    /*
+     * Zeros that take their space now, so that no later write there fails for want of it. Blocking,
+     * and rare: new tables. NULL, -EOPNOTSUPP: zeros are written.
+     */
+    int (*allocate)(void *self, uint64_t off, uint64_t len);
 };
 
 /*

@@ -62,6 +62,10 @@ static inline int zq_call_zero(const struct zqcow2_backend *be, uint64_t off, ui
 {
     return zq_answer(be->ops.zero(be->self, off, len));
 }
+static inline int zq_call_allocate(const struct zqcow2_backend *be, uint64_t off, uint64_t len)
+{
+    return zq_answer(be->ops.allocate(be->self, off, len));
+}
 static inline int zq_call_lock(const struct zqcow2_backend *be, int mode)
 {
     return zq_answer(be->ops.lock(be->self, mode));

@@ -403,6 +403,21 @@ int zq_file_zero(void *self, uint64_t off, uint64_t len)
     return rc == -EINVAL ? -EOPNOTSUPP : rc;
 }
 
+int zq_file_allocate(void *self, uint64_t off, uint64_t len)
+{
+    struct zq_file *f = self;
+    int rc;
+
+    if (f->block || off > INT64_MAX || len > INT64_MAX - off)
+        return f->block ? -EOPNOTSUPP : -EFBIG;
+    do {
+        rc = fallocate(f->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    } while (rc < 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+}
+
 void zq_file_invalidate(void *self)
 {
     struct zq_file *f = self;

@@ -6,6 +6,8 @@
 #include "base/bytes.h"
 #include "base/report.h"
 
+#define ALLOCATE_MIN 16384u /* below, the host is as quick at writing */
+
 const uint8_t zq_zeros[64 << 10] __attribute__((aligned(4096)));
 
 int zq_iox_init(struct zq_iox *x)
@@ -74,6 +76,34 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
     io->one.iov_len = len;
     io->pub.iov = &io->one;
     io->pub.iovcnt = 1;
+}
+
+static void prep_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end)
+{
+    /* The cast only shares the code: a write never stores into its buffer. */
+    struct iovec v = {(void *)(uintptr_t)zq_zeros, zq_min(end - off, sizeof(zq_zeros))};
+
+    zq_io_prep_buf(io, ZQCOW2_IO_WRITE, v.iov_base, off, zq_io_piece(x, off, v.iov_len, &v, 1));
+}
+
+void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end)
+{
+    if (x->be->ops.allocate && end - off >= ALLOCATE_MIN)
+        zq_io_prep(io, ZQ_IO_ALLOCATE, off, end - off);
+    else
+        prep_zeros(x, io, off, end);
+}
+
+bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, int ret)
+{
+    uint64_t at = io->pub.offset + io->pub.length;
+
+    if (io->pub.kind == ZQ_IO_ALLOCATE && ret == -EOPNOTSUPP)
+        at = io->pub.offset;
+    else if (ret < 0 || at == end)
+        return false;
+    prep_zeros(x, io, at, end);
+    return true;
 }
 
 /* ---- backends that want alignment ---- */
@@ -255,7 +285,7 @@ void zq_io_finish(struct zq_io *io)
     if (io->seq)
         zq_io_leave_flight(x, io);
     if (io->pub.kind == ZQCOW2_IO_WRITE || io->pub.kind == ZQCOW2_IO_ZERO ||
-        io->pub.kind == ZQCOW2_IO_TRUNCATE)
+        io->pub.kind == ZQCOW2_IO_TRUNCATE || io->pub.kind == ZQ_IO_ALLOCATE)
         x->unbarriered = true;
     io->complete(io, io->ret);
 }
@@ -305,6 +335,8 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
         return be->ops.discard && p->length ? zq_call_discard(be, p->offset, p->length) : 0;
     case ZQCOW2_IO_TRUNCATE:
         return zq_call_truncate(be, p->offset);
+    case ZQ_IO_ALLOCATE:
+        return zq_call_allocate(be, p->offset, p->length);
     default:
         io->work(io);
         return io->ret;
@@ -314,7 +346,7 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 /* 0: the backend has it. -EOPNOTSUPP: it is for a blocking function. Else its result. */
 static int submit(struct zqcow2_backend *be, struct zq_io *io)
 {
-    if (!be->ops.submit || io->pub.kind == ZQ_IO_WORK || io->slow || too_large(be, io))
+    if (!be->ops.submit || io->pub.kind >= ZQ_IO_WORK || io->slow || too_large(be, io))
         return -EOPNOTSUPP;
     return zq_call_submit(be, &io->pub);
 }

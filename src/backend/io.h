@@ -10,14 +10,26 @@
 #ifndef ZQ_BACKEND_IO_H
 #define ZQ_BACKEND_IO_H
 
+#include <errno.h>
 #include "backend/backend.h"
 #include "base/list.h"
 
 #define ZQ_BOUNCE_BYTES (128u << 10)
 #define ZQ_BOUNCES 4u
 
+/*
+ * The host has no room for a write: what is in the file is an old or a new version, sector by
+ * sector, and room may come (R10). After any other error nobody knows what is there.
+ */
+static inline bool zq_is_no_space(int rc)
+{
+    return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG;
+}
+
 /* Beyond the public kinds: `work` runs outside the mutex, in the thread that would issue the io. */
 #define ZQ_IO_WORK 0x100u
+/* Zeros with space for [offset, offset + length), by the backend's allocate(). */
+#define ZQ_IO_ALLOCATE 0x101u
 
 /* First what every data I/O uses, so that it touches few cache lines. */
 struct zq_io {
@@ -83,6 +95,14 @@ static inline void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uin
     io->seq = 0;
 }
 void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, uint64_t len);
+
+/*
+ * Zeros with space behind them, so that a round will not find the host without (R10): a backend's
+ * ZERO may make a hole. First the beginning of [off, end); then, when a piece is done with ret, the
+ * next one. False: that was all, or it failed.
+ */
+void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end);
+bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, int ret);
 
 /* Under the mutex. */
 void zq_io_start(struct zq_iox *x, struct zq_io *io);

@@ -171,6 +171,11 @@ static int threads_zero(void *self, uint64_t off, uint64_t len)
     return zq_call_zero(((struct threads *)self)->inner, off, len);
 }
 
+static int threads_allocate(void *self, uint64_t off, uint64_t len)
+{
+    return zq_call_allocate(((struct threads *)self)->inner, off, len);
+}
+
 static int threads_lock(void *self, int mode)
 {
     return zq_be_lock(((struct threads *)self)->inner, mode);
@@ -256,6 +261,7 @@ static struct zqcow2_backend_ops table(const struct zqcow2_backend_ops *in)
         .lock = in->lock ? threads_lock : NULL,
         .invalidate = in->invalidate ? threads_invalidate : NULL,
         .submit = threads_submit,
+        .allocate = in->allocate ? threads_allocate : NULL,
     };
 }
 

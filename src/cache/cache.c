@@ -38,6 +38,13 @@ void zq_wake(struct zq_list *ready, struct zq_list *from)
     zq_list_splice(ready, from);
 }
 
+void zq_wake_with(struct zq_list *ready, struct zq_list *from, int rc)
+{
+    for (struct zq_list *n = from->next; rc < 0 && n != from; n = n->next)
+        zq_container(n, struct zq_waiter, link)->rc = rc;
+    zq_list_splice(ready, from);
+}
+
 /* ---- the table of slices ---- */
 
 static struct zq_slice *find(struct zq_cache *c, uint64_t host)
@@ -241,9 +248,7 @@ static void load_done(struct zq_io *io, int ret)
     struct zq_cache *c = s->cache;
 
     s->loading = false;
-    for (struct zq_list *n = s->waiters.next; ret < 0 && n != &s->waiters; n = n->next)
-        zq_container(n, struct zq_waiter, link)->rc = ret;
-    zq_wake(c->ready, &s->waiters);
+    zq_wake_with(c->ready, &s->waiters, ret);
     zq_wake(c->ready, &c->slot_waiters);
     if (ret < 0) {
         unhash(c, s);
@@ -389,6 +394,21 @@ void zq_cache_round_done(struct zq_cache *c)
     }
     zq_wake(c->ready, &c->slot_waiters);
     zq_wake(c->ready, &c->room_waiters);
+}
+
+void zq_cache_round_stop(struct zq_cache *c, int rc)
+{
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        for (struct zq_list *n = c->round[k].next; n != &c->round[k]; n = n->next) {
+            struct zq_slice *s = zq_container(n, struct zq_slice, link);
+            s->dirty = true;
+            s->in_round = s->frozen = s->writing = false;
+        }
+        zq_list_splice(&c->dirty[k], &c->round[k]);
+    }
+    c->want_round = false;
+    zq_wake(c->ready, &c->frozen_waiters);
+    zq_wake_with(c->ready, &c->room_waiters, rc);
 }
 
 void zq_cache_wake_all(struct zq_cache *c)

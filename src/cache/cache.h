@@ -90,6 +90,8 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
 int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on);
 /* Moves every waiter of `from` to the ready list. */
 void zq_wake(struct zq_list *ready, struct zq_list *from);
+/* The same; rc < 0: what they waited for has failed. */
+void zq_wake_with(struct zq_list *ready, struct zq_list *from, int rc);
 
 /* ---- the round's side ---- */
 
@@ -102,6 +104,12 @@ struct zq_slice *zq_cache_next_frozen(struct zq_cache *c, enum zq_slice_kind kin
 void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s);
 /* The round's last barrier has completed: what was not changed since is clean. */
 void zq_cache_round_done(struct zq_cache *c);
+/*
+ * The round stopped for want of space (rc): all that it took is dirty again, as it is now. Who
+ * waits for room among the dirty ones gets the error: woken without it, they would have rounds
+ * started without end.
+ */
+void zq_cache_round_stop(struct zq_cache *c, int rc);
 /* The image is dead: everybody wakes up and looks again. */
 void zq_cache_wake_all(struct zq_cache *c);
 

@@ -29,22 +29,14 @@ struct zq_round_io {
     bool busy;
 };
 
-/* A refcount table on its way to becoming larger: written beside the old, then switched (R9). */
-struct zq_growth {
-    bool active;
-    uint64_t *table;
-    uint8_t *dirty, *bytes;         /* bytes: new blocks and table as they go to the file */
-    uint64_t entries, offset, start, len, written;
-    struct zq_freed *freed;         /* the old table */
-};
-
 /* One pass of metadata to the disk, by stages with a barrier between: flush.c, DESIGN.md. */
 struct zq_round {
     struct zq_core *core;
     enum zq_stage stage;
     bool wanted, wrote, barrier, full_first;
-    int rc;
-    uint64_t done;               /* how many have ended; begun: alloc.snapshots */
+    bool fatal;                  /* nobody knows what is on disk now (I12) */
+    int rc;                      /* < 0: it stops when what is in flight has drained */
+    uint64_t done;               /* the last that ended well; the last begun: alloc.snapshots */
     unsigned in_flight;
     uint64_t cursor;             /* within the stage */
     uint32_t sector;             /* of the write-pointer table */
@@ -52,7 +44,6 @@ struct zq_round {
     struct zq_io flush;
     struct zq_round_io io[ZQ_ROUND_IOS];
     uint8_t *bufs;
-    struct zq_growth growth;
 };
 
 /* How somebody above is told to run the loop when nobody does (E4). ring: under the mutex. */
@@ -233,7 +224,7 @@ zq_step zq_step_shutdown;
 
 /* ---- flush.c ---- */
 
-/* Asks for a round whose snapshot is taken from now on, and parks until it is done. */
+/* Asks for a round whose snapshot is taken from now on, and parks until it is done; its error. */
 int zq_round_wait(struct zq_core *c, struct zq_op *op);
 bool zq_round_needed(const struct zq_core *c);
 void zq_round_start(struct zq_core *c);
@@ -244,14 +235,6 @@ static inline bool zq_round_runs(const struct zq_core *c)
 /* FUA, or nothing more: the last step of an operation that changed something. */
 int zq_step_fua(struct zq_core *c, struct zq_op *op);
 zq_step zq_step_flush, zq_step_drain;
-
-/* ---- growth.c ---- */
-
-int zq_growth_prepare(struct zq_core *c);
-bool zq_growth_next(struct zq_core *c, struct zq_io *io);
-void zq_growth_patch(struct zq_core *c, uint8_t *sector0);
-void zq_growth_switch(struct zq_core *c);
-void zq_growth_drop(struct zq_core *c);
 
 /* ---- one file a kind of operation ---- */
 

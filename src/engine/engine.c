@@ -136,7 +136,8 @@ int zq_core_init(struct zq_core *c)
 
 void zq_core_fini(struct zq_core *c)
 {
-    zq_growth_drop(c);
+    if (c->alloc.cache)
+        zq_growth_drop(&c->alloc);
     for (struct zq_list *n; c->alloc.quarantine.next && (n = zq_list_pop(&c->alloc.quarantine));)
         zq_free(&c->hooks, n, sizeof(struct zq_freed));
     zq_zones_fini(&c->zones);
@@ -491,7 +492,7 @@ void zq_core_die(struct zq_core *c, int rc)
     if (c->zoned)
         zq_zones_wake_all(&c->zones);
     zq_wake(&c->ready, &c->round.waiters);
-    zq_wake(&c->ready, &c->alloc.growth_waiters);
+    zq_wake(&c->ready, &c->alloc.growth.waiters);
     zq_wake(&c->ready, &c->owner_waiters);
     zq_wake(&c->ready, &c->x.flight_waiters);
 }

@@ -18,8 +18,10 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
         op->round = 0;
         return 0;
     }
-    if (c->dead) /* the one who saw it happen gets the cause */
+    if (op->rc < 0 || c->dead) { /* the one who saw it happen gets the cause */
+        op->round = 0;
         return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
+    }
     if (!op->round) {
         op->round = c->alloc.snapshots + 1;
         r->wanted = true;
@@ -100,16 +102,16 @@ static bool next_sectors(struct zq_core *c, struct zq_round_io *w, const uint64_
     uint64_t per = ZQ_SECTOR / 8, nr = zq_div_up(entries, per), s = c->round.cursor;
     uint32_t bytes = 0;
 
-    while (s < nr && !dirty[s])
+    while (s < nr && dirty[s] != ZQ_SECTOR_DIRTY)
         s++;
-    for (; s < nr && dirty[s] && bytes < ZQ_ROUND_BUF; s++, bytes += ZQ_SECTOR) {
+    for (; s < nr && dirty[s] == ZQ_SECTOR_DIRTY && bytes < ZQ_ROUND_BUF; s++, bytes += ZQ_SECTOR) {
         if (!bytes)
             zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, host + s * ZQ_SECTOR, 0);
         for (uint64_t i = 0; i < per; i++) {
             uint64_t k = s * per + i;
             zq_put_be64(w->buf + bytes + i * 8, k < entries ? table[k] : 0);
         }
-        dirty[s] = 0;
+        dirty[s] = ZQ_SECTOR_WRITTEN;
     }
     c->round.cursor = s;
     w->io.pub.length = w->io.one.iov_len = bytes;
@@ -140,10 +142,10 @@ static bool next_table(struct zq_core *c, struct zq_round_io *w)
 {
     struct zq_refs *r = &c->alloc.refs;
 
-    if (c->round.growth.active) {
+    if (c->alloc.growth.switching) {
         if (c->round.cursor++)
             return false;
-        zq_growth_patch(c, c->sector0);
+        zq_growth_patch(&c->alloc, c->sector0);
         return next_header(c, w);
     }
     return r->frozen && next_sectors(c, w, r->table, r->entries, r->dirty, r->offset);
@@ -165,8 +167,7 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
     case ZQ_ST_MARK:
         return next_mark(c, w);
     case ZQ_ST_META:
-        return zq_growth_next(c, &w->io) || next_slice(c, w, ZQ_SLICE_REFS) ||
-               next_pointers(c, w, ZQ_TABLE_RESETS);
+        return next_slice(c, w, ZQ_SLICE_REFS) || next_pointers(c, w, ZQ_TABLE_RESETS);
     case ZQ_ST_TABLE:
         return next_table(c, w);
     case ZQ_ST_L2:
@@ -188,7 +189,8 @@ static void snapshot(struct zq_core *c)
     zq_cache_snapshot(&c->cache);
     c->map.frozen = c->map.is_dirty;
     c->map.is_dirty = false;
-    c->alloc.refs.frozen = c->alloc.refs.is_dirty || c->round.growth.active;
+    c->alloc.growth.switching = c->alloc.growth.whole;
+    c->alloc.refs.frozen = c->alloc.refs.is_dirty || c->alloc.growth.switching;
     c->alloc.refs.is_dirty = false;
     if (c->zoned)
         zq_table_snapshot(&c->zones);
@@ -218,25 +220,76 @@ static void leave_stage(struct zq_core *c)
             zq_table_resets_durable(&c->zones);
         break;
     case ZQ_ST_TABLE:
-        if (c->round.growth.active)
-            zq_growth_switch(c);
-        zq_refs_thaw(&c->alloc.refs);
+        if (c->alloc.growth.switching)
+            zq_growth_switch(&c->alloc);
+        if (c->alloc.refs.frozen)
+            zq_refs_thaw(&c->alloc.refs);
         break;
     case ZQ_ST_L2:
-        zq_map_thaw(&c->map);
+        if (c->map.frozen)
+            zq_map_thaw(&c->map);
+        break;
+    case ZQ_ST_FULL:
+        if (c->round.wrote)
+            zq_table_full_durable(&c->zones);
         break;
     default:
         break;
     }
 }
 
-static void round_end(struct zq_core *c)
+/* Who waits for this round gets its error; who came after its snapshot waits for the next. */
+static void fail_waiters(struct zq_core *c, int rc)
+{
+    struct zq_list waiters, *n;
+
+    zq_list_init(&waiters);
+    zq_list_splice(&waiters, &c->round.waiters);
+    while ((n = zq_list_pop(&waiters))) {
+        struct zq_op *op = zq_container(n, struct zq_op, g.wait.link);
+
+        if (op->round > c->alloc.snapshots) {
+            zq_list_push(&c->round.waiters, n);
+            continue;
+        }
+        op->g.wait.rc = rc;
+        zq_op_ready(op);
+    }
+}
+
+/*
+ * The host has no space for a write of this round (R10). All that the snapshot took is dirty again,
+ * and the next round begins anew. What this one has composed may be on disk or not.
+ */
+static void round_stop(struct zq_core *c, enum zq_stage at)
 {
     struct zq_round *r = &c->round;
 
+    if (at == ZQ_ST_MARK)
+        c->want_mark = false; /* for the next who needs it */
+    zq_map_stop(&c->map);
+    zq_refs_stop(&c->alloc.refs);
+    if (c->alloc.growth.switching)
+        zq_growth_stop(&c->alloc, r->rc);
+    if (c->zoned)
+        zq_table_round_stop(&c->zones);
+    zq_cache_round_stop(&c->cache, r->rc);
+    fail_waiters(c, r->rc);
+}
+
+static void round_end(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+    enum zq_stage at = r->stage;
+
     r->stage = ZQ_ST_IDLE;
-    if (r->rc < 0) {
+    if (r->fatal) {
+        zq_wake_with(&c->ready, &r->waiters, r->rc);
         zq_core_die(c, r->rc);
+        return;
+    }
+    if (r->rc < 0) {
+        round_stop(c, at);
         return;
     }
     r->done = c->alloc.snapshots;
@@ -251,13 +304,14 @@ static void round_end(struct zq_core *c)
 
 static void pump(struct zq_core *c);
 
-/* Every waiter of the round learns why; what comes later gets EDEAD (I12). */
-static void round_failed(struct zq_core *c, int ret)
+/* A fatal error is the one that is reported. */
+static void round_failed(struct zq_core *c, int ret, bool fatal)
 {
-    if (!c->round.rc) {
-        c->round.rc = ret;
-        zq_alloc_fail_waiters(&c->round.waiters, ret);
-    }
+    struct zq_round *r = &c->round;
+
+    if (!r->rc || (fatal && !r->fatal))
+        r->rc = ret;
+    r->fatal |= fatal;
 }
 
 static void write_done(struct zq_io *io, int ret)
@@ -268,7 +322,7 @@ static void write_done(struct zq_io *io, int ret)
     w->busy = false;
     c->round.in_flight--;
     if (ret < 0)
-        round_failed(c, ret);
+        round_failed(c, ret, !zq_is_no_space(ret));
     else if (w->slice)
         zq_cache_thaw(&c->cache, w->slice);
     pump(c);
@@ -280,7 +334,7 @@ static void barrier_done(struct zq_io *io, int ret)
 
     c->round.in_flight--;
     if (ret < 0)
-        round_failed(c, ret);
+        round_failed(c, ret, true);
     pump(c);
 }
 
@@ -340,25 +394,16 @@ static void pump(struct zq_core *c)
 bool zq_round_needed(const struct zq_core *c)
 {
     return !zq_round_runs(c) && !c->dead &&
-           (c->round.wanted || c->cache.want_round ||
-            (c->alloc.want_growth && !c->alloc.covering));
+           (c->round.wanted || c->cache.want_round || c->alloc.want_switch);
 }
 
 void zq_round_start(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
-    r->wanted = c->cache.want_round = false;
+    r->wanted = c->cache.want_round = c->alloc.want_switch = false;
+    r->fatal = false;
     r->rc = 0;
-    if (c->alloc.want_growth && !c->alloc.covering) { /* no truncate may follow what it writes */
-        int rc = zq_growth_prepare(c);
-
-        c->alloc.want_growth = false;
-        if (rc < 0) { /* nobody's fault but theirs who need it */
-            zq_alloc_fail_waiters(&c->alloc.growth_waiters, rc);
-            zq_wake(&c->ready, &c->alloc.growth_waiters);
-        }
-    }
     snapshot(c);
     enter_stage(c, ZQ_ST_MARK);
     pump(c);

@@ -113,13 +113,18 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
 static int lower(struct zq_core *c, struct zq_op *op)
 {
     struct zq_freed *f = op->owner;
-    int rc = op->rc < 0 || c->dead ? ZQCOW2_EDEAD : zq_alloc_lower(&c->alloc, &op->g, f);
+    int rc = c->dead ? ZQCOW2_EDEAD : op->rc < 0 ? op->rc : zq_alloc_lower(&c->alloc, &op->g, f);
 
     if (rc == ZQ_WAIT)
         return rc;
-    /* An error leaves a leak: then the mark stays, and the next writable open finds it. */
-    c->leaked |= rc < 0;
     zq_cache_release(&c->cache, &op->g);
+    if (zq_is_no_space(rc)) { /* the round for it stopped: behind the next one */
+        zq_list_push_front(&c->alloc.quarantine, &f->link);
+        op->owner = NULL;
+        return rc;
+    }
+    /* Another error leaves a leak: then the mark stays, and the next writable open finds it. */
+    c->leaked |= rc < 0;
     zq_free(&c->hooks, f, sizeof(*f));
     op->owner = NULL;
     op->phase = J_NEXT;
@@ -198,9 +203,10 @@ static int unmap_ahead(struct zq_core *c, struct zq_op *op)
         op->pos = at;
         if (rc == ZQ_WAIT)
             return rc;
-        if (rc < 0) { /* it stays mapped, which is no error */
+        if (rc < 0) { /* it stays mapped, which is no error; without space so do the others */
             zq_cache_release(&c->cache, &op->g);
             op->rc = 0;
+            op->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : op->zone;
         }
     }
     return 0;

@@ -155,7 +155,21 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
     return 0;
 }
 
-/* ---- writing: what is not written stays a hole that reads as zeros ---- */
+/* ---- writing: whole clusters, so that the host has the space for what will change (R10) ---- */
+
+static int write_zeros(struct zqcow2_backend *be, struct plan *p, uint64_t from, uint64_t to)
+{
+    int rc = 0;
+
+    memset(p->buf, 0, CHUNK);
+    while (from < to && rc == 0) {
+        uint64_t n = zq_min(to - from, CHUNK);
+
+        rc = zq_be_write(be, p->buf, (size_t)n, from);
+        from += n;
+    }
+    return rc;
+}
 
 static int write_table(struct zqcow2_backend *be, struct plan *p)
 {
@@ -170,13 +184,14 @@ static int write_table(struct zqcow2_backend *be, struct plan *p)
             return rc;
         done += n;
     }
-    return 0;
+    return write_zeros(be, p, p->h.rt_offset + p->blocks * 8, p->blocks_offset);
 }
 
 /* The blocks lie side by side, so that their counts are one array: `clusters` times 1. */
 static int write_blocks(struct zqcow2_backend *be, struct plan *p)
 {
     uint64_t per_chunk = (uint64_t)CHUNK * 8 >> p->h.refcount_order;
+    uint64_t end = p->blocks_offset + (p->blocks << p->h.cluster_bits);
 
     for (uint64_t done = 0; done < p->clusters;) {
         uint64_t n = zq_min(p->clusters - done, per_chunk);
@@ -192,7 +207,8 @@ static int write_blocks(struct zqcow2_backend *be, struct plan *p)
             return rc;
         done += n;
     }
-    return 0;
+    return write_zeros(be, p, p->blocks_offset + zq_div_up(p->clusters << p->h.refcount_order, 8),
+                       end);
 }
 
 static int write_zones(struct zqcow2_backend *be, struct plan *p)
@@ -209,7 +225,7 @@ static int write_zones(struct zqcow2_backend *be, struct plan *p)
             return rc;
         done += n;
     }
-    return 0;
+    return write_zeros(be, p, p->g.table_offset + (uint64_t)p->g.nr_zones * 8, p->h.l1_offset);
 }
 
 /* Until its first sector is there, the file is not an image. */
@@ -246,7 +262,8 @@ static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_byt
     int rc;
 
     if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_blocks(be, p)) < 0 ||
-        (rc = write_table(be, p)) < 0 || (rc = write_zones(be, p)) < 0)
+        (rc = write_table(be, p)) < 0 || (rc = write_zones(be, p)) < 0 ||
+        (rc = write_zeros(be, p, p->h.l1_offset, p->clusters << p->h.cluster_bits)) < 0)
         return rc;
     return write_header(be, p);
 }

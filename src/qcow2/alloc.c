@@ -11,16 +11,10 @@ void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_siz
     a->cache = cache;
     a->file_size = file_size;
     a->virgin = zq_round_up(file_size, (uint64_t)1 << a->refs.cluster_bits);
-    zq_list_init(&a->growth_waiters);
+    zq_list_init(&a->growth.waiters);
     zq_list_init(&a->quarantine);
     zq_list_init(&a->cover_waiters);
     zq_list_init(&a->block_waiters);
-}
-
-void zq_alloc_fail_waiters(struct zq_list *waiters, int rc)
-{
-    for (struct zq_list *n = waiters->next; rc < 0 && n != waiters; n = n->next)
-        zq_container(n, struct zq_waiter, link)->rc = rc;
 }
 
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
@@ -28,10 +22,10 @@ bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
     return host >= a->virgin;
 }
 
-static void raise_virgin(struct zq_alloc *a, uint64_t end)
+void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
 {
-    if (a->virgin < end)
-        a->virgin = end;
+    a->virgin = zq_max(a->virgin, host + len);
+    zq_cache_forget(a->cache, host, len);
 }
 
 /* ---- the file's length ---- */
@@ -43,8 +37,7 @@ static void cover_done(struct zq_io *io, int ret)
     a->covering = false;
     if (ret == 0)
         a->file_size = zq_max(a->file_size, io->pub.offset);
-    zq_alloc_fail_waiters(&a->cover_waiters, ret);
-    zq_wake(a->cache->ready, &a->cover_waiters);
+    zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
 }
 
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
@@ -65,36 +58,39 @@ int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
 
 /* ---- new refcount blocks ---- */
 
+/* Zeros first, for the space (R10); the entry that counts the block itself last. */
 static void block_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, block);
+    struct zq_refs *r = &a->refs;
+    uint64_t host = a->block_index << r->block_bits << r->cluster_bits;
 
-    if (ret == 0 && io->pub.kind == ZQCOW2_IO_ZERO) {
-        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, a->block_first, io->pub.offset, ZQ_SECTOR);
+    if (!a->block_counted && zq_io_more_zeros(a->cache->x, io, a->block_end, ret)) {
+        zq_io_start(a->cache->x, io);
+        return;
+    }
+    if (!a->block_counted && ret == 0) {
+        a->block_counted = true;
+        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, a->block_first, host, ZQ_SECTOR);
         zq_io_start(a->cache->x, io);
         return;
     }
     a->block_busy = false;
     a->block_ready = ret == 0;
-    zq_alloc_fail_waiters(&a->block_waiters, ret);
-    zq_wake(a->cache->ready, &a->block_waiters);
+    zq_wake_with(a->cache->ready, &a->block_waiters, ret);
 }
 
 static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint64_t bytes)
 {
-    bool virgin = zq_alloc_is_virgin(a, host);
-
     memset(a->block_first, 0, sizeof(a->block_first));
     zq_ref_set(&a->refs, a->block_first, 0, 1);
     a->block_index = index;
+    a->block_end = host + bytes;
     a->block_busy = true;
+    a->block_counted = false;
     a->block.complete = block_done;
-    if (virgin)
-        zq_io_prep_buf(&a->block, ZQCOW2_IO_WRITE, a->block_first, host, ZQ_SECTOR);
-    else
-        zq_io_prep(&a->block, ZQCOW2_IO_ZERO, host, bytes);
-    raise_virgin(a, host + bytes);
-    zq_cache_forget(a->cache, host, bytes);
+    zq_io_first_zeros(a->cache->x, &a->block, host, a->block_end);
+    zq_alloc_touch(a, host, bytes);
     zq_io_start(a->cache->x, &a->block);
 }
 
@@ -110,6 +106,9 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     uint64_t host = index << r->block_bits << r->cluster_bits;
     int rc;
 
+    /* A table that grows is a copy of this one: no block is linked before the switch (R9). */
+    if (a->growth.table)
+        return zq_growth_wait(a, g);
     if (r->frozen)
         return zq_cache_park(a->cache, g, &a->cache->frozen_waiters);
     if (a->block_ready) {
@@ -243,10 +242,8 @@ static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, 
 
     if (*cursor >= ZQ_MAX_HOST_OFFSET >> r->cluster_bits)
         return -EFBIG;
-    if (block >= r->entries) {
-        a->want_growth = true;
-        return zq_cache_park(a->cache, g, &a->growth_waiters);
-    }
+    if (block >= r->entries)
+        return zq_growth_wait(a, g);
     if (!r->table[block] && !block)
         return ZQCOW2_ECORRUPT; /* the header's own cluster is not counted */
     if (!r->table[block]) {
@@ -279,9 +276,7 @@ void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         zq_ref_set(&a->refs, f->slice->data, f->index + i, 1);
     zq_cache_dirty(a->cache, f->slice);
-    raise_virgin(a, end << a->refs.cluster_bits);
-    zq_cache_forget(a->cache, f->cluster << a->refs.cluster_bits,
-                    (uint64_t)n << a->refs.cluster_bits);
+    zq_alloc_touch(a, f->cluster << a->refs.cluster_bits, (uint64_t)n << a->refs.cluster_bits);
     if (a->next_one >= f->cluster && a->next_one < end)
         a->next_one = end;
     if (a->next_run >= f->cluster && a->next_run < end)

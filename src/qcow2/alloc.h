@@ -28,6 +28,21 @@ struct zq_freed {
     bool punch;           /* refcount is 1: give the space to the host */
 };
 
+/*
+ * A refcount table on its way to becoming larger (R9): first written beside the old one, in
+ * gather; then a round switches to it in one sector of the header.
+ */
+struct zq_growth {
+    uint64_t *table;                /* NULL: none is under way */
+    uint8_t *dirty, *bytes;         /* bytes: new blocks and table as they go to the file */
+    uint64_t entries, offset, start, len, written;
+    bool whole;                     /* all is written: the next round switches */
+    bool switching;                 /* the running round does */
+    struct zq_freed *freed;         /* the old table */
+    struct zq_io io;
+    struct zq_list waiters;
+};
+
 struct zq_alloc {
     struct zq_refs refs;
     uint64_t (*fixed)[2];         /* the map's: never free, whatever a refcount says */
@@ -36,17 +51,19 @@ struct zq_alloc {
     uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */
     uint64_t next_one, next_run;  /* where searches for one cluster, for a run begin */
     uint64_t left_out;            /* clusters that runs have left free in front, for alignment */
-    bool want_growth;             /* the refcount table is too small: a round must grow it */
-    struct zq_list growth_waiters;
+    struct zq_growth growth;
+    bool want_switch;             /* somebody waits for a round to switch to the grown table */
     struct zq_list quarantine;
     uint64_t snapshots;           /* how many rounds have begun */
     struct zq_io cover;           /* extends the file */
     bool covering;
     struct zq_list cover_waiters;
-    struct zq_io block;           /* writes a new refcount block */
+    struct zq_io block;           /* writes a new refcount block, up to block_end */
+    uint64_t block_end;
     uint8_t block_first[ZQ_SECTOR];
     uint64_t block_index;
     bool block_busy, block_ready;
+    bool block_counted;           /* its first sector, the last to be written, is on its way */
     struct zq_list block_waiters;
 };
 
@@ -61,6 +78,8 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 /* Takes the first n of what was found, in the same hold of the mutex. */
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n);
+/* The range changes hands: nobody may count on zeros there, or on what the cache has of it. */
+void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* A run at this host offset holds zeros because nobody has written there. Ask before taking. */
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
 /*
@@ -70,6 +89,17 @@ bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
 /* Lowers the refcounts of a ripe record, a slice a time: 0 when nothing is left, ZQ_WAIT, error. */
 int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f);
-void zq_alloc_fail_waiters(struct zq_list *waiters, int rc);
+
+/* ---- growth.c ---- */
+
+/* Parks until the refcount table covers more, or returns what hinders it. */
+int zq_growth_wait(struct zq_alloc *a, struct zq_gather *g);
+/* Where the header says what the table is: as of the table that has been written. */
+void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0);
+/* The header points to the new table for good. */
+void zq_growth_switch(struct zq_alloc *a);
+/* The round that was to switch stopped: the table stays as written, another round will. */
+void zq_growth_stop(struct zq_alloc *a, int rc);
+void zq_growth_drop(struct zq_alloc *a);
 
 #endif

@@ -232,7 +232,7 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
 
 /* ---- new L2 tables ---- */
 
-static void fresh_failed(struct zq_map *m, int ret)
+static void fresh_failed(struct zq_map *m)
 {
     struct zq_new_l2 *f = &m->fresh;
 
@@ -240,13 +240,12 @@ static void fresh_failed(struct zq_map *m, int ret)
     f->freed->count = 1;
     zq_alloc_quarantine(m->alloc, f->freed, false);
     f->freed = NULL;
-    zq_alloc_fail_waiters(&f->waiters, ret);
 }
 
 void zq_map_drop_fresh(struct zq_map *m)
 {
     if (m->fresh.ready)
-        fresh_failed(m, 0);
+        fresh_failed(m);
     m->fresh.ready = false;
 }
 
@@ -254,20 +253,24 @@ static void fresh_done(struct zq_io *io, int ret)
 {
     struct zq_map *m = zq_container(io, struct zq_map, fresh.io);
     struct zq_new_l2 *f = &m->fresh;
+    uint64_t size = (uint64_t)1 << m->cluster_bits;
 
     if (ret == 0 && io->pub.kind == ZQCOW2_IO_READ) {
-        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, f->copy, f->host,
-                       (uint64_t)1 << m->cluster_bits);
+        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, f->copy, f->host, size);
         zq_io_start(m->cache->x, io);
         return;
     }
-    zq_free(m->hooks, f->copy, (size_t)1 << m->cluster_bits);
+    if (!f->copy && zq_io_more_zeros(m->cache->x, io, f->host + size, ret)) {
+        zq_io_start(m->cache->x, io);
+        return;
+    }
+    zq_free(m->hooks, f->copy, size);
     f->copy = NULL;
     f->busy = false;
     f->ready = ret == 0;
     if (ret < 0)
-        fresh_failed(m, ret);
-    zq_wake(m->cache->ready, &f->waiters);
+        fresh_failed(m);
+    zq_wake_with(m->cache->ready, &f->waiters, ret);
 }
 
 /* Memory first, then a cluster, then its content: it is linked when all is written (R10). */
@@ -276,7 +279,6 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
     struct zq_new_l2 *f = &m->fresh;
     uint64_t size = (uint64_t)1 << m->cluster_bits, old = m->l1[index] & ZQ_OFFSET_MASK;
     struct zq_found found;
-    bool virgin;
     int rc = zq_alloc_find(m->alloc, g, 1, &found);
 
     if (rc == 0)
@@ -291,19 +293,14 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
         return -ENOMEM;
     f->index = index;
     f->host = found.cluster << m->cluster_bits;
-    virgin = zq_alloc_is_virgin(m->alloc, f->host);
     zq_alloc_take(m->alloc, &found, 1);
     zq_cache_unpin(m->cache, g, found.slice);
     f->io.complete = fresh_done;
-    if (!old && virgin) {
-        f->ready = true;
-        return 0;
-    }
     f->busy = true;
     if (old)
         zq_io_prep_buf(&f->io, ZQCOW2_IO_READ, f->copy, old, size);
     else
-        zq_io_prep(&f->io, ZQCOW2_IO_ZERO, f->host, size);
+        zq_io_first_zeros(m->cache->x, &f->io, f->host, f->host + size);
     zq_io_start(m->cache->x, &f->io);
     return zq_cache_park(m->cache, g, &f->waiters);
 }
@@ -314,7 +311,7 @@ static void fresh_link(struct zq_map *m)
     uint64_t old = m->l1[f->index] & ZQ_OFFSET_MASK;
 
     m->l1[f->index] = f->host | ZQ_OFLAG_COPIED;
-    m->l1_dirty[f->index * 8 / ZQ_SECTOR] = 1;
+    m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;
     if (old) { /* the snapshot's table: our reference to it goes */
@@ -471,6 +468,16 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
 
 void zq_map_thaw(struct zq_map *m)
 {
+    zq_sectors_settle(m->l1_dirty, zq_div_up(m->l1_entries * 8, ZQ_SECTOR), ZQ_SECTOR_CLEAN);
     m->frozen = false;
     zq_wake(m->cache->ready, &m->cache->frozen_waiters);
+}
+
+void zq_map_stop(struct zq_map *m)
+{
+    if (!m->frozen)
+        return;
+    zq_sectors_settle(m->l1_dirty, zq_div_up(m->l1_entries * 8, ZQ_SECTOR), ZQ_SECTOR_DIRTY);
+    m->is_dirty = true;
+    m->frozen = false;
 }

@@ -92,7 +92,9 @@ void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed
 bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next);
 /* Guest bytes up to the end of the slice that holds guest. */
 uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest);
-/* The round has written L1. */
+/* The round has written L1, and its barrier has completed. */
 void zq_map_thaw(struct zq_map *m);
+/* It stopped before that: what it took of L1 is dirty again. */
+void zq_map_stop(struct zq_map *m);
 
 #endif

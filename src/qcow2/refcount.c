@@ -15,12 +15,30 @@ uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index
 
 void zq_refs_mark(struct zq_refs *r, uint64_t index)
 {
-    r->dirty[index * 8 / ZQ_SECTOR] = 1;
+    r->dirty[index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     r->is_dirty = true;
+}
+
+void zq_sectors_settle(uint8_t *sectors, uint64_t n, enum zq_sector to)
+{
+    for (uint64_t i = 0; i < n; i++) {
+        if (sectors[i] == ZQ_SECTOR_WRITTEN)
+            sectors[i] = (uint8_t)to;
+    }
+}
+
+void zq_refs_stop(struct zq_refs *r)
+{
+    if (!r->frozen)
+        return;
+    zq_sectors_settle(r->dirty, zq_refs_sector_count(r), ZQ_SECTOR_DIRTY);
+    r->is_dirty = true;
+    r->frozen = false;
 }
 
 void zq_refs_thaw(struct zq_refs *r)
 {
+    zq_sectors_settle(r->dirty, zq_refs_sector_count(r), ZQ_SECTOR_CLEAN);
     r->frozen = false;
     zq_wake(r->cache->ready, &r->cache->frozen_waiters);
 }

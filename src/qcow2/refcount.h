@@ -10,6 +10,9 @@
 #include "cache/cache.h"
 #include "format/refbits.h"
 
+/* A sector of a table that is kept in memory. */
+enum zq_sector { ZQ_SECTOR_CLEAN, ZQ_SECTOR_DIRTY, ZQ_SECTOR_WRITTEN /* by the running round */ };
+
 struct zq_refs {
     struct zq_cache *cache;
     uint32_t cluster_bits, order;       /* fixed: refcounts are 1 << order bits wide */
@@ -17,7 +20,7 @@ struct zq_refs {
     uint32_t slice_refs;                /* fixed: refcounts in a slice */
     uint64_t *table;                    /* offsets of blocks; 0: none */
     uint64_t entries, offset;           /* of the table: how many, where in the file */
-    uint8_t *dirty;                     /* a byte for each 512-byte sector of the table */
+    uint8_t *dirty;                     /* a zq_sector for each 512-byte sector of the table */
     bool is_dirty, frozen;              /* frozen: the running round has still to write it */
 };
 
@@ -38,8 +41,12 @@ static inline void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t 
 
 /* Which slice of the file holds the refcount of a cluster; 0: no block covers it. */
 uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index);
-/* The round has written the table; wakes those who wait to change it. */
+/* The round has written the table, and its barrier has completed; wakes who wait to change it. */
 void zq_refs_thaw(struct zq_refs *r);
+/* It stopped before that: what it took is dirty again. */
+void zq_refs_stop(struct zq_refs *r);
+/* What becomes of the sectors that the round has written. */
+void zq_sectors_settle(uint8_t *sectors, uint64_t n, enum zq_sector to);
 void zq_refs_mark(struct zq_refs *r, uint64_t index);
 
 #endif

@@ -18,6 +18,12 @@ static bool counts_as_active(const struct zq_zones *zs, uint32_t i, uint64_t wp)
     return wp > zq_zone_start(&zs->g, i) && wp < zq_zone_end(zs, i);
 }
 
+/* May zone i's entry on disk be an active one? */
+static bool may_be_active(const struct zq_zones *zs, uint32_t i)
+{
+    return zs->v[i].doubt == ZQ_UNSURE || counts_as_active(zs, i, on_disk(zs, i));
+}
+
 static uint32_t first_in(const struct zq_zones *zs, uint32_t sector)
 {
     uint32_t first = sector * PER_SECTOR;
@@ -49,7 +55,7 @@ static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage s
 {
     uint64_t snap = zs->v[i].snap, disk = on_disk(zs, i);
 
-    if (snap == disk)
+    if (snap == disk && zs->v[i].doubt != ZQ_UNSURE)
         return false;
     switch (stage) {
     case ZQ_TABLE_RESETS:
@@ -86,7 +92,7 @@ bool zq_table_full_first(const struct zq_zones *zs)
 
     for (uint32_t s = 0; s < zs->nr_sectors; s++) {
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
-            bool was = counts_as_active(zs, i, on_disk(zs, i));
+            bool was = may_be_active(zs, i);
             releases |= was && belongs(zs, i, ZQ_TABLE_FULL);
             active += !was && counts_as_active(zs, i, zs->v[i].snap);
         }
@@ -104,12 +110,13 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
         struct zq_zone *z = &zs->v[i];
 
         if (i >= zs->g.conventional && belongs(zs, i, stage)) {
-            zs->disk_active -= counts_as_active(zs, i, on_disk(zs, i));
+            zs->disk_active -= may_be_active(zs, i);
             zs->disk_active += counts_as_active(zs, i, z->snap);
             /* finished tells of now; the snapshot may be from before it. */
             bool finished = z->finished && z->snap == zq_zone_end(zs, i);
 
             zq_entry_encode(&zs->g, i, z->snap, finished, z->raw);
+            z->doubt = ZQ_COMPOSED;
         }
         memcpy(buf + (size_t)(i - first) * 8, z->raw, 8);
     }
@@ -137,8 +144,20 @@ void zq_table_resets_durable(struct zq_zones *zs)
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             struct zq_zone *z = &zs->v[i];
             uint64_t start = zq_zone_start(&zs->g, i);
-            if (z->snap == start && on_disk(zs, i) == start)
+            if (z->doubt == ZQ_COMPOSED)
+                z->doubt = ZQ_SURE;
+            if (z->doubt == ZQ_SURE && z->snap == start && on_disk(zs, i) == start)
                 z->high = start;
+        }
+    }
+}
+
+void zq_table_full_durable(struct zq_zones *zs)
+{
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+            if (zs->v[i].doubt == ZQ_COMPOSED)
+                zs->v[i].doubt = ZQ_SURE;
         }
     }
 }
@@ -146,8 +165,26 @@ void zq_table_resets_durable(struct zq_zones *zs)
 void zq_table_round_done(struct zq_zones *zs)
 {
     for (uint32_t s = 0; s < zs->nr_sectors; s++) {
-        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++)
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             zs->v[i].high = on_disk(zs, i);
+            zs->v[i].doubt = ZQ_SURE;
+        }
+        zs->in_round[s] = 0;
+    }
+}
+
+/* high stays: the entry may have any of the values that it covers (R1). */
+void zq_table_round_stop(struct zq_zones *zs)
+{
+    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+            if (zs->v[i].doubt != ZQ_COMPOSED)
+                continue;
+            zs->disk_active += !may_be_active(zs, i);
+            zs->v[i].doubt = ZQ_UNSURE;
+        }
+        zs->is_dirty |= zs->in_round[s];
+        zs->dirty[s] |= zs->in_round[s];
         zs->in_round[s] = 0;
     }
 }

@@ -30,6 +30,13 @@ struct zq_live {
     bool closing;             /* an implicit close waits for it to drain */
 };
 
+/* Is an entry on disk as raw says? */
+enum zq_doubt {
+    ZQ_SURE,
+    ZQ_UNSURE,  /* composed for a round that stopped: either what was there, or raw (R10) */
+    ZQ_COMPOSED /* in the running stage: its barrier makes it sure */
+};
+
 struct zq_zone { /* 64 bytes */
     uint64_t wp;      /* committed; absolute. FULL: start + capacity */
     uint64_t next;    /* the next reservation begins here */
@@ -42,7 +49,8 @@ struct zq_zone { /* 64 bytes */
     uint8_t forced;   /* RDONLY or OFFLINE, over state; else 0 */
     uint8_t finished; /* FULL by finish */
     uint8_t ahead;    /* clusters may be mapped beyond the write pointer */
-    uint8_t spare[4];
+    uint8_t doubt;    /* of raw: zq_doubt */
+    uint8_t spare[3];
 };
 
 struct zq_reservation {
@@ -69,7 +77,7 @@ struct zq_zones {
     uint8_t *dirty, *in_round;   /* a byte for each 512-byte sector */
     uint8_t tail[512];           /* the last sector as read: bytes behind the entries */
     uint32_t nr_sectors;
-    uint32_t disk_active;        /* entries on disk that are neither at start nor FULL */
+    uint32_t disk_active;        /* entries on disk that may be neither at start nor FULL */
     bool is_dirty;
 };
 
@@ -158,7 +166,11 @@ uint32_t zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32
                           uint8_t *buf, uint32_t max, uint64_t *at);
 /* The barrier behind stage RESETS has completed: `start` is the only value these can have. */
 void zq_table_resets_durable(struct zq_zones *zs);
+/* The barrier behind stage FULL has completed. */
+void zq_table_full_durable(struct zq_zones *zs);
 /* The last barrier of the round has completed. */
 void zq_table_round_done(struct zq_zones *zs);
+/* The round stopped: its sectors are dirty again, and what its last stage composed is unsure. */
+void zq_table_round_stop(struct zq_zones *zs);
 
 #endif

@@ -21,6 +21,7 @@ struct tally {
     bool async;       /* reads and writes are held until somebody polls */
     struct zqcow2_io *held[TALLY_HELD];
     unsigned nr_held, kicks;
+    uint64_t allocates; /* of tables; counted among all calls */
     struct zqcow2_image *img;
 };
 

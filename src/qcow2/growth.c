@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Growth of the refcount table (R9): the new table, and the refcount blocks that describe it, are
+ * written whole into the first range that the old table cannot describe, in gather, so that no
+ * space (R10) fails only those who need it; a round switches one sector of the header; then the old
+ * table is freed. Until the switch the old table does not change.
+ */
+#include "qcow2/alloc.h"
+
+#include <errno.h>
+#include "base/report.h"
+#include "format/header.h"
+
+/* Blocks at the front describe themselves and the table behind them: how many does that take? */
+static uint64_t blocks_for(const struct zq_refs *r, uint64_t table_clusters)
+{
+    uint64_t b = 1;
+
+    while ((b << r->block_bits) < b + table_clusters)
+        b++;
+    return b;
+}
+
+/* Where the table goes, and how large it is. */
+static int plan(const struct zq_alloc *a, struct zq_growth *gr, uint64_t *blocks)
+{
+    const struct zq_refs *r = &a->refs;
+    uint64_t size = (uint64_t)1 << r->cluster_bits;
+    uint64_t clusters = zq_div_up(r->entries * 16, size);
+
+    *blocks = blocks_for(r, clusters);
+    if (r->entries * 8 >= ZQ_MAX_RT_BYTES)
+        return -EFBIG;
+    clusters = zq_min(clusters, ZQ_MAX_RT_BYTES / size);
+    if (clusters * size / 8 < r->entries + *blocks)
+        return -EFBIG;
+    gr->entries = clusters * size / 8;
+    gr->start = r->entries << r->block_bits << r->cluster_bits;
+    gr->offset = gr->start + (*blocks << r->cluster_bits);
+    gr->len = (*blocks + clusters) << r->cluster_bits;
+    return 0;
+}
+
+static int take_memory(const struct zqcow2_hooks *h, struct zq_growth *gr)
+{
+    gr->table = zq_zalloc_array(h, gr->entries, 8);
+    gr->dirty = zq_zalloc(h, zq_div_up(gr->entries * 8, ZQ_SECTOR));
+    gr->bytes = zq_alloc(h, 4096, gr->len);
+    gr->freed = zq_zalloc(h, sizeof(*gr->freed));
+    return gr->table && gr->dirty && gr->bytes && gr->freed ? 0 : -ENOMEM;
+}
+
+void zq_growth_drop(struct zq_alloc *a)
+{
+    const struct zqcow2_hooks *h = a->cache->x->hooks;
+    struct zq_growth *gr = &a->growth;
+
+    zq_free(h, gr->table, gr->entries * 8);
+    zq_free(h, gr->dirty, zq_div_up(gr->entries * 8, ZQ_SECTOR));
+    zq_free(h, gr->bytes, gr->len);
+    zq_free(h, gr->freed, sizeof(*gr->freed));
+    gr->table = NULL;
+    gr->dirty = gr->bytes = NULL;
+    gr->freed = NULL;
+    gr->whole = gr->switching = false;
+}
+
+static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t blocks)
+{
+    uint64_t used = gr->len >> r->cluster_bits;
+
+    memset(gr->bytes, 0, gr->len);
+    memcpy(gr->table, r->table, r->entries * 8);
+    /* A block's refcounts are contiguous, and so are the blocks: one array. */
+    for (uint64_t i = 0; i < used; i++)
+        zq_ref_set(r, gr->bytes, (uint32_t)i, 1);
+    for (uint64_t b = 0; b < blocks; b++)
+        gr->table[r->entries + b] = gr->start + (b << r->cluster_bits);
+    for (uint64_t i = 0; i < gr->entries; i++)
+        zq_put_be64(gr->bytes + (gr->offset - gr->start) + i * 8, gr->table[i]);
+}
+
+/* ---- in gather ---- */
+
+static void write_next(struct zq_alloc *a)
+{
+    struct zq_growth *gr = &a->growth;
+    struct iovec v = {gr->bytes + gr->written, zq_min(gr->len - gr->written, 1u << 20)};
+    uint64_t n = zq_io_piece(a->cache->x, gr->start + gr->written, v.iov_len, &v, 1);
+
+    zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, v.iov_base, gr->start + gr->written, n);
+    gr->written += n;
+    zq_io_start(a->cache->x, &gr->io);
+}
+
+/* Nothing points to it yet: any error is only theirs who wait. */
+static void write_done(struct zq_io *io, int ret)
+{
+    struct zq_alloc *a = zq_container(io, struct zq_alloc, growth.io);
+    struct zq_growth *gr = &a->growth;
+
+    if (ret == 0 && gr->written < gr->len) {
+        write_next(a);
+        return;
+    }
+    gr->whole = a->want_switch = ret == 0;
+    if (ret == 0)
+        return;
+    zq_growth_drop(a);
+    zq_wake_with(a->cache->ready, &gr->waiters, ret);
+}
+
+static int start(struct zq_alloc *a, struct zq_gather *g)
+{
+    struct zq_growth *gr = &a->growth;
+    uint64_t blocks;
+    int rc = plan(a, gr, &blocks);
+
+    if (rc == 0) /* first, so that no truncate cuts off what is written */
+        rc = zq_alloc_cover(a, g, gr->start + gr->len);
+    if (rc)
+        return rc;
+    rc = take_memory(a->cache->x->hooks, gr);
+    if (rc < 0) {
+        zq_growth_drop(a);
+        return rc;
+    }
+    compose(&a->refs, gr, blocks);
+    zq_alloc_touch(a, gr->start, gr->len);
+    gr->written = 0;
+    gr->io.complete = write_done;
+    write_next(a);
+    return 0;
+}
+
+int zq_growth_wait(struct zq_alloc *a, struct zq_gather *g)
+{
+    struct zq_growth *gr = &a->growth;
+    int rc = gr->table ? 0 : start(a, g);
+
+    if (rc)
+        return rc;
+    a->want_switch |= gr->whole;
+    return zq_cache_park(a->cache, g, &gr->waiters);
+}
+
+/* ---- in a round ---- */
+
+void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0)
+{
+    const struct zq_growth *gr = &a->growth;
+
+    zq_put_be64(sector0 + ZQ_HDR_RT_OFFSET, gr->offset);
+    zq_put_be32(sector0 + ZQ_HDR_RT_CLUSTERS,
+                (uint32_t)((gr->entries * 8) >> a->refs.cluster_bits));
+}
+
+void zq_growth_switch(struct zq_alloc *a)
+{
+    const struct zqcow2_hooks *h = a->cache->x->hooks;
+    struct zq_growth *gr = &a->growth;
+    struct zq_refs *r = &a->refs;
+
+    gr->freed->cluster = r->offset >> r->cluster_bits;
+    gr->freed->count = zq_div_up(r->entries * 8, (uint64_t)1 << r->cluster_bits);
+    gr->freed->punch = true;
+    zq_alloc_quarantine(a, gr->freed, false);
+    gr->freed = NULL;
+    zq_free(h, r->table, r->entries * 8);
+    zq_free(h, r->dirty, zq_refs_sector_count(r));
+    r->table = gr->table;
+    r->dirty = gr->dirty;
+    r->entries = gr->entries;
+    r->offset = gr->offset;
+    a->fixed[2][0] = gr->offset;
+    a->fixed[2][1] = gr->entries * 8;
+    gr->table = NULL;
+    gr->dirty = NULL;
+    zq_growth_drop(a);
+    a->want_switch = false;
+    zq_wake(a->cache->ready, &gr->waiters);
+}
+
+void zq_growth_stop(struct zq_alloc *a, int rc)
+{
+    a->growth.switching = a->want_switch = false;
+    zq_wake_with(a->cache->ready, &a->growth.waiters, rc);
+}
