@@ -234,21 +234,26 @@ static int write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len)
     return rc;
 }
 
-/* Zeroes cheaply from *off on while the backend can. What is left is told by *off and *len. */
-static int zero_cheaply(struct zqcow2_backend *be, uint64_t *off, uint64_t *len)
+/*
+ * Zeroes or discards whole blocks from *off on while the backend can. What is left is told by *off
+ * and *len.
+ */
+static int whole_blocks(struct zqcow2_backend *be,
+                        int (*op)(const struct zqcow2_backend *, uint64_t, uint64_t),
+                        uint64_t *off, uint64_t *len)
 {
     uint64_t max = be->limits.max_transfer ? be->limits.max_transfer : UINT64_MAX;
     int rc = 0;
 
-    while (be->ops.zero && *len >= be->limits.io_align && rc == 0) {
+    while (*len >= be->limits.io_align && rc == 0) {
         uint64_t n = zq_min(zq_round_down(*len, be->limits.io_align), max);
-        rc = zq_call_zero(be, *off, n);
+        rc = op(be, *off, n);
         if (rc == 0) {
             *off += n;
             *len -= n;
         }
     }
-    return rc == -EOPNOTSUPP ? 0 : rc;
+    return rc;
 }
 
 int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
@@ -262,9 +267,21 @@ int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
         rc = write_zeros(be, off, head);
     off += head;
     len -= head;
-    if (rc == 0)
-        rc = zero_cheaply(be, &off, &len);
+    if (rc == 0 && be->ops.zero)
+        rc = whole_blocks(be, zq_call_zero, &off, &len);
+    if (rc == -EOPNOTSUPP)
+        rc = 0;
     return rc == 0 && len ? write_zeros(be, off, len) : rc;
+}
+
+int zq_be_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len)
+{
+    uint64_t head = zq_min(zq_round_up(off, be->limits.io_align) - off, len);
+    int rc = be->ops.discard ? check_range(off, len) : -EOPNOTSUPP;
+
+    off += head;
+    len -= head;
+    return rc < 0 ? rc : whole_blocks(be, zq_call_discard, &off, &len);
 }
 
 int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes)

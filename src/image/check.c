@@ -283,6 +283,8 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
     }
     add_fixed(res, &now);
     s->quiet = false;
+    if (now.corruptions == 0 && (rc = zq_repair_space(s)) < 0)
+        return rc;
     return zq_repair_finish(s, flags, now.corruptions == 0);
 }
 

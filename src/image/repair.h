@@ -11,6 +11,8 @@
 
 /* flags: zqcow2_check_flag. *changed: something was written, the scan is out of date. */
 int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed);
+/* Of an image without corruptions. Behind the last barrier, before zq_repair_finish(). */
+int zq_repair_space(struct zq_scan *s);
 /*
  * The last write. sound: clears DIRTY, CORRUPT and our mark, for nothing is left that they could
  * warn of. Else the mark becomes again what it was before; and where refcounts should have been
