@@ -12,7 +12,7 @@ enum { S_OK, S_IOERR, S_UNSUPP, S_INVALID_CMD, S_UNALIGNED_WP, S_OPEN_RESOURCE, 
 
 struct slot {           /* a descriptor chain: guest memory that stays mapped until answered */
     const uint8_t *out; /* header of 16 bytes, then data */
-    uint8_t *in;        /* data, then what is answered; the status is its last byte */
+    uint8_t *in;        /* data, or what is answered; the status is its last byte */
     size_t out_len, in_len;
     uint32_t type, answered;
     struct iovec iov;
@@ -44,8 +44,9 @@ static void done(void *arg, const struct zqcow2_result *res)
 {
     struct slot *s = arg;
 
-    if (s->type == T_APPEND && res->ret == 0) /* the sector stands right before the status */
-        put(s->in + s->in_len - 9, res->offset / 512, 8);
+    /* The sector comes first. The standard has 9 bytes here; Linux gives 16, padded in between. */
+    if (s->type == T_APPEND && res->ret == 0)
+        put(s->in, res->offset / 512, 8);
     answer(s, status_of(s->type, res->ret));
 }
 
@@ -121,10 +122,10 @@ static void handle(struct device *d, struct slot *s)
 static const struct recorded { const char *what, *out, *in; } recorded[] = { /* recorded.h */
     { "write, conventional", "01 00*7 08 00*7 11*512", "00" },
     { "read across its end", "00 00*7 07 00*7", "00*512 11*512 00*512 00" },
-    { "append to a conventional zone", "0f 00*7 00*8 22*512", "00*8 03" },
-    { "append", "0f 00*7 0001 00*6 22*1024", "0001 00*6 00" },
-    { "append again", "0f 00*7 0001 00*6 33*512", "0201 00*6 00" },
-    { "append, not to a start", "0f 00*7 0201 00*6 33*512", "00*8 03" },
+    { "append to a conventional zone", "0f 00*7 00*8 22*512", "00*15 03" },
+    { "append", "0f 00*7 0001 00*6 22*1024", "0001 00*6 00*7 00" },
+    { "append, 9 bytes for the answer", "0f 00*7 0001 00*6 33*512", "0201 00*6 00" },
+    { "append, not to a start", "0f 00*7 0201 00*6 33*512", "00*15 03" },
     { "append, no room for the sector", "0f 00*7 0001 00*6 33*512", "00*7 02" },
     { "write below the write pointer", "01 00*7 0201 00*6 44*512", "04" },
     { "write at the write pointer", "01 00*7 0301 00*6 44*512", "00" },
@@ -134,7 +135,7 @@ static const struct recorded { const char *what, *out, *in; } recorded[] = { /* 
       "02 00*63 0001 00*6 00*8 00*8 01 00 00*38 80 00*7 0001 00*6 0401 00*6 02 02 00*38 00*9 00" },
     { "report, from inside the last", "10 00*7 0503 00*6",
       "01 00*63 80 00*7 0003 00*6 0003 00*6 02 01 00*38 00*64 00" },
-    { "append, above the limit", "0f 00*7 0001 00*6 33*33280", "00*8 03" },
+    { "append, above the limit", "0f 00*7 0001 00*6 33*33280", "00*15 03" },
     { "report, no room", "10 00*7 00*8", "00*64 03" },
     { "report, beyond", "10 00*7 0004 00*6", "00*128 03" },
     { "open: closes the other", "12 00*7 0002 00*6", "00" },
