@@ -96,10 +96,16 @@ static const char *size_text(char *buf, size_t n, uint64_t bytes)
     return buf;
 }
 
+/* The device takes no request above MAX_IO, whatever the image allows. */
+static uint32_t largest_append(const struct zqcow2_info *i)
+{
+    return (i->max_append_bytes < MAX_IO ? i->max_append_bytes : MAX_IO) / SECTOR * SECTOR;
+}
+
 static void report_started(struct server *s)
 {
     const struct zqcow2_info *i = &s->info;
-    char size[32], zone[32], cap[32];
+    char size[32], zone[32], cap[32], append[32];
 
     size_text(size, sizeof(size), i->virtual_size);
     if (!i->zone_size) {
@@ -114,7 +120,7 @@ static void report_started(struct server *s)
            s->dev.dev_id, size, s->opt->read_only ? ", read-only" : "", i->nr_zones,
            size_text(zone, sizeof(zone), i->zone_size),
            size_text(cap, sizeof(cap), i->zone_capacity), i->nr_conventional, i->max_open_zones,
-           i->max_active_zones, size_text(size, sizeof(size), i->max_append_bytes));
+           i->max_active_zones, size_text(append, sizeof(append), largest_append(i)));
 }
 
 /* ---- the image ---- */
@@ -286,7 +292,7 @@ static void fill_params(const struct server *s, struct ublk_params *p)
         p->basic.chunk_sectors = (uint32_t)(i->zone_size / SECTOR);
         p->zoned.max_open_zones = at_most(i->max_open_zones, i->nr_zones);
         p->zoned.max_active_zones = at_most(i->max_active_zones, i->nr_zones);
-        p->zoned.max_append_sectors = at_most(i->max_append_bytes, MAX_IO) / SECTOR;
+        p->zoned.max_append_sectors = largest_append(i) / SECTOR;
     } else if (!s->opt->read_only) {
         p->types |= UBLK_PARAM_DISCARD;
         p->discard.granularity = i->cluster_size;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The loop: finishes I/O, steps operations, issues what they started. The only place where the
- * image's mutex is taken; it is never held over a backend call or a callback.
+ * The loop: finishes I/O, steps operations, issues what they started. The image's mutex is let go
+ * for I/O, callbacks and the log.
  *
  * Any thread inside a public call may run the loop; several may at once. When none does, a done
  * I/O makes every queue's descriptor readable (E4).

@@ -19,12 +19,14 @@ add_prints_geometry() {
     cat /tmp/add.log
     grep -q 'host-managed: 32 zones of 8 MiB, capacity 6 MiB, 2 conventional' /tmp/add.log &&
         grep -q 'max open 4, max active 6' /tmp/add.log &&
+        grep -q '^  256 MiB, host-managed' /tmp/add.log &&
+        grep -q 'largest append 512 KiB' /tmp/add.log &&
         [ "$(cat /sys/block/ublkb$ID/queue/zoned)" = host-managed ] &&
         [ "$(cat /sys/block/ublkb$ID/queue/nr_zones)" = 32 ] &&
         [ "$(cat /sys/block/ublkb$ID/queue/chunk_sectors)" = 16384 ] &&
         [ "$(cat /sys/block/ublkb$ID/queue/max_open_zones)" = 4 ] &&
         [ "$(cat /sys/block/ublkb$ID/queue/max_active_zones)" = 6 ] &&
-        [ "$(cat /sys/block/ublkb$ID/queue/zone_append_max_bytes)" -gt 0 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/zone_append_max_bytes)" = 524288 ] &&
         [ "$(cat /sys/block/ublkb$ID/queue/write_cache)" = "write back" ]
 }
 ok "add prints the device and its geometry" add_prints_geometry
