@@ -8,10 +8,7 @@
 #define ZQ_OFLAG_COPIED ((uint64_t)1 << 63)
 #define ZQ_OFLAG_COMPRESSED ((uint64_t)1 << 62)
 #define ZQ_OFLAG_ZERO ((uint64_t)1 << 0)
-#define ZQ_OFFSET_MASK 0x00fffffffffffe00ull   /* bits 9-55 of L1 and L2 entries */
-#define ZQ_L1_RESERVED 0x7f000000000001ffull   /* must be zero in an L1 entry */
-#define ZQ_L2_RESERVED 0x3f000000000001feull   /* must be zero in a standard L2 entry */
-#define ZQ_RT_RESERVED 0x00000000000001ffull   /* must be zero in a refcount table entry */
+#define ZQ_OFFSET_MASK 0x00fffffffffffe00ull /* bits 9-55: where a cluster of the file begins */
 
 enum zq_compression { ZQ_ZLIB = 0, ZQ_ZSTD = 1 };
 

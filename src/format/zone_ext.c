@@ -227,6 +227,8 @@ int zq_zone_ext_parse(struct zq_geometry *g, const struct zq_header *h, const ui
     rc = pick_layout(&s, data, len);
     if (rc < 0 || data[0] != HOST_MANAGED) /* 0: not zoned, the rest is ignored */
         return rc;
+    if (zq_be32(data) & 0xffffff)
+        return bad(&s, "reserved field", zq_be32(data) & 0xffffff, 1, "must be 0");
     load(g, s.f, data);
     if ((rc = check_zones(g, &s)) < 0 || (rc = check_table(g, &s, data, file_size)) < 0 ||
         (rc = check_bit(&s, bit_missing)) < 0)

@@ -11,8 +11,10 @@
 #define MAX_SNAPSHOT_EXTRA 1024u
 #define MAX_SNAPSHOT_TABLE (64u << 20)
 #define MAX_BITMAPS        65535u
+#define MAX_BITMAP_TABLE   (64u << 20) /* the directory likewise */
+#define BITMAP_FLAGS       7u /* in use, automatic, extra data may be ignored */
 #define BITMAP_FIXED       24u
-#define BITMAP_RESERVED    0xff000000000001feull
+#define BITMAP_DIRTY_TRACKING 1u /* the only type */
 
 /* What lies behind a table that cannot be read may look unused, and is not. */
 static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_t at,
@@ -133,18 +135,20 @@ int zq_scan_snapshots(struct zq_scan *s)
 static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
                              uint64_t *entry)
 {
-    uint64_t host = *entry & ZQ_OFFSET_MASK, cluster = host >> s->h.cluster_bits;
+    const struct zq_bounds b = zq_scan_bounds(s);
+    uint64_t host, cluster;
+    const char *why;
     unsigned on;
+    bool ones;
 
     (void)arg;
     (void)index;
-    if (*entry == 1) /* reads as ones */
+    why = zq_bitmap_read(&b, *entry, &host, &ones);
+    if (why)
+        give_up(s, "bitmap table entry", *entry, at, why);
+    if (why || ones)
         return 0;
-    if (!host || *entry & (BITMAP_RESERVED | 1) || host & (zq_scan_cluster(s) - 1) ||
-        host >= s->file_size) {
-        give_up(s, "bitmap table entry", *entry, at, "no place for a cluster in this file");
-        return 0;
-    }
+    cluster = host >> s->h.cluster_bits;
     on = zq_counts_kind(&s->counts, cluster) & (ZQ_KINDS_FIXED | ZQ_KIND_L2);
     if (!on)
         return zq_counts_add(&s->counts, cluster, 1, ZQ_KIND_DATA, NULL);
@@ -162,8 +166,16 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
     bool clash;
     int rc;
 
+    if (zq_be32(e + 12) & ~BITMAP_FLAGS || e[16] != BITMAP_DIRTY_TRACKING) {
+        give_up(s, "bitmap flags and type", zq_be64(e + 12), at + 12, "none that is known");
+        return 0;
+    }
     if (!bytes)
         return 0;
+    if (bytes > MAX_BITMAP_TABLE) {
+        give_up(s, "bitmap_table_size", bytes / 8, at + 8, "the table is larger than 64 MiB");
+        return 0;
+    }
     if (!in_file(s, offset, bytes)) {
         give_up(s, "bitmap_table_offset", offset, at, "no place for a table in this file");
         return 0;
@@ -184,6 +196,11 @@ static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
 
     if (!nr || nr > MAX_BITMAPS)
         give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "must be 1 to 65535");
+    else if (zq_be32(e + 4))
+        give_up(s, "bitmaps extension's reserved field", zq_be32(e + 4), s->h.bitmaps_offset + 4,
+                "must be 0");
+    else if (bytes > MAX_BITMAP_TABLE)
+        give_up(s, "bitmap_directory_size", bytes, s->h.bitmaps_offset + 8, "more than 64 MiB");
     else if (bytes < (uint64_t)nr * BITMAP_FIXED || !in_file(s, offset, bytes))
         give_up(s, "bitmap_directory_offset", offset, s->h.bitmaps_offset + 16,
                 "no place for a directory in this file");

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
-#include "format/codec.h"
+#include "format/entry.h"
 #include "image/check.h"
 #include "image/image.h"
 #include "image/layout.h"
@@ -121,30 +121,33 @@ static int recover(struct opening *o)
 
 /* ---- tables ---- */
 
-static int load_table(struct opening *o, const char *name, uint64_t offset, uint64_t entries,
-                      uint64_t reserved, uint64_t **out)
+typedef const char *read_entry(const struct zq_bounds *b, uint64_t raw, uint64_t *host);
+
+static int check_entry(struct opening *o, const char *name, uint64_t offset, uint64_t i,
+                       uint64_t raw, read_entry *read)
 {
-    uint64_t mask = ((uint64_t)1 << o->h.cluster_bits) - 1;
+    const struct zq_bounds b = {o->file_size, o->h.cluster_bits, o->h.version};
+    struct zq_area area = {name, 0, (uint64_t)1 << o->h.cluster_bits};
+    const char *why = read(&b, raw, &area.offset);
+
+    if (why)
+        return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                       "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i, raw,
+                       offset + i * 8, why);
+    return zq_layout_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
+}
+
+static int load_table(struct opening *o, const char *name, uint64_t offset, uint64_t entries,
+                      read_entry *read, uint64_t **out)
+{
     uint64_t *t = zq_zalloc_array(&o->hooks, entries, 8);
     int rc = !entries ? 0 : t ? zq_be_read(o->be, t, entries * 8, offset) : -ENOMEM;
 
     *out = t; /* the core frees it */
     for (uint64_t i = 0; rc == 0 && i < entries; i++) {
-        struct zq_area area = {name, 0, mask + 1};
-
         t[i] = zq_be64(&t[i]);
-        area.offset = t[i] & ZQ_OFFSET_MASK;
-        if (!t[i])
-            continue;
-        if ((t[i] & reserved) || (area.offset & mask) || !area.offset ||
-            area.offset >= o->file_size)
-            return zq_fail(o->err, ZQCOW2_ECORRUPT,
-                           "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i,
-                           t[i], offset + i * 8,
-                           t[i] & reserved              ? "reserved bits are set"
-                           : area.offset >= o->file_size ? "beyond the end of the file"
-                                                         : "not a cluster's offset");
-        rc = zq_layout_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
+        if (t[i])
+            rc = check_entry(o, name, offset, i, t[i], read);
     }
     return rc;
 }
@@ -253,9 +256,9 @@ static int load_tables(struct opening *o, struct zq_core *c)
     int rc;
 
     c->map.l1_entries = o->h.l1_entries;
-    rc = load_table(o, "L1", o->h.l1_offset, o->h.l1_entries, ZQ_L1_RESERVED, &c->map.l1);
+    rc = load_table(o, "L1", o->h.l1_offset, o->h.l1_entries, zq_l1_read, &c->map.l1);
     if (rc == 0)
-        rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, ZQ_RT_RESERVED, &r->table);
+        rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, zq_rt_read, &r->table);
     if (rc < 0)
         return rc;
     c->map.l1_dirty = zq_zalloc(&c->hooks, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));

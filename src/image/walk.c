@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "base/sort.h"
+#include "format/entry.h"
 #include "format/refbits.h"
 
 void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
@@ -192,21 +193,12 @@ int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount)
     return rc;
 }
 
-static const char *block_misplaced(const struct zq_scan *s, uint64_t entry)
-{
-    if (entry & ZQ_RT_RESERVED)
-        return "reserved bits are set";
-    if (entry & (zq_scan_cluster(s) - 1))
-        return "is not aligned to a cluster";
-    if (entry >= zq_min(s->file_size, ZQ_MAX_HOST_OFFSET))
-        return "points past the end of the file";
-    return NULL;
-}
-
 /* A block that cannot be trusted is left out; the whole structure is then made anew by repair. */
 static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
-    const char *why = block_misplaced(s, *entry);
+    const struct zq_bounds b = zq_scan_bounds(s);
+    uint64_t block;
+    const char *why = zq_rt_read(&b, *entry, &block);
     bool clash;
     int rc;
 
@@ -218,9 +210,9 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
         s->rebuild = true;
         return 0;
     }
-    rc = zq_scan_claim(s, *entry, zq_scan_cluster(s), ZQ_KIND_REFCOUNTS, "refcount block", &clash);
+    rc = zq_scan_claim(s, block, zq_scan_cluster(s), ZQ_KIND_REFCOUNTS, "refcount block", &clash);
     if (rc == 0 && !clash)
-        s->rt[index] = *entry;
+        s->rt[index] = block;
     return rc;
 }
 

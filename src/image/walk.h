@@ -9,7 +9,7 @@
 #define ZQ_IMAGE_WALK_H
 
 #include "base/bytes.h"
-#include "format/codec.h"
+#include "format/entry.h"
 #include "format/zone_ext.h"
 #include "image/check.h"
 #include "image/counts.h"
@@ -157,6 +157,11 @@ int zq_scan_block(struct zq_scan *s, uint64_t index);
 static inline uint64_t zq_scan_cluster(const struct zq_scan *s)
 {
     return (uint64_t)1 << s->h.cluster_bits;
+}
+
+static inline struct zq_bounds zq_scan_bounds(const struct zq_scan *s)
+{
+    return (struct zq_bounds){s->file_size, s->h.cluster_bits, s->h.version};
 }
 
 static inline unsigned zq_scan_block_bits(const struct zq_scan *s)

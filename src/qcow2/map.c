@@ -4,7 +4,7 @@
 
 #include <errno.h>
 #include "base/report.h"
-#include "format/codec.h"
+#include "format/entry.h"
 
 int zq_map_init(struct zq_map *m, uint32_t nr_zones)
 {
@@ -80,57 +80,33 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 
 /* ---- entries ---- */
 
-static bool host_is_free_of_tables(const struct zq_map *m, uint64_t host, uint64_t len)
+static bool lies_on_tables(const struct zq_map *m, uint64_t host, uint64_t len)
 {
     for (int i = 0; i < 4; i++) {
         if (zq_ranges_overlap(host, len, m->fixed[i][0], m->fixed[i][1]))
-            return false;
+            return true;
     }
-    return true;
-}
-
-static bool host_is_sane(const struct zq_map *m, uint64_t host)
-{
-    uint64_t size = (uint64_t)1 << m->cluster_bits;
-
-    return !(host & (size - 1)) && host < m->alloc->file_size &&
-           host_is_free_of_tables(m, host, size);
-}
-
-/* Others read such an entry whatever its COPIED bit says. */
-static int classify_compressed(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
-{
-    uint64_t host, len;
-
-    zq_compressed_range(entry, m->cluster_bits, &host, &len);
-    if (!host_is_free_of_tables(m, host, len) ||
-        zq_round_down(host + len - 1, ZQ_SECTOR) >= m->alloc->file_size)
-        return ZQCOW2_ECORRUPT;
-    e->type = ZQ_EXT_COMPRESSED;
-    return 0;
+    return false;
 }
 
 /* What one entry says of its cluster. */
 static int classify(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
 {
-    e->entry = entry;
-    e->own = false;
-    e->host = entry & ZQ_OFFSET_MASK;
-    if (entry & ZQ_OFLAG_COMPRESSED)
-        return classify_compressed(m, entry, e);
-    if ((entry & ZQ_L2_RESERVED) || (m->version < 3 && (entry & ZQ_OFLAG_ZERO)))
-        return ZQCOW2_ECORRUPT;
-    if (e->host && !host_is_sane(m, e->host))
-        return ZQCOW2_ECORRUPT;
-    if (entry & ZQ_OFLAG_ZERO) {
-        e->type = ZQ_EXT_ZERO;
-    } else if (e->host) {
-        e->type = ZQ_EXT_DATA;
-        e->own = entry & ZQ_OFLAG_COPIED;
-    } else {
-        e->type = ZQ_EXT_UNALLOC;
-        return entry ? ZQCOW2_ECORRUPT : 0;
+    const struct zq_bounds b = {m->alloc->file_size, m->cluster_bits, m->version};
+    struct zq_l2_entry l2;
+
+    if (!entry) {
+        *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC};
+        return 0;
     }
+    if (zq_l2_read(&b, entry, &l2) || lies_on_tables(m, l2.host, l2.len))
+        return ZQCOW2_ECORRUPT;
+    e->entry = entry;
+    e->host = l2.host;
+    e->own = l2.copied && !l2.zero;
+    e->type = l2.compressed ? ZQ_EXT_COMPRESSED
+              : l2.zero     ? ZQ_EXT_ZERO
+                            : ZQ_EXT_DATA;
     return 0;
 }
 

@@ -145,7 +145,7 @@ static void test_refcount_table(void **state)
     pic_put(&p, p.rt + 8, 8, MiB(512));
     pic_finds(&p, 1, 0, 0, "refcount table entry 1", "past the end of the file");
     pic_put(&p, p.rt + 8, 8, 0xfffffffffffff000);
-    pic_finds(&p, 1, 0, 0, "refcount table entry 1", "past the end of the file");
+    pic_finds(&p, 1, 0, 0, "refcount table entry 1", "reserved bits are set");
     pic_put(&p, p.rt + 8, 8, 0);
     pic_put(&p, p.rt, 8, 0); /* no refcounts at all */
     pic_finds(&p, 6, 0, 0, "refcount 0, references 1", "(2 clusters)");
