@@ -279,9 +279,8 @@ int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound)
     if (rc == 0 && s->h.mark_offset)
         rc = zq_be_read(s->be, &mark, 1, s->h.mark_offset);
     if (rc == 0 && mark && (sound || s->run.marked)) {
-        mark = 0;
-        if ((rc = zq_be_flush(s->be)) == 0)
-            rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
+        mark = 0; /* what came before has ended with a barrier, the header's sector aside */
+        rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
     }
     return rc < 0 || !s->run.begun ? rc : zq_be_flush(s->be);
 }

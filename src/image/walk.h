@@ -114,13 +114,10 @@ void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
 int zq_scan_run(struct zq_scan *s);
 void zq_scan_free(struct zq_scan *s);
 
-/*
- * Nothing may be freed while somebody else's data, unknown to us, may lie in the file, or while the
- * refcounts are not where they can be written.
- */
+/* Nothing may be freed while somebody else's data, unknown to us, may lie in the file. */
 static inline bool zq_scan_may_free(const struct zq_scan *s)
 {
-    return !s->hidden && !s->rebuild && !s->h.unknown_ext && !s->h.unknown_autoclear;
+    return !s->hidden && !s->h.unknown_ext && !s->h.unknown_autoclear;
 }
 
 /* The same for the snapshot table and the bitmaps directory; called by zq_scan_run(). */

@@ -146,7 +146,7 @@ const struct bend bends[] = {
      {"refcount 0", "too low", "0x50000-"}},
     {"write pointers' refcount 0", Z44, P(BLOCK, 6, 2, 0), OPEN, C,
      {"write-pointer table", "refcount 0", "196608"}},
-    {"write pointers' refcount 2", Z44, P(BLOCK, 6, 2, 2), OPEN, C,
+    {"write pointers' refcount 2", Z44, P(BLOCK, 6, 2, 2), RDWR, C,
      {"write-pointer table", "refcount 2", "196608"}},
     {"COPIED missing", PLAIN, P(L2, 0, 8, 0x50000), CHECK, C, {"L2 entry 0", "0x50000", "COPIED"}},
     {"two guests on one cluster", PLAIN, P(L2, 8, 8, 0x50000 | PIC_COPIED), CHECK, C,

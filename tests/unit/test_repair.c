@@ -387,6 +387,159 @@ static void test_version2(void **state)
     pic_free(&p);
 }
 
+/* ---- what is shared with a snapshot ---- */
+
+/* 4 zones of 512 KiB in a snapshot; the first three share an L2 table. */
+static uint64_t snapshot_image(struct pic *p)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+
+    o.virtual_size = MiB(2);
+    o.zone_size = KiB(512);
+    o.cluster_size = 4096;
+    pic_make(p, &o);
+    for (uint64_t z = 0; z < 4; z++) {
+        pic_map(p, z * KiB(512), (int)z + 1);
+        pic_map(p, z * KiB(512) + 4096, (int)z + 11);
+        pic_put(p, p->wp + z * 8, 8, z * KiB(512) + 8192);
+    }
+    return pic_get(p, pic_snapshot(p), 8);
+}
+
+/* A full repair gives the active disk a table of its own before it takes anything out of it. */
+static void test_snapshot_stays(void **state)
+{
+    uint64_t l1, table, entry[1024], at;
+    struct pic p;
+
+    (void)state;
+    l1 = snapshot_image(&p);
+    table = pic_get(&p, l1, 8);
+    pic_put(&p, p.wp, 8, 4096);         /* one cluster less */
+    pic_put(&p, p.wp + 8, 8, KiB(512)); /* reset */
+    for (uint64_t i = 0; i < 512; i++)
+        entry[i] = pic_get(&p, table + i * 8, 8);
+    pic_finds(&p, 0, 0, 0, "", "");
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    expect_unchanged(&p, "nothing to do", REPAIR);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_non_null(strstr(p.found, "1 shared clusters and tables copied"));
+    assert_non_null(strstr(p.found, "3 clusters beyond write pointers unmapped"));
+    assert_int_equal(pic_get(&p, l1, 8), table);
+    for (uint64_t i = 0; i < 512; i++)
+        assert_int_equal(pic_get(&p, table + i * 8, 8), entry[i]);
+    at = pic_get(&p, p.l1, 8);
+    assert_true(at & PIC_COPIED && (at & ~PIC_COPIED) != table);
+    assert_int_equal(pic_get(&p, (at & ~PIC_COPIED), 8), entry[0]);
+    assert_int_equal(pic_get(&p, (at & ~PIC_COPIED) + 8, 8), 0);
+    assert_int_equal(pic_refcount(&p, entry[0]), 2);
+    assert_int_equal(pic_refcount(&p, entry[1]), 1);
+    assert_int_equal(pic_refcount(&p, table), 1);
+    expect_clean(&p, "with a snapshot", 4096, 16);
+    expect_unchanged(&p, "with a snapshot", ALL);
+    pic_free(&p);
+}
+
+/* An entry that is wrong in both is dropped in the active disk's table; the snapshot keeps it. */
+static void test_snapshot_keeps_wrong_entries(void **state)
+{
+    uint64_t l1, table;
+    struct pic p;
+
+    (void)state;
+    l1 = snapshot_image(&p);
+    table = pic_get(&p, l1, 8);
+    pic_put(&p, table + 8, 8, MiB(700));
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    assert_int_equal(pic_get(&p, table + 8, 8), MiB(700));
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(p.res.corruptions - p.res.corruptions_fixed, 1);
+    assert_int_equal(pic_get(&p, table + 8, 8), MiB(700));
+    assert_int_equal(pic_get(&p, pic_l2(&p, 4096), 8), 0);
+    pic_finds(&p, 1, p.res.leaked_clusters - p.res.leaks_fixed, 0, "a snapshot's L2 entry 1",
+              "points past the end of the file");
+    expect_unchanged(&p, "a snapshot's entry", ALL);
+    assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), 0);
+    pic_free(&p);
+}
+
+/* ---- what is said ---- */
+
+/* The old table stays, for an extension may have something there; that is said. */
+static void test_leaks_of_a_rebuild_are_told(void **state)
+{
+    uint64_t left;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    pic_put(&p, 112, 4, 0x12345678);
+    pic_put(&p, p.rt + 8, 8, 1);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(p.res.corruptions, p.res.corruptions_fixed);
+    left = p.res.leaked_clusters - p.res.leaks_fixed;
+    assert_int_equal(left, 2);
+    pic_finds(&p, 0, left, 0, "leak", "");
+    expect_unchanged(&p, "rebuilt", ALL);
+    pic_free(&p);
+}
+
+/* Refcounts that cannot be written stay as they are, and so do the flags that go with them. */
+static void test_no_flag_without_its_refcount(void **state)
+{
+    uint64_t entry, at;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    at = pic_l2(&p, 0);
+    entry = pic_get(&p, at, 8) & ~PIC_COPIED;
+    pic_put(&p, at, 8, entry);
+    pic_set_refcount(&p, entry, 2);
+    pic_put(&p, p.rt + 8, 8, 1); /* no place for refcounts: only a rebuild mends that */
+    assert_int_equal(pic_check(&p, LEAKS), 0);
+    assert_int_equal(p.res.corruptions, 1);
+    assert_int_equal(p.res.leaks_fixed, 0);
+    assert_int_equal(pic_get(&p, at, 8), entry);
+    pic_finds(&p, 1, 1, 0, "reserved bits", "refcount 2, references 1");
+    pic_free(&p);
+}
+
+static void test_compressed_copied(void **state)
+{
+    uint64_t entry;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    entry = PIC_COMPRESSED | pic_alloc(&p, 1);
+    pic_put(&p, pic_l2(&p, KiB(4)), 8, entry | PIC_COPIED);
+    pic_finds(&p, 1, 0, 0, "COPIED is set on a compressed cluster", "");
+    assert_int_equal(pic_check(&p, LEAKS), 0);
+    assert_int_equal(pic_get(&p, pic_l2(&p, KiB(4)), 8), entry | PIC_COPIED);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    assert_int_equal(pic_get(&p, pic_l2(&p, KiB(4)), 8), entry);
+    expect_clean(&p, "compressed", 4096, 16);
+    pic_free(&p);
+}
+
+/* A write-pointer table that is counted twice is a leak: readable, and for writing once mended. */
+static void test_wp_table_counted_twice(void **state)
+{
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    pic_set_refcount(&p, p.wp, 2);
+    pic_finds(&p, 0, 1, 0, "leak", "");
+    assert_int_equal(pic_open(&p, 0), 0);
+    assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), ZQCOW2_ECORRUPT);
+    assert_non_null(strstr(p.err.text, "refcount 2"));
+    assert_int_equal(pic_check(&p, LEAKS), 0);
+    assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), 0);
+    pic_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +558,12 @@ int main(void)
         cmocka_unit_test(test_rebuild_covers_itself),
         cmocka_unit_test(test_marks_stay_while_corrupt),
         cmocka_unit_test(test_version2),
+        cmocka_unit_test(test_snapshot_stays),
+        cmocka_unit_test(test_snapshot_keeps_wrong_entries),
+        cmocka_unit_test(test_leaks_of_a_rebuild_are_told),
+        cmocka_unit_test(test_no_flag_without_its_refcount),
+        cmocka_unit_test(test_compressed_copied),
+        cmocka_unit_test(test_wp_table_counted_twice),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
