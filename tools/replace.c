@@ -2,6 +2,7 @@
 /* A file that takes another's place whole or not at all: written under a name of its own first. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -60,22 +61,39 @@ static int open_old(struct zt_replacement *r, const char *path, struct stat *st)
     return -1;
 }
 
+/* A signal that ends the program waits until the temporary file has gone. */
+static void hold_signals(struct zt_replacement *r)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigprocmask(SIG_BLOCK, &set, &r->signals);
+}
+
+static int end(struct zt_replacement *r, int rc)
+{
+    close(r->old);
+    sigprocmask(SIG_SETMASK, &r->signals, NULL);
+    return rc;
+}
+
 int zt_replace_begin(struct zt_replacement *r, const char *path)
 {
     struct stat st;
-    int fd, rc;
+    int fd;
 
     r->old = open_old(r, path, &st);
     if (r->old < 0)
         return 0;
+    hold_signals(r);
     fd = make_temporary(r, &st);
-    if (fd >= 0) {
-        close(fd);
-        return 1;
-    }
-    rc = refused(path);
-    close(r->old);
-    return rc;
+    if (fd < 0)
+        return end(r, refused(path));
+    close(fd);
+    return 1;
 }
 
 /* The new name must not be lost with the power. */
@@ -102,6 +120,5 @@ int zt_replace_end(struct zt_replacement *r, bool commit)
         sync_folder(r);
     else
         unlink(r->temporary);
-    close(r->old);
-    return rc;
+    return end(r, rc);
 }

@@ -5,6 +5,7 @@
 
 #include <getopt.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -122,6 +123,7 @@ bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct z
 
 struct zt_replacement {
     char path[PATH_MAX], temporary[PATH_MAX + 16];
+    sigset_t signals; /* that were blocked before */
     int old;
 };
 /*

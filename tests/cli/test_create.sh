@@ -134,6 +134,15 @@ is 'a --force that fails' 1 $?
 has 'is reported by the name of the file' err '^zqcow2: file: .*File too large'
 same 'leaves the old image as it was' before file
 is 'and nothing beside it' '' "$(find . -name '.zqcow2.*')"
+for delay in 0 0.002 0.004 0.01 0.02 0.05; do
+    "$tool" create --force -o cluster_size=512,refcount_bits=64 file 4G >out 2>err &
+    sleep $delay
+    kill -TERM $! 2>/dev/null
+    { wait $!; } 2>/dev/null
+    is "ended after $delay s: leaves nothing beside it" '' "$(find . -name '.zqcow2.*')"
+    run 0 'and an image in its place' check file
+done
+run 0 'a small one' create --force file 1M
 chmod 640 file
 ln -s file link
 run 0 '--force through a symbolic link' create --force link 3M
