@@ -4,6 +4,7 @@
  * cut down to the few operations that matter and printed as a command that replays them.
  *
  * ZQ_OPS, ZQ_SEED, ZQ_GEOM (name), ZQ_WORLD (plain, shuffled, threaded, uring), ZQ_KEEP (n,n,...),
+ * ZQ_LIMITS (name: what the backend can take; with it, only the tests of limits run),
  * ZQ_CACHE (bytes of metadata cache; 1: the smallest that there is)
  */
 #include <errno.h>
@@ -16,7 +17,9 @@
 #include <cmocka.h>
 #include "rig/batch.h"
 #include "rig/geometries.h"
+#include "rig/limits.h"
 #include "rig/shrink.h"
+#include "rig/vector.h"
 
 #define PASSED UINT64_MAX
 
@@ -29,12 +32,13 @@ struct job {
     uint64_t want_off, got_off;
     bool done;
     uint8_t *buf, *expect;
-    struct iovec iov[3];
+    struct iovec iov[VECTOR_MAX];
 };
 
 struct run {
     const struct geometry *g;
     enum rig_world world;
+    const struct limits *limits; /* NULL: none */
     uint64_t seed, nr;
     const uint64_t *only; /* the operations to do, ascending; NULL: all */
     bool loud;
@@ -67,21 +71,6 @@ static bool has_data(int kind)
     return kind == ZQCOW2_OP_READ || kind == ZQCOW2_OP_WRITE || kind == ZQCOW2_OP_APPEND;
 }
 
-/* In up to three pieces, cut at places that no alignment favours. */
-static uint32_t slice(struct job *j)
-{
-    size_t len = (size_t)j->op.len, a = len / 512 / 3 * 512, b = j->op.tag % 3 ? len - a : a;
-
-    if (j->op.tag % 4 || !a || b <= a) {
-        j->iov[0] = (struct iovec){ j->buf, len };
-        return 1;
-    }
-    j->iov[0] = (struct iovec){ j->buf, a };
-    j->iov[1] = (struct iovec){ j->buf + a, b - a };
-    j->iov[2] = (struct iovec){ j->buf + b, len - b };
-    return 3;
-}
-
 static struct zqcow2_request request(struct job *j)
 {
     struct zqcow2_request r = { .size = sizeof(r), .op = (uint16_t)j->op.kind,
@@ -90,7 +79,7 @@ static struct zqcow2_request request(struct job *j)
 
     if (has_data(j->op.kind)) {
         r.iov = j->iov;
-        r.iovcnt = slice(j);
+        r.iovcnt = vector_cut(j->iov, j->buf, (size_t)j->op.len, j->op.tag / 2);
     }
     if (j->op.kind == ZQCOW2_OP_ZONE_SET_STATE)
         r.length = j->op.state;
@@ -105,7 +94,7 @@ static int call(struct run *t, struct job *j)
     struct zqcow2_result res = { 0 };
     struct zqcow2_request req;
 
-    switch (op->kind) {
+    switch (has_data(op->kind) && op->tag % 2 ? -1 : op->kind) {
     case ZQCOW2_OP_READ:
         return zqcow2_read(img, j->buf, (size_t)op->len, op->off);
     case ZQCOW2_OP_WRITE:
@@ -203,6 +192,8 @@ static bool judge(struct run *t, struct job *j)
     t->last = n;
     if (t->loud)
         tell(j, n);
+    if (r->strict.broken)
+        return rig_say(r, "#%llu: %s", (unsigned long long)n, r->strict.why);
     if (j->got != j->want)
         return rig_say(r, "#%llu %s off %#llx len %#llx: %d (%s), expected %d (%s)",
                        (unsigned long long)n, rig_op_name(j->op.kind),
@@ -347,6 +338,8 @@ static bool begin_run(struct run *t)
     int rc;
 
     rig_init(r, t->g, t->world, t->seed);
+    if (t->limits)
+        r->store.limits = t->limits->l;
     r->open.cache_bytes = rig_env("ZQ_CACHE", 0);
     r->shuffle.inline_in = t->world == RIG_PLAIN ? 0 : (uint32_t)(t->seed % 8);
     model_init(&t->model, t->g, rig_max_append(t->g));
@@ -412,7 +405,8 @@ static uint64_t go(struct run *t)
 
 static struct run fresh(const struct run *t)
 {
-    return (struct run){ .g = t->g, .world = t->world, .seed = t->seed };
+    return (struct run){ .g = t->g, .world = t->world, .limits = t->limits,
+                         .seed = t->seed };
 }
 
 static bool fails(void *arg, const uint64_t *list, uint64_t nr)
@@ -432,8 +426,9 @@ static void replay(const struct run *t, const uint64_t *list, uint64_t nr)
 {
     struct run *s = malloc(sizeof(*s));
 
-    printf("replay: ZQ_SEED=%llu ZQ_GEOM=%s ZQ_WORLD=%s ZQ_KEEP=", (unsigned long long)t->seed,
-           t->g->name, worlds[t->world]);
+    printf("replay: ZQ_SEED=%llu ZQ_GEOM=%s ZQ_WORLD=%s ZQ_LIMITS=%s ZQ_KEEP=",
+           (unsigned long long)t->seed, t->g->name, worlds[t->world],
+           t->limits ? t->limits->name : "");
     for (uint64_t k = 0; k < nr; k++)
         printf("%s%llu", k ? "," : "", (unsigned long long)list[k]);
     printf(" test_model\n");
@@ -451,7 +446,8 @@ static void failed(struct run *t, uint64_t at)
     uint64_t nr = t->only ? t->nr : at + 1;
     uint64_t *list = malloc((nr + 1) * sizeof(*list));
 
-    printf("%s, %s: seed %llu, operation %llu of %llu: %s\n", t->g->name, worlds[t->world],
+    printf("%s, %s, limits %s: seed %llu, operation %llu of %llu: %s\n", t->g->name,
+           worlds[t->world], t->limits ? t->limits->name : "none",
            (unsigned long long)t->seed, (unsigned long long)at, (unsigned long long)t->nr,
            t->rig.why);
     fflush(stdout);
@@ -487,13 +483,15 @@ static bool wanted(const char *variable, const char *name)
     return !text || !*text || !strcmp(text, name);
 }
 
-static bool visit(const struct geometry *g, enum rig_world world, uint64_t ops)
+static bool visit(const struct geometry *g, enum rig_world world, const struct limits *limits,
+                  uint64_t ops)
 {
     struct run *t = calloc(1, sizeof(*t));
     uint64_t at, nr, *only = keep_list(&nr);
 
-    *t = (struct run){ .g = g, .world = world, .seed = rig_env("ZQ_SEED", 20240607),
-                       .nr = only ? nr : ops, .only = only, .patient = 120 };
+    *t = (struct run){ .g = g, .world = world, .limits = limits,
+                       .seed = rig_env("ZQ_SEED", 20240607), .nr = only ? nr : ops, .only = only,
+                       .patient = 120 };
     at = go(t);
     if (at != PASSED)
         failed(t, at);
@@ -502,22 +500,36 @@ static bool visit(const struct geometry *g, enum rig_world world, uint64_t ops)
     return at == PASSED;
 }
 
-static void visit_all(enum rig_world world, uint64_t ops)
+/* Zeros for gigabytes, a block at a time. */
+static bool is_endless(const struct geometry *g, const struct limits *limits)
+{
+    return limits && limits->l.max_transfer && g->zone_size / limits->l.max_transfer > 1u << 17;
+}
+
+/* How many geometries differ. */
+static unsigned visit_all(enum rig_world world, const struct limits *limits, uint64_t ops)
 {
     unsigned bad = 0;
     uint64_t each = ops / shares[world] / rig_nr_geometries + 1, sum = 0;
+    const char *only = getenv("ZQ_LIMITS");
 
-    if (!wanted("ZQ_WORLD", worlds[world]))
-        return;
+    if (!wanted("ZQ_WORLD", worlds[world]) || (only && *only && !limits))
+        return 0;
     for (unsigned i = 0; i < rig_nr_geometries; i++) {
-        if (!wanted("ZQ_GEOM", rig_geometries[i].name))
+        if (!wanted("ZQ_GEOM", rig_geometries[i].name) || is_endless(&rig_geometries[i], limits))
             continue;
-        bad += !visit(&rig_geometries[i], world, each);
+        bad += !visit(&rig_geometries[i], world, limits, each);
         sum += each;
     }
-    printf("model, %s: %llu operations, %u geometries, %u of them differ\n", worlds[world],
-           (unsigned long long)sum, rig_nr_geometries, bad);
+    printf("model, %s, limits %s: %llu operations, %u geometries, %u of them differ\n",
+           worlds[world], limits ? limits->name : "none", (unsigned long long)sum,
+           rig_nr_geometries, bad);
     rig_watch(0, "over");
+    return bad;
+}
+
+static void must_not_differ(unsigned bad)
+{
     if (bad)
         fail_msg("%u geometries differ from the model", bad);
 }
@@ -525,19 +537,19 @@ static void visit_all(enum rig_world world, uint64_t ops)
 static void plain(void **state)
 {
     (void)state;
-    visit_all(RIG_PLAIN, rig_env("ZQ_OPS", 1000000));
+    must_not_differ(visit_all(RIG_PLAIN, NULL, rig_env("ZQ_OPS", 1000000)));
 }
 
 static void shuffled(void **state)
 {
     (void)state;
-    visit_all(RIG_SHUFFLED, rig_env("ZQ_OPS", 1000000));
+    must_not_differ(visit_all(RIG_SHUFFLED, NULL, rig_env("ZQ_OPS", 1000000)));
 }
 
 static void threaded(void **state)
 {
     (void)state;
-    visit_all(RIG_THREADED, rig_env("ZQ_OPS", 1000000));
+    must_not_differ(visit_all(RIG_THREADED, NULL, rig_env("ZQ_OPS", 1000000)));
 }
 
 static void uring(void **state)
@@ -545,7 +557,23 @@ static void uring(void **state)
     (void)state;
     if (!rig_uring_works())
         skip();
-    visit_all(RIG_URING, rig_env("ZQ_OPS", 1000000));
+    must_not_differ(visit_all(RIG_URING, NULL, rig_env("ZQ_OPS", 1000000)));
+}
+
+/* Every limit that a backend can have, blocking and not; the strict backend sees each call. */
+static void limited(void **state)
+{
+    uint64_t ops = rig_env("ZQ_OPS", 1000000) / 20;
+    unsigned bad = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < rig_nr_limits; i++) {
+        if (!wanted("ZQ_LIMITS", rig_limits[i].name))
+            continue;
+        bad += visit_all(RIG_PLAIN, &rig_limits[i], ops);
+        bad += visit_all(RIG_SHUFFLED, &rig_limits[i], ops * 4);
+    }
+    must_not_differ(bad);
 }
 
 int main(void)
@@ -555,6 +583,7 @@ int main(void)
         cmocka_unit_test(shuffled),
         cmocka_unit_test(threaded),
         cmocka_unit_test(uring),
+        cmocka_unit_test(limited),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

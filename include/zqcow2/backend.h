@@ -43,10 +43,13 @@ enum zqcow2_backend_cap {
 struct zqcow2_limits {
     size_t size;
     uint32_t io_align, buf_align;  /* of offsets and lengths, of memory: powers of two <= 4096;
-                                      0: 1. The library pads and bounces. */
+                                      0: 1. Above 1, buf_align also wants the length of every
+                                      element to be a multiple of io_align. The library pads and
+                                      bounces. */
     uint32_t atomic_write;         /* aligned write that a crash cannot tear; 0: 512 */
-    uint32_t max_transfer;         /* bytes in one I/O, >= 64 KiB; 0: no limit */
-    uint32_t max_iov;              /* elements in one I/O; 0: 1024 */
+    uint32_t max_transfer;         /* bytes in one I/O of any kind, >= 512 and >= io_align;
+                                      0: no limit */
+    uint32_t max_iov;              /* elements in one I/O, none of them empty; 0: 1024 */
     uint32_t caps;                 /* zqcow2_backend_cap */
 };
 

@@ -8,7 +8,7 @@
 
 #include "base/bytes.h"
 
-#define BOUNCE_BYTES (64u * 1024) /* never above max_transfer, which is at least as large */
+#define BOUNCE_BYTES (64u * 1024)
 #define PIECE_MAX (1u << 30)      /* of one direct transfer, where the backend sets no limit */
 #define ALIGN_MAX 4096u
 
@@ -33,6 +33,8 @@ static bool bad_align(uint32_t v)
 /* Fills the defaults in, so that nobody else needs to know them. */
 static int complete_limits(struct zqcow2_limits *l)
 {
+    uint32_t block;
+
     l->size = sizeof(*l);
     l->io_align = l->io_align ? l->io_align : 1;
     l->buf_align = l->buf_align ? l->buf_align : 1;
@@ -42,9 +44,10 @@ static int complete_limits(struct zqcow2_limits *l)
         return -EINVAL;
     if (!zq_is_pow2(l->atomic_write) || l->atomic_write < ZQ_SECTOR)
         return -EINVAL;
-    if (l->max_transfer && l->max_transfer < BOUNCE_BYTES)
+    block = (uint32_t)zq_max(l->io_align, ZQ_SECTOR);
+    if (l->max_transfer && l->max_transfer < block)
         return -EINVAL;
-    l->max_transfer = (uint32_t)zq_round_down(l->max_transfer, ALIGN_MAX);
+    l->max_transfer = (uint32_t)zq_round_down(l->max_transfer, block);
     return l->caps & ~(uint32_t)ZQCOW2_CAP_READ_ONLY ? -EINVAL : 0;
 }
 
@@ -116,11 +119,17 @@ static int one_call(struct transfer *t, void *buf, size_t len, uint64_t off)
     return zq_call_readv(t->be, &iov, 1, off);
 }
 
+/* What one call may carry, whole blocks. */
+static uint64_t most(const struct zqcow2_limits *l, uint64_t otherwise)
+{
+    return l->max_transfer ? zq_min(l->max_transfer, otherwise) : otherwise;
+}
+
 /* How much of the transfer the backend can take straight from the caller's memory; may be 0. */
 static size_t direct_bytes(const struct transfer *t, const void *buf, size_t len, uint64_t off)
 {
     const struct zqcow2_limits *l = &t->be->limits;
-    uint64_t max = l->max_transfer ? l->max_transfer : PIECE_MAX;
+    uint64_t max = most(l, PIECE_MAX);
 
     if ((uintptr_t)buf % l->buf_align || off % l->io_align)
         return 0;
@@ -131,7 +140,7 @@ static size_t bounce_bytes(const struct transfer *t, size_t len, uint64_t off)
 {
     uint64_t pad = off % t->be->limits.io_align;
 
-    return (size_t)zq_min(len, BOUNCE_BYTES - pad);
+    return (size_t)zq_min(len, most(&t->be->limits, BOUNCE_BYTES) - pad);
 }
 
 /* Reads or writes len bytes through the bounce buffer; what a write pads with is read first. */
@@ -242,7 +251,7 @@ static int whole_blocks(struct zqcow2_backend *be,
                         int (*op)(const struct zqcow2_backend *, uint64_t, uint64_t),
                         uint64_t *off, uint64_t *len)
 {
-    uint64_t max = be->limits.max_transfer ? be->limits.max_transfer : UINT64_MAX;
+    uint64_t max = most(&be->limits, UINT64_MAX);
     int rc = 0;
 
     while (*len >= be->limits.io_align && rc == 0) {
@@ -288,7 +297,10 @@ int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes)
 {
     if (!zq_be_writable(be))
         return -EROFS;
-    return bytes > INT64_MAX ? -EFBIG : zq_call_truncate(be, bytes);
+    if (bytes > INT64_MAX)
+        return -EFBIG;
+    /* As zq_io_start() does: padded writes are never longer than this. */
+    return zq_call_truncate(be, zq_round_up(bytes, be->limits.io_align));
 }
 
 int zq_be_flush(struct zqcow2_backend *be)

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Carries an image's requests to its backend, whatever alignment the backend wants. */
+/*
+ * Carries an image's requests to its backend, within the limits that the backend has set. An io
+ * that keeps them goes as it is. Any other goes in pieces, one after the other: straight from the
+ * caller's memory where that fits, through a bounce buffer where it does not. All of it is decided
+ * in next_piece().
+ */
 #include "backend/io.h"
 
 #include <errno.h>
@@ -8,7 +13,7 @@
 
 #define ALLOCATE_MIN 16384u /* below, the host is as quick at writing */
 
-const uint8_t zq_zeros[64 << 10] __attribute__((aligned(4096)));
+static const uint8_t zeros[64 << 10] __attribute__((aligned(4096)));
 
 int zq_iox_init(struct zq_iox *x)
 {
@@ -21,8 +26,10 @@ int zq_iox_init(struct zq_iox *x)
     zq_list_init(&x->flight);
     zq_list_init(&x->flight_waiters);
     x->plain = l->io_align <= ZQ_SECTOR && l->buf_align <= 1;
-    for (unsigned i = 0; !x->plain && i < ZQ_BOUNCES; i++) {
-        x->bounce[i].buf = zq_alloc(x->hooks, 4096, ZQ_BOUNCE_BYTES);
+    x->max_piece = l->max_transfer ? l->max_transfer : UINT64_MAX;
+    x->bounce_bytes = (uint32_t)zq_min(x->plain ? ZQ_BOUNCE_SMALL : ZQ_BOUNCE_BYTES, x->max_piece);
+    for (unsigned i = 0; i < ZQ_BOUNCES; i++) {
+        x->bounce[i].buf = zq_alloc(x->hooks, 4096, x->bounce_bytes);
         if (!x->bounce[i].buf) {
             zq_iox_fini(x);
             return -ENOMEM;
@@ -34,39 +41,9 @@ int zq_iox_init(struct zq_iox *x)
 void zq_iox_fini(struct zq_iox *x)
 {
     for (unsigned i = 0; i < ZQ_BOUNCES; i++) {
-        zq_free(x->hooks, x->bounce[i].buf, ZQ_BOUNCE_BYTES);
+        zq_free(x->hooks, x->bounce[i].buf, x->bounce_bytes);
         x->bounce[i].buf = NULL;
     }
-}
-
-static bool memory_aligned(const struct zq_iox *x, const struct iovec *iov, unsigned cnt)
-{
-    uintptr_t bases = 0, lengths = 0;
-
-    for (unsigned i = 0; i < cnt; i++) {
-        bases |= (uintptr_t)iov[i].iov_base;
-        lengths |= iov[i].iov_len;
-    }
-    return !((bases | lengths) & (x->be->limits.buf_align - 1)) &&
-           !(lengths & (x->be->limits.io_align - 1));
-}
-
-uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const struct iovec *iov,
-                     unsigned iovcnt)
-{
-    const struct zqcow2_limits *l = &x->be->limits;
-    uint64_t align = l->io_align, skew = off & (align - 1);
-
-    if (l->max_transfer && len > l->max_transfer)
-        len = zq_round_down(l->max_transfer, 4096);
-    if (x->plain)
-        return len;
-    if (!skew && len >= align && memory_aligned(x, iov, iovcnt))
-        return zq_round_down(len, align);
-    /* The blocks around it are transferred with it. */
-    if (l->max_transfer)
-        len = zq_min(len, zq_round_down(l->max_transfer, 4096) - 4096 - skew);
-    return zq_min(len, ZQ_BOUNCE_BYTES - 4096 - skew);
 }
 
 void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, uint64_t len)
@@ -78,64 +55,144 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
     io->pub.iovcnt = 1;
 }
 
-static void prep_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end)
+/* The cast only shares the code: a write never stores into its buffer. */
+static void prep_zeros(struct zq_io *io, uint64_t off, uint64_t end)
 {
-    /* The cast only shares the code: a write never stores into its buffer. */
-    struct iovec v = {(void *)(uintptr_t)zq_zeros, zq_min(end - off, sizeof(zq_zeros))};
-
-    zq_io_prep_buf(io, ZQCOW2_IO_WRITE, v.iov_base, off, zq_io_piece(x, off, v.iov_len, &v, 1));
+    zq_io_prep_buf(io, ZQCOW2_IO_WRITE, (void *)(uintptr_t)zeros, off,
+                   zq_min(end - off, sizeof(zeros)));
 }
 
 void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end)
 {
-    if (x->be->ops.allocate && end - off >= ALLOCATE_MIN)
-        zq_io_prep(io, ZQ_IO_ALLOCATE, off, end - off);
+    bool blocks = !((off | end) & (x->be->limits.io_align - 1));
+
+    if (x->be->ops.allocate && blocks && end - off >= ALLOCATE_MIN)
+        zq_io_prep(io, ZQ_IO_ALLOCATE, off, zq_min(end - off, x->max_piece));
     else
-        prep_zeros(x, io, off, end);
+        prep_zeros(io, off, end);
 }
 
 bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, int ret)
 {
     uint64_t at = io->pub.offset + io->pub.length;
 
-    if (io->pub.kind == ZQ_IO_ALLOCATE && ret == -EOPNOTSUPP)
-        at = io->pub.offset;
-    else if (ret < 0 || at == end)
+    if (io->pub.kind == ZQ_IO_ALLOCATE && ret == -EOPNOTSUPP) {
+        prep_zeros(io, io->pub.offset, end);
+        return true;
+    }
+    if (ret < 0 || at == end)
         return false;
-    prep_zeros(x, io, at, end);
+    if (io->pub.kind == ZQ_IO_ALLOCATE)
+        zq_io_first_zeros(x, io, at, end);
+    else
+        prep_zeros(io, at, end);
     return true;
 }
 
-/* ---- backends that want alignment ---- */
+/* ---- what fits ---- */
 
-static bool is_write(const struct zq_io *io)
+static bool transfers(const struct zq_io *io)
 {
-    return io->pub.kind == ZQCOW2_IO_WRITE || io->pub.kind == ZQCOW2_IO_ZERO;
+    return io->pub.kind <= ZQCOW2_IO_WRITE;
 }
 
-/* The range that the file sees: whole blocks. */
-static void outer_range(const struct zq_iox *x, const struct zqcow2_io *p, uint64_t *off,
-                        uint64_t *len)
+static bool has_range(const struct zq_io *io)
+{
+    return transfers(io) || io->pub.kind == ZQCOW2_IO_ZERO || io->pub.kind == ZQCOW2_IO_DISCARD;
+}
+
+/* Of a backend that is plain. */
+static inline bool fits_as_it_is(const struct zq_iox *x, const struct zq_io *io)
+{
+    const struct zqcow2_io *p = &io->pub;
+
+    return p->iovcnt <= 1 && !io->skip && p->length <= x->max_piece &&
+           !((p->offset | p->length) & (x->be->limits.io_align - 1)) &&
+           (p->iovcnt == 0 || p->iov->iov_len == p->length);
+}
+
+static bool element_fits(const struct zq_iox *x, const void *base, size_t len)
+{
+    const struct zqcow2_limits *l = &x->be->limits;
+
+    return x->plain || (!(((uintptr_t)base | len) & (l->buf_align - 1)) &&
+                        !(len & (l->io_align - 1)));
+}
+
+/* All of the next `want` bytes lie in elements that can be handed on as they are: how many. */
+static uint32_t elements_as_they_are(const struct zq_iox *x, const struct zq_io *io, uint64_t want)
+{
+    uint32_t n = 0;
+
+    for (uint64_t got = 0; got < want; n++) {
+        const struct iovec *v = &io->whole.iov[io->at + n];
+
+        if (n == x->be->limits.max_iov || !v->iov_len || v->iov_len > want - got ||
+            !element_fits(x, v->iov_base, v->iov_len))
+            return 0;
+        got += v->iov_len;
+    }
+    return io->skip ? 0 : n;
+}
+
+/* Drops what exceeds `len` bytes. */
+static void trim_elements(struct zqcow2_io *p, struct iovec *room, uint64_t got, uint64_t len)
+{
+    while (got > len) {
+        struct iovec *last = &room[p->iovcnt - 1];
+        uint64_t n = zq_min(last->iov_len, got - len);
+
+        last->iov_len -= n;
+        got -= n;
+        p->iovcnt -= !last->iov_len;
+    }
+}
+
+/* As many whole blocks of the next `want` bytes as there is room for elements; 0: less than one. */
+static uint64_t cut_elements(const struct zq_iox *x, struct zq_io *io, uint64_t want)
+{
+    struct iovec *room = io->seg ? io->seg : &io->part;
+    uint32_t max = (uint32_t)zq_min(io->seg ? ZQ_IO_SEGMENTS : 1, x->be->limits.max_iov);
+    uint64_t got = 0, block = zq_max(x->be->limits.io_align, ZQ_SECTOR), len;
+    size_t skip = io->skip;
+
+    io->pub.iov = room;
+    io->pub.iovcnt = 0;
+    for (uint32_t i = io->at; got < want && io->pub.iovcnt < max; i++, skip = 0) {
+        const struct iovec *v = &io->whole.iov[i];
+        size_t n = (size_t)zq_min(v->iov_len - skip, want - got);
+
+        if (!n)
+            continue;
+        room[io->pub.iovcnt].iov_base = (uint8_t *)v->iov_base + skip;
+        if (!element_fits(x, room[io->pub.iovcnt].iov_base, n))
+            break;
+        room[io->pub.iovcnt++].iov_len = n;
+        got += n;
+    }
+    len = got == want ? want : zq_round_down(got, block);
+    trim_elements(&io->pub, room, got, len);
+    return len;
+}
+
+/* Points pub at what the backend can take of the next bytes without a copy; 0: nothing. */
+static uint64_t cut_direct(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t left)
 {
     uint64_t align = x->be->limits.io_align;
+    uint64_t want = zq_round_down(zq_min(left, x->max_piece), align);
 
-    *off = zq_round_down(p->offset, align);
-    *len = zq_round_up(p->offset + p->length, align) - *off;
+    io->pub.iov = NULL;
+    io->pub.iovcnt = 0;
+    if (off & (align - 1))
+        return 0;
+    if (io->whole.kind > ZQCOW2_IO_WRITE || !want)
+        return want;
+    io->pub.iov = &io->whole.iov[io->at];
+    io->pub.iovcnt = elements_as_they_are(x, io, want);
+    return io->pub.iovcnt ? want : cut_elements(x, io, want);
 }
 
-static bool write_conflicts(const struct zq_iox *x, const struct zq_io *io)
-{
-    uint64_t off, len, o, l;
-
-    outer_range(x, &io->pub, &off, &len);
-    for (struct zq_list *n = x->writes.next; n != &x->writes; n = n->next) {
-        struct zq_io *other = zq_container(n, struct zq_io, range);
-        outer_range(x, other->bounce ? &other->orig : &other->pub, &o, &l);
-        if (zq_ranges_overlap(off, len, o, l))
-            return true;
-    }
-    return false;
-}
+/* ---- through a buffer ---- */
 
 static struct zq_bounce *take_bounce(struct zq_iox *x)
 {
@@ -148,84 +205,119 @@ static struct zq_bounce *take_bounce(struct zq_iox *x)
     return NULL;
 }
 
-static void copy_iov(const struct zqcow2_io *p, uint8_t *buf, bool to_iov)
+/* How much of the next bytes one bounce carries. Zeros only go so far as has to be padded. */
+static uint64_t cut_bounced(const struct zq_iox *x, const struct zq_io *io, uint64_t off,
+                            uint64_t left)
 {
-    size_t left = p->length;
+    uint64_t align = x->be->limits.io_align, skew = off & (align - 1);
 
-    for (unsigned i = 0; i < p->iovcnt && left; i++) {
-        size_t n = zq_min(p->iov[i].iov_len, left);
-        if (to_iov)
-            memcpy(p->iov[i].iov_base, buf, n);
+    return zq_min(left, (io->whole.kind == ZQCOW2_IO_ZERO ? align : x->bounce_bytes) - skew);
+}
+
+/* Between the caller's elements and the buffer. */
+static void copy_elements(const struct zq_io *io, uint8_t *buf, bool to_caller)
+{
+    size_t skip = io->skip;
+    uint64_t left = io->piece;
+
+    for (uint32_t i = io->at; left; i++, skip = 0) {
+        uint8_t *p = (uint8_t *)io->whole.iov[i].iov_base + skip;
+        size_t n = (size_t)zq_min(io->whole.iov[i].iov_len - skip, left);
+
+        if (!n)
+            continue;
+        if (to_caller)
+            memcpy(p, buf, n);
         else
-            memcpy(buf, p->iov[i].iov_base, n);
+            memcpy(buf, p, n);
         buf += n;
         left -= n;
     }
 }
 
+static uint8_t *bounced_bytes(const struct zq_io *io)
+{
+    return io->bounce->buf + (io->whole.offset + io->pos - io->pub.offset);
+}
+
 /* The caller's bytes into the bounce buffer, and on to the file. */
 static void bounce_write(struct zq_io *io)
 {
-    struct zq_bounce *b = io->bounce;
-    uint8_t *at = b->buf + (io->orig.offset - io->pub.offset);
-
-    if (io->orig.kind == ZQCOW2_IO_ZERO)
-        memset(at, 0, io->orig.length);
+    if (io->whole.kind == ZQCOW2_IO_ZERO)
+        memset(bounced_bytes(io), 0, io->piece);
     else
-        copy_iov(&io->orig, at, false);
-    b->reading = false;
+        copy_elements(io, bounced_bytes(io), false);
+    io->bounce->reading = false;
     io->pub.kind = ZQCOW2_IO_WRITE;
 }
 
-static bool start_bounced(struct zq_iox *x, struct zq_io *io)
+/* What a write does not fill of its blocks is read first. */
+static void start_bounced(struct zq_io *io)
 {
-    struct zq_bounce *b = take_bounce(x);
-    uint64_t off, len;
+    bool fills = io->pub.length == io->piece;
 
-    if (!b)
-        return false;
-    io->bounce = b;
-    io->orig = io->pub;
-    outer_range(x, &io->orig, &off, &len);
-    zq_assert(len <= ZQ_BOUNCE_BYTES);
-    b->iov.iov_base = b->buf;
-    b->iov.iov_len = len;
-    io->pub.offset = off;
-    io->pub.length = len;
-    io->pub.iov = &b->iov;
+    io->part = (struct iovec){io->bounce->buf, io->pub.length};
+    io->pub.iov = &io->part;
     io->pub.iovcnt = 1;
-    b->reading = true;
     io->pub.kind = ZQCOW2_IO_READ;
-    if (io->orig.kind != ZQCOW2_IO_READ && off == io->orig.offset && len == io->orig.length)
+    io->bounce->reading = true;
+    if (io->whole.kind != ZQCOW2_IO_READ && fills)
         bounce_write(io);
+}
+
+/* ---- piece by piece ---- */
+
+static bool is_write(const struct zq_io *io)
+{
+    return io->whole.kind == ZQCOW2_IO_WRITE || io->whole.kind == ZQCOW2_IO_ZERO;
+}
+
+/* Somebody writes, or reads in order to write, a block of this range. */
+static bool write_conflicts(const struct zq_iox *x, uint64_t off, uint64_t len)
+{
+    for (struct zq_list *n = x->writes.next; n != &x->writes; n = n->next) {
+        const struct zq_io *other = zq_container(n, const struct zq_io, range);
+
+        if (zq_ranges_overlap(off, len, other->pub.offset, other->pub.length))
+            return true;
+    }
+    return false;
+}
+
+/*
+ * True: the next piece is on its way. False: it must wait for a buffer, or for a write of the same
+ * block. While it waits it holds nothing.
+ */
+static bool next_piece(struct zq_iox *x, struct zq_io *io)
+{
+    uint64_t align = x->be->limits.io_align, off = io->whole.offset + io->pos;
+    uint64_t left = io->whole.length - io->pos, n = cut_direct(x, io, off, left);
+    bool direct = n > 0;
+
+    if (!direct)
+        n = cut_bounced(x, io, off, left);
+    io->piece = n;
+    io->pub.kind = io->whole.kind;
+    io->pub.offset = zq_round_down(off, align);
+    io->pub.length = zq_round_up(off + n, align) - io->pub.offset;
+    zq_assert(io->pub.length <= x->max_piece && (direct || io->pub.length <= x->bounce_bytes));
+    if (!x->plain && is_write(io) && write_conflicts(x, io->pub.offset, io->pub.length))
+        return false;
+    io->bounce = direct ? NULL : take_bounce(x);
+    if (!direct && !io->bounce)
+        return false;
+    if (!direct)
+        start_bounced(io);
+    if (!x->plain && is_write(io))
+        zq_list_push(&x->writes, &io->range);
+    zq_list_push(&x->submit, &io->link);
     return true;
 }
 
-/* True: on its way. False: it must wait for a buffer or for a write of the same block. */
-static bool try_start(struct zq_iox *x, struct zq_io *io)
+static void next_or_park(struct zq_iox *x, struct zq_io *io)
 {
-    uint64_t mask = x->be->limits.io_align - 1;
-    bool aligned = !((io->pub.offset | io->pub.length) & mask);
-
-    if (io->pub.kind == ZQCOW2_IO_DISCARD && !aligned) {
-        uint64_t end = (io->pub.offset + io->pub.length) & ~mask;
-        io->pub.offset = (io->pub.offset + mask) & ~mask;
-        io->pub.length = end > io->pub.offset ? end - io->pub.offset : 0;
-        aligned = true;
-    }
-    if (is_write(io) && write_conflicts(x, io))
-        return false;
-    if (aligned && io->pub.kind <= ZQCOW2_IO_WRITE)
-        aligned = memory_aligned(x, io->pub.iov, io->pub.iovcnt);
-    io->slow = !aligned && io->pub.length > ZQ_BOUNCE_BYTES - 2 * 4096;
-    if (!aligned && !io->slow && !start_bounced(x, io))
-        return false;
-    if (is_write(io) || (io->bounce && io->orig.kind != ZQCOW2_IO_READ))
-        zq_list_push(&x->writes, &io->range);
-    else
-        zq_list_init(&io->range);
-    zq_list_push(&x->submit, &io->link);
-    return true;
+    if (!next_piece(x, io))
+        zq_list_push(&x->parked, &io->link);
 }
 
 static void retry_parked(struct zq_iox *x)
@@ -234,53 +326,116 @@ static void retry_parked(struct zq_iox *x)
 
     zq_list_init(&again);
     zq_list_splice(&again, &x->parked);
-    for (struct zq_list *n; (n = zq_list_pop(&again));) {
-        if (!try_start(x, zq_container(n, struct zq_io, link)))
-            zq_list_push(&x->parked, n);
+    for (struct zq_list *n; (n = zq_list_pop(&again));)
+        next_or_park(x, zq_container(n, struct zq_io, link));
+}
+
+/* Only whole blocks can be given back; an io without one is done at once. */
+static bool shrink_to_blocks(const struct zq_iox *x, struct zqcow2_io *p)
+{
+    uint64_t align = x->be->limits.io_align;
+    uint64_t from = zq_round_up(p->offset, align), to = zq_round_down(p->offset + p->length, align);
+
+    p->offset = from;
+    p->length = to > from ? to - from : 0;
+    return p->length;
+}
+
+void zq_io_start_pieces(struct zq_iox *x, struct zq_io *io)
+{
+    const struct zqcow2_io *p = &io->pub;
+
+    if (p->kind == ZQCOW2_IO_DISCARD && !shrink_to_blocks(x, &io->pub)) {
+        zq_list_push(&x->done, &io->link);
+        return;
     }
+    io->in_pieces = true;
+    io->whole.kind = p->kind;
+    io->whole.iovcnt = p->iovcnt;
+    io->whole.offset = p->offset;
+    io->whole.length = p->length;
+    io->whole.iov = p->iov;
+    io->pos = 0;
+    io->at = 0;
+    zq_list_init(&io->range);
+    next_or_park(x, io);
+}
+
+static void advance(struct zq_io *io)
+{
+    uint64_t n = io->piece;
+
+    io->pos += n;
+    for (; n && io->whole.iovcnt; io->at++, io->skip = 0) {
+        size_t rest = io->whole.iov[io->at].iov_len - io->skip;
+
+        if (n < rest) {
+            io->skip += (size_t)n;
+            return;
+        }
+        n -= rest;
+    }
+}
+
+/* The piece is over. True: the io goes on; false: pub is the caller's again. */
+static bool piece_done(struct zq_iox *x, struct zq_io *io)
+{
+    struct zq_bounce *b = io->bounce;
+
+    if (io->ret == 0 && b && b->reading && io->whole.kind != ZQCOW2_IO_READ) {
+        bounce_write(io);
+        zq_list_push(&x->submit, &io->link);
+        return true;
+    }
+    if (io->ret == 0 && b && b->reading)
+        copy_elements(io, bounced_bytes(io), true);
+    if (b)
+        b->busy = false;
+    io->bounce = NULL;
+    zq_list_del(&io->range);
+    if (!zq_list_empty(&x->parked))
+        retry_parked(x);
+    advance(io);
+    if (io->ret == 0 && io->pos < io->whole.length) {
+        next_or_park(x, io);
+        return true;
+    }
+    io->in_pieces = false;
+    io->pub.kind = io->whole.kind;
+    io->pub.iovcnt = io->whole.iovcnt;
+    io->pub.offset = io->whole.offset;
+    io->pub.length = io->whole.length;
+    io->pub.iov = io->whole.iov;
+    return false;
 }
 
 /* ---- start, issue, finish ---- */
 
-void zq_io_start(struct zq_iox *x, struct zq_io *io)
+/* Padded writes make the file longer than its last cluster: no new length may be below that. */
+static void start_truncate(const struct zq_iox *x, struct zq_io *io)
 {
-    io->x = x;
-    x->in_flight++;
-    if (x->plain || io->pub.kind == ZQCOW2_IO_FLUSH || io->pub.kind >= ZQCOW2_IO_TRUNCATE)
-        zq_list_push(&x->submit, &io->link);
-    else if (!try_start(x, io))
-        zq_list_push(&x->parked, &io->link);
+    io->pub.offset = zq_round_up(io->pub.offset, x->be->limits.io_align);
 }
 
-/* A read-modify-write goes on to its second half; true if there is nothing left to do. */
-static bool bounce_finish(struct zq_iox *x, struct zq_io *io)
+void zq_io_start(struct zq_iox *x, struct zq_io *io)
 {
-    struct zq_bounce *b = io->bounce;
-
-    if (io->ret == 0 && b->reading && io->orig.kind != ZQCOW2_IO_READ) {
-        bounce_write(io);
+    zq_assert(io->pub.length || !has_range(io));
+    io->x = x;
+    x->in_flight++;
+    if (io->pub.kind == ZQCOW2_IO_TRUNCATE)
+        start_truncate(x, io);
+    if (!has_range(io) || (x->plain && fits_as_it_is(x, io)))
         zq_list_push(&x->submit, &io->link);
-        return false;
-    }
-    if (io->ret == 0 && io->orig.kind == ZQCOW2_IO_READ)
-        copy_iov(&io->orig, b->buf + (io->orig.offset - io->pub.offset), true);
-    b->busy = false;
-    io->bounce = NULL;
-    io->pub = io->orig;
-    return true;
+    else
+        zq_io_start_pieces(x, io);
 }
 
 void zq_io_finish(struct zq_io *io)
 {
     struct zq_iox *x = io->x;
 
-    if (!x->plain && io->pub.kind < ZQCOW2_IO_TRUNCATE && io->pub.kind != ZQCOW2_IO_FLUSH) {
-        if (io->bounce && !bounce_finish(x, io))
-            return;
-        zq_list_del(&io->range);
-        if (!zq_list_empty(&x->parked))
-            retry_parked(x);
-    }
+    if (io->in_pieces && piece_done(x, io))
+        return;
     x->in_flight--;
     if (io->seq)
         zq_io_leave_flight(x, io);
@@ -290,37 +445,9 @@ void zq_io_finish(struct zq_io *io)
     io->complete(io, io->ret);
 }
 
-/* Data is cut by zq_io_piece(); only whole L2 tables that are being copied can be larger. */
-static bool too_large(const struct zqcow2_backend *be, const struct zq_io *io)
-{
-    return be->limits.max_transfer && io->pub.length > be->limits.max_transfer &&
-           io->pub.kind <= ZQCOW2_IO_WRITE;
-}
-
-static int run_pieces(struct zqcow2_backend *be, const struct zqcow2_io *p)
-{
-    uint64_t off = p->offset, left = p->length;
-    int rc = 0;
-
-    for (uint32_t i = 0; i < p->iovcnt && left && rc == 0; i++) {
-        size_t n = zq_min(p->iov[i].iov_len, left);
-
-        rc = p->kind == ZQCOW2_IO_READ ? zq_be_read(be, p->iov[i].iov_base, n, off)
-                                       : zq_be_write(be, p->iov[i].iov_base, n, off);
-        off += n;
-        left -= n;
-    }
-    return rc;
-}
-
 static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
-
-    if (io->slow && p->kind == ZQCOW2_IO_ZERO)
-        return zq_be_zero(be, p->offset, p->length);
-    if (too_large(be, io) || io->slow)
-        return run_pieces(be, p);
 
     switch (p->kind) {
     case ZQCOW2_IO_READ:
@@ -332,7 +459,7 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
     case ZQCOW2_IO_ZERO:
         return zq_be_zero(be, p->offset, p->length);
     case ZQCOW2_IO_DISCARD:
-        return be->ops.discard && p->length ? zq_call_discard(be, p->offset, p->length) : 0;
+        return be->ops.discard ? zq_call_discard(be, p->offset, p->length) : 0;
     case ZQCOW2_IO_TRUNCATE:
         return zq_call_truncate(be, p->offset);
     case ZQ_IO_ALLOCATE:
@@ -346,7 +473,7 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
 /* 0: the backend has it. -EOPNOTSUPP: it is for a blocking function. Else its result. */
 static int submit(struct zqcow2_backend *be, struct zq_io *io)
 {
-    if (!be->ops.submit || io->pub.kind >= ZQ_IO_WORK || io->slow || too_large(be, io))
+    if (!be->ops.submit || io->pub.kind >= ZQ_IO_WORK)
         return -EOPNOTSUPP;
     return zq_call_submit(be, &io->pub);
 }

@@ -14,8 +14,10 @@
 #include "backend/backend.h"
 #include "base/list.h"
 
-#define ZQ_BOUNCE_BYTES (128u << 10)
+#define ZQ_BOUNCE_BYTES (128u << 10) /* of a backend that wants alignment; else SMALL: */
+#define ZQ_BOUNCE_SMALL (4u << 10)   /* for sectors that lie in more elements than it takes */
 #define ZQ_BOUNCES 4u
+#define ZQ_IO_SEGMENTS 8u
 
 /*
  * The host has no room for a write: what is in the file is an old or a new version, sector by
@@ -38,19 +40,28 @@ struct zq_io {
     struct zq_list link;  /* submit, done or parked list */
     void (*complete)(struct zq_io *io, int ret); /* under the mutex */
     int ret;
-    bool slow;            /* unaligned and too large to bounce: blocking, in pieces */
-    struct zq_bounce *bounce; /* while it is bounced, or NULL */
+    bool in_pieces;       /* pub is a piece of `whole` */
+    size_t skip;          /* bytes of the first element that are not meant */
     struct zq_list flight; /* of data I/O: in x->flight */
     uint64_t seq;         /* of data I/O: its number; else 0 */
     void (*work)(struct zq_io *io); /* WORK: sets io->ret */
     struct iovec one;     /* room for a request of one buffer */
-    struct zqcow2_io orig; /* of a bounced request: the caller's view, and where it stands */
+    struct iovec *seg;    /* room for the elements of a piece, ZQ_IO_SEGMENTS, or NULL: one */
+    /* of an io in pieces */
+    struct {
+        uint32_t kind, iovcnt;
+        uint64_t offset, length;
+        const struct iovec *iov;
+    } whole;              /* the caller's view */
+    uint64_t pos, piece;  /* bytes that are done, that are at work */
+    uint32_t at;          /* which element comes next; `skip` bytes of it are done */
+    struct iovec part;    /* room for a piece of one element */
+    struct zq_bounce *bounce; /* of this piece, or NULL */
     struct zq_list range; /* in x->writes; only where the backend needs alignment */
 };
 
 struct zq_bounce {
     uint8_t *buf;
-    struct iovec iov;
     bool busy, reading; /* reading: the first half of a read-modify-write, or a read */
 };
 
@@ -58,12 +69,14 @@ struct zq_bounce {
 struct zq_iox {
     struct zqcow2_backend *be;           /* fixed */
     const struct zqcow2_hooks *hooks;    /* fixed: the image's */
-    bool plain;                          /* fixed: the backend takes any alignment */
+    bool plain;                          /* fixed: it takes whole sectors, at any address */
+    uint64_t max_piece;                  /* fixed: bytes in one call; UINT64_MAX: no limit */
+    uint32_t bounce_bytes;               /* fixed: of each buffer, none above max_piece */
     void (*notify)(struct zq_iox *x, struct zq_io *io); /* fixed: an io was done by the backend */
     void (*away)(struct zq_iox *x, bool begin); /* fixed: a blocking call begins, or is over */
     struct zq_list submit;               /* started, to be issued */
     struct zq_list done;                 /* done, to be finished */
-    struct zq_list writes, parked;       /* not plain: writes in flight; ios that wait */
+    struct zq_list writes, parked;       /* not plain: writes in flight. ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];
     unsigned in_flight;                  /* started and not finished */
     struct zq_list flight;               /* data I/O that looked up its clusters, oldest first */
@@ -77,10 +90,6 @@ struct zq_iox {
 int zq_iox_init(struct zq_iox *x);
 void zq_iox_fini(struct zq_iox *x);
 
-/* The most bytes of a transfer at off that one io may carry; 0 < result <= len. */
-uint64_t zq_io_piece(const struct zq_iox *x, uint64_t off, uint64_t len, const struct iovec *iov,
-                     unsigned iovcnt);
-
 /* Fill in an io of one kind; the caller has set complete. */
 static inline void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len)
 {
@@ -89,8 +98,9 @@ static inline void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uin
     io->pub.offset = off;
     io->pub.length = len;
     io->pub.iov = NULL;
-    io->bounce = NULL;
-    io->slow = false;
+    io->in_pieces = false;
+    io->skip = 0;
+    io->seg = NULL;
     io->ret = 0;
     io->seq = 0;
 }
@@ -104,7 +114,11 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
 void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end);
 bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, int ret);
 
-/* Under the mutex. */
+/*
+ * Under the mutex. Whatever the backend's limits are, the caller need not know them: what does not
+ * fit goes in pieces, one at a time, cut and padded as the backend wants it. The elements may hold
+ * more than the length; there may be any number of them, of any length.
+ */
 void zq_io_start(struct zq_iox *x, struct zq_io *io);
 /* A data I/O whose clusters must not change hands while it runs (R5). */
 static inline void zq_io_enter_flight(struct zq_iox *x, struct zq_io *io)
@@ -116,6 +130,18 @@ static inline void zq_io_start_data(struct zq_iox *x, struct zq_io *io)
 {
     zq_io_enter_flight(x, io);
     zq_io_start(x, io);
+}
+/* The same, where zq_io_is_whole() holds. */
+void zq_io_start_pieces(struct zq_iox *x, struct zq_io *io);
+static inline void zq_io_start_whole(struct zq_iox *x, struct zq_io *io)
+{
+    zq_io_enter_flight(x, io);
+    io->x = x;
+    x->in_flight++;
+    if (x->plain)
+        zq_list_push(&x->submit, &io->link);
+    else
+        zq_io_start_pieces(x, io); /* beside others that it must not meet */
 }
 /* Has every data I/O numbered up to seq finished? */
 static inline bool zq_io_all_past(const struct zq_iox *x, uint64_t seq)
@@ -134,11 +160,14 @@ static inline void zq_io_leave_flight(struct zq_iox *x, struct zq_io *io)
 }
 void zq_io_finish(struct zq_io *io);
 
-/* Can one I/O carry all of a transfer from or to this buffer? */
-static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t off, uint64_t len,
-                                  const struct iovec *iov)
+/* Can one call carry all of a transfer from or to this buffer? Whole sectors, and some. */
+static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t off, const struct iovec *iov)
 {
-    return (x->plain && !x->be->limits.max_transfer) || zq_io_piece(x, off, len, iov, 1) == len;
+    const struct zqcow2_limits *l = &x->be->limits;
+
+    return iov->iov_len <= x->max_piece &&
+           (x->plain || (!((off | iov->iov_len) & (l->io_align - 1)) &&
+                         !(((uintptr_t)iov->iov_base | iov->iov_len) & (l->buf_align - 1))));
 }
 
 /*
@@ -164,8 +193,5 @@ static inline void zq_io_alone_end(struct zq_iox *x, struct zq_io *io)
  * `finished`; the others come through notify.
  */
 void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finished);
-
-/* n bytes of zeros, of static storage, for gathering into a write. */
-extern const uint8_t zq_zeros[64 << 10];
 
 #endif

@@ -16,7 +16,7 @@
 #include "base/bytes.h"
 
 #define THREADS_MAX 256u
-#define ZERO_BYTES (64u * 1024) /* no backend's max_transfer is smaller */
+#define ZERO_BYTES (64u * 1024)
 
 struct threads {
     struct zqcow2_hooks hooks;
@@ -51,13 +51,14 @@ static struct zqcow2_io *take(struct threads *t)
 /* Requests come aligned to the inner backend's limits, so a whole number of blocks is written. */
 static int zero(struct threads *t, uint64_t off, uint64_t len)
 {
-    struct zqcow2_backend *in = t->inner;
+    const struct zqcow2_backend *in = t->inner;
+    uint64_t limit = in->limits.max_transfer, max = limit ? zq_min(limit, ZERO_BYTES) : ZERO_BYTES;
     int rc = in->ops.zero ? zq_call_zero(in, off, len) : -EOPNOTSUPP;
 
     if (rc != -EOPNOTSUPP)
         return rc;
     for (rc = 0; len && rc == 0;) {
-        struct iovec iov = { t->zeros, (size_t)zq_min(len, ZERO_BYTES) };
+        struct iovec iov = { t->zeros, (size_t)zq_min(len, max) };
         rc = zq_call_writev(in, &iov, 1, off);
         off += iov.iov_len;
         len -= iov.iov_len;

@@ -34,7 +34,7 @@ static inline bool find_host(const struct zq_core *c, const struct zq_op *op, ui
     if (!run || op->length > run->guest + run->len - guest)
         return false;
     *host = run->host + (guest - run->guest);
-    return zq_io_is_whole(&c->x, *host, op->length, op->req.iov);
+    return zq_io_is_whole(&c->x, *host, op->req.iov);
 }
 
 static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
@@ -88,7 +88,7 @@ static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, u
         return false;
     *host = e.host;
     return (write ? zq_extent_in_place(&e) : e.type == ZQ_EXT_DATA) &&
-           zq_io_is_whole(&c->x, e.host, op->length, op->req.iov);
+           zq_io_is_whole(&c->x, e.host, op->req.iov);
 }
 
 /* Gather and reserve in one: what is left to do is to move the bytes. */
@@ -149,10 +149,11 @@ bool zq_direct_start(struct zq_core *c, struct zq_op *op)
     op->finished = false;
     c->nr_ops++;
     set_io(op, host);
-    op->io.bounce = NULL;
-    op->io.slow = false;
+    op->io.in_pieces = false;
+    op->io.skip = 0;
+    op->io.seg = NULL;
     op->io.complete = io_done;
-    zq_io_start_data(&c->x, &op->io);
+    zq_io_start_whole(&c->x, &op->io);
     return true;
 }
 

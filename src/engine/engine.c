@@ -217,8 +217,6 @@ static bool io_length(const struct zq_op *op, uint64_t *len)
     for (uint32_t i = 0; i < op->req.iovcnt; i++) {
         if (zq_add_overflows(sum, op->req.iov[i].iov_len, &sum))
             return false;
-        if (op->req.iovcnt > ZQ_OP_SEGMENTS && op->req.iov[i].iov_len % ZQ_SECTOR)
-            return false;
     }
     *len = sum;
     return true;

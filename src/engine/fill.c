@@ -26,12 +26,22 @@ static bool has_content(const struct zq_extent *e)
     return e->type == ZQ_EXT_DATA || e->type == ZQ_EXT_COMPRESSED;
 }
 
+/* What is read are whole blocks of the backend: compressed clusters begin and end anywhere. */
+static void find_packed(const struct zq_core *c, struct zq_packed *p, uint64_t entry)
+{
+    uint64_t align = c->be->limits.io_align;
+
+    zq_compressed_range(entry, c->cluster_bits, &p->host, &p->size);
+    p->skew = p->host & (align - 1);
+    p->host -= p->skew;
+    p->len = zq_round_up(p->skew + p->size, align);
+}
+
 int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry)
 {
+    p->len = 0;
     if (entry & ZQ_OFLAG_COMPRESSED)
-        zq_compressed_range(entry, c->cluster_bits, &p->host, &p->len);
-    else
-        p->len = 0;
+        find_packed(c, p, entry);
     p->out = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
     p->in = zq_alloc(&c->hooks, 4096, p->len);
     if (p->out && (p->in || !p->len))
@@ -49,8 +59,8 @@ void zq_packed_free(struct zq_core *c, struct zq_packed *p)
 
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
 {
-    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type, p->in, p->len,
-                         p->out, (size_t)1 << c->cluster_bits);
+    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type,
+                         p->in + p->skew, p->size, p->out, (size_t)1 << c->cluster_bits);
 }
 
 static void free_fill(struct zq_core *c, struct zq_fill *f)

@@ -16,8 +16,6 @@
 #include "qcow2/map.h"
 #include "zone/zones.h"
 
-#define ZQ_OP_SEGMENTS 8
-
 struct zq_core;
 struct zq_op;
 typedef int zq_step(struct zq_core *c, struct zq_op *op);
@@ -26,11 +24,13 @@ typedef int zq_step(struct zq_core *c, struct zq_op *op);
 struct zq_transfer {
     uint32_t kind; /* of zqcow2_io_kind, or ZQ_IO_WORK */
     uint64_t host, left;
+    bool moving;   /* they are on their way */
 };
 
 /* A compressed cluster: its bytes in the file, and room for what they unpack to. */
 struct zq_packed {
-    uint64_t host, len;
+    uint64_t host, len;  /* what is read; `size` bytes from `skew` on are the cluster's */
+    uint64_t skew, size;
     uint8_t *in, *out; /* out: a cluster */
 };
 
@@ -70,7 +70,7 @@ struct zq_op {
     size_t iov_skip;
     uint64_t pos;           /* bytes of it that are done */
     struct zq_transfer xfer;
-    struct iovec seg[ZQ_OP_SEGMENTS];
+    struct iovec seg[ZQ_IO_SEGMENTS];
     struct zq_list turn;    /* in a zone's admission FIFO */
     uint64_t round;         /* waits until this many rounds have been done */
     struct zq_list fills;   /* prepared */

@@ -85,10 +85,9 @@ static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t bloc
 static void write_next(struct zq_alloc *a)
 {
     struct zq_growth *gr = &a->growth;
-    struct iovec v = {gr->bytes + gr->written, zq_min(gr->len - gr->written, 1u << 20)};
-    uint64_t n = zq_io_piece(a->cache->x, gr->start + gr->written, v.iov_len, &v, 1);
+    uint64_t n = zq_min(gr->len - gr->written, 1u << 20);
 
-    zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, v.iov_base, gr->start + gr->written, n);
+    zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, gr->bytes + gr->written, gr->start + gr->written, n);
     gr->written += n;
     zq_io_start(a->cache->x, &gr->io);
 }

@@ -56,7 +56,7 @@ rule 'src/ ends or prints' \
     "$word(abort|exit|_exit|quick_exit|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|syslog) *\\(" $src
 rule 'assert besides zq_assert' "${word}assert *\\(" $(without '^src/base/report\.h$')
 rule 'a backend asked past zq_call_*(), which judge its answer' \
-    '(->|[.])ops[.](length|readv|writev|flush|limits|truncate|discard|zero|lock|submit|fd)[(]' \
+    '(->|[.])ops[.](length|readv|writev|flush|limits|truncate|discard|zero|allocate|lock|submit|fd)[(]' \
     $(without '^src/backend/backend\.h$')
 rule 'a lock taken outside engine.c, queue.c and the backends' \
     "${word}((pthread|mtx|cnd)_([a-z_]*_)?(try|timed|rd|wr|un)*(lock|wait)) *\\(" \

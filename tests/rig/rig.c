@@ -83,7 +83,8 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
     heap_init(&r->heap);
     r->hooks = heap_hooks(&r->heap);
     store_init(&r->store);
-    record_init(&r->record, store_be(&r->store));
+    strict_init(&r->strict, &r->store);
+    record_init(&r->record, strict_be(&r->strict));
     fault_init(&r->fault, record_be(&r->record));
     if (world == RIG_URING) {
         strcpy(r->path, "zq-rig-XXXXXX");
@@ -96,19 +97,22 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
 
 const char *rig_free(struct rig *r)
 {
-    static char text[sizeof(r->heap.error)];
+    static char text[sizeof(r->strict.why)];
     const char *verdict;
 
     if (r->img)
-        zqcow2_close(r->img);
+        rig_close(r);
     if (shuffles(r->world))
         shuffle_free(&r->shuffle);
     if (r->path[0])
         unlink(r->path);
     verdict = heap_verdict(&r->heap);
+    if (!verdict && r->strict.broken)
+        verdict = r->strict.why;
     if (verdict)
         verdict = strcpy(text, verdict);
     record_free(&r->record);
+    strict_free(&r->strict);
     store_free(&r->store);
     heap_destroy(&r->heap);
     return verdict;
@@ -161,13 +165,16 @@ int rig_open(struct rig *r, bool writable)
         r->img = NULL;
         zqcow2_backend_close(be);
     }
+    r->strict.live = !rc;
     return rc;
 }
 
 int rig_close(struct rig *r)
 {
-    int rc = zqcow2_close(r->img);
+    int rc;
 
+    r->strict.live = false;
+    rc = zqcow2_close(r->img);
     if (rc != -EBUSY)
         r->img = NULL;
     return rc;
@@ -184,7 +191,7 @@ int rig_check(struct rig *r, uint32_t flags)
     struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_backend *be;
-    int rc = new_backend(r, store_be(&r->store), &be);
+    int rc = new_backend(r, strict_be(&r->strict), &be);
 
     if (rc)
         return rc;

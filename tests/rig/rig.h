@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The rig: an image on a stack of backends (store, record, fault and, if asked for, shuffle) with
- * its own heap, so that a test sees every call and every byte, and decides what fails.
+ * The rig: an image on a stack of backends (store, strict, record, fault and, if asked, shuffle),
+ * with its own heap, so that a test sees every call and every byte, and decides what fails.
  */
 #ifndef RIG_RIG_H
 #define RIG_RIG_H
@@ -11,6 +11,7 @@
 #include "rig/be_fault.h"
 #include "rig/be_record.h"
 #include "rig/be_shuffle.h"
+#include "rig/be_strict.h"
 #include "rig/heap_fault.h"
 #include "rig/model.h"
 #include "rig/rng.h"
@@ -35,7 +36,8 @@ struct rig {
     uint64_t seed, rng;
     struct heap heap;
     struct zqcow2_hooks hooks;
-    struct store store;
+    struct store store;               /* its limits: before rig_create() */
+    struct strict strict;
     struct record record;
     struct fault fault;
     struct shuffle shuffle;
@@ -49,7 +51,7 @@ struct rig {
 };
 
 void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed);
-/* NULL, or what the heap has to complain about. Closes the image if it is open. */
+/* NULL, or what the heap or the strict backend has to complain about. Closes an open image. */
 const char *rig_free(struct rig *r);
 
 bool rig_uring_works(void);

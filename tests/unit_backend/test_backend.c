@@ -246,7 +246,9 @@ static void test_limits(void **state)
     assert_int_equal(try_limits(f, (struct zqcow2_limits){ .buf_align = 1u << 31 }), -EINVAL);
     assert_int_equal(try_limits(f, (struct zqcow2_limits){ .atomic_write = 256 }), -EINVAL);
     assert_int_equal(try_limits(f, (struct zqcow2_limits){ .atomic_write = 1536 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .max_transfer = 65535 }), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .max_transfer = 511 }), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .io_align = 4096,
+                                                           .max_transfer = 4095 }), -EINVAL);
     assert_int_equal(try_limits(f, (struct zqcow2_limits){ .caps = 1u << 30 }), -EINVAL);
     f->limits_rc = -ENODEV;
     assert_int_equal(try_limits(f, (struct zqcow2_limits){ .io_align = 1 }), -ENODEV);
@@ -347,6 +349,8 @@ static void test_alignment(void **state)
     f->zero_rc = -EOPNOTSUPP;
     compare(f, (struct zqcow2_limits){ .io_align = 512, .buf_align = 512 }, 6);
     compare(f, (struct zqcow2_limits){ .max_transfer = 65536 }, 7);
+    compare(f, (struct zqcow2_limits){ .io_align = 4096, .max_transfer = 5000 }, 8);
+    compare(f, (struct zqcow2_limits){ .max_transfer = 512 }, 9);
 }
 
 static void test_zero_is_cheap(void **state)
