@@ -284,14 +284,34 @@ int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct o
     return bad;
 }
 
-/* Recovery alone, recorded: opening for writing and closing. */
-static int recover(struct checker *c, struct zqcow2_simdisk *image)
+static int repair(struct checker *c, struct zqcow2_simdisk *image)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_backend *be;
+    int rc = zqcow2_simdisk_backend(image, &be);
+
+    if (rc < 0)
+        return REFUSE(c, "no backend");
+    o.flags = ZQCOW2_CHECK_REPAIR_ALL;
+    rc = zqcow2_check(be, &o, &res, &err);
+    zqcow2_backend_close(be);
+    if (rc < 0 || res.corruptions > res.corruptions_fixed || res.leaked_clusters > res.leaks_fixed)
+        return REFUSE(c, "repair: %s (%s)", zqcow2_strerror(rc), err.text);
+    return 0;
+}
+
+/* Recovery alone, recorded: opening for writing and closing, or a full repair. */
+static int recover(struct checker *c, struct zqcow2_simdisk *image, bool by_repair)
 {
     struct zqcow2_image *img;
     int rc = zqcow2_simdisk_record(image);
 
     if (rc < 0)
         return REFUSE(c, "record: %s", zqcow2_strerror(rc));
+    if (by_repair)
+        return repair(c, image);
     img = open_on(c, image, true);
     if (!img)
         return 1;
@@ -314,13 +334,13 @@ static int recovery_state(struct checker *c, const struct zqcow2_simdisk_cut *cu
     return bad;
 }
 
-/* *at: the position to look at, from the first on, or UINT64_MAX: all. */
+/* seed: odd for a repair. *at: the position to look at, from the first on, or UINT64_MAX: all. */
 static int cut_recovery(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
                         uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     struct zqcow2_simdisk_cut *cut;
     uint64_t first = zqcow2_simdisk_position(disk), only = *at, end;
-    int bad = recover(c, disk);
+    int bad = recover(c, disk, seed & 1);
 
     end = zqcow2_simdisk_position(disk);
     if (bad || zqcow2_simdisk_cut_new(disk, &cut) < 0)
