@@ -8,7 +8,8 @@
 struct heap {
     uint8_t *base;
     size_t size;
-    bool (*less)(const void *a, const void *b);
+    bool (*less)(const void *a, const void *b, const void *arg);
+    const void *arg;
 };
 
 static uint8_t *at(const struct heap *h, size_t i)
@@ -28,17 +29,18 @@ static void swap(const struct heap *h, size_t i, size_t j)
 static void sift_down(const struct heap *h, size_t root, size_t n)
 {
     for (size_t child; (child = 2 * root + 1) < n; root = child) {
-        if (child + 1 < n && h->less(at(h, child), at(h, child + 1)))
+        if (child + 1 < n && h->less(at(h, child), at(h, child + 1), h->arg))
             child++;
-        if (!h->less(at(h, root), at(h, child)))
+        if (!h->less(at(h, root), at(h, child), h->arg))
             return;
         swap(h, root, child);
     }
 }
 
-void zq_sort(void *base, size_t n, size_t size, bool (*less)(const void *a, const void *b))
+void zq_sort(void *base, size_t n, size_t size,
+             bool (*less)(const void *a, const void *b, const void *arg), const void *arg)
 {
-    const struct heap h = {base, size, less};
+    const struct heap h = {base, size, less, arg};
 
     for (size_t i = n / 2; i-- > 0;)
         sift_down(&h, i, n);

@@ -9,6 +9,7 @@
 #define ZQ_SORT_MAX 64u
 
 /* n elements of `size` bytes (at most ZQ_SORT_MAX), in O(n log n). */
-void zq_sort(void *base, size_t n, size_t size, bool (*less)(const void *a, const void *b));
+void zq_sort(void *base, size_t n, size_t size,
+             bool (*less)(const void *a, const void *b, const void *arg), const void *arg);
 
 #endif

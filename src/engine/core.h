@@ -76,6 +76,8 @@ struct zq_core {
     struct zq_list doorbells;    /* of queues */
     bool dead, death_logged;
     int dead_rc;
+    bool sealed;                 /* takes no (more) changes: dead, corrupt, or for reading */
+    bool corrupt_marked, corrupt_logged;
     uint8_t sector0[ZQ_SECTOR];  /* the header's first sector, as on disk */
     bool marked, want_mark;      /* the mark is durable, or not needed; somebody waits for it */
 

@@ -53,7 +53,7 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     uint64_t start = zq_zone_start(&c->zones.g, op->zone);
     bool append = op->req.op == ZQCOW2_OP_APPEND;
 
-    if (c->dead || !c->writable || !zq_state_is_open(z->state) || z->next == start || !l)
+    if (c->sealed || !zq_state_is_open(z->state) || z->next == start || !l)
         return false;
     if (!zq_list_empty(&l->admission) || l->failed || l->punching || l->closing)
         return false;
@@ -82,7 +82,7 @@ static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, u
 
     if (op->req.op == ZQCOW2_OP_APPEND || op->length > c->seq_start - op->req.offset)
         return false;
-    if (write && (c->dead || !c->writable))
+    if (write && c->sealed)
         return false;
     if (!zq_map_peek(&c->map, op->req.offset, op->length, &e) || e.len < op->length)
         return false;

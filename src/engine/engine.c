@@ -7,6 +7,7 @@
  * I/O makes every queue's descriptor readable (E4).
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <time.h>
 #include "base/report.h"
 #include "engine/core.h"
@@ -144,6 +145,8 @@ void zq_core_fini(struct zq_core *c)
     if (c->map.hooks)
         zq_map_fini(&c->map, c->map.nr_runs);
     zq_cache_fini(&c->cache);
+    zq_index_free(&c->alloc.refs.index, &c->hooks);
+    zq_free(&c->hooks, c->alloc.areas, c->alloc.areas_room * sizeof(*c->alloc.areas));
     zq_free(&c->hooks, c->alloc.refs.dirty, zq_refs_sector_count(&c->alloc.refs));
     zq_free(&c->hooks, c->alloc.refs.table, c->alloc.refs.entries * 8);
     zq_free(&c->hooks, c->map.l1_dirty, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
@@ -194,6 +197,8 @@ void zq_op_step(struct zq_op *op)
     struct zq_core *c = op->core;
     int rc = op->step(c, op);
 
+    if (c->alloc.corrupt && !c->sealed)
+        c->sealed = c->round.wanted = true;
     if (rc != ZQ_WAIT)
         op_end(c, op, rc);
 }
@@ -293,7 +298,7 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
         return 0;
     if (!c->writable)
         return -EROFS;
-    return c->dead ? ZQCOW2_EDEAD : 0;
+    return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
 }
 
 void zq_op_reset(struct zq_core *c, struct zq_op *op)
@@ -367,6 +372,18 @@ static void report_death(struct zq_core *c)
     zq_core_lock(c);
 }
 
+static void report_corruption(struct zq_core *c)
+{
+    uint64_t at = c->alloc.corrupt_at;
+
+    c->corrupt_logged = true;
+    zq_core_unlock(c);
+    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+           "clusters in use at 0x%" PRIx64 " have refcount 0: the image is corrupt, and takes no "
+           "more changes", at);
+    zq_core_lock(c);
+}
+
 void zq_engine_run(struct zq_core *c)
 {
     struct zq_list batch, finished;
@@ -387,6 +404,8 @@ void zq_engine_run(struct zq_core *c)
     c->runners--;
     if (c->dead && !c->death_logged)
         report_death(c);
+    if (c->alloc.corrupt && !c->corrupt_logged)
+        report_corruption(c);
     if (c->wake_poller) {
         c->wake_poller = false;
         if (c->polling && c->be->ops.wake) {
@@ -484,7 +503,7 @@ void zq_core_die(struct zq_core *c, int rc)
 {
     if (c->dead)
         return;
-    c->dead = true;
+    c->dead = c->sealed = true;
     c->dead_rc = rc;
     zq_cache_wake_all(&c->cache);
     if (c->zoned)

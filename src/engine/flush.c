@@ -125,16 +125,30 @@ static bool next_header(struct zq_core *c, struct zq_round_io *w)
     return true;
 }
 
-/* The mark says that leaks may be found after a crash; DIRTY on lazy images says the same. */
+static void set_incompat(struct zq_core *c, uint64_t bit)
+{
+    uint8_t *at = c->sector0 + ZQ_HDR_INCOMPAT;
+
+    zq_put_be64(at, zq_be64(at) | bit);
+}
+
+/*
+ * What was found to be corrupt says so to whoever opens it next, where the header has room for it.
+ * The mark says that leaks may be found after a crash; DIRTY on lazy images says the same.
+ */
 static bool next_mark(struct zq_core *c, struct zq_round_io *w)
 {
-    if (c->round.cursor++ || !c->want_mark || c->marked)
+    bool mark = c->want_mark && !c->marked, corrupt;
+
+    corrupt = c->alloc.corrupt && !c->corrupt_marked && c->hdr.version >= 3;
+    if (c->round.cursor++ || (!mark && !corrupt))
         return false;
-    if (c->hdr.mark_offset)
+    if (corrupt)
+        set_incompat(c, ZQ_INCOMPAT_CORRUPT);
+    if (mark && c->hdr.mark_offset)
         c->sector0[c->hdr.mark_offset] = 1;
-    if (c->lazy)
-        zq_put_be64(c->sector0 + ZQ_HDR_INCOMPAT,
-                    zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) | ZQ_INCOMPAT_DIRTY);
+    if (mark && c->lazy)
+        set_incompat(c, ZQ_INCOMPAT_DIRTY);
     return next_header(c, w);
 }
 
@@ -214,6 +228,7 @@ static void leave_stage(struct zq_core *c)
     switch (c->round.stage) {
     case ZQ_ST_MARK:
         c->marked |= c->want_mark;
+        c->corrupt_marked = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) & ZQ_INCOMPAT_CORRUPT;
         break;
     case ZQ_ST_META:
         if (c->zoned)

@@ -191,7 +191,7 @@ static int unmap_ahead(struct zq_core *c, struct zq_op *op)
 {
     struct zq_zones *zs = &c->zones;
 
-    for (; c->zoned && op->zone < zs->g.nr_zones; op->zone++, op->pos = 0) {
+    for (; c->zoned && !c->sealed && op->zone < zs->g.nr_zones; op->zone++, op->pos = 0) {
         struct zq_zone *z = &zs->v[op->zone];
         uint64_t at, end = zq_round_up(zq_zone_end(zs, op->zone), (uint64_t)1 << c->cluster_bits);
         int rc;

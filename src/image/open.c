@@ -7,25 +7,14 @@
 #include <inttypes.h>
 #include "base/report.h"
 #include "format/entry.h"
+#include "format/snapshot.h"
 #include "image/check.h"
 #include "image/image.h"
 #include "image/layout.h"
+#include "image/opening.h"
 
 #define DEFAULT_CACHE (8u << 20)
 #define DEFAULT_EXTENT (16u << 20)
-
-/* What is known while an image is being opened. */
-struct opening {
-    struct zqcow2_backend *be;
-    struct zqcow2_open_options opt;
-    struct zqcow2_error *err;
-    struct zqcow2_hooks hooks;
-    struct zq_header h;
-    struct zq_geometry g;
-    uint64_t file_size;
-    bool rdwr, bit_missing;
-    uint8_t sector0[ZQ_SECTOR];
-};
 
 /* ---- header ---- */
 
@@ -152,45 +141,6 @@ static int load_table(struct opening *o, const char *name, uint64_t offset, uint
     return rc;
 }
 
-/* A refcount as it is on disk, for the few clusters that open looks at. */
-static int read_refcount(struct opening *o, const struct zq_refs *r, uint64_t cluster, uint64_t *v)
-{
-    uint8_t sector[ZQ_SECTOR];
-    uint64_t block = cluster >> r->block_bits, bit;
-    uint64_t in_block = cluster & (((uint64_t)1 << r->block_bits) - 1);
-    int rc;
-
-    *v = 0;
-    if (block >= r->entries || !r->table[block])
-        return 0;
-    bit = in_block << r->order;
-    rc = zq_be_read(o->be, sector, sizeof(sector),
-                    r->table[block] + zq_round_down(bit / 8, ZQ_SECTOR));
-    if (rc == 0)
-        *v = zq_ref_get(r, sector, (uint32_t)((bit % (ZQ_SECTOR * 8)) >> r->order));
-    return rc;
-}
-
-/* Counted more than once: a leak, but the table is written in place and must be nobody else's. */
-static int check_table_refcounts(struct opening *o, const struct zq_refs *r)
-{
-    uint64_t bits = o->h.cluster_bits, first = o->g.table_offset >> bits;
-    uint64_t last = (o->g.table_offset + (uint64_t)o->g.nr_zones * 8 - 1) >> bits;
-
-    for (uint64_t i = first; i <= last; i++) {
-        uint64_t v;
-        int rc = read_refcount(o, r, i, &v);
-
-        if (rc < 0)
-            return rc;
-        if (v == 0 || (v > 1 && o->rdwr))
-            return zq_fail(o->err, ZQCOW2_ECORRUPT,
-                           "write-pointer table: cluster at byte %" PRIu64 " has refcount %" PRIu64
-                           ", not 1", i << bits, v);
-    }
-    return 0;
-}
-
 static int load_zones(struct opening *o, struct zq_core *c)
 {
     size_t bytes = (size_t)o->g.nr_zones * 8;
@@ -223,7 +173,6 @@ static void set_refs(struct opening *o, struct zq_core *c)
     r->order = o->h.refcount_order;
     r->block_bits = o->h.cluster_bits + 3 - o->h.refcount_order;
     r->offset = o->h.rt_offset;
-    r->entries = ((uint64_t)o->h.rt_clusters << o->h.cluster_bits) / 8;
     r->slice_refs = c->cache.slice_bytes * 8 >> o->h.refcount_order;
 }
 
@@ -240,7 +189,6 @@ static int set_map(struct opening *o, struct zq_core *c)
     m->l1_offset = o->h.l1_offset;
     m->zone_bits = o->g.zone_bits;
     m->first_seq_zone = o->g.conventional;
-    c->alloc.fixed = m->fixed;
     m->fixed[0][1] = cluster;
     m->fixed[1][0] = o->h.l1_offset;
     m->fixed[1][1] = zq_round_up((uint64_t)o->h.l1_entries * 8, cluster);
@@ -248,25 +196,38 @@ static int set_map(struct opening *o, struct zq_core *c)
     m->fixed[2][1] = (uint64_t)o->h.rt_clusters << o->h.cluster_bits;
     m->fixed[3][0] = o->g.table_offset;
     m->fixed[3][1] = zq_round_up((uint64_t)o->g.nr_zones * 8, cluster);
+    m->fixed[4][0] = o->h.snapshots_offset;
+    m->fixed[4][1] = zq_round_up((uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED, cluster);
     return zq_map_init(m, c->zoned ? o->g.nr_zones : 0);
 }
 
-static int load_tables(struct opening *o, struct zq_core *c)
+/* Only who writes needs refcounts: an image whose refcounts are damaged can still be read. */
+static int load_refcounts(struct opening *o, struct zq_core *c)
 {
     struct zq_refs *r = &c->alloc.refs;
     int rc;
 
-    c->map.l1_entries = o->h.l1_entries;
-    rc = load_table(o, "L1", o->h.l1_offset, o->h.l1_entries, zq_l1_read, &c->map.l1);
-    if (rc == 0)
-        rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, zq_rt_read, &r->table);
+    r->entries = ((uint64_t)o->h.rt_clusters << o->h.cluster_bits) / 8;
+    rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, zq_rt_read, &r->table);
     if (rc < 0)
         return rc;
-    c->map.l1_dirty = zq_zalloc(&c->hooks, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
     r->dirty = zq_zalloc(&c->hooks, zq_refs_sector_count(r));
-    if ((!c->map.l1_dirty && c->map.l1_entries) || !r->dirty)
+    return r->dirty ? zq_opening_trust(o, c) : -ENOMEM;
+}
+
+static int load_tables(struct opening *o, struct zq_core *c)
+{
+    int rc;
+
+    c->map.l1_entries = o->h.l1_entries;
+    rc = load_table(o, "L1", o->h.l1_offset, o->h.l1_entries, zq_l1_read, &c->map.l1);
+    if (rc < 0)
+        return rc;
+    c->alloc.l1 = c->map.l1;
+    c->map.l1_dirty = zq_zalloc(&c->hooks, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
+    if (!c->map.l1_dirty && c->map.l1_entries)
         return -ENOMEM;
-    return c->zoned ? check_table_refcounts(o, r) : 0;
+    return o->rdwr ? load_refcounts(o, c) : 0;
 }
 
 static void set_info(struct opening *o, struct zq_core *c)
@@ -289,6 +250,7 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->be = o->be;
     c->borrowed = o->opt.flags & ZQCOW2_OPEN_BORROW;
     c->writable = o->rdwr;
+    c->sealed = !o->rdwr;
     c->zoned = o->g.layout != ZQCOW2_LAYOUT_NONE;
     c->hdr = o->h;
     c->size = c->seq_start = o->h.virtual_size;
@@ -497,7 +459,8 @@ void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
     i->refcount_bits = 1u << c->hdr.refcount_order;
     i->version = c->hdr.version;
     i->compression_type = c->hdr.compression_type;
-    i->flags = c->info_flags | (c->dead ? ZQCOW2_INFO_DEAD : 0);
+    i->flags = c->info_flags | (c->dead ? ZQCOW2_INFO_DEAD : 0) |
+               (c->alloc.corrupt ? ZQCOW2_INFO_READ_ONLY : 0);
     if (c->zoned) {
         i->zone_size = g->zone_size;
         i->zone_capacity = g->capacity;

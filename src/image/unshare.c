@@ -129,10 +129,11 @@ static int collect_clusters(struct zq_scan *s, struct moves *l)
     return rc;
 }
 
-static bool move_less(const void *pa, const void *pb)
+static bool move_less(const void *pa, const void *pb, const void *arg)
 {
     const struct move *a = pa, *b = pb;
 
+    (void)arg;
     return a->host != b->host ? a->host < b->host : a->at < b->at;
 }
 
@@ -159,7 +160,7 @@ static void choose(struct zq_scan *s, struct moves *l)
 {
     size_t out = 0;
 
-    zq_sort(l->m, l->nr, sizeof(*l->m), move_less);
+    zq_sort(l->m, l->nr, sizeof(*l->m), move_less, NULL);
     for (size_t i = 0, n; i < l->nr; i += n) {
         for (n = 1; i + n < l->nr && l->m[i + n].host == l->m[i].host;)
             n++;

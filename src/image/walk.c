@@ -276,10 +276,11 @@ static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX);
 }
 
-static bool l2_less(const void *pa, const void *pb)
+static bool l2_less(const void *pa, const void *pb, const void *arg)
 {
     const struct zq_l2 *a = pa, *b = pb;
 
+    (void)arg;
     return a->offset != b->offset ? a->offset < b->offset : a->index < b->index;
 }
 
@@ -289,7 +290,7 @@ static void merge_l2s(struct zq_scan *s, size_t from)
     size_t out = from;
 
     if (s->nr_l2s > from)
-        zq_sort(s->l2s + from, s->nr_l2s - from, sizeof(*s->l2s), l2_less);
+        zq_sort(s->l2s + from, s->nr_l2s - from, sizeof(*s->l2s), l2_less, NULL);
     for (size_t i = from; i < s->nr_l2s; i++) {
         if (out > from && s->l2s[out - 1].offset == s->l2s[i].offset)
             s->l2s[out - 1].refs += s->l2s[i].refs;

@@ -15,6 +15,7 @@ void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_siz
     zq_list_init(&a->quarantine);
     zq_list_init(&a->cover_waiters);
     zq_list_init(&a->block_waiters);
+    zq_list_init(&a->rest_waiters);
 }
 
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
@@ -26,6 +27,49 @@ void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
 {
     a->virgin = zq_max(a->virgin, host + len);
     zq_cache_forget(a->cache, host, len);
+}
+
+/* ---- what is never free ---- */
+
+/*
+ * How much of [host, host + len) lies before the first area in it. Areas are where the records of
+ * snapshots say that their tables lie: if these are damaged, that is no reason to stop writing.
+ */
+static uint64_t before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    uint32_t low = 0, high = a->nr_areas;
+
+    while (low < high) { /* the first one that ends behind host */
+        uint32_t mid = low + (high - low) / 2;
+
+        if (a->areas[mid][0] + a->areas[mid][1] <= host)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low == a->nr_areas || a->areas[low][0] >= host + len)
+        return len;
+    return a->areas[low][0] > host ? a->areas[low][0] - host : 0;
+}
+
+static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    for (int i = 0; i < ZQ_FIXED; i++) {
+        if (zq_ranges_overlap(host, len, a->fixed[i][0], a->fixed[i][1]))
+            return true;
+    }
+    return zq_index_hit(a->l1_index, a->l1, host, len, NULL) ||
+           zq_index_hit(&a->refs.index, a->refs.table, host, len, NULL) ||
+           before_areas(a, host, len) < len; /* where it is not for choice: new blocks, growth */
+}
+
+bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    if (!a->corrupt && in_tables(a, host, len)) {
+        a->corrupt = true;
+        a->corrupt_at = host;
+    }
+    return a->corrupt;
 }
 
 /* ---- the file's length ---- */
@@ -112,7 +156,8 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     if (r->frozen)
         return zq_cache_park(a->cache, g, &a->cache->frozen_waiters);
     if (a->block_ready) {
-        r->table[a->block_index] = a->block_index << r->block_bits << r->cluster_bits;
+        zq_index_set(&r->index, r->table, (uint32_t)a->block_index,
+                     a->block_index << r->block_bits << r->cluster_bits);
         zq_refs_mark(r, a->block_index);
         a->block_ready = false;
         if (r->table[index])
@@ -120,6 +165,8 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     }
     if (a->block_busy)
         return zq_cache_park(a->cache, g, &a->block_waiters);
+    if (zq_alloc_is_known(a, host, bytes))
+        return ZQCOW2_ECORRUPT;
     rc = zq_alloc_cover(a, g, host + bytes);
     if (rc)
         return rc;
@@ -129,6 +176,7 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 
 /* ---- searching ---- */
 
+#define MAX_LOOKS 64 /* at slices of refcounts, in one hold of the mutex */
 #define FOUND 2 /* beside 0 (go on), ZQ_WAIT and errors */
 
 /*
@@ -214,6 +262,8 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     base = *cursor - index;
     first = scan(a, f->slice->data, spare(a, *cursor), &index, want, &count);
     *cursor = base + index;
+    count = (uint32_t)(before_areas(a, (base + first) << r->cluster_bits,
+                                    (uint64_t)count << r->cluster_bits) >> r->cluster_bits);
     /* A run far too short would break an extent into crumbs: look further. */
     if (count < zq_max(1, want / 8)) {
         zq_cache_unpin(a->cache, g, f->slice);
@@ -223,11 +273,8 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     if (rc)
         return rc;
     f->cluster = base + first;
-    for (int i = 0; i < 4; i++) {
-        if (zq_ranges_overlap(f->cluster << r->cluster_bits, (uint64_t)count << r->cluster_bits,
-                              a->fixed[i][0], a->fixed[i][1]))
-            return ZQCOW2_ECORRUPT;
-    }
+    if (zq_alloc_is_known(a, f->cluster << r->cluster_bits, (uint64_t)count << r->cluster_bits))
+        return ZQCOW2_ECORRUPT;
     f->count = count;
     f->index = first;
     return FOUND;
@@ -254,18 +301,45 @@ static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, 
     return look(a, g, cursor, want, f);
 }
 
+static void rest_work(struct zq_io *io)
+{
+    io->ret = 0;
+}
+
+static void rest_done(struct zq_io *io, int ret)
+{
+    struct zq_alloc *a = zq_container(io, struct zq_alloc, rest);
+
+    a->resting = false;
+    zq_wake_with(a->cache->ready, &a->rest_waiters, ret);
+}
+
+/* Lets go of the mutex; the search goes on from its cursor. */
+static int rest(struct zq_alloc *a, struct zq_gather *g)
+{
+    if (!a->resting) {
+        a->resting = true;
+        a->rest.complete = rest_done;
+        zq_io_prep(&a->rest, ZQ_IO_WORK, 0, 0);
+        a->rest.work = rest_work;
+        zq_io_start(a->cache->x, &a->rest);
+    }
+    return zq_cache_park(a->cache, g, &a->rest_waiters);
+}
+
 int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f)
 {
     uint64_t *cursor = want > 1 ? &a->next_run : &a->next_one;
 
-    for (;;) {
+    for (unsigned i = 0; i < MAX_LOOKS; i++) {
         uint64_t next = zq_round_down(*cursor, a->refs.slice_refs) + a->refs.slice_refs;
-        int rc = find_step(a, g, cursor, want, f);
+        int rc = a->corrupt ? ZQCOW2_ECORRUPT : find_step(a, g, cursor, want, f);
 
         if (rc)
             return rc == FOUND ? 0 : rc;
         *cursor = next;
     }
+    return rest(a, g);
 }
 
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)

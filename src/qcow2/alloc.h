@@ -39,13 +39,23 @@ struct zq_growth {
     bool whole;                     /* all is written: the next round switches */
     bool switching;                 /* the running round does */
     struct zq_freed *freed;         /* the old table */
+    struct zq_index index;
     struct zq_io io;
     struct zq_list waiters;
 };
 
+#define ZQ_FIXED 5 /* header, L1, refcount table, write-pointer table, snapshot table */
+
 struct zq_alloc {
     struct zq_refs refs;
-    uint64_t (*fixed)[2];         /* the map's: never free, whatever a refcount says */
+    /* What is never free, whatever a refcount says: of the map, and of snapshots. */
+    uint64_t (*fixed)[2];         /* ZQ_FIXED of them */
+    const struct zq_index *l1_index;
+    const uint64_t *l1;
+    uint64_t (*areas)[2];         /* passed over: by offset, ascending; none touches another */
+    uint32_t nr_areas, areas_room;
+    bool corrupt;                 /* a free run was found to be one of these: no more is taken */
+    uint64_t corrupt_at;
     struct zq_cache *cache;
     uint64_t file_size;           /* the file covers at least this */
     uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */
@@ -65,15 +75,22 @@ struct zq_alloc {
     bool block_busy, block_ready;
     bool block_counted;           /* its first sector, the last to be written, is on its way */
     struct zq_list block_waiters;
+    struct zq_io rest;            /* between the parts of a long search */
+    bool resting;
+    struct zq_list rest_waiters;
 };
 
 void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size);
 
 /*
  * Finds up to `want` free clusters in a row, at least one; a longer run is preferred when want > 1.
- * Cut at the end of a refcount slice (E3). 0, ZQ_WAIT, -EFBIG, or an I/O error.
+ * Cut at the end of a refcount slice (E3). 0, ZQ_WAIT, -EFBIG, or an I/O error. ECORRUPT: what
+ * counts as free is a table that the image names; `corrupt` is set then, and stays so. A long
+ * search is done in parts, between which others get on.
  */
 int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f);
+/* True, and it is known to be corrupt from now on: these clusters are not free. */
+bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 /* Takes the first n of what was found, in the same hold of the mutex. */

@@ -59,6 +59,7 @@ void zq_growth_drop(struct zq_alloc *a)
     zq_free(h, gr->dirty, zq_div_up(gr->entries * 8, ZQ_SECTOR));
     zq_free(h, gr->bytes, gr->len);
     zq_free(h, gr->freed, sizeof(*gr->freed));
+    zq_index_free(&gr->index, h);
     gr->table = NULL;
     gr->dirty = gr->bytes = NULL;
     gr->freed = NULL;
@@ -115,6 +116,8 @@ static int start(struct zq_alloc *a, struct zq_gather *g)
     uint64_t blocks;
     int rc = plan(a, gr, &blocks);
 
+    if (rc == 0 && zq_alloc_is_known(a, gr->start, gr->len))
+        rc = ZQCOW2_ECORRUPT;
     if (rc == 0) /* first, so that no truncate cuts off what is written */
         rc = zq_alloc_cover(a, g, gr->start + gr->len);
     if (rc)
@@ -125,6 +128,11 @@ static int start(struct zq_alloc *a, struct zq_gather *g)
         return rc;
     }
     compose(&a->refs, gr, blocks);
+    rc = zq_index_build(&gr->index, a->cache->x->hooks, gr->table, gr->entries);
+    if (rc < 0) {
+        zq_growth_drop(a);
+        return rc;
+    }
     zq_alloc_touch(a, gr->start, gr->len);
     gr->written = 0;
     gr->io.complete = write_done;
@@ -167,6 +175,9 @@ void zq_growth_switch(struct zq_alloc *a)
     gr->freed = NULL;
     zq_free(h, r->table, r->entries * 8);
     zq_free(h, r->dirty, zq_refs_sector_count(r));
+    zq_index_free(&r->index, h);
+    r->index = gr->index;
+    gr->index = (struct zq_index){0};
     r->table = gr->table;
     r->dirty = gr->dirty;
     r->entries = gr->entries;

@@ -9,6 +9,8 @@
 int zq_map_init(struct zq_map *m, uint32_t nr_zones)
 {
     zq_list_init(&m->fresh.waiters);
+    m->alloc->fixed = m->fixed;
+    m->alloc->l1_index = &m->index;
     m->slice_bits = zq_ctz(m->cache->slice_bytes / 8);
     m->nr_runs = nr_zones;
     if (nr_zones)
@@ -21,6 +23,7 @@ void zq_map_fini(struct zq_map *m, uint32_t nr_zones)
     for (uint32_t i = 0; m->runs && i < nr_zones; i++)
         zq_runs_free(&m->runs[i], m->hooks);
     zq_free(m->hooks, m->runs, nr_zones * sizeof(*m->runs));
+    zq_index_free(&m->index, m->hooks);
     zq_free(m->hooks, m->fresh.freed, sizeof(*m->fresh.freed));
     zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
     m->runs = NULL;
@@ -82,7 +85,7 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 
 static bool lies_on_tables(const struct zq_map *m, uint64_t host, uint64_t len)
 {
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < ZQ_FIXED; i++) {
         if (zq_ranges_overlap(host, len, m->fixed[i][0], m->fixed[i][1]))
             return true;
     }
@@ -286,7 +289,7 @@ static void fresh_link(struct zq_map *m)
     struct zq_new_l2 *f = &m->fresh;
     uint64_t old = m->l1[f->index] & ZQ_OFFSET_MASK;
 
-    m->l1[f->index] = f->host | ZQ_OFLAG_COPIED;
+    zq_index_set(&m->index, m->l1, (uint32_t)f->index, f->host | ZQ_OFLAG_COPIED);
     m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;

@@ -43,6 +43,7 @@ struct zq_map {
     uint32_t cluster_bits, slice_bits; /* fixed; slice_bits: log2(entries in a slice) */
     uint32_t version;                  /* fixed: 2 knows no zero flag */
     uint64_t *l1;                      /* raw entries, native byte order */
+    struct zq_index index;             /* of L1 */
     uint64_t l1_entries, l1_offset;
     uint8_t *l1_dirty;                 /* a byte for each 512-byte sector */
     bool is_dirty, frozen;             /* of L1; frozen: the running round has still to write it */
@@ -50,7 +51,7 @@ struct zq_map {
     struct zq_runs *runs;              /* per zone; NULL: a device without zones */
     uint32_t zone_bits, first_seq_zone;
     uint32_t nr_runs;
-    uint64_t fixed[4][2];              /* host ranges that are never data: offset, length */
+    uint64_t fixed[ZQ_FIXED][2];              /* host ranges that are never data: offset, length */
 };
 
 int zq_map_init(struct zq_map *m, uint32_t nr_zones);

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "cache/cache.h"
 #include "format/refbits.h"
+#include "qcow2/index.h"
 
 /* A sector of a table that is kept in memory. */
 enum zq_sector { ZQ_SECTOR_CLEAN, ZQ_SECTOR_DIRTY, ZQ_SECTOR_WRITTEN /* by the running round */ };
@@ -19,6 +20,7 @@ struct zq_refs {
     uint32_t block_bits;                /* fixed: log2(refcounts in a block) */
     uint32_t slice_refs;                /* fixed: refcounts in a slice */
     uint64_t *table;                    /* offsets of blocks; 0: none */
+    struct zq_index index;              /* of the table */
     uint64_t entries, offset;           /* of the table: how many, where in the file */
     uint8_t *dirty;                     /* a zq_sector for each 512-byte sector of the table */
     bool is_dirty, frozen;              /* frozen: the running round has still to write it */

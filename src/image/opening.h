@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* What the parts of opening an image share. */
+#ifndef ZQ_IMAGE_OPENING_H
+#define ZQ_IMAGE_OPENING_H
+
+#include "engine/core.h"
+
+/* What is known while an image is being opened. */
+struct opening {
+    struct zqcow2_backend *be;
+    struct zqcow2_open_options opt;
+    struct zqcow2_error *err;
+    struct zqcow2_hooks hooks;
+    struct zq_header h;
+    struct zq_geometry g;
+    uint64_t file_size;
+    bool rdwr, bit_missing;
+    uint8_t sector0[ZQ_SECTOR];
+};
+
+/*
+ * What only a writer asks of the tables that were loaded: that they are counted, that none is named
+ * twice; and where the snapshots' tables lie, so that nobody takes them for free.
+ */
+int zq_opening_trust(struct opening *o, struct zq_core *c);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * May an image be written whose tables look sound one by one? A refcount of 0 on a table, or a
+ * table that is named twice, would let a write destroy what it does not mean.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "base/report.h"
+#include "base/sort.h"
+#include "format/entry.h"
+#include "format/snapshot.h"
+#include "image/opening.h"
+
+/* ---- counted ---- */
+
+/* The sector of refcounts that was read last: neighbours' lie in it, too. */
+struct counts {
+    uint64_t at;
+    uint8_t sector[ZQ_SECTOR];
+};
+
+/* A refcount as it is on disk, for the few clusters that open looks at. */
+static int read_refcount(struct opening *o, const struct zq_refs *r, struct counts *k,
+                         uint64_t cluster, uint64_t *v)
+{
+    uint64_t block = cluster >> r->block_bits, bit, at;
+    int rc = 0;
+
+    *v = 0;
+    if (block >= r->entries || !r->table[block])
+        return 0;
+    bit = (cluster & (((uint64_t)1 << r->block_bits) - 1)) << r->order;
+    at = r->table[block] + zq_round_down(bit / 8, ZQ_SECTOR);
+    if (at != k->at)
+        rc = zq_be_read(o->be, k->sector, sizeof(k->sector), at);
+    k->at = rc < 0 ? 0 : at;
+    if (rc == 0)
+        *v = zq_ref_get(r, k->sector, (uint32_t)((bit % (ZQ_SECTOR * 8)) >> r->order));
+    return rc;
+}
+
+static int check_counted(struct opening *o, const struct zq_refs *r, struct counts *k,
+                         const char *name, const uint64_t range[2], uint64_t most)
+{
+    uint64_t bits = o->h.cluster_bits, cluster = (uint64_t)1 << bits;
+    uint64_t end = (range[0] + range[1] + cluster - 1) >> bits;
+
+    for (uint64_t i = range[0] >> bits; range[1] && i < end; i++) {
+        uint64_t v;
+        int rc = read_refcount(o, r, k, i, &v);
+
+        if (rc < 0)
+            return rc;
+        if (!v || v > most)
+            return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                           "%s: cluster at byte %" PRIu64 " has refcount %" PRIu64
+                           ": check and repair the image before writing", name, i << bits, v);
+    }
+    return 0;
+}
+
+static int check_all_counted(struct opening *o, struct zq_core *c)
+{
+    static const char *const names[] = {"header", "L1 table", "refcount table",
+                                        "write-pointer table"}; /* of snapshots: when it is met */
+    struct counts k = {0};
+    int rc = 0;
+
+    /* More than one is a leak; but of what the write pointers lie in nobody else may know. */
+    for (int i = 0; i < 4 && rc == 0; i++)
+        rc = check_counted(o, &c->alloc.refs, &k, names[i], c->map.fixed[i],
+                           i == 3 ? 1 : UINT64_MAX);
+    return rc;
+}
+
+/* ---- named twice ---- */
+
+static int named_twice(struct opening *o, const char *a, uint32_t i, const char *b, uint32_t j,
+                       uint64_t host)
+{
+    return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                   "%s entry %" PRIu32 " and %s entry %" PRIu32 " name the same cluster at 0x%"
+                   PRIx64 ": check and repair the image before writing", a, i, b, j, host);
+}
+
+static int check_twice(struct opening *o, struct zq_core *c)
+{
+    const struct zq_refs *r = &c->alloc.refs;
+    const struct zq_map *m = &c->map;
+    uint32_t i, j;
+
+    if (zq_index_twice(&r->index, r->table, &i, &j))
+        return named_twice(o, "refcount table", i, "refcount table", j, r->table[i]);
+    if (zq_index_twice(&m->index, m->l1, &i, &j))
+        return named_twice(o, "L1", i, "L1", j, m->l1[i] & ZQ_OFFSET_MASK);
+    for (uint32_t k = 0; k < r->index.n; k++) {
+        i = r->index.order[k];
+        if (zq_index_hit(&m->index, m->l1, r->table[i], (uint64_t)1 << o->h.cluster_bits, &j))
+            return named_twice(o, "refcount table", i, "L1", j, r->table[i]);
+    }
+    return 0;
+}
+
+/* ---- snapshots ---- */
+
+static void add_area(struct opening *o, struct zq_alloc *a, uint64_t offset, uint64_t bytes)
+{
+    uint64_t cluster = (uint64_t)1 << o->h.cluster_bits, begin = zq_round_down(offset, cluster);
+
+    if (!bytes || offset >= o->file_size) /* nothing can be there */
+        return;
+    bytes = zq_min(bytes, o->file_size - offset);
+    a->areas[a->nr_areas][0] = begin;
+    a->areas[a->nr_areas++][1] = zq_round_up(offset + bytes, cluster) - begin;
+}
+
+/* Follows the table as far as it can be followed: what is wrong with it is check's to say. */
+static int read_snapshots(struct opening *o, struct zq_alloc *a)
+{
+    uint64_t pos = o->h.snapshots_offset, max = pos + ZQ_MAX_SNAPSHOT_TABLE, begin;
+    uint8_t raw[ZQ_SNAPSHOT_FIXED];
+
+    for (uint32_t i = 0; i < o->h.nb_snapshots && pos < zq_min(max, o->file_size); i++) {
+        struct zq_snapshot s;
+        int rc = zq_be_read(o->be, raw, sizeof(raw), pos);
+
+        if (rc < 0)
+            return rc;
+        zq_snapshot_read(raw, &s);
+        add_area(o, a, s.l1_offset, zq_min((uint64_t)s.l1_entries * 8, ZQ_MAX_L1_BYTES));
+        pos += s.bytes;
+    }
+    begin = o->h.snapshots_offset + (uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED;
+    begin = zq_round_up(begin, (uint64_t)1 << o->h.cluster_bits); /* before: a fixed range */
+    if (begin < zq_min(pos, max))
+        add_area(o, a, begin, zq_min(pos, max) - begin);
+    return 0;
+}
+
+static bool area_less(const void *a, const void *b, const void *arg)
+{
+    (void)arg;
+    return *(const uint64_t *)a < *(const uint64_t *)b;
+}
+
+/* What overlaps or touches becomes one, so that the ends ascend, too. */
+static void merge_areas(struct zq_alloc *a)
+{
+    uint32_t out = 0;
+
+    zq_sort(a->areas, a->nr_areas, sizeof(*a->areas), area_less, NULL);
+    for (uint32_t i = 1; i < a->nr_areas; i++) {
+        uint64_t *last = a->areas[out], *next = a->areas[i];
+
+        if (next[0] <= last[0] + last[1]) {
+            last[1] = zq_max(last[0] + last[1], next[0] + next[1]) - last[0];
+        } else {
+            out++;
+            a->areas[out][0] = next[0];
+            a->areas[out][1] = next[1];
+        }
+    }
+    a->nr_areas = a->nr_areas ? out + 1 : 0;
+}
+
+static int find_areas(struct opening *o, struct zq_alloc *a)
+{
+    int rc;
+
+    if (!o->h.nb_snapshots)
+        return 0;
+    a->areas_room = o->h.nb_snapshots + 1;
+    a->areas = zq_zalloc_array(&o->hooks, a->areas_room, sizeof(*a->areas));
+    if (!a->areas)
+        return -ENOMEM;
+    rc = read_snapshots(o, a);
+    if (rc == 0)
+        merge_areas(a);
+    return rc;
+}
+
+int zq_opening_trust(struct opening *o, struct zq_core *c)
+{
+    struct zq_refs *r = &c->alloc.refs;
+    struct zq_map *m = &c->map;
+    int rc;
+
+    if ((rc = zq_index_build(&r->index, &c->hooks, r->table, r->entries)) < 0 ||
+        (rc = zq_index_build(&m->index, &c->hooks, m->l1, m->l1_entries)) < 0 ||
+        (rc = check_twice(o, c)) < 0 || (rc = check_all_counted(o, c)) < 0)
+        return rc;
+    return find_areas(o, &c->alloc);
+}
