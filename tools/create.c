@@ -260,8 +260,10 @@ static int create_image(const struct create *c)
 {
     unsigned flags = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE;
     struct zqcow2_backend *be;
-    int rc = zt_backend_open(&c->target, flags, &be);
+    int rc;
 
+    zt_hold_signals();
+    rc = zt_backend_open(&c->target, flags, &be);
     if (rc == -EEXIST && c->force)
         return replace_image(c);
     if (rc == -EEXIST)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb io: runs commands in qemu-io's language on one open image. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -94,26 +95,87 @@ static void run_line(struct zt_io *io, char *line)
     if (n && run_words(io, n, words) < 0)
         io->failed = true;
     zt_io_poll(io);
-    fflush(stdout);
     free(words);
+    /* Nobody would know what became of the commands that follow. */
+    if (!zt_output_ok())
+        io->failed = io->quit = true;
+}
+
+/* Standard input: text[at, have) has come and was not taken yet. */
+struct input {
+    char *text;
+    size_t at, have, room;
+};
+
+/* Reads on, behind what is there; false at the end, or when a signal has come. */
+static bool more_input(struct input *in)
+{
+    ssize_t n;
+
+    memmove(in->text, in->text + in->at, in->have - in->at);
+    in->have -= in->at;
+    in->at = 0;
+    if (in->room - in->have < 2) {
+        char *text = realloc(in->text, in->room * 2);
+
+        if (!text)
+            return false;
+        in->text = text;
+        in->room *= 2;
+    }
+    do {
+        if (zt_wait_input(-1) == ZT_INPUT_STOP)
+            return false;
+        n = read(STDIN_FILENO, in->text + in->have, in->room - in->have - 1);
+    } while (n < 0 && (errno == EINTR || errno == EAGAIN));
+    in->have += n > 0 ? (size_t)n : 0;
+    return n > 0;
+}
+
+/* The next line, or what the input ends with; NULL: nothing any more. */
+static char *next_line(struct input *in)
+{
+    char *line, *end;
+
+    while (!(end = memchr(in->text + in->at, '\n', in->have - in->at)) && more_input(in))
+        ;
+    if (zt_signal() || (!end && in->at == in->have))
+        return NULL;
+    line = in->text + in->at;
+    if (!end)
+        end = in->text + in->have;
+    in->at = (size_t)(end - in->text) + (end < in->text + in->have);
+    *end = '\0';
+    return line;
 }
 
 static void run_input(struct zt_io *io)
 {
+    struct input in = { .room = 4096 };
     bool prompt = isatty(STDIN_FILENO) == 1;
-    char *line = NULL;
-    size_t room = 0;
+    char *line;
 
-    while (!io->quit) {
+    in.text = malloc(in.room);
+    while (in.text && !io->quit) {
         if (prompt) {
             fputs("zqcow2> ", stdout);
             fflush(stdout);
         }
-        if (getline(&line, &room, stdin) < 0)
+        line = next_line(&in);
+        if (!line)
             break;
         run_line(io, line);
     }
-    free(line);
+    free(in.text);
+}
+
+/* Says what kept a command from being run. */
+static void end_of_commands(struct zt_io *io)
+{
+    if (!zt_signal())
+        return;
+    zt_error("%s: io: stopped by %s", io->target.path, zt_signal());
+    io->failed = true;
 }
 
 static int session(struct zt_io *io, char **commands, int count, unsigned flags)
@@ -123,10 +185,11 @@ static int session(struct zt_io *io, char **commands, int count, unsigned flags)
         return 1;
     if (!zt_info(&io->target, io->img, &io->info))
         return zt_close(&io->target, io->img, 1);
-    for (int i = 0; i < count && !io->quit; i++)
+    for (int i = 0; i < count && !io->quit && !zt_signal(); i++)
         run_line(io, commands[i]);
     if (count == 0)
         run_input(io);
+    end_of_commands(io);
     zt_io_end_queue(io);
     return zt_close(&io->target, io->img, io->failed);
 }

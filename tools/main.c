@@ -120,16 +120,23 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    const char *sig;
     int status;
 
+    if (!zt_open_streams())
+        return 1;
     /* Only for the character set of report --map: numbers stay in the C locale. */
     setlocale(LC_CTYPE, "");
     /* A reader that goes away must not leave the image open: write errors are seen instead. */
     signal(SIGPIPE, SIG_IGN);
+    /* A file that may not grow is an error of the write, too. */
+    signal(SIGXFSZ, SIG_IGN);
     status = dispatch(argc, argv);
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        zt_error("cannot write to standard output");
-        return status ? status : 1;
-    }
+    if (!zt_output_ok() && !status)
+        status = 1;
+    sig = zt_signal();
+    if (sig && !status)
+        zt_error("%s came, and all was done", sig);
+    zt_release_signals();
     return status;
 }

@@ -106,6 +106,8 @@ struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
     struct zqcow2_backend *be;
     int rc;
 
+    if (flags & ZQCOW2_OPEN_RDWR)
+        zt_hold_signals();
     rc = zt_backend_open(t, flags & ZQCOW2_OPEN_RDWR ? ZQCOW2_FILE_RDWR : 0, &be);
     if (rc < 0) {
         zt_backend_error(t, rc);

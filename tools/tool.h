@@ -102,6 +102,23 @@ void zt_progress_at(struct zt_progress *p, uint64_t done);
 void zt_progress_end(struct zt_progress *p);
 double zt_now(void); /* seconds, monotonic */
 
+/* ---- the process ---- */
+
+bool zt_open_streams(void); /* so that no file becomes 0, 1 or 2 */
+/* Flushes standard output; false, after reporting the cause once, if some could not be written. */
+bool zt_output_ok(void);
+/*
+ * While an image is open for writing SIGINT, SIGTERM and SIGHUP wait. Verbs ask between pieces
+ * whether one of them has come (its name, or NULL); release then ends the process by it.
+ */
+void zt_hold_signals(void);
+const char *zt_signal(void);
+void zt_release_signals(void);
+
+enum zt_input { ZT_INPUT_READY, ZT_INPUT_LATE, ZT_INPUT_STOP };
+/* For standard input, so many seconds (negative: any number), or a signal that was held. */
+enum zt_input zt_wait_input(double seconds);
+
 /* ---- images ---- */
 
 const struct zqcow2_hooks *zt_hooks(void); /* log to stderr */

@@ -10,6 +10,14 @@
 
 enum { OPT_PAD = ZT_OPT_VERB, OPT_FORCE };
 
+#define FLUSH_BYTES (64u << 20) /* so much, or for a second, may wait for a flush */
+#define FLUSH_SECONDS 1.0
+
+struct piece {
+    uint64_t offset;
+    size_t length;
+};
+
 struct transfer {
     struct zt_target target;
     struct zqcow2_image *img;
@@ -17,23 +25,91 @@ struct transfer {
     const char *verb;
     bool append, reading, pad, quiet, force;
     uint64_t offset, length; /* append: the zone's start; write: where the next byte goes */
-    uint64_t done;
-    uint8_t *buf; /* ZT_PIECE bytes */
+    uint64_t done, durable;
+    uint64_t first;       /* append: where it began */
+    struct piece *pieces; /* append: of what is not durable, to be printed then; NULL: of nothing */
+    size_t nr;
+    double due;           /* when it is to be flushed */
+    uint8_t *buf;         /* ZT_PIECE bytes */
     struct zt_progress progress;
 };
 
-/* Fills buf unless the input ends before. The bytes read, or -1 after telling. */
-static ssize_t fill(uint8_t *buf, size_t len)
+/* What a lost reader cannot know any more goes where errors go. */
+static bool print_pieces(struct transfer *t)
+{
+    for (size_t i = 0; i < t->nr; i++)
+        printf("%" PRIu64 " %zu\n", t->pieces[i].offset, t->pieces[i].length);
+    t->nr = 0;
+    if (!t->pieces || (fflush(stdout) == 0 && !ferror(stdout)))
+        return true;
+    zt_progress_end(&t->progress);
+    zt_error("%s: %" PRIu64 " bytes were appended at %" PRIu64, t->target.path, t->durable,
+             t->first);
+    return zt_output_ok();
+}
+
+/* Makes durable what was written, and prints it; false after reporting. */
+static bool settle(struct transfer *t)
+{
+    int rc = t->done == t->durable ? 0 : zqcow2_flush(t->img);
+
+    if (rc == 0) {
+        t->durable = t->done;
+        return print_pieces(t);
+    }
+    zt_progress_end(&t->progress);
+    if (!t->target.failure)
+        zt_error("%s: %s: flush: %s; %" PRIu64 " bytes were written", t->target.path, t->verb,
+                 zqcow2_strerror(rc), t->durable);
+    t->target.failure = rc;
+    return false;
+}
+
+static bool fail(struct transfer *t, const char *reason)
+{
+    (void)settle(t);
+    zt_progress_end(&t->progress);
+    zt_error("%s: %s at %" PRIu64 ": %s; %" PRIu64 " bytes were written", t->target.path, t->verb,
+             t->offset, reason, t->durable);
+    return false;
+}
+
+static bool stop(struct transfer *t)
+{
+    char text[64];
+
+    snprintf(text, sizeof(text), "stopped by %s", zt_signal());
+    return fail(t, text);
+}
+
+/*
+ * Fills buf unless the input ends before, and flushes what is due meanwhile. The bytes read, or -1
+ * after reporting.
+ */
+static ssize_t fill(struct transfer *t, size_t len)
 {
     size_t have = 0;
 
     while (have < len) {
-        ssize_t n = read(STDIN_FILENO, buf + have, len - have);
+        double left = t->due - zt_now();
+        ssize_t n = 0;
 
-        if (n < 0 && errno == EINTR)
+        switch (zt_wait_input(t->done == t->durable ? -1 : left > 0 ? left : 0)) {
+        case ZT_INPUT_STOP:
+            stop(t);
+            return -1;
+        case ZT_INPUT_LATE:
+            if (!settle(t))
+                return -1;
+            continue;
+        default:
+            n = read(STDIN_FILENO, t->buf + have, len - have);
+        }
+        if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
         if (n < 0) {
             zt_error("standard input: %s", strerror(errno));
+            fail(t, "the input failed");
             return -1;
         }
         if (n == 0)
@@ -43,12 +119,15 @@ static ssize_t fill(uint8_t *buf, size_t len)
     return (ssize_t)have;
 }
 
-static bool fail(struct transfer *t, const char *reason)
+static void note(struct transfer *t, uint64_t where, size_t len)
 {
-    zt_progress_end(&t->progress);
-    zt_error("%s: %s at %" PRIu64 ": %s; %" PRIu64 " bytes were written", t->target.path, t->verb,
-             t->offset, reason, t->done);
-    return false;
+    if (t->done == t->durable)
+        t->due = zt_now() + FLUSH_SECONDS;
+    if (t->done == 0)
+        t->first = where;
+    if (t->pieces)
+        t->pieces[t->nr++] = (struct piece){ where, len };
+    t->done += len;
 }
 
 /* A multiple of 512 bytes from the buffer to the image. */
@@ -62,13 +141,11 @@ static bool put(struct transfer *t, size_t len)
     t->target.failure = rc;
     if (rc < 0)
         return fail(t, zt_zone_reason(t->img, rc, where, text, sizeof(text)));
-    if (t->append && !t->quiet)
-        printf("%" PRIu64 " %zu\n", where, len);
     if (!t->append)
         t->offset += len;
-    t->done += len;
+    note(t, where, len);
     zt_progress_at(&t->progress, t->done);
-    return true;
+    return (t->done - t->durable < FLUSH_BYTES && zt_now() < t->due) || settle(t);
 }
 
 /* The next piece ends where the library wants it: an append's limit, a zone's end. */
@@ -98,23 +175,34 @@ static bool put_last(struct transfer *t, size_t have)
     if (have >= ZT_SECTOR && !put(t, have / ZT_SECTOR * ZT_SECTOR))
         return false;
     if (!odd || t->pad)
-        return true;
+        return settle(t);
     snprintf(text, sizeof(text),
              "the input is no multiple of %u: its last %zu bytes were left out (--pad adds zeros)",
              ZT_SECTOR, odd);
     return fail(t, text);
 }
 
+/* Room for all pieces that may wait: none is shorter than the length, but for the last. */
+static bool take_pieces(struct transfer *t, size_t length)
+{
+    if (!t->append || t->quiet)
+        return true;
+    t->pieces = zt_buffer((FLUSH_BYTES / length + 2) * sizeof(*t->pieces));
+    return t->pieces != NULL;
+}
+
 static bool put_input(struct transfer *t)
 {
+    if (piece_length(t) == 0)
+        return fail(t, "the image takes no appends");
+    if (!take_pieces(t, piece_length(t)))
+        return false;
     for (;;) {
         size_t want = piece_length(t);
-        ssize_t have = want ? fill(t->buf, want) : 0;
+        ssize_t have = fill(t, want);
 
-        if (want == 0)
-            return fail(t, "the image takes no appends");
         if (have < 0)
-            return fail(t, "the input failed");
+            return false;
         if ((size_t)have < want)
             return put_last(t, (size_t)have);
         if (!put(t, want))
@@ -142,7 +230,7 @@ static bool get_output(struct transfer *t)
             return false;
         }
         if (fwrite(t->buf + (at - from), 1, len, stdout) != len)
-            return false; /* main() tells */
+            return zt_output_ok();
         at += len;
         t->done += len;
         zt_progress_at(&t->progress, t->done);
@@ -184,6 +272,7 @@ static int transfer(struct transfer *t, unsigned open_flags, bool (*move)(struct
         ok = move(t);
         zt_progress_end(&t->progress);
     }
+    free(t->pieces);
     free(t->buf);
     return zt_close(&t->target, t->img, ok ? 0 : 1);
 }
