@@ -96,7 +96,8 @@ ZQCOW2_API int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *disk,
 enum zqcow2_simdisk_fault_flag {
     ZQCOW2_SIMDISK_FOREVER = 1 << 0,  /* this call and every later one of these kinds */
     ZQCOW2_SIMDISK_SHORT = 1 << 1,    /* a failing write leaves its first half */
-    ZQCOW2_SIMDISK_AT_SUBMIT = 1 << 2 /* asynchronous: submit() itself fails */
+    ZQCOW2_SIMDISK_AT_SUBMIT = 1 << 2, /* asynchronous: submit() itself fails */
+    ZQCOW2_SIMDISK_LANDS = 1 << 3     /* a failing write leaves all of itself */
 };
 
 /*

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What stands between an operation and a zone: its turn in the zone's FIFO (E1), reservations that
- * must drain, room under the limits, a reset that must be durable first (R2).
+ * must drain, room under the limits, a reset that must be durable first (R2). And what stands
+ * between two operations where there is no write pointer (R14).
  */
 #include <errno.h>
 #include "base/report.h"
@@ -125,6 +126,35 @@ int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
     if (!zq_io_all_past(&c->x, z->live->reset_io))
         return zq_cache_park(&c->cache, &op->g, &c->x.flight_waiters);
     return 0;
+}
+
+static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, const struct zq_op *b)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    uint64_t from = zq_round_down(a->req.offset, size);
+
+    return zq_ranges_overlap(b->req.offset, b->length, from,
+                             zq_round_up(a->req.offset + a->length, size) - from);
+}
+
+int zq_range_take(struct zq_core *c, struct zq_op *op)
+{
+    if (!zq_list_empty(&op->owns))
+        return 0;
+    for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
+        if (share_a_cluster(c, op, zq_container(n, const struct zq_op, owns)))
+            return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
+    }
+    zq_list_push(&c->owners, &op->owns);
+    return 0;
+}
+
+void zq_range_leave(struct zq_core *c, struct zq_op *op)
+{
+    if (zq_list_empty(&op->owns))
+        return;
+    zq_list_del(&op->owns);
+    zq_wake(&c->ready, &c->owner_waiters);
 }
 
 int zq_may_allocate(struct zq_core *c, struct zq_op *op)

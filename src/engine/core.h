@@ -88,7 +88,7 @@ struct zq_core {
     struct zq_map map;
     struct zq_zones zones;
     struct zq_round round;
-    struct zq_list owners;       /* fills: guest ranges that belong to an allocating write */
+    struct zq_list owners;       /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;
     struct zq_op janitor;        /* gives clusters and space back */
     bool janitor_runs, leaked;   /* leaked: clusters could not be given back */
@@ -183,6 +183,13 @@ int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* R12: nothing is allocated before the mark is durable. */
 int zq_may_allocate(struct zq_core *c, struct zq_op *op);
 
+/*
+ * R14: from now on nobody else changes what the request's guest clusters map to, until it lets go
+ * of them. Waits holding nothing.
+ */
+int zq_range_take(struct zq_core *c, struct zq_op *op);
+void zq_range_leave(struct zq_core *c, struct zq_op *op);
+
 /* ---- extend.c: what a write needs mapped ---- */
 
 int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
@@ -205,14 +212,13 @@ static inline struct zq_fill *zq_fill_last(struct zq_op *op)
 {
     return zq_container(op->fills.prev, struct zq_fill, link);
 }
-bool zq_range_owned(const struct zq_core *c, uint64_t guest, uint64_t bytes);
 int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry);
 void zq_packed_free(struct zq_core *c, struct zq_packed *p);
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
 
 /* ---- unmap.c ---- */
 
-/* Takes the memory that zq_unmap of the same range will need. ZQ_WAIT, 0, error. */
+/* Takes all that zq_unmap of the same range will need. ZQ_WAIT, 0, error. */
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);
 /* Unmaps whole clusters of [*at, end), a slice at a time; *at tells how far. ZQ_WAIT, 0, error. */
 int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);

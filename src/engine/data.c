@@ -3,8 +3,9 @@
  * Writes, writes of zeros and discards where there is no write pointer: conventional zones and
  * plain images. A cluster that may be overwritten is; any other is replaced by a new one (R14).
  *
- * First the whole request is prepared: every cluster, every record. So it fails for space or
- * memory before it has changed anything (I13). Then it is carried out, piece by piece.
+ * First the whole request is prepared: its guest clusters made its own, every new cluster, every
+ * record. So it fails for space or memory before it has changed anything (I13). Then it is carried
+ * out, piece by piece, and nothing is otherwise than it was prepared.
  */
 #include <errno.h>
 #include "base/report.h"
@@ -15,6 +16,11 @@ enum { D_PREPARE, D_NEXT, D_MOVE, D_FILL, D_UNMAP, D_FUA };
 static bool zeroing(const struct zq_op *op)
 {
     return op->req.op != ZQCOW2_OP_WRITE;
+}
+
+static uint32_t io_kind(const struct zq_op *op)
+{
+    return zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
 }
 
 /* Conventional zones lie at the device's start: [0, end) may be written anywhere. */
@@ -38,6 +44,14 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
     return true;
 }
 
+/* Does any whole cluster lie in what is to be zeros? */
+static bool may_unmap(const struct zq_core *c, const struct zq_op *op)
+{
+    uint64_t at = zq_round_up(op->req.offset, (uint64_t)1 << c->cluster_bits), stop;
+
+    return can_unmap(c, op, at, &stop);
+}
+
 /* Where the piece that begins at `at` ends, of what is not unmapped in whole clusters. */
 static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint64_t at)
 {
@@ -59,14 +73,6 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
     struct zq_fill *f;
     int rc = zq_may_allocate(c, op);
 
-    /* Who waits for another's range while preparing holds none of his own. */
-    if (rc == 0 && op->phase == D_PREPARE && !zq_list_empty(&op->fills) &&
-        zq_range_owned(c, guest, zq_round_up(zq_min(end, at + e->len), size) - guest)) {
-        zq_fills_drop(c, op);
-        zq_unmap_drop(c, op);
-        op->prepared = 0;
-        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
-    }
     if (rc == 0)
         rc = zq_fill_prepare(c, op, guest, zq_round_up(end, size) - guest, e);
     if (rc)
@@ -75,7 +81,7 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
     *stop = zq_min(end, guest + f->bytes);
     f->head = at - guest;
     f->tail = *stop - guest;
-    f->data_kind = zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
+    f->data_kind = io_kind(op);
     f->data_len = *stop - at;
     return 0;
 }
@@ -83,7 +89,7 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
 static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
 {
     zq_cache_release(&c->cache, &op->g);
-    zq_transfer_begin(op, zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE, e->host, e->len);
+    zq_transfer_begin(op, io_kind(op), e->host, e->len);
     op->phase = D_MOVE;
 }
 
@@ -100,8 +106,6 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op)
             op->prepared = zq_min(at - op->req.offset, op->length);
     } else if (op->req.op != ZQCOW2_OP_DISCARD) {
         rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
-        if (rc == 0 && zq_extent_in_place(&e) && e.len == op->length)
-            begin_in_place(c, op, &e);
         if (rc == 0 && (zq_extent_in_place(&e) || is_zero_already(op, &e)))
             stop = zq_min(end, at + e.len);
         else if (rc == 0)
@@ -127,7 +131,6 @@ static bool begin_fill(struct zq_op *op, uint64_t at)
 static int next_piece(struct zq_core *c, struct zq_op *op)
 {
     uint64_t at = op->req.offset + op->pos, end = piece_end(c, op, at), stop;
-    uint64_t size = (uint64_t)1 << c->cluster_bits;
     struct zq_extent e;
     int rc;
 
@@ -148,23 +151,8 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
         begin_in_place(c, op, &e);
         return 0;
     }
-    if (!is_zero_already(op, &e)) { /* it has changed since it was prepared */
-        struct zq_list *first = op->fills.next, *made;
-
-        if (first != &op->fills) /* up to what is ours already */
-            end = zq_min(end, zq_container(first, struct zq_fill, link)->guest);
-        e.len = zq_min(e.len, end - at);
-        rc = prepare_new(c, op, at, end, &e, &stop);
-        if (rc == 0) { /* and before it */
-            made = op->fills.prev;
-            zq_list_del(made);
-            zq_list_push(op->fills.next, made);
-        }
-        return rc;
-    }
-    /* Unless somebody is about to put data there. */
-    if (zq_range_owned(c, zq_round_down(at, size), size))
-        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
+    if (!is_zero_already(op, &e)) /* it is ours (R14), and was prepared */
+        return ZQCOW2_ECORRUPT;
     op->pos += zq_min(end - at, e.len);
     return 0;
 }
@@ -195,13 +183,32 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     return op->phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
 }
 
+/* One I/O in place changes no mapping, and R5 keeps its cluster: nobody need wait for it. */
+static int overwrite(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_extent e;
+    int rc;
+
+    if (op->req.op == ZQCOW2_OP_DISCARD || !zq_list_empty(&op->owns))
+        return 0;
+    rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, &e);
+    if (rc == 0 && zq_extent_in_place(&e) && e.len == op->length && !may_unmap(c, op))
+        begin_in_place(c, op, &e);
+    return rc;
+}
+
 static int prepare(struct zq_core *c, struct zq_op *op)
 {
     int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : check_bounds(c, op);
 
+    if (rc == 0)
+        rc = overwrite(c, op);
+    if (rc || op->phase != D_PREPARE)
+        return rc;
+    rc = zq_range_take(c, op);
     while (rc == 0 && op->prepared < op->length)
         rc = prepare_piece(c, op);
-    if (rc == 0 && op->phase == D_PREPARE) {
+    if (rc == 0) {
         zq_cache_release(&c->cache, &op->g);
         op->phase = D_NEXT;
     }
@@ -218,6 +225,7 @@ int zq_step_write(struct zq_core *c, struct zq_op *op)
         uint8_t before = op->phase;
 
         if (before == D_NEXT && op->pos >= op->length) {
+            zq_range_leave(c, op);
             op->phase = D_FUA;
             op->round = 0;
             break;

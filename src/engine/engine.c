@@ -183,6 +183,7 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     if (op->has_turn)
         zq_turn_leave(c, op);
     zq_closing_drop(c, op);
+    zq_range_leave(c, op);
     zq_fills_drop(c, op);
     zq_unmap_drop(c, op);
     op->res.ret = rc;
@@ -309,6 +310,7 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op)
     op->g.npins = op->g.stale = 0;
     op->has_turn = op->finished = false;
     op->fill = NULL;
+    zq_list_init(&op->owns);
     zq_list_init(&op->fills);
     zq_list_init(&op->spare);
     op->nr_spare = 0;

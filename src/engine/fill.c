@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Makes new clusters whole and lets them replace what a guest range maps to: allocation,
- * copy-on-write, decompression. The range belongs to the write meanwhile (R14); the L2 entry is
- * set last, when everything it will point to has been written (K2).
+ * copy-on-write, decompression. The L2 entry is set last, when everything it will point to has been
+ * written (K2).
  */
 #include <errno.h>
 #include "base/report.h"
@@ -10,16 +10,6 @@
 #include "format/codec.h"
 
 enum { F_OLD, F_UNPACK, F_BLANK, F_HEAD, F_TAIL, F_START, F_DATA, F_LINK };
-
-bool zq_range_owned(const struct zq_core *c, uint64_t guest, uint64_t bytes)
-{
-    for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
-        const struct zq_fill *f = zq_container(n, const struct zq_fill, owned);
-        if (zq_ranges_overlap(guest, bytes, f->guest, f->bytes))
-            return true;
-    }
-    return false;
-}
 
 static bool has_content(const struct zq_extent *e)
 {
@@ -105,8 +95,6 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
     int rc;
 
     bytes = like_clusters(c, old, guest, bytes);
-    if (zq_range_owned(c, guest, bytes))
-        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
     rc = zq_map_table(&c->map, &op->g, guest);
     if (rc == 0)
         rc = zq_alloc_find(&c->alloc, &op->g, (uint32_t)(bytes >> c->cluster_bits), &found);
@@ -126,7 +114,6 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
     f->virgin = zq_alloc_is_virgin(&c->alloc, f->host);
     zq_alloc_take(&c->alloc, &found, n);
     zq_cache_release(&c->cache, &op->g);
-    zq_list_push(&c->owners, &f->owned);
     zq_list_push(&op->fills, &f->link);
     return 0;
 }
@@ -137,14 +124,6 @@ void zq_fill_start(struct zq_op *op)
     op->rc = 0;
 }
 
-/* The range is anybody's again. */
-static void fill_end(struct zq_core *c, struct zq_fill *f)
-{
-    zq_list_del(&f->owned);
-    zq_wake(&c->ready, &c->owner_waiters);
-    free_fill(c, f);
-}
-
 /* The new clusters were never linked: they may go as soon as nobody writes to them. */
 static void give_back(struct zq_core *c, struct zq_fill *f)
 {
@@ -153,7 +132,7 @@ static void give_back(struct zq_core *c, struct zq_fill *f)
     f->freed->punch = true;
     zq_alloc_quarantine(&c->alloc, f->freed, false);
     f->freed = NULL;
-    fill_end(c, f);
+    free_fill(c, f);
     zq_janitor_kick(c);
 }
 
@@ -220,7 +199,7 @@ static int link_new(struct zq_core *c, struct zq_op *op)
         f->freed = NULL;
     }
     zq_cache_release(&c->cache, &op->g);
-    fill_end(c, f);
+    free_fill(c, f);
     op->fill = NULL;
     return 0;
 }

@@ -37,7 +37,6 @@ struct zq_packed {
 /* New clusters that will replace what a guest range maps to: made whole first, then linked. */
 struct zq_fill {
     struct zq_list link;    /* in the operation's list of prepared fills */
-    struct zq_list owned;   /* in the core's list of ranges that belong to a write (R14) */
     uint64_t guest, bytes, host;
     uint64_t head, tail;    /* [0, head) and [tail, bytes) come from what was there before */
     uint32_t data_kind;     /* how the request's own bytes get in between, and how many */
@@ -72,6 +71,7 @@ struct zq_op {
     struct zq_transfer xfer;
     struct iovec seg[ZQ_IO_SEGMENTS];
     struct zq_list turn;    /* in a zone's admission FIFO */
+    struct zq_list owns;    /* in the core's list: its guest clusters belong to it (R14) */
     uint64_t round;         /* waits until this many rounds have been done */
     struct zq_list fills;   /* prepared */
     struct zq_fill *fill;   /* at work, or NULL */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Unmaps whole clusters. What the entries held goes into the quarantine (R5); the records for it
- * can be taken beforehand, so that a request fails for memory before it has changed anything (I13).
+ * Unmaps whole clusters. What the entries held goes into the quarantine (R5). The records for it,
+ * the mark and tables of the image's own can be had beforehand, so that a request fails for memory
+ * or space before it has changed anything (I13).
  */
 #include <errno.h>
 #include "base/report.h"
@@ -44,6 +45,29 @@ static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
     return 0;
 }
 
+/*
+ * The slice of `at`, in a table that may be changed: a shared one is copied first. NULL: nothing is
+ * mapped there up to end.
+ */
+static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
+                     struct zq_slice **s)
+{
+    uint64_t clusters = zq_div_up(end - at, (uint64_t)1 << c->cluster_bits);
+    int rc = zq_map_slice(&c->map, &op->g, at, s);
+
+    if (rc)
+        return rc;
+    zq_cache_unpin(&c->cache, &op->g, *s);
+    if (zq_map_count_empty(&c->map, *s, at, UINT32_MAX) >= clusters) {
+        *s = NULL;
+        return 0;
+    }
+    rc = zq_may_allocate(c, op);
+    if (rc == 0)
+        rc = zq_map_table(&c->map, &op->g, at);
+    return rc ? rc : zq_map_slice(&c->map, &op->g, at, s);
+}
+
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
 {
     while (*at < end) {
@@ -55,14 +79,13 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
             *at = zq_min(next, end);
             continue;
         }
-        rc = zq_map_slice(&c->map, &op->g, *at, &s);
-        if (rc == 0)
-            rc = zq_map_check(&c->map, s, *at, stop);
-        if (rc == 0)
+        rc = own_slice(c, op, *at, stop, &s);
+        if (rc == 0 && s)
             rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop));
         if (rc)
             return rc;
-        zq_cache_unpin(&c->cache, &op->g, s);
+        if (s)
+            zq_cache_unpin(&c->cache, &op->g, s);
         *at = stop;
     }
     return 0;
@@ -92,28 +115,16 @@ static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64
     int rc;
 
     end = zq_min(end, zq_map_slice_end(&c->map, *at));
-    if (zq_range_owned(c, *at, end - *at))
-        return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
-    rc = zq_map_slice(&c->map, &op->g, *at, &s);
+    rc = own_slice(c, op, *at, end, &s);
+    if (rc == 0 && s)
+        rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
     if (rc)
         return rc;
-    if (zq_map_count_empty(&c->map, s, *at, UINT32_MAX) >= (end - *at) >> c->cluster_bits) {
-        *at = end;
-        zq_cache_unpin(&c->cache, &op->g, s);
-        return 0;
-    }
-    zq_cache_unpin(&c->cache, &op->g, s);
-    rc = zq_map_table(&c->map, &op->g, *at); /* a shared table is copied first */
-    if (rc == 0)
-        rc = zq_map_slice(&c->map, &op->g, *at, &s);
-    if (rc == 0)
-        rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
-    if (rc == 0)
-        rc = zq_map_check(&c->map, s, *at, end);
-    while (rc == 0 && *at < end)
+    while (s && rc == 0 && *at < end)
         rc = unmap_run(c, op, s, at, end);
     if (rc == 0)
         zq_cache_release(&c->cache, &op->g);
+    *at = rc == 0 ? end : *at;
     return rc;
 }
 
@@ -125,8 +136,6 @@ int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
 
         if (!zq_map_has_table(&c->map, *at, &next))
             *at = zq_min(next, end);
-        else if (!c->marked)
-            rc = zq_may_allocate(c, op);
         else
             rc = unmap_slice(c, op, at, end);
         if (rc)

@@ -50,22 +50,32 @@ static uint64_t letters_of(const struct geometry *g)
     return strlen(g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN);
 }
 
+/* Up to three writes without space: rounds that stop, and what goes on from there. */
+static void name_stops(uint64_t *rng, char *to)
+{
+    for (unsigned n = 1 + (unsigned)(draw(rng) % 3); n; n--)
+        to += sprintf(to, "!%c%u%c", "WWWWWWZT"[draw(rng) % 8], 1 + (unsigned)(draw(rng) % 9),
+                      "snl"[draw(rng) % 3]);
+}
+
 /* A short asynchronous run, a short one with a fault, or a history. */
 static void name_random(const struct geometry *g, uint64_t *rng, char *spec)
 {
     uint64_t what = draw(rng) % 8;
 
-    if (what >= 4) {
+    if (what >= 5) {
         sprintf(spec, "~%llu%s", (unsigned long long)(draw(rng) % 1000000000u),
                 what & 1 ? "@" : "");
         return;
     }
     random_letters(g, rng, spec, 3 + (unsigned)(draw(rng) % 5));
-    if (what != 3)
+    if (what < 3)
         sprintf(spec + strlen(spec), "@%u", (unsigned)(draw(rng) % 1000000));
-    if (what >= 2)
+    if (what >= 2 && draw(rng) % 2)
         sprintf(spec + strlen(spec), "!%c%u%s", "WFWFTZWFRWFD"[draw(rng) % 12],
-                1 + (unsigned)(draw(rng) % 16), (const char *[]){"", "e", "s"}[draw(rng) % 3]);
+                1 + (unsigned)(draw(rng) % 16), draw(rng) % 2 ? "e" : "");
+    else if (what >= 2)
+        name_stops(rng, spec + strlen(spec));
 }
 
 /* What rare rules need, first of all: two table sectors, growth, a flush after a failed one. */

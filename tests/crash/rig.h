@@ -71,6 +71,8 @@ void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool 
 int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
               bool faulty, uint64_t seed, uint32_t first_req);
 void run_letters(struct run *r, const char *letters);
+/* What was without space has it again. */
+void run_make_room(struct run *r);
 /* close: also close the image. Else it is left as it is and thrown away. */
 void run_end(struct run *r, bool close);
 void run_fini(struct run *r);

@@ -408,6 +408,23 @@ void run_letters(struct run *r, const char *letters)
     }
 }
 
+/* Want of space does not kill (R10): from here on everything has to succeed. */
+void run_make_room(struct run *r)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    settle(r);
+    zqcow2_simdisk_set_fault(r->disk, NULL);
+    r->faulty = false;
+    if (!r->img || r->broken)
+        return;
+    zqcow2_get_info(r->img, &info);
+    if (info.flags & ZQCOW2_INFO_DEAD) {
+        r->broken = r->wrong = -EIO;
+        snprintf(r->why, sizeof(r->why), "want of space has killed the image");
+    }
+}
+
 void run_end(struct run *r, bool close)
 {
     settle(r);

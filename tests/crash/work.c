@@ -316,26 +316,68 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
     return bad;
 }
 
-/* text: kind, number, then perhaps e (for ever) or s (short, no space). */
+/*
+ * text: kind, number, then perhaps e (for ever), or without space: s (half of it is there), n
+ * (nothing is), l (all of it is).
+ */
 static void arm(struct zqcow2_simdisk *disk, const char *text)
 {
     static const struct { char letter; uint32_t kind; } kinds[] = {
         {'W', ZQCOW2_IO_WRITE}, {'F', ZQCOW2_IO_FLUSH}, {'T', ZQCOW2_IO_TRUNCATE},
         {'Z', ZQCOW2_IO_ZERO}, {'R', ZQCOW2_IO_READ}, {'D', ZQCOW2_IO_DISCARD}};
     struct zqcow2_simdisk_fault f = ZQCOW2_SIMDISK_FAULT_INIT;
+    char how;
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         if (kinds[i].letter == text[0])
             f.kinds = 1u << kinds[i].kind;
     }
     f.nth = strtoull(text + 1, NULL, 10);
-    f.error = strchr(text, 's') ? -ENOSPC : -EIO;
-    f.flags = (strchr(text, 'e') ? ZQCOW2_SIMDISK_FOREVER : 0u) |
-              (strchr(text, 's') ? ZQCOW2_SIMDISK_SHORT : 0u);
+    how = text[2 + strspn(text + 2, "0123456789")];
+    f.error = how && strchr("snl", how) ? -ENOSPC : -EIO;
+    f.flags = how == 'e' ? ZQCOW2_SIMDISK_FOREVER : how == 's' ? ZQCOW2_SIMDISK_SHORT
+            : how == 'l' ? ZQCOW2_SIMDISK_LANDS : 0u;
     zqcow2_simdisk_set_fault(disk, &f);
 }
 
-/* spec: letters, then perhaps @seed: asynchronous, then perhaps !fault. */
+static uint64_t faults_met(struct zqcow2_simdisk *disk)
+{
+    struct zqcow2_simdisk_counters n = ZQCOW2_SIMDISK_COUNTERS_INIT;
+
+    zqcow2_simdisk_get_counters(disk, &n);
+    return n.faults;
+}
+
+/* Letter by letter; each fault is armed when the one before it has struck. */
+static void run_with_faults(struct run *r, const char *letters, const char *bang)
+{
+    uint64_t armed = 0;
+
+    for (; *letters; letters++) {
+        char one[2] = {*letters, '\0'};
+
+        if (bang && faults_met(r->disk) == armed) {
+            arm(r->disk, bang + 1);
+            bang = strchr(bang + 1, '!');
+            armed++;
+        }
+        run_letters(r, one);
+    }
+}
+
+/* Is every one of the faults a want of space, and none a flush's? */
+static bool only_space(const char *bang)
+{
+    for (const char *f = bang; f; f = strchr(f + 1, '!')) {
+        char how = f[2 + strspn(f + 2, "0123456789")];
+
+        if (f[1] == 'F' || !how || !strchr("snl", how))
+            return false;
+    }
+    return true;
+}
+
+/* spec: letters, then perhaps @seed: asynchronous, then perhaps !fault, and !fault ... */
 static void sequence(struct worker *w, const struct geometry *g, const char *spec)
 {
     const char *at = strchr(spec, '@'), *bang = strchr(spec, '!');
@@ -351,15 +393,15 @@ static void sequence(struct worker *w, const struct geometry *g, const char *spe
     snprintf(letters, sizeof(letters), "%.*s", (int)strcspn(spec, "@!"), spec);
     zqcow2_simdisk_set_seed(disk, seed);
     zqcow2_simdisk_record(disk);
-    if (bang)
-        arm(disk, bang + 1);
     run_begin(&r, g, disk, at != NULL, bang != NULL, seed, b->run.req);
     memcpy(r.life, b->run.life, sizeof(r.life));
-    run_letters(&r, letters);
+    run_with_faults(&r, letters, bang);
+    if (bang && only_space(bang))
+        run_make_room(&r);
     run_end(&r, true);
     zqcow2_simdisk_set_fault(disk, NULL);
     replay_base(&o, &b->run);
-    if (r.hung || r.wrong || (r.broken && !bang))
+    if (r.hung || r.wrong || (r.broken && !r.faulty))
         violation(w, r.why);
     else
         crash_everywhere(w, &r, &o);

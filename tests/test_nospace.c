@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A full host (R10, I13): metadata has its space before anything depends on it, what fails for
+ * space has changed nothing, and a round that finds none stops and loses nothing.
+ */
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#include <zqcow2/queue.h>
+#include <zqcow2/simdisk.h>
+#include "rig/rig.h"
+
+#define BLOCK  4096u
+#define BLOCKS 8192u
+
+/* ---- a host that counts its blocks: holes take one when they are written ---- */
+
+struct host {
+    struct store store;
+    uint8_t used[BLOCKS];
+    unsigned left;
+};
+
+static int take(struct host *h, uint64_t off, uint64_t len)
+{
+    for (uint64_t b = off / BLOCK; len && b <= (off + len - 1) / BLOCK; b++) {
+        if (b >= BLOCKS || (!h->used[b] && !h->left))
+            return -ENOSPC;
+        h->left -= !h->used[b];
+        h->used[b] = 1;
+    }
+    return 0;
+}
+
+static void give(struct host *h, uint64_t off, uint64_t len)
+{
+    for (uint64_t b = (off + BLOCK - 1) / BLOCK; b < (off + len) / BLOCK && b < BLOCKS; b++) {
+        h->left += h->used[b];
+        h->used[b] = 0;
+    }
+}
+
+static struct rig_be under(void *self)
+{
+    return store_be(&((struct host *)self)->store);
+}
+
+static int op_length(void *self, uint64_t *bytes)
+{
+    return under(self).ops->length(under(self).self, bytes);
+}
+
+static int op_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    return under(self).ops->readv(under(self).self, iov, cnt, off);
+}
+
+static int op_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
+{
+    uint64_t len = 0;
+    int rc;
+
+    for (int i = 0; i < cnt; i++)
+        len += iov[i].iov_len;
+    rc = take(self, off, len);
+    return rc ? rc : under(self).ops->writev(under(self).self, iov, cnt, off);
+}
+
+static int op_flush(void *self)
+{
+    (void)self;
+    return 0;
+}
+
+static int op_truncate(void *self, uint64_t bytes)
+{
+    return under(self).ops->truncate(under(self).self, bytes);
+}
+
+static int op_zero(void *self, uint64_t off, uint64_t len)
+{
+    give(self, off, len); /* as a hole does */
+    return under(self).ops->zero(under(self).self, off, len);
+}
+
+static struct zqcow2_backend *host_backend(struct host *h)
+{
+    static const struct zqcow2_backend_ops ops = {
+        .size = sizeof(ops), .name = "host", .length = op_length, .readv = op_readv,
+        .writev = op_writev, .flush = op_flush, .truncate = op_truncate, .zero = op_zero,
+        .discard = op_zero,
+    };
+    struct zqcow2_backend *be;
+
+    assert_int_equal(zqcow2_backend_new(&ops, h, NULL, &be), 0);
+    return be;
+}
+
+static struct zqcow2_image *host_image(struct host *h, const struct zqcow2_create_options *c)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *be = host_backend(h);
+    struct zqcow2_image *img;
+
+    o.flags = ZQCOW2_OPEN_RDWR;
+    o.extent_bytes = 16384;
+    assert_int_equal(zqcow2_create(be, c, NULL), 0);
+    assert_int_equal(zqcow2_open(be, &o, &img, NULL), 0);
+    return img;
+}
+
+static struct host *new_host(void)
+{
+    struct host *h = calloc(1, sizeof(*h));
+
+    assert_non_null(h);
+    store_init(&h->store);
+    h->left = BLOCKS;
+    return h;
+}
+
+static void free_host(struct host *h)
+{
+    store_free(&h->store);
+    free(h);
+}
+
+static bool is_dead(struct zqcow2_image *img)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    return info.flags & ZQCOW2_INFO_DEAD;
+}
+
+static void check_host(struct host *h)
+{
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_backend *be = host_backend(h);
+
+    assert_int_equal(zqcow2_check(be, NULL, &res, NULL), 0);
+    assert_int_equal(res.corruptions + res.leaked_clusters, 0);
+    zqcow2_backend_close(be);
+}
+
+static uint8_t buf[1 << 20], got[1 << 20];
+
+/* Not a block is free while it flushes, at any point of an image's life. */
+static void flush_full(struct host *h, struct zqcow2_image *img, unsigned step)
+{
+    unsigned left = h->left;
+    int rc;
+
+    h->left = 0;
+    rc = zqcow2_flush(img);
+    if (rc)
+        fail_msg("step %u: a flush wants space: %d", step, rc);
+    h->left += left;
+}
+
+static void a_flush_needs_no_space(void **state)
+{
+    static const struct { uint32_t cluster, bits; } shapes[] = {
+        { 512, 64 }, { 4096, 16 }, { 65536, 16 } };
+
+    (void)state;
+    for (unsigned k = 0; k < 3; k++) {
+        struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+        struct host *h = new_host();
+        struct zqcow2_image *img;
+
+        c.cluster_size = shapes[k].cluster;
+        c.refcount_bits = shapes[k].bits;
+        c.virtual_size = MiB(8);
+        c.zone_size = MiB(1);
+        c.conventional_zones = 2;
+        img = host_image(h, &c);
+        flush_full(h, img, 0);
+        for (unsigned i = 0; i < 300; i++) {
+            uint64_t zone = MiB(2 + i % 6), at = i * 77 % 250 * 8192;
+
+            if (i % 50 == 49)
+                assert_int_equal(zqcow2_zone_reset(img, zone, MiB(1), 0), 0);
+            assert_int_equal(zqcow2_append(img, buf, 16384, &zone, 0), 0);
+            assert_int_equal(zqcow2_write(img, buf, 8192, at, 0), 0);
+            if (i % 7 == 0)
+                assert_int_equal(zqcow2_discard(img, 65536, at / 65536 * 65536, 0), 0);
+            flush_full(h, img, i + 1);
+        }
+        h->left = 0;
+        assert_int_equal(zqcow2_close(img), 0);
+        check_host(h);
+        free_host(h);
+    }
+}
+
+/* ---- growth of the refcount table ---- */
+
+static void growth_fails_alone(void **state)
+{
+    unsigned struck = 0;
+
+    (void)state;
+    for (unsigned spare = 0; spare < 24; spare++) {
+        struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+        struct host *h = new_host();
+        struct zqcow2_image *img;
+        uint64_t at = 0;
+        int rc = 0;
+
+        c.cluster_size = 512; /* the first table describes 2 MiB */
+        c.refcount_bits = 64;
+        c.virtual_size = c.zone_size = MiB(4);
+        img = host_image(h, &c);
+        for (; at < MiB(2) - 160 * 1024; at += 8192)
+            assert_int_equal(zqcow2_write(img, buf, 8192, at, 0), 0);
+        h->left = spare;
+        for (; rc == 0 && at < MiB(3); at += rc == 0 ? 8192 : 0)
+            rc = zqcow2_write(img, buf, 8192, at, 0);
+        assert_int_equal(rc, -ENOSPC);
+        assert_false(is_dead(img));
+        assert_int_equal(zqcow2_flush(img), 0);
+        h->left = BLOCKS;
+        struck++;
+        for (; at < MiB(3); at += 8192)
+            assert_int_equal(zqcow2_write(img, buf, 8192, at, 0), 0);
+        assert_int_equal(zqcow2_close(img), 0);
+        check_host(h);
+        free_host(h);
+    }
+    printf("growth without space: %u points, each failed alone\n", struck);
+}
+
+/* ---- whole or nothing ---- */
+
+#define C 512u
+
+static const struct geometry plain = { .name = "plain", .size = MiB(1), .cluster = C };
+
+static uint64_t be64_at(struct rig *r, uint64_t off)
+{
+    uint8_t b[8];
+    uint64_t v = 0;
+
+    store_get(&r->store, b, 8, off);
+    for (unsigned i = 0; i < 8; i++)
+        v = v << 8 | b[i];
+    return v;
+}
+
+/* As a snapshot would: the first four L2 tables have a second owner. L1 at 40, refcounts at 48. */
+static void share_tables(struct rig *r)
+{
+    uint64_t l1 = be64_at(r, 40), block = be64_at(r, be64_at(r, 48));
+
+    for (unsigned i = 0; i < 4; i++) {
+        uint64_t table = be64_at(r, l1 + i * 8) & 0x00fffffffffffe00ull;
+        uint8_t copied;
+
+        store_put(&r->store, (uint8_t[]){ 0, 2 }, 2, block + table / C * 2);
+        store_get(&r->store, &copied, 1, l1 + i * 8);
+        copied &= 0x7f;
+        store_put(&r->store, &copied, 1, l1 + i * 8);
+    }
+}
+
+/* True if the n-th call that takes space was met. */
+static bool one_failure(int op, unsigned n, bool for_ever)
+{
+    struct zqcow2_request req = { .size = sizeof(req), .op = (uint16_t)op, .offset = 0,
+                                  .length = KiB(128) };
+    bool struck, dead;
+    struct rig r;
+    int rc;
+
+    rig_begin(&r, &plain);
+    assert_int_equal(rig_write(&r, 0, KiB(128), 1), 0);
+    assert_int_equal(rig_close(&r), 0);
+    share_tables(&r);
+    assert_int_equal(rig_open(&r, true), 0);
+    fault_plan(&r.fault, FAULT_ENOSPC, n, for_ever);
+    rc = zqcow2_run(r.img, &req, NULL);
+    struck = r.fault.failed;
+    dead = r.fault.failed_flushes; /* a failed barrier is another matter (I12) */
+    fault_plan(&r.fault, FAULT_NONE, 0, false);
+    if (struck != (rc == -ENOSPC) || (rc && rc != -ENOSPC) || is_dead(r.img) != dead)
+        fail_msg("op %d, call %u fails: %d", op, n, rc);
+    if (rc ? !rig_holds(&r, 0, KiB(128), 0, 1) : !rig_zeros(&r, 0, KiB(128)))
+        fail_msg("op %d, call %u fails: %d, and part of it was done", op, n, rc);
+    assert_int_equal(zqcow2_flush(r.img), dead ? ZQCOW2_EDEAD : 0);
+    assert_int_equal(rig_close(&r), dead ? ZQCOW2_EDEAD : 0);
+    assert_null(rig_free(&r));
+    return struck;
+}
+
+static void whole_or_nothing(void **state)
+{
+    static const int ops[] = { ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_DISCARD };
+    unsigned points = 0;
+
+    (void)state;
+    for (unsigned k = 0; k < 4; k++) {
+        unsigned n = 1;
+
+        while (one_failure(ops[k / 2], n, k % 2))
+            n++;
+        assert_true(n > 4); /* at least the tables' copies were met */
+        points += n - 1;
+    }
+    printf("zeroes and discards without space: %u points, whole or nothing\n", points);
+}
+
+/* ---- a write beside a discard ---- */
+
+static void note(void *arg, const struct zqcow2_result *r)
+{
+    *(int *)arg = r->ret;
+}
+
+static struct zqcow2_simdisk *two_clusters(uint64_t seed, uint64_t room, struct zqcow2_image **img)
+{
+    struct zqcow2_simdisk_options s = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_simdisk *disk;
+    struct zqcow2_backend *be;
+
+    s.seed = seed;
+    s.max_length = room;
+    s.flags = ZQCOW2_SIMDISK_ASYNC;
+    c.virtual_size = MiB(1);
+    c.cluster_size = 4096;
+    o.flags = ZQCOW2_OPEN_RDWR;
+    assert_int_equal(zqcow2_simdisk_new(&s, &disk), 0);
+    assert_int_equal(zqcow2_simdisk_backend(disk, &be), 0);
+    assert_int_equal(zqcow2_create(be, &c, NULL), 0);
+    assert_int_equal(zqcow2_open(be, &o, img, NULL), 0);
+    memset(buf, 1, 8192);
+    assert_int_equal(zqcow2_write(*img, buf, 4096, 4096, 0), 0);
+    assert_int_equal(zqcow2_write(*img, buf, 4096, 0, ZQCOW2_FUA), 0);
+    return disk;
+}
+
+/* The write's second cluster is taken from under it; there is no space for another. */
+static int race(uint64_t seed, uint64_t room)
+{
+    struct zqcow2_image *img;
+    struct zqcow2_simdisk *disk = two_clusters(seed, room, &img);
+    uint8_t *data = memset(buf + 65536, 2, 8192);
+    struct iovec v = { data, 8192 };
+    int write = 99, discard = 99;
+    struct zqcow2_request r[2] = {
+        { sizeof(r[0]), ZQCOW2_OP_WRITE, 0, 0, 0, &v, 1, 0, note, &write },
+        { sizeof(r[0]), ZQCOW2_OP_DISCARD, 0, 4096, 4096, NULL, 0, 0, note, &discard } };
+    struct zqcow2_queue *q;
+
+    assert_int_equal(zqcow2_queue_open(img, 4, &q), 0);
+    assert_int_equal(zqcow2_queue_submit(q, r, 2), 2);
+    while (zqcow2_queue_pending(q))
+        assert_true(zqcow2_queue_wait(q, 1, 10000) > 0);
+    assert_int_equal(zqcow2_queue_close(q), 0);
+    assert_int_equal(discard, 0);
+    assert_int_equal(zqcow2_read(img, got, 8192, 0), 0);
+    if (write == 0 ? memcmp(got, data, 4096) != 0 : memcmp(got, buf, 4096) != 0)
+        fail_msg("seed %llu: the write returned %d and was done in part", (unsigned long long)seed,
+                 write);
+    assert_int_equal(zqcow2_close(img), 0);
+    zqcow2_simdisk_free(disk);
+    return write;
+}
+
+static void beside_a_discard(void **state)
+{
+    struct zqcow2_image *img;
+    struct zqcow2_simdisk *disk = two_clusters(1, 0, &img);
+    uint64_t room = zqcow2_simdisk_length(disk);
+
+    (void)state;
+    assert_int_equal(zqcow2_close(img), 0);
+    zqcow2_simdisk_free(disk);
+    for (uint64_t seed = 0; seed < 50; seed++)
+        race(seed, room);
+}
+
+/* ---- rounds that stop ---- */
+
+static const struct geometry zoned = { .name = "zoned", .size = KiB(512), .zone_size = KiB(64),
+                                       .conventional = 1, .cluster = 4096 };
+
+static void expect_all(struct rig *r)
+{
+    assert_true(rig_holds(r, 1024, KiB(8), 1024, 1));
+    assert_true(rig_holds(r, KiB(64), KiB(12), KiB(64), 2));
+    assert_true(rig_holds(r, KiB(192), KiB(4), KiB(192), 3));
+    assert_true(rig_zeros(r, KiB(128), KiB(64)));
+}
+
+/* True if the n-th call that takes space in the flush was met. */
+static bool one_stop(unsigned n, bool for_ever)
+{
+    struct store kept;
+    bool struck;
+    struct rig r;
+    int rc;
+
+    rig_begin(&r, &zoned);
+    assert_int_equal(rig_write(&r, KiB(128), KiB(20), 9), 0);
+    assert_int_equal(zqcow2_flush(r.img), 0);
+    assert_int_equal(rig_manage(&r, ZQCOW2_OP_ZONE_RESET, KiB(128), KiB(64), NULL), 0);
+    assert_int_equal(rig_write(&r, 1024, KiB(8), 1), 0);
+    assert_int_equal(rig_write(&r, KiB(64), KiB(12), 2), 0);
+    assert_int_equal(rig_write(&r, KiB(192), KiB(4), 3), 0);
+    fault_plan(&r.fault, FAULT_ENOSPC, n, for_ever);
+    rc = zqcow2_flush(r.img);
+    struck = r.fault.failed;
+    assert_int_equal(rc, struck ? -ENOSPC : 0);
+    if (r.fault.failed_flushes) { /* a failed barrier is another matter (I12) */
+        assert_true(is_dead(r.img));
+    } else {
+        assert_false(is_dead(r.img));
+        expect_all(&r);
+        fault_plan(&r.fault, FAULT_NONE, 0, false);
+        assert_int_equal(zqcow2_flush(r.img), 0);
+        store_init(&kept); /* and then it is not even closed */
+        store_copy(&kept, &r.store);
+        assert_int_equal(rig_close(&r), 0);
+        store_copy(&r.store, &kept);
+        store_free(&kept);
+        assert_int_equal(rig_open(&r, true), 0);
+        expect_all(&r);
+    }
+    fault_plan(&r.fault, FAULT_NONE, 0, false);
+    rig_close(&r);
+    assert_null(rig_free(&r));
+    return struck;
+}
+
+static void a_round_stops(void **state)
+{
+    unsigned points = 0;
+
+    (void)state;
+    for (unsigned k = 0; k < 2; k++) {
+        for (unsigned n = 1; one_stop(n, k); n++)
+            points++;
+    }
+    assert_true(points > 8);
+    printf("rounds without space: %u points, nothing lost\n", points);
+}
+
+/* The close says so, leaves the mark, and what was flushed is there; leaks are taken back. */
+static void a_close_stops(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    rig_begin(&r, &zoned);
+    assert_int_equal(rig_write(&r, KiB(64), KiB(12), 2), 0);
+    assert_int_equal(zqcow2_flush(r.img), 0);
+    assert_int_equal(rig_write(&r, KiB(128), KiB(12), 3), 0);
+    fault_plan(&r.fault, FAULT_ENOSPC, 1, true);
+    assert_int_equal(rig_close(&r), -ENOSPC);
+    fault_plan(&r.fault, FAULT_NONE, 0, false);
+    assert_int_equal(rig_open(&r, false), 0);
+    assert_true(rig_info(&r).flags & ZQCOW2_INFO_DIRTY);
+    assert_int_equal(rig_close(&r), 0);
+    assert_int_equal(rig_open(&r, true), 0);
+    assert_true(rig_holds(&r, KiB(64), KiB(12), KiB(64), 2));
+    assert_int_equal(rig_close(&r), 0);
+    assert_int_equal(rig_check(&r, 0), 0);
+    assert_int_equal(r.check.corruptions + r.check.leaked_clusters, 0);
+    assert_null(rig_free(&r));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_flush_needs_no_space),
+        cmocka_unit_test(growth_fails_alone),
+        cmocka_unit_test(whole_or_nothing),
+        cmocka_unit_test(beside_a_discard),
+        cmocka_unit_test(a_round_stops),
+        cmocka_unit_test(a_close_stops),
+    };
+
+    return cmocka_run_group_tests_name("nospace", tests, NULL, NULL);
+}
