@@ -60,15 +60,13 @@ static int check_type(struct zq_file *f)
 /* What the kernel says of this file, else the safe guess. */
 static void find_direct_align(struct zq_file *f)
 {
-    struct statx sx = { 0 };
+    uint32_t memory, offset;
 
     f->io_align = f->buf_align = DIRECT_ALIGN;
-    if (statx(f->fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) < 0)
-        return;
-    if (sx.stx_mask & STATX_DIOALIGN && sx.stx_dio_offset_align && sx.stx_dio_mem_align) {
-        f->io_align = sx.stx_dio_offset_align;
+    if (zq_file_direct_align(f->fd, &memory, &offset)) {
+        f->io_align = offset;
         /* Elements must be whole blocks, too; io.c judges addresses and lengths by one number. */
-        f->buf_align = (uint32_t)zq_max(sx.stx_dio_mem_align, sx.stx_dio_offset_align);
+        f->buf_align = (uint32_t)zq_max(memory, offset);
     }
 }
 

@@ -99,6 +99,9 @@ void zq_cursor_zero(struct zq_cursor *c);
 void zq_file_lock_open(struct zq_file *f, const char *path);
 void zq_file_lock_close(struct zq_file *f);
 
+/* direct_align.c: what O_DIRECT wants; false: the kernel does not say. */
+bool zq_file_direct_align(int fd, uint32_t *memory, uint32_t *offset);
+
 /* block.c: sets block_length and device_bytes. */
 int zq_block_adopt(struct zq_file *f);
 /* Grows the length to at least `end`, zeroing what it gains. -ENOSPC beyond the device. */

@@ -101,8 +101,10 @@ static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_
         io_uring_prep_rw(OP_FTRUNCATE, sqe, fd, NULL, 0, io->offset);
         break;
     default: /* ZERO, DISCARD */
-        io_uring_prep_fallocate(sqe, fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                (off_t)io->offset, (off_t)io->length);
+        /* The types of io_uring_prep_fallocate changed; an old one loses bits of the length. */
+        io_uring_prep_rw(IORING_OP_FALLOCATE, sqe, fd, NULL,
+                         FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, io->offset);
+        sqe->addr = io->length;
     }
     io_uring_sqe_set_flags(sqe, u->fixed_file ? IOSQE_FIXED_FILE : 0);
     io_uring_sqe_set_data(sqe, io);

@@ -36,7 +36,7 @@ const char *zqcow2_strerror(int rc)
         if (own[i].code == rc)
             return own[i].text;
     }
-    text = rc >= -4095 ? strerrordesc_np(-rc) : NULL;
+    text = rc >= -4095 ? zq_errtext(-rc) : NULL;
     return text ? text : "unknown error";
 }
 

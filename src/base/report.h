@@ -5,6 +5,9 @@
 
 #include <zqcow2/zqcow2.h>
 
+/* What an errno means; NULL: it means nothing. */
+const char *zq_errtext(int err);
+
 #define ZQ_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* Fills err (may be NULL) and returns code, so that a refusal is one statement. */

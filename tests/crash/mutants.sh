@@ -39,10 +39,10 @@ library() {
     cp -r "$top/src" "$1/src"
     cp "$base/libzqcow2.a" "$1/libzqcow2.a"
     files=$(python3 "$here/mutate.py" "$2" "$here/mutants.txt" "$1") || return 1
-    case $files in *.h*) files=$(cd "$1" && find src -name '*.c' ! -name uring_none.c) ;; esac
+    case $files in *.h*) files=$(cd "$1" && find src -name '*.c' ! -name '*_none.c') ;; esac
     for f in $files; do
         o=$1/$(basename "$f").o
-        gcc -std=gnu11 -D_GNU_SOURCE -DNDEBUG -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$o" &&
+        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DNDEBUG -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$o" &&
             ar r "$1/libzqcow2.a" "$o" 2>/dev/null || return 1
     done
 }
