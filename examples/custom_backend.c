@@ -54,7 +54,7 @@ static int slow_truncate(void *self, uint64_t bytes)
 {
     struct slow *s = self;
     if (bytes <= ROOM)
-        memset(s->bytes + bytes, 0, s->length > bytes ? s->length - bytes : 0);
+        memset(s->bytes + bytes, 0, s->length > bytes ? (size_t)(s->length - bytes) : 0);
     s->length = bytes <= ROOM ? bytes : s->length;
     return bytes <= ROOM ? 0 : -ENOSPC;
 }
@@ -69,7 +69,7 @@ static int slow_zero(void *self, uint64_t off, uint64_t len)
     struct slow *s = self;
     if (off > ROOM || len > ROOM - off)
         return -ENOSPC;
-    memset(s->bytes + off, 0, len);
+    memset(s->bytes + off, 0, (size_t)len);
     for (uint64_t old = s->length; old < off + len;)
         atomic_compare_exchange_weak(&s->length, &old, off + len);
     return 0;

@@ -50,9 +50,10 @@ static void start(struct nbd *n, struct zqcow2_io *io)
 {
     nbd_completion_callback cb = { .callback = answered, .user_data = io };
     void *buf = io->iovcnt ? io->iov->iov_base : NULL; /* NBD has no vectors: max_iov is 1 */
+    size_t room = io->iovcnt ? io->iov->iov_len : 0;
     uint64_t len = io->length, off = io->offset;
-    int64_t rc = io->kind == ZQCOW2_IO_READ ? nbd_aio_pread(n->h, buf, len, off, cb, 0) :
-                 io->kind == ZQCOW2_IO_WRITE ? nbd_aio_pwrite(n->h, buf, len, off, cb, 0) :
+    int64_t rc = io->kind == ZQCOW2_IO_READ ? nbd_aio_pread(n->h, buf, room, off, cb, 0) :
+                 io->kind == ZQCOW2_IO_WRITE ? nbd_aio_pwrite(n->h, buf, room, off, cb, 0) :
                  io->kind == ZQCOW2_IO_ZERO ? nbd_aio_zero(n->h, len, off, cb, 0) :
                  nbd_aio_flush(n->h, cb, 0);
 

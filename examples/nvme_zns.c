@@ -65,7 +65,7 @@ static int receive(struct device *d, struct command *c, uint64_t off)
 
     if (action != 0 || filter >= sizeof(wanted) || len < 64 || len > c->data_len)
         return S_FIELD;
-    memset(c->data, 0, len);
+    memset(c->data, 0, (size_t)len);
     for (; off < d->info.virtual_size && !(partial && n == room); off = z.start + z.length) {
         uint8_t *p = c->data + 64 + n * 64;
         if (zqcow2_zone_report(d->img, off, &z, &(uint32_t){ 1 }))
@@ -110,7 +110,7 @@ static int transfer(struct command *c, struct zqcow2_request *r)
     r->length = (get(c->sqe + 48, 2) + 1) * LBA;
     r->flags = opcode != C_READ && opcode != C_FLUSH && c->sqe[51] & 0x40 ? ZQCOW2_FUA : 0;
     r->iovcnt = opcode == C_READ || opcode == C_WRITE || opcode == C_APPEND;
-    c->iov = (struct iovec){ c->data, r->length };
+    c->iov = (struct iovec){ c->data, (size_t)r->length };
     return r->iovcnt && r->length > c->data_len ? S_FIELD : S_OK;
 }
 

@@ -6,8 +6,6 @@
 
 #include "tool.h"
 
-__extension__ typedef unsigned __int128 wide;
-
 static int digit_value(char c)
 {
     if (c >= '0' && c <= '9')
@@ -66,8 +64,7 @@ static int suffix_shift(const char *text)
 static bool take_fraction(const char **text, uint64_t *bytes)
 {
     const char *digits = *text;
-    uint64_t v, scale = 1;
-    wide product;
+    uint64_t v, fives = 1;
     int shift;
 
     if (!take_digits(text, 10, &v) || *text - digits > 9)
@@ -75,12 +72,11 @@ static bool take_fraction(const char **text, uint64_t *bytes)
     shift = suffix_shift(*text);
     if (shift <= 0)
         return false;
-    for (const char *p = digits; p < *text; p++)
-        scale *= 10;
-    /* v < 10^9 < 2^30 and shift <= 60: 128 bits hold the product. */
-    product = (wide)v << shift;
-    *bytes = (uint64_t)(product / scale);
-    return product % scale == 0;
+    /* n <= 9 digits and shift >= 10: v / 10^n * 2^shift is v / 5^n * 2^(shift - n), below 2^60. */
+    for (const char *p = digits; p < *text; p++, shift--)
+        fives *= 5;
+    *bytes = v / fives << shift;
+    return v % fives == 0;
 }
 
 bool zt_parse_size(const char *text, uint64_t *value)

@@ -194,7 +194,7 @@ int zt_map(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t of
     int rc;
 
     lay_out(&m, nr);
-    m.cells = calloc(m.nr_cells ? m.nr_cells : 1, sizeof(*m.cells));
+    m.cells = calloc(m.nr_cells ? (size_t)m.nr_cells : 1, sizeof(*m.cells));
     if (!m.cells)
         return -ENOMEM;
     for (uint64_t i = 0; i < m.nr_cells; i++)

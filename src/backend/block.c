@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "backend/file.h"
 #include "base/bytes.h"
@@ -15,7 +17,8 @@ int zq_block_adopt(struct zq_file *f)
 {
     uint64_t bytes = 0;
 
-    if (ioctl(f->fd, BLKGETSIZE64, &bytes) < 0)
+    /* The number overflows the int that some C libraries' ioctl takes. */
+    if (syscall(SYS_ioctl, f->fd, BLKGETSIZE64, &bytes) < 0)
         return -errno;
     f->device_bytes = bytes;
     atomic_store(&f->block_length, bytes);
@@ -32,7 +35,7 @@ static int zero_block_tail(struct zq_file *f, uint64_t from)
 
     if (rc < 0)
         return rc;
-    memset(block + (from - start), 0, BLOCK - (from - start));
+    memset(block + (from - start), 0, (size_t)(BLOCK - (from - start)));
     return zq_file_write_rest(f, &iov, 1, start, 0);
 }
 

@@ -50,7 +50,7 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
 {
     zq_io_prep(io, kind, off, len);
     io->one.iov_base = buf;
-    io->one.iov_len = len;
+    io->one.iov_len = (size_t)len;
     io->pub.iov = &io->one;
     io->pub.iovcnt = 1;
 }
@@ -142,7 +142,7 @@ static void trim_elements(struct zqcow2_io *p, struct iovec *room, uint64_t got,
         struct iovec *last = &room[p->iovcnt - 1];
         uint64_t n = zq_min(last->iov_len, got - len);
 
-        last->iov_len -= n;
+        last->iov_len -= (size_t)n;
         got -= n;
         p->iovcnt -= !last->iov_len;
     }
@@ -244,7 +244,7 @@ static uint8_t *bounced_bytes(const struct zq_io *io)
 static void bounce_write(struct zq_io *io)
 {
     if (io->whole.kind == ZQCOW2_IO_ZERO)
-        memset(bounced_bytes(io), 0, io->piece);
+        memset(bounced_bytes(io), 0, (size_t)io->piece);
     else
         copy_elements(io, bounced_bytes(io), false);
     io->bounce->reading = false;
@@ -256,7 +256,7 @@ static void start_bounced(struct zq_io *io)
 {
     bool fills = io->pub.length == io->piece;
 
-    io->part = (struct iovec){io->bounce->buf, io->pub.length};
+    io->part = (struct iovec){io->bounce->buf, (size_t)io->pub.length};
     io->pub.iov = &io->part;
     io->pub.iovcnt = 1;
     io->pub.kind = ZQCOW2_IO_READ;

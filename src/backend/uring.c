@@ -73,10 +73,8 @@ static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_
 
     zq_cursor_skip(&c, done_bytes(io));
     if (zq_cursor_flat(&c, &p, &n)) {
-        if (write)
-            io_uring_prep_write(sqe, fd, p, (unsigned)zq_min(n, PIECE_MAX), off);
-        else
-            io_uring_prep_read(sqe, fd, p, (unsigned)zq_min(n, PIECE_MAX), off);
+        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd, p,
+                         (unsigned)zq_min(n, PIECE_MAX), off);
         return;
     }
     if (write)

@@ -44,33 +44,35 @@ int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in)
     return 0;
 }
 
-void *zq_alloc(const struct zqcow2_hooks *h, size_t align, size_t size)
+void *zq_alloc(const struct zqcow2_hooks *h, size_t align, uint64_t size)
 {
-    return size ? h->alloc(h->ctx, align, size) : NULL;
+    size_t bytes = (size_t)size;
+
+    return bytes && bytes == size ? h->alloc(h->ctx, align, bytes) : NULL;
 }
 
-void *zq_zalloc(const struct zqcow2_hooks *h, size_t size)
+void *zq_zalloc(const struct zqcow2_hooks *h, uint64_t size)
 {
     void *p = zq_alloc(h, _Alignof(max_align_t), size);
 
     if (p)
-        memset(p, 0, size);
+        memset(p, 0, (size_t)size);
     return p;
 }
 
-void *zq_zalloc_array(const struct zqcow2_hooks *h, size_t n, size_t size)
+void *zq_zalloc_array(const struct zqcow2_hooks *h, uint64_t n, size_t size)
 {
-    size_t bytes;
+    uint64_t bytes;
 
     if (__builtin_mul_overflow(n, size, &bytes))
         return NULL;
     return zq_zalloc(h, bytes);
 }
 
-void zq_free(const struct zqcow2_hooks *h, void *p, size_t size)
+void zq_free(const struct zqcow2_hooks *h, void *p, uint64_t size)
 {
     if (p)
-        h->free(h->ctx, p, size);
+        h->free(h->ctx, p, (size_t)size);
 }
 
 int zq_copy_sized(void *dst, size_t dst_size, const void *src, size_t min)

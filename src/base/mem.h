@@ -8,12 +8,15 @@
 /* Fills *out from the caller's hooks (NULL: the C library). -E2BIG; -EINVAL: alloc without free. */
 int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in);
 
-/* NULL when out of memory or when the size overflows. */
-void *zq_alloc(const struct zqcow2_hooks *h, size_t align, size_t size);
-void *zq_zalloc(const struct zqcow2_hooks *h, size_t size);
-void *zq_zalloc_array(const struct zqcow2_hooks *h, size_t n, size_t size);
+/*
+ * NULL when out of memory or when the size overflows. Sizes are of 64 bits, so that what does not
+ * fit into a 32-bit size_t fails here instead of being cut short before.
+ */
+void *zq_alloc(const struct zqcow2_hooks *h, size_t align, uint64_t size);
+void *zq_zalloc(const struct zqcow2_hooks *h, uint64_t size);
+void *zq_zalloc_array(const struct zqcow2_hooks *h, uint64_t n, size_t size);
 /* size must be what was asked for; p may be NULL. */
-void zq_free(const struct zqcow2_hooks *h, void *p, size_t size);
+void zq_free(const struct zqcow2_hooks *h, void *p, uint64_t size);
 
 /*
  * Copies a caller's size-led struct: min(sizes) bytes, the rest zero. -EINVAL: its size is below

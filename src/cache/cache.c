@@ -95,7 +95,7 @@ static struct zq_slice *new_slice(struct zq_cache *c)
 
     if (!s)
         return NULL;
-    s->data = zq_alloc(c->x->hooks, zq_min(c->slice_bytes, 4096), c->slice_bytes);
+    s->data = zq_alloc(c->x->hooks, (size_t)zq_min(c->slice_bytes, 4096), c->slice_bytes);
     if (!s->data) {
         zq_free(c->x->hooks, s, sizeof(*s));
         return NULL;

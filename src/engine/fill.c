@@ -50,7 +50,7 @@ void zq_packed_free(struct zq_core *c, struct zq_packed *p)
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
 {
     return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type,
-                         p->in + p->skew, p->size, p->out, (size_t)1 << c->cluster_bits);
+                         p->in + p->skew, (size_t)p->size, p->out, (size_t)1 << c->cluster_bits);
 }
 
 static void free_fill(struct zq_core *c, struct zq_fill *f)

@@ -19,7 +19,7 @@ void zq_iov_advance(struct zq_op *op, uint64_t len)
     while (len) {
         size_t rest = op->req.iov[op->iov_at].iov_len - op->iov_skip;
         if (len < rest) {
-            op->iov_skip += len;
+            op->iov_skip += (size_t)len;
             return;
         }
         len -= rest;
@@ -61,7 +61,7 @@ static void zero_work(struct zq_io *io)
         uint8_t *p = next_bytes(op, &n);
 
         if (p)
-            memset(p, 0, n);
+            memset(p, 0, (size_t)n);
     }
 }
 
@@ -131,6 +131,6 @@ void zq_iov_copy_out(struct zq_op *op, const uint8_t *from, uint64_t len)
         uint8_t *p = next_bytes(op, &n);
 
         if (p)
-            memcpy(p, from, n);
+            memcpy(p, from, (size_t)n);
     }
 }

@@ -511,7 +511,7 @@ void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_
         pos = put_ext(buf, pos, ZQ_EXT_ZONED, h->zoned_len);
         h->zoned_offset = (uint32_t)pos;
         memcpy(buf + pos, zoned_data, h->zoned_len);
-        pos = zq_round_up(pos + h->zoned_len, 8);
+        pos = (size_t)zq_round_up(pos + h->zoned_len, 8);
     }
     if (pos + 8 + NR_FEATURES * FEATURE_BYTES + 8 <= len)
         pos = put_features(buf, pos);

@@ -130,7 +130,7 @@ static int load_table(struct opening *o, const char *name, uint64_t offset, uint
                       read_entry *read, uint64_t **out)
 {
     uint64_t *t = zq_zalloc_array(&o->hooks, entries, 8);
-    int rc = !entries ? 0 : t ? zq_be_read(o->be, t, entries * 8, offset) : -ENOMEM;
+    int rc = !entries ? 0 : t ? zq_be_read(o->be, t, (size_t)entries * 8, offset) : -ENOMEM;
 
     *out = t; /* the core frees it */
     for (uint64_t i = 0; rc == 0 && i < entries; i++) {

@@ -70,8 +70,8 @@ static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t bloc
 {
     uint64_t used = gr->len >> r->cluster_bits;
 
-    memset(gr->bytes, 0, gr->len);
-    memcpy(gr->table, r->table, r->entries * 8);
+    memset(gr->bytes, 0, (size_t)gr->len);
+    memcpy(gr->table, r->table, (size_t)r->entries * 8);
     /* A block's refcounts are contiguous, and so are the blocks: one array. */
     for (uint64_t i = 0; i < used; i++)
         zq_ref_set(r, gr->bytes, (uint32_t)i, 1);
@@ -173,7 +173,7 @@ void zq_growth_switch(struct zq_alloc *a)
     gr->freed->punch = true;
     zq_alloc_quarantine(a, gr->freed, false);
     gr->freed = NULL;
-    zq_free(h, r->table, r->entries * 8);
+    zq_free(h, r->table, (size_t)r->entries * 8);
     zq_free(h, r->dirty, zq_refs_sector_count(r));
     zq_index_free(&r->index, h);
     r->index = gr->index;

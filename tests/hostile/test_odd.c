@@ -75,7 +75,7 @@ static void map_compressed(struct pic *p, uint64_t guest, int fill, uint64_t fla
     assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
     deflateEnd(&z);
     assert_int_equal(zqcow2_backend_write(p->be, out, sizeof(out) - z.avail_out, host), 0);
-    pic_put(p, at, 8, flags | PIC_COMPRESSED | (z.total_out / 512) << X | host);
+    pic_put(p, at, 8, flags | PIC_COMPRESSED | (uint64_t)(z.total_out / 512) << X | host);
 }
 
 /* ---- compressed clusters beyond a write pointer: what a reset and a power cut leave ---- */

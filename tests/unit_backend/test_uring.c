@@ -12,7 +12,6 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
@@ -23,6 +22,7 @@
 
 #include "async_harness.h"
 #include "count_hooks.h"
+#include "private_fs.h"
 
 static char path[] = "zq-uring-XXXXXX";
 
@@ -116,16 +116,10 @@ static void test_fd_becomes_readable(void **state)
 }
 
 /* A file in a file system of its own, reached by path. -1: not allowed here. */
-static int private_fs(const char *type, const char *size, char *file, size_t room)
+static int private_file(const char *type, const char *size, char *file, size_t room)
 {
-    int fs = fsopen(type, FSOPEN_CLOEXEC), mnt, fd;
-
-    if (fs < 0 || (size && fsconfig(fs, FSCONFIG_SET_STRING, "size", size, 0) < 0) ||
-        fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-        return -1;
-    mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0);
-    close(fs);
-    fd = mnt < 0 ? -1 : openat(mnt, "f", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    int mnt = private_fs(type, size);
+    int fd = mnt < 0 ? -1 : openat(mnt, "f", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0)
         return -1;
     close(fd);
@@ -137,7 +131,7 @@ static int private_fs(const char *type, const char *size, char *file, size_t roo
 static void test_close_lets_go(void **state)
 {
     char file[64];
-    int mnt = private_fs("tmpfs", NULL, file, sizeof(file)), fd;
+    int mnt = private_file("tmpfs", NULL, file, sizeof(file)), fd;
 
     (void)state;
     if (mnt < 0)
@@ -274,7 +268,7 @@ static void test_from_fd(void **state)
 static void test_full_disk(void **state)
 {
     char file[64];
-    int mnt = private_fs("tmpfs", "64k", file, sizeof(file));
+    int mnt = private_file("tmpfs", "64k", file, sizeof(file));
     struct zqcow2_backend *be;
     unsigned failed = 0;
 
@@ -300,7 +294,7 @@ static void test_full_disk(void **state)
 static void test_no_holes(void **state)
 {
     char file[64];
-    int mnt = private_fs("ramfs", NULL, file, sizeof(file));
+    int mnt = private_file("ramfs", NULL, file, sizeof(file));
     struct zqcow2_backend *be;
     uint8_t back[2 * SLOT_BYTES];
 
