@@ -11,6 +11,7 @@
 #include "base/list.h"
 #include "base/mem.h"
 #include "base/report.h"
+#include "base/sort.h"
 
 static void integers_lie_in_files_as_they_should(void **state)
 {
@@ -237,6 +238,38 @@ static void a_refusal_fills_the_callers_buffer_within_its_bounds(void **state)
     assert_int_equal(strlen(err.text), sizeof(err.text) - 1);
 }
 
+/* ---- sorting ---- */
+
+static bool int_less(const void *a, const void *b, const void *arg)
+{
+    assert_null(arg);
+    return *(const int *)a < *(const int *)b;
+}
+
+static void test_sort(void **state)
+{
+    int v[97];
+    unsigned x = 1;
+
+    (void)state;
+    zq_sort(v, 0, sizeof(v[0]), int_less, NULL);
+    for (size_t n = 1; n <= 97; n++) {
+        long before = 0, after = 0;
+
+        for (size_t i = 0; i < n; i++) {
+            x = x * 1103515245u + 12345u;
+            v[i] = (int)(x >> 16) % 50; /* some twice */
+            before += v[i] * (v[i] + 1l);
+        }
+        zq_sort(v, n, sizeof(v[0]), int_less, NULL);
+        for (size_t i = 0; i < n; i++) {
+            assert_true(i == 0 || v[i - 1] <= v[i]);
+            after += v[i] * (v[i] + 1l);
+        }
+        assert_int_equal(before, after);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -250,6 +283,7 @@ int main(void)
         cmocka_unit_test(the_log_hears_what_it_asked_for),
         cmocka_unit_test(every_error_has_a_text_and_an_errno),
         cmocka_unit_test(a_refusal_fills_the_callers_buffer_within_its_bounds),
+        cmocka_unit_test(test_sort),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
