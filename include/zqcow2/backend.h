@@ -91,6 +91,12 @@ struct zqcow2_backend_ops {
      * and rare: new tables. NULL, -EOPNOTSUPP: zeros are written.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
+    /*
+     * Optional: the first range at or behind off that may hold something else than zeros; begin ==
+     * end: there is none before the end of the file. -EOPNOTSUPP: not known. Keeps check from
+     * reading the holes of a sparse file.
+     */
+    int (*data)(void *self, uint64_t off, uint64_t *begin, uint64_t *end);
 };
 
 /*

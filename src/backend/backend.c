@@ -293,6 +293,17 @@ int zq_be_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len)
     return rc < 0 ? rc : whole_blocks(be, zq_call_discard, &off, &len);
 }
 
+int zq_be_data(struct zqcow2_backend *be, uint64_t off, uint64_t *begin, uint64_t *end)
+{
+    int rc;
+
+    if (!be->ops.data)
+        return -EOPNOTSUPP;
+    *begin = *end = off;
+    rc = zq_answer(be->ops.data(be->self, off, begin, end));
+    return rc == 0 && (*begin < off || *end < *begin) ? -EIO : rc;
+}
+
 int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes)
 {
     if (!zq_be_writable(be))

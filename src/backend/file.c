@@ -432,6 +432,23 @@ static void file_close(void *self)
     zq_free(&hooks, f, sizeof(*f));
 }
 
+/* Transfers name their offsets, so the descriptor's own position is free for this. */
+int zq_file_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end)
+{
+    const struct zq_file *f = self;
+    off_t at, hole;
+
+    if (f->block)
+        return -EOPNOTSUPP;
+    at = lseek(f->fd, (off_t)off, SEEK_DATA);
+    hole = at < 0 ? at : lseek(f->fd, at, SEEK_HOLE);
+    if (hole < 0 && errno != ENXIO)
+        return errno == EINVAL ? -EOPNOTSUPP : -errno;
+    *begin = at < 0 ? off : (uint64_t)at;
+    *end = hole < 0 ? *begin : (uint64_t)hole; /* ENXIO: a hole up to the end, or behind it */
+    return 0;
+}
+
 static const struct zqcow2_backend_ops file_ops = {
     ZQ_FILE_OPS,
     .name = "file",

@@ -60,6 +60,7 @@ int zq_file_truncate(void *self, uint64_t bytes);
 int zq_file_discard(void *self, uint64_t off, uint64_t len);
 int zq_file_zero(void *self, uint64_t off, uint64_t len);
 int zq_file_allocate(void *self, uint64_t off, uint64_t len);
+int zq_file_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end);
 int zq_file_lock(void *self, int mode);
 void zq_file_invalidate(void *self);
 
@@ -68,7 +69,8 @@ void zq_file_invalidate(void *self);
     .size = sizeof(struct zqcow2_backend_ops), .length = zq_file_length, .readv = zq_file_readv, \
     .writev = zq_file_writev, .flush = zq_file_flush, .limits = zq_file_limits, \
     .truncate = zq_file_truncate, .discard = zq_file_discard, .zero = zq_file_zero, \
-    .lock = zq_file_lock, .invalidate = zq_file_invalidate, .allocate = zq_file_allocate
+    .lock = zq_file_lock, .invalidate = zq_file_invalidate, .allocate = zq_file_allocate, \
+    .data = zq_file_data
 
 /* The same transfer from `done` bytes on, for one that was begun elsewhere. */
 int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,

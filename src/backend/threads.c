@@ -177,6 +177,11 @@ static int threads_allocate(void *self, uint64_t off, uint64_t len)
     return zq_call_allocate(((struct threads *)self)->inner, off, len);
 }
 
+static int threads_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end)
+{
+    return zq_be_data(((struct threads *)self)->inner, off, begin, end);
+}
+
 static int threads_lock(void *self, int mode)
 {
     return zq_be_lock(((struct threads *)self)->inner, mode);
@@ -263,6 +268,7 @@ static struct zqcow2_backend_ops table(const struct zqcow2_backend_ops *in)
         .invalidate = in->invalidate ? threads_invalidate : NULL,
         .submit = threads_submit,
         .allocate = in->allocate ? threads_allocate : NULL,
+        .data = in->data ? threads_data : NULL,
     };
 }
 

@@ -88,26 +88,36 @@ static int compare_counted(struct zq_scan *s)
     return 0;
 }
 
-/* Clusters with a refcount that nothing refers to. */
-static int compare_uncounted(struct zq_scan *s)
+/* Clusters of a block with a refcount that nothing refers to. */
+static int compare_block(struct zq_scan *s, uint64_t index, struct run *r)
 {
     unsigned bits = zq_scan_block_bits(s);
+    bool hole;
+    int rc = zq_scan_is_hole(s, index, &hole);
+
+    if (rc < 0 || hole || (rc = zq_scan_block(s, index)) < 0)
+        return rc;
+    for (uint64_t i = 0; i < 1ull << bits; i++) {
+        uint64_t cluster = (index << bits) + i;
+        uint64_t refcount = zq_refbits_get(s->block, s->h.refcount_order, i);
+
+        if (!refcount || zq_counts_get(&s->counts, cluster))
+            continue;
+        run_add(s, r, cluster, refcount, 0);
+        s->end_cluster = zq_max(s->end_cluster, cluster + 1);
+    }
+    return 0;
+}
+
+static int compare_uncounted(struct zq_scan *s)
+{
     struct run r = {0};
 
     for (uint64_t index = 0; index < s->rt_entries; index++) {
-        int rc = s->rt[index] ? zq_scan_block(s, index) : 0;
+        int rc = s->rt[index] ? compare_block(s, index, &r) : 0;
 
         if (rc < 0)
             return rc;
-        for (uint64_t i = 0; s->rt[index] && i < 1ull << bits; i++) {
-            uint64_t cluster = (index << bits) + i;
-            uint64_t refcount = zq_refbits_get(s->block, s->h.refcount_order, i);
-
-            if (!refcount || zq_counts_get(&s->counts, cluster))
-                continue;
-            run_add(s, &r, cluster, refcount, 0);
-            s->end_cluster = zq_max(s->end_cluster, cluster + 1);
-        }
     }
     run_tell(s, &r);
     return 0;

@@ -13,6 +13,7 @@
 #define MAX_BITMAPS        65535u
 #define MAX_BITMAP_TABLE   (64u << 20) /* the directory likewise */
 #define BITMAP_FLAGS       7u /* in use, automatic, extra data may be ignored */
+#define MAX_HOLES          (1u << 20) /* clusters */
 #define BITMAP_FIXED       24u
 #define BITMAP_DIRTY_TRACKING 1u /* the only type */
 
@@ -29,6 +30,29 @@ static bool in_file(const struct zq_scan *s, uint64_t offset, uint64_t bytes)
 {
     return offset && !(offset & (zq_scan_cluster(s) - 1)) && offset < ZQ_MAX_HOST_OFFSET &&
            offset <= s->file_size && bytes <= s->file_size - offset;
+}
+
+/*
+ * A record of a few bytes may give a large hole out for a table. What such tables take is bounded
+ * as a whole, so that memory and time are bounded by what the file has, and not by its length.
+ */
+static int in_many_holes(struct zq_scan *s, uint64_t offset, uint64_t bytes, bool *many)
+{
+    uint64_t at = offset, end = offset + bytes, data = 0;
+
+    for (uint64_t stop; at < end; data += stop - at, at = stop) {
+        int rc = zq_scan_data(s, &at, &stop, end);
+
+        if (rc < 0)
+            return rc;
+        if (at == end)
+            break;
+    }
+    s->holes += (bytes - data) >> s->h.cluster_bits;
+    *many = s->holes > MAX_HOLES;
+    if (*many)
+        give_up(s, "clusters of holes in tables", s->holes, offset, "more than 2^20");
+    return 0;
 }
 
 /* ---- snapshots ---- */
@@ -50,6 +74,8 @@ static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
         give_up(s, "snapshot l1_table_offset", l1.offset, at, "no place for a table in this file");
         return 0;
     }
+    if ((rc = in_many_holes(s, l1.offset, bytes, &clash)) < 0 || clash)
+        return rc;
     rc = zq_scan_claim(s, l1.offset, bytes, ZQ_KIND_L1, "L1 table of a snapshot", &clash);
     s->hidden |= clash;
     if (rc == 0 && !clash)
@@ -180,6 +206,8 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
         give_up(s, "bitmap_table_offset", offset, at, "no place for a table in this file");
         return 0;
     }
+    if ((rc = in_many_holes(s, offset, bytes, &clash)) < 0 || clash)
+        return rc;
     rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap table", &clash);
     if (rc < 0 || clash) {
         s->hidden |= clash;

@@ -49,12 +49,31 @@ static int adjust_block(struct zq_scan *s, uint64_t index, bool raise, uint64_t 
     return zq_scan_write(s, s->block + low, (size_t)(high - low), s->rt[index] + low);
 }
 
+/* A block in a hole of the file has nothing to lower, and to raise what is counted there. */
+static int is_idle(struct zq_scan *s, uint64_t index, bool raise, bool *idle)
+{
+    unsigned bits = zq_scan_block_bits(s);
+    const struct zq_ref *ref;
+    int rc = zq_scan_is_hole(s, index, idle);
+
+    if (rc < 0 || !*idle || !raise)
+        return rc;
+    ref = zq_counts_next(&s->counts, index << bits);
+    *idle = !ref || zq_ref_cluster(ref) >> bits != index;
+    if (!*idle)
+        s->hole_index = UINT64_MAX; /* it is about to be written */
+    return 0;
+}
+
 static int adjust_all(struct zq_scan *s, bool raise, uint64_t *changed)
 {
     for (uint64_t index = 0; index < s->rt_entries; index++) {
-        int rc = s->rt[index] ? zq_scan_block(s, index) : 0;
+        bool idle = true;
+        int rc = s->rt[index] ? is_idle(s, index, raise, &idle) : 0;
 
-        if (rc == 0 && s->rt[index])
+        if (rc == 0 && !idle)
+            rc = zq_scan_block(s, index);
+        if (rc == 0 && !idle)
             rc = adjust_block(s, index, raise, changed);
         if (rc < 0)
             return rc;

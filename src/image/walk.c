@@ -89,14 +89,38 @@ static int visit_piece(struct zq_scan *s, uint64_t at, uint64_t base, uint64_t n
     return 0;
 }
 
+int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end)
+{
+    uint64_t begin;
+    int rc = zq_be_data(s->be, *at, &begin, stop);
+
+    if (rc == -EOPNOTSUPP) {
+        *stop = end;
+        return 0;
+    }
+    if (rc < 0)
+        return rc;
+    *at = begin == *stop ? end : zq_min(begin, end);
+    *stop = zq_min(*stop, end);
+    return 0;
+}
+
 int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_entry_fn *fn,
                     void *arg)
 {
     for (uint64_t done = 0; done < entries;) {
-        uint64_t n = zq_min(entries - done, ZQ_PIECE / 8), at = offset + done * 8;
+        uint64_t at = offset + done * 8, stop, n;
         struct dirty d;
-        int rc = zq_be_read(s->be, s->piece, (size_t)n * 8, at);
+        int rc = zq_scan_data(s, &at, &stop, offset + entries * 8);
 
+        if (rc < 0)
+            return rc;
+        done = (at - offset) / 8;
+        n = zq_min(zq_div_up(stop - offset, 8) - done, ZQ_PIECE / 8);
+        if (done == entries)
+            break;
+        at = offset + done * 8;
+        rc = zq_be_read(s->be, s->piece, (size_t)n * 8, at);
         if (rc < 0 || (rc = visit_piece(s, at, done, n, fn, arg, &d)) < 0)
             return rc;
         if (d.first < d.end)
@@ -178,15 +202,34 @@ int zq_scan_block(struct zq_scan *s, uint64_t index)
     return rc;
 }
 
+int zq_scan_is_hole(struct zq_scan *s, uint64_t index, bool *hole)
+{
+    uint64_t at = s->rt[index], end = at + zq_scan_cluster(s), stop;
+    int rc = 0;
+
+    *hole = s->hole_index == index;
+    if (*hole || s->block_index == index)
+        return 0;
+    rc = zq_scan_data(s, &at, &stop, end);
+    *hole = rc == 0 && at == end;
+    if (*hole)
+        s->hole_index = index;
+    return rc;
+}
+
 int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount)
 {
     unsigned bits = zq_scan_block_bits(s);
     uint64_t index = cluster >> bits;
+    bool hole;
     int rc;
 
     *refcount = 0;
     if (index >= s->rt_entries || !s->rt[index])
         return 0;
+    rc = zq_scan_is_hole(s, index, &hole);
+    if (rc < 0 || hole)
+        return rc;
     rc = zq_scan_block(s, index);
     if (rc == 0)
         *refcount = zq_refbits_get(s->block, s->h.refcount_order, cluster & ((1ull << bits) - 1));
@@ -485,7 +528,7 @@ int zq_scan_run(struct zq_scan *s)
     int rc = read_header(s);
 
     s->counts.hooks = s->hooks;
-    s->block_index = UINT64_MAX; /* until now s->block holds the header */
+    s->block_index = s->hole_index = UINT64_MAX; /* until now s->block holds the header */
     if (rc < 0)
         return rc;
     s->piece = zq_alloc(s->hooks, 4096, ZQ_PIECE);

@@ -79,6 +79,8 @@ struct zq_scan {
     uint8_t *block; /* a cluster: the refcount block number block_index */
     size_t block_bytes;
     uint64_t block_index;
+    uint64_t hole_index; /* of a block that lies in a hole: the last one that was met */
+    uint64_t holes;      /* clusters in holes that tables of snapshots and bitmaps take */
 
     struct zq_mending run; /* of the repair that the scan belongs to */
     bool hidden;          /* there may be references that could not be followed: free nothing */
@@ -146,6 +148,10 @@ int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_ent
 void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
 void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
 
+/* The first part of [*at, end) that may be other than zeros: *at, *stop; *at == end: none is. */
+int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end);
+/* Does the refcount block lie in a hole of the file, so that all in it is 0? */
+int zq_scan_is_hole(struct zq_scan *s, uint64_t index, bool *hole);
 /* The refcount of a cluster as it is on disk. */
 int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount);
 /* Makes s->block hold block number index of the refcount table (s->rt[index] is not 0). */
