@@ -78,10 +78,16 @@ static void name_random(const struct geometry *g, uint64_t *rng, char *spec)
         name_stops(rng, spec + strlen(spec));
 }
 
-/* What rare rules need, first of all: two table sectors, growth, a flush after a failed one. */
+/*
+ * What rare rules need, first of all: two table sectors, growth, a flush after a failed one, rounds
+ * that stop (R10).
+ */
 static const struct { const char *geometry, *spec; } pointed[] = {
     {"wide", "cb"}, {"wide", "jb"}, {"wide", "hb"}, {"grow", "ac"}, {"grow", "aaee"},
     {"c512", "aommm!F3"}, {"c512used", "ammmm!F3"}, {"plain4k", "omomm!F4"},
+    {"c512", "amm!W5n"}, {"c4k", "amm!W4n"}, {"c4k", "amm!W6n"}, {"c4k", "ajmam!W4n"},
+    {"c4k", "amjmaam!W7n"}, {"c4k", "jambm!W3n"}, {"c4k", "aam!W1n"}, {"c4k", "amaq!W8n"},
+    {"wide", "cbm!W9n"}, {"c512", "aommm!F3n"},
     {"c4k", "dmdmdjdm@1"}, {"c512r1", "dmjdmjdm@2"}, {"c1kodd", "drhjdh@3"},
 };
 
