@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "work.h"
@@ -60,6 +61,14 @@ void violation(struct worker *w, const char *why)
     printf("crash --replay %s  # %s\n", place_text(&w->here, text, sizeof(text)), why);
     fflush(stdout);
     atomic_fetch_add(&w->sh->violations, 1);
+}
+
+/* Ends what hangs. It counts the processor's seconds, so that others who use it do no harm. */
+static void watch(unsigned seconds)
+{
+    struct itimerval t = { .it_value.tv_sec = (time_t)seconds };
+
+    setitimer(ITIMER_PROF, &t, NULL);
 }
 
 bool enough(const struct worker *w)
@@ -185,7 +194,7 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
     uint32_t pending = zqcow2_simdisk_cut_pending(cut);
     int bad = 0;
 
-    alarm(60);
+    watch(60);
     atomic_fetch_add(&w->sh->points, 1);
     for (uint64_t i = 0; !bad && i < (n < cap ? n : cap); i++) {
         uint64_t k = i;
@@ -197,7 +206,7 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
     }
     if (!bad && pending && w->cuts++ % (w->opt->quick ? 10 : KILL_EVERY) == 0)
         bad = try_state(w, c, cut, n, o, allowed);
-    alarm(0);
+    watch(0);
     return bad;
 }
 
@@ -491,7 +500,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
         w->here.cut = w->here.state = 0;
         w->here.cut2 = UINT64_MAX;
         place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
-        alarm(120);
+        watch(120);
         zqcow2_simdisk_set_seed(disk, draw(&rng));
         zqcow2_simdisk_record(disk);
         run_begin(&r, g, disk, async, false, draw(&rng), req);
@@ -516,7 +525,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
         run_fini(&r);
         disk = next;
     }
-    alarm(0);
+    watch(0);
     zqcow2_simdisk_free(disk);
     atomic_fetch_add(&w->sh->histories, 1);
     checker_fini(&c);
