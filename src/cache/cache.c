@@ -123,6 +123,7 @@ int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, u
     c->hash_mask = buckets - 1;
     zq_list_init(&c->lru);
     zq_list_init(&c->spare);
+    zq_list_init(&c->token_waiters);
     zq_list_init(&c->slot_waiters);
     zq_list_init(&c->room_waiters);
     zq_list_init(&c->frozen_waiters);
@@ -141,20 +142,36 @@ int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, u
     return c->hash ? 0 : -ENOMEM;
 }
 
+/* One more slot; NULL: it has its size, and without memory that is the size that it has now. */
+static struct zq_slice *grow(struct zq_cache *c)
+{
+    struct zq_slice *s = c->nr_slices < c->max_slices ? new_slice(c) : NULL;
+
+    if (!s)
+        c->max_slices = c->nr_slices;
+    return s;
+}
+
 /* A free slot: a new one while there is room, else the oldest clean one; NULL: wait. */
 static struct zq_slice *take_slot(struct zq_cache *c)
 {
     struct zq_list *n = zq_list_pop(&c->spare);
-    struct zq_slice *s = NULL;
+    struct zq_slice *s = n ? zq_container(n, struct zq_slice, link) : grow(c);
 
-    if (n)
-        return zq_container(n, struct zq_slice, link);
-    if (c->nr_slices < c->max_slices) {
-        s = new_slice(c);
-        if (!s) /* from now on it is as small as memory wants it: dirt must leave room in it */
-            c->max_slices = c->nr_slices;
-    }
     return s ? s : evict(c);
+}
+
+/* Can so many more be dirty, and one gather's pins still find slots that are not? */
+static bool has_room(struct zq_cache *c, unsigned more)
+{
+    while (c->nr_dirty + more > c->nr_slices - ZQ_MAX_PINS) {
+        struct zq_slice *s = grow(c);
+
+        if (!s)
+            return false;
+        zq_list_push(&c->spare, &s->link);
+    }
+    return true;
 }
 
 /* The clean ones stand in the order of their last use. */
@@ -178,11 +195,19 @@ struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
 
 /* ---- gathering ---- */
 
-/* Who waits for a slot is woken only when there is one: two that wake each other never end. */
+/* A forgotten slice is a free slot when nobody holds it any more. */
+static void retire(struct zq_cache *c, struct zq_slice *s)
+{
+    if (!s->forgotten || s->pins || s->loading)
+        return;
+    s->forgotten = false;
+    zq_list_push(&c->spare, &s->link);
+}
+
 static void drop_pin(struct zq_cache *c, struct zq_slice *s)
 {
-    if (--s->pins == 0 && !s->dirty && !s->in_round)
-        zq_wake(c->ready, &c->slot_waiters);
+    s->pins--;
+    retire(c, s);
 }
 
 static void drop_pins(struct zq_cache *c, struct zq_gather *g)
@@ -211,16 +236,48 @@ static void drop_stale(struct zq_cache *c, struct zq_gather *g)
     }
 }
 
-int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
+/* Pins it for g, unless it is pinned already. */
+static void hold(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
+{
+    for (unsigned i = 0; i < g->npins; i++) {
+        if (g->pin[i] == s) {
+            g->stale &= ~(1u << i);
+            return;
+        }
+    }
+    drop_stale(c, g);
+    zq_assert(g->npins < ZQ_MAX_PINS);
+    g->pin[g->npins++] = s;
+    s->pins++;
+}
+
+/* Whoever is the first to wait gets it, if nobody has it. */
+static bool take_token(struct zq_cache *c, struct zq_gather *g)
 {
     if (!c->token)
         c->token = g;
-    for (unsigned i = 0; c->token != g && i < g->npins; i++)
-        g->pin[i]->pins--; /* wakes nobody: two that wake each other in turn never end */
-    if (c->token != g)
-        g->npins = g->stale = 0;
+    return c->token == g;
+}
+
+int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
+{
+    if (!take_token(c, g))
+        drop_pins(c, g);
     zq_list_push(on, &g->wait.link);
     return ZQ_WAIT;
+}
+
+/* For what there is too little of: the token's holder waits until there is more, others for it. */
+static int park_starved(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
+{
+    g->starved = take_token(c, g);
+    return zq_cache_park(c, g, g->starved ? on : &c->token_waiters);
+}
+
+/* E2: what the token's holder waits for nobody else takes. */
+static bool is_held_off(const struct zq_cache *c, const struct zq_gather *g)
+{
+    return c->token && c->token != g && c->token->starved;
 }
 
 void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
@@ -235,11 +292,25 @@ void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
 
 void zq_cache_release(struct zq_cache *c, struct zq_gather *g)
 {
+    struct zq_list *next;
+
     drop_pins(c, g);
-    if (c->token == g) {
-        c->token = NULL;
-        zq_wake(c->ready, &c->slot_waiters);
-    }
+    g->loads = 0;
+    if (c->token != g)
+        return;
+    g->starved = false;
+    next = zq_list_pop(&c->token_waiters);
+    c->token = next ? zq_container(next, struct zq_gather, wait.link) : NULL;
+    if (next)
+        zq_list_push(c->ready, next);
+}
+
+/* Nobody finds it from now on. Who holds it, or waits for it, may still let go of it. */
+static void forget(struct zq_cache *c, struct zq_slice *s)
+{
+    unhash(c, s);
+    s->forgotten = true;
+    retire(c, s);
 }
 
 static void load_done(struct zq_io *io, int ret)
@@ -250,26 +321,39 @@ static void load_done(struct zq_io *io, int ret)
     s->loading = false;
     zq_wake_with(c->ready, &s->waiters, ret);
     zq_wake(c->ready, &c->slot_waiters);
-    if (ret < 0) {
-        unhash(c, s);
-        zq_list_push(&c->spare, &s->link);
-    }
+    if (ret < 0 && !s->forgotten)
+        forget(c, s);
+    else
+        retire(c, s);
+}
+
+/* The token's holder pins what is loaded for it: nobody takes it away before it has run. */
+static int wait_for_load(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
+{
+    if (take_token(c, g))
+        hold(c, g, s);
+    return zq_cache_park(c, g, &s->waiters);
 }
 
 static int load(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind)
 {
-    struct zq_slice *s = take_slot(c);
+    bool others = c->token && c->token != g;
+    struct zq_slice *s;
 
-    if (!s) {
-        c->want_round |= c->nr_dirty > 0;
-        return zq_cache_park(c, g, &c->slot_waiters);
-    }
+    /* Without the token it may load as much as it can pin, and no more: loads are bounded. */
+    if (is_held_off(c, g) || (others && g->loads >= ZQ_MAX_PINS))
+        return zq_cache_park(c, g, &c->token_waiters);
+    drop_stale(c, g);
+    s = take_slot(c);
+    if (!s)
+        return park_starved(c, g, &c->slot_waiters);
+    g->loads += others;
     enter(c, s, host, kind);
     s->loading = true;
     s->io.complete = load_done;
     zq_io_prep_buf(&s->io, ZQCOW2_IO_READ, s->data, host, c->slice_bytes);
     zq_io_start(c->x, &s->io);
-    return zq_cache_park(c, g, &s->waiters);
+    return wait_for_load(c, g, s);
 }
 
 int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind,
@@ -280,18 +364,9 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
     if (!s)
         return load(c, g, host, kind);
     if (s->loading)
-        return zq_cache_park(c, g, &s->waiters);
+        return wait_for_load(c, g, s);
     *out = s;
-    for (unsigned i = 0; i < g->npins; i++) {
-        if (g->pin[i] == s) {
-            g->stale &= ~(1u << i);
-            return 0;
-        }
-    }
-    drop_stale(c, g);
-    zq_assert(g->npins < ZQ_MAX_PINS);
-    g->pin[g->npins++] = s;
-    s->pins++;
+    hold(c, g, s);
     touch(c, s);
     return 0;
 }
@@ -304,9 +379,11 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
 
     if (a->frozen || (b && b->frozen))
         return zq_cache_park(c, g, &c->frozen_waiters);
-    if (c->nr_dirty + more > c->max_slices - ZQ_MAX_PINS) {
+    if (is_held_off(c, g))
+        return zq_cache_park(c, g, &c->token_waiters);
+    if (!has_room(c, more)) {
         c->want_round = true;
-        return zq_cache_park(c, g, &c->room_waiters);
+        return park_starved(c, g, &c->room_waiters);
     }
     return 0;
 }
@@ -328,10 +405,9 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len)
 {
     for (uint64_t at = host; at < host + len; at += c->slice_bytes) {
         struct zq_slice *s = find(c, at);
-        if (!s || s->loading || s->pins || s->dirty || s->in_round)
-            continue;
-        unhash(c, s);
-        zq_list_push(&c->spare, &s->link);
+
+        if (s && !s->dirty && !s->in_round)
+            forget(c, s);
     }
 }
 
@@ -392,7 +468,6 @@ void zq_cache_round_done(struct zq_cache *c)
             c->nr_dirty -= !s->dirty;
         }
     }
-    zq_wake(c->ready, &c->slot_waiters);
     zq_wake(c->ready, &c->room_waiters);
 }
 
@@ -413,6 +488,7 @@ void zq_cache_round_stop(struct zq_cache *c, int rc)
 
 void zq_cache_wake_all(struct zq_cache *c)
 {
+    zq_wake(c->ready, &c->token_waiters);
     zq_wake(c->ready, &c->slot_waiters);
     zq_wake(c->ready, &c->room_waiters);
     zq_wake(c->ready, &c->frozen_waiters);

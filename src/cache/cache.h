@@ -8,7 +8,8 @@
  * (R-rules of DESIGN.md). It is clean only after its write and the barrier behind it.
  *
  * Everything here runs under the image's mutex. A gather that cannot go on is parked: its waiter
- * is linked into a list here and later moved to the ready list.
+ * is linked into a list here and later moved to the ready list. The gather token decides who gets
+ * on (E2 of DESIGN.md).
  */
 #ifndef ZQ_CACHE_CACHE_H
 #define ZQ_CACHE_CACHE_H
@@ -29,16 +30,22 @@ struct zq_slice {
     uint32_t pins;
     uint8_t kind;
     bool loading, dirty, in_round, frozen, writing;
+    bool forgotten;          /* nobody finds it any more; its load or its pins are not over yet */
     struct zq_list waiters;  /* for the load */
     struct zq_cache *cache;
     struct zq_io io;
 };
 
-/* What a gathering operation holds. The one with the token keeps its pins while parked. */
+/*
+ * What an operation holds from the first pass of a step's gather to its release. The one with the
+ * token keeps its pins while parked, and pins what is being loaded for it.
+ */
 struct zq_gather {
     struct zq_waiter wait;
     struct zq_slice *pin[ZQ_MAX_PINS];
     unsigned npins, stale; /* stale: a bit for each pin of an earlier pass not met again yet */
+    unsigned loads;        /* asked for without the token */
+    bool starved;          /* has the token, and waits for a slot or for room for dirt */
 };
 
 struct zq_cache {
@@ -46,12 +53,13 @@ struct zq_cache {
     struct zq_list *ready;         /* where woken waiters go */
     uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
     struct zq_slice **hash;
-    struct zq_gather *token;
+    struct zq_gather *token;       /* whose turn it is to be sure to get on; NULL: nobody's */
     struct zq_list spare;          /* slots without content: ZQ_MIN_SLICES are made at open */
     struct zq_list lru;            /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
-    struct zq_list slot_waiters;   /* for a slot, the token, or room for dirt */
-    struct zq_list room_waiters;    /* for fewer dirty slices: the end of a round */
+    struct zq_list token_waiters;  /* for the token, in turn */
+    struct zq_list slot_waiters;   /* the token's holder, for the end of a load */
+    struct zq_list room_waiters;   /* the token's holder, for fewer dirty slices: a round */
     struct zq_list frozen_waiters; /* for anything frozen by the round */
     bool want_round;               /* a round would help somebody who waits */
 };
@@ -75,18 +83,29 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
 static inline void zq_cache_reenter(struct zq_gather *g)
 {
     g->stale = (1u << g->npins) - 1;
+    g->starved = false;
 }
 /* Lets go of one pin. */
 void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s);
-/* Lets go of pins and token: after reserve, and whenever the operation gives up. */
+/*
+ * Lets go of pins and token: when a step that need not be done again is done, before the operation
+ * waits for others or for its own I/O, and when it gives up.
+ */
 void zq_cache_release(struct zq_cache *c, struct zq_gather *g);
+static inline bool zq_cache_holds_nothing(const struct zq_cache *c, const struct zq_gather *g)
+{
+    return !g->npins && c->token != g;
+}
 /* May these (b NULL: one) be changed now? 0 or ZQ_WAIT. */
 int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,
                       struct zq_slice *b);
 void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s);
-/* Forgets the slices of a host range whose clusters changed hands; none is dirty or pinned. */
+/* Nobody finds the slices of a host range from now on. None is dirty. */
 void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
-/* Parks g on a list of the caller's, by the token rule. Always ZQ_WAIT. */
+/*
+ * Parks g on a list of the caller's, by the token rule: for what the image's own I/O brings about,
+ * whatever other operations do. Who waits for an operation releases first. Always ZQ_WAIT.
+ */
 int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on);
 /* Moves every waiter of `from` to the ready list. */
 void zq_wake(struct zq_list *ready, struct zq_list *from);

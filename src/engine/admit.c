@@ -20,6 +20,7 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
         op->zone = zone;
         zq_list_push(&l->admission, &op->turn);
     }
+    zq_assert(l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
     /* Who is not at the head is linked nowhere else: the one before it makes it ready. */
     return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
 }
@@ -41,9 +42,9 @@ int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_live *l = zs->v[zone].live;
 
     if (l->failed || l->punching)
-        return zq_cache_park(&c->cache, &op->g, &l->drained);
+        return zq_op_park(c, op, &l->drained);
     if (l->closing && zs->closing_for != op)
-        return zq_cache_park(&c->cache, &op->g, &zs->closing_waiters);
+        return zq_op_park(c, op, &zs->closing_waiters);
     return 0;
 }
 
@@ -52,7 +53,7 @@ int zq_zone_wait_drained(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_live *l = c->zones.v[zone].live;
 
     if (!zq_list_empty(&l->reserved))
-        return zq_cache_park(&c->cache, &op->g, &l->drained);
+        return zq_op_park(c, op, &l->drained);
     return zq_zone_wait_admissible(c, op, zone);
 }
 
@@ -99,7 +100,7 @@ int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
         zs->closing = *victim;
         zs->v[*victim].live->closing = true;
     }
-    return zq_cache_park(&c->cache, &op->g, &zs->closing_waiters);
+    return zq_op_park(c, op, &zs->closing_waiters);
 }
 
 void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim)
@@ -124,7 +125,7 @@ int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
             return rc;
     }
     if (!zq_io_all_past(&c->x, z->live->reset_io))
-        return zq_cache_park(&c->cache, &op->g, &c->x.flight_waiters);
+        return zq_op_park(c, op, &c->x.flight_waiters);
     return 0;
 }
 
@@ -143,7 +144,7 @@ int zq_range_take(struct zq_core *c, struct zq_op *op)
         return 0;
     for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
         if (share_a_cluster(c, op, zq_container(n, const struct zq_op, owns)))
-            return zq_cache_park(&c->cache, &op->g, &c->owner_waiters);
+            return zq_op_park(c, op, &c->owner_waiters);
     }
     zq_list_push(&c->owners, &op->owns);
     return 0;

@@ -112,6 +112,13 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op);
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op);
 void zq_op_step(struct zq_op *op);
 void zq_op_ready(struct zq_op *op);
+/* Parks op until a round is done or another operation has got on: it holds nothing meanwhile. */
+static inline int zq_op_park(struct zq_core *c, struct zq_op *op, struct zq_list *on)
+{
+    zq_cache_release(&c->cache, &op->g);
+    zq_list_push(on, &op->g.wait.link);
+    return ZQ_WAIT;
+}
 /* It has its result: no drain waits for it any more. */
 static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
 {

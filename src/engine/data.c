@@ -113,6 +113,8 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op)
     }
     if (rc == 0)
         op->prepared = zq_min(stop - op->req.offset, op->length);
+    if (rc == 0)
+        zq_cache_release(&c->cache, &op->g);
     return rc;
 }
 
@@ -231,10 +233,10 @@ int zq_step_write(struct zq_core *c, struct zq_op *op)
             break;
         }
         rc = run_phase(c, op);
-        if (rc == 0 && before != D_NEXT) {
+        if (rc == 0)
             zq_cache_release(&c->cache, &op->g);
+        if (rc == 0 && before != D_NEXT)
             op->phase = D_NEXT;
-        }
     }
     return rc ? rc : zq_step_fua(c, op);
 }

@@ -307,7 +307,8 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op)
     op->core = c;
     zq_list_init(&op->g.wait.link);
     op->g.wait.rc = 0;
-    op->g.npins = op->g.stale = 0;
+    op->g.npins = op->g.stale = op->g.loads = 0;
+    op->g.starved = false;
     op->has_turn = op->finished = false;
     op->fill = NULL;
     zq_list_init(&op->owns);

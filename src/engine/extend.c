@@ -44,8 +44,6 @@ static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t 
     zq_alloc_take(&c->alloc, &found, n);
     zq_map_link(&c->map, l2, guest, found.cluster << c->cluster_bits, n);
     c->zones.v[zone].ahead = 1;
-    zq_cache_unpin(&c->cache, &op->g, l2);
-    zq_cache_unpin(&c->cache, &op->g, found.slice);
     return 0;
 }
 
@@ -73,32 +71,41 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
     return zq_unmap(c, op, &at, guest + size);
 }
 
+/* One step: *at moves over what is mapped, or else something gets mapped there. */
+static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    const struct zq_run *run = zq_map_run(&c->map, *at);
+    uint32_t zone = zq_zone_of(&c->zones, *at);
+    struct zq_extent e;
+    int rc;
+
+    if (run) {
+        *at = run->guest + run->len;
+        return 0;
+    }
+    rc = zq_map_lookup(&c->map, &op->g, *at, end - *at, &e);
+    if (rc)
+        return rc;
+    if (zq_extent_in_place(&e)) {
+        *at += e.len;
+        return 0;
+    }
+    rc = zq_may_allocate(c, op);
+    return rc ? rc
+              : map_other(c, op, zone, zq_round_down(*at, (uint64_t)1 << c->cluster_bits), end, &e);
+}
+
+/* Whose turn it is keeps what is mapped: each step is gathered, done and over. */
 int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
 {
-    uint32_t zone = zq_zone_of(&c->zones, at);
-    uint64_t end = at + len;
+    while (op->prepared < len) {
+        uint64_t to = at + op->prepared;
+        int rc = map_step(c, op, &to, at + len);
 
-    while (at < end) {
-        const struct zq_run *run = zq_map_run(&c->map, at);
-        struct zq_extent e;
-        int rc;
-
-        if (run) {
-            at = run->guest + run->len;
-            continue;
-        }
-        rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
         if (rc)
             return rc;
-        if (zq_extent_in_place(&e)) {
-            at += e.len;
-            continue;
-        }
-        rc = zq_may_allocate(c, op);
-        if (rc == 0)
-            rc = map_other(c, op, zone, zq_round_down(at, (uint64_t)1 << c->cluster_bits), end, &e);
-        if (rc)
-            return rc;
+        op->prepared = to - at;
+        zq_cache_release(&c->cache, &op->g);
     }
     return 0;
 }

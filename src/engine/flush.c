@@ -26,7 +26,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
         op->round = c->alloc.snapshots + 1;
         r->wanted = true;
     }
-    return zq_cache_park(&c->cache, &op->g, &r->waiters);
+    return zq_op_park(c, op, &r->waiters);
 }
 
 int zq_step_fua(struct zq_core *c, struct zq_op *op)
@@ -49,7 +49,7 @@ int zq_step_drain(struct zq_core *c, struct zq_op *op)
     }
     /* Other drains wait for the same, and the janitor ends by itself. */
     if (op->phase == 1 && c->nr_ops > c->nr_drains + c->janitor_runs)
-        return zq_cache_park(&c->cache, &op->g, &c->drain_waiters);
+        return zq_op_park(c, op, &c->drain_waiters);
     for (;;) {
         int rc = op->phase < 3 ? zq_step_flush(c, op) : 0;
 
@@ -58,7 +58,7 @@ int zq_step_drain(struct zq_core *c, struct zq_op *op)
         /* What the round set free is given back now, which makes refcounts dirty once more. */
         op->phase = 3;
         if (c->janitor_runs)
-            return zq_cache_park(&c->cache, &op->g, &c->drain_waiters);
+            return zq_op_park(c, op, &c->drain_waiters);
         if (c->dead || !zq_cache_has_dirty(&c->cache))
             return 0;
         op->phase = 2;

@@ -81,6 +81,7 @@ static int punch_zone(struct zq_core *c, struct zq_op *op)
         if (zq_extent_in_place(&e))
             return punch(c, op, e.host, e.len);
     }
+    zq_cache_release(&c->cache, &op->g);
     l->punching = false;
     zq_wake(&c->ready, &l->drained);
     op->phase = J_NEXT;
@@ -106,7 +107,7 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
         return 0;
     }
     if (io_only || punch_io)
-        return zq_cache_park(&c->cache, &op->g, &c->x.flight_waiters);
+        return zq_op_park(c, op, &c->x.flight_waiters);
     return 1 + ZQ_WAIT; /* nothing left to do now */
 }
 
@@ -244,11 +245,11 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
         if (rc)
             return rc;
         if (c->janitor_runs) /* it ends by itself: nothing else is in flight */
-            return zq_cache_park(&c->cache, &op->g, &c->drain_waiters);
+            return zq_op_park(c, op, &c->drain_waiters);
         if (!zq_list_empty(&c->alloc.quarantine) || zq_cache_has_dirty(&c->cache)) {
             zq_janitor_kick(c);
             op->phase = S_FLUSH;
-            return c->janitor_runs ? zq_cache_park(&c->cache, &op->g, &c->drain_waiters) : 0;
+            return c->janitor_runs ? zq_op_park(c, op, &c->drain_waiters) : 0;
         }
         op->phase = S_CLEAN;
         return 0;

@@ -87,6 +87,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     }
     if (!t->left)
         return 0;
+    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
     if (t->kind == ZQ_IO_WORK)
         return start_zeros(c, op);
     zq_io_prep(&op->io, t->kind, t->host, t->left);
@@ -105,6 +106,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len)
 {
+    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
     op->rc = 0;
     if (buf)
         zq_io_prep_buf(&op->io, kind, buf, host, len);
@@ -117,6 +119,7 @@ int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint
 
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
 {
+    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
     op->rc = 0;
     zq_io_prep(&op->io, ZQ_IO_WORK, 0, 0);
     op->io.complete = io_done;

@@ -57,7 +57,6 @@ static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t 
 
     if (rc)
         return rc;
-    zq_cache_unpin(&c->cache, &op->g, *s);
     if (zq_map_count_empty(&c->map, *s, at, UINT32_MAX) >= clusters) {
         *s = NULL;
         return 0;
@@ -84,8 +83,7 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
             rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop));
         if (rc)
             return rc;
-        if (s)
-            zq_cache_unpin(&c->cache, &op->g, s);
+        zq_cache_release(&c->cache, &op->g);
         *at = stop;
     }
     return 0;

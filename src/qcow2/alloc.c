@@ -398,7 +398,7 @@ int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f)
             if (rc)
                 return rc;
             lower_slice(a, s, f, index, n);
-            zq_cache_unpin(a->cache, g, s);
+            zq_cache_release(a->cache, g);
         }
         f->cluster += n;
         f->count -= n;

@@ -170,8 +170,8 @@ static int extent_in(struct zq_map *m, const struct zq_slice *s, uint64_t guest,
 static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
                         struct zq_extent *e)
 {
-    struct zq_slice *s = zq_cache_peek(m->cache, slice_host(m, guest));
-    int rc = s ? 0 : zq_cache_pin(m->cache, g, slice_host(m, guest), ZQ_SLICE_L2, &s);
+    struct zq_slice *s;
+    int rc = zq_map_slice(m, g, guest, &s);
 
     return rc ? rc : extent_in(m, s, guest, len, e);
 }

@@ -57,7 +57,10 @@ struct zq_map {
 int zq_map_init(struct zq_map *m, uint32_t nr_zones);
 void zq_map_fini(struct zq_map *m, uint32_t nr_zones);
 
-/* The extent at guest, at most len bytes long. 0, ZQ_WAIT, ECORRUPT, or an I/O error. */
+/*
+ * The extent at guest, at most len bytes long; the slice that says so is pinned. 0, ZQ_WAIT,
+ * ECORRUPT, or an I/O error.
+ */
 int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
                   struct zq_extent *e);
 /* What L2 says, if that is in the cache and not wrong; else false. */

@@ -60,6 +60,20 @@ static void append(struct record *r, struct record_entry e)
     r->log[r->nr++] = e;
 }
 
+/* What never ends is noticed by its work and not by the time that it takes. */
+static void watch(const struct record *r)
+{
+    uint64_t sum = 0;
+
+    for (unsigned kind = 0; kind <= ZQCOW2_IO_TRUNCATE; kind++)
+        sum += r->calls[kind];
+    if (!r->limit || sum <= r->limit)
+        return;
+    fprintf(stderr, "no end: more than %llu calls of the backend: %s\n",
+            (unsigned long long)r->limit, r->what);
+    exit(1);
+}
+
 static int note(struct record *r, uint32_t kind, uint64_t off, uint64_t len,
                 const struct iovec *iov, int cnt, int ret)
 {
@@ -68,6 +82,7 @@ static int note(struct record *r, uint32_t kind, uint64_t off, uint64_t len,
     pthread_mutex_lock(&r->lock);
     r->calls[kind]++;
     r->bytes[kind] += len;
+    watch(r);
     if (r->keep && kind != ZQCOW2_IO_READ) {
         if (kind == ZQCOW2_IO_WRITE)
             e.data = gather(iov, cnt, len);

@@ -95,7 +95,9 @@ static struct zqcow2_io *pick(struct shuffle *s)
 {
     struct zqcow2_io *io = s->head, *before = NULL;
 
-    for (uint64_t k = draw(s, s->count); k; k--) {
+    uint64_t k = s->oldest_last ? (s->count > 1 ? s->count - 2 : 0) : draw(s, s->count);
+
+    for (; k; k--) {
         before = io;
         io = io->backend[0];
     }
@@ -139,6 +141,8 @@ static int op_poll(void *self, int timeout_ms)
     s->woken = false;
     if (s->count)
         n = timeout_ms ? 1 + draw(s, s->count) : draw(s, s->count + 1ull);
+    if (s->oldest_last && s->count > 1 && n == s->count)
+        n--;
     for (uint64_t i = 0; i < n; i++) {
         struct zqcow2_io *io = pick(s);
 

@@ -21,6 +21,7 @@ struct shuffle {
     uint32_t count, deepest;
     uint64_t rng, done;
     uint32_t refuse;        /* bit per zqcow2_io_kind: submit() says -EOPNOTSUPP */
+    bool oldest_last;       /* in order, but that the oldest waits as long as there are others */
     uint32_t inline_in;     /* about one in so many completes inside submit(); 0: none */
     int event;              /* readable while count > 0 or somebody said wake */
     bool woken, stop;
