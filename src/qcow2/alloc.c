@@ -350,7 +350,7 @@ void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         zq_ref_set(&a->refs, f->slice->data, f->index + i, 1);
     zq_cache_dirty(a->cache, f->slice);
-    zq_alloc_touch(a, f->cluster << a->refs.cluster_bits, (uint64_t)n << a->refs.cluster_bits);
+    a->virgin = zq_max(a->virgin, end << a->refs.cluster_bits);
     if (a->next_one >= f->cluster && a->next_one < end)
         a->next_one = end;
     if (a->next_run >= f->cluster && a->next_run < end)

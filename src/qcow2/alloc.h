@@ -95,7 +95,7 @@ bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 /* Takes the first n of what was found, in the same hold of the mutex. */
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n);
-/* The range changes hands: nobody may count on zeros there, or on what the cache has of it. */
+/* Something is written there: nobody may count on zeros, or on what the cache has of it. */
 void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* A run at this host offset holds zeros because nobody has written there. Ask before taking. */
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
