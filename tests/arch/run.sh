@@ -32,7 +32,8 @@ if [ ! -f "$root/deps/ready" ]; then
         cross="$cross gcc-${pair%:*}-$suffix libc6-dev-${pair#*:}-cross"
     done
     debian_run "$root" apt-get install -y -q --no-install-recommends gcc libc6-dev make cmake \
-        ninja-build pkg-config python3 git gzip xz-utils dpkg-dev qemu-utils qemu-user musl-tools $cross
+        ninja-build pkg-config python3 git gzip xz-utils dpkg-dev qemu-utils qemu-user musl-tools \
+        locales $cross
     mkdir -p "$root/deps"
     debian_run "$root" sh -c 'cd /deps &&
         apt-get source -q --tar-only --download-only zlib libzstd liburing cmocka && touch ready'

@@ -146,13 +146,15 @@ static int zone_holds(struct ledger *l, struct zqcow2_image *img, uint32_t z,
     static uint8_t got[ZONE_SIZE], want[ZONE_SIZE];
     uint64_t end = r->state == ZQCOW2_ZONE_FULL ? CAPACITY : r->write_pointer - r->start;
     uint64_t had = 0;
-    uint32_t life = 0;
+    uint64_t word = 0;
+    uint32_t life;
     int rc = zqcow2_read(img, got, ZONE_SIZE, r->start);
 
     if (rc < 0)
         return die("read", rc);
     if (end)
-        memcpy(&life, got + 8, sizeof(life)); /* of the stamp: the low half of its second word */
+        memcpy(&word, got + 8, sizeof(word));
+    life = (uint32_t)word; /* of the stamp: the low half of its second word */
     memset(want, 0, sizeof(want));
     stamp(want, end, z, life, r->start, 0);
     if (memcmp(got, want, ZONE_SIZE)) {

@@ -194,7 +194,7 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
     uint32_t pending = zqcow2_simdisk_cut_pending(cut);
     int bad = 0;
 
-    watch(60);
+    watch(300);
     atomic_fetch_add(&w->sh->points, 1);
     for (uint64_t i = 0; !bad && i < (n < cap ? n : cap); i++) {
         uint64_t k = i;
@@ -500,7 +500,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
         w->here.cut = w->here.state = 0;
         w->here.cut2 = UINT64_MAX;
         place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
-        watch(120);
+        watch(600);
         zqcow2_simdisk_set_seed(disk, draw(&rng));
         zqcow2_simdisk_record(disk);
         run_begin(&r, g, disk, async, false, draw(&rng), req);
