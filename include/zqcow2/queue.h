@@ -11,8 +11,9 @@
  * Wait    Where the backend has no submit (file, memory, plain callbacks), submitting and polling
  *         carry requests out themselves, and block for it. An event loop wants
  *         zqcow2_uring_open() or zqcow2_threads_wrap().
- * Failure When a write to a sequential zone fails on the host, those behind it in flight there fail
- *         with the same error; the zone goes on from the write pointer that it reports then.
+ * Failure When a write to a sequential zone fails on the host, the writes and appends behind it in
+ *         flight there fail with the same error, also those that have not begun, up to a reset; the
+ *         zone goes on from the write pointer that it reports then.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H

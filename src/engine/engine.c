@@ -329,6 +329,7 @@ static void begin_in_phases(struct zq_core *c, struct zq_op *op)
     int rc;
 
     zq_op_reset(c, op);
+    op->r.rc = 0;
     c->nr_ops++;
     rc = check_request(c, op);
     if (rc < 0) {

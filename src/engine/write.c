@@ -6,15 +6,45 @@
 
 enum { W_GATHER, W_MOVE, W_COMMIT, W_FUA };
 
-/* Everything that can fail or wait. In the last pass nothing parks: reserve follows at once. */
+static bool writes_zone(const struct zq_op *op)
+{
+    return op->req.op == ZQCOW2_OP_WRITE || op->req.op == ZQCOW2_OP_APPEND ||
+           op->req.op == ZQCOW2_OP_WRITE_ZEROES;
+}
+
+/*
+ * R8: a write has failed with rc. Those that were submitted behind it, and wait for their turn, end
+ * with the same error when they have it; zone calls among them are carried out, and a reset begins
+ * the zone anew.
+ */
+static void fail_behind(struct zq_core *c, const struct zq_op *op, uint32_t zone, int rc)
+{
+    struct zq_list *fifo = &c->zones.v[zone].live->admission;
+
+    for (struct zq_list *n = op->has_turn ? op->turn.next : fifo->next; n != fifo; n = n->next) {
+        struct zq_op *behind = zq_container(n, struct zq_op, turn);
+
+        if (behind->req.op == ZQCOW2_OP_ZONE_RESET)
+            return;
+        if (writes_zone(behind) && !behind->r.rc)
+            behind->r.rc = rc;
+    }
+}
+
+/*
+ * Everything that can fail or wait. In the last pass nothing parks: reserve follows at once.
+ * *allowed: what fails is the host's or for memory, the request itself was right.
+ */
 static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_verdict *v,
-                  uint32_t *victim)
+                  uint32_t *victim, bool *allowed)
 {
     struct zq_zone *z = &c->zones.v[zone];
     bool append = op->req.op == ZQCOW2_OP_APPEND;
     uint64_t at;
     int rc = zq_turn_take(c, op, zone);
 
+    if (rc == 0 && op->r.rc < 0)
+        return op->r.rc;
     if (rc == 0)
         rc = zq_zone_wait_admissible(c, op, zone);
     if (rc)
@@ -26,6 +56,7 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
     rc = zq_zones_room(&c->zones, zone, v, victim);
     if (rc < 0)
         return rc;
+    *allowed = true;
     at = append ? z->next : op->req.offset;
     rc = zq_zone_wait_reset(c, op, zone);
     if (rc == 0)
@@ -75,6 +106,8 @@ static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
 
     zq_list_init(&out);
     op->phase = W_COMMIT;
+    if (rc < 0)
+        fail_behind(c, op, op->zone, rc);
     zq_zone_data_done(&c->zones, op->zone, &op->r, rc, &out);
     while ((n = zq_list_pop(&out)))
         zq_op_ready(zq_container(n, struct zq_op, r.link));
@@ -102,6 +135,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
 {
     uint32_t zone = zq_zone_of(&c->zones, op->req.offset), victim;
     struct zq_verdict v;
+    bool allowed;
     int rc;
 
     switch (op->phase) {
@@ -109,8 +143,11 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
         if (op->req.op == ZQCOW2_OP_APPEND && op->req.offset != zq_zone_start(&c->zones.g, zone))
             return -EINVAL;
         rc = op->fill ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        allowed = rc < 0;
         if (rc == 0)
-            rc = gather(c, op, zone, &v, &victim);
+            rc = gather(c, op, zone, &v, &victim, &allowed);
+        if (allowed && op->has_turn && zq_answer(rc) == rc && rc < 0)
+            fail_behind(c, op, zone, rc);
         if (rc)
             return rc;
         reserve(c, op, zone, &v, victim);
