@@ -252,11 +252,15 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
                        uint64_t done)
 {
     struct zq_cursor c = { iov, cnt, 0 };
+    int rc;
 
     if (off > INT64_MAX - done)
         return -EFBIG;
     zq_cursor_skip(&c, done);
-    return run_cursor(f, &c, true, off + done, &done);
+    rc = run_cursor(f, &c, true, off + done, &done);
+    if (rc == 0)
+        zq_file_reached(f, off + done);
+    return rc;
 }
 
 /* One page of zeros serves every element: the kernel only reads from it. */
@@ -331,7 +335,31 @@ int zq_file_length(void *self, uint64_t *bytes)
     if (fstat(f->fd, &st) < 0)
         return -errno;
     *bytes = (uint64_t)st.st_size;
+    atomic_store(&f->reach, *bytes);
+    atomic_store(&f->cut, false);
     return 0;
+}
+
+void zq_file_reached(struct zq_file *f, uint64_t end)
+{
+    uint64_t was = atomic_load_explicit(&f->reach, memory_order_relaxed);
+
+    while (!f->block && was < end && !atomic_compare_exchange_weak(&f->reach, &was, end))
+        ;
+}
+
+int zq_file_check_length(struct zq_file *f)
+{
+    uint64_t reach = atomic_load(&f->reach);
+    struct stat st;
+
+    if (f->block)
+        return 0;
+    if (fstat(f->fd, &st) < 0)
+        return -errno;
+    if ((uint64_t)st.st_size < reach)
+        atomic_store(&f->cut, true);
+    return atomic_load(&f->cut) ? -EIO : 0;
 }
 
 /* Not repeated after EINTR: that could hide an error which the first call has consumed. */
@@ -339,7 +367,7 @@ int zq_file_flush(void *self)
 {
     struct zq_file *f = self;
 
-    return fdatasync(f->fd) < 0 ? -errno : 0;
+    return fdatasync(f->fd) < 0 ? -errno : zq_file_check_length(f);
 }
 
 int zq_file_limits(void *self, struct zqcow2_limits *out)
@@ -363,10 +391,18 @@ int zq_file_truncate(void *self, uint64_t bytes)
         zq_block_shrink(f, bytes);
         return zq_block_grow(f, bytes);
     }
+    /* Growing it would hide what was cut off. */
+    if (bytes > atomic_load(&f->reach) && (rc = zq_file_check_length(f)) < 0)
+        return rc;
+    if (bytes < atomic_load(&f->reach))
+        atomic_store(&f->reach, bytes);
     do {
         rc = ftruncate(f->fd, (off_t)bytes);
     } while (rc < 0 && errno == EINTR);
-    return rc < 0 ? -errno : 0;
+    if (rc < 0)
+        return -errno;
+    zq_file_reached(f, bytes);
+    return 0;
 }
 
 int zq_file_discard(void *self, uint64_t off, uint64_t len)

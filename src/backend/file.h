@@ -26,6 +26,8 @@ struct zq_file {
     bool writable, block;
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;               /* zqcow2_lock that is held */
+    _Atomic uint64_t reach;      /* of a regular file: it was at least so long, and must be still */
+    atomic_bool cut;             /* it was not: said by every flush until length() is asked */
     atomic_bool no_punch;        /* the file system cannot punch holes: not asked again */
     /*
      * A block device cannot shrink, so its length is kept here; bytes between it and the
@@ -77,6 +79,10 @@ int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint6
                       uint64_t done);
 int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                        uint64_t done);
+/* Something was written up to `end`. */
+void zq_file_reached(struct zq_file *f, uint64_t end);
+/* -EIO if the file has become shorter than it was: somebody else has cut it. */
+int zq_file_check_length(struct zq_file *f);
 /* Within the length. Offsets fit the alignment; from is a multiple of it. */
 int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to);
 

@@ -210,7 +210,8 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
     case ZQCOW2_IO_FLUSH:
         return true;
     case ZQCOW2_IO_TRUNCATE:
-        return u->truncates && io->offset <= INT64_MAX;
+        /* What would make it longer than ever is first looked at. */
+        return u->truncates && io->offset <= INT64_MAX && !zq_file_check_length(&u->file);
     case ZQCOW2_IO_ZERO:
     case ZQCOW2_IO_DISCARD:
         return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);
@@ -312,6 +313,8 @@ static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
     bool read = io->kind == ZQCOW2_IO_READ;
 
     set_done_bytes(io, done_bytes(io) + n);
+    if (!read)
+        zq_file_reached(&u->file, io->offset + done_bytes(io));
     if (done_bytes(io) >= io->length)
         zqcow2_io_done(io, 0);
     else if (read && (!n || n % u->file.io_align)) /* a direct read could not go on from there */
@@ -329,7 +332,11 @@ static void finish(struct uring *u, struct zqcow2_io *io, int res)
         run_blocking(u, io);
     } else if (res < 0) {
         zqcow2_io_done(io, res);
+    } else if (io->kind == ZQCOW2_IO_FLUSH) {
+        zqcow2_io_done(io, zq_file_check_length(&u->file));
     } else if (io->kind > ZQCOW2_IO_WRITE) {
+        if (io->kind == ZQCOW2_IO_TRUNCATE)
+            zq_file_reached(&u->file, io->offset);
         zqcow2_io_done(io, 0);
     } else if (transferred(u, io, (unsigned)res) && !enqueue(u, io)) {
         run_blocking(u, io);

@@ -368,11 +368,18 @@ static void work_list(struct zq_core *c)
 
 static void report_death(struct zq_core *c)
 {
+    uint64_t had = c->alloc.file_size, has;
+
     c->death_logged = true;
     zq_core_unlock(c);
-    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-           "metadata was not written (%s): the image takes no more writes",
-           zqcow2_strerror(c->dead_rc));
+    if (zq_be_length(c->be, &has) == 0 && has < had)
+        zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+               "the file became shorter, %" PRIu64 " bytes of %" PRIu64 ": what lay behind is lost, "
+               "the image takes no more writes", has, had);
+    else
+        zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+               "metadata was not written (%s): the image takes no more writes",
+               zqcow2_strerror(c->dead_rc));
     zq_core_lock(c);
 }
 
