@@ -72,7 +72,7 @@ static int add_to_epoll(int epoll_fd, int fd)
 /*
  * The backend's descriptor is readable for the completions of all queues: one with nothing in
  * flight does not watch it, or its thread would wake up for them all. But somebody has to, for the
- * image's own I/O.
+ * image's own I/O. A queue without others watches all the time: no epoll_ctl(2) once it is made.
  */
 static void watch_backend(struct zqcow2_queue *q, bool yes)
 {
@@ -296,6 +296,20 @@ static void move_on(struct zqcow2_queue *q)
         zq_engine_run(c);
 }
 
+/* No other queue has a descriptor. */
+static bool is_alone(const struct zqcow2_queue *q)
+{
+    const struct zq_list *all = &q->core->doorbells;
+
+    for (const struct zq_list *n = all->next; n != all; n = n->next) {
+        const struct zq_doorbell *bell = zq_container(n, const struct zq_doorbell, link);
+
+        if (bell != &q->bell && bell->audible)
+            return false;
+    }
+    return true;
+}
+
 /* Who is to hear of what is in flight? n: how many were told just now. */
 static void leave(struct zqcow2_queue *q, uint32_t n)
 {
@@ -304,7 +318,7 @@ static void leave(struct zqcow2_queue *q, uint32_t n)
     if (q->bell.pending)
         watch_backend(q, true); /* it may have failed before */
     else if (!n)
-        watch_backend(q, c->x.in_flight && !zq_engine_is_heard(c));
+        watch_backend(q, is_alone(q) || (c->x.in_flight && !zq_engine_is_heard(c)));
     if (!q->watching)
         zq_engine_hand_over(c);
 }
