@@ -371,10 +371,9 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
 
 static void clear_wakes(struct uring *u)
 {
-    uint64_t wakes;
-    ssize_t n = read(u->wake_fd, &wakes, sizeof(wakes));
+    eventfd_t wakes;
 
-    (void)n; /* EAGAIN: there are none */
+    (void)eventfd_read(u->wake_fd, &wakes); /* EAGAIN: there are none */
 }
 
 /* What was complete when it began, not what completes meanwhile: it ends in any case. */
@@ -443,12 +442,8 @@ static int uring_poll(void *self, int timeout_ms)
 /* Stays in effect until a poll has seen it. */
 static void uring_wake(void *self)
 {
-    struct uring *u = self;
-    const uint64_t one = 1;
     /* It fails only when the counter is full, and then it is readable anyway. */
-    ssize_t n = write(u->wake_fd, &one, sizeof(one));
-
-    (void)n;
+    (void)eventfd_write(((struct uring *)self)->wake_fd, 1);
 }
 
 static int uring_fd(void *self)

@@ -374,8 +374,8 @@ static void report_death(struct zq_core *c)
     zq_core_unlock(c);
     if (zq_be_length(c->be, &has) == 0 && has < had)
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-               "the file became shorter, %" PRIu64 " bytes of %" PRIu64 ": what lay behind is lost, "
-               "the image takes no more writes", has, had);
+               "the file became shorter, %" PRIu64 " bytes of %" PRIu64 ": what lay behind is "
+               "lost, the image takes no more writes", has, had);
     else
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
                "metadata was not written (%s): the image takes no more writes",
