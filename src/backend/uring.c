@@ -126,12 +126,10 @@ static void reclaim(struct uring *u, struct zq_fifo *out)
 /* Under the mutex. Returns an error only when calling again cannot help. */
 static int submit_prepared(struct uring *u)
 {
-    const struct timespec nap = { 0, 1000000 };
-
     while (io_uring_sq_ready(&u->ring)) {
         int rc = io_uring_submit(&u->ring);
         if (rc == -EAGAIN || rc == -EBUSY || rc == 0)
-            nanosleep(&nap, NULL); /* the kernel is short of memory */
+            nanosleep(&(struct timespec){ 0, 1000000 }, NULL); /* the kernel is short of memory */
         else if (rc < 0 && rc != -EINTR)
             return rc;
     }
@@ -210,7 +208,6 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
     case ZQCOW2_IO_FLUSH:
         return true;
     case ZQCOW2_IO_TRUNCATE:
-        /* What would make it longer than ever is first looked at. */
         return u->truncates && io->offset <= INT64_MAX && !zq_file_check_length(&u->file);
     case ZQCOW2_IO_ZERO:
     case ZQCOW2_IO_DISCARD:
