@@ -2,6 +2,7 @@
 /* Takes I/O, does it at some time, reports it at some later time, in an order the seed decides. */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -69,7 +70,7 @@ static int op_submit(void *self, struct zqcow2_io *io)
     if (s->refuse >> io->kind & 1)
         return -EOPNOTSUPP;
     pthread_mutex_lock(&s->lock);
-    early = io->kind != ZQCOW2_IO_FLUSH && draw(s, 4) == 0;
+    early = s->mode != SHUFFLE_HELD && io->kind != ZQCOW2_IO_FLUSH && draw(s, 4) == 0;
     now = s->inline_in && draw(s, s->inline_in) == 0;
     pthread_mutex_unlock(&s->lock);
     if (now) {
@@ -90,14 +91,48 @@ static int op_submit(void *self, struct zqcow2_io *io)
     return 0;
 }
 
-/* Any of those in the list. The lock is held. */
+static bool is_held(const struct shuffle *s, const struct zqcow2_io *io)
+{
+    for (unsigned i = 0; i < s->nr_holds; i++) {
+        const struct hold *h = &s->hold[i];
+        bool inside = io->kind == ZQCOW2_IO_FLUSH ||
+                      (io->offset < h->end && io->offset + io->length > h->off);
+
+        if (inside && h->kinds >> io->kind & 1)
+            return true;
+    }
+    return false;
+}
+
+uint32_t shuffle_held(const struct shuffle *s)
+{
+    uint32_t n = 0;
+
+    for (const struct zqcow2_io *io = s->head; io; io = io->backend[0])
+        n += is_held(s, io);
+    return n;
+}
+
+/* How far from the head: any, or of those that are not held the first that came. */
+static uint64_t choose(struct shuffle *s)
+{
+    uint64_t k = 0, at = 0;
+
+    if (s->oldest_last)
+        return s->count > 1 ? s->count - 2 : 0;
+    if (s->mode != SHUFFLE_HELD)
+        return draw(s, s->count);
+    for (const struct zqcow2_io *io = s->head; io; io = io->backend[0], at++)
+        k = is_held(s, io) ? k : at;
+    return k;
+}
+
+/* One of those in the list. The lock is held. */
 static struct zqcow2_io *pick(struct shuffle *s)
 {
     struct zqcow2_io *io = s->head, *before = NULL;
 
-    uint64_t k = s->oldest_last ? (s->count > 1 ? s->count - 2 : 0) : draw(s, s->count);
-
-    for (; k; k--) {
+    for (uint64_t k = choose(s); k; k--) {
         before = io;
         io = io->backend[0];
     }
@@ -112,7 +147,11 @@ static struct zqcow2_io *pick(struct shuffle *s)
 
 static void finish(struct shuffle *s, struct zqcow2_io *io)
 {
-    zqcow2_io_done(io, io->backend[1] ? (int)(intptr_t)io->backend[2] : perform(s, io));
+    int rc = io->backend[1] ? (int)(intptr_t)io->backend[2] : perform(s, io);
+
+    if (s->after)
+        s->after(s->arg, io);
+    zqcow2_io_done(io, rc);
 }
 
 /* Until there is work, somebody wakes us or the time is over. The lock is dropped meanwhile. */
@@ -130,19 +169,36 @@ static void await(struct shuffle *s, int timeout_ms)
     }
 }
 
-/* Only what was there when it began; at least one of it, if it may block. */
+/* How many complete now: at least one, if it may block. */
+static uint64_t portion(struct shuffle *s, int timeout_ms)
+{
+    uint64_t n = 0;
+
+    if (s->mode != SHUFFLE_HELD) {
+        if (s->count)
+            n = timeout_ms ? 1 + draw(s, s->count) : draw(s, s->count + 1ull);
+        return s->oldest_last && s->count > 1 && n == s->count ? n - 1 : n;
+    }
+    if (s->count > shuffle_held(s))
+        return 1;
+    if (timeout_ms < 0) {
+        fprintf(stderr, "the library waits for what the test holds\n");
+        abort();
+    }
+    return 0;
+}
+
+/* Only what was there when it began. */
 static int op_poll(void *self, int timeout_ms)
 {
     struct shuffle *s = self;
-    uint64_t n = 0;
+    uint64_t n;
 
     pthread_mutex_lock(&s->lock);
-    await(s, timeout_ms);
+    if (s->mode != SHUFFLE_HELD)
+        await(s, timeout_ms);
     s->woken = false;
-    if (s->count)
-        n = timeout_ms ? 1 + draw(s, s->count) : draw(s, s->count + 1ull);
-    if (s->oldest_last && s->count > 1 && n == s->count)
-        n--;
+    n = portion(s, timeout_ms);
     for (uint64_t i = 0; i < n; i++) {
         struct zqcow2_io *io = pick(s);
 
@@ -204,6 +260,19 @@ void shuffle_init(struct shuffle *s, struct rig_be under, enum shuffle_mode mode
     s->event = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (s->event < 0 || (mode == SHUFFLE_THREADED && pthread_create(&s->thread, NULL, worker, s)))
         abort();
+}
+
+void shuffle_hold(struct shuffle *s, uint32_t kinds, uint64_t off, uint64_t len)
+{
+    if (s->nr_holds == SHUFFLE_HOLDS)
+        abort();
+    s->hold[s->nr_holds++] = (struct hold){ kinds, off, len > UINT64_MAX - off ? UINT64_MAX
+                                                                               : off + len };
+}
+
+void shuffle_release(struct shuffle *s)
+{
+    s->nr_holds = 0;
 }
 
 void shuffle_free(struct shuffle *s)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* An asynchronous backend over a blocking one: completes in seeded order. */
+/* An asynchronous backend over a blocking one: completes in seeded order, or as a test says. */
 #ifndef RIG_BE_SHUFFLE_H
 #define RIG_BE_SHUFFLE_H
 
@@ -7,8 +7,17 @@
 #include "rig/store.h"
 
 enum shuffle_mode {
-    SHUFFLE_POLLED,  /* completes from poll(); has fd() and wake() */
-    SHUFFLE_THREADED /* completes from a thread of its own; no poll() */
+    SHUFFLE_POLLED,   /* completes from poll(); has fd() and wake() */
+    SHUFFLE_THREADED, /* completes from a thread of its own; no poll() */
+    SHUFFLE_HELD      /* from poll(), one at a time, as submitted, but for what a test holds */
+};
+
+#define SHUFFLE_HOLDS 4
+
+/* I/O of these kinds (a bit each) that touches the range stays where it is. */
+struct hold {
+    uint32_t kinds;
+    uint64_t off, end;
 };
 
 struct shuffle {
@@ -25,10 +34,18 @@ struct shuffle {
     uint32_t inline_in;     /* about one in so many completes inside submit(); 0: none */
     int event;              /* readable while count > 0 or somebody said wake */
     bool woken, stop;
+    /* HELD */
+    struct hold hold[SHUFFLE_HOLDS];
+    unsigned nr_holds;
+    void (*after)(void *arg, const struct zqcow2_io *io); /* io has been done, nobody knows yet */
+    void *arg;
 };
 
 void shuffle_init(struct shuffle *s, struct rig_be under, enum shuffle_mode mode, uint64_t seed);
 void shuffle_free(struct shuffle *s);
 struct rig_be shuffle_be(struct shuffle *s);
+void shuffle_hold(struct shuffle *s, uint32_t kinds, uint64_t off, uint64_t len);
+void shuffle_release(struct shuffle *s);            /* all that is held */
+uint32_t shuffle_held(const struct shuffle *s);     /* how many I/Os are */
 
 #endif

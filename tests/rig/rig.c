@@ -58,7 +58,7 @@ void rig_watch(unsigned seconds, const char *fmt, ...)
 
 static bool shuffles(enum rig_world world)
 {
-    return world == RIG_SHUFFLED || world == RIG_THREADED;
+    return world == RIG_SHUFFLED || world == RIG_THREADED || world == RIG_HELD;
 }
 
 bool rig_uring_works(void)
@@ -92,7 +92,10 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
     }
     if (shuffles(world))
         shuffle_init(&r->shuffle, fault_be(&r->fault),
-                     world == RIG_THREADED ? SHUFFLE_THREADED : SHUFFLE_POLLED, seed);
+                     world == RIG_THREADED ? SHUFFLE_THREADED
+                     : world == RIG_HELD   ? SHUFFLE_HELD
+                                           : SHUFFLE_POLLED,
+                     seed);
 }
 
 const char *rig_free(struct rig *r)

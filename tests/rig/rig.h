@@ -27,7 +27,8 @@ enum rig_world {
     RIG_PLAIN,    /* blocking backend */
     RIG_SHUFFLED, /* asynchronous, polled, completing in seeded order */
     RIG_THREADED, /* asynchronous, completing from a thread of its own */
-    RIG_URING     /* a host file through io_uring; nothing is recorded and nothing fails */
+    RIG_URING,    /* a host file through io_uring; nothing is recorded and nothing fails */
+    RIG_HELD      /* asynchronous, polled; the test says what does not complete yet */
 };
 
 struct rig {

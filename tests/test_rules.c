@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* The rules of DESIGN.md, one story each: rules/. */
+#include "rules/rules.h"
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(r1_reset_after_the_stage_was_composed),
+        cmocka_unit_test(r2_write_after_reset),
+        cmocka_unit_test(r2_finish_after_reset),
+        cmocka_unit_test(r2_readers_of_the_old_life),
+        cmocka_unit_test(r6_hole_waits_for_readers),
+        cmocka_unit_test(r6_writers_wait_for_the_hole),
+        cmocka_unit_test(r6_no_hole_in_a_new_life),
+        cmocka_unit_test(r6_failed_hole),
+        cmocka_unit_test(r5_reader_of_an_unmapped_cluster),
+        cmocka_unit_test(r5_writer_of_an_unmapped_cluster),
+        cmocka_unit_test(r5_unmapped_cluster),
+        cmocka_unit_test(r5_copied_cluster),
+        cmocka_unit_test(r5_copied_table),
+        cmocka_unit_test(k2_l1_as_in_the_snapshot),
+        cmocka_unit_test(i1_flush_behind_a_running_round),
+        cmocka_unit_test(i1_fua_behind_a_running_round),
+        cmocka_unit_test(r12_mark_before_all_else),
+        cmocka_unit_test(r12_mark_cleared_last),
+        cmocka_unit_test(r14_blocks_one_after_the_other),
+        cmocka_unit_test(r14_blocks_of_metadata),
+        cmocka_unit_test(r14_unmapping_waits_for_the_owner),
+        cmocka_unit_test(r14_zeroing_waits_for_the_owner),
+        cmocka_unit_test(r14_one_maker),
+        cmocka_unit_test(r3_finish_in_a_shared_cluster),
+        cmocka_unit_test(r4_nothing_mapped_ahead_after_a_close),
+        cmocka_unit_test(the_tables_tail_is_kept),
+        cmocka_unit_test(r11_who_waits_for_readers),
+        cmocka_unit_test(r11_who_waits_for_an_owner),
+    };
+
+    return cmocka_run_group_tests_name("rules", tests, NULL, NULL);
+}
