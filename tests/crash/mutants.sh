@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: MIT
 # mutants.sh [NUMBER...]: breaks one rule at a time in a copy of src/ (mutants.txt says which) and
 # runs the tests until one fails. Prints the survivors, and "mutants: N killed, M alive".
-# ZQ_BUILD: where to build; ZQ_JOBS: mutants at a time; ZQ_SECONDS: of crash testing per mutant.
+# ZQ_BUILD: where to build; ZQ_JOBS: mutants at a time; ZQ_SECONDS: of crash testing per mutant;
+# ZQ_SUITE_ONLY=1: no other test than the one that the list names.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
@@ -16,22 +17,37 @@ else
     trap 'rm -rf "$dir"' EXIT
     trap 'exit 1' HUP INT TERM
 fi
-tests='statetable mistakes semantics shared order queue model faults'
+tests='crash statetable mistakes semantics shared order queue model faults'
+
+python3 "$here/mutate.py" - "$here/mutants.txt" - >"$dir/list" || exit 2
+wanted() {
+    case " $numbers " in '  ' | *" $1 "*) ;; *) return 1 ;; esac
+}
+numbers=$*
+suites=$(while read -r number _ suite; do
+    wanted "$number" && echo "$suite"
+done <"$dir/list" | sort -u)
+[ -n "${ZQ_SUITE_ONLY:-}" ] && tests=
+
+program() {
+    if [ "$1" = crash ]; then echo crash; else echo "test_$1"; fi
+}
 
 # The tests are built once; for each mutant only what it changes, and the tests are linked again.
 base=$dir/base
 cmake -S "$top" -B "$base" -DCMAKE_BUILD_TYPE=Release >"$dir/base.log" 2>&1 || exit 2
-targets=$(for t in $tests; do echo "test_$t"; done)
+targets=$(for t in $tests $suites; do program "$t"; done | sort -u)
 # shellcheck disable=SC2086 # one word for each target
-cmake --build "$base" -j "$(nproc)" --target zqcow2_static crash $targets >>"$dir/base.log" 2>&1 || {
+cmake --build "$base" -j "$(nproc)" --target zqcow2_static $targets >>"$dir/base.log" 2>&1 || {
     tail -n 20 "$dir/base.log"
     exit 2
 }
 
-# relink TREE FOLDER PROGRAM: against the mutant's library.
+# relink TREE PROGRAM: against the mutant's library, in whichever folder of tests/ it is.
 relink() {
-    link=$base/$2/CMakeFiles/$3.dir/link.txt
-    (cd "$base/$2" && sh -c "$(sed "s#[^ ]*libzqcow2\.a#$1/libzqcow2.a#g; s#-o $3 #-o $1/$3 #" "$link")")
+    link=$(find "$base/tests" -path "*/CMakeFiles/$2.dir/link.txt")
+    (cd "${link%/CMakeFiles/*}" &&
+        sh -c "$(sed "s#[^ ]*libzqcow2\.a#$1/libzqcow2.a#g; s#-o $2 #-o $1/$2 #" "$link")")
 }
 
 # library TREE NUMBER: the base's objects, but for the files that the mutant changes.
@@ -47,15 +63,15 @@ library() {
     done
 }
 
-# try TREE TEST: 0 when it passes.
+# try TREE TEST: 0 when it passes; without a program there is no such test.
 try() {
+    p=$(program "$2")
+    relink "$1" "$p" || return 2
     if [ "$2" = crash ]; then
-        relink "$1" tests/crash crash && "$1/crash" --quick --workers 1 --cap 24 --seconds "$seconds" \
-            --states 1000000000 >"$1/log" 2>&1
+        "$1/$p" --quick --workers 1 --cap 24 --seconds "$seconds" --states 1000000000
     else
-        relink "$1" tests "test_$2" &&
-            (cd "$1" && ZQ_OPS=50000 ZQ_STEP=7 timeout 240 "./test_$2" >"$1/log" 2>&1)
-    fi
+        (cd "$1" && ZQ_SOURCE_DIR=$top ZQ_OPS=50000 ZQ_STEP=7 timeout 240 "./$p")
+    fi >"$1/log" 2>&1
 }
 
 # one NUMBER NAME SUITE: the likely test first, then the others; a line in $dir/results.
@@ -67,23 +83,38 @@ one() {
         echo "broken $1 $2: does not build, see $dir/build$1.log" >>"$dir/results"
         return
     fi
-    for t in "$3" crash $tests; do
-        if ! try "$tree" "$t"; then
-            echo "killed $1 $2 by $t: $(grep -aE 'crash --replay|rror|ailed|seed' "$tree/log" |
+    for t in "$3" $tests; do
+        try "$tree" "$t" && continue
+        if [ ! -x "$tree/$(program "$t")" ]; then
+            echo "broken $1 $2: there is no test $t" >>"$dir/results"
+        else
+            echo "killed $1 $2 by $t: $(grep -aE 'crash --replay|FAILED|rror:|^hung|library waits|seed' "$tree/log" |
                 head -n 1)" >>"$dir/results"
-            rm -rf "$tree"
-            return
         fi
+        rm -rf "$tree"
+        return
     done
     echo "ALIVE $1 $2" >>"$dir/results"
     rm -rf "$tree"
 }
 
+# What fails without a mutant kills nothing.
+for t in $suites; do
+    [ "$t" = crash ] && continue
+    mkdir -p "$dir/sound"
+    cp "$base/libzqcow2.a" "$dir/sound/"
+    try "$dir/sound" "$t" || {
+        echo "test $t fails without a mutant:"
+        tail -n 20 "$dir/sound/log"
+        exit 2
+    }
+    rm -rf "$dir/sound"
+done
+
 : >"$dir/results"
 running=0
-python3 "$here/mutate.py" - "$here/mutants.txt" - >"$dir/list" || exit 2
 while read -r number name suite; do
-    case " $* " in '  ' | *" $number "*) ;; *) continue ;; esac
+    wanted "$number" || continue
     one "$number" "$name" "$suite" &
     running=$((running + 1))
     if [ $running -ge "$jobs" ]; then
