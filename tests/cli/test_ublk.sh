@@ -1,0 +1,99 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# ublk list and ublk del by the state files of servers that this test plays: a process that holds
+# the lock on its file. The driver itself is for tests/guest.
+case ${ZQ_PRIVATE_RUN:-} in
+'')
+    # /run is the machine's: a namespace of our own has an empty one.
+    ZQ_PRIVATE_RUN=1 unshare -rm sh -c 'mount -t tmpfs none /run' 2>/dev/null ||
+        { echo '1..0 # SKIP needs a mount namespace of its own'; exit 77; }
+    ZQ_PRIVATE_RUN=1 exec unshare -rm sh "$0" "$@"
+    ;;
+esac
+mount -t tmpfs none /run || exit 99
+. "$(dirname "$0")/lib.sh"
+[ ! -e /dev/ublk-control ] || skip 'a ublk driver is loaded'
+"$tool" ublk list >out 2>err || { grep -q 'built without liburing' err && skip 'no liburing'; }
+state=/run/zqcow2
+tab=$(printf '\t')
+
+# dead ID PID LINE...: what a server that is gone has left behind.
+dead() {
+    mkdir -p $state
+    id=$1
+    shift
+    printf '%s\n' "$@" >"$state/ublk$id"
+}
+
+# alive ID LINE...: a server that is up until SIGTERM; then it adds the file's last lines from
+# `end`, or removes the file if there is none. Sets pid.
+alive() {
+    dead "$1" 0
+    python3 - "$state/ublk$1" "${end:-}" "$@" <<'EOF' &
+import fcntl, os, signal, sys
+path, end, lines = sys.argv[1], sys.argv[2], sys.argv[4:]
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+with open(path, "r+") as f:
+    fcntl.flock(f, fcntl.LOCK_EX)
+    f.truncate(0)
+    f.write("\n".join(["%d" % os.getpid()] + lines) + "\n")
+    f.flush()
+    open("ready", "w").close()
+    signal.sigwait([signal.SIGTERM])
+    if end:
+        f.write(end + "\n")
+    else:
+        os.unlink(path)
+EOF
+    pid=$!
+    while [ ! -e ready ]; do sleep 0.05; done
+    rm ready
+}
+
+run 0 'list without a server' ublk list
+is 'is empty' '' "$(cat out)"
+run 1 'list takes no operand' ublk list x
+run 1 'del of what is not served' ublk del 3
+is 'names it' 'zqcow2: 3: no such ublk device of ours (see zqcow2 ublk list)' "$(cat err)"
+run 1 'del without a device' ublk del
+has 'shows the usage' err '^usage: zqcow2 ublk add '
+
+# What is listed, in the order of the numbers.
+: >a.qcow2
+dead 12 999999 /images/gone.qcow2
+dead 7 999999 /images/full.qcow2 'No space left on device'
+alive 3 "$dir/a.qcow2"
+run 0 'list' ublk list
+is 'shows living and dead' "3$tab/dev/ublkb3${tab}pid $pid$tab$dir/a.qcow2
+7$tab-${tab}server gone: No space left on device$tab/images/full.qcow2
+12$tab-${tab}server gone$tab/images/gone.qcow2" "$(cat out)"
+
+# del by number and by name, of the living and the dead.
+run 0 'del of the living by a relative name' ublk del a.qcow2
+wait "$pid"
+is 'its server ended by itself' 0 $?
+run 0 'del of the dead by number' ublk del 12
+run 0 'del of the dead by a name that no file has' ublk del /images/full.qcow2
+run 0 'list' ublk list
+is 'nothing is left' '' "$(cat out)"
+
+# An end that was not clean is reported by the one that asked for it.
+end='Input/output error' alive 4 "$dir/a.qcow2"
+run 1 'del of a server that cannot close its image' ublk del --force 4
+is 'reports why' "zqcow2: $dir/a.qcow2: closing the image failed: Input/output error" "$(cat err)"
+is 'leaves nothing' '' "$(ls $state)"
+
+# Without a driver: what is wrong with the image comes first.
+"$tool" create -o zone.size=8M z.qcow2 64M >/dev/null && "$tool" create -o zone.size=8M s.qcow2 60M \
+    >/dev/null || exit 99
+for case in 'missing|missing: No such file or directory' \
+    'a.qcow2|a.qcow2: magic 0x00000000 at byte 0: not a qcow2 file' \
+    's.qcow2|s.qcow2: the last zone is short; Linux needs a size that is a multiple of the zone size' \
+    'z.qcow2|/dev/ublk-control is missing: load the driver (modprobe ublk_drv)'; do
+    run 1 "add of ${case%%|*}" ublk add "${case%%|*}"
+    is 'says why' "zqcow2: ${case#*|}" "$(cat err)"
+done
+is 'no state is left' '' "$(ls $state)"
+run 0 'the image is free' check z.qcow2
+
+finish
