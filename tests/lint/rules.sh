@@ -63,6 +63,16 @@ rule 'a lock taken outside engine.c, queue.c and the backends' \
     $(without '^src/(engine/engine|api/queue|backend/[a-z_]+)\.c$')
 rule 'conditional code in a .c file: choose whole files in CMake' \
     '^[ \t]*#[ \t]*(if|ifdef|ifndef)' $(printf '%s\n' "$src" | grep '\.c$' | grep -v '/uring\.c$')
+# In tools/ a server sees its own folder, serve/ and tools/ itself; these two see no server.
+for folder in tools tools/*/; do
+    case $folder in
+    tools) sees=tools ;;
+    *) sees="serve|$(basename "$folder")" ;;
+    esac
+    others=$(cd tools && ls -d */ | tr -d / | grep -vxE "$sees" | tr '\n' '|')
+    [ -z "$others" ] || plain "${folder%/} looks up or sideways" "#[ \t]*include \"(${others%|})/" \
+        "${folder%/}"/*.[ch]
+done
 plain 'a tab in C' '	' $(printf '%s\n' "$all" | grep '\.[ch]$')
 plain 'white space at the end of a line' '[ 	]+$' $all
 plain 'more than 100 columns' '^.{101,}' \

@@ -49,6 +49,11 @@ breach layers src/base/list.h '#include "base/circle.h"\n#include "base/list.h"'
 breach layers tools/x.c '#include "base/mem.h"'
 breach size src/base/x.c "int x(void)\n{\n$(awk 'BEGIN { for (i = 0; i < 80; i++) printf "    ;\\n" }')}"
 breach size src/base/x.c "$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "\\n" }')"
+breach rules tools/x.c '#include "serve/state.h"'
+breach rules tools/serve/x.c '#include "ublk/ctl.h"'
+mkdir tools/other
+breach rules tools/ublk/x.c '#include "other/x.h"'
+rmdir tools/other
 breach rules src/zone/x.c 'void *x(void) { return malloc(1); }'
 breach rules src/zone/x.c 'void x(void *p) { free(p); }'
 breach rules src/zone/x.c 'void x(void) { abort(); }'

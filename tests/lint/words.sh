@@ -8,10 +8,10 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 mkdir "$tmp/gnu"
 : >"$tmp/gnu/stubs-32.h"
-flags='-m32 -std=gnu11 -fsyntax-only -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -Isrc
+flags='-m32 -std=gnu11 -fsyntax-only -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -Isrc -Itools
     -Wall -Wextra -Wconversion -Wshadow -Wpedantic -Wno-psabi -Werror'
 # What these include need not be here.
-files=$(ls src/*/*.c tools/*.c examples/*.c)
+files=$(ls src/*/*.c tools/*.c tools/*/*.c examples/*.c)
 for need in liburing:liburing libnbd:libnbd nbdkit-plugin:nbdkit; do
     pkg-config --exists "${need#*:}" || files=$(grep -L "include <${need%%:*}\\.h>" $files)
 done

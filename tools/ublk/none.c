@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb `zqcow2 ublk` in a build without liburing: says so. */
-#include "ublk.h"
+#include "ublk/commands.h"
 
 #include "tool.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The place of the verb ublk in the list of verbs. ublk.c is the verb itself. */
+/* The verb ublk in the list of verbs; commands.c does the work. */
 #include "tool.h"
-#include "ublk.h"
+#include "ublk/commands.h"
 
 const struct zt_verb zt_verb_ublk = {
     "ublk",

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Commands to the ublk driver's control device, one at a time, blocking. */
-#include "ublk_ctl.h"
+#include "ublk/ctl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -18,6 +18,22 @@ int ublk_ctl_open(struct ublk_ctl *c)
     if (rc < 0)
         close(c->fd);
     return rc;
+}
+
+const char *ublk_ctl_explain(int rc)
+{
+    switch (rc) {
+    case -ENOENT:
+    case -ENODEV:
+    case -ENXIO:
+        return UBLK_CONTROL_PATH " is missing: load the driver (modprobe ublk_drv)";
+    case -EACCES:
+        return UBLK_CONTROL_PATH ": no permission; a ublk device needs root (CAP_SYS_ADMIN)";
+    case -EPERM:
+        return "io_uring is not permitted here (kernel.io_uring_disabled, or a sandbox)";
+    default:
+        return strerror(-rc);
+    }
 }
 
 void ublk_ctl_close(struct ublk_ctl *c)

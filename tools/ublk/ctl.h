@@ -5,15 +5,17 @@
 
 #include <liburing.h>
 
-#include "ublk_abi.h"
+#include "ublk/abi.h"
 
 struct ublk_ctl {
     struct io_uring ring;
     int fd;
 };
 
-/* -errno; the caller explains -ENOENT (no driver) and -EACCES. */
+/* 0 or -errno. */
 int ublk_ctl_open(struct ublk_ctl *c);
+/* What that means, for people. */
+const char *ublk_ctl_explain(int rc);
 void ublk_ctl_close(struct ublk_ctl *c);
 
 int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features);

@@ -8,7 +8,7 @@
 
 #include <zqcow2/queue.h>
 
-#include "ublk_abi.h"
+#include "ublk/abi.h"
 
 struct ublk_queue;
 

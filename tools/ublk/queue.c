@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* A hardware queue of a ublk device: its thread carries requests from the kernel to the image. */
-#include "ublk_queue.h"
+#include "ublk/queue.h"
 
 #include <errno.h>
 #include <poll.h>

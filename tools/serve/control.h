@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* `list` and `del`: the servers of a kind, found by their state files. All report what fails. */
+#ifndef ZQ_TOOLS_SERVE_CONTROL_H
+#define ZQ_TOOLS_SERVE_CONTROL_H
+
+#include "serve/state.h"
+
+/* Prints a line for each server; the exit status. */
+int serve_list(const struct serve_kind *kind);
+/* By its number or its image. */
+bool serve_find(const struct serve_kind *kind, const char *name, struct serve_state *out);
+/* Stops a living one and waits for its end; the exit status, 1 also if the end was not clean. */
+int serve_stop(const struct serve_state *s);
+
+#endif

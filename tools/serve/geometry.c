@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: MIT */
+/* The geometry of a served image, in words. */
+#include "serve/geometry.h"
+
+#include <inttypes.h>
+
+uint32_t serve_largest_append(const struct zqcow2_info *info, uint32_t max_io)
+{
+    uint32_t bytes = info->max_append_bytes < max_io ? info->max_append_bytes : max_io;
+
+    return bytes / ZT_SECTOR * ZT_SECTOR;
+}
+
+/* Exact, unlike zt_human(): scripts read these lines. */
+static const char *size_text(char *buf, size_t room, uint64_t bytes)
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    unsigned u = 0;
+
+    while (bytes >= 1024 && bytes % 1024 == 0 && u < 6) {
+        bytes /= 1024;
+        u++;
+    }
+    snprintf(buf, room, "%" PRIu64 " %s", bytes, units[u]);
+    return buf;
+}
+
+void serve_put_geometry(FILE *out, const struct zqcow2_info *info, bool read_only, uint32_t append)
+{
+    const char *ro = read_only ? ", read-only" : "";
+    char a[32], b[32];
+
+    fprintf(out, "  %s, ", size_text(a, sizeof(a), info->virtual_size));
+    if (!info->zone_size) {
+        fprintf(out, "not zoned%s\n", ro);
+        return;
+    }
+    fprintf(out, "host-managed%s: %" PRIu32 " zones of %s, capacity %s, %" PRIu32 " conventional\n",
+            ro, info->nr_zones, size_text(a, sizeof(a), info->zone_size),
+            size_text(b, sizeof(b), info->zone_capacity), info->nr_conventional);
+    fprintf(out, "  max open %" PRIu32 ", max active %" PRIu32 " (0: no limit), ",
+            info->max_open_zones, info->max_active_zones);
+    fprintf(out, "largest append %s\n", size_text(a, sizeof(a), append));
+}

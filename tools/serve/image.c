@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* The image that a server serves, and where its messages go. */
+#include "serve/image.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+
+void serve_image_log(const struct serve_image *s, int level, const char *text)
+{
+    if (s->opt->foreground)
+        zt_error("%s", text);
+    else
+        syslog(level <= ZQCOW2_LOG_ERROR ? LOG_ERR : LOG_WARNING, "%s: %s", s->path, text);
+}
+
+static void log_line(void *ctx, int level, const char *text)
+{
+    serve_image_log(ctx, level, text);
+}
+
+/* By its absolute path: the server may outlive the folder that it was started in. */
+static int open_backend(struct serve_image *s, struct serve_report *report,
+                        struct zqcow2_backend **be)
+{
+    struct zt_target target = s->opt->target;
+    int rc;
+
+    target.path = s->path;
+    rc = zt_backend_open(&target, s->opt->read_only ? 0 : ZQCOW2_FILE_RDWR, be);
+    if (rc < 0)
+        serve_report_failure(report, "%s: %s", s->opt->target.path,
+                             rc == -ENOSYS ? "this backend does not work here"
+                                           : zqcow2_strerror(rc));
+    return rc;
+}
+
+/* Takes the backend, and closes it on failure. */
+static int open_on(struct serve_image *s, struct serve_report *report, struct zqcow2_backend *be)
+{
+    struct zqcow2_open_options oo = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_error err = { 0 };
+    int rc;
+
+    oo.flags = s->opt->read_only ? 0 : ZQCOW2_OPEN_RDWR;
+    oo.hooks = &s->hooks;
+    rc = zqcow2_open(be, &oo, &s->img, &err);
+    if (rc < 0) {
+        zqcow2_backend_close(be);
+        serve_report_failure(report, "%s: %s", s->opt->target.path, zt_reason(rc, &err));
+        return rc;
+    }
+    s->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
+    rc = zqcow2_get_info(s->img, &s->info);
+    if (rc < 0) {
+        serve_report_failure(report, "%s: %s", s->opt->target.path, zqcow2_strerror(rc));
+        zqcow2_close(s->img);
+    }
+    return rc;
+}
+
+int serve_image_open(struct serve_image *s, const struct serve_options *opt,
+                     struct serve_report *report)
+{
+    struct zqcow2_backend *be;
+    int rc;
+
+    s->opt = opt;
+    s->hooks = (struct zqcow2_hooks)ZQCOW2_HOOKS_INIT;
+    s->hooks.ctx = s;
+    s->hooks.log = log_line;
+    if (!realpath(opt->target.path, s->path)) {
+        rc = -errno;
+        serve_report_failure(report, "%s: %s", opt->target.path, strerror(-rc));
+        return rc;
+    }
+    openlog("zqcow2", LOG_PID, LOG_DAEMON);
+    rc = open_backend(s, report, &be);
+    return rc < 0 ? rc : open_on(s, report, be);
+}
+
+int serve_image_close(struct serve_image *s)
+{
+    int rc = zqcow2_close(s->img);
+
+    if (rc < 0)
+        serve_image_log(s, ZQCOW2_LOG_ERROR, zqcow2_strerror(rc));
+    return rc;
+}

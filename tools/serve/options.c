@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* The options that all servers have. */
+#include "serve/options.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+uint32_t serve_default_queues(void)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+    return cpus < 1 ? 1 : cpus > 4 ? 4 : (uint32_t)cpus;
+}
+
+bool serve_number(const char *what, const char *text, uint32_t min, uint32_t max, uint32_t *out)
+{
+    char *end;
+    unsigned long v;
+
+    errno = 0;
+    v = strtoul(text, &end, 10);
+    if (errno || end == text || *end || text[0] == '-' || v < min || v > max) {
+        zt_error("%s: a number from %" PRIu32 " to %" PRIu32 ", not '%s'", what, min, max, text);
+        return false;
+    }
+    *out = (uint32_t)v;
+    return true;
+}
+
+bool serve_option(struct serve_options *o, int c)
+{
+    if (c == SERVE_OPT_QUEUES)
+        return serve_number("--queues", optarg, 1, 64, &o->queues);
+    if (c == SERVE_OPT_READ_ONLY)
+        o->read_only = true;
+    else if (c == SERVE_OPT_FOREGROUND)
+        o->foreground = true;
+    else
+        return zt_target_option(&o->target, c);
+    return true;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: MIT */
+/* What every server is started with, and the options of the command line that set it. */
+#ifndef ZQ_TOOLS_SERVE_OPTIONS_H
+#define ZQ_TOOLS_SERVE_OPTIONS_H
+
+#include "tool.h"
+
+struct serve_options {
+    struct zt_target target; /* its path as it was given */
+    uint32_t queues;         /* a thread each */
+    bool read_only, foreground;
+};
+
+/* A server numbers options of its own from SERVE_OPT_OWN. */
+enum {
+    SERVE_OPT_QUEUES = ZT_OPT_VERB,
+    SERVE_OPT_READ_ONLY,
+    SERVE_OPT_FOREGROUND,
+    SERVE_OPT_OWN
+};
+
+/* For the option tables of getopt_long(). */
+#define SERVE_OPTIONS                                                                             \
+    { "queues", required_argument, NULL, SERVE_OPT_QUEUES },                                      \
+    { "read-only", no_argument, NULL, SERVE_OPT_READ_ONLY },                                      \
+    { "foreground", no_argument, NULL, SERVE_OPT_FOREGROUND }, ZT_OPTION_BACKEND
+
+/* A queue for each processor, at most 4. */
+uint32_t serve_default_queues(void);
+/* Handles one of SERVE_OPTIONS; false after reporting a bad value or an unknown option. */
+bool serve_option(struct serve_options *o, int c);
+/* A decimal number in [min, max]; false after reporting that `text` is none. */
+bool serve_number(const char *what, const char *text, uint32_t min, uint32_t max, uint32_t *out);
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: MIT */
+/* The state files of servers: written by the server, read by `list` and `del`. */
+#include "serve/state.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void state_path(char *buf, size_t room, const struct serve_kind *kind, uint32_t id)
+{
+    snprintf(buf, room, SERVE_STATE_DIR "/%s%" PRIu32, kind->name, id);
+}
+
+static void set_endpoint(struct serve_state *s)
+{
+    if (s->kind->device)
+        snprintf(s->endpoint, sizeof(s->endpoint), "%s%" PRIu32, s->kind->device, s->id);
+}
+
+/* ---- lines ---- */
+
+/* The next line without its end, cut to the room; an empty string if there is none. */
+static void read_line(FILE *f, char *buf, size_t room)
+{
+    char *line = NULL;
+    size_t size = 0;
+    ssize_t n = getline(&line, &size, f);
+
+    buf[0] = '\0';
+    if (n > 0) {
+        line[strcspn(line, "\n")] = '\0';
+        snprintf(buf, room, "%s", line);
+    }
+    free(line);
+}
+
+/* ---- the server's side ---- */
+
+static char *file_text(const struct serve_state *s, size_t *size)
+{
+    char *text = NULL;
+    FILE *f = open_memstream(&text, size);
+
+    if (!f)
+        return NULL;
+    fprintf(f, "%ld\n", (long)s->pid);
+    fprintf(f, "%s\n", s->image);
+    if (s->error[0] || !s->kind->device)
+        fprintf(f, "%s\n", s->error);
+    if (!s->kind->device)
+        fprintf(f, "%s\n", s->endpoint);
+    if (fclose(f)) {
+        free(text);
+        return NULL;
+    }
+    return text;
+}
+
+static int write_file(const struct serve_state *s, int fd)
+{
+    size_t size;
+    char *text = file_text(s, &size);
+    ssize_t n;
+    int rc;
+
+    if (!text)
+        return -ENOMEM;
+    n = ftruncate(fd, 0) ? -1 : pwrite(fd, text, size, 0);
+    rc = n < 0 ? -errno : (size_t)n < size ? -EIO : 0;
+    free(text);
+    return rc;
+}
+
+/* The lock comes before the first byte, so that a living server's file is left alone. */
+int serve_state_create(struct serve_state *s)
+{
+    char path[64];
+    int fd, rc;
+
+    if (mkdir(SERVE_STATE_DIR, 0755) && errno != EEXIST)
+        return -errno;
+    state_path(path, sizeof(path), s->kind, s->id);
+    fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd < 0)
+        return -errno;
+    s->pid = getpid();
+    set_endpoint(s);
+    rc = flock(fd, LOCK_EX | LOCK_NB) ? -errno : write_file(s, fd);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+void serve_state_end(struct serve_state *s, int fd, const char *error)
+{
+    if (!error) {
+        serve_state_remove(s);
+        return;
+    }
+    snprintf(s->error, sizeof(s->error), "%s", error);
+    write_file(s, fd);
+}
+
+void serve_state_remove(const struct serve_state *s)
+{
+    char path[64];
+
+    state_path(path, sizeof(path), s->kind, s->id);
+    unlink(path);
+}
+
+/* ---- the side of list and del ---- */
+
+int serve_state_read(const struct serve_kind *kind, uint32_t id, struct serve_state *out)
+{
+    char path[64], pid[32];
+    FILE *f;
+
+    memset(out, 0, sizeof(*out));
+    out->kind = kind;
+    out->id = id;
+    state_path(path, sizeof(path), kind, id);
+    f = fopen(path, "re");
+    if (!f)
+        return -errno;
+    read_line(f, pid, sizeof(pid));
+    read_line(f, out->image, sizeof(out->image));
+    read_line(f, out->error, sizeof(out->error));
+    read_line(f, out->endpoint, sizeof(out->endpoint));
+    set_endpoint(out);
+    out->pid = (pid_t)strtol(pid, NULL, 10);
+    out->alive = flock(fileno(f), LOCK_SH | LOCK_NB) != 0;
+    fclose(f);
+    return 0;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return x < y ? -1 : x > y;
+}
+
+/* Is this the name of a state file of this kind? */
+static bool parse_name(const struct serve_kind *kind, const char *name, uint32_t *id)
+{
+    size_t n = strlen(kind->name);
+    unsigned long v;
+    char *end;
+
+    if (strncmp(name, kind->name, n) || name[n] < '0' || name[n] > '9')
+        return false;
+    errno = 0;
+    v = strtoul(name + n, &end, 10);
+    *id = (uint32_t)v;
+    return !*end && !errno && v <= UINT32_MAX;
+}
+
+int serve_state_ids(const struct serve_kind *kind, uint32_t *ids, int max)
+{
+    DIR *d = opendir(SERVE_STATE_DIR);
+    struct dirent *e;
+    int n = 0;
+
+    if (!d)
+        return errno == ENOENT ? 0 : -errno;
+    while (n < max && (e = readdir(d)))
+        if (parse_name(kind, e->d_name, &ids[n]))
+            n++;
+    closedir(d);
+    qsort(ids, (size_t)n, sizeof(*ids), compare_ids);
+    return n;
+}

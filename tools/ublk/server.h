@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* The server behind one ublk device, from opening the image to closing it again. */
+#ifndef ZQ_TOOLS_UBLK_SERVER_H
+#define ZQ_TOOLS_UBLK_SERVER_H
+
+#include "serve/report.h"
+#include "serve/state.h"
+#include "ublk/ctl.h"
+
+struct ublk_options {
+    struct serve_options serve;
+    uint32_t id;    /* all ones: any */
+    uint32_t depth; /* of each queue */
+};
+
+extern const struct serve_kind ublk_kind;
+
+/*
+ * A serve_main(), `opt` is a struct ublk_options: serves until a signal or the end of the device.
+ */
+int ublk_serve(const void *opt, struct serve_report *report);
+/* Takes a device away whose server died. 0 also if there is no such device any more. */
+int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid);
+
+#endif
