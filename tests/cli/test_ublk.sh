@@ -83,6 +83,23 @@ run 1 'del of a server that cannot close its image' ublk del --force 4
 is 'reports why' "zqcow2: $dir/a.qcow2: closing the image failed: Input/output error" "$(cat err)"
 is 'leaves nothing' '' "$(ls $state)"
 
+# A name may hold a newline and what the state file writes for it; the list has a line a server.
+odd=$(printf 'odd\n\\012\\')
+: >"$odd"
+dead 5 999999 "$dir/odd\\012\\134012\\134" 'a\012b'
+alive 6 "$dir/odd\\012\\134012\\134"
+run 0 'list of odd names' ublk list
+is 'has a line for each server' "5$tab-${tab}server gone: a\\nb$tab$dir/odd\\n\\012\\
+6$tab/dev/ublkb6${tab}pid $pid$tab$dir/odd\\n\\012\\" "$(cat out)"
+run 0 'del of the first by its odd name' ublk del "$odd"
+run 0 'del of the second by its odd name' ublk del "$odd"
+run 1 'del of a third' ublk del "$odd"
+is 'has one line to say so' \
+    'zqcow2: odd\n\012\: no such ublk device of ours (see zqcow2 ublk list)' "$(cat err)"
+is 'nothing is left' '' "$(ls $state)"
+dead 8 999999 '/not\escaped' # as 0.1 wrote it
+run 0 'del by the name that 0.1 wrote' ublk del '/not\escaped'
+
 # Without a driver: what is wrong with the image comes first.
 "$tool" create -o zone.size=8M z.qcow2 64M >/dev/null && "$tool" create -o zone.size=8M s.qcow2 60M \
     >/dev/null || exit 99

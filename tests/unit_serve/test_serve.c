@@ -77,6 +77,55 @@ static void assert_text(const char *path, const char *lines)
     assert_string_equal(text_of(path), wanted);
 }
 
+static void a_name_may_hold_any_byte(void **state)
+{
+    static const char *const names[][2] = {
+        { "/plain", "/plain" },
+        { "/two\nlines\n", "/two\\012lines\\012" },
+        { "/\\012", "/\\134012" },
+        { "/\\", "/\\134" },
+        { "/tab\t\1\177\xff", "/tab\\011\\001\177\xff" },
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        struct serve_state s, r;
+        char lines[64];
+        int fd = begin(&s, &disk, 5, names[i][0], "");
+
+        snprintf(lines, sizeof(lines), "%s\n", names[i][1]);
+        assert_text("state/disk5", lines);
+        assert_int_equal(serve_state_read(&disk, 5, &r), 0);
+        assert_string_equal(r.image, names[i][0]);
+        assert_string_equal(r.endpoint, "/dev/disk5");
+        assert_string_equal(r.error, "");
+        assert_int_equal(r.pid, getpid());
+        assert_true(r.alive);
+        close(fd);
+        assert_int_equal(serve_state_read(&disk, 5, &r), 0);
+        assert_false(r.alive);
+        serve_state_remove(&s);
+        assert_int_equal(serve_state_read(&disk, 5, &r), -ENOENT);
+    }
+}
+
+static void the_longest_name_fits(void **state)
+{
+    struct serve_state s, r;
+    char name[PATH_MAX];
+    int fd;
+
+    (void)state;
+    memset(name, '\n', sizeof(name) - 1);
+    name[0] = '/';
+    name[sizeof(name) - 1] = '\0';
+    fd = begin(&s, &disk, 1, name, "");
+    assert_int_equal(serve_state_read(&disk, 1, &r), 0);
+    assert_string_equal(r.image, name);
+    serve_state_end(&s, fd, NULL);
+    close(fd);
+}
+
 static void files_of_0_1_are_read(void **state)
 {
     struct serve_state r;
@@ -115,15 +164,15 @@ static void an_end_says_why_it_was_not_clean(void **state)
 static void an_endpoint_without_a_number_is_kept(void **state)
 {
     struct serve_state s, r;
-    int fd = begin(&s, &sock, 0, "/i", "/run/a");
+    int fd = begin(&s, &sock, 0, "/i", "/run/a\nb");
 
     (void)state;
-    assert_text("state/disk-sock0", "/i\n\n/run/a\n");
+    assert_text("state/disk-sock0", "/i\n\n/run/a\\012b\n");
     assert_int_equal(serve_state_read(&sock, 0, &r), 0);
-    assert_string_equal(r.endpoint, "/run/a");
+    assert_string_equal(r.endpoint, "/run/a\nb");
     assert_string_equal(r.error, "");
     serve_state_end(&s, fd, "gone");
-    assert_text("state/disk-sock0", "/i\ngone\n/run/a\n");
+    assert_text("state/disk-sock0", "/i\ngone\n/run/a\\012b\n");
     serve_state_remove(&s);
     close(fd);
 }
@@ -221,6 +270,8 @@ static void the_largest_append_is_whole_sectors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_name_may_hold_any_byte),
+        cmocka_unit_test(the_longest_name_fits),
         cmocka_unit_test(files_of_0_1_are_read),
         cmocka_unit_test(an_end_says_why_it_was_not_clean),
         cmocka_unit_test(an_endpoint_without_a_number_is_kept),

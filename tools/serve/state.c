@@ -26,6 +26,40 @@ static void set_endpoint(struct serve_state *s)
 
 /* ---- lines ---- */
 
+static void put_line(FILE *f, const char *text)
+{
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+
+        if (c == '\\' || c < 0x20)
+            fprintf(f, "\\%03o", c);
+        else
+            putc(c, f);
+    }
+    putc('\n', f);
+}
+
+static bool octal(char c)
+{
+    return c >= '0' && c <= '7';
+}
+
+/* In place. A backslash without three digits stands for itself: 0.1 wrote paths as they are. */
+static void unescape(char *text)
+{
+    char *to = text;
+
+    while (*text) {
+        if (text[0] == '\\' && octal(text[1]) && octal(text[2]) && octal(text[3])) {
+            *to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+            text += 4;
+        } else {
+            *to++ = *text++;
+        }
+    }
+    *to = '\0';
+}
+
 /* The next line without its end, cut to the room; an empty string if there is none. */
 static void read_line(FILE *f, char *buf, size_t room)
 {
@@ -36,6 +70,7 @@ static void read_line(FILE *f, char *buf, size_t room)
     buf[0] = '\0';
     if (n > 0) {
         line[strcspn(line, "\n")] = '\0';
+        unescape(line);
         snprintf(buf, room, "%s", line);
     }
     free(line);
@@ -51,11 +86,11 @@ static char *file_text(const struct serve_state *s, size_t *size)
     if (!f)
         return NULL;
     fprintf(f, "%ld\n", (long)s->pid);
-    fprintf(f, "%s\n", s->image);
+    put_line(f, s->image);
     if (s->error[0] || !s->kind->device)
-        fprintf(f, "%s\n", s->error);
+        put_line(f, s->error);
     if (!s->kind->device)
-        fprintf(f, "%s\n", s->endpoint);
+        put_line(f, s->endpoint);
     if (fclose(f)) {
         free(text);
         return NULL;

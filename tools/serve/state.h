@@ -2,8 +2,9 @@
 /*
  * One small file per running server under /run/zqcow2, so that `list` and `del` find the servers.
  * Its lines: the process, the image; then, each only if there is one, why the end was not clean
- * (empty if only the next follows) and what clients open. The server holds a lock on the file until
- * its process ends.
+ * (empty if only the next follows) and what clients open. A backslash and a byte below 0x20 in
+ * them is written as a backslash and three octal digits, as in /proc/mounts: a path may hold a
+ * newline. The server holds a lock on the file until its process ends.
  */
 #ifndef ZQ_TOOLS_SERVE_STATE_H
 #define ZQ_TOOLS_SERVE_STATE_H

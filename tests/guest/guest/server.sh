@@ -135,6 +135,15 @@ same_image_again() {
 }
 ok "the image of a killed server is served again at once" same_image_again
 
+odd_name() {
+    O=$(printf '/data/odd\nname\\012\\')
+    make_image "$O" 64M zone.size=8M && serve "$O" && cat /tmp/add.log && zqcow2 ublk list &&
+        [ "$(zqcow2 ublk list | wc -l)" = 1 ] && kill -9 $(server_pid $ID) && usleep 300000 &&
+        serve "$O" && [ "$(zqcow2 ublk list | wc -l)" = 1 ] && zqcow2 ublk del "$O" &&
+        [ ! -e $DEV ] && [ -z "$(zqcow2 ublk list)" ] && check_image "$O"
+}
+ok "an image whose name holds a newline is served, again after a kill, and deleted" odd_name
+
 short_last_zone() {
     make_image $Z.short 60M zone.size=8M && refused 'last zone is short' zqcow2 ublk add $Z.short
 }
