@@ -100,15 +100,17 @@ is 'nothing is left' '' "$(ls $state)"
 dead 8 999999 '/not\escaped' # as 0.1 wrote it
 run 0 'del by the name that 0.1 wrote' ublk del '/not\escaped'
 
-# Without a driver: what is wrong with the image comes first.
+# Without a driver: what is wrong with the image comes first, and both ways to start report alike.
 "$tool" create -o zone.size=8M z.qcow2 64M >/dev/null && "$tool" create -o zone.size=8M s.qcow2 60M \
     >/dev/null || exit 99
-for case in 'missing|missing: No such file or directory' \
-    'a.qcow2|a.qcow2: magic 0x00000000 at byte 0: not a qcow2 file' \
-    's.qcow2|s.qcow2: the last zone is short; Linux needs a size that is a multiple of the zone size' \
-    'z.qcow2|/dev/ublk-control is missing: load the driver (modprobe ublk_drv)'; do
-    run 1 "add of ${case%%|*}" ublk add "${case%%|*}"
-    is 'says why' "zqcow2: ${case#*|}" "$(cat err)"
+for how in '' --foreground; do
+    for case in 'missing|missing: No such file or directory' \
+        'a.qcow2|a.qcow2: magic 0x00000000 at byte 0: not a qcow2 file' \
+        's.qcow2|s.qcow2: the last zone is short; Linux needs a size that is a multiple of the zone size' \
+        'z.qcow2|/dev/ublk-control is missing: load the driver (modprobe ublk_drv)'; do
+        run 1 "add $how of ${case%%|*}" ublk add $how "${case%%|*}"
+        is 'says why' "zqcow2: ${case#*|}" "$(cat err)"
+    done
 done
 is 'no state is left' '' "$(ls $state)"
 run 0 'the image is free' check z.qcow2

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "serve/geometry.h"
@@ -77,6 +78,19 @@ static void leave_streams(void)
     dup2(fd, STDERR_FILENO);
 }
 
+/* The report is printed before the command ends, even if that is why it ends. */
+static int run_foreground(serve_main *server, const void *arg, struct serve_report *report,
+                          pid_t printer)
+{
+    int status = server(arg, report);
+
+    if (report->fd >= 0)
+        close(report->fd);
+    while (waitpid(printer, NULL, 0) < 0 && errno == EINTR)
+        ;
+    return status;
+}
+
 /*
  * In the background the server is the child. In the foreground it is the process itself, so that
  * its parent's signals reach it, and the child prints; a report is far smaller than a pipe, so the
@@ -104,7 +118,7 @@ int serve_launch(bool foreground, serve_main *server, const void *arg)
     }
     close(p[0]);
     if (foreground)
-        return server(arg, &report);
+        return run_foreground(server, arg, &report, pid);
     setsid();
     leave_streams();
     _exit(server(arg, &report));
