@@ -2,9 +2,10 @@
 /* The blocking face of the library: each call fills a request, runs it and waits. */
 #include <errno.h>
 #include "base/report.h"
-#include "image/check.h"
+#include "check/check.h"
 #include "image/create.h"
 #include "image/image.h"
+#include "ops/request.h"
 
 unsigned zqcow2_version(void)
 {

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/report.h"
 #include "image/image.h"
+#include "ops/request.h"
 
 #define TOLD_AT_ONCE 32u /* callbacks before what they have submitted goes to the backend */
 

@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "backend/file.h"
+#include "backend/block.h"
 #include "base/bytes.h"
 
 #define BLOCK ((uint64_t)4096) /* covers every logical block size that O_DIRECT may ask for */

@@ -8,7 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "backend/file.h"
+#include "backend/direct_align.h"
 
 bool zq_file_direct_align(int fd, uint32_t *memory, uint32_t *offset)
 {

@@ -9,10 +9,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "backend/block.h"
+#include "backend/direct_align.h"
 #include "base/bytes.h"
 #include "base/fd.h"
 
-#define IOV_MOST 1024      /* the kernel's IOV_MAX */
 #define DIRECT_ALIGN 4096u /* where the kernel does not tell: enough for every device */
 
 /* ---- opening ---- */
@@ -173,115 +174,6 @@ void zq_file_give_back(struct zq_file *f)
 
 /* ---- transfers ---- */
 
-static const _Alignas(4096) uint8_t zeros[4096];
-
-void zq_cursor_skip(struct zq_cursor *c, uint64_t n)
-{
-    while (c->cnt && n >= c->iov->iov_len - c->skip) {
-        n -= c->iov->iov_len - c->skip;
-        c->skip = 0;
-        c->iov++;
-        c->cnt--;
-    }
-    if (c->cnt)
-        c->skip += (size_t)n;
-}
-
-/* One system call, without a vector where none is needed: that is cheaper. */
-static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64_t off)
-{
-    int cnt = c->cnt < IOV_MOST ? c->cnt : IOV_MOST;
-    void *p;
-    size_t n;
-
-    if (zq_cursor_flat(c, &p, &n))
-        return write ? pwrite(fd, p, n, (off_t)off) : pread(fd, p, n, (off_t)off);
-    if (write)
-        return pwritev(fd, c->iov, cnt, (off_t)off);
-    return preadv(fd, c->iov, cnt, (off_t)off);
-}
-
-/* All of the cursor, or up to *got bytes when a read meets the end of the file. */
-static int run_cursor(const struct zq_file *f, struct zq_cursor *c, bool write, uint64_t off,
-                      uint64_t *got)
-{
-    zq_cursor_skip(c, 0);
-    while (c->cnt) {
-        ssize_t n = cursor_call(c, f->fd, write, off);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            return write ? -EIO : 0;
-        zq_cursor_skip(c, (uint64_t)n);
-        off += (uint64_t)n;
-        *got += (uint64_t)n;
-        /* A direct read that ends off the grid has met the end, and could not go on from there. */
-        if (!write && (uint64_t)n % f->io_align)
-            return 0;
-    }
-    return 0;
-}
-
-void zq_cursor_zero(struct zq_cursor *c)
-{
-    zq_cursor_skip(c, 0);
-    while (c->cnt) {
-        memset((char *)c->iov->iov_base + c->skip, 0, c->iov->iov_len - c->skip);
-        zq_cursor_skip(c, c->iov->iov_len - c->skip);
-    }
-}
-
-int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
-                      uint64_t done)
-{
-    struct zq_cursor c = { iov, cnt, 0 };
-    int rc;
-
-    if (off > INT64_MAX - done)
-        return -EINVAL;
-    zq_cursor_skip(&c, done);
-    rc = run_cursor(f, &c, false, off + done, &done);
-    if (rc == 0)
-        zq_cursor_zero(&c);
-    return rc;
-}
-
-int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
-                       uint64_t done)
-{
-    struct zq_cursor c = { iov, cnt, 0 };
-    int rc;
-
-    if (off > INT64_MAX - done)
-        return -EFBIG;
-    zq_cursor_skip(&c, done);
-    rc = run_cursor(f, &c, true, off + done, &done);
-    if (rc == 0)
-        zq_file_reached(f, off + done);
-    return rc;
-}
-
-/* One page of zeros serves every element: the kernel only reads from it. */
-int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
-{
-    struct iovec iov[64];
-    int rc = 0;
-
-    while (from < to && rc == 0) {
-        uint64_t off = from;
-        int cnt = 0;
-        for (; cnt < 64 && from < to; cnt++) {
-            size_t n = (size_t)zq_min(to - from, sizeof(zeros));
-            iov[cnt] = (struct iovec){ (void *)(uintptr_t)zeros, n };
-            from += n;
-        }
-        rc = zq_file_write_rest(f, iov, cnt, off, 0);
-    }
-    return rc;
-}
-
 static uint64_t total(const struct iovec *iov, int cnt)
 {
     uint64_t n = 0;
@@ -340,14 +232,6 @@ int zq_file_length(void *self, uint64_t *bytes)
     return 0;
 }
 
-void zq_file_reached(struct zq_file *f, uint64_t end)
-{
-    uint64_t was = atomic_load_explicit(&f->reach, memory_order_relaxed);
-
-    while (!f->block && was < end && !atomic_compare_exchange_weak(&f->reach, &was, end))
-        ;
-}
-
 int zq_file_check_length(struct zq_file *f)
 {
     uint64_t reach = atomic_load(&f->reach);
@@ -403,38 +287,6 @@ int zq_file_truncate(void *self, uint64_t bytes)
         return -errno;
     zq_file_reached(f, bytes);
     return 0;
-}
-
-int zq_file_discard(void *self, uint64_t off, uint64_t len)
-{
-    struct zq_file *f = self;
-    int rc;
-
-    if (off > INT64_MAX || len > INT64_MAX - off)
-        return -EFBIG;
-    if (len == 0)
-        return 0;
-    if (atomic_load(&f->no_punch))
-        return -EOPNOTSUPP;
-    do {
-        rc = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
-    } while (rc < 0 && errno == EINTR);
-    if (rc == 0)
-        return 0;
-    rc = -errno;
-    if (rc == -EOPNOTSUPP || rc == -ENOSYS) {
-        atomic_store(&f->no_punch, true);
-        rc = -EOPNOTSUPP;
-    }
-    return rc;
-}
-
-/* EINVAL: a block device whose blocks are larger than the range; writing zeros will do. */
-int zq_file_zero(void *self, uint64_t off, uint64_t len)
-{
-    int rc = zq_file_discard(self, off, len);
-
-    return rc == -EINVAL ? -EOPNOTSUPP : rc;
 }
 
 int zq_file_allocate(void *self, uint64_t off, uint64_t len)

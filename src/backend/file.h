@@ -6,42 +6,8 @@
 #ifndef ZQ_BACKEND_FILE_H
 #define ZQ_BACKEND_FILE_H
 
-#include <pthread.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <sys/types.h>
-
-#include <zqcow2/backend.h>
-
-#include "base/mem.h"
-
-/* Beyond 2 GiB a shorter one would wrap, and hit the header. */
-_Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
-
-struct zq_file {
-    struct zqcow2_hooks hooks;
-    int fd;
-    int lock_fd;                 /* the same file, opened for its locks alone; -1: locks go to fd */
-    int given;                   /* what adopt() was handed, if that is not fd itself; else -1 */
-    bool writable, block;
-    uint32_t io_align, buf_align; /* 1 without O_DIRECT */
-    int lock_mode;               /* zqcow2_lock that is held */
-    _Atomic uint64_t reach;      /* of a regular file: it was at least so long, and must be still */
-    atomic_bool cut;             /* it was not: said by every flush until length() is asked */
-    atomic_bool no_punch;        /* the file system cannot punch holes: not asked again */
-    /*
-     * A block device cannot shrink, so its length is kept here; bytes between it and the
-     * device's end are stale and are zeroed when the length grows over them, under the mutex.
-     */
-    uint64_t device_bytes;
-    _Atomic uint64_t block_length;
-    pthread_mutex_t grow;
-};
-
-static inline bool zq_file_direct(const struct zq_file *f)
-{
-    return f->io_align > 1;
-}
+#include "backend/file_io.h"
+#include "backend/lock.h"
 
 /* flags: zqcow2_file_flag. On failure nothing is held. */
 int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
@@ -59,12 +25,12 @@ int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off);
 int zq_file_flush(void *self);
 int zq_file_limits(void *self, struct zqcow2_limits *out);
 int zq_file_truncate(void *self, uint64_t bytes);
-int zq_file_discard(void *self, uint64_t off, uint64_t len);
-int zq_file_zero(void *self, uint64_t off, uint64_t len);
 int zq_file_allocate(void *self, uint64_t off, uint64_t len);
 int zq_file_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end);
-int zq_file_lock(void *self, int mode);
 void zq_file_invalidate(void *self);
+
+/* -EIO if the file has become shorter than it was: somebody else has cut it. */
+int zq_file_check_length(struct zq_file *f);
 
 /* What every table of callbacks on a zq_file begins with. */
 #define ZQ_FILE_OPS \
@@ -73,47 +39,5 @@ void zq_file_invalidate(void *self);
     .truncate = zq_file_truncate, .discard = zq_file_discard, .zero = zq_file_zero, \
     .lock = zq_file_lock, .invalidate = zq_file_invalidate, .allocate = zq_file_allocate, \
     .data = zq_file_data
-
-/* The same transfer from `done` bytes on, for one that was begun elsewhere. */
-int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
-                      uint64_t done);
-int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
-                       uint64_t done);
-/* Something was written up to `end`. */
-void zq_file_reached(struct zq_file *f, uint64_t end);
-/* -EIO if the file has become shorter than it was: somebody else has cut it. */
-int zq_file_check_length(struct zq_file *f);
-/* Within the length. Offsets fit the alignment; from is a multiple of it. */
-int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to);
-
-/* What is left of a vector of which some bytes are done; the caller's array stays untouched. */
-struct zq_cursor {
-    const struct iovec *iov;
-    int cnt;
-    size_t skip; /* of iov[0] */
-};
-void zq_cursor_skip(struct zq_cursor *c, uint64_t n);
-/* Is the next element all that a call should take: the only one, or one that is done in part? */
-static inline bool zq_cursor_flat(const struct zq_cursor *c, void **p, size_t *n)
-{
-    *p = (char *)c->iov->iov_base + c->skip;
-    *n = c->iov->iov_len - c->skip;
-    return c->skip || c->cnt == 1;
-}
-/* Fills all that is left with zeros. */
-void zq_cursor_zero(struct zq_cursor *c);
-
-/* lock.c: sets lock_fd. path may be NULL. */
-void zq_file_lock_open(struct zq_file *f, const char *path);
-void zq_file_lock_close(struct zq_file *f);
-
-/* direct_align.c: what O_DIRECT wants; false: the kernel does not say. */
-bool zq_file_direct_align(int fd, uint32_t *memory, uint32_t *offset);
-
-/* block.c: sets block_length and device_bytes. */
-int zq_block_adopt(struct zq_file *f);
-/* Grows the length to at least `end`, zeroing what it gains. -ENOSPC beyond the device. */
-int zq_block_grow(struct zq_file *f, uint64_t end);
-void zq_block_shrink(struct zq_file *f, uint64_t bytes);
 
 #endif

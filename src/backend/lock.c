@@ -20,7 +20,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/file.h"
+#include "backend/lock.h"
 #include "base/fd.h"
 #include "base/report.h"
 

@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <string.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 #include "backend/fifo.h"
 #include "base/bytes.h"
 

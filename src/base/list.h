@@ -66,14 +66,4 @@ static inline void zq_list_splice(struct zq_list *to, struct zq_list *from)
     zq_list_init(from);
 }
 
-/*
- * What a lower layer knows of a parked operation. It links the waiter into a list of its own;
- * when the reason is gone it moves it to the image's ready list. rc tells an operation that the
- * thing it waited for failed.
- */
-struct zq_waiter {
-    struct zq_list link;
-    int rc;
-};
-
 #endif

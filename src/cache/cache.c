@@ -33,18 +33,6 @@ void zq_cache_fini(struct zq_cache *c)
     c->hash = NULL;
 }
 
-void zq_wake(struct zq_list *ready, struct zq_list *from)
-{
-    zq_list_splice(ready, from);
-}
-
-void zq_wake_with(struct zq_list *ready, struct zq_list *from, int rc)
-{
-    for (struct zq_list *n = from->next; rc < 0 && n != from; n = n->next)
-        zq_container(n, struct zq_waiter, link)->rc = rc;
-    zq_list_splice(ready, from);
-}
-
 /* ---- the table of slices ---- */
 
 static struct zq_slice *find(struct zq_cache *c, uint64_t host)

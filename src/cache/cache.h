@@ -14,9 +14,9 @@
 #ifndef ZQ_CACHE_CACHE_H
 #define ZQ_CACHE_CACHE_H
 
-#include "backend/io.h"
+#include "base/wait.h"
+#include "device/io.h"
 
-#define ZQ_WAIT 1          /* parked: enter again from the top when woken */
 #define ZQ_MAX_PINS 3u
 #define ZQ_MIN_SLICES 6u   /* the pins of one gather, a slice that is never dirtied, and slack */
 
@@ -107,10 +107,6 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
  * whatever other operations do. Who waits for an operation releases first. Always ZQ_WAIT.
  */
 int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on);
-/* Moves every waiter of `from` to the ready list. */
-void zq_wake(struct zq_list *ready, struct zq_list *from);
-/* The same; rc < 0: what they waited for has failed. */
-void zq_wake_with(struct zq_list *ready, struct zq_list *from, int rc);
 
 /* ---- the round's side ---- */
 

@@ -3,7 +3,7 @@
 #ifndef ZQ_IMAGE_IMAGE_H
 #define ZQ_IMAGE_IMAGE_H
 
-#include "engine/core.h"
+#include "loop/core.h"
 
 struct zqcow2_image {
     struct zq_core core;

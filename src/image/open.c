@@ -8,9 +8,11 @@
 #include "base/report.h"
 #include "format/entry.h"
 #include "format/snapshot.h"
-#include "image/check.h"
+#include "check/check.h"
 #include "image/image.h"
-#include "image/layout.h"
+#include "ops/request.h"
+#include "ops/shutdown.h"
+#include "check/overlap.h"
 #include "image/opening.h"
 
 #define DEFAULT_CACHE (8u << 20)
@@ -269,6 +271,7 @@ static int build_core(struct opening *o, struct zq_core *c)
     int rc;
 
     set_core(o, c);
+    c->upper = &zq_request_upper;
     rc = zq_core_init(c);
     if (rc == 0)
         rc = zq_cache_init(&c->cache, &c->x, &c->ready, slice, cache);

@@ -3,7 +3,7 @@
 #ifndef ZQ_IMAGE_OPENING_H
 #define ZQ_IMAGE_OPENING_H
 
-#include "engine/core.h"
+#include "loop/core.h"
 
 /* What is known while an image is being opened. */
 struct opening {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds free host clusters, extends the file over them, and lowers refcounts again. Keeps K1. */
+/* Finds free host clusters and lowers refcounts again. Keeps K1. */
 #include "qcow2/alloc.h"
 
 #include <errno.h>
 #include "base/report.h"
 #include "format/header.h"
+#include "qcow2/growth.h"
 
 void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size)
 {
@@ -16,88 +17,6 @@ void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_siz
     zq_list_init(&a->cover_waiters);
     zq_list_init(&a->block_waiters);
     zq_list_init(&a->rest_waiters);
-}
-
-bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
-{
-    return host >= a->virgin;
-}
-
-void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
-{
-    a->virgin = zq_max(a->virgin, host + len);
-    zq_cache_forget(a->cache, host, len);
-}
-
-/* ---- what is never free ---- */
-
-/*
- * How much of [host, host + len) lies before the first area in it. Areas are where the records of
- * snapshots say that their tables lie: if these are damaged, that is no reason to stop writing.
- */
-static uint64_t before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)
-{
-    uint32_t low = 0, high = a->nr_areas;
-
-    while (low < high) { /* the first one that ends behind host */
-        uint32_t mid = low + (high - low) / 2;
-
-        if (a->areas[mid][0] + a->areas[mid][1] <= host)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    if (low == a->nr_areas || a->areas[low][0] >= host + len)
-        return len;
-    return a->areas[low][0] > host ? a->areas[low][0] - host : 0;
-}
-
-static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
-{
-    for (int i = 0; i < ZQ_FIXED; i++) {
-        if (zq_ranges_overlap(host, len, a->fixed[i][0], a->fixed[i][1]))
-            return true;
-    }
-    return zq_index_hit(a->l1_index, a->l1, host, len, NULL) ||
-           zq_index_hit(&a->refs.index, a->refs.table, host, len, NULL) ||
-           before_areas(a, host, len) < len; /* where it is not for choice: new blocks, growth */
-}
-
-bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len)
-{
-    if (!a->corrupt && in_tables(a, host, len)) {
-        a->corrupt = true;
-        a->corrupt_at = host;
-    }
-    return a->corrupt;
-}
-
-/* ---- the file's length ---- */
-
-static void cover_done(struct zq_io *io, int ret)
-{
-    struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
-
-    a->covering = false;
-    if (ret == 0)
-        a->file_size = zq_max(a->file_size, io->pub.offset);
-    zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
-}
-
-int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
-{
-    if (end <= a->file_size)
-        return 0;
-    if (!a->covering) {
-        a->covering = true;
-        a->cover.complete = cover_done;
-        /* Whole MiB once the file is large: one call for many small allocations. */
-        if (end >= 8u << 20)
-            end = zq_round_up(end, 1u << 20);
-        zq_io_prep(&a->cover, ZQCOW2_IO_TRUNCATE, end, 0);
-        zq_io_start(a->cache->x, &a->cover);
-    }
-    return zq_cache_park(a->cache, g, &a->cover_waiters);
 }
 
 /* ---- new refcount blocks ---- */
@@ -262,7 +181,7 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     base = *cursor - index;
     first = scan(a, f->slice->data, spare(a, *cursor), &index, want, &count);
     *cursor = base + index;
-    count = (uint32_t)(before_areas(a, (base + first) << r->cluster_bits,
+    count = (uint32_t)(zq_alloc_before_areas(a, (base + first) << r->cluster_bits,
                                     (uint64_t)count << r->cluster_bits) >> r->cluster_bits);
     /* A run far too short would break an extent into crumbs: look further. */
     if (count < zq_max(1, want / 8)) {
@@ -358,13 +277,6 @@ void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
 }
 
 /* ---- giving back ---- */
-
-void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
-{
-    f->after_round = linked ? a->snapshots + 1 : 0;
-    f->after_io = a->cache->x->data_seq;
-    zq_list_push(&a->quarantine, &f->link);
-}
 
 /* A cluster whose refcount is 0 already was corrupt before: leave it so. */
 static void lower_slice(struct zq_alloc *a, struct zq_slice *s, struct zq_freed *f, uint32_t index,

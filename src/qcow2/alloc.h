@@ -10,74 +10,13 @@
 #ifndef ZQ_QCOW2_ALLOC_H
 #define ZQ_QCOW2_ALLOC_H
 
-#include "qcow2/refcount.h"
+#include "qcow2/host.h"
 
 struct zq_found {
     uint64_t cluster;
     uint32_t count;
     uint32_t index;         /* in the slice */
     struct zq_slice *slice; /* pinned and writable */
-};
-
-/* Clusters on their way back; memory comes from the operation's gather. */
-struct zq_freed {
-    struct zq_list link;
-    uint64_t cluster, count;
-    uint64_t after_round; /* ripe when this round is done ... */
-    uint64_t after_io;    /* ... and every I/O numbered up to this has finished */
-    bool punch;           /* refcount is 1: give the space to the host */
-};
-
-/*
- * A refcount table on its way to becoming larger (R9): first written beside the old one, in
- * gather; then a round switches to it in one sector of the header.
- */
-struct zq_growth {
-    uint64_t *table;                /* NULL: none is under way */
-    uint8_t *dirty, *bytes;         /* bytes: new blocks and table as they go to the file */
-    uint64_t entries, offset, start, len, written;
-    bool whole;                     /* all is written: the next round switches */
-    bool switching;                 /* the running round does */
-    struct zq_freed *freed;         /* the old table */
-    struct zq_index index;
-    struct zq_io io;
-    struct zq_list waiters;
-};
-
-#define ZQ_FIXED 5 /* header, L1, refcount table, write-pointer table, snapshot table */
-
-struct zq_alloc {
-    struct zq_refs refs;
-    /* What is never free, whatever a refcount says: of the map, and of snapshots. */
-    uint64_t (*fixed)[2];         /* ZQ_FIXED of them */
-    const struct zq_index *l1_index;
-    const uint64_t *l1;
-    uint64_t (*areas)[2];         /* passed over: by offset, ascending; none touches another */
-    uint32_t nr_areas, areas_room;
-    bool corrupt;                 /* a free run was found to be one of these: no more is taken */
-    uint64_t corrupt_at;
-    struct zq_cache *cache;
-    uint64_t file_size;           /* the file covers at least this */
-    uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */
-    uint64_t next_one, next_run;  /* where searches for one cluster, for a run begin */
-    uint64_t left_out;            /* clusters that runs have left free in front, for alignment */
-    struct zq_growth growth;
-    bool want_switch;             /* somebody waits for a round to switch to the grown table */
-    struct zq_list quarantine;
-    uint64_t snapshots;           /* how many rounds have begun */
-    struct zq_io cover;           /* extends the file */
-    bool covering;
-    struct zq_list cover_waiters;
-    struct zq_io block;           /* writes a new refcount block, up to block_end */
-    uint64_t block_end;
-    uint8_t block_first[ZQ_SECTOR];
-    uint64_t block_index;
-    bool block_busy, block_ready;
-    bool block_counted;           /* its first sector, the last to be written, is on its way */
-    struct zq_list block_waiters;
-    struct zq_io rest;            /* between the parts of a long search */
-    bool resting;
-    struct zq_list rest_waiters;
 };
 
 void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size);
@@ -89,34 +28,9 @@ void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_siz
  * search is done in parts, between which others get on.
  */
 int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f);
-/* True, and it is known to be corrupt from now on: these clusters are not free. */
-bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
-/* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */
-int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 /* Takes the first n of what was found, in the same hold of the mutex. */
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n);
-/* Something is written there: nobody may count on zeros, or on what the cache has of it. */
-void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
-/* A run at this host offset holds zeros because nobody has written there. Ask before taking. */
-bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
-/*
- * Into the quarantine. linked: a table pointed to it until now, so its going must first be durable;
- * else it was never linked. Only then may anybody take it again.
- */
-void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
 /* Lowers the refcounts of a ripe record, a slice a time: 0 when nothing is left, ZQ_WAIT, error. */
 int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f);
-
-/* ---- growth.c ---- */
-
-/* Parks until the refcount table covers more, or returns what hinders it. */
-int zq_growth_wait(struct zq_alloc *a, struct zq_gather *g);
-/* Where the header says what the table is: as of the table that has been written. */
-void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0);
-/* The header points to the new table for good. */
-void zq_growth_switch(struct zq_alloc *a);
-/* The round that was to switch stopped: the table stays as written, another round will. */
-void zq_growth_stop(struct zq_alloc *a, int rc);
-void zq_growth_drop(struct zq_alloc *a);
 
 #endif

@@ -5,7 +5,7 @@
  * space (R10) fails only those who need it; a round switches one sector of the header; then the old
  * table is freed. Until the switch the old table does not change.
  */
-#include "qcow2/alloc.h"
+#include "qcow2/growth.h"
 
 #include <errno.h>
 #include "base/report.h"

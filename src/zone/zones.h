@@ -10,7 +10,7 @@
 #ifndef ZQ_ZONE_ZONES_H
 #define ZQ_ZONE_ZONES_H
 
-#include "base/list.h"
+#include "base/wait.h"
 #include "base/mem.h"
 #include "format/zone_ext.h"
 #include "zone/fsm.h"

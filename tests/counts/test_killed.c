@@ -15,7 +15,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 
 #define MiB(n) ((uint64_t)(n) << 20)
 #define ZONE MiB(32)

@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include <zqcow2/simdisk.h>
-#include "backend/io.h"
-#include "backend/simdisk_int.h"
+#include "device/io.h"
+#include "simdisk/simdisk_int.h"
 
 #define S 512u
 

@@ -6,7 +6,7 @@
 #define main nbd_example_main
 #include "../../examples/nbd_backend.c"
 #undef main
-#include "backend/backend.h"
+#include "device/backend.h"
 
 int nbd_example_main(int argc, char **argv);
 

@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 
 static char image[] = "zq-lock-XXXXXX";
 

@@ -1,8 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# Checks the direction of every #include: src/ by its layers, the command and the examples by
-# their using public headers only.
+# Checks the direction of every #include and every call of src/, and that the command and the
+# examples use public headers only.
 set -eu
 cd "$(dirname "$0")/../.."
-find src -name '*.[ch]' | sort | xargs awk -f tests/lint/layers.awk
-find tools examples -name '*.[ch]' | sort | xargs -r awk -v public_only=1 -f tests/lint/layers.awk
+exec python3 tests/lint/layers.py

@@ -57,10 +57,10 @@ rule 'src/ ends or prints' \
 rule 'assert besides zq_assert' "${word}assert *\\(" $(without '^src/base/report\.h$')
 rule 'a backend asked past zq_call_*(), which judge its answer' \
     '(->|[.])ops[.](length|readv|writev|flush|limits|truncate|discard|zero|allocate|lock|submit|fd)[(]' \
-    $(without '^src/backend/backend\.h$')
-rule 'a lock taken outside engine.c, queue.c and the backends' \
+    $(without '^src/device/backend\.h$')
+rule 'a lock taken outside loop.c, queue.c, the backends and the simulated disk' \
     "${word}((pthread|mtx|cnd)_([a-z_]*_)?(try|timed|rd|wr|un)*(lock|wait)) *\\(" \
-    $(without '^src/(engine/engine|api/queue|backend/[a-z_]+)\.c$')
+    $(without '^src/(loop/loop|api/queue|backend/[a-z_]+|simdisk/[a-z_]+)\.c$')
 rule 'conditional code in a .c file: choose whole files in CMake' \
     '^[ \t]*#[ \t]*(if|ifdef|ifndef)' $(printf '%s\n' "$src" | grep '\.c$' | grep -v '/uring\.c$')
 # In tools/ a server sees its own folder, serve/ and tools/ itself; these two see no server.

@@ -37,17 +37,20 @@ for check in layers size rules headers; do
     sh tests/lint/$check.sh >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 done
 
-breach rules src/backend/io.c 'int x(void) { return be->ops.flush(be->self); }'
+breach rules src/device/io.c 'int x(void) { return be->ops.flush(be->self); }'
 breach layers src/base/mem.c '#include "format/header.h"'
 breach layers src/qcow2/x.c '#include "zone/zones.h"'
 breach layers src/zone/x.c '#include "qcow2/map.h"'
-breach layers src/backend/x.c '#include "backend/backend.h"'
+breach layers src/backend/x.c '#include "device/backend.h"'
 breach layers src/backend/x.c '#include <zqcow2/queue.h>'
 breach layers src/api/x.c '#include "header.h"'
 breach layers src/extra/x.c 'int x;'
 breach layers src/base/list.h '#include "base/circle.h"\n#include "base/list.h"'
+breach layers src/base/mem.c 'void x(void *c) { zq_core_die(c, 0); }'
+breach layers src/zone/fsm.c 'void x(void *m) { zq_map_thaw(m); }'
+breach layers src/qcow2/host.c 'void x(void *a) { zq_growth_drop(a); }'
 breach layers tools/x.c '#include "base/mem.h"'
-breach size src/base/x.c "int x(void)\n{\n$(awk 'BEGIN { for (i = 0; i < 80; i++) printf "    ;\\n" }')}"
+breach size src/base/x.c "int x(void)\n{\n$(awk 'BEGIN { for (i = 0; i < 60; i++) printf "    ;\\n" }')}"
 breach size src/base/x.c "$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "\\n" }')"
 breach rules tools/x.c '#include "serve/state.h"'
 breach rules tools/serve/x.c '#include "ublk/ctl.h"'

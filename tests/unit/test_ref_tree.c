@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "image/counts.h"
+#include "check/counts.h"
 #include "rig/heap_fault.h"
 
 #define MANY   100000u

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 
 #define SLOTS 512u
 #define SLOT_BYTES 4096u

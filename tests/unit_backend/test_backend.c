@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 #include "count_hooks.h"
 
 #define FAKE_BYTES (512u * 1024)

@@ -21,7 +21,7 @@
 
 #include <zqcow2/queue.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 #include "backend/file.h"
 #include "count_hooks.h"
 

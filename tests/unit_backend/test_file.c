@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 #include "backend/file.h"
 #include "count_hooks.h"
 #include "private_fs.h"

@@ -143,6 +143,14 @@ static void let_go(struct held *h)
     pthread_mutex_unlock(&h->lock);
 }
 
+static void await_hold(struct held *h)
+{
+    pthread_mutex_lock(&h->lock);
+    while (!h->holding)
+        pthread_cond_wait(&h->changed, &h->lock);
+    pthread_mutex_unlock(&h->lock);
+}
+
 /* One thread is held in flush(); another's read is complete, is heard of, and is delivered. */
 static void test_others_go_on(void **state)
 {
@@ -182,10 +190,7 @@ static void test_others_go_on(void **state)
 
     h.hold = true;
     assert_int_equal(pthread_create(&flusher, NULL, flush, img), 0);
-    pthread_mutex_lock(&h.lock);
-    while (!h.holding)
-        pthread_cond_wait(&h.changed, &h.lock);
-    pthread_mutex_unlock(&h.lock);
+    await_hold(&h);
     zqcow2_queue_poll(q, 0);
     assert_int_equal(zqcow2_queue_submit(q, &read, 1), 1);
     heard = poll(&p, 1, 10000) == 1;

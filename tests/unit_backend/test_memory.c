@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-#include "backend/backend.h"
+#include "device/backend.h"
 #include "count_hooks.h"
 
 static struct count_hooks hooks;

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: MIT */
+/* Compares what a scan counted with the refcounts, flags and write pointers that are stored. */
+#include "check/check.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+#include "format/refbits.h"
+#include "check/repair.h"
+
+#define MAX_ROUNDS 12 /* each mends what the one before uncovered; three are the usual number */
+
+/* ---- refcounts: neighbours with the same fault are one finding ---- */
+
+struct run {
+    uint64_t first, nr, refcount;
+    uint32_t count;
+};
+
+static void run_tell(struct zq_scan *s, const struct run *r)
+{
+    unsigned bits = s->h.cluster_bits;
+    bool leak = r->refcount > r->count;
+
+    if (r->nr)
+        zq_found(s, leak ? ZQCOW2_FOUND_LEAK : ZQCOW2_FOUND_CORRUPTION, r->nr,
+                 "%s 0x%" PRIx64 "-0x%" PRIx64 " (%" PRIu64 " clusters): refcount %" PRIu64
+                 ", references %" PRIu32,
+                 leak ? "leak at" : "refcount too low at", r->first << bits,
+                 ((r->first + r->nr) << bits) - 1, r->nr, r->refcount, r->count);
+}
+
+static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t refcount,
+                    uint32_t count)
+{
+    if (r->nr && cluster == r->first + r->nr && refcount == r->refcount && count == r->count) {
+        r->nr++;
+        return;
+    }
+    run_tell(s, r);
+    *r = (struct run){cluster, 1, refcount, count};
+}
+
+/* What the repair that was asked for will make of it. */
+static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint32_t count)
+{
+    if (refcount < count)
+        return s->run.raise ? count : refcount;
+    return zq_scan_may_free(s) ? count : refcount;
+}
+
+static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount, struct run *r)
+{
+    uint64_t cluster = zq_ref_cluster(ref), index = cluster >> zq_scan_block_bits(s);
+
+    ref->once = refcount == 1 ? ZQ_ONCE_NOW : 0;
+    if (refcount_after(s, refcount, ref->count) == 1) {
+        ref->once |= ZQ_ONCE_AFTER;
+        s->to_one += refcount > 1;
+    }
+    if (refcount != ref->count)
+        run_add(s, r, cluster, refcount, ref->count);
+    if (refcount < ref->count) {
+        ref->once |= ZQ_ONCE_TOO_LOW;
+        s->too_low++;
+        s->no_block += index >= s->rt_entries || !s->rt[index];
+    }
+    s->end_cluster = zq_max(s->end_cluster, cluster + 1);
+}
+
+/* Clusters that something refers to. */
+static int compare_counted(struct zq_scan *s)
+{
+    struct zq_ref *ref = zq_counts_next(&s->counts, 0);
+    struct run r = {0};
+
+    for (; ref; ref = zq_counts_next(&s->counts, zq_ref_cluster(ref) + 1)) {
+        uint64_t refcount;
+        int rc = zq_scan_refcount(s, zq_ref_cluster(ref), &refcount);
+
+        if (rc < 0)
+            return rc;
+        compare_one(s, ref, refcount, &r);
+    }
+    run_tell(s, &r);
+    return 0;
+}
+
+/* Clusters of a block with a refcount that nothing refers to. */
+static int compare_block(struct zq_scan *s, uint64_t index, struct run *r)
+{
+    unsigned bits = zq_scan_block_bits(s);
+    bool hole;
+    int rc = zq_scan_is_hole(s, index, &hole);
+
+    if (rc < 0 || hole || (rc = zq_scan_block(s, index)) < 0)
+        return rc;
+    for (uint64_t i = 0; i < 1ull << bits; i++) {
+        uint64_t cluster = (index << bits) + i;
+        uint64_t refcount = zq_refbits_get(s->block, s->h.refcount_order, i);
+
+        if (!refcount || zq_counts_get(&s->counts, cluster))
+            continue;
+        run_add(s, r, cluster, refcount, 0);
+        s->end_cluster = zq_max(s->end_cluster, cluster + 1);
+    }
+    return 0;
+}
+
+static int compare_uncounted(struct zq_scan *s)
+{
+    struct run r = {0};
+
+    for (uint64_t index = 0; index < s->rt_entries; index++) {
+        int rc = s->rt[index] ? compare_block(s, index, &r) : 0;
+
+        if (rc < 0)
+            return rc;
+    }
+    run_tell(s, &r);
+    return 0;
+}
+
+/* ---- COPIED ---- */
+
+static void compare_flag(struct zq_scan *s, const char *table, uint64_t index, uint64_t at,
+                         uint64_t entry, const struct zq_target *t)
+{
+    unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
+    bool once = known & ZQ_ONCE_NOW;
+
+    if (t->compressed && entry & ZQ_OFLAG_COPIED) {
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
+                 ": COPIED is set on a compressed cluster",
+                 table, index, at, entry);
+        return;
+    }
+    if (t->compressed || known & ZQ_ONCE_TOO_LOW)
+        return;
+    if (once != (entry & ZQ_OFLAG_COPIED) >> 63)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
+                 ": COPIED is %s although the refcount is %s1",
+                 table, index, at, entry, once ? "clear" : "set", once ? "" : "not ");
+}
+
+static int flag_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct zq_target t;
+
+    (void)arg;
+    zq_l1_target(s, *entry, &t);
+    if (!t.why || t.counted)
+        compare_flag(s, "L1", index, at, *entry, &t);
+    return 0;
+}
+
+static int flag_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct zq_target t;
+
+    (void)arg;
+    zq_l2_target(s, *entry, &t);
+    if (!t.why || t.counted)
+        compare_flag(s, "L2", index, at, *entry, &t);
+    return 0;
+}
+
+/* Only tables that the active L1 reaches have accurate flags. */
+static int compare_flags(struct zq_scan *s)
+{
+    int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, flag_l1, NULL);
+
+    for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++)
+        rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, flag_l2, NULL);
+    return rc;
+}
+
+/* ---- zones ---- */
+
+/* True: the zone is active. */
+static bool check_zone(struct zq_scan *s, uint32_t zone)
+{
+    const uint8_t *raw = s->wp + (size_t)zone * 8;
+    uint64_t start = zq_zone_start(&s->g, zone);
+    struct zq_entry e;
+
+    if (zq_entry_decode(&s->g, zone, raw, &e) < 0) {
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "write-pointer table: zone %" PRIu32 " at 0x%" PRIx64 " has 0x%016" PRIx64
+                 ": not a position in this zone (0x%" PRIx64 " to 0x%" PRIx64 ")",
+                 zone, s->g.table_offset + (uint64_t)zone * 8,
+                 s->g.code.big_endian ? zq_be64(raw) : zq_le64(raw), start, start + s->g.zone_size);
+        return false;
+    }
+    if (e.full || e.wp == start)
+        return false;
+    if (s->use[zone].low >= e.wp) /* a write of zeros leaves this too */
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "zone %" PRIu32 " has nothing mapped below its write pointer 0x%" PRIx64, zone,
+                 e.wp);
+    return true;
+}
+
+static void check_zones(struct zq_scan *s)
+{
+    uint32_t active = 0;
+
+    for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++)
+        active += check_zone(s, i);
+    if (s->g.max_active && active > s->g.max_active)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "%" PRIu32 " zones are active, max_active_zones is %" PRIu32, active,
+                 s->g.max_active);
+}
+
+static int check_marks(struct zq_scan *s)
+{
+    uint8_t mark = 0;
+    int rc = s->h.mark_offset ? zq_be_read(s->be, &mark, 1, s->h.mark_offset) : 0;
+
+    if (rc < 0)
+        return rc;
+    if (mark || s->h.incompat & ZQ_INCOMPAT_DIRTY)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1, "the image was not closed cleanly");
+    if (s->h.incompat & ZQ_INCOMPAT_CORRUPT)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1, "the image is marked corrupt");
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static int examine(struct zq_scan *s)
+{
+    int rc = zq_scan_run(s);
+
+    if (rc < 0 || (rc = compare_counted(s)) < 0 || (rc = compare_uncounted(s)) < 0 ||
+        (rc = compare_flags(s)) < 0 || (rc = check_marks(s)) < 0)
+        return rc;
+    check_zones(s);
+    s->res->total_clusters = zq_div_up(s->h.virtual_size, zq_scan_cluster(s));
+    s->res->image_end_offset = s->end_cluster << s->h.cluster_bits;
+    return 0;
+}
+
+/* A repair includes what lesser ones do. */
+static unsigned repair_flags(unsigned flags)
+{
+    if (flags & ZQCOW2_CHECK_REPAIR_ALL)
+        flags |= ZQCOW2_CHECK_REPAIR;
+    if (flags & ZQCOW2_CHECK_REPAIR)
+        flags |= ZQCOW2_CHECK_REPAIR_LEAKS;
+    return flags & ~(unsigned)ZQCOW2_CHECK_NOLOCK;
+}
+
+/* What was found and not mended is what the next check finds, even where it came up on the way. */
+static void add_fixed(struct zqcow2_check_result *res, const struct zqcow2_check_result *now)
+{
+    res->corruptions = zq_max(res->corruptions, now->corruptions);
+    res->leaked_clusters = zq_max(res->leaked_clusters, now->leaked_clusters);
+    res->corruptions_fixed = res->corruptions - now->corruptions;
+    res->leaks_fixed = res->leaked_clusters - now->leaked_clusters;
+    res->allocated_clusters = now->allocated_clusters;
+    res->compressed_clusters = now->compressed_clusters;
+    res->image_end_offset = now->image_end_offset;
+}
+
+/* s holds a finished examination when it comes in and when it goes out. */
+static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result *res)
+{
+    struct zqcow2_check_result now = *res;
+    bool changed = true;
+    int rc;
+
+    for (int round = 0; round < MAX_ROUNDS; round++) {
+        struct zq_scan next = {.be = s->be, .hooks = s->hooks, .opt = s->opt, .err = s->err};
+
+        if ((rc = zq_repair_round(s, flags, &changed)) < 0)
+            return rc;
+        if (!changed)
+            break;
+        now = (struct zqcow2_check_result)ZQCOW2_CHECK_RESULT_INIT;
+        next.res = &now;
+        next.quiet = true;
+        next.run = s->run;
+        zq_scan_free(s);
+        *s = next;
+        if ((rc = examine(s)) < 0)
+            return rc;
+    }
+    add_fixed(res, &now);
+    s->quiet = false;
+    if (now.corruptions == 0 && (rc = zq_repair_space(s)) < 0)
+        return rc;
+    return zq_repair_finish(s, flags, now.corruptions == 0);
+}
+
+int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
+             const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,
+             struct zqcow2_error *err)
+{
+    static const struct zqcow2_check_options defaults = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zq_scan s = {.be = be, .hooks = hooks, .opt = opt ? opt : &defaults, .err = err};
+    unsigned flags = repair_flags(s.opt->flags);
+    int rc;
+
+    s.res = res;
+    s.run.raise = flags & ZQCOW2_CHECK_REPAIR;
+    if (flags && !zq_be_writable(be))
+        return zq_fail(err, -EROFS, "the backend cannot be written: nothing can be repaired");
+    rc = examine(&s);
+    s.run.copies = s.file_size >> s.h.cluster_bits;
+    if (rc == 0 && flags)
+        rc = repair(&s, flags, res);
+    zq_scan_free(&s);
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+}

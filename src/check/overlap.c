@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* Compares an image's fixed tables pairwise. */
+#include "check/overlap.h"
+
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+
+#define MAX_AREAS 5
+
+/* Tables fill whole clusters: what lies behind them in their last cluster is theirs too. */
+static void add(struct zq_area *a, unsigned *n, const struct zq_header *h, const char *name,
+                uint64_t offset, uint64_t bytes)
+{
+    if (bytes)
+        a[(*n)++] = (struct zq_area){name, offset, zq_round_up(bytes, 1ull << h->cluster_bits)};
+}
+
+static unsigned collect(struct zq_area a[MAX_AREAS], const struct zq_header *h,
+                        const struct zq_geometry *g, uint64_t snapshots_bytes)
+{
+    unsigned n = 0;
+
+    add(a, &n, h, "header", 0, 1);
+    add(a, &n, h, "L1 table", h->l1_offset, (uint64_t)h->l1_entries * 8);
+    add(a, &n, h, "refcount table", h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
+    if (g && g->layout)
+        add(a, &n, h, "write-pointer table", g->table_offset, (uint64_t)g->nr_zones * 8);
+    if (h->nb_snapshots)
+        add(a, &n, h, "snapshot table", h->snapshots_offset,
+            zq_max(snapshots_bytes, (uint64_t)h->nb_snapshots * 40));
+    return n;
+}
+
+static int compare(const struct zq_area *a, const struct zq_area *b, struct zqcow2_error *err)
+{
+    if (!zq_ranges_overlap(a->offset, a->bytes, b->offset, b->bytes))
+        return 0;
+    return zq_fail(err, ZQCOW2_ECORRUPT,
+                   "%s at 0x%" PRIx64 " (%" PRIu64 " bytes) overlaps the %s at 0x%" PRIx64
+                   " (%" PRIu64 " bytes)",
+                   a->name, a->offset, a->bytes, b->name, b->offset, b->bytes);
+}
+
+int zq_layout_check(const struct zq_header *h, const struct zq_geometry *g,
+                    uint64_t snapshots_bytes, struct zqcow2_error *err)
+{
+    struct zq_area a[MAX_AREAS];
+    unsigned n = collect(a, h, g, snapshots_bytes);
+    int rc = 0;
+
+    for (unsigned i = 1; i < n && rc == 0; i++) {
+        for (unsigned j = 0; j < i && rc == 0; j++)
+            rc = compare(&a[i], &a[j], err);
+    }
+    return rc;
+}
+
+int zq_layout_check_area(const struct zq_header *h, const struct zq_geometry *g,
+                         const struct zq_area *area, struct zqcow2_error *err)
+{
+    struct zq_area a[MAX_AREAS];
+    unsigned n = collect(a, h, g, 0);
+    int rc = 0;
+
+    for (unsigned i = 0; i < n && rc == 0; i++)
+        rc = compare(area, &a[i], err);
+    return rc;
+}

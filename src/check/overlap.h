@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* Where an image's fixed tables lie, and whether any two of them share a byte. */
+#ifndef ZQ_CHECK_OVERLAP_H
+#define ZQ_CHECK_OVERLAP_H
+
+#include "format/zone_ext.h"
+
+struct zq_area {
+    const char *name;
+    uint64_t offset, bytes;
+};
+
+/*
+ * ECORRUPT naming both when two of {header, L1, refcount table, write-pointer table, snapshot
+ * table} overlap. All were checked by zq_header_parse() and zq_zone_ext_parse(). g: NULL or layout
+ * NONE for a plain image. snapshots_bytes: what is known of that table's length; 0: the least
+ * that nb_snapshots entries take.
+ */
+int zq_layout_check(const struct zq_header *h, const struct zq_geometry *g,
+                    uint64_t snapshots_bytes, struct zqcow2_error *err);
+/*
+ * The same for one more area, such as a refcount block: ECORRUPT when it overlaps one of them.
+ */
+int zq_layout_check_area(const struct zq_header *h, const struct zq_geometry *g,
+                         const struct zq_area *area, struct zqcow2_error *err);
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes what a scan found to be wrong: refcounts, COPIED flags, and on request more. */
+#include "check/repair.h"
+
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+#include "format/refbits.h"
+
+static void told(struct zq_scan *s, uint64_t n, const char *what)
+{
+    if (n)
+        zq_found(s, ZQCOW2_FOUND_REPAIRED, n, "%" PRIu64 " %s", n, what);
+}
+
+/* ---- refcounts in place ---- */
+
+static uint64_t wanted(const struct zq_scan *s, uint64_t refcount, uint32_t count, bool raise)
+{
+    if (!raise)
+        return zq_min(refcount, count);
+    /* A count that the width cannot hold is at least not taken for free. */
+    return zq_max(refcount, zq_min(count, zq_refbits_max(s->h.refcount_order)));
+}
+
+/* s->block holds block number index; writes back the part that changes. */
+static int adjust_block(struct zq_scan *s, uint64_t index, bool raise, uint64_t *changed)
+{
+    unsigned bits = zq_scan_block_bits(s), order = s->h.refcount_order;
+    uint64_t low = UINT64_MAX, high = 0;
+
+    for (uint64_t i = 0; i < 1ull << bits; i++) {
+        uint64_t refcount = zq_refbits_get(s->block, order, i);
+        uint64_t want;
+
+        if (!refcount && !raise)
+            continue;
+        want = wanted(s, refcount, zq_counts_get(&s->counts, (index << bits) + i), raise);
+        if (want == refcount)
+            continue;
+        zq_refbits_set(s->block, order, i, want);
+        low = zq_min(low, (i << order) / 8);
+        high = zq_max(high, zq_div_up((i + 1) << order, 8));
+        (*changed)++;
+    }
+    if (low == UINT64_MAX)
+        return 0;
+    return zq_scan_write(s, s->block + low, (size_t)(high - low), s->rt[index] + low);
+}
+
+/* A block in a hole of the file has nothing to lower, and to raise what is counted there. */
+static int is_idle(struct zq_scan *s, uint64_t index, bool raise, bool *idle)
+{
+    unsigned bits = zq_scan_block_bits(s);
+    const struct zq_ref *ref;
+    int rc = zq_scan_is_hole(s, index, idle);
+
+    if (rc < 0 || !*idle || !raise)
+        return rc;
+    ref = zq_counts_next(&s->counts, index << bits);
+    *idle = !ref || zq_ref_cluster(ref) >> bits != index;
+    if (!*idle)
+        s->hole_index = UINT64_MAX; /* it is about to be written */
+    return 0;
+}
+
+static int adjust_all(struct zq_scan *s, bool raise, uint64_t *changed)
+{
+    for (uint64_t index = 0; index < s->rt_entries; index++) {
+        bool idle = true;
+        int rc = s->rt[index] ? is_idle(s, index, raise, &idle) : 0;
+
+        if (rc == 0 && !idle)
+            rc = zq_scan_block(s, index);
+        if (rc == 0 && !idle)
+            rc = adjust_block(s, index, raise, changed);
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+static int raise_refcounts(struct zq_scan *s, bool *changed)
+{
+    uint64_t n = 0;
+    int rc;
+
+    if (!s->too_low)
+        return 0;
+    rc = adjust_all(s, true, &n);
+    told(s, n, "refcounts raised");
+    *changed |= n > 0;
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+static int lower_refcounts(struct zq_scan *s, bool *changed)
+{
+    uint64_t n = 0;
+    int rc;
+
+    if (!s->res->leaked_clusters || !zq_scan_may_free(s))
+        return 0;
+    rc = adjust_all(s, false, &n);
+    told(s, n, "leaked clusters freed");
+    *changed |= n > 0;
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+/* ---- entries ---- */
+
+struct fix {
+    bool all;          /* REPAIR_ALL: entries may be dropped */
+    bool only_changed; /* set flags only where this repair changes the refcount */
+    bool own;          /* no snapshot reads the table, and no other L1 entry points to it */
+    const struct zq_l2 *table;
+    uint64_t flags, dropped, unmapped;
+};
+
+static void fix_flag(struct zq_scan *s, struct fix *f, const struct zq_target *t, uint64_t *entry)
+{
+    uint64_t old = *entry;
+    unsigned once = 0;
+
+    if (t->len && !t->compressed)
+        once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
+    if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER)
+        return;
+    *entry &= ~ZQ_OFLAG_COPIED;
+    if (once & ZQ_ONCE_AFTER)
+        *entry |= ZQ_OFLAG_COPIED;
+    f->flags += *entry != old;
+}
+
+/* True: the entry is done with. */
+static bool fix_bad(struct fix *f, const struct zq_target *t, uint64_t *entry)
+{
+    if (!t->why)
+        return false;
+    if (f->all && f->own) {
+        *entry = 0;
+        f->dropped++;
+        return true;
+    }
+    return !t->counted;
+}
+
+static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct fix *f = arg;
+    struct zq_target t;
+
+    (void)index;
+    (void)at;
+    zq_l1_target(s, *entry, &t);
+    if (!fix_bad(f, &t, entry))
+        fix_flag(s, f, &t, entry);
+    return 0;
+}
+
+static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct fix *f = arg;
+    struct zq_target t;
+
+    (void)at;
+    zq_l2_target(s, *entry, &t);
+    if (fix_bad(f, &t, entry))
+        return 0;
+    if (f->all && f->own && zq_scan_beyond_wp(s, f->table, index)) {
+        *entry = 0;
+        f->unmapped++;
+    } else {
+        fix_flag(s, f, &t, entry);
+    }
+    return 0;
+}
+
+/*
+ * Only what the active L1 reaches. Nothing changes what a snapshot reads: in a table that it shares
+ * only flags are set right, and the tables that it has alone are never written.
+ */
+static int fix_tables(struct zq_scan *s, struct fix *f)
+{
+    int rc;
+
+    f->own = true;
+    rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, fix_l1, f);
+    for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++) {
+        f->table = &s->l2s[i];
+        f->own = zq_l2_is_own(f->table);
+        rc = zq_walk_entries(s, f->table->offset, zq_scan_cluster(s) / 8, fix_l2, f);
+    }
+    return rc;
+}
+
+/*
+ * Where a lost write pointer goes: behind the last cluster that is mapped, so that no data is
+ * lost. What was never written below it reads as zeros.
+ */
+static int mend_zones(struct zq_scan *s, uint64_t *mended)
+{
+    for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
+        uint64_t start = zq_zone_start(&s->g, i), end = start + zq_zone_capacity(&s->g, i);
+        uint8_t *raw = s->wp + (size_t)i * 8;
+        struct zq_entry e;
+        int rc;
+
+        if (zq_entry_decode(&s->g, i, raw, &e) == 0)
+            continue;
+        zq_entry_encode(&s->g, i, zq_max(start, zq_min(s->use[i].top, end)), false, raw);
+        rc = zq_scan_write(s, raw, 8, s->g.table_offset + (uint64_t)i * 8);
+        if (rc < 0)
+            return rc;
+        (*mended)++;
+    }
+    return 0;
+}
+
+static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    struct fix f = {.all = flags & ZQCOW2_CHECK_REPAIR_ALL,
+                    .only_changed = !(flags & ZQCOW2_CHECK_REPAIR)};
+    uint64_t mended = 0;
+    int rc;
+
+    if (f.only_changed && (!s->to_one || !zq_scan_may_free(s)))
+        return 0;
+    rc = fix_tables(s, &f);
+    if (rc == 0 && f.all)
+        rc = mend_zones(s, &mended);
+    told(s, f.flags, "COPIED flags set right");
+    told(s, f.dropped, "entries that point nowhere valid dropped");
+    told(s, f.unmapped, "clusters beyond write pointers unmapped");
+    told(s, mended, "write pointers mended");
+    if (rc < 0 || !(f.flags | f.dropped | f.unmapped | mended))
+        return rc;
+    *changed = true;
+    return zq_be_flush(s->be);
+}
+
+/* ---- the header ---- */
+
+static int put_header64(struct zq_scan *s, uint64_t at, uint64_t value)
+{
+    uint8_t raw[8];
+
+    zq_put_be64(raw, value);
+    return zq_scan_write(s, raw, sizeof(raw), at);
+}
+
+int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    int rc = 0;
+
+    *changed = false;
+    if (s->tangled)
+        return 0;
+    if (flags & ZQCOW2_CHECK_REPAIR && (s->rebuild || s->no_block)) {
+        rc = zq_rebuild_refcounts(s, 0, changed);
+        if (rc < 0 || *changed) /* s->rt is no longer the table: look again first */
+            return rc;
+    }
+    if (s->rebuild) /* no refcount can be written, and no flag by what it would be */
+        return 0;
+    if (flags & ZQCOW2_CHECK_REPAIR) {
+        rc = zq_unshare(s, flags, changed);
+        if (rc < 0 || *changed)
+            return rc;
+        rc = raise_refcounts(s, changed);
+    }
+    if (rc < 0 || (rc = fix_entries(s, flags, changed)) < 0)
+        return rc;
+    return lower_refcounts(s, changed);
+}
+
+static int finish_incompat(struct zq_scan *s, unsigned flags, bool sound)
+{
+    uint64_t incompat = s->h.incompat;
+
+    if (sound)
+        incompat &= ~(ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT);
+    else if (flags & ZQCOW2_CHECK_REPAIR && s->too_low && s->h.version >= 3)
+        incompat |= ZQ_INCOMPAT_CORRUPT;
+    if (incompat == s->h.incompat)
+        return 0;
+    if (!sound)
+        zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
+                 "refcounts stay too low: marked corrupt, to be read only");
+    return put_header64(s, ZQ_HDR_INCOMPAT, incompat);
+}
+
+int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound)
+{
+    uint8_t mark = 0;
+    int rc = finish_incompat(s, flags, sound);
+
+    if (rc == 0 && s->h.mark_offset)
+        rc = zq_be_read(s->be, &mark, 1, s->h.mark_offset);
+    if (rc == 0 && mark && (sound || s->run.marked)) {
+        mark = 0; /* what came before has ended with a barrier, the header's sector aside */
+        rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
+    }
+    return rc < 0 || !s->run.begun ? rc : zq_be_flush(s->be);
+}

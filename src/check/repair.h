@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Mending what a scan found. Order within a round (R13): raise refcounts, barrier, fix entries,
+ * barrier, lower refcounts; a crash between any two writes leaves what a next repair mends, and
+ * for leaks alone the in-use mark, set before all of this, lets the next writable open do it.
+ */
+#ifndef ZQ_CHECK_REPAIR_H
+#define ZQ_CHECK_REPAIR_H
+
+#include "check/scan.h"
+
+/* flags: zqcow2_check_flag. *changed: something was written, the scan is out of date. */
+int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed);
+/* Of an image without corruptions. Behind the last barrier, before zq_repair_finish(). */
+int zq_repair_space(struct zq_scan *s);
+/*
+ * The last write. sound: clears DIRTY, CORRUPT and our mark, for nothing is left that they could
+ * warn of. Else the mark becomes again what it was before; and where refcounts should have been
+ * raised and could not be, because they are too narrow or because tables overlap, CORRUPT is set,
+ * so that nobody allocates by them.
+ */
+int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound);
+
+/*
+ * Writes a new refcount table and all blocks behind the end of the file and switches to it. No
+ * refcount gets lower than it was; the old table and blocks become leaks. The new blocks cover
+ * `room` more clusters behind the new end of the file.
+ */
+int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed);
+
+/* Gives active entries copies of their own, where what they share stands in the way. */
+int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed);
+
+#endif

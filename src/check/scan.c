@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/* What every part of a scan uses: findings, writes, tables walked once, clusters counted. */
+#include "check/scan.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+#include "base/sort.h"
+#include "format/entry.h"
+#include "format/refbits.h"
+
+void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+
+    if (kind == ZQCOW2_FOUND_WARNING)
+        s->res->warnings += n;
+    else if (kind == ZQCOW2_FOUND_LEAK)
+        s->res->leaked_clusters += n;
+    else if (kind == ZQCOW2_FOUND_CORRUPTION)
+        s->res->corruptions += n;
+    if (!s->opt->found || (s->quiet && kind != ZQCOW2_FOUND_REPAIRED))
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    s->opt->found(s->opt->arg, kind, text);
+}
+
+static int begin_writing(struct zq_scan *s)
+{
+    uint8_t raw[8], mark = 1;
+    int rc = s->h.mark_offset ? zq_be_read(s->be, &mark, 1, s->h.mark_offset) : 0;
+
+    if (rc < 0)
+        return rc;
+    if (!mark) {
+        mark = s->run.marked = true;
+        rc = zq_be_write(s->be, &mark, 1, s->h.mark_offset);
+    }
+    if (rc == 0 && s->h.unknown_autoclear) {
+        zq_put_be64(raw, s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA));
+        rc = zq_be_write(s->be, raw, sizeof(raw), ZQ_HDR_AUTOCLEAR);
+    }
+    if (rc == 0)
+        rc = zq_be_flush(s->be);
+    s->run.begun = rc == 0;
+    return rc;
+}
+
+int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
+{
+    int rc = s->run.begun ? 0 : begin_writing(s);
+
+    return rc < 0 ? rc : zq_be_write(s->be, buf, len, off);
+}
+
+/* ---- tables of entries ---- */
+
+/* The part of a piece that fn changed, as entry numbers. */
+struct dirty {
+    uint64_t first, end;
+};
+
+static int visit_piece(struct zq_scan *s, uint64_t at, uint64_t base, uint64_t n, zq_entry_fn *fn,
+                       void *arg, struct dirty *d)
+{
+    *d = (struct dirty){n, 0};
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t old = zq_be64(s->piece + i * 8), entry = old;
+        int rc;
+
+        if (!old)
+            continue;
+        rc = fn(s, arg, base + i, at + i * 8, &entry);
+        if (rc < 0)
+            return rc;
+        if (entry == old)
+            continue;
+        zq_put_be64(s->piece + i * 8, entry);
+        d->first = zq_min(d->first, i);
+        d->end = i + 1;
+    }
+    return 0;
+}
+
+int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end)
+{
+    uint64_t begin;
+    int rc = zq_be_data(s->be, *at, &begin, stop);
+
+    if (rc == -EOPNOTSUPP) {
+        *stop = end;
+        return 0;
+    }
+    if (rc < 0)
+        return rc;
+    *at = begin == *stop ? end : zq_min(begin, end);
+    *stop = zq_min(*stop, end);
+    return 0;
+}
+
+int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_entry_fn *fn,
+                    void *arg)
+{
+    for (uint64_t done = 0; done < entries;) {
+        uint64_t at = offset + done * 8, stop, n;
+        struct dirty d;
+        int rc = zq_scan_data(s, &at, &stop, offset + entries * 8);
+
+        if (rc < 0)
+            return rc;
+        done = (at - offset) / 8;
+        n = zq_min(zq_div_up(stop - offset, 8) - done, ZQ_PIECE / 8);
+        if (done == entries)
+            break;
+        at = offset + done * 8;
+        rc = zq_be_read(s->be, s->piece, (size_t)n * 8, at);
+        if (rc < 0 || (rc = visit_piece(s, at, done, n, fn, arg, &d)) < 0)
+            return rc;
+        if (d.first < d.end)
+            rc = zq_scan_write(s, s->piece + d.first * 8, (size_t)(d.end - d.first) * 8,
+                               at + d.first * 8);
+        if (rc < 0)
+            return rc;
+        done += n;
+    }
+    return 0;
+}
+
+/* A claim onto something that is there already: by how it can be mended. */
+static void note_clash(struct zq_scan *s, enum zq_kind kind, unsigned before)
+{
+    if (kind == ZQ_KIND_REFCOUNTS || before & ZQ_KIND_REFCOUNTS) /* a rebuild moves them away */
+        s->rebuild = true;
+    else if (s->rank == ZQ_RANK_ACTIVE)
+        s->tangled = true;
+}
+
+static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint64_t end,
+                       enum zq_kind kind, const char *name)
+{
+    bool clash = false;
+
+    for (uint64_t c = first; c < end; c++) {
+        unsigned before = zq_counts_kind(&s->counts, c);
+
+        if (!before)
+            continue;
+        note_clash(s, kind, before);
+        if (!clash)
+            zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                     "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,
+                     zq_kind_name(before), c << s->h.cluster_bits);
+        clash = true;
+    }
+    return clash;
+}
+
+int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_kind kind,
+                  const char *name, bool *clash)
+{
+    uint64_t first = offset >> s->h.cluster_bits;
+    uint64_t end = (offset + bytes + zq_scan_cluster(s) - 1) >> s->h.cluster_bits;
+
+    *clash = find_clash(s, offset, first, end, kind, name);
+    for (uint64_t c = first; c < end; c++) {
+        bool lost = *clash && s->rank != ZQ_RANK_ACTIVE;
+        int rc = lost ? zq_scan_count_lost(s, c)
+                      : zq_counts_add(&s->counts, c, 1, kind, NULL);
+
+        if (rc < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int zq_scan_count_lost(struct zq_scan *s, uint64_t cluster)
+{
+    if (zq_counts_kind(&s->counts, cluster) & ZQ_KINDS_IN_PLACE)
+        return 0;
+    return zq_counts_add(&s->counts, cluster, 1, ZQ_KIND_NONE, NULL);
+}
+
+/* ---- refcounts ---- */
+
+int zq_scan_block(struct zq_scan *s, uint64_t index)
+{
+    int rc;
+
+    if (s->block_index == index)
+        return 0;
+    s->block_index = UINT64_MAX;
+    rc = zq_be_read(s->be, s->block, (size_t)zq_scan_cluster(s), s->rt[index]);
+    if (rc == 0)
+        s->block_index = index;
+    return rc;
+}
+
+int zq_scan_is_hole(struct zq_scan *s, uint64_t index, bool *hole)
+{
+    uint64_t at = s->rt[index], end = at + zq_scan_cluster(s), stop;
+    int rc = 0;
+
+    *hole = s->hole_index == index;
+    if (*hole || s->block_index == index)
+        return 0;
+    rc = zq_scan_data(s, &at, &stop, end);
+    *hole = rc == 0 && at == end;
+    if (*hole)
+        s->hole_index = index;
+    return rc;
+}
+
+int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount)
+{
+    unsigned bits = zq_scan_block_bits(s);
+    uint64_t index = cluster >> bits;
+    bool hole;
+    int rc;
+
+    *refcount = 0;
+    if (index >= s->rt_entries || !s->rt[index])
+        return 0;
+    rc = zq_scan_is_hole(s, index, &hole);
+    if (rc < 0 || hole)
+        return rc;
+    rc = zq_scan_block(s, index);
+    if (rc == 0)
+        *refcount = zq_refbits_get(s->block, s->h.refcount_order, cluster & ((1ull << bits) - 1));
+    return rc;
+}
+
+bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e)
+{
+    uint64_t zone = s->g.layout ? guest >> s->g.zone_bits : UINT64_MAX;
+
+    if (!s->g.layout || zone >= s->g.nr_zones || zone < s->g.conventional)
+        return false;
+    return zq_entry_decode(&s->g, (uint32_t)zone, s->wp + zone * 8, e) == 0;
+}
+
+struct zq_l2 *zq_scan_active_l2(const struct zq_scan *s, uint64_t offset)
+{
+    size_t low = 0, high = s->nr_active_l2s;
+
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+
+        if (s->l2s[mid].offset < offset)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < s->nr_active_l2s && s->l2s[low].offset == offset ? &s->l2s[low] : NULL;
+}

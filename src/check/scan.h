@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One scan over everything that refers to a host cluster: shared by check and repair.
+ *
+ * Work and memory are bounded by the file: a table is read once however often it is pointed to,
+ * its references then count that many times; tables that overlap one another are not entered.
+ */
+#ifndef ZQ_CHECK_SCAN_H
+#define ZQ_CHECK_SCAN_H
+
+#include "base/bytes.h"
+#include "format/entry.h"
+#include "format/zone_ext.h"
+#include "check/check.h"
+#include "check/counts.h"
+
+#define ZQ_PIECE    65536u
+#define ZQ_NO_INDEX UINT32_MAX
+
+/*
+ * Who claims clusters. The higher ones (lower numbers) are scanned first and in full, so that what
+ * is claimed twice stays with the highest: a later claim that contradicts an earlier one is the
+ * one that is wrong.
+ */
+enum zq_rank { ZQ_RANK_ACTIVE, ZQ_RANK_SNAPSHOT, ZQ_RANK_BITMAP };
+
+struct zq_l1 {
+    uint64_t offset;
+    uint32_t entries;
+};
+
+/* An L2 table and how often L1 entries of one rank point to it. */
+struct zq_l2 {
+    uint64_t offset;
+    uint32_t refs;
+    uint32_t index; /* the first entry of the active L1 that points to it, or ZQ_NO_INDEX */
+    bool shared;    /* an active one that snapshots have, too */
+};
+
+/* Which part of a zone has L2 entries, as guest offsets; low > top: none. */
+struct zq_zone_use {
+    uint64_t low, top;
+};
+
+/* What a repair knows from one of its scans to the next. */
+struct zq_mending {
+    bool raise;  /* it raises refcounts, not only frees leaks */
+    bool begun;  /* the first write is done */
+    bool marked; /* the in-use mark is set by this repair, and was not before */
+    bool grown;  /* the refcounts were rebuilt to have room for copies */
+    uint64_t copies; /* clusters that may still be copied: as many as the file had */
+};
+
+struct zq_scan {
+    struct zqcow2_backend *be;
+    const struct zqcow2_hooks *hooks;
+    const struct zqcow2_check_options *opt;
+    struct zqcow2_check_result *res;
+    struct zqcow2_error *err;
+    bool quiet; /* only repairs are told to the caller */
+
+    uint64_t file_size;
+    struct zq_header h;
+    struct zq_geometry g; /* g.layout NONE: a plain image */
+    uint8_t *wp;          /* the write-pointer table as it lies in the file */
+    struct zq_zone_use *use;
+
+    uint64_t *rt; /* offsets of refcount blocks; 0: none, or not to be trusted */
+    uint64_t rt_entries;
+    struct zq_counts counts;
+    enum zq_rank rank;      /* whose claims are scanned, or judged */
+    bool seen;              /* a table of a higher rank is scanned again: its findings are told */
+    struct zq_l1 *l1s;      /* the active one first */
+    uint32_t nr_l1s, l1_room;
+    struct zq_l2 *l2s;      /* those of the active L1 first; each part by offset */
+    size_t nr_l2s, nr_active_l2s, l2_room;
+
+    uint8_t *piece; /* ZQ_PIECE bytes: of the table that is walked */
+    uint8_t *block; /* a cluster: the refcount block number block_index */
+    size_t block_bytes;
+    uint64_t block_index;
+    uint64_t hole_index; /* of a block that lies in a hole: the last one that was met */
+    uint64_t holes;      /* clusters in holes that tables of snapshots and bitmaps take */
+
+    struct zq_mending run; /* of the repair that the scan belongs to */
+    bool hidden;          /* there may be references that could not be followed: free nothing */
+    bool tangled;         /* active tables with one owner overlap: which is right is unknown */
+    bool rebuild;         /* the refcounts must not be changed where they are */
+    uint64_t too_low;     /* clusters whose refcount is below their references */
+    uint64_t no_block;    /* of these, such as no refcount block covers */
+    uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
+    uint64_t past_end;    /* behind what entries name not far beyond the file's end; 0: nothing */
+    uint64_t end_cluster; /* behind the last cluster that is referred to or has a refcount */
+};
+
+/*
+ * Every write of a repair goes here: before the first one it durably sets the in-use mark (R13)
+ * and clears autoclear bits that this library does not know, as the specification asks for.
+ */
+int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off);
+
+/* What an L1 or L2 entry points to. */
+struct zq_target {
+    uint64_t host, len; /* len 0: to nothing in the file */
+    bool compressed, zero;
+    bool counted;      /* wrong, but what it points to is known */
+    const char *why;   /* NULL: the entry is sound */
+    const char *where; /* completes why */
+};
+
+/* Adds n findings of one kind (zqcow2_finding) to the result and tells the caller. */
+void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Reads header, zones and refcount table and counts every reference. s->be, hooks, opt are set. */
+int zq_scan_run(struct zq_scan *s);
+void zq_scan_free(struct zq_scan *s);
+
+/* Nothing may be freed while somebody else's data, unknown to us, may lie in the file. */
+static inline bool zq_scan_may_free(const struct zq_scan *s)
+{
+    return !s->hidden && !s->h.unknown_ext && !s->h.unknown_autoclear;
+}
+
+/* The same for the snapshot table and the bitmaps directory; called by zq_scan_run(). */
+int zq_scan_snapshots(struct zq_scan *s);
+int zq_scan_bitmaps(struct zq_scan *s);
+
+/*
+ * Counts a table that has one owner. *clash: something lies there already, and the table is not to
+ * be entered. What a lower rank then claims counts as a reference where copying on write makes that
+ * safe; where tables are written in place it counts for nothing.
+ */
+int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_kind kind,
+                  const char *name, bool *clash);
+/* The same for one cluster that a higher rank keeps. */
+int zq_scan_count_lost(struct zq_scan *s, uint64_t cluster);
+
+/*
+ * Calls fn for every entry that is not 0 of a table of 64-bit entries; what fn changes is written
+ * back. at: where the entry lies.
+ */
+typedef int zq_entry_fn(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry);
+int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_entry_fn *fn,
+                    void *arg);
+
+/* What an active entry is, or one of the rank that is scanned. */
+void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
+void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
+
+/* The first part of [*at, end) that may be other than zeros: *at, *stop; *at == end: none is. */
+int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end);
+/* Does the refcount block lie in a hole of the file, so that all in it is 0? */
+int zq_scan_is_hole(struct zq_scan *s, uint64_t index, bool *hole);
+/* The refcount of a cluster as it is on disk. */
+int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount);
+/* Makes s->block hold block number index of the refcount table (s->rt[index] is not 0). */
+int zq_scan_block(struct zq_scan *s, uint64_t index);
+
+static inline uint64_t zq_scan_cluster(const struct zq_scan *s)
+{
+    return (uint64_t)1 << s->h.cluster_bits;
+}
+
+static inline struct zq_bounds zq_scan_bounds(const struct zq_scan *s)
+{
+    return (struct zq_bounds){s->file_size, s->h.cluster_bits, s->h.version};
+}
+
+static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
+{
+    return s->h.cluster_bits + 3 - s->h.refcount_order;
+}
+
+/* What is written to the table is seen through one L1 entry only, of the active L1. */
+static inline bool zq_l2_is_own(const struct zq_l2 *t)
+{
+    return t->refs == 1 && !t->shared && t->index != ZQ_NO_INDEX;
+}
+
+/* Where entry number i of an active L2 table begins on the device. */
+static inline uint64_t zq_scan_guest(const struct zq_scan *s, const struct zq_l2 *t, uint64_t i)
+{
+    return (((uint64_t)t->index << (s->h.cluster_bits - 3)) + i) << s->h.cluster_bits;
+}
+
+/* The first cluster behind the file for what a repair adds: where no wrong entry points already. */
+static inline uint64_t zq_scan_new_end(const struct zq_scan *s)
+{
+    return zq_div_up(zq_max(s->file_size, s->past_end), zq_scan_cluster(s));
+}
+
+/* The active L2 table at an offset, or NULL. */
+struct zq_l2 *zq_scan_active_l2(const struct zq_scan *s, uint64_t offset);
+
+/* False: g has no such zone, it is conventional, or its entry in the table is not valid. */
+bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e);
+
+/* What entry number i of an active L2 table maps is at or beyond a write pointer. */
+static inline bool zq_scan_beyond_wp(const struct zq_scan *s, const struct zq_l2 *t, uint64_t i)
+{
+    uint64_t guest = zq_scan_guest(s, t, i);
+    struct zq_entry e;
+
+    return zq_scan_zone_wp(s, guest, &e) && guest >= e.wp;
+}
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/* The parts of a scan for snapshots and bitmaps, which this library keeps but does not use. */
+#include "check/scan.h"
+
+#include <inttypes.h>
+
+#include "base/bytes.h"
+
+#define SNAPSHOT_FIXED     40u
+#define SNAPSHOT_EXTRA     16u /* version 3 needs this much */
+#define MAX_SNAPSHOT_EXTRA 1024u
+#define MAX_SNAPSHOT_TABLE (64u << 20)
+#define MAX_BITMAPS        65535u
+#define MAX_BITMAP_TABLE   (64u << 20) /* the directory likewise */
+#define BITMAP_FLAGS       7u /* in use, automatic, extra data may be ignored */
+#define MAX_HOLES          (1u << 20) /* clusters */
+#define BITMAP_FIXED       24u
+#define BITMAP_DIRTY_TRACKING 1u /* the only type */
+
+/* What lies behind a table that cannot be read may look unused, and is not. */
+static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_t at,
+                    const char *why)
+{
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s %" PRIu64 " (0x%" PRIx64 ") at 0x%" PRIx64 ": %s",
+             what, value, value, at, why);
+    s->hidden = true;
+}
+
+static bool in_file(const struct zq_scan *s, uint64_t offset, uint64_t bytes)
+{
+    return offset && !(offset & (zq_scan_cluster(s) - 1)) && offset < ZQ_MAX_HOST_OFFSET &&
+           offset <= s->file_size && bytes <= s->file_size - offset;
+}
+
+/*
+ * A record of a few bytes may give a large hole out for a table. What such tables take is bounded
+ * as a whole, so that memory and time are bounded by what the file has, and not by its length.
+ */
+static int in_many_holes(struct zq_scan *s, uint64_t offset, uint64_t bytes, bool *many)
+{
+    uint64_t at = offset, end = offset + bytes, data = 0;
+
+    for (uint64_t stop; at < end; data += stop - at, at = stop) {
+        int rc = zq_scan_data(s, &at, &stop, end);
+
+        if (rc < 0)
+            return rc;
+        if (at == end)
+            break;
+    }
+    s->holes += (bytes - data) >> s->h.cluster_bits;
+    *many = s->holes > MAX_HOLES;
+    if (*many)
+        give_up(s, "clusters of holes in tables", s->holes, offset, "more than 2^20");
+    return 0;
+}
+
+/* ---- snapshots ---- */
+
+static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8)};
+    uint64_t bytes = (uint64_t)l1.entries * 8;
+    bool clash;
+    int rc;
+
+    if (!l1.entries)
+        return 0;
+    if (bytes > ZQ_MAX_L1_BYTES) {
+        give_up(s, "snapshot l1_size", l1.entries, at + 8, "the L1 table is larger than 32 MiB");
+        return 0;
+    }
+    if (!in_file(s, l1.offset, bytes)) {
+        give_up(s, "snapshot l1_table_offset", l1.offset, at, "no place for a table in this file");
+        return 0;
+    }
+    if ((rc = in_many_holes(s, l1.offset, bytes, &clash)) < 0 || clash)
+        return rc;
+    rc = zq_scan_claim(s, l1.offset, bytes, ZQ_KIND_L1, "L1 table of a snapshot", &clash);
+    s->hidden |= clash;
+    if (rc == 0 && !clash)
+        s->l1s[s->nr_l1s++] = l1;
+    return rc;
+}
+
+static uint64_t entry_bytes(const uint8_t *e)
+{
+    return SNAPSHOT_FIXED + (uint64_t)zq_be32(e + 36) + zq_be16(e + 12) + zq_be16(e + 14);
+}
+
+/* *pos moves behind the entry; false: the table cannot be followed further. */
+static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
+{
+    uint32_t extra = zq_be32(e + 36);
+    uint64_t bytes = entry_bytes(e);
+
+    if (extra > MAX_SNAPSHOT_EXTRA) {
+        give_up(s, "snapshot extra_data_size", extra, *pos + 36, "more than 1024");
+        return false;
+    }
+    if (s->h.version >= 3 && extra < SNAPSHOT_EXTRA)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "snapshot extra_data_size %" PRIu32 " at 0x%" PRIx64 ": version 3 needs 16", extra,
+                 *pos + 36);
+    if (bytes > s->file_size - *pos || *pos + bytes - s->h.snapshots_offset > MAX_SNAPSHOT_TABLE) {
+        give_up(s, "snapshot table entry", bytes, *pos, "runs past the file's end or 64 MiB");
+        return false;
+    }
+    *pos = zq_round_up(*pos + bytes, 8);
+    return true;
+}
+
+/* How many entries can be followed, and where the last of them ends. */
+static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
+{
+    uint64_t pos = s->h.snapshots_offset;
+    uint8_t e[SNAPSHOT_FIXED];
+
+    for (*nr = 0; *nr < s->h.nb_snapshots; ++*nr) {
+        int rc;
+
+        if (pos >= s->file_size || s->file_size - pos < SNAPSHOT_FIXED) {
+            give_up(s, "nb_snapshots", s->h.nb_snapshots, 60, "the table runs past the file's end");
+            break;
+        }
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
+            return rc;
+        if (!next_snapshot(s, e, &pos))
+            break;
+    }
+    *end = zq_max(pos, s->h.snapshots_offset + 1);
+    return 0;
+}
+
+/* The table is claimed before it is followed: what lies on other things is no list of snapshots. */
+int zq_scan_snapshots(struct zq_scan *s)
+{
+    uint64_t pos = s->h.snapshots_offset, end;
+    uint8_t e[SNAPSHOT_FIXED];
+    bool clash;
+    uint32_t nr;
+    int rc;
+
+    if (!s->h.nb_snapshots)
+        return 0;
+    if ((rc = measure_snapshots(s, &nr, &end)) < 0 ||
+        (rc = zq_scan_claim(s, pos, end - pos, ZQ_KIND_SNAPSHOTS, "snapshot table", &clash)) < 0)
+        return rc;
+    s->hidden |= clash;
+    for (uint32_t i = 0; i < nr && !clash; i++) {
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 ||
+            (rc = scan_snapshot_l1(s, e, pos)) < 0)
+            return rc;
+        pos += zq_round_up(entry_bytes(e), 8);
+    }
+    return 0;
+}
+
+/* ---- bitmaps ---- */
+
+static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
+                             uint64_t *entry)
+{
+    const struct zq_bounds b = zq_scan_bounds(s);
+    uint64_t host, cluster;
+    const char *why;
+    unsigned on;
+    bool ones;
+
+    (void)arg;
+    (void)index;
+    why = zq_bitmap_read(&b, *entry, &host, &ones);
+    if (why)
+        give_up(s, "bitmap table entry", *entry, at, why);
+    if (why || ones)
+        return 0;
+    cluster = host >> s->h.cluster_bits;
+    on = zq_counts_kind(&s->counts, cluster) & (ZQ_KINDS_FIXED | ZQ_KIND_L2);
+    if (!on)
+        return zq_counts_add(&s->counts, cluster, 1, ZQ_KIND_DATA, NULL);
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+             "bitmap table entry at 0x%" PRIx64 " is 0x%" PRIx64 ": points into the %s", at, *entry,
+             zq_kind_name(on));
+    s->hidden = true;
+    s->rebuild |= on & ZQ_KIND_REFCOUNTS;
+    return zq_scan_count_lost(s, cluster);
+}
+
+static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    uint64_t offset = zq_be64(e), bytes = (uint64_t)zq_be32(e + 8) * 8;
+    bool clash;
+    int rc;
+
+    if (zq_be32(e + 12) & ~BITMAP_FLAGS || e[16] != BITMAP_DIRTY_TRACKING) {
+        give_up(s, "bitmap flags and type", zq_be64(e + 12), at + 12, "none that is known");
+        return 0;
+    }
+    if (!bytes)
+        return 0;
+    if (bytes > MAX_BITMAP_TABLE) {
+        give_up(s, "bitmap_table_size", bytes / 8, at + 8, "the table is larger than 64 MiB");
+        return 0;
+    }
+    if (!in_file(s, offset, bytes)) {
+        give_up(s, "bitmap_table_offset", offset, at, "no place for a table in this file");
+        return 0;
+    }
+    if ((rc = in_many_holes(s, offset, bytes, &clash)) < 0 || clash)
+        return rc;
+    rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap table", &clash);
+    if (rc < 0 || clash) {
+        s->hidden |= clash;
+        return rc;
+    }
+    return zq_walk_entries(s, offset, bytes / 8, scan_bitmap_entry, NULL);
+}
+
+/* e: the extension's data. True: the directory lies in the file. */
+static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
+{
+    uint32_t nr = zq_be32(e);
+    uint64_t bytes = zq_be64(e + 8), offset = zq_be64(e + 16);
+
+    if (!nr || nr > MAX_BITMAPS)
+        give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "must be 1 to 65535");
+    else if (zq_be32(e + 4))
+        give_up(s, "bitmaps extension's reserved field", zq_be32(e + 4), s->h.bitmaps_offset + 4,
+                "must be 0");
+    else if (bytes > MAX_BITMAP_TABLE)
+        give_up(s, "bitmap_directory_size", bytes, s->h.bitmaps_offset + 8, "more than 64 MiB");
+    else if (bytes < (uint64_t)nr * BITMAP_FIXED || !in_file(s, offset, bytes))
+        give_up(s, "bitmap_directory_offset", offset, s->h.bitmaps_offset + 16,
+                "no place for a directory in this file");
+    else
+        return true;
+    return false;
+}
+
+static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t end)
+{
+    uint8_t e[BITMAP_FIXED];
+
+    for (uint32_t i = 0; i < nr; i++) {
+        uint64_t at = pos;
+        int rc;
+
+        if (end - pos < BITMAP_FIXED) {
+            give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset,
+                    "the directory is too short for them");
+            return 0;
+        }
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
+            return rc;
+        pos += zq_round_up(BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
+        if (pos > end) {
+            give_up(s, "bitmap directory entry", i, at, "runs past the directory's end");
+            return 0;
+        }
+        if ((rc = scan_bitmap(s, e, at)) < 0)
+            return rc;
+    }
+    return 0;
+}
+
+int zq_scan_bitmaps(struct zq_scan *s)
+{
+    uint8_t e[24];
+    uint64_t bytes, offset;
+    bool clash;
+    int rc;
+
+    if (!s->h.bitmaps_offset)
+        return 0;
+    if ((rc = zq_be_read(s->be, e, sizeof(e), s->h.bitmaps_offset)) < 0)
+        return rc;
+    if (!bitmaps_sane(s, e))
+        return 0;
+    bytes = zq_be64(e + 8);
+    offset = zq_be64(e + 16);
+    rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap directory", &clash);
+    s->hidden |= clash;
+    return rc < 0 || clash ? rc : scan_directory(s, zq_be32(e), offset, offset + bytes);
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads an image's metadata once and counts what refers to each host cluster. */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/report.h"
+#include "base/sort.h"
+#include "check/scan.h"
+#include "format/entry.h"
+#include "format/refbits.h"
+
+/* A block that cannot be trusted is left out; the whole structure is then made anew by repair. */
+static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    const struct zq_bounds b = zq_scan_bounds(s);
+    uint64_t block;
+    const char *why = zq_rt_read(&b, *entry, &block);
+    bool clash;
+    int rc;
+
+    (void)arg;
+    if (why) {
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "refcount table entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s", index,
+                 at, *entry, why);
+        s->rebuild = true;
+        return 0;
+    }
+    rc = zq_scan_claim(s, block, zq_scan_cluster(s), ZQ_KIND_REFCOUNTS, "refcount block", &clash);
+    if (rc == 0 && !clash)
+        s->rt[index] = block;
+    return rc;
+}
+
+static int scan_refcount_table(struct zq_scan *s)
+{
+    uint64_t bytes = (uint64_t)s->h.rt_clusters << s->h.cluster_bits;
+    bool clash;
+    int rc;
+
+    s->rt_entries = bytes / 8;
+    s->rt = zq_zalloc(s->hooks, (size_t)bytes);
+    if (!s->rt)
+        return -ENOMEM;
+    rc = zq_scan_claim(s, s->h.rt_offset, bytes, ZQ_KIND_REFCOUNTS, "refcount table", &clash);
+    return rc < 0 ? rc : zq_walk_entries(s, s->h.rt_offset, s->rt_entries, scan_rt_entry, NULL);
+}
+
+/* ---- L1 ---- */
+
+static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
+{
+    if (s->nr_l2s == s->l2_room) {
+        size_t room = s->l2_room ? s->l2_room * 2 : 64;
+        struct zq_l2 *l2s = zq_zalloc_array(s->hooks, room, sizeof(*l2s));
+
+        if (!l2s)
+            return -ENOMEM;
+        if (s->nr_l2s)
+            memcpy(l2s, s->l2s, s->nr_l2s * sizeof(*l2s));
+        zq_free(s->hooks, s->l2s, s->l2_room * sizeof(*l2s));
+        s->l2s = l2s;
+        s->l2_room = room;
+    }
+    s->l2s[s->nr_l2s++] = (struct zq_l2){offset, 1, index, false};
+    return 0;
+}
+
+static const char *whose(const struct zq_scan *s)
+{
+    return s->rank == ZQ_RANK_SNAPSHOT ? "a snapshot's " : "";
+}
+
+static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct zq_target t;
+    int rc = 0;
+
+    (void)arg;
+    zq_l1_target(s, *entry, &t);
+    if (t.why) {
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "%sL1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
+                 at, *entry, t.why, t.where);
+        s->hidden = true;
+    }
+    if (t.len)
+        rc = zq_counts_add(&s->counts, t.host >> s->h.cluster_bits, 1,
+                           t.why ? ZQ_KIND_NONE : ZQ_KIND_L2, NULL);
+    if (rc < 0 || t.why)
+        return rc;
+    return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX);
+}
+
+static bool l2_less(const void *pa, const void *pb, const void *arg)
+{
+    const struct zq_l2 *a = pa, *b = pb;
+
+    (void)arg;
+    return a->offset != b->offset ? a->offset < b->offset : a->index < b->index;
+}
+
+/* From number `from` on: the tables of one rank. */
+static void merge_l2s(struct zq_scan *s, size_t from)
+{
+    size_t out = from;
+
+    if (s->nr_l2s > from)
+        zq_sort(s->l2s + from, s->nr_l2s - from, sizeof(*s->l2s), l2_less, NULL);
+    for (size_t i = from; i < s->nr_l2s; i++) {
+        if (out > from && s->l2s[out - 1].offset == s->l2s[i].offset)
+            s->l2s[out - 1].refs += s->l2s[i].refs;
+        else
+            s->l2s[out++] = s->l2s[i];
+    }
+    s->nr_l2s = out;
+}
+
+/* ---- L2 ---- */
+
+static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *t)
+{
+    uint64_t zone;
+
+    if (t->len) {
+        s->res->allocated_clusters++;
+        s->res->compressed_clusters += t->compressed;
+    }
+    if (!s->g.layout || guest >= s->g.device_size)
+        return;
+    zone = guest >> s->g.zone_bits;
+    s->use[zone].low = zq_min(s->use[zone].low, guest);
+    s->use[zone].top = zq_max(s->use[zone].top, guest + zq_scan_cluster(s));
+}
+
+static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    const struct zq_l2 *table = arg;
+    unsigned bits = s->h.cluster_bits;
+    struct zq_target t;
+    int rc = 0;
+
+    zq_l2_target(s, *entry, &t);
+    if (t.why && !s->seen)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
+                 at, *entry, t.why, t.where);
+    s->hidden |= t.why && !t.counted;
+    for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++)
+        rc = zq_counts_add(&s->counts, c, table->refs, t.why ? ZQ_KIND_NONE : ZQ_KIND_DATA, NULL);
+    if (rc == 0 && !t.why && table->index != ZQ_NO_INDEX)
+        note_use(s, zq_scan_guest(s, table, index), &t);
+    return rc;
+}
+
+/* ---- the scan ---- */
+
+static int read_header(struct zq_scan *s)
+{
+    uint8_t first[ZQ_SECTOR];
+    uint32_t bits;
+    uint8_t *buf;
+    size_t len;
+    int rc = zq_be_length(s->be, &s->file_size);
+
+    if (rc < 0)
+        return rc;
+    len = (size_t)zq_min(s->file_size, sizeof(first));
+    if ((len && (rc = zq_be_read(s->be, first, len, 0)) < 0) ||
+        (rc = zq_header_peek(first, len, &bits, s->err)) < 0)
+        return rc;
+    s->block = zq_zalloc(s->hooks, (size_t)1 << bits);
+    s->block_bytes = (size_t)1 << bits;
+    if (!s->block)
+        return -ENOMEM;
+    buf = s->block;
+    len = (size_t)zq_min(s->file_size, (uint64_t)1 << bits);
+    rc = zq_be_read(s->be, buf, len, 0);
+    if (rc < 0 || (rc = zq_header_parse(&s->h, buf, len, s->file_size, false, s->err)) < 0)
+        return rc;
+    if (s->h.cluster_bits != bits) /* buffers were sized by the first reading */
+        return zq_fail(s->err, ZQCOW2_ECORRUPT, "cluster_bits at byte 20 changes while it is read");
+    return 0;
+}
+
+static int read_zones(struct zq_scan *s)
+{
+    bool bit_missing, clash;
+    size_t bytes;
+    int rc;
+
+    rc = zq_zone_ext_parse(&s->g, &s->h, s->block + s->h.zoned_offset, s->h.zoned_len, s->file_size,
+                           &bit_missing, s->err);
+    if (rc < 0 || !s->g.layout)
+        return rc;
+    if (bit_missing)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "the image has zones but incompatible feature bit 5 is clear");
+    bytes = (size_t)s->g.nr_zones * 8;
+    s->wp = zq_zalloc(s->hooks, bytes);
+    s->use = zq_zalloc_array(s->hooks, s->g.nr_zones, sizeof(*s->use));
+    if (!s->wp || !s->use)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < s->g.nr_zones; i++)
+        s->use[i].low = UINT64_MAX;
+    rc = zq_be_read(s->be, s->wp, bytes, s->g.table_offset);
+    if (rc < 0)
+        return rc;
+    (void)zq_entry_code_detect(&s->g, s->wp, NULL); /* the best reading; entries are judged later */
+    return zq_scan_claim(s, s->g.table_offset, bytes, ZQ_KIND_ZONES, "write-pointer table", &clash);
+}
+
+/*
+ * Everything with one owner comes first, so that an entry that points into it is seen as wrong;
+ * of these the refcounts come last, so that a block that lies on anything else is not trusted.
+ */
+static int scan_fixed(struct zq_scan *s)
+{
+    bool clash;
+    int rc;
+
+    s->l1_room = s->h.nb_snapshots + 1;
+    s->l1s = zq_zalloc_array(s->hooks, s->l1_room, sizeof(*s->l1s));
+    if (!s->l1s)
+        return -ENOMEM;
+    if ((rc = zq_scan_claim(s, 0, 1, ZQ_KIND_HEADER, "header", &clash)) < 0 ||
+        (rc = read_zones(s)) < 0)
+        return rc;
+    s->l1s[s->nr_l1s++] = (struct zq_l1){s->h.l1_offset, s->h.l1_entries};
+    rc = zq_scan_claim(s, s->h.l1_offset, (uint64_t)s->h.l1_entries * 8, ZQ_KIND_L1, "L1 table",
+                       &clash);
+    return rc < 0 ? rc : scan_refcount_table(s);
+}
+
+/* The L1 tables of one rank, from number `first` on; its L2 tables are known before its data. */
+static int scan_mapping(struct zq_scan *s, enum zq_rank rank, uint32_t first)
+{
+    size_t from = s->nr_l2s;
+    int rc = 0;
+
+    s->rank = rank;
+    for (uint32_t i = first; i < s->nr_l1s && rc == 0; i++)
+        rc = zq_walk_entries(s, s->l1s[i].offset, s->l1s[i].entries, scan_l1_entry, NULL);
+    merge_l2s(s, from);
+    for (size_t i = from; i < s->nr_l2s && rc == 0; i++) {
+        struct zq_l2 *active = zq_scan_active_l2(s, s->l2s[i].offset);
+
+        if (active)
+            active->shared = true;
+        s->seen = active;
+        s->rank = active ? ZQ_RANK_ACTIVE : rank; /* an entry is judged as it was before */
+        rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, scan_l2_entry,
+                             &s->l2s[i]);
+    }
+    s->seen = false;
+    s->rank = rank;
+    return rc;
+}
+
+static int scan_ranks(struct zq_scan *s)
+{
+    int rc = scan_mapping(s, ZQ_RANK_ACTIVE, 0);
+
+    s->nr_active_l2s = s->nr_l2s;
+    s->rank = ZQ_RANK_SNAPSHOT;
+    if (rc < 0 || (rc = zq_scan_snapshots(s)) < 0 ||
+        (rc = scan_mapping(s, ZQ_RANK_SNAPSHOT, 1)) < 0)
+        return rc;
+    s->rank = ZQ_RANK_BITMAP;
+    rc = zq_scan_bitmaps(s);
+    s->rank = ZQ_RANK_ACTIVE; /* what is judged from here on is the active disk's */
+    return rc;
+}
+
+int zq_scan_run(struct zq_scan *s)
+{
+    int rc = read_header(s);
+
+    s->counts.hooks = s->hooks;
+    s->block_index = s->hole_index = UINT64_MAX; /* until now s->block holds the header */
+    if (rc < 0)
+        return rc;
+    s->piece = zq_alloc(s->hooks, 4096, ZQ_PIECE);
+    if (!s->piece)
+        return -ENOMEM;
+    rc = scan_fixed(s);
+    return rc < 0 ? rc : scan_ranks(s);
+}
+
+void zq_scan_free(struct zq_scan *s)
+{
+    const struct zqcow2_hooks *h = s->hooks;
+
+    zq_counts_free(&s->counts);
+    zq_free(h, s->wp, (size_t)s->g.nr_zones * 8);
+    zq_free(h, s->use, s->g.nr_zones * sizeof(*s->use));
+    zq_free(h, s->rt, (size_t)s->rt_entries * 8);
+    zq_free(h, s->l1s, s->l1_room * sizeof(*s->l1s));
+    zq_free(h, s->l2s, s->l2_room * sizeof(*s->l2s));
+    zq_free(h, s->piece, ZQ_PIECE);
+    zq_free(h, s->block, s->block_bytes);
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* Judges single entries of L1 and L2: what they point to, and what is wrong with it. */
+#include "check/scan.h"
+
+#include "base/bytes.h"
+
+/* More than a repair adds to a file beside copies, which may double it. */
+#define MAX_GROWTH (64u << 20)
+
+/*
+ * Wrong because of what lies there: the reference still counts, which keeps writers away; but a
+ * lower rank cannot take tables away from the active disk that are written in place. Whether the
+ * entry or the refcount table is at fault is not known; out of place refcounts suit both.
+ */
+static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forbidden)
+{
+    uint64_t first = t->host >> s->h.cluster_bits;
+    uint64_t last = (t->host + t->len - 1) >> s->h.cluster_bits;
+    unsigned on = 0;
+
+    for (uint64_t c = first; c <= last; c++)
+        on |= zq_counts_kind(&s->counts, c) & forbidden;
+    if (!on)
+        return;
+    t->why = "points into the ";
+    t->where = zq_kind_name(on);
+    t->counted = s->rank == ZQ_RANK_ACTIVE || !(on & ZQ_KINDS_IN_PLACE);
+    t->len = t->counted ? t->len : 0;
+    s->rebuild |= on & ZQ_KIND_REFCOUNTS;
+}
+
+/* A file that grows must not give such an entry something to point to. */
+static void note_past_end(struct zq_scan *s, uint64_t end)
+{
+    if (end / 2 < s->file_size + MAX_GROWTH)
+        s->past_end = zq_max(s->past_end, end);
+}
+
+static void target_bad(struct zq_scan *s, struct zq_target *t, const char *why)
+{
+    if (t->host + t->len > s->file_size)
+        note_past_end(s, t->host + t->len);
+    t->why = why;
+    t->where = "";
+    t->len = 0;
+}
+
+void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
+{
+    const struct zq_bounds b = zq_scan_bounds(s);
+    const char *why;
+
+    *t = (struct zq_target){0};
+    why = zq_l1_read(&b, entry, &t->host);
+    t->len = t->host ? zq_scan_cluster(s) : 0;
+    if (why)
+        target_bad(s, t, why);
+    else if (t->len)
+        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_DATA);
+}
+
+void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
+{
+    const struct zq_bounds b = zq_scan_bounds(s);
+    struct zq_l2_entry e;
+    const char *why = zq_l2_read(&b, entry, &e);
+
+    *t = (struct zq_target){
+        .host = e.host, .len = e.len, .compressed = e.compressed, .zero = e.zero};
+    if (why)
+        target_bad(s, t, why);
+    else if (t->len)
+        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_L2);
+}

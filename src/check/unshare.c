@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Gives entries of the active disk a copy of their own: of a cluster or table whose refcount is
+ * below its references, before a write to one changes the other; and of an L2 table that others
+ * see, too, before its entries are dropped.
+ */
+#include <errno.h>
+#include <inttypes.h>
+
+#include "base/bytes.h"
+#include "base/sort.h"
+#include "format/refbits.h"
+#include "check/repair.h"
+
+#define FIRST_ROOM 64
+
+struct move {
+    uint64_t host, at; /* to what the entry at byte `at` of the file points */
+    uint64_t to;       /* the copy's cluster, as a number */
+    uint64_t flags;    /* of the entry, beside COPIED */
+    uint32_t index;    /* in L1 */
+    bool must;         /* also where the refcount is right */
+};
+
+/* No repair copies more clusters than the file had. */
+struct moves {
+    struct move *m;
+    size_t nr, room, limit;
+};
+
+static int grow(struct zq_scan *s, struct moves *l)
+{
+    size_t room = l->room ? l->room * 2 : FIRST_ROOM;
+    struct move *m = zq_zalloc_array(s->hooks, room, sizeof(*m));
+
+    if (!m)
+        return -ENOMEM;
+    if (l->nr)
+        memcpy(m, l->m, l->nr * sizeof(*m));
+    zq_free(s->hooks, l->m, l->room * sizeof(*m));
+    l->m = m;
+    l->room = room;
+    return 0;
+}
+
+static int push(struct zq_scan *s, struct moves *l, struct move m)
+{
+    int rc = l->nr == l->room && l->nr < l->limit ? grow(s, l) : 0;
+
+    if (rc == 0 && l->nr < l->limit)
+        l->m[l->nr++] = m;
+    return rc;
+}
+
+/* ---- what is to be copied ---- */
+
+static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    const struct zq_l2 *table;
+    struct zq_target t;
+
+    zq_l1_target(s, *entry, &t);
+    table = t.why || !t.len ? NULL : zq_scan_active_l2(s, t.host);
+    if (!table || zq_l2_is_own(table))
+        return 0;
+    return push(s, arg, (struct move){.host = t.host, .at = at, .index = (uint32_t)index});
+}
+
+static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    uint64_t cluster;
+    struct zq_target t;
+
+    (void)index;
+    zq_l2_target(s, *entry, &t);
+    cluster = t.host >> s->h.cluster_bits;
+    if (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
+        !(zq_counts_once(&s->counts, cluster) & ZQ_ONCE_TOO_LOW))
+        return 0;
+    return push(s, arg, (struct move){.host = t.host, .at = at, .flags = *entry & ZQ_OFLAG_ZERO});
+}
+
+struct look {
+    struct zq_l2 table;
+    bool found;
+};
+
+static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct look *l = arg;
+    struct zq_target t;
+
+    (void)at;
+    zq_l2_target(s, *entry, &t);
+    l->found |= t.why || zq_scan_beyond_wp(s, &l->table, index);
+    return 0;
+}
+
+/* Whether REPAIR_ALL will drop an entry of the table. */
+static int must_move(struct zq_scan *s, struct move *m)
+{
+    struct look l = {{m->host, 1, m->index, false}, false};
+    int rc = zq_walk_entries(s, m->host, zq_scan_cluster(s) / 8, look_at, &l);
+
+    m->must = l.found;
+    return rc;
+}
+
+static int collect_tables(struct zq_scan *s, unsigned flags, struct moves *l)
+{
+    bool all = flags & ZQCOW2_CHECK_REPAIR_ALL;
+    int rc = 0;
+
+    if (all || s->too_low)
+        rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
+    for (size_t i = 0; all && rc == 0 && i < l->nr; i++)
+        rc = must_move(s, &l->m[i]);
+    return rc;
+}
+
+static int collect_clusters(struct zq_scan *s, struct moves *l)
+{
+    int rc = 0;
+
+    for (size_t i = 0; s->too_low && i < s->nr_active_l2s && rc == 0; i++) {
+        if (zq_l2_is_own(&s->l2s[i]))
+            rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, collect_data, l);
+    }
+    return rc;
+}
+
+static bool move_less(const void *pa, const void *pb, const void *arg)
+{
+    const struct move *a = pa, *b = pb;
+
+    (void)arg;
+    return a->host != b->host ? a->host < b->host : a->at < b->at;
+}
+
+/*
+ * Of those that point to one cluster the first one keeps it, unless even then there are more
+ * references than the refcount's width can count.
+ */
+static size_t choose_among(struct zq_scan *s, struct move *m, size_t n, struct move *out)
+{
+    uint64_t cluster = m->host >> s->h.cluster_bits;
+    bool low = zq_counts_once(&s->counts, cluster) & ZQ_ONCE_TOO_LOW;
+    uint64_t rest = zq_counts_get(&s->counts, cluster) - (n - 1);
+    bool keep = rest <= zq_refbits_max(s->h.refcount_order);
+    size_t chosen = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (m[i].must || (low && !(i == 0 && keep)))
+            out[chosen++] = m[i];
+    }
+    return chosen;
+}
+
+static void choose(struct zq_scan *s, struct moves *l)
+{
+    size_t out = 0;
+
+    zq_sort(l->m, l->nr, sizeof(*l->m), move_less, NULL);
+    for (size_t i = 0, n; i < l->nr; i += n) {
+        for (n = 1; i + n < l->nr && l->m[i + n].host == l->m[i].host;)
+            n++;
+        out += choose_among(s, &l->m[i], n, &l->m[out]);
+    }
+    l->nr = out;
+}
+
+/* ---- copying ---- */
+
+/* *missing: that many more clusters behind the file's end must have refcount blocks. */
+static int pick_clusters(struct zq_scan *s, struct moves *l, uint64_t *missing)
+{
+    uint64_t first = zq_scan_new_end(s), c = first;
+
+    *missing = 0;
+    for (size_t i = 0; i < l->nr; i++, c++) {
+        for (uint64_t refcount = 1;; c++) {
+            uint64_t index = c >> zq_scan_block_bits(s);
+            int rc = zq_scan_refcount(s, c, &refcount);
+
+            if (rc < 0)
+                return rc;
+            if (index >= s->rt_entries || !s->rt[index]) {
+                *missing = c - first + l->nr - i;
+                return 0;
+            }
+            if (!refcount && !zq_counts_get(&s->counts, c))
+                break;
+        }
+        l->m[i].to = c;
+    }
+    return 0;
+}
+
+static int count_once(struct zq_scan *s, uint64_t cluster)
+{
+    unsigned bits = zq_scan_block_bits(s), order = s->h.refcount_order;
+    uint64_t index = cluster >> bits, i = cluster & ((1ull << bits) - 1);
+    uint64_t low = (i << order) / 8, high = zq_div_up((i + 1) << order, 8);
+    int rc = zq_scan_block(s, index);
+
+    if (rc < 0)
+        return rc;
+    zq_refbits_set(s->block, order, i, 1);
+    return zq_scan_write(s, s->block + low, (size_t)(high - low), s->rt[index] + low);
+}
+
+static int copy_one(struct zq_scan *s, const struct move *m, uint8_t *buf)
+{
+    size_t cluster = (size_t)zq_scan_cluster(s);
+    int rc = count_once(s, m->to);
+
+    if (rc == 0)
+        rc = zq_be_read(s->be, buf, cluster, m->host);
+    return rc < 0 ? rc : zq_scan_write(s, buf, cluster, m->to << s->h.cluster_bits);
+}
+
+static int switch_one(struct zq_scan *s, const struct move *m)
+{
+    uint8_t raw[8];
+
+    zq_put_be64(raw, ZQ_OFLAG_COPIED | m->to << s->h.cluster_bits | m->flags);
+    return zq_scan_write(s, raw, sizeof(raw), m->at);
+}
+
+/* The copies and their refcounts, barrier, the entries, barrier (R13). */
+static int copy_all(struct zq_scan *s, const struct moves *l)
+{
+    size_t cluster = (size_t)zq_scan_cluster(s);
+    uint8_t *buf = zq_alloc(s->hooks, 4096, cluster);
+    int rc = buf ? 0 : -ENOMEM;
+
+    for (size_t i = 0; i < l->nr && rc == 0; i++)
+        rc = copy_one(s, &l->m[i], buf);
+    zq_free(s->hooks, buf, cluster);
+    if (rc == 0)
+        rc = zq_be_flush(s->be);
+    for (size_t i = 0; i < l->nr && rc == 0; i++)
+        rc = switch_one(s, &l->m[i]);
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+static int move_all(struct zq_scan *s, struct moves *l, bool *changed)
+{
+    uint64_t missing;
+    int rc = pick_clusters(s, l, &missing);
+
+    if (rc < 0)
+        return rc;
+    if (missing) {
+        if (s->run.grown)
+            return 0;
+        s->run.grown = true;
+        return zq_rebuild_refcounts(s, missing, changed);
+    }
+    rc = copy_all(s, l);
+    if (rc < 0)
+        return rc;
+    s->run.copies -= l->nr;
+    *changed = true;
+    zq_found(s, ZQCOW2_FOUND_REPAIRED, l->nr, "%zu shared clusters and tables copied", l->nr);
+    return 0;
+}
+
+int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    struct moves l = {.limit = (size_t)zq_min(s->run.copies, SIZE_MAX / sizeof(*l.m) / 2)};
+    int rc = collect_tables(s, flags, &l);
+
+    choose(s, &l);
+    if (rc == 0 && !l.nr) { /* data in tables that have one owner by now */
+        rc = collect_clusters(s, &l);
+        choose(s, &l);
+    }
+    if (rc == 0 && l.nr)
+        rc = move_all(s, &l, changed);
+    zq_free(s->hooks, l.m, l.room * sizeof(*l.m));
+    return rc;
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/* Everything an image is, by value, and what the files of the engine offer one another. */
+#ifndef ZQ_LOOP_CORE_H
+#define ZQ_LOOP_CORE_H
+
+#include <pthread.h>
+#include "loop/op.h"
+#include "format/header.h"
+
+#define ZQ_ROUND_IOS 16u
+#define ZQ_ROUND_BUF 4096u
+
+enum zq_stage {
+    ZQ_ST_IDLE,
+    ZQ_ST_MARK,  /* the in-use mark, before the first allocation (R12) */
+    ZQ_ST_META,  /* refcounts raised, pointers back to start; with it all data so far */
+    ZQ_ST_TABLE, /* refcount table entries of new blocks, or the switch to a grown table */
+    ZQ_ST_L2,    /* L1, and entries of L2 tables */
+    ZQ_ST_FULL,  /* pointers that become FULL, if I7 wants them first */
+    ZQ_ST_WP,    /* all other write pointers */
+    ZQ_ST_END
+};
+
+struct zq_round_io {
+    struct zq_io io;
+    struct zq_round *round;
+    struct zq_slice *slice; /* being written, or NULL: buf is */
+    uint8_t *buf;
+    bool busy;
+};
+
+/* One pass of metadata to the disk, by stages with a barrier between: flush.c, DESIGN.md. */
+struct zq_round {
+    struct zq_core *core;
+    enum zq_stage stage;
+    bool wanted, wrote, barrier, full_first;
+    bool fatal;                  /* nobody knows what is on disk now (I12) */
+    int rc;                      /* < 0: it stops when what is in flight has drained */
+    uint64_t done;               /* the last that ended well; the last begun: alloc.snapshots */
+    unsigned in_flight;
+    uint64_t cursor;             /* within the stage */
+    uint32_t sector;             /* of the write-pointer table */
+    struct zq_list waiters;
+    struct zq_io flush;
+    struct zq_round_io io[ZQ_ROUND_IOS];
+    uint8_t *bufs;
+};
+
+/* How somebody above is told to run the loop when nobody does (E4). ring: under the mutex. */
+struct zq_doorbell {
+    struct zq_list link;
+    void (*ring)(struct zq_doorbell *bell);
+    uint32_t pending; /* his requests in flight: with some, he also hears the backend by himself */
+    bool audible;     /* he has a descriptor to wait on */
+};
+
+struct zq_upper;
+
+struct zq_core {
+    /* fixed after open */
+    const struct zq_upper *upper;
+    struct zqcow2_hooks hooks;
+    struct zqcow2_backend *be;
+    bool borrowed, writable, zoned, lazy;
+    struct zq_header hdr;
+    uint64_t size, extent_bytes;
+    uint64_t seq_start;          /* where sequential zones begin; size where there are none */
+    uint32_t cluster_bits, info_flags;
+
+    pthread_mutex_t mutex;       /* guards all below */
+    pthread_cond_t cond;         /* threads that wait for progress of others */
+    unsigned runners, sleepers;  /* threads in the engine; threads in cond */
+    unsigned waiters;            /* threads in a blocking call: they run the loop till they leave */
+    unsigned away;               /* runners whom a blocking call of an asynchronous backend holds */
+    bool polling, wake_poller;
+    pthread_t poller;
+    unsigned nr_ops, nr_drains;  /* begun and not finished; drains among them */
+    struct zq_list drain_waiters;
+    struct zq_list doorbells;    /* of queues */
+    bool dead, death_logged;
+    int dead_rc;
+    bool sealed;                 /* takes no (more) changes: dead, corrupt, or for reading */
+    bool corrupt_marked, corrupt_logged;
+    uint8_t sector0[ZQ_SECTOR];  /* the header's first sector, as on disk */
+    bool marked, want_mark;      /* the mark is durable, or not needed; somebody waits for it */
+
+    struct zq_list ready;        /* operations to step */
+    struct zq_iox x;
+    struct zq_cache cache;
+    struct zq_alloc alloc;
+    struct zq_map map;
+    struct zq_zones zones;
+    struct zq_round round;
+    struct zq_list owners;       /* operations whose guest clusters belong to them (R14) */
+    struct zq_list owner_waiters;
+    struct zq_op janitor;        /* gives clusters and space back */
+    bool janitor_runs, want_janitor;
+    bool leaked;                 /* clusters could not be given back */
+};
+
+/* What the loop asks of the layers above it. */
+struct zq_upper {
+    /* A step has returned its result: the operation gives back what it holds and is finished. */
+    void (*end)(struct zq_core *c, struct zq_op *op, int rc);
+    /* Nothing can be done now. True: there is something to do again. */
+    bool (*idle)(struct zq_core *c);
+};
+
+/* ---- loop.c ---- */
+
+void zq_core_lock(struct zq_core *c);
+void zq_core_unlock(struct zq_core *c);
+int zq_core_init(struct zq_core *c);      /* hooks, be are set */
+void zq_core_fini(struct zq_core *c);
+/* Under the mutex, which it drops while it does I/O: works until there is nothing to do now. */
+void zq_engine_run(struct zq_core *c);
+/* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
+void zq_engine_wait(struct zq_core *c, int timeout_ms);
+/* Sets what the long way starts from, but for step, and what gather and its users set first. */
+void zq_op_reset(struct zq_core *c, struct zq_op *op);
+void zq_op_step(struct zq_op *op);
+void zq_op_ready(struct zq_op *op);
+/* Parks op until a round is done or another operation has got on: it holds nothing meanwhile. */
+static inline int zq_op_park(struct zq_core *c, struct zq_op *op, struct zq_list *on)
+{
+    zq_cache_release(&c->cache, &op->g);
+    zq_list_push(on, &op->g.wait.link);
+    return ZQ_WAIT;
+}
+/* It has its result: no drain waits for it any more. */
+static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
+{
+    op->finished = true;
+    c->nr_ops--;
+    if (!zq_list_empty(&c->drain_waiters))
+        zq_wake(&c->ready, &c->drain_waiters);
+}
+/* Does somebody wait, in a call, or with requests in flight on a descriptor? */
+bool zq_engine_is_heard(const struct zq_core *c);
+/* A thread leaves: the image's own I/O, which nobody waits for, needs somebody who hears of it. */
+void zq_engine_hand_over(struct zq_core *c);
+/* An operation has finished: threads that sleep or poll for it look again. */
+void zq_engine_tell_others(struct zq_core *c);
+/* What a write's I/O came to: a dead image acknowledges nothing more (R11). */
+static inline int zq_acknowledged(const struct zq_core *c, int rc)
+{
+    return rc == 0 && c->dead ? ZQCOW2_EDEAD : rc;
+}
+void zq_core_die(struct zq_core *c, int rc);
+
+#endif

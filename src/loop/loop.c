@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The loop: finishes I/O, steps operations, issues what they started. The image's mutex is let go
+ * for I/O, callbacks and the log.
+ *
+ * Any thread inside a public call may run the loop; several may at once. When none does, a done
+ * I/O makes every queue's descriptor readable (E4).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <time.h>
+#include "base/report.h"
+#include "qcow2/growth.h"
+#include "loop/core.h"
+
+void zq_core_lock(struct zq_core *c)
+{
+    pthread_mutex_lock(&c->mutex);
+}
+
+void zq_core_unlock(struct zq_core *c)
+{
+    pthread_mutex_unlock(&c->mutex);
+}
+
+/* ---- completions from the backend ---- */
+
+bool zq_engine_is_heard(const struct zq_core *c)
+{
+    if (c->waiters > c->away)
+        return true;
+    for (const struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
+        const struct zq_doorbell *bell = zq_container(n, const struct zq_doorbell, link);
+        if (bell->audible && bell->pending)
+            return true;
+    }
+    return false;
+}
+
+/* All who have requests in flight, or all there are if none of those can hear it. */
+static void ring_all(struct zq_core *c, bool heard)
+{
+    for (struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
+        struct zq_doorbell *bell = zq_container(n, struct zq_doorbell, link);
+
+        if (bell->audible && (bell->pending || !heard))
+            bell->ring(bell);
+    }
+}
+
+void zq_engine_hand_over(struct zq_core *c)
+{
+    bool due = c->be->ops.poll ? c->x.in_flight : !zq_list_empty(&c->x.done);
+
+    if (due && !zq_engine_is_heard(c))
+        ring_all(c, false);
+}
+
+static void wake_somebody(struct zq_core *c, bool *wake)
+{
+    if (c->runners > c->away)
+        return;
+    if (c->polling && pthread_equal(c->poller, pthread_self()))
+        return; /* we are inside its poll(): it runs the loop next */
+    if (c->polling)
+        *wake = true;
+    else if (c->sleepers)
+        pthread_cond_broadcast(&c->cond);
+    else
+        ring_all(c, zq_engine_is_heard(c));
+}
+
+/* Unlocks last: from then on the image may be closed, though not its backend while we are in it. */
+static void unlock_and_wake(struct zq_core *c, bool wake)
+{
+    const struct zqcow2_backend *be = c->be;
+
+    zq_core_unlock(c);
+    if (wake)
+        be->ops.wake(be->self);
+}
+
+static void io_notify(struct zq_iox *x, struct zq_io *io)
+{
+    struct zq_core *c = zq_container(x, struct zq_core, x);
+    bool wake = false;
+
+    zq_core_lock(c);
+    zq_list_push(&x->done, &io->link);
+    wake_somebody(c, &wake);
+    unlock_and_wake(c, wake);
+}
+
+/* What completes while the host holds a runner is another thread's. */
+static void io_away(struct zq_iox *x, bool begin)
+{
+    struct zq_core *c = zq_container(x, struct zq_core, x);
+    bool wake = false;
+
+    zq_core_lock(c);
+    if (begin)
+        c->away++;
+    else
+        c->away--;
+    if (begin && !zq_list_empty(&x->done))
+        wake_somebody(c, &wake);
+    unlock_and_wake(c, wake);
+}
+
+int zq_core_init(struct zq_core *c)
+{
+    int rc;
+
+    zq_list_init(&c->ready);
+    zq_list_init(&c->drain_waiters);
+    zq_list_init(&c->doorbells);
+    zq_list_init(&c->owners);
+    zq_list_init(&c->owner_waiters);
+    zq_list_init(&c->round.waiters);
+    c->round.core = c;
+    c->x.be = c->be;
+    c->x.hooks = &c->hooks;
+    c->x.ready = &c->ready;
+    c->x.notify = io_notify;
+    c->x.away = io_away;
+    rc = zq_iox_init(&c->x);
+    if (rc < 0)
+        return rc;
+    c->round.bufs = zq_alloc(&c->hooks, 4096, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
+    if (!c->round.bufs)
+        return -ENOMEM;
+    for (unsigned i = 0; i < ZQ_ROUND_IOS; i++) {
+        c->round.io[i].round = &c->round;
+        c->round.io[i].buf = c->round.bufs + (size_t)i * ZQ_ROUND_BUF;
+    }
+    return 0;
+}
+
+void zq_core_fini(struct zq_core *c)
+{
+    if (c->alloc.cache)
+        zq_growth_drop(&c->alloc);
+    for (struct zq_list *n; c->alloc.quarantine.next && (n = zq_list_pop(&c->alloc.quarantine));)
+        zq_free(&c->hooks, n, sizeof(struct zq_freed));
+    zq_zones_fini(&c->zones);
+    if (c->map.hooks)
+        zq_map_fini(&c->map, c->map.nr_runs);
+    zq_cache_fini(&c->cache);
+    zq_index_free(&c->alloc.refs.index, &c->hooks);
+    zq_free(&c->hooks, c->alloc.areas, c->alloc.areas_room * sizeof(*c->alloc.areas));
+    zq_free(&c->hooks, c->alloc.refs.dirty, zq_refs_sector_count(&c->alloc.refs));
+    zq_free(&c->hooks, c->alloc.refs.table, c->alloc.refs.entries * 8);
+    zq_free(&c->hooks, c->map.l1_dirty, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
+    zq_free(&c->hooks, c->map.l1, c->map.l1_entries * 8);
+    zq_free(&c->hooks, c->round.bufs, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
+    zq_iox_fini(&c->x);
+}
+
+/* ---- operations ---- */
+
+void zq_op_ready(struct zq_op *op)
+{
+    zq_list_push(&op->core->ready, &op->g.wait.link);
+}
+
+void zq_op_step(struct zq_op *op)
+{
+    struct zq_core *c = op->core;
+    int rc = op->step(c, op);
+
+    if (c->alloc.corrupt && !c->sealed)
+        c->sealed = c->round.wanted = true;
+    if (rc != ZQ_WAIT)
+        c->upper->end(c, op, rc);
+}
+
+/* A parked operation whose reason failed ends; the others look again from their top. */
+static void step_ready(struct zq_op *op)
+{
+    int rc = op->g.wait.rc;
+
+    op->g.wait.rc = 0;
+    if (rc < 0)
+        op->rc = rc;
+    zq_cache_reenter(&op->g);
+    zq_op_step(op);
+}
+
+void zq_op_reset(struct zq_core *c, struct zq_op *op)
+{
+    op->core = c;
+    zq_list_init(&op->g.wait.link);
+    op->g.wait.rc = 0;
+    op->g.npins = op->g.stale = op->g.loads = 0;
+    op->g.starved = false;
+    op->has_turn = op->finished = false;
+    op->fill = NULL;
+    zq_list_init(&op->owns);
+    zq_list_init(&op->fills);
+    zq_list_init(&op->spare);
+    op->nr_spare = 0;
+    op->prepared = 0;
+    op->phase = 0;
+    op->rc = 0;
+    op->pos = op->length = op->round = 0;
+    op->iov_at = 0;
+    op->iov_skip = 0;
+    op->res = (struct zqcow2_result){0, 0, 0};
+}
+
+/* ---- the loop ---- */
+
+static void work_list(struct zq_core *c)
+{
+    struct zq_list *n;
+
+    for (;;) {
+        while ((n = zq_list_pop(&c->x.done)))
+            zq_io_finish(zq_container(n, struct zq_io, link));
+        n = zq_list_pop(&c->ready);
+        if (n) {
+            step_ready(zq_container(n, struct zq_op, g.wait.link));
+            continue;
+        }
+        if (!c->upper->idle(c))
+            return;
+    }
+}
+
+static void report_death(struct zq_core *c)
+{
+    uint64_t had = c->alloc.file_size, has;
+
+    c->death_logged = true;
+    zq_core_unlock(c);
+    if (zq_be_length(c->be, &has) == 0 && has < had)
+        zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+               "the file became shorter, %" PRIu64 " bytes of %" PRIu64 ": what lay behind is "
+               "lost, the image takes no more writes", has, had);
+    else
+        zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+               "metadata was not written (%s): the image takes no more writes",
+               zqcow2_strerror(c->dead_rc));
+    zq_core_lock(c);
+}
+
+static void report_corruption(struct zq_core *c)
+{
+    uint64_t at = c->alloc.corrupt_at;
+
+    c->corrupt_logged = true;
+    zq_core_unlock(c);
+    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+           "clusters in use at 0x%" PRIx64 " have refcount 0: the image is corrupt, and takes no "
+           "more changes", at);
+    zq_core_lock(c);
+}
+
+void zq_engine_run(struct zq_core *c)
+{
+    struct zq_list batch, finished;
+
+    zq_list_init(&batch);
+    zq_list_init(&finished);
+    c->runners++;
+    for (;;) {
+        work_list(c);
+        if (zq_list_empty(&c->x.submit))
+            break;
+        zq_list_splice(&batch, &c->x.submit);
+        zq_core_unlock(c);
+        zq_io_issue(&c->x, &batch, &finished);
+        zq_core_lock(c);
+        zq_list_splice(&c->x.done, &finished);
+    }
+    c->runners--;
+    if (c->dead && !c->death_logged)
+        report_death(c);
+    if (c->alloc.corrupt && !c->corrupt_logged)
+        report_corruption(c);
+    if (c->wake_poller) {
+        c->wake_poller = false;
+        if (c->polling && c->be->ops.wake) {
+            zq_core_unlock(c);
+            c->be->ops.wake(c->be->self);
+            zq_core_lock(c);
+        }
+    }
+}
+
+static void sleep_on_cond(struct zq_core *c, int timeout_ms)
+{
+    struct timespec ts;
+
+    c->sleepers++;
+    if (timeout_ms < 0) {
+        pthread_cond_wait(&c->cond, &c->mutex);
+    } else {
+        clock_gettime(CLOCK_MONOTONIC, &ts);
+        ts.tv_sec += timeout_ms / 1000;
+        ts.tv_nsec += timeout_ms % 1000 * 1000000L;
+        ts.tv_sec += ts.tv_nsec / 1000000000L;
+        ts.tv_nsec %= 1000000000L;
+        pthread_cond_timedwait(&c->cond, &c->mutex, &ts);
+    }
+    c->sleepers--;
+}
+
+void zq_engine_wait(struct zq_core *c, int timeout_ms)
+{
+    /* What arrived while the mutex was dropped found nobody to wake. */
+    if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
+        zq_engine_run(c);
+        return;
+    }
+    if (c->be->ops.poll && !c->polling) {
+        c->polling = true;
+        c->poller = pthread_self();
+        zq_core_unlock(c);
+        if (c->be->ops.poll(c->be->self, timeout_ms) < 0 && timeout_ms)
+            nanosleep(&(struct timespec){0, 1000000}, NULL); /* it cannot wait: nor shall we spin */
+        zq_core_lock(c);
+        c->polling = false;
+        /* Somebody else may have to poll from now on. */
+        if (c->sleepers)
+            pthread_cond_broadcast(&c->cond);
+    } else {
+        sleep_on_cond(c, timeout_ms);
+    }
+    zq_engine_run(c);
+}
+
+void zq_engine_tell_others(struct zq_core *c)
+{
+    if (c->sleepers)
+        pthread_cond_broadcast(&c->cond);
+    if (c->polling && !pthread_equal(c->poller, pthread_self()))
+        c->wake_poller = true;
+}
+
+/* ---- death (R11, I12) ---- */
+
+void zq_core_die(struct zq_core *c, int rc)
+{
+    if (c->dead)
+        return;
+    c->dead = c->sealed = true;
+    c->dead_rc = rc;
+    zq_cache_wake_all(&c->cache);
+    if (c->zoned)
+        zq_zones_wake_all(&c->zones);
+    zq_wake(&c->ready, &c->round.waiters);
+    zq_wake(&c->ready, &c->alloc.growth.waiters);
+    zq_wake(&c->ready, &c->owner_waiters);
+    zq_wake(&c->ready, &c->x.flight_waiters);
+}

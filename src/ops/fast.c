@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The short way of a request about which there is nothing to decide: a read of committed data, the
+ * next write of an open zone, an overwrite where there is no write pointer; and the host has the
+ * bytes in one piece, as is known without asking the file. It keeps the rules of read.c, write.c
+ * and data.c; whatever is not plain takes the long way. Of the operation it uses the members that
+ * op.h names for it; a write that others commit with goes on as an operation of write.c.
+ */
+#include "ops/fast.h"
+#include "base/report.h"
+#include "ops/zone_write.h"
+#include "space/fill.h"
+
+/* The hot way is one piece in each function that goes it; what it seldom needs is not in it. */
+#define INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
+
+/* One buffer, no flags, sectors of the device. */
+static inline bool is_plain(const struct zq_core *c, struct zq_op *op)
+{
+    const struct zqcow2_request *r = &op->req;
+
+    if (r->op > ZQCOW2_OP_APPEND || r->flags || r->iovcnt != 1 || r->offset >= c->size)
+        return false;
+    op->length = r->iov->iov_len;
+    return op->length && !((op->length | r->offset) % ZQ_SECTOR);
+}
+
+/* ---- sequential zones ---- */
+
+static inline bool find_host(const struct zq_core *c, const struct zq_op *op, uint64_t guest,
+                             uint64_t *host)
+{
+    const struct zq_run *run = zq_runs_find(&c->map.runs[op->zone], guest);
+
+    if (!run || op->length > run->guest + run->len - guest)
+        return false;
+    *host = run->host + (guest - run->guest);
+    return zq_io_is_whole(&c->x, *host, op->req.iov);
+}
+
+static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
+{
+    const struct zq_zone *z = &c->zones.v[op->zone];
+
+    return op->req.offset < z->wp && op->length <= z->wp - op->req.offset &&
+           z->forced != ZQCOW2_ZONE_OFFLINE;
+}
+
+/* Nobody before it (E1), nothing to open, close, wait for (R2, R6, R8) or refuse. */
+static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
+{
+    const struct zq_zone *z = &c->zones.v[op->zone];
+    const struct zq_live *l = z->live;
+    uint64_t start = zq_zone_start(&c->zones.g, op->zone);
+    bool append = op->req.op == ZQCOW2_OP_APPEND;
+
+    if (c->sealed || !zq_state_is_open(z->state) || z->next == start || !l)
+        return false;
+    if (!zq_list_empty(&l->admission) || l->failed || l->punching || l->closing)
+        return false;
+    if (append && op->req.offset != start)
+        return false;
+    return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
+}
+
+static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, uint64_t *host)
+{
+    op->zone = zq_zone_of(&c->zones, op->req.offset);
+    if (op->req.op == ZQCOW2_OP_READ)
+        return may_read(c, op) && find_host(c, op, op->req.offset, host);
+    if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, host))
+        return false;
+    zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
+    return true;
+}
+
+/* ---- where there is no write pointer ---- */
+
+static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, uint64_t *host)
+{
+    bool write = op->req.op != ZQCOW2_OP_READ;
+    struct zq_extent e;
+
+    if (op->req.op == ZQCOW2_OP_APPEND || op->length > c->seq_start - op->req.offset)
+        return false;
+    if (write && c->sealed)
+        return false;
+    if (!zq_map_peek(&c->map, op->req.offset, op->length, &e) || e.len < op->length)
+        return false;
+    *host = e.host;
+    return (write ? zq_extent_in_place(&e) : e.type == ZQ_EXT_DATA) &&
+           zq_io_is_whole(&c->x, e.host, op->req.iov);
+}
+
+/* Gather and reserve in one: what is left to do is to move the bytes. */
+static INLINE bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
+{
+    if (!is_plain(c, op))
+        return false;
+    return op->req.offset < c->seq_start ? admit_anywhere(c, op, host) : admit_to_zone(c, op, host);
+}
+
+/* ---- on its way and back ---- */
+
+/* What the backend sees. */
+static inline void set_io(struct zq_op *op, uint64_t host)
+{
+    op->io.pub.kind = op->req.op == ZQCOW2_OP_READ ? ZQCOW2_IO_READ : ZQCOW2_IO_WRITE;
+    op->io.pub.iovcnt = 1;
+    op->io.pub.offset = host;
+    op->io.pub.length = op->length;
+    op->io.pub.iov = op->req.iov;
+}
+
+/* The bytes have moved, or not. True: answered. */
+static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
+{
+    uint64_t offset = 0;
+
+    if (op->req.op != ZQCOW2_OP_READ)
+        rc = zq_acknowledged(c, rc);
+    if (op->req.op != ZQCOW2_OP_READ && op->req.offset >= c->seq_start) {
+        if (!zq_zone_commits_now(c, op, rc)) {
+            zq_zone_write_done(c, op, rc);
+            return false;
+        }
+        if (op->req.op == ZQCOW2_OP_APPEND)
+            offset = op->r.end - op->length;
+    }
+    op->res = (struct zqcow2_result){rc, 0, offset};
+    zq_op_over(c, op);
+    return true;
+}
+
+static void io_done(struct zq_io *io, int ret)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+
+    if (complete(op->core, op, ret))
+        op->finish(op);
+}
+
+bool zq_direct_start(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t host;
+
+    if (!admit(c, op, &host))
+        return false;
+    op->core = c;
+    op->finished = false;
+    c->nr_ops++;
+    set_io(op, host);
+    op->io.in_pieces = false;
+    op->io.skip = 0;
+    op->io.seg = NULL;
+    op->io.complete = io_done;
+    zq_io_start_whole(&c->x, &op->io);
+    return true;
+}
+
+bool zq_direct_run(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t host;
+    int rc;
+
+    if (!c->x.plain || !admit(c, op, &host))
+        return false;
+    c->nr_ops++;
+    set_io(op, host);
+    zq_io_alone_begin(&c->x, &op->io);
+    zq_core_unlock(c);
+    rc = zq_io_alone_run(&c->x, &op->io);
+    zq_core_lock(c);
+    zq_io_alone_end(&c->x, &op->io);
+    (void)complete(c, op, rc);
+    if (!zq_list_empty(&c->ready))
+        zq_engine_run(c);
+    return true;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/* Flush, drain and FUA: operations that wait for rounds. */
+#include "ops/flush.h"
+#include "round/round.h"
+#include "space/reclaim.h"
+
+int zq_step_fua(struct zq_core *c, struct zq_op *op)
+{
+    return op->req.flags & ZQCOW2_FUA ? zq_round_wait(c, op) : 0;
+}
+
+int zq_step_flush(struct zq_core *c, struct zq_op *op)
+{
+    if (!c->writable)
+        return 0;
+    return zq_round_wait(c, op);
+}
+
+int zq_step_drain(struct zq_core *c, struct zq_op *op)
+{
+    if (op->phase == 0) {
+        c->nr_drains++;
+        op->phase = 1;
+    }
+    /* Other drains wait for the same, and the janitor ends by itself. */
+    if (op->phase == 1 && c->nr_ops > c->nr_drains + c->janitor_runs)
+        return zq_op_park(c, op, &c->drain_waiters);
+    for (;;) {
+        int rc = op->phase < 3 ? zq_step_flush(c, op) : 0;
+
+        if (rc)
+            return rc;
+        /* What the round set free is given back now, which makes refcounts dirty once more. */
+        op->phase = 3;
+        zq_janitor_kick(c);
+        if (c->janitor_runs)
+            return zq_op_park(c, op, &c->drain_waiters);
+        if (c->dead || !zq_cache_has_dirty(&c->cache))
+            return 0;
+        op->phase = 2;
+    }
+}

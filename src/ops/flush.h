@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Flush, drain and FUA.
+ */
+#ifndef ZQ_OPS_FLUSH_H
+#define ZQ_OPS_FLUSH_H
+
+#include "loop/core.h"
+
+/* FUA, or nothing more: the last step of an operation that changed something. */
+int zq_step_fua(struct zq_core *c, struct zq_op *op);
+zq_step zq_step_flush, zq_step_drain;
+
+#endif

@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writes, writes of zeros and discards where there is no write pointer: conventional zones and
+ * plain images. A cluster that may be overwritten is; any other is replaced by a new one (R14).
+ *
+ * First the whole request is prepared: its guest clusters made its own, every new cluster, every
+ * record. So it fails for space or memory before it has changed anything (I13). Then it is carried
+ * out, piece by piece, and nothing is otherwise than it was prepared.
+ */
+#include <errno.h>
+#include "ops/overwrite.h"
+#include "base/report.h"
+#include "ops/flush.h"
+#include "space/admit.h"
+#include "space/fill.h"
+#include "space/transfer.h"
+#include "space/unmap.h"
+
+enum { D_PREPARE, D_NEXT, D_MOVE, D_FILL, D_UNMAP, D_FUA };
+
+static bool zeroing(const struct zq_op *op)
+{
+    return op->req.op != ZQCOW2_OP_WRITE;
+}
+
+static uint32_t io_kind(const struct zq_op *op)
+{
+    return zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
+}
+
+/* Conventional zones lie at the device's start: [0, end) may be written anywhere. */
+static int check_bounds(const struct zq_core *c, const struct zq_op *op)
+{
+    if (op->req.offset + op->length <= c->seq_start)
+        return 0;
+    return op->req.op == ZQCOW2_OP_DISCARD ? ZQCOW2_EZONE_STATE : ZQCOW2_EZONE_BOUNDARY;
+}
+
+/* Whole clusters of zeros, or to be discarded, are simply unmapped: then up to *stop. */
+static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t at, uint64_t *stop)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
+
+    /* The device's last cluster may be short: its end is as good as a cluster's. */
+    end = end == c->size ? zq_round_up(end, size) : zq_round_down(end, size);
+    if (!zeroing(op) || (at & (size - 1)) || end <= at)
+        return false;
+    *stop = end;
+    return true;
+}
+
+/* Does any whole cluster lie in what is to be zeros? */
+static bool may_unmap(const struct zq_core *c, const struct zq_op *op)
+{
+    uint64_t at = zq_round_up(op->req.offset, (uint64_t)1 << c->cluster_bits), stop;
+
+    return can_unmap(c, op, at, &stop);
+}
+
+/* Where the piece that begins at `at` ends, of what is not unmapped in whole clusters. */
+static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint64_t at)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
+
+    return zeroing(op) ? zq_min(end, zq_round_down(at, size) + size) : end;
+}
+
+static bool is_zero_already(const struct zq_op *op, const struct zq_extent *e)
+{
+    return zeroing(op) && (e->type == ZQ_EXT_UNALLOC || e->type == ZQ_EXT_ZERO);
+}
+
+/* New clusters for [at, end) or a first part of it; returns how far in *stop. */
+static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
+                       const struct zq_extent *e, uint64_t *stop)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits, guest = zq_round_down(at, size);
+    struct zq_fill *f;
+    int rc = zq_may_allocate(c, op);
+
+    if (rc == 0)
+        rc = zq_fill_prepare(c, op, guest, zq_round_up(end, size) - guest, e);
+    if (rc)
+        return rc;
+    f = zq_fill_last(op);
+    *stop = zq_min(end, guest + f->bytes);
+    f->head = at - guest;
+    f->tail = *stop - guest;
+    f->data_kind = io_kind(op);
+    f->data_len = *stop - at;
+    return 0;
+}
+
+static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
+{
+    zq_cache_release(&c->cache, &op->g);
+    zq_transfer_begin(op, io_kind(op), e->host, e->len);
+    op->phase = D_MOVE;
+}
+
+static int prepare_piece(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t at = op->req.offset + op->prepared, end = piece_end(c, op, at), stop = end;
+    struct zq_extent e;
+    int rc = 0;
+
+    if (can_unmap(c, op, at, &stop)) {
+        rc = zq_unmap_prepare(c, op, &at, stop);
+        stop = at;
+        if (rc == ZQ_WAIT) /* what has its records keeps them */
+            op->prepared = zq_min(at - op->req.offset, op->length);
+    } else if (op->req.op != ZQCOW2_OP_DISCARD) {
+        rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
+        if (rc == 0 && (zq_extent_in_place(&e) || is_zero_already(op, &e)))
+            stop = zq_min(end, at + e.len);
+        else if (rc == 0)
+            rc = prepare_new(c, op, at, end, &e, &stop);
+    }
+    if (rc == 0)
+        op->prepared = zq_min(stop - op->req.offset, op->length);
+    if (rc == 0)
+        zq_cache_release(&c->cache, &op->g);
+    return rc;
+}
+
+static bool begin_fill(struct zq_op *op, uint64_t at)
+{
+    const struct zq_fill *f = zq_container(op->fills.next, const struct zq_fill, link);
+
+    if (zq_list_empty(&op->fills) || at < f->guest || at >= f->guest + f->bytes)
+        return false;
+    zq_fill_start(op);
+    op->phase = D_FILL;
+    return true;
+}
+
+/* Decides what becomes of the next bytes. */
+static int next_piece(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t at = op->req.offset + op->pos, end = piece_end(c, op, at), stop;
+    struct zq_extent e;
+    int rc;
+
+    if (can_unmap(c, op, at, &stop)) {
+        op->phase = D_UNMAP;
+        return 0;
+    }
+    if (begin_fill(op, at))
+        return 0;
+    if (op->req.op == ZQCOW2_OP_DISCARD) { /* less than a cluster */
+        op->pos += end - at;
+        return 0;
+    }
+    rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
+    if (rc)
+        return rc;
+    if (zq_extent_in_place(&e)) {
+        begin_in_place(c, op, &e);
+        return 0;
+    }
+    if (!is_zero_already(op, &e)) /* it is ours (R14), and was prepared */
+        return ZQCOW2_ECORRUPT;
+    op->pos += zq_min(end - at, e.len);
+    return 0;
+}
+
+static int unmap_piece(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t at = op->req.offset + op->pos, begin = at, stop = at;
+    int rc;
+
+    can_unmap(c, op, at, &stop);
+    rc = zq_unmap(c, op, &at, stop);
+    op->pos = zq_min(op->pos + (at - begin), op->length);
+    return rc;
+}
+
+static int run_phase(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    if (op->phase == D_FILL)
+        return zq_fill_step(c, op);
+    if (op->phase == D_MOVE) {
+        rc = zq_transfer_step(c, op);
+        return zq_acknowledged(c, rc);
+    }
+    if (op->rc < 0 || c->dead)
+        return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
+    return op->phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
+}
+
+/* One I/O in place changes no mapping, and R5 keeps its cluster: nobody need wait for it. */
+static int overwrite(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_extent e;
+    int rc;
+
+    if (op->req.op == ZQCOW2_OP_DISCARD || !zq_list_empty(&op->owns))
+        return 0;
+    rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, &e);
+    if (rc == 0 && zq_extent_in_place(&e) && e.len == op->length && !may_unmap(c, op))
+        begin_in_place(c, op, &e);
+    return rc;
+}
+
+static int prepare(struct zq_core *c, struct zq_op *op)
+{
+    int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : check_bounds(c, op);
+
+    if (rc == 0)
+        rc = overwrite(c, op);
+    if (rc || op->phase != D_PREPARE)
+        return rc;
+    rc = zq_range_take(c, op);
+    while (rc == 0 && op->prepared < op->length)
+        rc = prepare_piece(c, op);
+    if (rc == 0) {
+        zq_cache_release(&c->cache, &op->g);
+        op->phase = D_NEXT;
+    }
+    return rc;
+}
+
+int zq_step_write(struct zq_core *c, struct zq_op *op)
+{
+    int rc = 0;
+
+    if (op->phase == D_PREPARE)
+        rc = prepare(c, op);
+    while (rc == 0 && op->phase != D_FUA) {
+        uint8_t before = op->phase;
+
+        if (before == D_NEXT && op->pos >= op->length) {
+            zq_range_leave(c, op);
+            op->phase = D_FUA;
+            op->round = 0;
+            break;
+        }
+        rc = run_phase(c, op);
+        if (rc == 0)
+            zq_cache_release(&c->cache, &op->g);
+        if (rc == 0 && before != D_NEXT)
+            op->phase = D_NEXT;
+    }
+    return rc ? rc : zq_step_fua(c, op);
+}
+
+int zq_step_discard(struct zq_core *c, struct zq_op *op)
+{
+    return zq_step_write(c, op);
+}

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads: what is mapped from the host, what is packed unpacked, everything else zeros. */
+#include <errno.h>
+#include "ops/read.h"
+#include "base/report.h"
+#include "format/codec.h"
+#include "space/packed.h"
+#include "space/transfer.h"
+
+enum { R_NEXT, R_MOVE, R_PACKED, R_UNPACKED };
+
+/* A read that touches an OFFLINE zone fails whole. */
+static bool touches_offline(const struct zq_core *c, struct zq_op *op)
+{
+    uint32_t last = zq_zone_of(&c->zones, op->req.offset + op->length - 1);
+
+    for (uint32_t i = zq_zone_of(&c->zones, op->req.offset); i <= last; i++) {
+        if (c->zones.v[i].forced != ZQCOW2_ZONE_OFFLINE)
+            continue;
+        op->res.offset = zq_zone_start(&c->zones.g, i);
+        return true;
+    }
+    return false;
+}
+
+/* How many of the next len bytes are committed data; 0: as many as *zeros lie beyond a pointer. */
+static uint64_t readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_t *zeros)
+{
+    const struct zq_zones *zs = &c->zones;
+    uint32_t zone;
+    uint64_t end;
+
+    if (at < c->seq_start)
+        return zq_min(len, c->seq_start - at);
+    zone = zq_zone_of(zs, at);
+    if (at < zs->v[zone].wp)
+        return zq_min(len, zs->v[zone].wp - at);
+    end = zq_zone_start(&zs->g, zone) + zq_zone_length(&zs->g, zone);
+    *zeros = zq_min(len, end - at);
+    return 0;
+}
+
+/* A compressed cluster: its bytes are read whole, and unpacked outside the mutex. */
+static int begin_packed(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
+{
+    int rc = zq_packed_alloc(c, &op->packed, e->entry);
+
+    if (rc < 0)
+        return rc;
+    op->xfer.left = e->len;
+    op->phase = R_PACKED;
+    return zq_op_io(c, op, ZQCOW2_IO_READ, op->packed.in, op->packed.host, op->packed.len);
+}
+
+static void unpack_work(struct zq_io *io)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+    uint64_t mask = ((uint64_t)1 << op->core->cluster_bits) - 1;
+
+    io->ret = zq_packed_inflate(op->core, &op->packed);
+    if (io->ret == 0)
+        zq_iov_copy_out(op, op->packed.out + ((op->req.offset + op->pos) & mask), op->xfer.left);
+}
+
+static int next_piece(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t at = op->req.offset + op->pos, left = op->length - op->pos, zeros = 0;
+    uint64_t len = readable(c, at, left, &zeros);
+    struct zq_extent e = {.type = ZQ_EXT_ZERO, .len = zeros};
+    int rc = len ? zq_map_lookup(&c->map, &op->g, at, len, &e) : 0;
+
+    if (rc)
+        return rc;
+    zq_cache_release(&c->cache, &op->g);
+    if (e.type == ZQ_EXT_COMPRESSED) {
+        uint64_t size = (uint64_t)1 << c->cluster_bits;
+        e.len = zq_min(e.len, size - (at & (size - 1)));
+        return begin_packed(c, op, &e);
+    }
+    zq_transfer_begin(op, e.type == ZQ_EXT_DATA ? (uint32_t)ZQCOW2_IO_READ : ZQ_IO_WORK, e.host,
+                      e.len);
+    op->phase = R_MOVE;
+    return 0;
+}
+
+static int run_phase(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    switch (op->phase) {
+    case R_NEXT:
+        return op->rc < 0 ? op->rc : next_piece(c, op);
+    case R_MOVE:
+        rc = zq_transfer_step(c, op);
+        if (rc == 0)
+            op->phase = R_NEXT;
+        return rc;
+    case R_PACKED:
+        op->phase = R_UNPACKED;
+        return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
+    default:
+        zq_packed_free(c, &op->packed);
+        op->phase = R_NEXT;
+        return op->rc < 0 ? op->rc : 0;
+    }
+}
+
+int zq_step_read(struct zq_core *c, struct zq_op *op)
+{
+    if (c->zoned && op->pos == 0 && op->phase == R_NEXT && touches_offline(c, op))
+        return ZQCOW2_EZONE_OFFLINE;
+    while (op->pos < op->length || op->phase != R_NEXT) {
+        int rc = run_phase(c, op);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}

@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests: checked, begun on the fast path or in phases, and ended. What the loop must ask of the
+ * layers above it is here, too.
+ */
+#include <errno.h>
+#include "ops/request.h"
+#include "base/report.h"
+#include "ops/fast.h"
+#include "ops/flush.h"
+#include "ops/overwrite.h"
+#include "ops/read.h"
+#include "ops/zone_manage.h"
+#include "ops/zone_write.h"
+#include "round/round.h"
+#include "space/admit.h"
+#include "space/fill.h"
+#include "space/reclaim.h"
+#include "space/unmap.h"
+
+/* A zone's error names the zone; a zone call has set it already. Else only an append says where. */
+static uint64_t result_offset(const struct zq_core *c, const struct zq_op *op, int rc)
+{
+    unsigned kind = op->req.op;
+
+    if (rc == 0)
+        return kind == ZQCOW2_OP_APPEND ? op->res.offset : 0;
+    if (kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_RESET)
+        return op->res.offset;
+    if (rc > ZQCOW2_EZONE_BOUNDARY || rc < ZQCOW2_EZONE_STATE)
+        return 0;
+    return kind == ZQCOW2_OP_READ ? op->res.offset
+                                  : zq_round_down(op->req.offset, c->zones.g.zone_size);
+}
+
+static void op_end(struct zq_core *c, struct zq_op *op, int rc)
+{
+    zq_cache_release(&c->cache, &op->g);
+    if (op->has_turn)
+        zq_turn_leave(c, op);
+    zq_closing_drop(c, op);
+    zq_range_leave(c, op);
+    zq_fills_drop(c, op);
+    zq_unmap_drop(c, op);
+    op->res.ret = rc;
+    op->res.offset = result_offset(c, op, rc);
+    c->nr_drains -= op->req.op == ZQCOW2_OP_DRAIN && op->phase > 0;
+    zq_op_over(c, op);
+    op->finish(op);
+}
+
+/* Nothing else can be done now: gives clusters back, or begins the round that is wanted. */
+static bool idle(struct zq_core *c)
+{
+    bool kicked = c->want_janitor && zq_janitor_kick(c);
+
+    c->want_janitor = false;
+    if (kicked || !zq_round_needed(c))
+        return kicked;
+    zq_round_start(c);
+    return true;
+}
+
+const struct zq_upper zq_request_upper = {.end = op_end, .idle = idle};
+
+static bool io_length(const struct zq_op *op, uint64_t *len)
+{
+    uint64_t sum = 0;
+
+    for (uint32_t i = 0; i < op->req.iovcnt; i++) {
+        if (zq_add_overflows(sum, op->req.iov[i].iov_len, &sum))
+            return false;
+    }
+    *len = sum;
+    return true;
+}
+
+static bool writes(unsigned kind)
+{
+    return kind != ZQCOW2_OP_READ && kind != ZQCOW2_OP_FLUSH && kind != ZQCOW2_OP_DRAIN &&
+           kind != ZQCOW2_OP_ZONE_SET_STATE;
+}
+
+/* Range and alignment: the first of the checks, whatever the zones say. */
+static int check_range(const struct zq_core *c, struct zq_op *op)
+{
+    const struct zqcow2_request *r = &op->req;
+    bool buffers = r->op <= ZQCOW2_OP_APPEND;
+    uint64_t end;
+
+    if (r->op == ZQCOW2_OP_FLUSH || r->op == ZQCOW2_OP_DRAIN)
+        return 0;
+    if (r->op == ZQCOW2_OP_ZONE_SET_STATE)
+        return r->offset < c->size ? 0 : -EINVAL;
+    op->length = r->length;
+    if (buffers && !io_length(op, &op->length))
+        return -EINVAL;
+    if (!buffers)
+        op->req.iovcnt = 0;
+    if (!op->length || (op->length | r->offset) % ZQ_SECTOR)
+        return -EINVAL;
+    if (zq_add_overflows(r->offset, op->length, &end) || r->offset >= c->size)
+        return -EINVAL;
+    /* An append's offset only names its zone; what does not fit there is a zone error. */
+    return end > c->size && r->op != ZQCOW2_OP_APPEND ? -EINVAL : 0;
+}
+
+static zq_step *step_of(const struct zq_core *c, const struct zqcow2_request *r)
+{
+    bool sequential = r->offset >= c->seq_start;
+
+    switch (r->op) {
+    case ZQCOW2_OP_READ:
+        return zq_step_read;
+    case ZQCOW2_OP_WRITE:
+    case ZQCOW2_OP_WRITE_ZEROES:
+        return sequential ? zq_step_zone_write : zq_step_write;
+    case ZQCOW2_OP_APPEND:
+        return zq_step_zone_write;
+    case ZQCOW2_OP_DISCARD:
+        return zq_step_discard;
+    case ZQCOW2_OP_FLUSH:
+        return zq_step_flush;
+    case ZQCOW2_OP_DRAIN:
+        return zq_step_drain;
+    case ZQCOW2_OP_ZONE_SET_STATE:
+        return zq_step_set_state;
+    default:
+        return zq_step_manage;
+    }
+}
+
+static int check_request(const struct zq_core *c, struct zq_op *op)
+{
+    unsigned kind = op->req.op;
+    int rc;
+
+    if (kind > ZQCOW2_OP_ZONE_SET_STATE || (op->req.flags & ~ZQCOW2_FUA))
+        return -EINVAL;
+    if (!c->zoned && (kind == ZQCOW2_OP_APPEND || kind >= ZQCOW2_OP_ZONE_OPEN))
+        return ZQCOW2_ENOTZONED;
+    rc = check_range(c, op);
+    if (rc < 0)
+        return rc;
+    if (!writes(kind))
+        return 0;
+    if (!c->writable)
+        return -EROFS;
+    return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
+}
+
+static void begin_in_phases(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    zq_op_reset(c, op);
+    op->r.rc = 0;
+    c->nr_ops++;
+    rc = check_request(c, op);
+    if (rc < 0) {
+        op_end(c, op, rc);
+        return;
+    }
+    op->step = step_of(c, &op->req);
+    zq_op_step(op);
+}
+
+void zq_op_begin(struct zq_core *c, struct zq_op *op)
+{
+    if (!zq_direct_start(c, op))
+        begin_in_phases(c, op);
+}
+
+static void run_in_phases(struct zq_core *c, struct zq_op *op)
+{
+    c->waiters++;
+    if (c->be->ops.submit)
+        zq_op_begin(c, op);
+    else
+        begin_in_phases(c, op);
+    zq_engine_run(c);
+    while (!op->finished)
+        zq_engine_wait(c, -1);
+    c->waiters--;
+    zq_engine_hand_over(c);
+}
+
+static void blocking_finish(struct zq_op *op)
+{
+    zq_engine_tell_others(op->core);
+}
+
+int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
+{
+    op->finish = blocking_finish;
+    zq_core_lock(c);
+    if (c->be->ops.submit || !zq_direct_run(c, op))
+        run_in_phases(c, op);
+    while (!op->finished)
+        zq_engine_wait(c, -1);
+    zq_core_unlock(c);
+    return op->res.ret;
+}

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests, from their beginning to their result.
+ */
+#ifndef ZQ_OPS_REQUEST_H
+#define ZQ_OPS_REQUEST_H
+
+#include "loop/core.h"
+
+/* The request layer, for the loop of a core. */
+extern const struct zq_upper zq_request_upper;
+
+/* Checks the request and lets the operation go. finish() follows sooner or later. */
+void zq_op_begin(struct zq_core *c, struct zq_op *op);
+/* Begins, works and waits until it is finished. */
+int zq_op_run_blocking(struct zq_core *c, struct zq_op *op);
+
+#endif

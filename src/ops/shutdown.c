@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/* Shuts an image down without leaks (R4, R5), and marks it clean (R12). */
+#include <errno.h>
+#include "ops/shutdown.h"
+#include "base/report.h"
+#include "round/round.h"
+#include "space/reclaim.h"
+#include "space/transfer.h"
+
+enum { S_AHEAD, S_FLUSH, S_EMPTY, S_CLEAN, S_CLEAN_FLUSH };
+
+static int write_clean(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t incompat = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
+    bool in_use = c->hdr.mark_offset && c->sector0[c->hdr.mark_offset];
+
+    if (c->leaked || c->hdr.version < 3 || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
+        return 0;
+    if (in_use)
+        c->sector0[c->hdr.mark_offset] = 0;
+    zq_put_be64(c->sector0 + ZQ_HDR_INCOMPAT, incompat & ~ZQ_INCOMPAT_DIRTY);
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, c->sector0, 0, ZQ_SECTOR);
+}
+
+static int shutdown_phase(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    switch (op->phase) {
+    case S_AHEAD:
+        rc = zq_unmap_ahead(c, op);
+        if (rc == 0)
+            zq_map_drop_fresh(&c->map);
+        return rc;
+    case S_FLUSH:
+        op->round = 0;
+        op->phase = S_EMPTY;
+        return zq_round_wait(c, op);
+    case S_EMPTY:
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+        if (c->janitor_runs) /* it ends by itself: nothing else is in flight */
+            return zq_op_park(c, op, &c->drain_waiters);
+        if (!zq_list_empty(&c->alloc.quarantine) || zq_cache_has_dirty(&c->cache)) {
+            zq_janitor_kick(c);
+            op->phase = S_FLUSH;
+            return c->janitor_runs ? zq_op_park(c, op, &c->drain_waiters) : 0;
+        }
+        op->phase = S_CLEAN;
+        return 0;
+    case S_CLEAN:
+        op->phase = S_CLEAN_FLUSH;
+        return write_clean(c, op);
+    default:
+        return 0;
+    }
+}
+
+int zq_step_shutdown(struct zq_core *c, struct zq_op *op)
+{
+    int rc = 0;
+
+    for (;;) {
+        if (op->rc < 0 || c->dead)
+            return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
+        if (op->phase == S_CLEAN_FLUSH + 1)
+            return 0;
+        if (op->phase == S_CLEAN_FLUSH) {
+            op->phase++;
+            return c->x.unbarriered ? zq_op_io(c, op, ZQCOW2_IO_FLUSH, NULL, 0, 0) : 0;
+        }
+        rc = shutdown_phase(c, op);
+        if (rc)
+            return rc;
+        if (op->phase == S_AHEAD)
+            op->phase = S_FLUSH;
+    }
+}

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: MIT */
+/* Open, close, finish and reset of zones, and states that the embedding program sets. */
+#include <errno.h>
+#include "ops/zone_manage.h"
+#include "base/report.h"
+#include "ops/flush.h"
+#include "round/round.h"
+#include "space/admit.h"
+#include "space/fill.h"
+#include "space/transfer.h"
+#include "space/unmap.h"
+
+enum { M_ZONE, M_TAIL, M_FUA };
+
+static enum zq_action action_of(const struct zq_op *op)
+{
+    return (enum zq_action)(ZQ_ACT_OPEN + (op->req.op - ZQCOW2_OP_ZONE_OPEN));
+}
+
+/* Whole zones; the last of the device may be short. */
+static int check_zones(const struct zq_core *c, const struct zq_op *op)
+{
+    uint64_t mask = c->zones.g.zone_size - 1, end = op->req.offset + op->length;
+
+    return (op->req.offset & mask) || ((end & mask) && end != c->size) ? -EINVAL : 0;
+}
+
+static bool is_all(const struct zq_core *c, const struct zq_op *op)
+{
+    return op->length == c->size && c->zones.g.nr_zones > 1;
+}
+
+/* The "all" forms act on some states only and pass over the others. */
+static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_t zone)
+{
+    const struct zq_zone *z = &c->zones.v[zone];
+    uint8_t s = zq_zone_state(z);
+
+    if (!is_all(c, op))
+        return false;
+    if (s == ZQCOW2_ZONE_NOT_WP || z->forced)
+        return true;
+    switch (action_of(op)) {
+    case ZQ_ACT_OPEN:
+        return s != ZQCOW2_ZONE_CLOSED;
+    case ZQ_ACT_CLOSE:
+        return !zq_state_is_open(s);
+    case ZQ_ACT_FINISH:
+        return !zq_state_is_active(s);
+    default:
+        return false;
+    }
+}
+
+static void zero_rest(struct zq_fill *f, uint64_t from)
+{
+    f->head = from;
+    f->data_kind = ZQCOW2_IO_ZERO;
+    f->data_len = f->bytes - from;
+}
+
+/*
+ * R3: a finish unmasks what lies beyond the write pointer, so that has to read as zeros on disk
+ * first: whole clusters are unmapped, the rest of the pointer's cluster is overwritten.
+ */
+static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    struct zq_zone *z = &c->zones.v[zone];
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    uint64_t end = zq_round_up(zq_zone_end(&c->zones, zone), size);
+    uint64_t head = zq_round_down(z->wp, size);
+    struct zq_extent e;
+    int rc;
+
+    /* Nobody maps anything here meanwhile: what is done stays done when this is entered again. */
+    op->prepared = zq_max(op->prepared, zq_round_up(z->wp, size));
+    rc = zq_unmap(c, op, &op->prepared, end);
+    if (rc || head == z->wp || op->phase == M_TAIL)
+        return rc;
+    rc = zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
+    if (rc)
+        return rc;
+    if (e.type == ZQ_EXT_UNALLOC || e.type == ZQ_EXT_ZERO)
+        return 0;
+    if (!zq_extent_in_place(&e)) {
+        rc = zq_may_allocate(c, op);
+        if (rc == 0)
+            rc = zq_fill_prepare(c, op, head, size, &e);
+        if (rc)
+            return rc;
+        zero_rest(zq_fill_last(op), z->wp - head);
+        zq_fill_start(op);
+        return zq_fill_step(c, op);
+    }
+    zq_cache_release(&c->cache, &op->g);
+    op->phase = M_TAIL;
+    return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, head + size - z->wp);
+}
+
+static int do_finish(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v)
+{
+    uint32_t victim;
+    int rc = zq_zone_wait_reset(c, op, zone);
+
+    if (rc == 0)
+        rc = make_zero(c, op, zone);
+    if (rc == 0)
+        rc = zq_zone_get_room(c, op, zone, v, &victim);
+    if (rc)
+        return rc;
+    zq_zone_use_room(c, op, victim);
+    zq_zone_do_finish(&c->zones, zone);
+    return 0;
+}
+
+static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v)
+{
+    uint32_t victim;
+    int rc;
+
+    switch (action_of(op)) {
+    case ZQ_ACT_FINISH:
+        return do_finish(c, op, zone, v);
+    case ZQ_ACT_OPEN:
+        rc = zq_zone_get_room(c, op, zone, v, &victim);
+        if (rc)
+            return rc;
+        zq_zone_use_room(c, op, victim);
+        zq_zone_set_state(&c->zones, zone, v->state);
+        return 0;
+    case ZQ_ACT_CLOSE:
+        zq_zone_do_close(&c->zones, zone);
+        return 0;
+    default:
+        zq_zone_do_reset(&c->zones, zone, c->x.data_seq);
+        return 0;
+    }
+}
+
+/* True when *v is all there is to say: an error, or nothing to do. */
+static bool judge(const struct zq_core *c, const struct zq_op *op, uint32_t zone,
+                  struct zq_verdict *v)
+{
+    const struct zq_zone *z = &c->zones.v[zone];
+
+    *v = zq_fsm(zq_zone_state(z), action_of(op), z->next == zq_zone_start(&c->zones.g, zone));
+    if (passes_over(c, op, zone)) {
+        v->rc = 0;
+        return true;
+    }
+    return v->rc < 0 || !v->changes;
+}
+
+/* One zone: its turn, drained, judged as it is then. */
+static int manage_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    struct zq_zone *z = &c->zones.v[zone];
+    struct zq_verdict v;
+    uint32_t victim;
+    int rc;
+
+    /* A zone that nobody has touched needs no turn to see that there is nothing to do. */
+    if (!z->live && judge(c, op, zone, &v))
+        return v.rc;
+    rc = zq_turn_take(c, op, zone);
+    if (rc == 0)
+        rc = zq_zone_wait_drained(c, op, zone);
+    if (rc)
+        return rc;
+    if (judge(c, op, zone, &v))
+        return v.rc;
+    rc = zq_zones_room(&c->zones, zone, &v, &victim);
+    return rc < 0 ? rc : act(c, op, zone, &v);
+}
+
+static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    if (op->has_turn)
+        zq_turn_leave(c, op);
+    zq_cache_release(&c->cache, &op->g);
+    op->pos = zq_zone_start(&c->zones.g, zone) + zq_zone_length(&c->zones.g, zone) - op->req.offset;
+    op->phase = M_ZONE;
+    op->round = op->prepared = 0;
+}
+
+static int begin(struct zq_core *c, struct zq_op *op)
+{
+    int rc = check_zones(c, op);
+
+    if (rc == 0 && is_all(c, op) && action_of(op) == ZQ_ACT_OPEN)
+        rc = zq_zones_room_for_all(&c->zones);
+    return rc;
+}
+
+int zq_step_manage(struct zq_core *c, struct zq_op *op)
+{
+    int rc = op->pos == 0 && !op->has_turn ? begin(c, op) : 0;
+
+    while (rc == 0 && op->phase != M_FUA && op->pos < op->length) {
+        uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->pos);
+
+        op->res.offset = zq_zone_start(&c->zones.g, zone);
+        if (op->fill) {
+            rc = zq_fill_step(c, op);
+            op->pos = op->res.offset - op->req.offset; /* a fill has bytes of its own */
+        } else
+            rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        if (rc == 0)
+            rc = manage_zone(c, op, zone);
+        if (rc == 0)
+            next_zone(c, op, zone);
+    }
+    if (rc)
+        return rc;
+    op->phase = M_FUA;
+    return zq_step_fua(c, op);
+}
+
+int zq_step_set_state(struct zq_core *c, struct zq_op *op)
+{
+    uint32_t zone = zq_zone_of(&c->zones, op->req.offset);
+    int rc;
+
+    if (op->req.length != ZQCOW2_ZONE_RDONLY && op->req.length != ZQCOW2_ZONE_OFFLINE &&
+        op->req.length != ZQCOW2_ZONE_NOT_WP)
+        return -EINVAL;
+    if (zone < c->zones.g.conventional)
+        return ZQCOW2_EZONE_STATE;
+    if (op->req.length == ZQCOW2_ZONE_NOT_WP && !c->zones.v[zone].forced)
+        return 0;
+    rc = zq_turn_take(c, op, zone);
+    if (rc == 0 && !c->dead)
+        rc = zq_zone_wait_drained(c, op, zone);
+    if (rc == 0)
+        zq_zone_force(&c->zones, zone, (uint8_t)op->req.length);
+    return rc;
+}

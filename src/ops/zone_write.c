@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/* Writes, appends and writes of zeros to sequential zones. Keeps K7 and R8. */
+#include <errno.h>
+#include "ops/zone_write.h"
+#include "base/report.h"
+#include "ops/flush.h"
+#include "space/admit.h"
+#include "space/fill.h"
+#include "space/mapahead.h"
+#include "space/transfer.h"
+
+enum { W_GATHER, W_MOVE, W_COMMIT, W_FUA };
+
+static bool writes_zone(const struct zq_op *op)
+{
+    return op->req.op == ZQCOW2_OP_WRITE || op->req.op == ZQCOW2_OP_APPEND ||
+           op->req.op == ZQCOW2_OP_WRITE_ZEROES;
+}
+
+/*
+ * R8: a write has failed with rc. Those that were submitted behind it, and wait for their turn, end
+ * with the same error when they have it; zone calls among them are carried out, and a reset begins
+ * the zone anew.
+ */
+static void fail_behind(struct zq_core *c, const struct zq_op *op, uint32_t zone, int rc)
+{
+    struct zq_list *fifo = &c->zones.v[zone].live->admission;
+
+    for (struct zq_list *n = op->has_turn ? op->turn.next : fifo->next; n != fifo; n = n->next) {
+        struct zq_op *behind = zq_container(n, struct zq_op, turn);
+
+        if (behind->req.op == ZQCOW2_OP_ZONE_RESET)
+            return;
+        if (writes_zone(behind) && !behind->r.rc)
+            behind->r.rc = rc;
+    }
+}
+
+/*
+ * Everything that can fail or wait. In the last pass nothing parks: reserve follows at once.
+ * *allowed: what fails is the host's or for memory, the request itself was right.
+ */
+static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_verdict *v,
+                  uint32_t *victim, bool *allowed)
+{
+    struct zq_zone *z = &c->zones.v[zone];
+    bool append = op->req.op == ZQCOW2_OP_APPEND;
+    uint64_t at;
+    int rc = zq_turn_take(c, op, zone);
+
+    if (rc == 0 && op->r.rc < 0)
+        return op->r.rc;
+    if (rc == 0)
+        rc = zq_zone_wait_admissible(c, op, zone);
+    if (rc)
+        return rc;
+    rc = zq_zone_check_write(&c->zones, zone, op->req.offset, op->length, append);
+    if (rc < 0)
+        return rc;
+    *v = zq_fsm(z->state, ZQ_ACT_WRITE, false);
+    rc = zq_zones_room(&c->zones, zone, v, victim);
+    if (rc < 0)
+        return rc;
+    *allowed = true;
+    at = append ? z->next : op->req.offset;
+    rc = zq_zone_wait_reset(c, op, zone);
+    if (rc == 0)
+        rc = zq_zone_map(c, op, at, op->length);
+    if (rc == 0)
+        rc = zq_zone_get_room(c, op, zone, v, victim);
+    return rc;
+}
+
+static void reserve(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
+                    uint32_t victim)
+{
+    op->res.offset = c->zones.v[zone].next;
+    zq_zone_use_room(c, op, victim);
+    zq_zone_set_state(&c->zones, zone, v->state);
+    zq_zone_reserve(&c->zones, zone, &op->r, op->length);
+    zq_turn_leave(c, op);
+    op->round = 0;
+    zq_cache_release(&c->cache, &op->g);
+}
+
+/* Bytes go to the run that holds them; a run that the cache of runs forgot is looked up again. */
+static int move(struct zq_core *c, struct zq_op *op)
+{
+    uint32_t kind = op->req.op == ZQCOW2_OP_WRITE_ZEROES ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
+    int rc = zq_transfer_step(c, op);
+
+    while (rc == 0 && op->pos < op->length) {
+        uint64_t at = op->res.offset + op->pos;
+        struct zq_extent e;
+
+        rc = zq_map_lookup(&c->map, &op->g, at, op->length - op->pos, &e);
+        zq_assert(rc || zq_extent_in_place(&e));
+        if (rc)
+            return rc;
+        zq_cache_release(&c->cache, &op->g);
+        zq_transfer_begin(op, kind, e.host, e.len);
+        rc = zq_transfer_step(c, op);
+    }
+    return rc;
+}
+
+/* Whatever the zone commits by it is answered, in order, by way of the ready list. */
+static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
+{
+    struct zq_list out, *n;
+
+    zq_list_init(&out);
+    op->phase = W_COMMIT;
+    if (rc < 0)
+        fail_behind(c, op, op->zone, rc);
+    zq_zone_data_done(&c->zones, op->zone, &op->r, rc, &out);
+    while ((n = zq_list_pop(&out)))
+        zq_op_ready(zq_container(n, struct zq_op, r.link));
+}
+
+static int after_commit(struct zq_core *c, struct zq_op *op)
+{
+    if (op->r.rc < 0)
+        return op->r.rc;
+    op->phase = W_FUA;
+    return zq_step_fua(c, op);
+}
+
+void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc)
+{
+    uint64_t at = op->r.end - op->length;
+
+    zq_op_reset(c, op);
+    op->step = zq_step_zone_write;
+    op->res.offset = at;
+    commit_in_order(c, op, rc);
+}
+
+int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
+{
+    uint32_t zone = zq_zone_of(&c->zones, op->req.offset), victim;
+    struct zq_verdict v;
+    bool allowed;
+    int rc;
+
+    switch (op->phase) {
+    case W_GATHER:
+        if (op->req.op == ZQCOW2_OP_APPEND && op->req.offset != zq_zone_start(&c->zones.g, zone))
+            return -EINVAL;
+        rc = op->fill ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        allowed = rc < 0;
+        if (rc == 0)
+            rc = gather(c, op, zone, &v, &victim, &allowed);
+        if (allowed && op->has_turn && zq_answer(rc) == rc && rc < 0)
+            fail_behind(c, op, zone, rc);
+        if (rc)
+            return rc;
+        reserve(c, op, zone, &v, victim);
+        op->phase = W_MOVE;
+        zq_transfer_begin(op, ZQCOW2_IO_WRITE, 0, 0);
+        /* fall through */
+    case W_MOVE:
+        rc = move(c, op);
+        if (rc == ZQ_WAIT)
+            return rc;
+        zq_cache_release(&c->cache, &op->g);
+        rc = zq_acknowledged(c, rc);
+        if (!zq_zone_commits_now(c, op, rc)) {
+            commit_in_order(c, op, rc);
+            return ZQ_WAIT;
+        }
+        /* fall through */
+    case W_COMMIT:
+        return after_commit(c, op);
+    default:
+        return zq_step_fua(c, op);
+    }
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writes, appends and writes of zeroes to sequential zones.
+ */
+#ifndef ZQ_OPS_ZONE_WRITE_H
+#define ZQ_OPS_ZONE_WRITE_H
+
+#include "loop/core.h"
+
+zq_step zq_step_zone_write;
+/* The data of a reserved write of fast.c is there, or failed: commits as the slow path does. */
+void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc);
+/*
+ * A write to a zone ended with rc. True: it has committed alone, and may be answered at once. Else
+ * it goes on in order: who is ready may have committed before it, and is answered before it (K7).
+ */
+static inline bool zq_zone_commits_now(struct zq_core *c, struct zq_op *op, int rc)
+{
+    return rc == 0 && zq_list_empty(&c->ready) &&
+           zq_zone_commit_first(&c->zones, op->zone, &op->r);
+}
+
+#endif

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MIT */
+/* The file as a place for clusters: how long it is, what in it is never free, what leaves it. */
+#include "qcow2/host.h"
+
+#include "base/report.h"
+
+bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
+{
+    return host >= a->virgin;
+}
+
+void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    a->virgin = zq_max(a->virgin, host + len);
+    zq_cache_forget(a->cache, host, len);
+}
+
+uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    uint32_t low = 0, high = a->nr_areas;
+
+    while (low < high) { /* the first one that ends behind host */
+        uint32_t mid = low + (high - low) / 2;
+
+        if (a->areas[mid][0] + a->areas[mid][1] <= host)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low == a->nr_areas || a->areas[low][0] >= host + len)
+        return len;
+    return a->areas[low][0] > host ? a->areas[low][0] - host : 0;
+}
+
+static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    for (int i = 0; i < ZQ_FIXED; i++) {
+        if (zq_ranges_overlap(host, len, a->fixed[i][0], a->fixed[i][1]))
+            return true;
+    }
+    return zq_index_hit(a->l1_index, a->l1, host, len, NULL) ||
+           zq_index_hit(&a->refs.index, a->refs.table, host, len, NULL) ||
+           zq_alloc_before_areas(a, host, len) < len; /* new blocks and growth have no choice */
+}
+
+bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    if (!a->corrupt && in_tables(a, host, len)) {
+        a->corrupt = true;
+        a->corrupt_at = host;
+    }
+    return a->corrupt;
+}
+
+static void cover_done(struct zq_io *io, int ret)
+{
+    struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
+
+    a->covering = false;
+    if (ret == 0)
+        a->file_size = zq_max(a->file_size, io->pub.offset);
+    zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
+}
+
+int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
+{
+    if (end <= a->file_size)
+        return 0;
+    if (!a->covering) {
+        a->covering = true;
+        a->cover.complete = cover_done;
+        /* Whole MiB once the file is large: one call for many small allocations. */
+        if (end >= 8u << 20)
+            end = zq_round_up(end, 1u << 20);
+        zq_io_prep(&a->cover, ZQCOW2_IO_TRUNCATE, end, 0);
+        zq_io_start(a->cache->x, &a->cover);
+    }
+    return zq_cache_park(a->cache, g, &a->cover_waiters);
+}
+
+void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
+{
+    f->after_round = linked ? a->snapshots + 1 : 0;
+    f->after_io = a->cache->x->data_seq;
+    zq_list_push(&a->quarantine, &f->link);
+}

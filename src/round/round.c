@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Rounds: metadata goes to the disk as it was in one snapshot, stage by stage, with a barrier
+ * behind each stage that wrote something. Keeps K1-K3, K8, K9; the reasons are in DESIGN.md.
+ * Rounds run one at a time. Also flush, drain and FUA, which wait for rounds.
+ */
+#include <errno.h>
+#include "base/report.h"
+#include "qcow2/growth.h"
+#include "round/round.h"
+
+/* ---- waiting ---- */
+
+int zq_round_wait(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_round *r = &c->round;
+
+    if (op->round && r->done >= op->round) {
+        op->round = 0;
+        return 0;
+    }
+    if (op->rc < 0 || c->dead) { /* the one who saw it happen gets the cause */
+        op->round = 0;
+        return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
+    }
+    if (!op->round) {
+        op->round = c->alloc.snapshots + 1;
+        r->wanted = true;
+    }
+    return zq_op_park(c, op, &r->waiters);
+}
+
+/* ---- stages: the next write of each ---- */
+
+static void prep_buf(struct zq_round_io *w, uint64_t at, uint32_t bytes)
+{
+    zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, at, bytes);
+}
+
+static bool next_slice(struct zq_core *c, struct zq_round_io *w, enum zq_slice_kind kind)
+{
+    struct zq_slice *s = zq_cache_next_frozen(&c->cache, kind);
+
+    if (!s)
+        return false;
+    w->slice = s;
+    zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, s->data, s->host, c->cache.slice_bytes);
+    return true;
+}
+
+static bool next_pointers(struct zq_core *c, struct zq_round_io *w, enum zq_table_stage stage)
+{
+    uint64_t at;
+    uint32_t n = c->zoned ? zq_table_compose(&c->zones, stage, &c->round.sector, w->buf,
+                                             ZQ_ROUND_BUF, &at)
+                          : 0;
+
+    if (n)
+        prep_buf(w, at, n);
+    return n > 0;
+}
+
+/* The next dirty sectors of a table that is kept in memory in native order: L1, refcount table. */
+static bool next_sectors(struct zq_core *c, struct zq_round_io *w, const uint64_t *table,
+                         uint64_t entries, uint8_t *dirty, uint64_t host)
+{
+    uint64_t per = ZQ_SECTOR / 8, nr = zq_div_up(entries, per), s = c->round.cursor;
+    uint32_t bytes = 0;
+
+    while (s < nr && dirty[s] != ZQ_SECTOR_DIRTY)
+        s++;
+    for (; s < nr && dirty[s] == ZQ_SECTOR_DIRTY && bytes < ZQ_ROUND_BUF; s++, bytes += ZQ_SECTOR) {
+        if (!bytes)
+            zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, host + s * ZQ_SECTOR, 0);
+        for (uint64_t i = 0; i < per; i++) {
+            uint64_t k = s * per + i;
+            zq_put_be64(w->buf + bytes + i * 8, k < entries ? table[k] : 0);
+        }
+        dirty[s] = ZQ_SECTOR_WRITTEN;
+    }
+    c->round.cursor = s;
+    w->io.pub.length = w->io.one.iov_len = bytes;
+    return bytes > 0;
+}
+
+static bool next_header(struct zq_core *c, struct zq_round_io *w)
+{
+    memcpy(w->buf, c->sector0, ZQ_SECTOR);
+    prep_buf(w, 0, ZQ_SECTOR);
+    return true;
+}
+
+static void set_incompat(struct zq_core *c, uint64_t bit)
+{
+    uint8_t *at = c->sector0 + ZQ_HDR_INCOMPAT;
+
+    zq_put_be64(at, zq_be64(at) | bit);
+}
+
+/*
+ * What was found to be corrupt says so to whoever opens it next, where the header has room for it.
+ * The mark says that leaks may be found after a crash; DIRTY on lazy images says the same.
+ */
+static bool next_mark(struct zq_core *c, struct zq_round_io *w)
+{
+    bool mark = c->want_mark && !c->marked, corrupt;
+
+    corrupt = c->alloc.corrupt && !c->corrupt_marked && c->hdr.version >= 3;
+    if (c->round.cursor++ || (!mark && !corrupt))
+        return false;
+    if (corrupt)
+        set_incompat(c, ZQ_INCOMPAT_CORRUPT);
+    if (mark && c->hdr.mark_offset)
+        c->sector0[c->hdr.mark_offset] = 1;
+    if (mark && c->lazy)
+        set_incompat(c, ZQ_INCOMPAT_DIRTY);
+    return next_header(c, w);
+}
+
+static bool next_table(struct zq_core *c, struct zq_round_io *w)
+{
+    struct zq_refs *r = &c->alloc.refs;
+
+    if (c->alloc.growth.switching) {
+        if (c->round.cursor++)
+            return false;
+        zq_growth_patch(&c->alloc, c->sector0);
+        return next_header(c, w);
+    }
+    return r->frozen && next_sectors(c, w, r->table, r->entries, r->dirty, r->offset);
+}
+
+static bool next_l2(struct zq_core *c, struct zq_round_io *w)
+{
+    struct zq_map *m = &c->map;
+
+    if (m->frozen && next_sectors(c, w, m->l1, m->l1_entries, m->l1_dirty, m->l1_offset))
+        return true;
+    return next_slice(c, w, ZQ_SLICE_L2);
+}
+
+static bool next_write(struct zq_core *c, struct zq_round_io *w)
+{
+    w->slice = NULL;
+    switch (c->round.stage) {
+    case ZQ_ST_MARK:
+        return next_mark(c, w);
+    case ZQ_ST_META:
+        return next_slice(c, w, ZQ_SLICE_REFS) || next_pointers(c, w, ZQ_TABLE_RESETS);
+    case ZQ_ST_TABLE:
+        return next_table(c, w);
+    case ZQ_ST_L2:
+        return next_l2(c, w);
+    case ZQ_ST_FULL:
+        return c->round.full_first && next_pointers(c, w, ZQ_TABLE_FULL);
+    case ZQ_ST_WP:
+        return next_pointers(c, w, ZQ_TABLE_REST);
+    default:
+        return false;
+    }
+}
+
+/* ---- stages: begin and end ---- */
+
+static void snapshot(struct zq_core *c)
+{
+    c->alloc.snapshots++;
+    zq_cache_snapshot(&c->cache);
+    c->map.frozen = c->map.is_dirty;
+    c->map.is_dirty = false;
+    c->alloc.growth.switching = c->alloc.growth.whole;
+    c->alloc.refs.frozen = c->alloc.refs.is_dirty || c->alloc.growth.switching;
+    c->alloc.refs.is_dirty = false;
+    if (c->zoned)
+        zq_table_snapshot(&c->zones);
+}
+
+static void enter_stage(struct zq_core *c, enum zq_stage stage)
+{
+    struct zq_round *r = &c->round;
+
+    r->stage = stage;
+    r->cursor = 0;
+    r->sector = 0;
+    r->wrote = r->barrier = false;
+    if (stage == ZQ_ST_FULL)
+        r->full_first = c->zoned && zq_table_full_first(&c->zones);
+}
+
+/* All writes of the stage, and its barrier if it has one, are done. */
+static void leave_stage(struct zq_core *c)
+{
+    switch (c->round.stage) {
+    case ZQ_ST_MARK:
+        c->marked |= c->want_mark;
+        c->corrupt_marked = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) & ZQ_INCOMPAT_CORRUPT;
+        break;
+    case ZQ_ST_META:
+        if (c->zoned)
+            zq_table_resets_durable(&c->zones);
+        break;
+    case ZQ_ST_TABLE:
+        if (c->alloc.growth.switching)
+            zq_growth_switch(&c->alloc);
+        if (c->alloc.refs.frozen)
+            zq_refs_thaw(&c->alloc.refs);
+        break;
+    case ZQ_ST_L2:
+        if (c->map.frozen)
+            zq_map_thaw(&c->map);
+        break;
+    case ZQ_ST_FULL:
+        if (c->round.wrote)
+            zq_table_full_durable(&c->zones);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Who waits for this round gets its error; who came after its snapshot waits for the next. */
+static void fail_waiters(struct zq_core *c, int rc)
+{
+    struct zq_list waiters, *n;
+
+    zq_list_init(&waiters);
+    zq_list_splice(&waiters, &c->round.waiters);
+    while ((n = zq_list_pop(&waiters))) {
+        struct zq_op *op = zq_container(n, struct zq_op, g.wait.link);
+
+        if (op->round > c->alloc.snapshots) {
+            zq_list_push(&c->round.waiters, n);
+            continue;
+        }
+        op->g.wait.rc = rc;
+        zq_op_ready(op);
+    }
+}
+
+/*
+ * The host has no space for a write of this round (R10). All that the snapshot took is dirty again,
+ * and the next round begins anew. What this one has composed may be on disk or not.
+ */
+static void round_stop(struct zq_core *c, enum zq_stage at)
+{
+    struct zq_round *r = &c->round;
+
+    if (at == ZQ_ST_MARK)
+        c->want_mark = false; /* for the next who needs it */
+    zq_map_stop(&c->map);
+    zq_refs_stop(&c->alloc.refs);
+    if (c->alloc.growth.switching)
+        zq_growth_stop(&c->alloc, r->rc);
+    if (c->zoned)
+        zq_table_round_stop(&c->zones);
+    zq_cache_round_stop(&c->cache, r->rc);
+    fail_waiters(c, r->rc);
+}
+
+static void round_end(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+    enum zq_stage at = r->stage;
+
+    r->stage = ZQ_ST_IDLE;
+    if (r->fatal) {
+        zq_wake_with(&c->ready, &r->waiters, r->rc);
+        zq_core_die(c, r->rc);
+        return;
+    }
+    if (r->rc < 0) {
+        round_stop(c, at);
+        return;
+    }
+    r->done = c->alloc.snapshots;
+    zq_cache_round_done(&c->cache);
+    if (c->zoned)
+        zq_table_round_done(&c->zones);
+    zq_wake(&c->ready, &r->waiters);
+    c->want_janitor = true;
+}
+
+/* ---- the machine ---- */
+
+static void pump(struct zq_core *c);
+
+/* A fatal error is the one that is reported. */
+static void round_failed(struct zq_core *c, int ret, bool fatal)
+{
+    struct zq_round *r = &c->round;
+
+    if (!r->rc || (fatal && !r->fatal))
+        r->rc = ret;
+    r->fatal |= fatal;
+}
+
+static void write_done(struct zq_io *io, int ret)
+{
+    struct zq_round_io *w = zq_container(io, struct zq_round_io, io);
+    struct zq_core *c = w->round->core;
+
+    w->busy = false;
+    c->round.in_flight--;
+    if (ret < 0)
+        round_failed(c, ret, !zq_is_no_space(ret));
+    else if (w->slice)
+        zq_cache_thaw(&c->cache, w->slice);
+    pump(c);
+}
+
+static void barrier_done(struct zq_io *io, int ret)
+{
+    struct zq_core *c = zq_container(io, struct zq_round, flush)->core;
+
+    c->round.in_flight--;
+    if (ret < 0)
+        round_failed(c, ret, true);
+    pump(c);
+}
+
+/* What completes from now on is not covered: the flag falls when the barrier is submitted. */
+static void start_barrier(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    r->barrier = true;
+    r->in_flight++;
+    c->x.unbarriered = false;
+    r->flush.complete = barrier_done;
+    zq_io_prep(&r->flush, ZQCOW2_IO_FLUSH, 0, 0);
+    zq_io_start(&c->x, &r->flush);
+}
+
+static void start_writes(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    for (unsigned i = 0; i < ZQ_ROUND_IOS && !r->rc; i++) {
+        struct zq_round_io *w = &r->io[i];
+
+        if (w->busy)
+            continue;
+        if (!next_write(c, w))
+            return;
+        w->busy = r->wrote = true;
+        w->io.complete = write_done;
+        r->in_flight++;
+        zq_io_start(&c->x, &w->io);
+    }
+}
+
+/* Stage by stage as far as it goes without waiting. An empty stage is skipped with its barrier. */
+static void pump(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    while (r->stage != ZQ_ST_END) {
+        if (!r->barrier)
+            start_writes(c);
+        if (r->in_flight)
+            return;
+        if (r->rc < 0)
+            break;
+        if (!r->barrier && (r->wrote || (r->stage == ZQ_ST_META && c->x.unbarriered))) {
+            start_barrier(c);
+            return;
+        }
+        leave_stage(c);
+        enter_stage(c, r->stage + 1);
+    }
+    round_end(c);
+}
+
+bool zq_round_needed(const struct zq_core *c)
+{
+    return !zq_round_runs(c) && !c->dead &&
+           (c->round.wanted || c->cache.want_round || c->alloc.want_switch);
+}
+
+void zq_round_start(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    r->wanted = c->cache.want_round = c->alloc.want_switch = false;
+    r->fatal = false;
+    r->rc = 0;
+    snapshot(c);
+    enter_stage(c, ZQ_ST_MARK);
+    pump(c);
+}

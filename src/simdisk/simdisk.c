@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/* The simulated disk as an object: life, bytes, counters, faults, power and log. */
+#include <errno.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "simdisk/simdisk_int.h"
+
+static int check_options(struct zqcow2_simdisk_options *o)
+{
+    const uint32_t flags = ZQCOW2_SIMDISK_ASYNC | ZQCOW2_SIMDISK_RECORD | ZQCOW2_SIMDISK_NO_ZERO |
+                           ZQCOW2_SIMDISK_NO_DISCARD;
+
+    if (!o->atomic_write)
+        o->atomic_write = ZQ_SECTOR;
+    if ((o->flags & ~flags) || o->discard > ZQCOW2_SIMDISK_DISCARD_SCRAMBLES)
+        return -EINVAL;
+    if (o->atomic_write != ZQCOW2_SIMDISK_ATOMIC &&
+        (!zq_is_pow2(o->atomic_write) || o->atomic_write < ZQ_SECTOR))
+        return -EINVAL;
+    if ((o->io_align && !zq_is_pow2(o->io_align)) || (o->buf_align && !zq_is_pow2(o->buf_align)))
+        return -EINVAL;
+    return o->length > INT64_MAX ? -EINVAL : 0;
+}
+
+int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2_hooks *hooks,
+                   struct zqcow2_simdisk **out)
+{
+    struct zqcow2_simdisk *d = zq_zalloc(hooks, sizeof(*d));
+
+    if (!d)
+        return -ENOMEM;
+    d->hooks = *hooks;
+    d->opt = *opt;
+    d->opt.hooks = NULL;
+    d->rng = opt->seed;
+    d->off_at = SIM_NEVER;
+    d->flying_tail = &d->flying;
+    d->count.size = sizeof(d->count);
+    d->fd = -1;
+    pthread_mutex_init(&d->lock, NULL);
+    sim_content_init(&d->view, &d->hooks);
+    sim_state_init(&d->now, &d->hooks);
+    sim_state_init(&d->log.base, &d->hooks);
+    if (opt->flags & ZQCOW2_SIMDISK_ASYNC) {
+        d->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        if (d->fd < 0) {
+            int rc = -errno;
+
+            zqcow2_simdisk_free(d);
+            return rc;
+        }
+    }
+    *out = d;
+    return 0;
+}
+
+int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt, struct zqcow2_simdisk **disk)
+{
+    struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_hooks hooks;
+    struct zqcow2_simdisk *d;
+    int rc = 0;
+
+    if (opt)
+        rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_simdisk_options, hooks));
+    if (rc == 0)
+        rc = check_options(&o);
+    if (rc == 0)
+        rc = zq_hooks_init(&hooks, o.hooks);
+    if (rc == 0)
+        rc = sim_disk_alloc(&o, &hooks, &d);
+    if (rc < 0)
+        return rc;
+    sim_content_truncate(&d->now.durable, o.length);
+    sim_content_copy(&d->view, &d->now.durable);
+    d->view.unhashed = true;
+    if (o.flags & ZQCOW2_SIMDISK_RECORD)
+        rc = zqcow2_simdisk_record(d);
+    if (rc < 0)
+        zqcow2_simdisk_free(d);
+    else
+        *disk = d;
+    return rc;
+}
+
+void zqcow2_simdisk_free(struct zqcow2_simdisk *d)
+{
+    struct zqcow2_hooks hooks;
+
+    if (!d)
+        return;
+    sim_log_clear(&d->log, &d->hooks);
+    sim_state_drop(&d->now);
+    sim_content_drop(&d->view);
+    if (d->fd >= 0)
+        close(d->fd);
+    pthread_mutex_destroy(&d->lock);
+    hooks = d->hooks;
+    zq_free(&hooks, d, sizeof(*d));
+}
+
+int zqcow2_simdisk_clone(struct zqcow2_simdisk *d, struct zqcow2_simdisk **clone)
+{
+    struct zqcow2_simdisk *c;
+    int rc;
+
+    pthread_mutex_lock(&d->lock);
+    rc = sim_disk_alloc(&d->opt, &d->hooks, &c);
+    if (rc == 0) {
+        sim_content_copy(&c->view, &d->view);
+        sim_content_copy(&c->now.durable, &d->view);
+        sim_content_rehash(&c->now.durable);
+        *clone = c;
+    }
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
+void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *d, uint64_t seed)
+{
+    pthread_mutex_lock(&d->lock);
+    d->opt.seed = d->rng = seed;
+    pthread_mutex_unlock(&d->lock);
+}
+
+int zqcow2_simdisk_import(struct zqcow2_simdisk *d, const void *buf, size_t len, uint64_t off)
+{
+    int rc = 0;
+
+    if (off > INT64_MAX || len > INT64_MAX - off)
+        return -EINVAL;
+    pthread_mutex_lock(&d->lock);
+    if (d->flying || d->log.n)
+        rc = -EBUSY;
+    if (len && rc == 0)
+        rc = sim_content_write(&d->view, buf, len, off);
+    if (len && rc == 0)
+        rc = sim_content_write(&d->now.durable, buf, len, off);
+    if (len && rc == 0 && d->log.on)
+        rc = sim_content_write(&d->log.base.durable, buf, len, off);
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
+int zqcow2_simdisk_export(struct zqcow2_simdisk *d, void *buf, size_t len, uint64_t off)
+{
+    if (off > INT64_MAX || len > INT64_MAX - off)
+        return -EINVAL;
+    pthread_mutex_lock(&d->lock);
+    sim_content_read(&d->view, buf, len, off);
+    pthread_mutex_unlock(&d->lock);
+    return 0;
+}
+
+uint64_t zqcow2_simdisk_length(struct zqcow2_simdisk *d)
+{
+    uint64_t length;
+
+    pthread_mutex_lock(&d->lock);
+    length = d->view.length;
+    pthread_mutex_unlock(&d->lock);
+    return length;
+}
+
+uint64_t zqcow2_simdisk_hash(struct zqcow2_simdisk *d)
+{
+    uint64_t hash;
+
+    pthread_mutex_lock(&d->lock);
+    hash = d->now.durable.hash;
+    pthread_mutex_unlock(&d->lock);
+    return hash;
+}
+
+int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *d, struct zqcow2_simdisk_counters *out)
+{
+    int rc;
+
+    pthread_mutex_lock(&d->lock);
+    rc = zq_return_sized(out, &d->count, sizeof(d->count), sizeof(size_t));
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
+int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *d, const struct zqcow2_simdisk_fault *fault)
+{
+    struct zqcow2_simdisk_fault f = {.size = sizeof(f)};
+    int rc = 0;
+
+    if (fault) {
+        rc = zq_copy_sized(&f, sizeof(f), fault, sizeof(f));
+        if (rc == 0 && (!f.nth || f.error >= 0 || !f.kinds))
+            rc = -EINVAL;
+    }
+    if (rc < 0)
+        return rc;
+    pthread_mutex_lock(&d->lock);
+    d->fault = f;
+    pthread_mutex_unlock(&d->lock);
+    return 0;
+}
+
+void zqcow2_simdisk_power_off(struct zqcow2_simdisk *d, uint64_t position)
+{
+    pthread_mutex_lock(&d->lock);
+    d->off_at = position;
+    pthread_mutex_unlock(&d->lock);
+}
+
+uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *d)
+{
+    uint64_t position;
+
+    pthread_mutex_lock(&d->lock);
+    position = d->count.position;
+    pthread_mutex_unlock(&d->lock);
+    return position;
+}
+
+int zqcow2_simdisk_record(struct zqcow2_simdisk *d)
+{
+    int rc;
+
+    pthread_mutex_lock(&d->lock);
+    sim_log_clear(&d->log, &d->hooks);
+    rc = sim_state_copy(&d->log.base, &d->now);
+    d->log.on = rc == 0;
+    d->log.first = d->count.position;
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}
+
+void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_simdisk_op *out)
+{
+    uint64_t units = op->empty || op->kind == ZQCOW2_IO_FLUSH ? 0 : sim_op_units(op, atomic);
+
+    *out = (struct zqcow2_simdisk_op){
+        .size = sizeof(*out), .kind = op->kind, .offset = op->offset, .length = op->length,
+        .begun = op->begun, .ended = op->ended, .result = op->result,
+        .units = units > UINT32_MAX ? UINT32_MAX : (uint32_t)units};
+}
+
+int zqcow2_simdisk_event(struct zqcow2_simdisk *d, uint64_t position,
+                         struct zqcow2_simdisk_op *out)
+{
+    struct zqcow2_simdisk_op op;
+    int rc = -ENOENT;
+
+    pthread_mutex_lock(&d->lock);
+    if (d->log.on && position >= d->log.first && position - d->log.first < d->log.n) {
+        sim_op_describe(d->log.events[position - d->log.first].op, d->opt.atomic_write, &op);
+        rc = zq_return_sized(out, &op, sizeof(op), sizeof(size_t));
+    }
+    pthread_mutex_unlock(&d->lock);
+    return rc;
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the parts of the simulated disk share: sparse content with cheap copies, the log of
+ * changes, and what a position of the log leaves open.
+ *
+ * Invariants. S1 tree nodes are shared between contents and never change while refs > 1.
+ * S2 a change is immutable once logged, but for `ended` and `result`. S3 pending holds exactly the
+ * changes that have begun, are not lost, and that no completed flush covers, in order of `begun`.
+ */
+#ifndef ZQ_SIMDISK_SIMDISK_INT_H
+#define ZQ_SIMDISK_SIMDISK_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include <zqcow2/simdisk.h>
+#include "base/mem.h"
+
+#define SIM_PAGE 4096u
+#define SIM_FAN 64u
+#define SIM_NEVER UINT64_MAX
+
+struct sim_node {
+    _Atomic uint32_t refs;
+    union {
+        uint8_t page[SIM_PAGE];        /* level 0 */
+        struct sim_node *kid[SIM_FAN]; /* above; allocated at that size */
+    } u;
+};
+
+struct sim_content {
+    const struct zqcow2_hooks *hooks;
+    struct sim_node *root; /* NULL: zeros */
+    unsigned height;       /* levels above the pages */
+    uint64_t length, hash; /* hash: sum over sectors that are not zero, and the length */
+    bool unhashed;         /* nobody asks for the hash, so it is not kept */
+};
+
+/* simdisk_tree.c. Failures are -ENOMEM and leave a content that is usable but incomplete. */
+void sim_content_init(struct sim_content *c, const struct zqcow2_hooks *hooks);
+void sim_content_drop(struct sim_content *c);
+/* to: dropped; it keeps a hash if from does. */
+void sim_content_copy(struct sim_content *to, const struct sim_content *from);
+void sim_content_rehash(struct sim_content *c);
+void sim_content_read(const struct sim_content *c, void *buf, size_t len, uint64_t off);
+/* data NULL: zeros, which do not lengthen the content. */
+int sim_content_write(struct sim_content *c, const void *data, uint64_t len, uint64_t off);
+int sim_content_truncate(struct sim_content *c, uint64_t length);
+
+struct sim_op {
+    _Atomic uint32_t refs;
+    uint32_t kind;
+    uint64_t offset, length;
+    _Atomic uint64_t begun, ended;
+    _Atomic int result;
+    bool empty; /* failed and left nothing */
+    size_t alloc;
+    uint8_t data[]; /* WRITE, scrambling DISCARD */
+};
+
+enum sim_event_type { SIM_BEGIN, SIM_END, SIM_LOST };
+
+struct sim_event {
+    enum sim_event_type type;
+    struct sim_op *op; /* one reference */
+};
+
+/* A position: what is durable and what is pending. */
+struct sim_state {
+    struct sim_content durable;
+    struct sim_op **pending; /* a reference each */
+    uint32_t n, room;
+};
+
+struct sim_log { /* from `first` on; items are kept in record mode only */
+    struct sim_state base;
+    struct sim_event *events;
+    size_t n, room;
+    uint64_t first;
+    bool on;
+};
+
+/* simdisk_log.c */
+struct sim_op *sim_op_new(const struct zqcow2_hooks *h, uint32_t kind, uint64_t off, uint64_t len,
+                          bool with_data);
+void sim_op_put(const struct zqcow2_hooks *h, struct sim_op *op);
+uint64_t sim_op_units(const struct sim_op *op, uint32_t atomic);
+/* Bytes [from, to) of the change, counted from op->offset. */
+int sim_op_apply(struct sim_content *c, const struct sim_op *op, uint64_t from, uint64_t to,
+                 uint32_t discard);
+void sim_state_init(struct sim_state *s, const struct zqcow2_hooks *hooks);
+void sim_state_drop(struct sim_state *s);
+int sim_state_copy(struct sim_state *to, const struct sim_state *from); /* to: initialised */
+/* Makes room so that the next step cannot fail for it. */
+int sim_state_reserve(struct sim_state *s);
+int sim_state_step(struct sim_state *s, enum sim_event_type type, struct sim_op *op,
+                   uint32_t discard);
+void sim_log_clear(struct sim_log *l, const struct zqcow2_hooks *hooks);
+int sim_log_reserve(struct sim_log *l, const struct zqcow2_hooks *hooks, size_t more);
+
+struct zqcow2_simdisk {
+    struct zqcow2_hooks hooks;
+    struct zqcow2_simdisk_options opt;
+    pthread_mutex_t lock;    /* guards everything below */
+    uint64_t rng;
+    struct sim_content view; /* what reads see */
+    struct sim_state now;
+    struct sim_log log;
+    struct zqcow2_simdisk_counters count;
+    struct zqcow2_simdisk_fault fault;
+    uint64_t off_at;         /* power */
+    struct zqcow2_io *flying, **flying_tail; /* asynchronous: backend[0] links, backend[1] the op */
+    int fd;                  /* readable while something flies, or woken; -1: blocking */
+    unsigned exclusive, shared;
+};
+
+/* simdisk.c */
+int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2_hooks *hooks,
+                   struct zqcow2_simdisk **out);
+void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_simdisk_op *out);
+
+/* simdisk_calls.c; d->lock is held */
+uint64_t sim_random(uint64_t *rng);
+/* What reads would show if the page cache were dropped. */
+int sim_forget_cache(struct zqcow2_simdisk *d);
+/* An armed fault that hits this call: its error, else 0. */
+int sim_fault_hit(struct zqcow2_simdisk *d, uint32_t kind);
+/* *op: the change, logged as begun. It is the caller's until sim_end(). */
+int sim_begin(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, uint64_t off,
+              uint64_t len, int fault, struct sim_op **op);
+/* Logs the end, applies it to what reads see, drops the reference. Returns the call's result. */
+int sim_end(struct zqcow2_simdisk *d, struct sim_op *op, int fault);
+bool sim_power_is_off(const struct zqcow2_simdisk *d);
+int sim_misuse(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, int cnt,
+               uint64_t off, uint64_t len);
+
+/* simdisk_async.c */
+int sim_submit(void *self, struct zqcow2_io *io);
+int sim_poll(void *self, int timeout_ms);
+void sim_wake(void *self);
+int sim_fd(void *self);
+
+struct sim_handle { /* a backend's self */
+    struct zqcow2_simdisk *disk;
+    int lock;
+};
+
+/* simdisk_backend.c */
+int sim_readv(void *self, const struct iovec *iov, int cnt, uint64_t off);
+const struct zqcow2_backend_ops *sim_ops(bool async);
+
+#endif

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What stands between an operation and a zone: its turn in the zone's FIFO (E1), reservations that
+ * must drain, room under the limits, a reset that must be durable first (R2). And what stands
+ * between two operations where there is no write pointer (R14).
+ */
+#include <errno.h>
+#include "space/admit.h"
+#include "base/report.h"
+#include "round/round.h"
+
+/* Taken once, kept until left. 0: it is this operation's turn. */
+int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    struct zq_live *l = zq_zone_live(&c->zones, zone);
+
+    if (!l)
+        return -ENOMEM;
+    if (!op->has_turn) {
+        op->has_turn = true;
+        op->zone = zone;
+        zq_list_push(&l->admission, &op->turn);
+    }
+    zq_assert(l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
+    /* Who is not at the head is linked nowhere else: the one before it makes it ready. */
+    return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
+}
+
+void zq_turn_leave(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_list *fifo = &c->zones.v[op->zone].live->admission;
+    bool head = fifo->next == &op->turn;
+
+    zq_list_del(&op->turn);
+    op->has_turn = false;
+    if (head && !zq_list_empty(fifo))
+        zq_op_ready(zq_container(fifo->next, struct zq_op, turn));
+}
+
+int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    struct zq_zones *zs = &c->zones;
+    struct zq_live *l = zs->v[zone].live;
+
+    if (l->failed || l->punching)
+        return zq_op_park(c, op, &l->drained);
+    if (l->closing && zs->closing_for != op)
+        return zq_op_park(c, op, &zs->closing_waiters);
+    return 0;
+}
+
+int zq_zone_wait_drained(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    struct zq_live *l = c->zones.v[zone].live;
+
+    if (!zq_list_empty(&l->reserved))
+        return zq_op_park(c, op, &l->drained);
+    return zq_zone_wait_admissible(c, op, zone);
+}
+
+/* ---- implicit close ---- */
+
+void zq_closing_drop(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_zones *zs = &c->zones;
+
+    if (!c->zoned || zs->closing_for != op)
+        return;
+    zs->v[zs->closing].live->closing = false;
+    zs->closing = ZQ_NO_ZONE;
+    zs->closing_for = NULL;
+    zq_wake(&c->ready, &zs->closing_waiters);
+}
+
+static bool is_busy(const struct zq_zones *zs, uint32_t zone)
+{
+    return zs->v[zone].live && !zq_list_empty(&zs->v[zone].live->reserved);
+}
+
+/*
+ * A victim with writes in flight is kept from taking new ones until it has drained, so that a
+ * busy zone cannot hold its place for ever. One at a time; the operation that waits does the close.
+ */
+int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
+                     const struct zq_verdict *v, uint32_t *victim)
+{
+    struct zq_zones *zs = &c->zones;
+    int rc = zq_zones_room(zs, zone, v, victim);
+
+    if (rc < 0 || *victim == ZQ_NO_ZONE)
+        return rc;
+    /* Somebody else may have closed ours meanwhile. */
+    if (zs->closing_for == op && zs->v[zs->closing].state != ZQCOW2_ZONE_IMP_OPEN)
+        zq_closing_drop(c, op);
+    if (zs->closing_for == op)
+        *victim = zs->closing;
+    if (!is_busy(zs, *victim))
+        return 0;
+    if (!zs->closing_for) {
+        zs->closing_for = op;
+        zs->closing = *victim;
+        zs->v[*victim].live->closing = true;
+    }
+    return zq_op_park(c, op, &zs->closing_waiters);
+}
+
+void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim)
+{
+    if (victim != ZQ_NO_ZONE)
+        zq_zone_do_close(&c->zones, victim);
+    zq_closing_drop(c, op);
+}
+
+/* ---- what must be durable first ---- */
+
+int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    struct zq_zone *z = &c->zones.v[zone];
+    uint64_t start = zq_zone_start(&c->zones.g, zone);
+
+    if (z->next != start)
+        return 0;
+    while (z->high != start) {
+        int rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+    }
+    if (!zq_io_all_past(&c->x, z->live->reset_io))
+        return zq_op_park(c, op, &c->x.flight_waiters);
+    return 0;
+}
+
+static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, const struct zq_op *b)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    uint64_t from = zq_round_down(a->req.offset, size);
+
+    return zq_ranges_overlap(b->req.offset, b->length, from,
+                             zq_round_up(a->req.offset + a->length, size) - from);
+}
+
+int zq_range_take(struct zq_core *c, struct zq_op *op)
+{
+    if (!zq_list_empty(&op->owns))
+        return 0;
+    for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
+        if (share_a_cluster(c, op, zq_container(n, const struct zq_op, owns)))
+            return zq_op_park(c, op, &c->owner_waiters);
+    }
+    zq_list_push(&c->owners, &op->owns);
+    return 0;
+}
+
+void zq_range_leave(struct zq_core *c, struct zq_op *op)
+{
+    if (zq_list_empty(&op->owns))
+        return;
+    zq_list_del(&op->owns);
+    zq_wake(&c->ready, &c->owner_waiters);
+}
+
+int zq_may_allocate(struct zq_core *c, struct zq_op *op)
+{
+    while (!c->marked) {
+        int rc;
+
+        c->want_mark = true;
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What stands between an operation and a zone: turns, room, durable resets.
+ */
+#ifndef ZQ_SPACE_ADMIT_H
+#define ZQ_SPACE_ADMIT_H
+
+#include "loop/core.h"
+
+int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone);
+void zq_turn_leave(struct zq_core *c, struct zq_op *op);
+/* ZQ_WAIT until the zone has no reservation and nothing else in its way. */
+int zq_zone_wait_drained(struct zq_core *c, struct zq_op *op, uint32_t zone);
+int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone);
+/* Room for the verdict; waits for the victim of an implicit close to drain. */
+int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
+                     const struct zq_verdict *v, uint32_t *victim);
+void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim);
+void zq_closing_drop(struct zq_core *c, struct zq_op *op);
+/* R2: nothing new before `start` is durable and the readers of the earlier life are gone. */
+int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
+/* R12: nothing is allocated before the mark is durable. */
+int zq_may_allocate(struct zq_core *c, struct zq_op *op);
+
+/*
+ * R14: from now on nobody else changes what the request's guest clusters map to, until it lets go
+ * of them. Waits holding nothing.
+ */
+int zq_range_take(struct zq_core *c, struct zq_op *op);
+void zq_range_leave(struct zq_core *c, struct zq_op *op);
+
+#endif

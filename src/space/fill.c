@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Makes new clusters whole and lets them replace what a guest range maps to: allocation,
+ * copy-on-write, decompression. The L2 entry is set last, when everything it will point to has been
+ * written (K2).
+ */
+#include <errno.h>
+#include "space/fill.h"
+#include "base/report.h"
+#include "format/codec.h"
+#include "space/packed.h"
+#include "space/transfer.h"
+
+enum { F_OLD, F_UNPACK, F_BLANK, F_HEAD, F_TAIL, F_START, F_DATA, F_LINK };
+
+static bool has_content(const struct zq_extent *e)
+{
+    return e->type == ZQ_EXT_DATA || e->type == ZQ_EXT_COMPRESSED;
+}
+
+static void free_fill(struct zq_core *c, struct zq_fill *f)
+{
+    zq_packed_free(c, &f->old_bytes);
+    zq_free(&c->hooks, f->freed, sizeof(*f->freed));
+    zq_free(&c->hooks, f, sizeof(*f));
+}
+
+static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
+{
+    struct zq_fill *f = zq_zalloc(&c->hooks, sizeof(*f));
+
+    if (!f)
+        return NULL;
+    f->old = *old;
+    f->freed = zq_zalloc(&c->hooks, sizeof(*f->freed));
+    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, old->entry) == 0))
+        return f;
+    free_fill(c, f);
+    return NULL;
+}
+
+/* What must be kept is kept a cluster at a time; what is merely new goes in longer runs. */
+static uint64_t like_clusters(const struct zq_core *c, const struct zq_extent *old, uint64_t guest,
+                              uint64_t bytes)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+
+    if (old->type != ZQ_EXT_UNALLOC)
+        return size;
+    bytes = zq_min(bytes, zq_round_up(old->len, size));
+    return zq_min(bytes, zq_map_slice_end(&c->map, guest) - guest);
+}
+
+int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
+                    const struct zq_extent *old)
+{
+    struct zq_found found;
+    struct zq_fill *f;
+    uint32_t n;
+    int rc;
+
+    bytes = like_clusters(c, old, guest, bytes);
+    rc = zq_map_table(&c->map, &op->g, guest);
+    if (rc == 0)
+        rc = zq_alloc_find(&c->alloc, &op->g, (uint32_t)(bytes >> c->cluster_bits), &found);
+    if (rc)
+        return rc;
+    n = (uint32_t)zq_min(bytes >> c->cluster_bits, found.count);
+    rc = zq_alloc_cover(&c->alloc, &op->g, (found.cluster + n) << c->cluster_bits);
+    if (rc)
+        return rc;
+    f = new_fill(c, old);
+    if (!f)
+        return -ENOMEM;
+    f->guest = guest;
+    f->bytes = (uint64_t)n << c->cluster_bits;
+    f->host = found.cluster << c->cluster_bits;
+    f->tail = f->bytes;
+    f->virgin = zq_alloc_is_virgin(&c->alloc, f->host);
+    zq_alloc_take(&c->alloc, &found, n);
+    zq_cache_release(&c->cache, &op->g);
+    zq_list_push(&op->fills, &f->link);
+    return 0;
+}
+
+void zq_fill_start(struct zq_op *op)
+{
+    op->fill = zq_container(zq_list_pop(&op->fills), struct zq_fill, link);
+    op->rc = 0;
+}
+
+/* The new clusters were never linked: they may go as soon as nobody writes to them. */
+static void give_back(struct zq_core *c, struct zq_fill *f)
+{
+    f->freed->cluster = f->host >> c->cluster_bits;
+    f->freed->count = f->bytes >> c->cluster_bits;
+    f->freed->punch = true;
+    zq_alloc_quarantine(&c->alloc, f->freed, false);
+    f->freed = NULL;
+    free_fill(c, f);
+    c->want_janitor = true;
+}
+
+void zq_fills_drop(struct zq_core *c, struct zq_op *op)
+{
+    for (struct zq_list *n; (n = zq_list_pop(&op->fills));)
+        give_back(c, zq_container(n, struct zq_fill, link));
+}
+
+static void unpack_work(struct zq_io *io)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+
+    io->ret = zq_packed_inflate(op->core, &op->fill->old_bytes);
+}
+
+static int read_old(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_fill *f = op->fill;
+    const struct zq_packed *p = &f->old_bytes;
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    bool pads = f->head || f->tail < f->bytes;
+
+    if (!pads || !has_content(&f->old))
+        return 0;
+    if (f->old.type == ZQ_EXT_COMPRESSED)
+        return zq_op_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
+    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_round_down(f->old.host, size), size);
+}
+
+/* Zeros where nothing will be written: only needed where somebody has written before. */
+static int blank(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_fill *f = op->fill;
+
+    if (f->virgin || has_content(&f->old) || (!f->head && f->tail == f->bytes))
+        return 0;
+    return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host, f->bytes);
+}
+
+static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
+{
+    struct zq_fill *f = op->fill;
+
+    if (from == to || !has_content(&f->old))
+        return 0;
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->old_bytes.out + from, f->host + from, to - from);
+}
+
+static int link_new(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_fill *f = op->fill;
+    struct zq_slice *s;
+    int rc = zq_map_slice(&c->map, &op->g, f->guest, &s);
+
+    if (rc == 0)
+        rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
+    if (rc)
+        return rc;
+    zq_map_owned(&c->map, f->old.type == ZQ_EXT_UNALLOC ? 0 : f->old.entry, f->freed);
+    zq_map_link(&c->map, s, f->guest, f->host, (uint32_t)(f->bytes >> c->cluster_bits));
+    if (f->freed->count) {
+        zq_alloc_quarantine(&c->alloc, f->freed, true);
+        f->freed = NULL;
+    }
+    zq_cache_release(&c->cache, &op->g);
+    free_fill(c, f);
+    op->fill = NULL;
+    return 0;
+}
+
+static int run_phase(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_fill *f = op->fill;
+
+    switch (f->phase) {
+    case F_OLD:
+        return read_old(c, op);
+    case F_UNPACK:
+        if (!f->old_bytes.in || (!f->head && f->tail == f->bytes))
+            return 0;
+        return zq_op_work(c, op, unpack_work);
+    case F_BLANK:
+        return blank(c, op);
+    case F_HEAD:
+        return write_kept(c, op, 0, f->head);
+    case F_TAIL:
+        return write_kept(c, op, f->tail, f->bytes);
+    case F_START:
+        zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len);
+        return 0;
+    case F_DATA:
+        return zq_transfer_step(c, op);
+    default:
+        return link_new(c, op);
+    }
+}
+
+/* Each phase either starts something (ZQ_WAIT, come again when it is done) or is over at once. */
+int zq_fill_step(struct zq_core *c, struct zq_op *op)
+{
+    while (op->fill) {
+        struct zq_fill *f = op->fill;
+        int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : run_phase(c, op);
+
+        if (rc < 0) {
+            op->fill = NULL;
+            give_back(c, f);
+            return rc;
+        }
+        /* One io a phase, but for the data, which may need several. */
+        if (op->fill && (rc == 0 || f->phase < F_DATA))
+            f->phase++;
+        if (rc == ZQ_WAIT)
+            return rc;
+    }
+    return 0;
+}

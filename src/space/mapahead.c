@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Maps what a write to a sequential zone needs, and more ahead of it: runs of clusters, taken once
+ * and recorded once, so that the writes that follow find them by arithmetic. What is mapped beyond
+ * the write pointer is never served (R4), so nothing here has to be undone when the write fails.
+ */
+#include <errno.h>
+#include "space/mapahead.h"
+#include "base/report.h"
+#include "space/admit.h"
+#include "space/fill.h"
+#include "space/unmap.h"
+
+/* How many clusters to map from guest on: what is asked, at least a first piece, then doubling. */
+static uint32_t wanted(const struct zq_core *c, uint32_t zone, uint64_t guest, uint64_t end)
+{
+    uint64_t start = zq_zone_start(&c->zones.g, zone), limit = zq_zone_end(&c->zones, zone);
+    uint64_t bytes = zq_max(end - guest, zq_max(c->extent_bytes, guest - start));
+
+    bytes = zq_min(bytes, limit - guest);
+    return (uint32_t)zq_min((bytes + ((uint64_t)1 << c->cluster_bits) - 1) >> c->cluster_bits,
+                            1u << 30);
+}
+
+/* One run at guest, which has no entry: refcounts and L2 entries change in one hold. */
+static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest, uint64_t end)
+{
+    struct zq_slice *l2;
+    struct zq_found found;
+    uint32_t n;
+    int rc = zq_map_table(&c->map, &op->g, guest);
+
+    if (rc == 0)
+        rc = zq_map_slice(&c->map, &op->g, guest, &l2);
+    if (rc)
+        return rc;
+    n = zq_map_count_empty(&c->map, l2, guest, wanted(c, zone, guest, end));
+    rc = zq_alloc_find(&c->alloc, &op->g, n, &found);
+    if (rc)
+        return rc;
+    n = (uint32_t)zq_min(n, found.count);
+    rc = zq_alloc_cover(&c->alloc, &op->g, (found.cluster + n) << c->cluster_bits);
+    if (rc == 0)
+        rc = zq_cache_writable(&c->cache, &op->g, l2, found.slice);
+    if (rc)
+        return rc;
+    zq_alloc_take(&c->alloc, &found, n);
+    zq_map_link(&c->map, l2, guest, found.cluster << c->cluster_bits, n);
+    c->zones.v[zone].ahead = 1;
+    return 0;
+}
+
+/*
+ * The cluster at guest cannot be written in place. If the zone has bytes in it already (its tail),
+ * they are copied into a new one; else whatever it maps to lies beyond the write pointer and goes.
+ */
+static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest,
+                     uint64_t end, const struct zq_extent *e)
+{
+    struct zq_zone *z = &c->zones.v[zone];
+    uint64_t at = guest, size = (uint64_t)1 << c->cluster_bits;
+    int rc;
+
+    if (z->next > guest) {
+        rc = zq_fill_prepare(c, op, guest, size, e);
+        if (rc)
+            return rc;
+        zq_fill_last(op)->head = z->next - guest;
+        zq_fill_start(op);
+        return zq_fill_step(c, op);
+    }
+    if (e->type == ZQ_EXT_UNALLOC)
+        return map_run(c, op, zone, guest, end);
+    return zq_unmap(c, op, &at, guest + size);
+}
+
+/* One step: *at moves over what is mapped, or else something gets mapped there. */
+static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    const struct zq_run *run = zq_map_run(&c->map, *at);
+    uint32_t zone = zq_zone_of(&c->zones, *at);
+    struct zq_extent e;
+    int rc;
+
+    if (run) {
+        *at = run->guest + run->len;
+        return 0;
+    }
+    rc = zq_map_lookup(&c->map, &op->g, *at, end - *at, &e);
+    if (rc)
+        return rc;
+    if (zq_extent_in_place(&e)) {
+        *at += e.len;
+        return 0;
+    }
+    rc = zq_may_allocate(c, op);
+    return rc ? rc
+              : map_other(c, op, zone, zq_round_down(*at, (uint64_t)1 << c->cluster_bits), end, &e);
+}
+
+/* Whose turn it is keeps what is mapped: each step is gathered, done and over. */
+int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
+{
+    while (op->prepared < len) {
+        uint64_t to = at + op->prepared;
+        int rc = map_step(c, op, &to, at + len);
+
+        if (rc)
+            return rc;
+        op->prepared = to - at;
+        zq_cache_release(&c->cache, &op->g);
+    }
+    return 0;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/* Compressed clusters: room for their bytes, and inflating them. */
+#include <errno.h>
+#include "space/packed.h"
+#include "base/report.h"
+#include "format/codec.h"
+
+/* What is read are whole blocks of the backend: compressed clusters begin and end anywhere. */
+static void find_packed(const struct zq_core *c, struct zq_packed *p, uint64_t entry)
+{
+    uint64_t align = c->be->limits.io_align;
+
+    zq_compressed_range(entry, c->cluster_bits, &p->host, &p->size);
+    p->skew = p->host & (align - 1);
+    p->host -= p->skew;
+    p->len = zq_round_up(p->skew + p->size, align);
+}
+
+void zq_packed_free(struct zq_core *c, struct zq_packed *p)
+{
+    zq_free(&c->hooks, p->out, (size_t)1 << c->cluster_bits);
+    zq_free(&c->hooks, p->in, p->len);
+    p->in = p->out = NULL;
+}
+
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry)
+{
+    p->len = 0;
+    if (entry & ZQ_OFLAG_COMPRESSED)
+        find_packed(c, p, entry);
+    p->out = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
+    p->in = zq_alloc(&c->hooks, 4096, p->len);
+    if (p->out && (p->in || !p->len))
+        return 0;
+    zq_packed_free(c, p);
+    return -ENOMEM;
+}
+
+int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
+{
+    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type,
+                         p->in + p->skew, (size_t)p->size, p->out, (size_t)1 << c->cluster_bits);
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A compressed cluster: its bytes in the file, and what they unpack to.
+ */
+#ifndef ZQ_SPACE_PACKED_H
+#define ZQ_SPACE_PACKED_H
+
+#include "loop/core.h"
+
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry);
+void zq_packed_free(struct zq_core *c, struct zq_packed *p);
+int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
+
+#endif

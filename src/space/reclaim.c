@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Takes back what is no longer used: empties the quarantine (R5), punches holes where a durable
+ * reset left data (R6), and shuts an image down without leaks (R4).
+ */
+#include <errno.h>
+#include "space/reclaim.h"
+#include "base/report.h"
+#include "space/transfer.h"
+#include "space/unmap.h"
+
+/* ---- the janitor ---- */
+
+enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_ZONE };
+
+static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
+{
+    return f->after_round <= c->round.done && zq_io_all_past(&c->x, f->after_io);
+}
+
+/* The next record that only waits for its turn; *io_only: one waits for readers and writers. */
+static struct zq_freed *next_ripe(struct zq_core *c, bool *io_only)
+{
+    struct zq_list *q = &c->alloc.quarantine;
+
+    *io_only = false;
+    for (struct zq_list *n = q->next; n != q; n = n->next) {
+        struct zq_freed *f = zq_container(n, struct zq_freed, link);
+        if (is_ripe(c, f))
+            return f;
+        *io_only |= f->after_round <= c->round.done;
+    }
+    return NULL;
+}
+
+/* A reset zone that nobody has taken since, whose reset is durable and whose readers are gone. */
+static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
+{
+    struct zq_zones *zs = &c->zones;
+    struct zq_list *n = c->zoned ? zs->punch.next : NULL, *next;
+
+    for (; n && n != &zs->punch; n = next) {
+        struct zq_live *l = zq_container(n, struct zq_live, punch);
+        uint32_t i = l->index;
+        struct zq_zone *z = &zs->v[i];
+
+        next = n->next;
+        if (z->next != zq_zone_start(&zs->g, i) || !zq_list_empty(&l->admission)) {
+            zq_list_del(n);
+        } else if (z->high == zq_zone_start(&zs->g, i)) {
+            if (zq_io_all_past(&c->x, l->reset_io)) {
+                zq_list_del(n);
+                *zone = i;
+                return true;
+            }
+            *io_only = true;
+        }
+    }
+    return false;
+}
+
+static int punch(struct zq_core *c, struct zq_op *op, uint64_t host, uint64_t len)
+{
+    return zq_op_io(c, op, ZQCOW2_IO_DISCARD, NULL, host, len);
+}
+
+/* Gives the zone's runs to the host, one a call; what L2 maps stays mapped. */
+static int punch_zone(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_live *l = c->zones.v[op->zone].live;
+    uint64_t end = zq_zone_end(&c->zones, op->zone);
+
+    while (op->pos < end) {
+        struct zq_extent e;
+        int rc = op->rc < 0 ? op->rc : zq_map_lookup(&c->map, &op->g, op->pos, end - op->pos, &e);
+
+        if (rc == ZQ_WAIT)
+            return rc;
+        if (rc < 0)
+            break; /* it only costs space */
+        zq_cache_release(&c->cache, &op->g);
+        op->pos += e.len;
+        if (zq_extent_in_place(&e))
+            return punch(c, op, e.host, e.len);
+    }
+    zq_cache_release(&c->cache, &op->g);
+    l->punching = false;
+    zq_wake(&c->ready, &l->drained);
+    op->phase = J_NEXT;
+    return 0;
+}
+
+static int janitor_next(struct zq_core *c, struct zq_op *op)
+{
+    bool io_only, punch_io = false;
+    struct zq_freed *f = next_ripe(c, &io_only);
+
+    op->rc = 0;
+    if (f) {
+        zq_list_del(&f->link);
+        op->owner = f;
+        op->phase = f->punch ? J_PUNCH_FREED : J_LOWER;
+        return 0;
+    }
+    if (!c->dead && next_punch(c, &op->zone, &punch_io)) {
+        c->zones.v[op->zone].live->punching = true;
+        op->pos = zq_zone_start(&c->zones.g, op->zone);
+        op->phase = J_PUNCH_ZONE;
+        return 0;
+    }
+    if (io_only || punch_io)
+        return zq_op_park(c, op, &c->x.flight_waiters);
+    return 1 + ZQ_WAIT; /* nothing left to do now */
+}
+
+static int lower(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_freed *f = op->owner;
+    int rc = c->dead ? ZQCOW2_EDEAD : op->rc < 0 ? op->rc : zq_alloc_lower(&c->alloc, &op->g, f);
+
+    if (rc == ZQ_WAIT)
+        return rc;
+    zq_cache_release(&c->cache, &op->g);
+    if (zq_is_no_space(rc)) { /* the round for it stopped: behind the next one */
+        zq_list_push_front(&c->alloc.quarantine, &f->link);
+        op->owner = NULL;
+        return rc;
+    }
+    /* Another error leaves a leak: then the mark stays, and the next writable open finds it. */
+    c->leaked |= rc < 0;
+    zq_free(&c->hooks, f, sizeof(*f));
+    op->owner = NULL;
+    op->phase = J_NEXT;
+    return 0;
+}
+
+static int step_janitor(struct zq_core *c, struct zq_op *op)
+{
+    int rc = 0;
+
+    while (rc == 0) {
+        struct zq_freed *f = op->owner;
+
+        switch (op->phase) {
+        case J_NEXT:
+            rc = janitor_next(c, op);
+            break;
+        case J_PUNCH_FREED:
+            op->phase = J_PUNCHED;
+            rc = c->dead ? 0
+                         : punch(c, op, f->cluster << c->cluster_bits, f->count << c->cluster_bits);
+            break;
+        case J_PUNCHED: /* whether the host could or not (R6) */
+            op->rc = 0;
+            op->phase = J_LOWER;
+            break;
+        case J_LOWER:
+            rc = lower(c, op);
+            break;
+        default:
+            rc = punch_zone(c, op);
+        }
+    }
+    return rc == ZQ_WAIT ? rc : 0;
+}
+
+static void janitor_finish(struct zq_op *op)
+{
+    op->core->janitor_runs = false;
+}
+
+bool zq_janitor_kick(struct zq_core *c)
+{
+    struct zq_op *op = &c->janitor;
+    bool work = !zq_list_empty(&c->alloc.quarantine) ||
+                (c->zoned && !zq_list_empty(&c->zones.punch));
+
+    if (c->janitor_runs || !work)
+        return false;
+    c->janitor_runs = true;
+    c->nr_ops++;
+    zq_op_reset(c, op);
+    op->step = step_janitor;
+    op->finish = janitor_finish;
+    zq_op_ready(op);
+    return true;
+}
+
+/* ---- what lies ahead ---- */
+
+/* What is mapped beyond write pointers goes, zone by zone; op->zone counts them. */
+int zq_unmap_ahead(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_zones *zs = &c->zones;
+
+    for (; c->zoned && !c->sealed && op->zone < zs->g.nr_zones; op->zone++, op->pos = 0) {
+        struct zq_zone *z = &zs->v[op->zone];
+        uint64_t at, end = zq_round_up(zq_zone_end(zs, op->zone), (uint64_t)1 << c->cluster_bits);
+        int rc;
+
+        if (!z->ahead)
+            continue;
+        at = zq_max(op->pos, zq_round_up(z->wp, (uint64_t)1 << c->cluster_bits));
+        rc = at < end ? zq_unmap(c, op, &at, end) : 0;
+        op->pos = at;
+        if (rc == ZQ_WAIT)
+            return rc;
+        if (rc < 0) { /* it stays mapped, which is no error; without space so do the others */
+            zq_cache_release(&c->cache, &op->g);
+            op->rc = 0;
+            op->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : op->zone;
+        }
+    }
+    return 0;
+}
+

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Gives clusters and space back.
+ */
+#ifndef ZQ_SPACE_RECLAIM_H
+#define ZQ_SPACE_RECLAIM_H
+
+#include "loop/core.h"
+
+/* Lets the janitor run if there is work for it. True: it has begun. */
+bool zq_janitor_kick(struct zq_core *c);
+/* Unmaps what lies beyond write pointers, zone by zone; op->zone counts them. ZQ_WAIT, 0. */
+int zq_unmap_ahead(struct zq_core *c, struct zq_op *op);
+
+#endif

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: MIT */
+/* Moves a request's bytes between the caller's buffers and the host. */
+#include "space/transfer.h"
+#include "base/report.h"
+
+static void io_done(struct zq_io *io, int ret)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+
+    op->rc = ret;
+    zq_op_step(op);
+}
+
+void zq_iov_advance(struct zq_op *op, uint64_t len)
+{
+    op->pos += len;
+    if (!op->req.iovcnt)
+        return;
+    while (len) {
+        size_t rest = op->req.iov[op->iov_at].iov_len - op->iov_skip;
+        if (len < rest) {
+            op->iov_skip += (size_t)len;
+            return;
+        }
+        len -= rest;
+        op->iov_at++;
+        op->iov_skip = 0;
+    }
+}
+
+void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len)
+{
+    op->xfer.kind = kind;
+    op->xfer.host = host;
+    op->xfer.left = len;
+    op->xfer.moving = false;
+    op->rc = 0;
+}
+
+/* Moves past *n bytes of the next element at most, and returns where they are; NULL: *n is 0. */
+static uint8_t *next_bytes(struct zq_op *op, uint64_t *n)
+{
+    const struct iovec *v = &op->req.iov[op->iov_at];
+    uint8_t *p = (uint8_t *)v->iov_base + op->iov_skip;
+
+    *n = zq_min(*n, v->iov_len - op->iov_skip);
+    if (*n) {
+        zq_iov_advance(op, *n);
+        return p;
+    }
+    op->iov_at++;
+    op->iov_skip = 0;
+    return NULL;
+}
+
+static void zero_work(struct zq_io *io)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+
+    for (uint64_t left = op->xfer.left, n = left; left; left -= n, n = left) {
+        uint8_t *p = next_bytes(op, &n);
+
+        if (p)
+            memset(p, 0, (size_t)n);
+    }
+}
+
+/* Zeros for a read: no I/O, but no work for the mutex either. */
+static int start_zeros(struct zq_core *c, struct zq_op *op)
+{
+    zq_op_work(c, op, zero_work);
+    op->xfer.moving = true;
+    return ZQ_WAIT;
+}
+
+int zq_transfer_step(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_transfer *t = &op->xfer;
+
+    if (op->rc < 0)
+        return op->rc;
+    if (t->moving) { /* the bytes have arrived */
+        if (t->kind != ZQ_IO_WORK)
+            zq_iov_advance(op, t->left);
+        t->moving = false;
+        t->left = 0;
+    }
+    if (!t->left)
+        return 0;
+    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
+    if (t->kind == ZQ_IO_WORK)
+        return start_zeros(c, op);
+    zq_io_prep(&op->io, t->kind, t->host, t->left);
+    if (t->kind != ZQCOW2_IO_ZERO) {
+        op->io.pub.iov = op->req.iov + op->iov_at;
+        op->io.pub.iovcnt = op->req.iovcnt - op->iov_at;
+        op->io.skip = op->iov_skip;
+        op->io.seg = op->seg;
+    }
+    op->io.complete = io_done;
+    t->moving = true;
+    zq_io_start_data(&c->x, &op->io);
+    return ZQ_WAIT;
+}
+
+int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
+             uint64_t len)
+{
+    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
+    op->rc = 0;
+    if (buf)
+        zq_io_prep_buf(&op->io, kind, buf, host, len);
+    else
+        zq_io_prep(&op->io, kind, host, len);
+    op->io.complete = io_done;
+    zq_io_start_data(&c->x, &op->io);
+    return ZQ_WAIT;
+}
+
+int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
+{
+    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
+    op->rc = 0;
+    zq_io_prep(&op->io, ZQ_IO_WORK, 0, 0);
+    op->io.complete = io_done;
+    op->io.work = work;
+    zq_io_start(&c->x, &op->io);
+    return ZQ_WAIT;
+}
+
+void zq_iov_copy_out(struct zq_op *op, const uint8_t *from, uint64_t len)
+{
+    for (uint64_t n = len; len; from += n, len -= n, n = len) {
+        uint8_t *p = next_bytes(op, &n);
+
+        if (p)
+            memcpy(p, from, (size_t)n);
+    }
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A request's bytes on their way to and from the host.
+ */
+#ifndef ZQ_SPACE_TRANSFER_H
+#define ZQ_SPACE_TRANSFER_H
+
+#include "loop/core.h"
+
+void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len);
+/* ZQ_WAIT while bytes move, then 0 or the error. */
+int zq_transfer_step(struct zq_core *c, struct zq_op *op);
+/* One io that is not of the request's bytes: ZQ_WAIT; op->rc tells. */
+int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
+             uint64_t len);
+int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));
+/* Copies from memory into the request's bytes at the cursor, and moves it on. */
+void zq_iov_copy_out(struct zq_op *op, const uint8_t *from, uint64_t len);
+void zq_iov_advance(struct zq_op *op, uint64_t len);
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Unmaps whole clusters. What the entries held goes into the quarantine (R5). The records for it,
+ * the mark and tables of the image's own can be had beforehand, so that a request fails for memory
+ * or space before it has changed anything (I13).
+ */
+#include <errno.h>
+#include "space/unmap.h"
+#include "base/report.h"
+#include "space/admit.h"
+#include "space/fill.h"
+
+static struct zq_freed *take_record(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_list *n = zq_list_pop(&op->spare);
+
+    if (!n)
+        return zq_zalloc(&c->hooks, sizeof(struct zq_freed));
+    op->nr_spare--;
+    return zq_container(n, struct zq_freed, link);
+}
+
+static void keep_record(struct zq_op *op, struct zq_freed *f)
+{
+    zq_list_push(&op->spare, &f->link);
+    op->nr_spare++;
+}
+
+void zq_unmap_drop(struct zq_core *c, struct zq_op *op)
+{
+    for (struct zq_list *n; (n = zq_list_pop(&op->spare));)
+        zq_free(&c->hooks, zq_container(n, struct zq_freed, link), sizeof(struct zq_freed));
+    op->nr_spare = 0;
+}
+
+/* ---- beforehand ---- */
+
+static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
+{
+    while (n--) {
+        struct zq_freed *f = zq_zalloc(&c->hooks, sizeof(*f));
+
+        if (!f)
+            return -ENOMEM;
+        keep_record(op, f);
+    }
+    return 0;
+}
+
+/*
+ * The slice of `at`, in a table that may be changed: a shared one is copied first. NULL: nothing is
+ * mapped there up to end.
+ */
+static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
+                     struct zq_slice **s)
+{
+    uint64_t clusters = zq_div_up(end - at, (uint64_t)1 << c->cluster_bits);
+    int rc = zq_map_slice(&c->map, &op->g, at, s);
+
+    if (rc)
+        return rc;
+    if (zq_map_count_empty(&c->map, *s, at, UINT32_MAX) >= clusters) {
+        *s = NULL;
+        return 0;
+    }
+    rc = zq_may_allocate(c, op);
+    if (rc == 0)
+        rc = zq_map_table(&c->map, &op->g, at);
+    return rc ? rc : zq_map_slice(&c->map, &op->g, at, s);
+}
+
+int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    while (*at < end) {
+        uint64_t next, stop = zq_min(end, zq_map_slice_end(&c->map, *at));
+        struct zq_slice *s;
+        int rc;
+
+        if (!zq_map_has_table(&c->map, *at, &next)) {
+            *at = zq_min(next, end);
+            continue;
+        }
+        rc = own_slice(c, op, *at, stop, &s);
+        if (rc == 0 && s)
+            rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop));
+        if (rc)
+            return rc;
+        zq_cache_release(&c->cache, &op->g);
+        *at = stop;
+    }
+    return 0;
+}
+
+/* ---- at last ---- */
+
+/* One host run: the entries, and the record of what they held, in one hold. */
+static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, uint64_t *at,
+                     uint64_t end)
+{
+    struct zq_freed *f = take_record(c, op);
+
+    if (!f)
+        return -ENOMEM;
+    *at = zq_map_unlink(&c->map, s, *at, end, f);
+    if (f->count)
+        zq_alloc_quarantine(&c->alloc, f, true);
+    else
+        keep_record(op, f);
+    return 0;
+}
+
+static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    struct zq_slice *s;
+    int rc;
+
+    end = zq_min(end, zq_map_slice_end(&c->map, *at));
+    rc = own_slice(c, op, *at, end, &s);
+    if (rc == 0 && s)
+        rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
+    if (rc)
+        return rc;
+    while (s && rc == 0 && *at < end)
+        rc = unmap_run(c, op, s, at, end);
+    if (rc == 0)
+        zq_cache_release(&c->cache, &op->g);
+    *at = rc == 0 ? end : *at;
+    return rc;
+}
+
+int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+{
+    while (*at < end) {
+        uint64_t next;
+        int rc = 0;
+
+        if (!zq_map_has_table(&c->map, *at, &next))
+            *at = zq_min(next, end);
+        else
+            rc = unmap_slice(c, op, at, end);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
