@@ -2,7 +2,6 @@
 /* A zoned device as an array of bytes, written from zone-semantics.md alone. One thread. */
 #include <errno.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "rig/model.h"
 
 /* What the write pointer alone says. */
@@ -69,17 +68,10 @@ static int refuses_writes(const struct model_zone *z)
 
 static void put(struct model *m, const void *buf, uint64_t len, uint64_t off)
 {
-    uint64_t page = off + (-off & 4095), whole = (off + len) & ~4095ull;
-
-    if (buf) {
-        memcpy(m->data + off, buf, len);
-    } else if (len < 65536) {
-        memset(m->data + off, 0, len);
-    } else { /* fresh pages are cheaper than zeros, for zones of a gibibyte */
-        memset(m->data + off, 0, page - off);
-        madvise(m->data + page, whole - page, MADV_DONTNEED);
-        memset(m->data + whole, 0, off + len - whole);
-    }
+    if (buf)
+        store_put(m->data, buf, len, off);
+    else
+        store_zero(m->data, len, off);
 }
 
 /* The checks' order is that of the section "Order of checks". */
@@ -165,7 +157,7 @@ int model_read(const struct model *m, void *buf, uint64_t len, uint64_t off)
         if (m->zone[i].forced == ZQCOW2_ZONE_OFFLINE)
             return ZQCOW2_EZONE_OFFLINE;
     }
-    memcpy(buf, m->data + off, len);
+    store_get(m->data, buf, len, off);
     return 0;
 }
 

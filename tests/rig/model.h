@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <zqcow2/queue.h>
 
+#include "rig/store.h"
+
 /* The shape of a device and of the image that carries it. */
 struct geometry {
     const char *name;
@@ -27,7 +29,7 @@ struct model {
     uint32_t nr, victim;      /* victim: the zone that the last call closed implicitly, or NONE */
     bool frozen;              /* `now` stands still: requests of one batch have no order */
     struct model_zone *zone;
-    uint8_t *data;
+    struct store *data; /* sparse: a device may be larger than an address space */
     /* Several zones were written last at one time: is this the one that was closed? */
     bool (*tie)(void *arg, uint32_t zone);
     void *tie_arg;

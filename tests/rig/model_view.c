@@ -2,7 +2,6 @@
 /* What the model of a device shows of itself: where zones lie, how many are open, reports. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include "rig/model.h"
 
 uint64_t model_start(const struct model *m, uint32_t i)
@@ -34,10 +33,10 @@ void model_init(struct model *m, const struct geometry *g, uint64_t max_append)
     m->nr = (uint32_t)((g->size + g->zone_size - 1) / g->zone_size);
     m->victim = MODEL_NONE;
     m->zone = calloc(m->nr, sizeof(*m->zone));
-    m->data = mmap(NULL, g->size, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!m->zone || m->data == MAP_FAILED)
+    m->data = calloc(1, sizeof(*m->data));
+    if (!m->zone || !m->data)
         abort();
+    store_init(m->data);
     for (uint32_t i = 0; i < m->nr; i++) {
         m->zone[i].wp = model_start(m, i);
         m->zone[i].state = i < g->conventional ? ZQCOW2_ZONE_NOT_WP : ZQCOW2_ZONE_EMPTY;
@@ -46,7 +45,8 @@ void model_init(struct model *m, const struct geometry *g, uint64_t max_append)
 
 void model_free(struct model *m)
 {
-    munmap(m->data, m->g.size);
+    store_free(m->data);
+    free(m->data);
     free(m->zone);
     memset(m, 0, sizeof(*m));
 }

@@ -315,20 +315,27 @@ static size_t first_difference(const uint8_t *a, const uint8_t *b, size_t len)
 
 static bool same_piece(struct rig *r, const struct model *m, uint8_t *buf, uint64_t off, size_t len)
 {
+    uint8_t want[4096];
     int rc;
-    size_t at;
 
     memset(buf, 0xee, len);
     rc = zqcow2_read(r->img, buf, len, off);
     if (rc)
         return rig_say(r, "read of %#zx at %#llx: %d", len, (unsigned long long)off, rc);
-    if (!memcmp(buf, m->data + off, len))
-        return true;
-    at = first_difference(buf, m->data + off, len);
-    return rig_say(r, "byte at %#llx (zone %llu + %#llx): %#x, expected %#x",
-                   (unsigned long long)(off + at),
-                   (unsigned long long)((off + at) / m->g.zone_size),
-                   (unsigned long long)((off + at) % m->g.zone_size), buf[at], m->data[off + at]);
+    for (size_t n; len; buf += n, off += n, len -= n) {
+        size_t at;
+
+        n = len < sizeof(want) ? len : sizeof(want);
+        store_get(m->data, want, n, off);
+        if (!memcmp(buf, want, n))
+            continue;
+        at = first_difference(buf, want, n);
+        return rig_say(r, "byte at %#llx (zone %llu + %#llx): %#x, expected %#x",
+                       (unsigned long long)(off + at),
+                       (unsigned long long)((off + at) / m->g.zone_size),
+                       (unsigned long long)((off + at) % m->g.zone_size), buf[at], want[at]);
+    }
+    return true;
 }
 
 bool rig_same_bytes(struct rig *r, const struct model *m, uint64_t off, uint64_t len)

@@ -123,6 +123,24 @@ void store_put(struct store *s, const void *buf, size_t len, uint64_t off)
     pthread_mutex_unlock(&s->lock);
 }
 
+void store_zero(struct store *s, uint64_t len, uint64_t off)
+{
+    pthread_mutex_lock(&s->lock);
+    for (size_t n; len; off += n, len -= n) {
+        uint64_t i = off / STORE_PAGE;
+
+        n = piece(off, len);
+        if (i >= s->nr_pages || !s->page[i])
+            continue;
+        memset(s->page[i] + off % STORE_PAGE, 0, n);
+        if (n == STORE_PAGE) {
+            free(s->page[i]);
+            s->page[i] = NULL;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
 static void enter(struct store *s)
 {
     if (s->yields)

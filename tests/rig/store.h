@@ -33,5 +33,7 @@ struct rig_be store_be(struct store *s);
 /* Outside of any backend: what a test pokes into or reads from the file. */
 void store_get(struct store *s, void *buf, size_t len, uint64_t off);
 void store_put(struct store *s, const void *buf, size_t len, uint64_t off);
+/* Pages that become zeros as a whole are given back. */
+void store_zero(struct store *s, uint64_t len, uint64_t off);
 
 #endif
