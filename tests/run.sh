@@ -146,10 +146,13 @@ tree() {
     return 1
 }
 
-# Why tests were skipped: the last line that a skipped test printed, or before a skipped part of one.
+# Why tests were skipped: what a skipped test, or a skipped part of one, printed last.
 reasons() {
     awk '/^[0-9]+\/[0-9]+ Testing: / { name = $3; last = ""; next }
-        /\[ *SKIPPED *\] [a-z]/ { print "-- skipped: " name ", " $NF ": " (last ? last : "?") }
+        /\[ RUN/ { last = "" }
+        /\[ *SKIPPED *\] [a-z]/ && !/listed below/ {
+            if (last) print "-- skipped: " name ", " $NF ": " last
+        }
         /^Test Skipped/ { print "-- skipped: " name ": " (last ? last : "?") }
         !/^$|^-+$|^<end of output>|^Test time|^\[/ { last = $0 }' "$1" | sort -u
 }

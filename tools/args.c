@@ -178,7 +178,7 @@ int zt_option(struct zt_options *o, int argc, char **argv)
     opterr = 0;
     c = getopt_long(argc, argv, o->shorts, o->longs, NULL);
     if (c == ':')
-        return bad_known(o, "needs a value", optopt, argv[optind - 1]);
+        return bad_known(o, "needs a value", optopt, argv[(optind < argc ? optind : argc) - 1]);
     if (c == '?' && optopt == 0)
         return bad_long(o, argv[optind - 1]);
     if (c == '?' && find_long(o, optopt))

@@ -12,7 +12,7 @@ shift
 [ $# -gt 0 ] || set -- amd64 i386 armhf arm64 ppc64el s390x riscv64 musl
 jobs=${ZQ_JOBS:-$(nproc)}
 # Emulated code is slow: fewer random operations, every 11th fault.
-export ZQ_OPS=20000 ZQ_STEP=11
+export ZQ_OPS="${ZQ_OPS:-20000}" ZQ_STEP="${ZQ_STEP:-11}"
 export CTEST_OUTPUT_ON_FAILURE=1
 failed=0
 
@@ -106,7 +106,7 @@ run_tests() {
     awk '/tests passed,/ { $1 = $1; print } /\*\*\*Skipped/ { n++; names = names " " $4 }
         END { if (n) print "skipped:" names }' "$log"
     # A taste of the crash suite: its logic is the same everywhere, its bytes must be.
-    quiet "$build/tests/crash/crash" --quick --workers "$jobs" --states 5000 --histories 20 \
+    quiet "$build/tests/crash/crash" --quick --workers "$jobs" --states "${ZQ_STATES:-5000}" --histories 20 \
         --seconds 600 || failed=1
     grep '^crash states' "$log" || failed=1
 }
