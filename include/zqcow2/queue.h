@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The queue: many requests in flight, completions by callback. The blocking calls of zqcow2.h are
- * the same operations, waited for. See zqcow2_queue_open(3).
+ * The queue: many requests in flight, with completion callbacks. The blocking calls of zqcow2.h
+ * perform the same operations and wait for the result. See zqcow2_queue_open(3).
  *
- * Order   What one queue submits for one sequential zone takes effect in the order of submission:
- *         writes one behind the other, reset then write, finish then append. A request over
- *         several zones comes to each in turn. Reads, and all else, are unordered; so are
- *         completions of different zones. A flush covers what had completed before it was
- *         submitted.
- * Wait    Where the backend has no submit (file, memory, plain callbacks), submitting and polling
- *         carry requests out themselves, and block for it. An event loop wants
- *         zqcow2_uring_open() or zqcow2_threads_wrap().
- * Failure When a write to a sequential zone fails on the host, the writes and appends behind it in
- *         flight there fail with the same error, also those that have not begun, up to a reset; the
- *         zone goes on from the write pointer that it reports then.
+ * Order    Requests that one queue submits for one sequential zone take effect in the order of
+ *          submission: one write after another, reset then write, finish then append. A request for
+ *          several zones visits them in order. Reads and all other requests are unordered, and so
+ *          are completions of different zones. A flush covers the requests that completed before it
+ *          was submitted.
+ * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
+ *          that submits or polls performs the I/O and blocks meanwhile. An event loop should use
+ *          zqcow2_uring_open() or zqcow2_threads_wrap().
+ * Failure  If the host fails a write to a sequential zone, all later writes and appends in flight
+ *          for that zone fail with the same error, started or not, up to the next reset. Writing
+ *          continues at the write pointer that the zone then reports.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H
@@ -38,70 +38,76 @@ enum zqcow2_op {
     ZQCOW2_OP_ZONE_CLOSE,
     ZQCOW2_OP_ZONE_FINISH,
     ZQCOW2_OP_ZONE_RESET,
-    ZQCOW2_OP_ZONE_SET_STATE /* offset: in the zone; length: the zqcow2_zone_state */
+    ZQCOW2_OP_ZONE_SET_STATE /* offset: within the zone; length: a zqcow2_zone_state */
 };
 
 struct zqcow2_result {
-    int ret;          /* 0, or an error as everywhere */
+    int ret;          /* 0 or an error, as described in zqcow2.h */
     uint32_t reserved;
     /*
-     * Append: where the data went. Failed zone call, and every error EZONE_*: the start of the zone
-     * concerned. Else 0.
+     * Append: the offset of the data. A failed zone operation, and every error EZONE_*: the start
+     * of the zone that failed. Otherwise 0.
      */
     uint64_t offset;
 };
 
-/* Of fixed size: it does not grow. Members that an operation has no use for are ignored. */
+/* This struct has a fixed size. Members that an operation does not use are ignored. */
 struct zqcow2_request {
     uint32_t size;    /* sizeof(struct zqcow2_request) */
     uint16_t op;      /* zqcow2_op */
-    uint16_t flags;   /* zqcow2_io_flag; FUA says nothing on read, flush and drain */
-    uint64_t offset;  /* flush and drain ignore it */
-    uint64_t length;  /* so they do this; read, write and append take it from iov */
-    const struct iovec *iov; /* array and buffers stay the caller's, valid until done() */
+    uint16_t flags;   /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
+    uint64_t offset;  /* ignored by flush and drain */
+    uint64_t length;  /* likewise; read, write and append use the total of iov */
+    const struct iovec *iov; /* array and buffers must stay valid until done() */
     uint32_t iovcnt, reserved;
     /*
-     * Exactly once for each accepted request, never from submit. May submit, poll, wait and use the
-     * blocking calls; may not close the queue. NULL: nobody wants to know.
+     * Called exactly once for each accepted request, never from zqcow2_queue_submit(). It may
+     * submit, poll, wait and use the blocking calls, but must not close the queue. NULL: no
+     * callback.
      */
     void (*done)(void *arg, const struct zqcow2_result *res);
     void *arg;
 };
 
-/* One request, blocking; done and arg are ignored. Returns res->ret. res may be NULL. */
+/* Performs one request, blocking; ignores done and arg. Returns res->ret. res may be NULL. */
 ZQCOW2_API int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
                           struct zqcow2_result *res);
 
-/* depth: the most requests in flight, 1 .. 65536; all memory of the queue is taken here. */
+/*
+ * depth: the maximum number of requests in flight, 1 .. 65536. All memory of the queue is allocated
+ * here.
+ */
 ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth,
                                  struct zqcow2_queue **q);
 /*
- * -EBUSY: requests in flight or not yet delivered, or a callback runs (nothing changes). Requests
- * cannot be cancelled.
+ * -EBUSY: requests are in flight, completions are undelivered, or a callback is running; the queue
+ * stays open. Requests cannot be cancelled.
  */
 ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 /*
- * Takes requests in order until the queue is full or one is malformed (its size or op); returns
- * how many, or a negative error if the first one is malformed. Errors of requests go to done().
+ * Accepts requests in order until the queue is full or a request is malformed (size or op). Returns
+ * the number accepted, or a negative error if the first request is malformed. All other errors of a
+ * request are reported to done().
  */
 ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs,
                                    uint32_t n);
 /*
- * Delivers at most max completions (0: all that were complete when it began); waits for none. Moves
- * the work of all queues of the image on.
+ * Delivers at most max completions (0: all requests that were complete when the call began) and
+ * never waits for one. Also advances the requests of all other queues of the image.
  */
 ZQCOW2_API int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max);
 /*
- * Blocks until min completions were delivered, nothing is in flight, or timeout_ms has passed
- * (-1: no limit). A signal does not end it. Returns how many were delivered.
+ * Blocks until it has delivered min completions, nothing is in flight, or timeout_ms has passed
+ * (-1: no limit). A signal does not end it. Returns the number of completions delivered.
  */
 ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms);
 /*
- * For poll(2) and epoll(7), level-triggered: readable when zqcow2_queue_poll() has something to do;
- * may be spurious. Belongs to the queue. -errno if it cannot be made.
+ * A descriptor for poll(2) and epoll(7), level-triggered: readable when zqcow2_queue_poll() has
+ * work to do. Wake-ups may be spurious. The queue owns the descriptor. Returns a negated errno if
+ * it cannot be created.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
-/* Requests accepted and not yet delivered. */
+/* The number of requests accepted and not yet delivered. */
 ZQCOW2_API uint32_t zqcow2_queue_pending(struct zqcow2_queue *q);
 
 #ifdef __cplusplus

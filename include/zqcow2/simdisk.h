@@ -1,18 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A simulated disk: a backend in memory that loses power, fails and reorders on demand, and is
- * deterministic by seed. For tests of this library and of any program that stores data in an
- * image. See zqcow2_simdisk(3).
+ * A simulated disk: a backend in memory that loses power, fails and reorders on request. The same
+ * seed gives the same behaviour. For tests of this library and of any program that stores data in
+ * an image. See zqcow2_simdisk(3).
  *
  * Position     The disk counts events: every write, zero, discard, truncate and flush is one event
  *              when it begins and one when it ends. Position p is the moment after p events.
- * Pending      What a power loss at a position may keep, lose or tear: changes that had begun and
- *              that no flush covers. A flush covers what had ended before the flush began.
+ * Pending      A change is pending at a position if it has begun and no flush covers it. A power
+ *              loss may keep, lose or tear it. A flush covers the changes that ended before the
+ *              flush began.
  * State        One possible outcome of a power loss: a choice of the surviving units of each
  *              pending change. A unit is atomic_write bytes.
+ * Cut          A view of the disk at one position, from which states are made.
  *
- * A cut looks at one position of a disk. A disk outlives its backends and cuts. Calls on one disk
- * may come from several threads; a cut belongs to one thread.
+ * Free the cuts and close the backends of a disk before the disk. Several threads may call one disk
+ * at a time; a cut belongs to one thread.
  */
 #ifndef ZQCOW2_SIMDISK_H
 #define ZQCOW2_SIMDISK_H
@@ -27,16 +29,16 @@ struct zqcow2_simdisk;
 struct zqcow2_simdisk_cut;
 
 enum zqcow2_simdisk_flag {
-    ZQCOW2_SIMDISK_ASYNC = 1 << 0,     /* submit and poll; completions in a seeded order */
-    ZQCOW2_SIMDISK_RECORD = 1 << 1,    /* keep the log from the start, to cut at any position */
-    ZQCOW2_SIMDISK_NO_ZERO = 1 << 2,   /* zero() answers -EOPNOTSUPP */
-    ZQCOW2_SIMDISK_NO_DISCARD = 1 << 3 /* discard() answers -EOPNOTSUPP */
+    ZQCOW2_SIMDISK_ASYNC = 1 << 0,     /* submit and poll; the seed orders completions */
+    ZQCOW2_SIMDISK_RECORD = 1 << 1,    /* log from the start, to cut at any position */
+    ZQCOW2_SIMDISK_NO_ZERO = 1 << 2,   /* zero() returns -EOPNOTSUPP */
+    ZQCOW2_SIMDISK_NO_DISCARD = 1 << 3 /* discard() returns -EOPNOTSUPP */
 };
 
 enum zqcow2_simdisk_discard { /* what a discarded range reads as */
     ZQCOW2_SIMDISK_DISCARD_ZEROS,
     ZQCOW2_SIMDISK_DISCARD_KEEPS,
-    ZQCOW2_SIMDISK_DISCARD_SCRAMBLES /* seeded noise: shows who relies on discarded bytes */
+    ZQCOW2_SIMDISK_DISCARD_SCRAMBLES /* seeded noise: exposes reliance on discarded bytes */
 };
 
 #define ZQCOW2_SIMDISK_ATOMIC UINT32_MAX /* atomic_write: a request survives whole or not at all */
@@ -44,11 +46,11 @@ enum zqcow2_simdisk_discard { /* what a discarded range reads as */
 struct zqcow2_simdisk_options {
     size_t size;
     uint64_t seed;
-    uint64_t length;       /* bytes of zeros at first */
-    uint64_t max_length;   /* a change that would make the disk longer: -ENOSPC; 0: no limit */
+    uint64_t length;       /* initial size in bytes, all zeros */
+    uint64_t max_length;   /* changes beyond this size fail with -ENOSPC; 0: no limit */
     uint32_t flags;        /* zqcow2_simdisk_flag */
     uint32_t discard;      /* zqcow2_simdisk_discard */
-    uint32_t atomic_write; /* unit of tearing: multiple of 512; 0: 512; or ZQCOW2_SIMDISK_ATOMIC */
+    uint32_t atomic_write; /* unit of tearing: multiple of 512, or ZQCOW2_SIMDISK_ATOMIC; 0: 512 */
     uint32_t io_align, buf_align, max_transfer; /* as in struct zqcow2_limits */
     const struct zqcow2_hooks *hooks;
 };
@@ -59,30 +61,36 @@ struct zqcow2_simdisk_options {
 ZQCOW2_API int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt,
                                   struct zqcow2_simdisk **disk);
 ZQCOW2_API void zqcow2_simdisk_free(struct zqcow2_simdisk *disk); /* NULL is allowed */
-/* A backend on the disk; closing it leaves the disk as it is. */
+/* A backend on the disk. Closing it does not change the disk. */
 ZQCOW2_API int zqcow2_simdisk_backend(struct zqcow2_simdisk *disk, struct zqcow2_backend **be);
-/* A disk of its own with what reads see now, all of it durable; same options, no faults, no log. */
+/*
+ * An independent disk with the content that reads return now, all of it durable. It has the same
+ * options, no armed fault and no log.
+ */
 ZQCOW2_API int zqcow2_simdisk_clone(struct zqcow2_simdisk *disk, struct zqcow2_simdisk **clone);
-/* Of what is drawn from here on: order of completions, what failed flushes lose, seeded states. */
+/* Seeds later random choices: completion order, what failed flushes lose, seeded states. */
 ZQCOW2_API void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *disk, uint64_t seed);
-/* Bytes past the backend: import is durable at once and no event; export gives what reads see. */
+/*
+ * Direct access to the bytes, not through a backend. An import is durable at once and is not an
+ * event; an export returns what reads return.
+ */
 ZQCOW2_API int zqcow2_simdisk_import(struct zqcow2_simdisk *disk, const void *buf, size_t len,
                                      uint64_t off);
 ZQCOW2_API int zqcow2_simdisk_export(struct zqcow2_simdisk *disk, void *buf, size_t len,
                                      uint64_t off);
 ZQCOW2_API uint64_t zqcow2_simdisk_length(struct zqcow2_simdisk *disk);
-/* Of the durable content: equal content gives equal values, whatever way it came about. */
+/* A hash of the durable content. It depends on nothing else. */
 ZQCOW2_API uint64_t zqcow2_simdisk_hash(struct zqcow2_simdisk *disk);
 
 struct zqcow2_simdisk_counters {
     size_t size;
-    uint64_t calls[8];   /* by zqcow2_io_kind, failed ones included */
+    uint64_t calls[8];   /* by zqcow2_io_kind, including failed calls */
     uint64_t bytes[8];   /* of READ, WRITE, ZERO, DISCARD */
     uint64_t position;   /* events so far */
     uint64_t in_flight;  /* accepted and not yet completed */
     uint64_t max_in_flight;
-    uint64_t faults;     /* calls that an injected fault made fail */
-    uint64_t misuse;     /* breaches of the backend contract: overlapping writes in flight,
+    uint64_t faults;     /* calls that failed because of an injected fault */
+    uint64_t misuse;     /* violations of the backend contract: overlapping writes in flight,
                             misaligned requests */
 };
 #define ZQCOW2_SIMDISK_COUNTERS_INIT \
@@ -94,22 +102,22 @@ ZQCOW2_API int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *disk,
 /* ---- faults ---- */
 
 enum zqcow2_simdisk_fault_flag {
-    ZQCOW2_SIMDISK_FOREVER = 1 << 0,  /* this call and every later one of these kinds */
-    ZQCOW2_SIMDISK_SHORT = 1 << 1,    /* a failing write leaves its first half */
+    ZQCOW2_SIMDISK_FOREVER = 1 << 0,  /* that call and every later one of these kinds fail */
+    ZQCOW2_SIMDISK_SHORT = 1 << 1,    /* the first half of a failing write is written */
     ZQCOW2_SIMDISK_AT_SUBMIT = 1 << 2, /* asynchronous: submit() itself fails */
-    ZQCOW2_SIMDISK_LANDS = 1 << 3     /* a failing write leaves all of itself */
+    ZQCOW2_SIMDISK_LANDS = 1 << 3     /* all of a failing write is written */
 };
 
 /*
- * A flush that fails loses a seeded part of what it covered for good, yet reads keep showing all
- * of it until the backend's invalidate(), as a page cache does.
+ * A failed flush permanently loses a seeded part of what it covered. As with a page cache, reads
+ * still return all of it until the backend's invalidate() is called.
  */
 struct zqcow2_simdisk_fault {
     size_t size;
     uint64_t nth;   /* 1: the next call of these kinds */
     uint32_t kinds; /* 1u << zqcow2_io_kind, or'ed */
     uint32_t flags; /* zqcow2_simdisk_fault_flag */
-    int error;      /* what the call gives: negative */
+    int error;      /* what the call returns: negative */
     int reserved;
 };
 #define ZQCOW2_SIMDISK_FAULT_INIT { sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 }
@@ -118,65 +126,72 @@ struct zqcow2_simdisk_fault {
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
- * Power goes when the disk reaches `position` (the present one or earlier: now): from there every
- * call fails with -EIO. UINT64_MAX: power is on. What may have survived: zqcow2_simdisk_cut_new().
+ * Turns power off when the disk reaches `position`; at once if it already has. From then on every
+ * call fails with -EIO. UINT64_MAX turns power on. zqcow2_simdisk_cut_new() gives access to the
+ * states that may have survived.
  */
 ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t position);
 
 /* ---- the log and its cuts ---- */
 
 ZQCOW2_API uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *disk);
-/* Begins a new log at the present position and forgets the old one. Not while a cut exists. */
+/* Discards the log and begins a new one at the current position. Not while a cut exists. */
 ZQCOW2_API int zqcow2_simdisk_record(struct zqcow2_simdisk *disk);
 
-struct zqcow2_simdisk_op { /* a logged change, or an event of one */
+struct zqcow2_simdisk_op { /* a change in the log */
     size_t size;
-    uint64_t offset, length; /* of bytes that may reach the disk; TRUNCATE: offset: the length */
-    uint64_t begun, ended;   /* positions of its events; ended UINT64_MAX: not yet */
+    uint64_t offset, length; /* bytes that may reach the disk; TRUNCATE: offset is the length */
+    uint64_t begun, ended;   /* positions of its events; ended UINT64_MAX: still running */
     uint32_t kind;           /* zqcow2_io_kind */
-    uint32_t units;          /* into which a crash may tear it */
-    int result;              /* once ended */
+    uint32_t units;          /* number of units into which a crash may tear it */
+    int result;              /* valid once the change has ended */
     int reserved;
 };
 #define ZQCOW2_SIMDISK_OP_INIT { sizeof(struct zqcow2_simdisk_op), 0, 0, 0, 0, 0, 0, 0, 0 }
 
-/* The change that the event after `position` belongs to. -ENOENT: not in the log. */
+/* Returns the change to which the event after `position` belongs. -ENOENT: not in the log. */
 ZQCOW2_API int zqcow2_simdisk_event(struct zqcow2_simdisk *disk, uint64_t position,
                                     struct zqcow2_simdisk_op *op);
 
-/* At the log's first position; on a disk without a log: at the present one, the only one. */
+/* Makes a cut at the first position of the log. Without a log, the current one is the only one. */
 ZQCOW2_API int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *disk,
                                       struct zqcow2_simdisk_cut **cut);
 ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL is allowed */
-/* Forwards costs the events between; backwards starts again. -ENOENT: not in the log. */
+/*
+ * Moves the cut. Moving forwards replays the events in between; moving backwards replays the log
+ * from its start. -ENOENT: position is not in the log.
+ */
 ZQCOW2_API int zqcow2_simdisk_cut_seek(struct zqcow2_simdisk_cut *cut, uint64_t position);
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_position(const struct zqcow2_simdisk_cut *cut);
-/* Pending changes, in the order in which they began. */
+/* The number of pending changes; cut_op() returns them in the order in which they began. */
 ZQCOW2_API uint32_t zqcow2_simdisk_cut_pending(const struct zqcow2_simdisk_cut *cut);
 ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint32_t i,
                                      struct zqcow2_simdisk_op *op);
 /*
- * How many states the built-in choice has here: of up to 10 pending changes every subset, of more
- * none, all, every prefix, omission and inclusion of one, omission of two (up to 32), 64 seeded
- * subsets; then torn ones: of each change every cut up to 16 units and seeded masks, with the
- * others lost, earlier ones kept, all kept; then everything torn by seed. State 0 lost everything.
+ * The number of states that the disk proposes here. In state 0 everything pending is lost.
+ *   - Whole changes. Up to 10 pending: every subset. More: none, all, every prefix, all but one,
+ *     only one, all but two (up to 32 pending), and 64 seeded subsets.
+ *   - Torn changes. Each change is torn at every unit (up to 16 units) and by seeded masks, with
+ *     the other changes lost, only the earlier ones kept, or all kept.
+ *   - All changes torn by seed.
  */
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *cut);
-/* The disk after a power loss here, in state k: a disk of its own, without a log, with power. */
+/* Makes an independent disk in state k after a power loss here, with power on and no log. */
 ZQCOW2_API int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *cut, uint64_t k,
                                         struct zqcow2_simdisk **image);
 /*
- * The caller's own choice: keep() says whether a unit of a pending change survives. order 0:
- * surviving changes land in the order in which they began, else in one shuffled by that seed.
+ * As zqcow2_simdisk_cut_image(), but keep() chooses: it returns nonzero if that unit of a pending
+ * change survives. order 0: surviving changes are applied in the order in which they began. Any
+ * other value is a seed that shuffles them.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          int (*keep)(void *arg, uint32_t change, uint32_t unit),
                                          void *arg, uint64_t order,
                                          struct zqcow2_simdisk **image);
 /*
- * The disk after a program was killed here while the power stayed on: reads see every change that
- * had ended, and what was pending of those still is. Changes that had only begun are not there.
- * It has no log; zqcow2_simdisk_record() begins one.
+ * Makes the disk that remains if the program is killed here while power stays on. Reads return
+ * every change that has ended; those that were pending still are. Changes that have begun but not
+ * ended are absent. The disk has no log; zqcow2_simdisk_record() begins one.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *cut,
                                        struct zqcow2_simdisk **disk);

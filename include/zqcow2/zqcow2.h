@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * libzqcow2 - zoned qcow2 images.  zqcow2(7) tells the whole story.
+ * libzqcow2 - zoned qcow2 images.  zqcow2(7) is the guide.
  *
  * Return values   >= 0 success; -4095..-1 a negated errno, passed on unchanged
  *                 from the backend or the system; <= -10000 an enum zqcow2_err.
- *                 -EINVAL is either: zqcow2_read(3) lists when the library says it.
- * Threads         An image may be used from any thread. A queue belongs to one
- *                 thread at a time. Callbacks run only inside zqcow2_queue_poll()
- *                 and zqcow2_queue_wait(), with no library lock held.
- *                 Nothing here may be used in the child after fork(2).
+ *                 -EINVAL may also come from the library: zqcow2_read(3) lists
+ *                 the cases.
+ * Threads         Any thread may use an image. Only one thread at a time may use
+ *                 a queue. Completion callbacks run only inside
+ *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
+ *                 lock held. After fork(2) the child must not use any object of
+ *                 the library.
  * Units           Every offset and length is in bytes. I/O is in multiples of 512.
  * Growth          A struct whose first member is `size` may gain members at its
- *                 end. Fill it from its _INIT macro; a zero member means default.
- *                 Bytes beyond what the library knows must be zero (else -E2BIG).
+ *                 end. Initialise it with its _INIT macro; a zero member selects
+ *                 the default. Bytes that the library does not know must be zero;
+ *                 otherwise the call returns -E2BIG.
  */
 #ifndef ZQCOW2_ZQCOW2_H
 #define ZQCOW2_ZQCOW2_H
@@ -36,22 +39,22 @@ extern "C" {
 #define ZQCOW2_VERSION \
     (ZQCOW2_VERSION_MAJOR * 1000000 + ZQCOW2_VERSION_MINOR * 1000 + ZQCOW2_VERSION_PATCH)
 
-/* Version of the library that is loaded, as ZQCOW2_VERSION. */
+/* The version of the loaded library, encoded like ZQCOW2_VERSION. */
 ZQCOW2_API unsigned zqcow2_version(void);
 
 /* ---- errors ---- */
 
 enum zqcow2_err {
-    ZQCOW2_EZONE_BOUNDARY = -10001, /* crosses a zone's end or its capacity */
+    ZQCOW2_EZONE_BOUNDARY = -10001, /* crosses the end or the capacity of a zone */
     ZQCOW2_EZONE_FULL = -10002,     /* the zone is full */
     ZQCOW2_EZONE_RDONLY = -10003,   /* the zone is read-only */
     ZQCOW2_EZONE_OFFLINE = -10004,  /* the zone is offline */
     ZQCOW2_EZONE_WP = -10005,       /* the write is not at the write pointer */
     ZQCOW2_EZONE_OPEN = -10006,     /* too many open zones */
     ZQCOW2_EZONE_ACTIVE = -10007,   /* too many active zones */
-    ZQCOW2_EZONE_STATE = -10008,    /* this zone action is not allowed now */
+    ZQCOW2_EZONE_STATE = -10008,    /* the zone's state or type does not allow this */
     ZQCOW2_ENOTQCOW2 = -10020,      /* not a qcow2 file */
-    ZQCOW2_ENOTZONED = -10021,      /* a zone call on an image without zones */
+    ZQCOW2_ENOTZONED = -10021,      /* a zone operation on an image without zones */
     ZQCOW2_EFEATURE = -10022,       /* needs a feature that this library lacks */
     ZQCOW2_ECORRUPT = -10023,       /* metadata contradicts itself */
     ZQCOW2_EDEAD = -10024           /* a metadata write or flush failed earlier; reopen */
@@ -60,13 +63,13 @@ enum zqcow2_err {
 ZQCOW2_API const char *zqcow2_strerror(int rc); /* never NULL; static storage, any thread */
 ZQCOW2_API int zqcow2_errno(int rc);            /* nearest positive errno; 0 for rc >= 0 */
 
-/* Detail of a failed open, create or check. The text is for people and unstable. */
+/* Details of a failed open, create or check. The text is for people and may change. */
 struct zqcow2_error {
     int code;
     char text[252];
 };
 
-/* ---- hooks: copied by every call that takes them ---- */
+/* ---- hooks: every call that takes hooks copies them ---- */
 
 enum zqcow2_log_level {
     ZQCOW2_LOG_ERROR = 1,
@@ -76,14 +79,14 @@ enum zqcow2_log_level {
 };
 
 /*
- * alloc returns NULL when out of memory; align is a power of two. free gets the size that was
- * asked for. Both may be called from any thread that is inside a library call. log is called
+ * alloc returns NULL when out of memory; align is a power of two. free receives the size that was
+ * requested. Both may be called from any thread that is inside a library call. log is called
  * without any library lock held and must not call back into the image.
  */
 struct zqcow2_hooks {
     size_t size;
     void *ctx;
-    void *(*alloc)(void *ctx, size_t align, size_t size); /* NULL with free: C library */
+    void *(*alloc)(void *ctx, size_t align, size_t size); /* both NULL: C library */
     void (*free)(void *ctx, void *ptr, size_t size);
     void (*log)(void *ctx, int level, const char *text);  /* NULL: silent */
     int log_level;                                        /* 0: ZQCOW2_LOG_WARN */
@@ -108,10 +111,10 @@ enum zqcow2_layout {
 
 enum zqcow2_open_flag {
     ZQCOW2_OPEN_RDWR = 1 << 0,
-    ZQCOW2_OPEN_NOLOCK = 1 << 1,  /* take no lock on the file: the caller excludes other writers */
-    /* With RDWR: set the feature bit of a zoned image that lacks it; else that is EFEATURE. */
+    ZQCOW2_OPEN_NOLOCK = 1 << 1,  /* lock nothing: the caller excludes other writers */
+    /* With RDWR: set a missing feature bit of a zoned image, instead of returning EFEATURE. */
     ZQCOW2_OPEN_UPGRADE = 1 << 2,
-    ZQCOW2_OPEN_BORROW = 1 << 3   /* the backend stays the caller's, to close after the image */
+    ZQCOW2_OPEN_BORROW = 1 << 3   /* the caller keeps be and closes it after the image */
 };
 
 struct zqcow2_open_options {
@@ -119,25 +122,25 @@ struct zqcow2_open_options {
     uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t reserved;
     uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum */
-    uint64_t extent_bytes;            /* first piece allocated ahead in a zone; 0: 16 MiB */
+    uint64_t extent_bytes;            /* first extent allocated ahead in a zone; 0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT { sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL }
 
 enum zqcow2_create_flag {
-    ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* plain images only */
+    ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
     ZQCOW2_CREATE_FORCE = 1 << 1           /* overwrite a backend that is not empty */
 };
 
 struct zqcow2_create_options {
     size_t size;
     uint64_t virtual_size;       /* multiple of 512, 512 .. 2^62 */
-    uint64_t zone_size;          /* power of two >= cluster_size; 0: a plain image without zones */
+    uint64_t zone_size;          /* power of two >= cluster_size; 0: no zones */
     uint64_t zone_capacity;      /* multiple of 512, <= zone_size; 0: zone_size */
-    uint32_t conventional_zones; /* at the start of the device; fewer than all */
+    uint32_t conventional_zones; /* at the start of the device; at least one is not */
     uint32_t max_open_zones;     /* 0: no limit */
     uint32_t max_active_zones;   /* 0: no limit */
-    uint32_t max_append_bytes;   /* 0: the layout's default; not storable in layout 44 */
+    uint32_t max_append_bytes;   /* 0: the layout's default; layout 44 cannot store it */
     uint32_t cluster_size;       /* power of two, 512 .. 2 MiB; 0: 64 KiB */
     uint32_t refcount_bits;      /* 1, 2, 4 .. 64; 0: 16 */
     uint32_t layout;             /* zqcow2_layout; 0: 44 */
@@ -151,13 +154,13 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_ZONED = 1 << 0,
     ZQCOW2_INFO_READ_ONLY = 1 << 1,
     ZQCOW2_INFO_DEAD = 1 << 2,           /* see ZQCOW2_EDEAD */
-    ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3,   /* zoned, but bit 5 is clear: opens read-only */
+    ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3,   /* zoned, but feature bit 5 is clear: read-only */
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
-    ZQCOW2_INFO_DIRTY = 1 << 5,          /* not closed cleanly; the next writable open mends it */
+    ZQCOW2_INFO_DIRTY = 1 << 5,          /* not closed cleanly; the next writable open repairs */
     ZQCOW2_INFO_SNAPSHOTS = 1 << 6,      /* internal snapshots present */
     ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,    /* more active zones stored than max_active_zones */
-    ZQCOW2_INFO_SIZE_CUT = 1 << 8,       /* the stored size is no multiple of 512: rounded down */
-    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9   /* a backing file without a name: there is none */
+    ZQCOW2_INFO_SIZE_CUT = 1 << 8,       /* stored size not a multiple of 512: rounded down */
+    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9   /* a backing file with an empty name: ignored */
 };
 
 struct zqcow2_info {
@@ -180,52 +183,53 @@ struct zqcow2_info {
     { sizeof(struct zqcow2_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /*
- * Makes an empty image in `be`, which stays the caller's. -EEXIST if be holds any bytes and
- * ZQCOW2_CREATE_FORCE is not set; -EINVAL with a text that names the option for what cannot be
- * stored. The header is written last: an interrupted create leaves no valid image. err may be NULL.
+ * Creates an empty image in `be`, which the caller keeps. -EEXIST: be is not empty and
+ * ZQCOW2_CREATE_FORCE is not set. -EINVAL: an option has a value that cannot be stored; the text
+ * names the option. The header is written last, so an interrupted create leaves no valid image.
+ * err may be NULL.
  */
 ZQCOW2_API int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
                              struct zqcow2_error *err);
 /*
- * Opens the image in `be`. On success the image owns be (but see ZQCOW2_OPEN_BORROW); on failure
- * be stays the caller's. opt NULL: read-only with defaults. err may be NULL. Errors: ENOTQCOW2,
- * EFEATURE, ECORRUPT, -EROFS (backend cannot write), -EAGAIN (locked, by another program or
- * through another backend of this one), -EBUSY (be is in use by an image, a create or a check), and
- * the backend's own.
+ * Opens the image in `be`. On success the image owns be, unless ZQCOW2_OPEN_BORROW is set; on
+ * failure the caller keeps it. opt NULL: read-only, with defaults. err may be NULL. Errors:
+ * ENOTQCOW2, EFEATURE, ECORRUPT, -EROFS (the backend cannot write), -EAGAIN (another program, or
+ * another backend of this program, has locked the file), -EBUSY (an image, a create or a check is
+ * using be), and errors of the backend.
  */
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
- * -EBUSY while a queue is open or another call runs (nothing changes). Else flushes, marks the
- * image clean, and frees everything whatever the flush returned.
+ * -EBUSY: a queue is open or another call is running; the image stays open. Otherwise flushes,
+ * marks the image clean, frees everything even if the flush fails, and returns the result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
 
-/* ---- blocking I/O: each returns 0 or an error, never a short count ---- */
+/* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
-    ZQCOW2_FUA = 1 << 0 /* durable on return: this request and, in its zone, everything below it */
+    ZQCOW2_FUA = 1 << 0 /* this request and everything below it in its zone are durable on return */
 };
 
-/* Anywhere, across zones. What lies at or beyond a write pointer reads as zeros. */
+/* May cross zones. Bytes at or beyond a write pointer read as zeros. */
 ZQCOW2_API int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint64_t off);
-/* In a sequential zone `off` must be its write pointer. */
+/* In a sequential zone `off` must be at the write pointer. */
 ZQCOW2_API int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off,
                             unsigned flags);
-/* *off: in, the zone's start; out, where the data went. All or nothing. */
+/* *off: in, the start of the zone; out, the offset of the data. Writes all bytes or none. */
 ZQCOW2_API int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t len, uint64_t *off,
                              unsigned flags);
-/* As a write of zeros, without a buffer; in a sequential zone it advances the write pointer. */
+/* Writes zeros without a buffer. In a sequential zone this advances the write pointer. */
 ZQCOW2_API int zqcow2_write_zeroes(struct zqcow2_image *img, uint64_t len, uint64_t off,
                                    unsigned flags);
-/* Gives whole clusters back; they read as zeros afterwards. EZONE_STATE in a sequential zone. */
+/* Frees whole clusters, which then read as zeros. EZONE_STATE in a sequential zone. */
 ZQCOW2_API int zqcow2_discard(struct zqcow2_image *img, uint64_t len, uint64_t off, unsigned flags);
-/* Makes durable everything that had completed before the call. */
+/* Makes durable every request that completed before the call. */
 ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
 /*
- * Waits until nothing is in flight on the image, then flushes: for pause, snapshot and migrate.
- * The caller keeps new requests away meanwhile. Completions of queues may still wait to be polled.
+ * Waits until nothing is in flight on the image, then flushes: for pause, snapshot and migration.
+ * The caller must not submit requests meanwhile. Completions of queues may still be undelivered.
  */
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
@@ -244,22 +248,24 @@ enum zqcow2_zone_state { /* the numbers of <linux/blkzoned.h> */
     ZQCOW2_ZONE_OFFLINE = 0xf
 };
 
-struct zqcow2_zone { /* 64 bytes for ever: callers hold arrays of it */
+struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
     uint64_t start, length, capacity;
     uint64_t write_pointer; /* FULL: the end; conventional: start; RDONLY, OFFLINE: all ones */
     uint8_t type, state, reserved[30];
 };
 
 /*
- * *nr: in, room in zones[]; out, zones written. From the zone that holds off; off at or beyond
- * the device's end: -EINVAL. Shows committed write pointers. Never blocks on I/O.
+ * Reports zones, beginning with the zone that contains off. *nr: in, the number of elements in
+ * zones[]; out, the number written. -EINVAL: off is at or beyond the end of the device. Reports
+ * committed write pointers. Never blocks on I/O.
  */
 ZQCOW2_API int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zone *zones,
                                   uint32_t *nr);
 /*
- * Whole zones in [off, off + len); the last may be short. len = the whole device is the "all"
- * form, unless that is one zone. Over several zones each stops at the first failure (zqcow2_run()
- * tells which zone).
+ * Zone operations. [off, off + len) is a range of whole zones; the last zone of a device may be
+ * short. If the range is the whole device and that is more than one zone, the call is the "all"
+ * form. A call for several zones stops at the first failure; zqcow2_run() reports which zone
+ * failed.
  * flags: ZQCOW2_FUA.
  */
 ZQCOW2_API int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len,
@@ -271,19 +277,19 @@ ZQCOW2_API int zqcow2_zone_finish(struct zqcow2_image *img, uint64_t off, uint64
 ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                  unsigned flags);
 /*
- * For device models and fault tests: puts the zone that holds `off` into state RDONLY or OFFLINE,
- * in memory only; setting the same state again, or NOT_WP in any case, returns the zone to what its
- * write pointer says. Other states: -EINVAL. A conventional zone: EZONE_STATE. Waits for the zone's
- * writes.
+ * For device models and fault tests: puts the zone that contains `off` into state RDONLY or
+ * OFFLINE, in memory only. Setting the current forced state again, or NOT_WP, restores the state
+ * that follows from the write pointer. -EINVAL: any other state. EZONE_STATE: a conventional zone.
+ * Waits for the writes in the zone.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 
-/* ---- verify: be stays the caller's; the image must not be open elsewhere ---- */
+/* ---- check: the caller keeps be; the image must not be open elsewhere ---- */
 
 enum zqcow2_check_flag {
-    ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* free clusters that nothing refers to */
-    ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts, COPIED; copy what is shared */
-    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also unmap beyond write pointers, mend write pointers */
+    ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* free clusters without references */
+    ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts, COPIED; copy shared clusters */
+    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also unmap beyond write pointers, repair these */
     ZQCOW2_CHECK_NOLOCK = 1 << 3
 };
 
@@ -292,7 +298,7 @@ enum zqcow2_finding { ZQCOW2_FOUND_WARNING = 1, ZQCOW2_FOUND_LEAK, ZQCOW2_FOUND_
 
 struct zqcow2_check_options {
     size_t size;
-    uint32_t flags;                   /* zqcow2_check_flag; 0: look only */
+    uint32_t flags;                   /* zqcow2_check_flag; 0: repair nothing */
     uint32_t reserved;
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /* Called for each finding (zqcow2_finding), in the calling thread. May be NULL. */
@@ -305,13 +311,16 @@ struct zqcow2_check_result {
     size_t size;
     uint64_t corruptions, leaked_clusters, warnings;   /* found, fixed or not */
     uint64_t corruptions_fixed, leaks_fixed;
-    uint64_t total_clusters, allocated_clusters;       /* of the device: all, mapped to data */
+    uint64_t total_clusters, allocated_clusters;       /* of the device: all; mapped to data */
     uint64_t compressed_clusters, image_end_offset;
 };
 #define ZQCOW2_CHECK_RESULT_INIT \
     { sizeof(struct zqcow2_check_result), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
-/* 0: the check ran, see *res; < 0: it could not (res is then incomplete). opt, err may be NULL. */
+/*
+ * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to its end;
+ * *res is then incomplete. opt and err may be NULL.
+ */
 ZQCOW2_API int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                             struct zqcow2_check_result *res, struct zqcow2_error *err);
 
