@@ -60,6 +60,7 @@ static void enter(struct zq_cache *c, struct zq_slice *s, uint64_t host, enum zq
 
     s->host = host;
     s->kind = (uint8_t)kind;
+    s->judged = 0;
     s->chain = *p;
     *p = s;
     zq_list_push(&c->lru, &s->link);

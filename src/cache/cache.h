@@ -28,6 +28,7 @@ struct zq_slice {
     uint64_t host;           /* offset in the file */
     uint8_t *data;
     uint32_t pins;
+    uint32_t judged;         /* the map's own: 0 when the content is new */
     uint8_t kind;
     bool loading, dirty, in_round, frozen, writing;
     bool forgotten;          /* nobody finds it any more; its load or its pins are not over yet */

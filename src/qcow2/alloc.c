@@ -77,6 +77,7 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     if (a->block_ready) {
         zq_index_set(&r->index, r->table, (uint32_t)a->block_index,
                      a->block_index << r->block_bits << r->cluster_bits);
+        a->tables++;
         zq_refs_mark(r, a->block_index);
         a->block_ready = false;
         if (r->table[index])

@@ -184,6 +184,7 @@ void zq_growth_switch(struct zq_alloc *a)
     r->offset = gr->offset;
     a->fixed[2][0] = gr->offset;
     a->fixed[2][1] = gr->entries * 8;
+    a->tables++;
     gr->table = NULL;
     gr->dirty = NULL;
     zq_growth_drop(a);

@@ -32,14 +32,19 @@ uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t
     return a->areas[low][0] > host ? a->areas[low][0] - host : 0;
 }
 
+bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    return zq_index_hit(a->l1_index, a->l1, host, len, NULL) ||
+           zq_index_hit(&a->refs.index, a->refs.table, host, len, NULL);
+}
+
 static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
 {
     for (int i = 0; i < ZQ_FIXED; i++) {
         if (zq_ranges_overlap(host, len, a->fixed[i][0], a->fixed[i][1]))
             return true;
     }
-    return zq_index_hit(a->l1_index, a->l1, host, len, NULL) ||
-           zq_index_hit(&a->refs.index, a->refs.table, host, len, NULL) ||
+    return zq_alloc_is_named(a, host, len) ||
            zq_alloc_before_areas(a, host, len) < len; /* new blocks and growth have no choice */
 }
 

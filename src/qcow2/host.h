@@ -39,6 +39,7 @@ struct zq_alloc {
     struct zq_refs refs;
     /* What is never free, whatever a refcount says: of the map, and of snapshots. */
     uint64_t (*fixed)[2];         /* ZQ_FIXED of them */
+    uint32_t tables;              /* changes with what they name; never 0 */
     const struct zq_index *l1_index;
     const uint64_t *l1;
     uint64_t (*areas)[2];         /* passed over: by offset, ascending; none touches another */
@@ -69,6 +70,8 @@ struct zq_alloc {
     struct zq_list rest_waiters;
 };
 
+/* Does an L2 table or a refcount block lie in these clusters? */
+bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
 /* True, and it is known to be corrupt from now on: these clusters are not free. */
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */

@@ -10,6 +10,7 @@ int zq_map_init(struct zq_map *m, uint32_t nr_zones)
 {
     zq_list_init(&m->fresh.waiters);
     m->alloc->fixed = m->fixed;
+    m->alloc->tables = 1;
     m->alloc->l1_index = &m->index;
     m->slice_bits = zq_ctz(m->cache->slice_bytes / 8);
     m->nr_runs = nr_zones;
@@ -140,9 +141,81 @@ static int stretch(const struct zq_map *m, const struct zq_slice *s, uint64_t gu
     return 0;
 }
 
+/* ---- judging ---- */
+
+/* Adds what one entry holds to the run; false: it does not continue it. */
+static bool join_run(struct zq_freed *run, const struct zq_freed *one)
+{
+    if (!one->count)
+        return true;
+    if (!run->count) {
+        run->cluster = one->cluster;
+        run->punch = one->punch;
+    } else if (!one->punch || !run->punch || one->cluster != run->cluster + run->count) {
+        return false;
+    }
+    run->count += one->count;
+    return true;
+}
+
+static bool on_l2_or_block(const struct zq_map *m, const struct zq_freed *run)
+{
+    return run->count && zq_alloc_is_named(m->alloc, run->cluster << m->cluster_bits,
+                                           (uint64_t)run->count << m->cluster_bits);
+}
+
+/* Entries [i, end) of the slice: by themselves, and by L2 tables and blocks, run by run. */
+static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t i, uint32_t end)
+{
+    struct zq_freed run = {.count = 0};
+
+    for (; i < end; i++) {
+        uint64_t v = zq_be64(s->data + (size_t)i * 8);
+        struct zq_freed one;
+        struct zq_extent e;
+
+        if (!v)
+            continue;
+        if (classify(m, v, &e))
+            return false;
+        zq_map_owned(m, v, &one);
+        if (join_run(&run, &one))
+            continue;
+        if (on_l2_or_block(m, &run))
+            return false;
+        run = one;
+    }
+    return !on_l2_or_block(m, &run);
+}
+
+/*
+ * Once for a slice, and again when there is a new table: what is linked meanwhile was allocated,
+ * and so is no table. With an unsound entry in it each request judges what it needs.
+ */
+static bool judge(const struct zq_map *m, struct zq_slice *s)
+{
+    if (!are_sound(m, s, 0, 1u << m->slice_bits))
+        return false;
+    s->judged = m->alloc->tables;
+    return true;
+}
+
+static inline bool is_judged(const struct zq_map *m, struct zq_slice *s)
+{
+    return s->judged == m->alloc->tables || judge(m, s);
+}
+
+int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end)
+{
+    uint32_t i = slice_index(m, guest);
+    uint32_t n = (uint32_t)zq_div_up(end - guest, (uint64_t)1 << m->cluster_bits);
+
+    return is_judged(m, s) || are_sound(m, s, i, i + n) ? 0 : ZQCOW2_ECORRUPT;
+}
+
 /* ---- looking up ---- */
 
-static int extent_in(struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t len,
+static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
                      struct zq_extent *e)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1), end, span;
@@ -157,6 +230,11 @@ static int extent_in(struct zq_map *m, const struct zq_slice *s, uint64_t guest,
     else
         end = zq_min(end, guest + len);
     span = zq_round_up(end - guest + skew, size);
+    if (!is_judged(m, s)) { /* one cluster at a time */
+        span = size;
+        if (!are_sound(m, s, slice_index(m, guest), slice_index(m, guest) + 1))
+            return ZQCOW2_ECORRUPT;
+    }
     rc = stretch(m, s, guest, (uint32_t)(span >> m->cluster_bits), e, &n);
     if (rc)
         return rc;
@@ -178,7 +256,7 @@ static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, u
 
 bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e)
 {
-    const struct zq_slice *s = NULL;
+    struct zq_slice *s = NULL;
 
     if (m->l1[l1_index(m, guest)])
         s = zq_cache_peek(m->cache, slice_host(m, guest));
@@ -290,6 +368,7 @@ static void fresh_link(struct zq_map *m)
     uint64_t old = m->l1[f->index] & ZQ_OFFSET_MASK;
 
     zq_index_set(&m->index, m->l1, (uint32_t)f->index, f->host | ZQ_OFLAG_COPIED);
+    m->alloc->tables++;
     m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;
@@ -368,36 +447,6 @@ void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed
         len = (uint64_t)1 << m->cluster_bits;
     freed->cluster = host >> m->cluster_bits;
     freed->count = len ? ((host + len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
-}
-
-int zq_map_check(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t end)
-{
-    uint64_t size = (uint64_t)1 << m->cluster_bits;
-    const uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
-
-    for (; guest < end; guest += size, entry += 8) {
-        uint64_t v = zq_be64(entry);
-        struct zq_extent e;
-
-        if (v && classify(m, v, &e))
-            return ZQCOW2_ECORRUPT;
-    }
-    return 0;
-}
-
-/* Adds what one entry holds to the run; false: it does not continue it. */
-static bool join_run(struct zq_freed *run, const struct zq_freed *one)
-{
-    if (!one->count)
-        return true;
-    if (!run->count) {
-        run->cluster = one->cluster;
-        run->punch = one->punch;
-    } else if (!one->punch || !run->punch || one->cluster != run->cluster + run->count) {
-        return false;
-    }
-    run->count += one->count;
-    return true;
 }
 
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,

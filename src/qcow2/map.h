@@ -86,7 +86,7 @@ void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t 
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        struct zq_freed *freed);
 /* ECORRUPT: an entry of [guest, end), in the slice, is not one that may be unlinked. */
-int zq_map_check(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t end);
+int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end);
 /* How many zq_map_unlink calls with a result does [guest, end), in the slice, take at most? */
 uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                            uint64_t end);

@@ -49,7 +49,8 @@ static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
 
 /*
  * The slice of `at`, in a table that may be changed: a shared one is copied first. NULL: nothing is
- * mapped there up to end.
+ * mapped there up to end. Every entry up to there may be unlinked: else what is freed, and becomes
+ * a hole, could be anything.
  */
 static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
                      struct zq_slice **s)
@@ -63,7 +64,9 @@ static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t 
         *s = NULL;
         return 0;
     }
-    rc = zq_may_allocate(c, op);
+    rc = zq_map_check(&c->map, *s, at, end);
+    if (rc == 0)
+        rc = zq_may_allocate(c, op);
     if (rc == 0)
         rc = zq_map_table(&c->map, &op->g, at);
     return rc ? rc : zq_map_slice(&c->map, &op->g, at, s);
