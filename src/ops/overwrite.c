@@ -98,10 +98,10 @@ static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_
     op->phase = D_MOVE;
 }
 
-static int prepare_piece(struct zq_core *c, struct zq_op *op)
+/* *e: what the guest range maps to, if this hold of the mutex has looked it up; else len is 0. */
+static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     uint64_t at = op->req.offset + op->prepared, end = piece_end(c, op, at), stop = end;
-    struct zq_extent e;
     int rc = 0;
 
     if (can_unmap(c, op, at, &stop)) {
@@ -110,11 +110,11 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op)
         if (rc == ZQ_WAIT) /* what has its records keeps them */
             op->prepared = zq_min(at - op->req.offset, op->length);
     } else if (op->req.op != ZQCOW2_OP_DISCARD) {
-        rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
-        if (rc == 0 && (zq_extent_in_place(&e) || is_zero_already(op, &e)))
-            stop = zq_min(end, at + e.len);
+        rc = e->len ? 0 : zq_map_lookup(&c->map, &op->g, at, end - at, e);
+        if (rc == 0 && (zq_extent_in_place(e) || is_zero_already(op, e)))
+            stop = zq_min(end, at + e->len);
         else if (rc == 0)
-            rc = prepare_new(c, op, at, end, &e, &stop);
+            rc = prepare_new(c, op, at, end, e, &stop);
     }
     if (rc == 0)
         op->prepared = zq_min(stop - op->req.offset, op->length);
@@ -191,30 +191,30 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 }
 
 /* One I/O in place changes no mapping, and R5 keeps its cluster: nobody need wait for it. */
-static int overwrite(struct zq_core *c, struct zq_op *op)
+static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
-    struct zq_extent e;
     int rc;
 
     if (op->req.op == ZQCOW2_OP_DISCARD || !zq_list_empty(&op->owns))
         return 0;
-    rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, &e);
-    if (rc == 0 && zq_extent_in_place(&e) && e.len == op->length && !may_unmap(c, op))
-        begin_in_place(c, op, &e);
+    rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);
+    if (rc == 0 && zq_extent_in_place(e) && e->len == op->length && !may_unmap(c, op))
+        begin_in_place(c, op, e);
     return rc;
 }
 
 static int prepare(struct zq_core *c, struct zq_op *op)
 {
+    struct zq_extent e = {.len = 0};
     int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : check_bounds(c, op);
 
     if (rc == 0)
-        rc = overwrite(c, op);
+        rc = overwrite(c, op, &e);
     if (rc || op->phase != D_PREPARE)
         return rc;
     rc = zq_range_take(c, op);
-    while (rc == 0 && op->prepared < op->length)
-        rc = prepare_piece(c, op);
+    for (; rc == 0 && op->prepared < op->length; e.len = 0)
+        rc = prepare_piece(c, op, &e);
     if (rc == 0) {
         zq_cache_release(&c->cache, &op->g);
         op->phase = D_NEXT;

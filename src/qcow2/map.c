@@ -86,7 +86,7 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 
 static bool lies_on_tables(const struct zq_map *m, uint64_t host, uint64_t len)
 {
-    for (int i = 0; i < ZQ_FIXED; i++) {
+    for (int i = 0; len && i < ZQ_FIXED; i++) {
         if (zq_ranges_overlap(host, len, m->fixed[i][0], m->fixed[i][1]))
             return true;
     }

@@ -83,9 +83,22 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
     return 0;
 }
 
+/* What the request covers whole, and what reads as zeros anyway, needs its own bytes only. */
+static uint8_t first_phase(const struct zq_fill *f)
+{
+    bool pads = f->head || f->tail < f->bytes;
+
+    if (pads && has_content(&f->old))
+        return F_OLD;
+    return pads && !f->virgin ? F_BLANK : F_START;
+}
+
 void zq_fill_start(struct zq_op *op)
 {
-    op->fill = zq_container(zq_list_pop(&op->fills), struct zq_fill, link);
+    struct zq_fill *f = zq_container(zq_list_pop(&op->fills), struct zq_fill, link);
+
+    f->phase = first_phase(f);
+    op->fill = f;
     op->rc = 0;
 }
 
@@ -119,10 +132,7 @@ static int read_old(struct zq_core *c, struct zq_op *op)
     struct zq_fill *f = op->fill;
     const struct zq_packed *p = &f->old_bytes;
     uint64_t size = (uint64_t)1 << c->cluster_bits;
-    bool pads = f->head || f->tail < f->bytes;
 
-    if (!pads || !has_content(&f->old))
-        return 0;
     if (f->old.type == ZQ_EXT_COMPRESSED)
         return zq_op_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
     return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_round_down(f->old.host, size), size);
@@ -133,7 +143,7 @@ static int blank(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
 
-    if (f->virgin || has_content(&f->old) || (!f->head && f->tail == f->bytes))
+    if (has_content(&f->old))
         return 0;
     return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host, f->bytes);
 }
@@ -177,9 +187,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     case F_OLD:
         return read_old(c, op);
     case F_UNPACK:
-        if (!f->old_bytes.in || (!f->head && f->tail == f->bytes))
-            return 0;
-        return zq_op_work(c, op, unpack_work);
+        return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
     case F_BLANK:
         return blank(c, op);
     case F_HEAD:
