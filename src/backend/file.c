@@ -174,15 +174,6 @@ void zq_file_give_back(struct zq_file *f)
 
 /* ---- transfers ---- */
 
-static uint64_t total(const struct iovec *iov, int cnt)
-{
-    uint64_t n = 0;
-
-    for (int i = 0; i < cnt; i++)
-        n += iov[i].iov_len;
-    return n;
-}
-
 /* What a block device holds beyond its length here is stale: it reads as zeros. */
 static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off)
 {
@@ -209,7 +200,7 @@ int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
     int rc = 0;
 
     if (f->block)
-        rc = off > INT64_MAX ? -EFBIG : zq_block_grow(f, off + total(iov, cnt));
+        rc = off > INT64_MAX ? -EFBIG : zq_block_grow(f, off + zq_cursor_total(iov, cnt));
     return rc < 0 ? rc : zq_file_write_rest(f, iov, cnt, off, 0);
 }
 
@@ -230,20 +221,6 @@ int zq_file_length(void *self, uint64_t *bytes)
     atomic_store(&f->reach, *bytes);
     atomic_store(&f->cut, false);
     return 0;
-}
-
-int zq_file_check_length(struct zq_file *f)
-{
-    uint64_t reach = atomic_load(&f->reach);
-    struct stat st;
-
-    if (f->block)
-        return 0;
-    if (fstat(f->fd, &st) < 0)
-        return -errno;
-    if ((uint64_t)st.st_size < reach)
-        atomic_store(&f->cut, true);
-    return atomic_load(&f->cut) ? -EIO : 0;
 }
 
 /* Not repeated after EINTR: that could hide an error which the first call has consumed. */
@@ -276,7 +253,8 @@ int zq_file_truncate(void *self, uint64_t bytes)
         return zq_block_grow(f, bytes);
     }
     /* Growing it would hide what was cut off. */
-    if (bytes > atomic_load(&f->reach) && (rc = zq_file_check_length(f)) < 0)
+    rc = zq_file_keeps_end(f, bytes);
+    if (rc < 0)
         return rc;
     if (bytes < atomic_load(&f->reach))
         atomic_store(&f->reach, bytes);

@@ -29,9 +29,6 @@ int zq_file_allocate(void *self, uint64_t off, uint64_t len);
 int zq_file_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end);
 void zq_file_invalidate(void *self);
 
-/* -EIO if the file has become shorter than it was: somebody else has cut it. */
-int zq_file_check_length(struct zq_file *f);
-
 /* What every table of callbacks on a zq_file begins with. */
 #define ZQ_FILE_OPS \
     .size = sizeof(struct zqcow2_backend_ops), .length = zq_file_length, .readv = zq_file_readv, \

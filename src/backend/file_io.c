@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -24,6 +25,15 @@ void zq_cursor_skip(struct zq_cursor *c, uint64_t n)
     }
     if (c->cnt)
         c->skip += (size_t)n;
+}
+
+uint64_t zq_cursor_total(const struct iovec *iov, int cnt)
+{
+    uint64_t n = 0;
+
+    for (int i = 0; i < cnt; i++)
+        n += iov[i].iov_len;
+    return n;
 }
 
 /* One system call, without a vector where none is needed: that is cheaper. */
@@ -80,6 +90,32 @@ void zq_file_reached(struct zq_file *f, uint64_t end)
         ;
 }
 
+int zq_file_check_length(struct zq_file *f)
+{
+    uint64_t reach = atomic_load(&f->reach);
+    struct stat st;
+
+    if (f->block)
+        return 0;
+    if (fstat(f->fd, &st) < 0)
+        return -errno;
+    if ((uint64_t)st.st_size < reach)
+        atomic_store(&f->cut, true);
+    return atomic_load(&f->cut) ? -EIO : 0;
+}
+
+int zq_file_keeps_end(struct zq_file *f, uint64_t end)
+{
+    return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? 0
+                                                                      : zq_file_check_length(f);
+}
+
+int zq_file_met_end(struct zq_file *f, uint64_t end)
+{
+    return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? zq_file_check_length(f)
+                                                                      : 0;
+}
+
 int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                       uint64_t done)
 {
@@ -90,6 +126,8 @@ int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint6
         return -EINVAL;
     zq_cursor_skip(&c, done);
     rc = run_cursor(f, &c, false, off + done, &done);
+    if (rc == 0 && c.cnt)
+        rc = zq_file_met_end(f, off + done);
     if (rc == 0)
         zq_cursor_zero(&c);
     return rc;
@@ -104,7 +142,11 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
     if (off > INT64_MAX - done)
         return -EFBIG;
     zq_cursor_skip(&c, done);
-    rc = run_cursor(f, &c, true, off + done, &done);
+    if (!c.cnt)
+        return 0;
+    rc = zq_file_keeps_end(f, off + zq_cursor_total(iov, cnt));
+    if (rc == 0)
+        rc = run_cursor(f, &c, true, off + done, &done);
     if (rc == 0)
         zq_file_reached(f, off + done);
     return rc;

@@ -49,6 +49,14 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
                        uint64_t done);
 /* Something was written up to `end`. */
 void zq_file_reached(struct zq_file *f, uint64_t end);
+/*
+ * -EIO if the file has become shorter than it was: somebody else has cut it. keeps_end: to be asked
+ * before something is written, or the length set, up to `end`: it could hide that; one that lies
+ * within costs nothing. met_end: after a read that found no more than `end` bytes.
+ */
+int zq_file_check_length(struct zq_file *f);
+int zq_file_keeps_end(struct zq_file *f, uint64_t end);
+int zq_file_met_end(struct zq_file *f, uint64_t end);
 /* Within the length. Offsets fit the alignment; from is a multiple of it. */
 int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to);
 
@@ -59,6 +67,7 @@ struct zq_cursor {
     size_t skip; /* of iov[0] */
 };
 void zq_cursor_skip(struct zq_cursor *c, uint64_t n);
+uint64_t zq_cursor_total(const struct iovec *iov, int cnt);
 /* Is the next element all that a call should take: the only one, or one that is done in part? */
 static inline bool zq_cursor_flat(const struct zq_cursor *c, void **p, size_t *n)
 {

@@ -58,11 +58,6 @@ static void set_done_bytes(struct zqcow2_io *io, uint64_t n)
 
 /* ---- towards the kernel ---- */
 
-static unsigned min_iov(int cnt)
-{
-    return cnt < IOV_MOST ? (unsigned)cnt : IOV_MOST;
-}
-
 static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io *io)
 {
     struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
@@ -77,10 +72,8 @@ static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_
                          (unsigned)zq_min(n, PIECE_MAX), off);
         return;
     }
-    if (write)
-        io_uring_prep_writev(sqe, fd, c.iov, min_iov(c.cnt), off);
-    else
-        io_uring_prep_readv(sqe, fd, c.iov, min_iov(c.cnt), off);
+    io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, c.iov,
+                     (unsigned)zq_min((unsigned)c.cnt, IOV_MOST), off);
 }
 
 static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
@@ -195,7 +188,10 @@ static bool push_queue(struct uring *u, bool watch)
 
 static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
 {
-    return f->block && io->offset + io->length > atomic_load(&f->block_length);
+    uint64_t end = io->offset + io->length;
+
+    return f->block ? end > atomic_load(&f->block_length)
+                    : io->kind == ZQCOW2_IO_WRITE && zq_file_keeps_end(f, end) < 0;
 }
 
 /* The ring takes plain transfers; what needs thought is left to the blocking callbacks. */
@@ -208,7 +204,8 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
     case ZQCOW2_IO_FLUSH:
         return true;
     case ZQCOW2_IO_TRUNCATE:
-        return u->truncates && io->offset <= INT64_MAX && !zq_file_check_length(&u->file);
+        return u->truncates && io->offset <= INT64_MAX &&
+               !zq_file_keeps_end(&u->file, io->offset);
     case ZQCOW2_IO_ZERO:
     case ZQCOW2_IO_DISCARD:
         return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);
@@ -295,13 +292,13 @@ static bool worth_blocking(const struct zqcow2_io *io, int res)
     }
 }
 
-static void read_met_end(struct zqcow2_io *io)
+static void read_met_end(struct uring *u, struct zqcow2_io *io)
 {
     struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
 
     zq_cursor_skip(&c, done_bytes(io));
     zq_cursor_zero(&c);
-    zqcow2_io_done(io, 0);
+    zqcow2_io_done(io, zq_file_met_end(&u->file, io->offset + done_bytes(io)));
 }
 
 /* True: there is more to transfer, the request goes back into the queue. */
@@ -315,7 +312,7 @@ static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
     if (done_bytes(io) >= io->length)
         zqcow2_io_done(io, 0);
     else if (read && (!n || n % u->file.io_align)) /* a direct read could not go on from there */
-        read_met_end(io);
+        read_met_end(u, io);
     else if (n == 0)
         zqcow2_io_done(io, -EIO);
     else

@@ -34,12 +34,14 @@ struct zq_round {
     struct zq_core *core;
     enum zq_stage stage;
     bool wanted, wrote, barrier, full_first;
+    bool asked;                  /* the backend, in this round: by a barrier, or for its length */
     bool fatal;                  /* nobody knows what is on disk now (I12) */
     int rc;                      /* < 0: it stops when what is in flight has drained */
     uint64_t done;               /* the last that ended well; the last begun: alloc.snapshots */
     unsigned in_flight;
     uint64_t cursor;             /* within the stage */
     uint32_t sector;             /* of the write-pointer table */
+    uint64_t length;             /* of the file, at least: what an answer is held against */
     struct zq_list waiters;
     struct zq_io flush;
     struct zq_round_io io[ZQ_ROUND_IOS];

@@ -323,12 +323,43 @@ static void start_barrier(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
-    r->barrier = true;
+    r->barrier = r->asked = true;
     r->in_flight++;
     c->x.unbarriered = false;
     r->flush.complete = barrier_done;
     zq_io_prep(&r->flush, ZQCOW2_IO_FLUSH, 0, 0);
     zq_io_start(&c->x, &r->flush);
+}
+
+/* Without the mutex. */
+static void length_work(struct zq_io *io)
+{
+    struct zq_core *c = zq_container(io, struct zq_round, flush)->core;
+    uint64_t has = 0;
+
+    io->ret = zq_be_length(c->be, &has);
+    if (io->ret == 0 && has < c->round.length)
+        io->ret = -EIO;
+}
+
+/*
+ * A barrier notices that somebody made the file shorter. Where a flush finds nothing to write there
+ * is none, and the length is asked instead: what was durable may be gone.
+ */
+static bool start_length(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    if (r->asked || zq_list_empty(&r->waiters))
+        return false;
+    r->asked = true;
+    r->in_flight++;
+    r->length = c->alloc.file_size;
+    r->flush.complete = barrier_done;
+    zq_io_prep(&r->flush, ZQ_IO_WORK, 0, 0);
+    r->flush.work = length_work;
+    zq_io_start(&c->x, &r->flush);
+    return true;
 }
 
 static void start_writes(struct zq_core *c)
@@ -354,13 +385,18 @@ static void pump(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
-    while (r->stage != ZQ_ST_END) {
+    for (;;) {
         if (!r->barrier)
             start_writes(c);
         if (r->in_flight)
             return;
         if (r->rc < 0)
             break;
+        if (r->stage == ZQ_ST_END) {
+            if (start_length(c))
+                return;
+            break;
+        }
         if (!r->barrier && (r->wrote || (r->stage == ZQ_ST_META && c->x.unbarriered))) {
             start_barrier(c);
             return;
@@ -382,7 +418,7 @@ void zq_round_start(struct zq_core *c)
     struct zq_round *r = &c->round;
 
     r->wanted = c->cache.want_round = c->alloc.want_switch = false;
-    r->fatal = false;
+    r->fatal = r->asked = false;
     r->rc = 0;
     snapshot(c);
     enter_stage(c, ZQ_ST_MARK);
