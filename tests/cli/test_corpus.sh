@@ -4,4 +4,4 @@
 . "$(dirname "$0")/lib.sh"
 corpus=$here/../../../shared/corpus
 [ -d "$corpus" ] || skip 'no corpus of images beside the project (../shared/corpus)'
-exec python3 "$here/corpus.py" "$tool" "$corpus"
+python3 "$here/corpus.py" "$tool" "$corpus"
