@@ -2,6 +2,7 @@
 /* The images on which workloads are crashed: small, and each with something of its own. */
 #include <string.h>
 
+#include "device/backend.h"
 #include "rig.h"
 
 #define K 1024u
@@ -51,6 +52,22 @@ const struct geometry geometries[] = {
      .weight = 100, .prologue = "op"},
     {.name = "shared4k", .cluster = 4096, .size = 64 * K, .refbits = 16, .block = 512,
      .snapshot = true, .weight = 60, .discard = SCRAMBLES, .prologue = "opopo"},
+    {.name = "c512a4k", .cluster = 512, .size = 14 * K, .zone_size = 4 * K, .capacity = 3 * K,
+     .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16, .block = 512,
+     .io_align = 4 * K, .weight = 60, .prologue = "abo"},
+    {.name = "c1ka4k", .cluster = K, .size = 28 * K, .zone_size = 8 * K, .capacity = 5 * K + 512,
+     .conventional = 1, .refbits = 16, .block = 1536, .io_align = 4 * K, .max_iov = 3,
+     .discard = SCRAMBLES, .extent = 2 * K, .weight = 60, .prologue = "ao"},
+    {.name = "c4ki1", .cluster = 4096, .size = 56 * K, .zone_size = 16 * K,
+     .capacity = 12 * K + 512, .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16,
+     .max_iov = 1, .block = 2560, .weight = 60, .discard = SCRAMBLES, .prologue = "ap"},
+    {.name = "c4ki2", .cluster = 4096, .size = 56 * K, .zone_size = 16 * K, .capacity = 16 * K,
+     .conventional = 1, .refbits = 16, .max_iov = 2, .block = 4096 + 512, .weight = 60,
+     .prologue = "ao"},
+    /* Every cluster of the zones is shared with a snapshot. */
+    {.name = "zshared4k", .cluster = 4096, .size = 56 * K, .zone_size = 16 * K,
+     .capacity = 12 * K + 512, .conventional = 1, .max_open = 1, .max_active = 2, .refbits = 16,
+     .block = 2560, .snapshot = true, .weight = 60, .discard = SCRAMBLES, .prologue = "aboB"},
     {.name = "lazy4k", .cluster = 4096, .size = 64 * K, .refbits = 16, .block = 512, .lazy = true,
      .weight = 60, .prologue = "o"},
 };
@@ -76,6 +93,17 @@ void fill_shape(struct shape *s, const struct geometry *g)
     s->zones = (uint32_t)((s->size + s->zone_size - 1) / s->zone_size);
 }
 
+/* The disk sets no limit of elements: its object here does. */
+int geometry_backend(const struct geometry *g, struct zqcow2_simdisk *disk,
+                     struct zqcow2_backend **be)
+{
+    int rc = zqcow2_simdisk_backend(disk, be);
+
+    if (rc == 0 && g->max_iov)
+        (*be)->limits.max_iov = g->max_iov;
+    return rc;
+}
+
 void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw)
 {
     *o = (struct zqcow2_open_options)ZQCOW2_OPEN_OPTIONS_INIT;
@@ -89,7 +117,7 @@ static int create(struct zqcow2_simdisk *disk, const struct geometry *g,
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_backend *be;
-    int rc = zqcow2_simdisk_backend(disk, &be);
+    int rc = geometry_backend(g, disk, &be);
 
     if (rc < 0)
         return rc;
@@ -122,6 +150,7 @@ struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, 
     o.atomic_write = g->atomic;
     o.flags = g->sim_flags | (async ? ZQCOW2_SIMDISK_ASYNC : 0);
     o.discard = g->discard;
+    o.io_align = g->io_align;
     rc = zqcow2_simdisk_new(&o, &disk);
     if (rc == 0) {
         rc = create(disk, g, &err);

@@ -17,6 +17,15 @@ static void hide_zones(uint8_t *header)
     }
 }
 
+static void show_zones(uint8_t *header)
+{
+    header[79] |= 0x20u;
+    for (size_t i = 104; i + 4 <= SECTOR; i++) {
+        if (!memcmp(header + i, "none", 4))
+            memcpy(header + i, "\0zbd", 4);
+    }
+}
+
 static bool put_file(struct zqcow2_simdisk *disk, int fd, bool plain)
 {
     uint64_t len = zqcow2_simdisk_length(disk);
@@ -30,13 +39,15 @@ static bool put_file(struct zqcow2_simdisk *disk, int fd, bool plain)
     return good;
 }
 
-static bool get_file(struct zqcow2_simdisk *disk, int fd)
+static bool get_file(struct zqcow2_simdisk *disk, int fd, bool zoned)
 {
     off_t len = lseek(fd, 0, SEEK_END);
     uint8_t *buf = len > 0 ? malloc((size_t)len) : NULL;
-    bool good = buf && pread(fd, buf, (size_t)len, 0) == len &&
-                zqcow2_simdisk_import(disk, buf, (size_t)len, 0) == 0;
+    bool good = buf && pread(fd, buf, (size_t)len, 0) == len;
 
+    if (good && zoned)
+        show_zones(buf);
+    good = good && zqcow2_simdisk_import(disk, buf, (size_t)len, 0) == 0;
     free(buf);
     return good;
 }
@@ -68,7 +79,7 @@ int qemu_check(struct zqcow2_simdisk *disk, const char *dir)
     return rc == 0 || rc == 3 ? 0 : -1; /* 3: leaks */
 }
 
-int qemu_snapshot(struct zqcow2_simdisk *disk)
+int qemu_snapshot(struct zqcow2_simdisk *disk, bool zoned)
 {
     const char *dir = getenv("TMPDIR");
     char path[128];
@@ -78,7 +89,7 @@ int qemu_snapshot(struct zqcow2_simdisk *disk)
     fd = mkstemp(path);
     if (fd < 0)
         return -1;
-    if (put_file(disk, fd, false) && run("snapshot -c s", path) == 0 && get_file(disk, fd))
+    if (put_file(disk, fd, zoned) && run("snapshot -c s", path) == 0 && get_file(disk, fd, zoned))
         rc = 0;
     close(fd);
     unlink(path);

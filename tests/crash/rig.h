@@ -12,6 +12,7 @@
 
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwx"
 #define LETTERS_PLAIN "opuvwxymq"
+#define ELEMENTS 5u
 #define BATCH 6u /* most requests in flight of an asynchronous run */
 
 struct geometry {
@@ -19,6 +20,8 @@ struct geometry {
     uint64_t size, zone_size, capacity, extent;
     uint32_t conventional, max_open, max_active, cluster, refbits, layout;
     uint32_t atomic, sim_flags, discard;
+    uint32_t io_align;    /* of the backend; may be above the cluster: its writes are padded */
+    uint32_t max_iov;     /* of the backend; then requests come in ELEMENTS pieces, uneven ones */
     uint32_t block;       /* bytes of the smallest write */
     uint32_t b;           /* the second zone of the workloads; 0: the one behind the first */
     uint32_t fill;        /* bytes that the prologue's letter A leaves in the first zone */
@@ -65,6 +68,9 @@ void fill_shape(struct shape *s, const struct geometry *g);
 /* geometry.c: a fresh image of this geometry on a disk of its own, or NULL with a text. */
 struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, bool async,
                                        char *why, size_t room);
+/* A backend with the geometry's limits. */
+int geometry_backend(const struct geometry *g, struct zqcow2_simdisk *disk,
+                     struct zqcow2_backend **be);
 void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw);
 
 /* run.c */
@@ -81,7 +87,7 @@ void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at
 
 /* qemu.c: 0, or -1: corruption, or no qemu-img */
 int qemu_check(struct zqcow2_simdisk *disk, const char *dir);
-int qemu_snapshot(struct zqcow2_simdisk *disk);
+int qemu_snapshot(struct zqcow2_simdisk *disk, bool zoned);
 
 /* verify.c */
 struct checker {

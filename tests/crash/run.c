@@ -9,7 +9,8 @@
 struct flight {
     struct run *run;
     struct zqcow2_request req;
-    struct iovec iov;
+    struct iovec iov[ELEMENTS];
+    uint8_t *buf;
     uint32_t act;
     bool busy;
 };
@@ -99,7 +100,7 @@ static int open_image(struct run *r)
 {
     struct zqcow2_open_options o;
     struct zqcow2_error err = {0, ""};
-    int rc = zqcow2_simdisk_backend(r->disk, &r->be);
+    int rc = geometry_backend(r->g, r->disk, &r->be);
 
     open_options(r->g, &o, true);
     if (rc == 0) {
@@ -153,8 +154,8 @@ static void done(void *arg, const struct zqcow2_result *res)
 
     f->busy = false;
     f->run->in_flight--;
-    finished(f->run, f->act, res, f->iov.iov_base);
-    free(f->iov.iov_base);
+    finished(f->run, f->act, res, f->buf);
+    free(f->buf);
 }
 
 static void settle(struct run *r)
@@ -186,20 +187,33 @@ static void ask(struct run *r)
                                                         : zones[z].write_pointer - zones[z].start;
 }
 
+/* In one piece, or in uneven ones that end where no sector ends. */
+static uint32_t elements(const struct run *r, struct iovec *iov, uint8_t *buf, size_t len)
+{
+    uint32_t n = r->g->max_iov ? ELEMENTS : 1;
+
+    for (uint32_t i = 0; i < n; i++) {
+        size_t from = i * (len / ELEMENTS), to = i + 1 < n ? (i + 1) * (len / ELEMENTS) : len;
+
+        iov[i] = (struct iovec){buf + from, to - from};
+    }
+    return n;
+}
+
 /* a is the act, req the request without buffers; takes buf. */
 static void issue(struct run *r, const struct act *a, struct zqcow2_request *req, uint8_t *buf)
 {
-    struct iovec iov = {buf, (size_t)a->len};
+    struct iovec iov[ELEMENTS];
     struct zqcow2_result res = {0, 0, 0};
     struct flight *f = r->flights;
     uint32_t act;
 
     req->size = sizeof(*req);
     req->flags = a->fua ? ZQCOW2_FUA : 0;
-    req->iovcnt = buf ? 1 : 0;
+    req->iovcnt = buf ? elements(r, iov, buf, (size_t)a->len) : 0;
     if (!r->queue) {
         act = new_act(r, a);
-        req->iov = &iov;
+        req->iov = buf ? iov : NULL;
         zqcow2_run(r->img, req, &res);
         finished(r, act, &res, buf);
         free(buf);
@@ -217,9 +231,11 @@ static void issue(struct run *r, const struct act *a, struct zqcow2_request *req
     }
     f->run = r;
     f->busy = true;
-    f->iov = iov;
+    f->buf = buf;
+    if (buf)
+        memcpy(f->iov, iov, sizeof(iov));
     f->req = *req;
-    f->req.iov = &f->iov;
+    f->req.iov = buf ? f->iov : NULL;
     f->req.done = done;
     f->req.arg = f;
     f->act = new_act(r, a);

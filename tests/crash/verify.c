@@ -32,7 +32,7 @@ static struct zqcow2_image *open_on(struct checker *c, struct zqcow2_simdisk *im
     struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
-    int rc = zqcow2_simdisk_backend(image, &be);
+    int rc = geometry_backend(c->g, image, &be);
 
     open_options(c->g, &o, rw);
     if (rc == 0) {
@@ -134,7 +134,7 @@ static int check(struct checker *c, struct zqcow2_simdisk *image, bool clean, co
     struct zqcow2_error err = {0, ""};
     struct findings f = {""};
     struct zqcow2_backend *be;
-    int rc = zqcow2_simdisk_backend(image, &be);
+    int rc = geometry_backend(c->g, image, &be);
 
     if (rc < 0)
         return REFUSE(c, "no backend");
@@ -290,7 +290,7 @@ static int repair(struct checker *c, struct zqcow2_simdisk *image)
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
-    int rc = zqcow2_simdisk_backend(image, &be);
+    int rc = geometry_backend(c->g, image, &be);
 
     if (rc < 0)
         return REFUSE(c, "no backend");

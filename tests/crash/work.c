@@ -268,7 +268,7 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
         run_fini(&b->run);
         return NULL;
     }
-    if (g->snapshot && qemu_snapshot(b->run.disk) < 0) {
+    if (g->snapshot && qemu_snapshot(b->run.disk, g->zone_size != 0) < 0) {
         b->absent = true; /* there is no qemu-img here */
         run_fini(&b->run);
         return NULL;
