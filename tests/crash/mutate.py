@@ -12,6 +12,8 @@ def parse(path):
         mark, rest = line[:1], line[1:]
         if mark == "=":
             number, name, suite = rest.split()[:3]
+            if number in mutants:
+                sys.exit(f"{path}: two mutants have the number {number}")
             edits = []
             mutants[number] = (name, suite, edits)
         elif mark == "@":

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The n-th backend call fails, once or for ever, wholly or half done. */
 #include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "rig/be_fault.h"
 
@@ -21,17 +23,32 @@ void fault_plan(struct fault *f, enum fault_kind kind, uint64_t fail_at, bool fo
     pthread_mutex_unlock(&f->lock);
 }
 
+static bool wants_space(const struct fault *f)
+{
+    return f->kind == FAULT_ENOSPC || f->kind == FAULT_NO_ROOM;
+}
+
+static void watch(const struct fault *f)
+{
+    if (!f->limit || f->calls <= f->limit)
+        return;
+    fprintf(stderr, "no end: more than %llu calls of the backend, the %lluth fails: FAILED\n",
+            (unsigned long long)f->limit, (unsigned long long)f->fail_at);
+    exit(1);
+}
+
 /* 0, or the error that this call has to give. */
 static int judge(struct fault *f, bool takes_space)
 {
     int rc = 0;
 
     pthread_mutex_lock(&f->lock);
-    if (f->kind != FAULT_ENOSPC || takes_space) {
+    if (!wants_space(f) || takes_space) {
         f->calls++;
+        watch(f);
         if (f->fail_at && (f->calls == f->fail_at || (f->for_ever && f->calls > f->fail_at))) {
             f->failed++;
-            rc = f->kind == FAULT_ENOSPC ? -ENOSPC : -EIO;
+            rc = wants_space(f) ? -ENOSPC : -EIO;
         }
     }
     pthread_mutex_unlock(&f->lock);
@@ -96,7 +113,7 @@ static int op_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
 static int op_flush(void *self)
 {
     struct fault *f = self;
-    int rc = judge(f, true);
+    int rc = judge(f, f->kind != FAULT_NO_ROOM);
 
     if (rc)
         __atomic_add_fetch(&f->failed_flushes, 1, __ATOMIC_RELAXED);
