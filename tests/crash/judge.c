@@ -49,7 +49,7 @@ static bool allowed(const struct track *t, uint32_t life, struct seen s, uint64_
         return false;
     if (s.full && !(l->finished || written == room))
         return false;
-    return s.full ? s.end == written : is_boundary(l, s.end) && s.end < room;
+    return s.full || (is_boundary(l, s.end) && s.end < room);
 }
 
 /* The content of a zone that shows `end` bytes (full: those that were written). */
@@ -64,17 +64,21 @@ static int find_life(const struct oracle *o, uint32_t z, struct seen *s, const u
 
     for (uint32_t i = t->n; i-- > t->first;) {
         const struct life *l = &t->lives[i];
-        struct seen try = {i, s->full ? (l->writes ? l->ends[l->writes - 1] : 0) : s->end, s->full};
 
-        if (!allowed(t, i, try, room))
-            continue;
-        any = true;
-        at = differs(got, l->data, 0, try.end);
-        if (at == UINT64_MAX)
-            at = differs(got, NULL, try.end, length);
-        if (at == UINT64_MAX) {
-            *s = try;
-            return 0;
+        for (uint32_t w = l->writes, more = 1; more; w--) {
+            struct seen try = {i, s->full ? (w ? l->ends[w - 1] : 0) : s->end, s->full};
+
+            more = s->full && w && (l->reqs[w - 1] & UNSURE);
+            if (!allowed(t, i, try, room))
+                continue;
+            any = true;
+            at = differs(got, l->data, 0, try.end);
+            if (at == UINT64_MAX)
+                at = differs(got, NULL, try.end, length);
+            if (at == UINT64_MAX) {
+                *s = try;
+                return 0;
+            }
         }
     }
     if (!any)

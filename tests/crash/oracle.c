@@ -97,7 +97,7 @@ static void write_zone(struct oracle *o, struct act *a)
     l->ends = must(realloc(l->ends, (l->writes + 1) * sizeof(*l->ends)));
     l->reqs = must(realloc(l->reqs, (l->writes + 1) * sizeof(*l->reqs)));
     l->ends[l->writes] = at + a->len;
-    l->reqs[l->writes++] = a->req | (a->result < 0 ? FAILED : 0);
+    l->reqs[l->writes++] = a->req | (a->result < 0 ? FAILED | (a->fua ? UNSURE : 0) : 0);
     if (a->kind == ACT_ZERO)
         memset(l->data + at, 0, a->len);
     else
@@ -139,8 +139,8 @@ static void finish_submitted(struct oracle *o, struct act *a, uint32_t z)
 
     a->index[z] = o->zone[z].n - 1;
     l->finished = true;
-    /* Had it been taken, an error would have stopped the finish. */
-    while (a->result == 0 && l->writes && (l->reqs[l->writes - 1] & FAILED))
+    /* Had it been taken, an error would have stopped the finish, but not one of FUA's round. */
+    while (a->result == 0 && l->writes && (l->reqs[l->writes - 1] & (FAILED | UNSURE)) == FAILED)
         l->writes--;
 }
 

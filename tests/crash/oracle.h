@@ -33,6 +33,8 @@ struct act {
     uint32_t index[MAX_ZONES]; /* the life that it wrote, finished or began; the oracle's */
 };
 
+#define UNSURE 0x40000000u /* of a life's requests: a finish may have come without it */
+
 struct life {
     uint64_t *ends;       /* after each write, counted from the zone's start */
     uint32_t *reqs;
