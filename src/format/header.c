@@ -196,6 +196,9 @@ static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqco
         rc = take_ext(h, &e, err);
         if (rc < 0)
             return rc;
+        /* Without a model it means no zones, yet a table may be its own. */
+        if (e.type == ZQ_EXT_ZONED && (!e.len || !a->buf[e.data]))
+            h->unknown_ext = true;
     }
     return rc;
 }

@@ -199,6 +199,9 @@ static int pick_layout(struct source *s, const uint8_t *d, uint32_t len)
                        "zoned extension: model %u at byte %" PRIu32
                        ": only 1 (host-managed) is supported",
                        d[0], s->h->zoned_offset);
+    /* One flipped bit would make the write-pointer table nobody's, and repair would free it. */
+    if (!d[0] && s->h->incompat & ZQ_INCOMPAT_ZONED)
+        return bad(s, "model", 0, 0, "is none, but incompatible feature bit 5 is set");
     s->f = pick(s->h, d, len);
     if (!s->f && d[0])
         return zq_fail(s->err, ZQCOW2_ECORRUPT,

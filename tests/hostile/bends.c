@@ -195,6 +195,7 @@ const struct bend bends[] = {
      {"snapshot table entry", "", "0x70000"}},
     /* ---- zoned ---- */
     {"zoned length 40", Z44, P(ZONED, -4u, 4, 40), OPEN, F, {"zoned extension", "40", "byte 136"}},
+    {"zoned model 0", Z44, P(ZONED, 0, 1, 0), OPEN, C, {"model", "0", "byte 136"}},
     {"zoned model 2", Z44, P(ZONED, 0, 1, 2), OPEN, F, {"model", "2", "byte 136"}},
     {"zoned reserved", ZV7, P(ZONED, 2, 1, 1), OPEN, C, {"reserved field", "256", "byte 137"}},
     {"zone_size 0", Z44, P(ZONED, 8, 8, 0), OPEN, C, {"zone_size", "0", "byte 144"}},

@@ -293,6 +293,25 @@ static void test_unknown_owners(void **state)
     pic_free(&p);
 }
 
+/* An extension of no model, by one flipped byte: its table is still not for repair to free. */
+static void test_no_model(void **state)
+{
+    struct pic p;
+    uint64_t ext = 104;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    while (pic_get(&p, ext, 4) != 0x007a6264)
+        ext += 8;
+    pic_put(&p, ext + 8, 1, 0);
+    assert_int_equal(pic_check(&p, ALL), ZQCOW2_ECORRUPT);
+    pic_put(&p, 72, 8, 0); /* bit 5, too */
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(p.res.leaks_fixed, 0);
+    assert_int_equal(pic_get(&p, p.wp + 3 * 8, 8), KiB(192) + 512);
+    pic_free(&p);
+}
+
 /* Freeing leaks alone sets flags only where a count comes down to 1. */
 static void test_leaks_only(void **state)
 {
@@ -553,6 +572,7 @@ int main(void)
         cmocka_unit_test(test_copies_are_bounded),
         cmocka_unit_test(test_hidden_references),
         cmocka_unit_test(test_unknown_owners),
+        cmocka_unit_test(test_no_model),
         cmocka_unit_test(test_leaks_only),
         cmocka_unit_test(test_rebuild_keeps_leaks),
         cmocka_unit_test(test_rebuild_covers_itself),

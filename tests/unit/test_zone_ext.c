@@ -163,8 +163,12 @@ static void test_not_zoned(void **state)
     (void)state;
     memset(d, 0xff, sizeof(d));
     d[0] = 0;
+    assert_int_equal(parse(&h, d, 44), ZQCOW2_ECORRUPT);
+    assert_non_null(strstr(err.text, "bit 5"));
+    h.incompat = 0;
     assert_int_equal(parse(&h, d, 44), 0);
     assert_int_equal(g.layout, ZQCOW2_LAYOUT_NONE);
+    h = header(44);
     for (unsigned model = 2; model < 256; model += 127) {
         memcpy(d, ext_44, 44);
         d[0] = (uint8_t)model;
