@@ -140,8 +140,10 @@ void zq_core_fini(struct zq_core *c)
 {
     if (c->alloc.cache)
         zq_growth_drop(&c->alloc);
-    for (struct zq_list *n; c->alloc.quarantine.next && (n = zq_list_pop(&c->alloc.quarantine));)
-        zq_free(&c->hooks, n, sizeof(struct zq_freed));
+    for (int i = 0; c->alloc.cache && i < 2; i++) {
+        for (struct zq_list *n; (n = zq_list_pop(&c->alloc.quarantine[i]));)
+            zq_free(&c->hooks, n, sizeof(struct zq_freed));
+    }
     zq_zones_fini(&c->zones);
     if (c->map.hooks)
         zq_map_fini(&c->map, c->map.nr_runs);

@@ -4,6 +4,8 @@
 #include "round/round.h"
 #include "space/reclaim.h"
 
+enum { D_BEGIN, D_ALONE, D_AHEAD, D_FLUSH, D_EMPTY };
+
 int zq_step_fua(struct zq_core *c, struct zq_op *op)
 {
     return op->req.flags & ZQCOW2_FUA ? zq_round_wait(c, op) : 0;
@@ -18,25 +20,32 @@ int zq_step_flush(struct zq_core *c, struct zq_op *op)
 
 int zq_step_drain(struct zq_core *c, struct zq_op *op)
 {
-    if (op->phase == 0) {
+    if (op->phase == D_BEGIN) {
         c->nr_drains++;
-        op->phase = 1;
+        op->zone = 0;
+        op->phase = D_ALONE;
     }
     /* Other drains wait for the same, and the janitor ends by itself. */
-    if (op->phase == 1 && c->nr_ops > c->nr_drains + c->janitor_runs)
+    if (op->phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_runs)
         return zq_op_park(c, op, &c->drain_waiters);
+    if (op->phase <= D_AHEAD) {
+        op->phase = D_AHEAD;
+        if (zq_unmap_ahead(c, op))
+            return ZQ_WAIT;
+        op->phase = D_FLUSH;
+    }
     for (;;) {
-        int rc = op->phase < 3 ? zq_step_flush(c, op) : 0;
+        int rc = op->phase == D_FLUSH ? zq_step_flush(c, op) : 0;
 
         if (rc)
             return rc;
         /* What the round set free is given back now, which makes refcounts dirty once more. */
-        op->phase = 3;
+        op->phase = D_EMPTY;
         zq_janitor_kick(c);
         if (c->janitor_runs)
             return zq_op_park(c, op, &c->drain_waiters);
         if (c->dead || !zq_cache_has_dirty(&c->cache))
             return 0;
-        op->phase = 2;
+        op->phase = D_FLUSH;
     }
 }

@@ -42,7 +42,7 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
             return rc;
         if (c->janitor_runs) /* it ends by itself: nothing else is in flight */
             return zq_op_park(c, op, &c->drain_waiters);
-        if (!zq_list_empty(&c->alloc.quarantine) || zq_cache_has_dirty(&c->cache)) {
+        if (zq_alloc_has_quarantined(&c->alloc) || zq_cache_has_dirty(&c->cache)) {
             zq_janitor_kick(c);
             op->phase = S_FLUSH;
             return c->janitor_runs ? zq_op_park(c, op, &c->drain_waiters) : 0;

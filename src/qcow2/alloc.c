@@ -13,7 +13,8 @@ void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_siz
     a->file_size = file_size;
     a->virgin = zq_round_up(file_size, (uint64_t)1 << a->refs.cluster_bits);
     zq_list_init(&a->growth.waiters);
-    zq_list_init(&a->quarantine);
+    zq_list_init(&a->quarantine[0]);
+    zq_list_init(&a->quarantine[1]);
     zq_list_init(&a->cover_waiters);
     zq_list_init(&a->block_waiters);
     zq_list_init(&a->rest_waiters);

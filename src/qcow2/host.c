@@ -83,9 +83,28 @@ int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
     return zq_cache_park(a->cache, g, &a->cover_waiters);
 }
 
+/* Does f lie right behind the list's last record, and wait for the same round? */
+static bool joins(const struct zq_list *q, const struct zq_freed *f)
+{
+    const struct zq_freed *last = zq_container(q->prev, const struct zq_freed, link);
+
+    return !zq_list_empty(q) && f->cluster == last->cluster + last->count &&
+           f->after_round == last->after_round && f->punch == last->punch;
+}
+
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
 {
+    struct zq_list *q = &a->quarantine[linked];
+    struct zq_freed *last;
+
     f->after_round = linked ? a->snapshots + 1 : 0;
     f->after_io = a->cache->x->data_seq;
-    zq_list_push(&a->quarantine, &f->link);
+    if (joins(q, f)) {
+        last = zq_container(q->prev, struct zq_freed, link);
+        last->count += f->count;
+        last->after_io = f->after_io;
+        zq_free(a->cache->x->hooks, f, sizeof(*f));
+        return;
+    }
+    zq_list_push(q, &f->link);
 }

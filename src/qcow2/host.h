@@ -53,7 +53,7 @@ struct zq_alloc {
     uint64_t left_out;            /* clusters that runs have left free in front, for alignment */
     struct zq_growth growth;
     bool want_switch;             /* somebody waits for a round to switch to the grown table */
-    struct zq_list quarantine;
+    struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
     uint64_t snapshots;           /* how many rounds have begun */
     struct zq_io cover;           /* extends the file */
     bool covering;
@@ -81,10 +81,14 @@ void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* A run at this host offset holds zeros because nobody has written there. Ask before taking. */
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
 /*
- * Into the quarantine. linked: a table pointed to it until now, so its going must first be durable;
- * else it was never linked. Only then may anybody take it again.
+ * Into the quarantine, which takes the record. linked: a table pointed to it until now, so its
+ * going must first be durable; else it was never linked. Only then may anybody take it again.
  */
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
+static inline bool zq_alloc_has_quarantined(const struct zq_alloc *a)
+{
+    return !zq_list_empty(&a->quarantine[0]) || !zq_list_empty(&a->quarantine[1]);
+}
 /*
  * How much of [host, host + len) lies before the first area in it. Areas are where the records of
  * snapshots say that their tables lie: if these are damaged, that is no reason to stop writing.

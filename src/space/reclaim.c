@@ -6,6 +6,7 @@
 #include <errno.h>
 #include "space/reclaim.h"
 #include "base/report.h"
+#include "space/admit.h"
 #include "space/transfer.h"
 #include "space/unmap.h"
 
@@ -18,14 +19,19 @@ static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
     return f->after_round <= c->round.done && zq_io_all_past(&c->x, f->after_io);
 }
 
-/* The next record that only waits for its turn; *io_only: one waits for readers and writers. */
+/*
+ * The next record that only waits for its turn; *io_only: one waits for readers and writers. None
+ * is ripe before the one in front of it.
+ */
 static struct zq_freed *next_ripe(struct zq_core *c, bool *io_only)
 {
-    struct zq_list *q = &c->alloc.quarantine;
-
     *io_only = false;
-    for (struct zq_list *n = q->next; n != q; n = n->next) {
-        struct zq_freed *f = zq_container(n, struct zq_freed, link);
+    for (int i = 0; i < 2; i++) {
+        const struct zq_list *q = &c->alloc.quarantine[i];
+        struct zq_freed *f = zq_container(q->next, struct zq_freed, link);
+
+        if (zq_list_empty(q))
+            continue;
         if (is_ripe(c, f))
             return f;
         *io_only |= f->after_round <= c->round.done;
@@ -122,7 +128,7 @@ static int lower(struct zq_core *c, struct zq_op *op)
         return rc;
     zq_cache_release(&c->cache, &op->g);
     if (zq_is_no_space(rc)) { /* the round for it stopped: behind the next one */
-        zq_list_push_front(&c->alloc.quarantine, &f->link);
+        zq_list_push_front(&c->alloc.quarantine[f->after_round != 0], &f->link);
         op->owner = NULL;
         return rc;
     }
@@ -172,7 +178,7 @@ static void janitor_finish(struct zq_op *op)
 bool zq_janitor_kick(struct zq_core *c)
 {
     struct zq_op *op = &c->janitor;
-    bool work = !zq_list_empty(&c->alloc.quarantine) ||
+    bool work = zq_alloc_has_quarantined(&c->alloc) ||
                 (c->zoned && !zq_list_empty(&c->zones.punch));
 
     if (c->janitor_runs || !work)
@@ -188,29 +194,48 @@ bool zq_janitor_kick(struct zq_core *c)
 
 /* ---- what lies ahead ---- */
 
+/* Of one zone, in its turn and drained: a write that fails would move the pointer back (R8). */
+static int unmap_zone(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_zone *z = &c->zones.v[op->zone];
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    int rc = op->rc < 0 ? op->rc : zq_turn_take(c, op, op->zone);
+
+    if (rc == 0)
+        rc = zq_zone_wait_drained(c, op, op->zone);
+    if (rc)
+        return rc;
+    op->pos = zq_max(op->pos, zq_round_up(z->wp, size));
+    rc = zq_unmap(c, op, &op->pos, zq_round_up(zq_zone_end(&c->zones, op->zone), size));
+    if (rc == 0)
+        z->ahead = 0;
+    return rc;
+}
+
 /* What is mapped beyond write pointers goes, zone by zone; op->zone counts them. */
 int zq_unmap_ahead(struct zq_core *c, struct zq_op *op)
 {
     struct zq_zones *zs = &c->zones;
 
     for (; c->zoned && !c->sealed && op->zone < zs->g.nr_zones; op->zone++, op->pos = 0) {
-        struct zq_zone *z = &zs->v[op->zone];
-        uint64_t at, end = zq_round_up(zq_zone_end(zs, op->zone), (uint64_t)1 << c->cluster_bits);
+        const struct zq_zone *z = &zs->v[op->zone];
         int rc;
 
         if (!z->ahead)
             continue;
-        at = zq_max(op->pos, zq_round_up(z->wp, (uint64_t)1 << c->cluster_bits));
-        rc = at < end ? zq_unmap(c, op, &at, end) : 0;
-        op->pos = at;
+        rc = unmap_zone(c, op);
         if (rc == ZQ_WAIT)
             return rc;
+        zq_cache_release(&c->cache, &op->g);
+        if (op->has_turn)
+            zq_turn_leave(c, op);
         if (rc < 0) { /* it stays mapped, which is no error; without space so do the others */
-            zq_cache_release(&c->cache, &op->g);
             op->rc = 0;
             op->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : op->zone;
         }
     }
+    if (op->has_turn)
+        zq_turn_leave(c, op);
+    op->round = 0;
     return 0;
 }
-

@@ -279,6 +279,7 @@ static void manage(struct run *r, uint16_t op, uint64_t off, uint64_t len, bool 
     struct act a = {.kind = op == ZQCOW2_OP_ZONE_RESET    ? ACT_RESET
                             : op == ZQCOW2_OP_ZONE_FINISH ? ACT_FINISH
                             : op == ZQCOW2_OP_FLUSH       ? ACT_FLUSH
+                            : op == ZQCOW2_OP_DRAIN       ? ACT_FLUSH
                                                           : ACT_OTHER,
                     .fua = fua, .off = off};
     struct zqcow2_request q = {.op = op, .offset = off, .length = len};
@@ -405,6 +406,7 @@ static void letter_of(struct run *r, char letter)
     case 'w': overwrite(r, ZQCOW2_OP_WRITE, 2 * SECTOR, SECTOR, true); break;
     case 'x': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, SECTOR, SECTOR, false); break;
     case 'y': overwrite(r, ZQCOW2_OP_DISCARD, cluster, cluster, false); break;
+    case 'z': manage(r, ZQCOW2_OP_DRAIN, 0, 0, false); break;
     default:
         if (r->g->zone_size)
             zone_letter(r, letter);
