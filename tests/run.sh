@@ -175,19 +175,22 @@ tests() { # NAME CTEST-ARGUMENTS...: those tests of tree NAME, and the figures t
 }
 
 gcc_tree() {
-    tree gcc -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON
+    tree gcc -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON -DZQCOW2_ASSERTS=ON
 }
 
 stage_lint() {
-    step 'configure' cmake -S "$top" -B "$dir/gcc" -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON &&
+    step 'configure' cmake -S "$top" -B "$dir/gcc" -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON \
+        -DZQCOW2_ASSERTS=ON &&
         tests gcc -L '^lint$'
 }
 
 # The second compiler also builds without io_uring, so that both choices of files are tested.
 stage_build() {
     gcc_tree && tests gcc -LE '^(lint|guest)$' -E "$model|$crash"
-    tree clang -DCMAKE_C_COMPILER=clang -DZQCOW2_WERROR=ON -DZQCOW2_URING=OFF &&
+    tree clang -DCMAKE_C_COMPILER=clang -DZQCOW2_WERROR=ON -DZQCOW2_URING=OFF -DZQCOW2_ASSERTS=ON &&
         tests clang -LE '^(lint|package|guest)$' -E "$model|$crash|counts_instructions"
+    # Instructions are counted without assertions.
+    tree plain -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON && tests plain -R '^(counts_instructions|test_counts)$'
     # Shown, not judged: other programs run on this machine, too.
     tree release -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Release -DZQCOW2_WERROR=ON &&
         step 'bench' env ZQ_BUILD="$dir/release" sh "$top/tests/bench/run.sh" --short
@@ -211,7 +214,7 @@ stage_sanitize() {
     export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
     tree asan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DZQCOW2_SANITIZE=address &&
         tests asan -LE '^(lint|package|guest|slow)$' -E "$crash"
-    tree tsan -DCMAKE_C_COMPILER=gcc -DZQCOW2_SANITIZE=thread &&
+    tree tsan -DCMAKE_C_COMPILER=gcc -DZQCOW2_SANITIZE=thread -DZQCOW2_ASSERTS=ON &&
         tests tsan -R '^test_(threads|queue$|order|async|uring|image_async|held)' &&
         ZQ_OPS=1000000 tests tsan -R '^test_queues_stress'
     unset ZQ_OPS ZQ_STEP

@@ -18,12 +18,16 @@ int zq_fail_rc(struct zqcow2_error *err, int code);
 int zq_fail_lock(struct zqcow2_error *err, int code);
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...) ZQ_PRINTF(3, 4);
 
+/*
+ * Only ever on the library's own invariants, never on file content or a caller's input. _k: what
+ * fails is printed with the number that DESIGN.md gives the rule. NDEBUG: compiled, never run.
+ */
 #ifdef NDEBUG
-#define zq_assert(x) ((void)0)
+#define zq_assert(x) ((void)(0 && (x)))
 #else
 #include <assert.h>
-/* Only ever on the library's own invariants, never on file content or a caller's input. */
 #define zq_assert(x) assert(x)
 #endif
+#define zq_assert_k(number, x) zq_assert((x) && #number)
 
 #endif

@@ -48,6 +48,7 @@ static void unhash(struct zq_cache *c, struct zq_slice *s)
 {
     struct zq_slice **p = &c->hash[hash_of(c, s->host)];
 
+    zq_assert(find(c, s->host) == s);
     while (*p != s)
         p = &(*p)->chain;
     *p = s->chain;
@@ -58,6 +59,7 @@ static void enter(struct zq_cache *c, struct zq_slice *s, uint64_t host, enum zq
 {
     struct zq_slice **p = &c->hash[hash_of(c, host)];
 
+    zq_assert(host % c->slice_bytes == 0 && !find(c, host));
     s->host = host;
     s->kind = (uint8_t)kind;
     s->judged = 0;
@@ -70,6 +72,7 @@ static struct zq_slice *evict(struct zq_cache *c)
 {
     for (struct zq_list *n = c->lru.next; n != &c->lru; n = n->next) {
         struct zq_slice *s = zq_container(n, struct zq_slice, link);
+        zq_assert_k(K2, !s->dirty && !s->in_round);
         if (!s->pins && !s->loading) {
             unhash(c, s);
             return s;
@@ -189,12 +192,14 @@ static void retire(struct zq_cache *c, struct zq_slice *s)
 {
     if (!s->forgotten || s->pins || s->loading)
         return;
+    zq_assert_k(K2, !s->dirty && !s->in_round);
     s->forgotten = false;
     zq_list_push(&c->spare, &s->link);
 }
 
 static void drop_pin(struct zq_cache *c, struct zq_slice *s)
 {
+    zq_assert_k(K11, s->pins);
     s->pins--;
     retire(c, s);
 }
@@ -210,6 +215,7 @@ static void take_out(struct zq_cache *c, struct zq_gather *g, unsigned i)
 {
     unsigned last = --g->npins;
 
+    zq_assert_k(K11, i <= last && g->npins < ZQ_MAX_PINS);
     drop_pin(c, g->pin[i]);
     g->pin[i] = g->pin[last];
     g->stale = (g->stale & ~(1u << i)) | (g->stale >> last & 1) << i;
@@ -252,6 +258,8 @@ int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
 {
     if (!take_token(c, g))
         drop_pins(c, g);
+    zq_assert(zq_list_empty(&g->wait.link)); /* it waits for one thing at a time */
+    zq_assert_k(K11, !g->npins || c->token == g);
     zq_list_push(on, &g->wait.link);
     return ZQ_WAIT;
 }
@@ -307,6 +315,7 @@ static void load_done(struct zq_io *io, int ret)
     struct zq_slice *s = zq_container(io, struct zq_slice, io);
     struct zq_cache *c = s->cache;
 
+    zq_assert(s->loading && !s->dirty && !s->in_round);
     s->loading = false;
     zq_wake_with(c->ready, &s->waiters, ret);
     zq_wake(c->ready, &c->slot_waiters);
@@ -366,6 +375,7 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
     unsigned more = (unsigned)(!a->dirty && !a->in_round) +
                     (unsigned)(b && b != a && !b->dirty && !b->in_round);
 
+    zq_assert_k(K11, a->pins && (!b || b->pins));
     if (a->frozen || (b && b->frozen))
         return zq_cache_park(c, g, &c->frozen_waiters);
     if (is_held_off(c, g))
@@ -379,13 +389,14 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
 
 void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s)
 {
-    zq_assert(!s->frozen && !s->loading);
+    zq_assert_k(K2, !s->frozen && !s->loading && !s->forgotten);
     if (s->dirty)
         return;
     s->dirty = true;
     if (s->in_round)
         return;
     c->nr_dirty++;
+    zq_assert_k(E2, c->nr_dirty <= c->nr_slices - ZQ_MAX_PINS);
     zq_list_del(&s->link);
     zq_list_push(&c->dirty[s->kind], &s->link);
 }
@@ -402,6 +413,20 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len)
 
 /* ---- rounds ---- */
 
+/* A recount, for assertions. */
+static uint32_t count_dirty(const struct zq_cache *c)
+{
+    uint32_t count = 0;
+
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        for (const struct zq_list *n = c->dirty[k].next; n != &c->dirty[k]; n = n->next)
+            count++;
+        for (const struct zq_list *n = c->round[k].next; n != &c->round[k]; n = n->next)
+            count++;
+    }
+    return count;
+}
+
 bool zq_cache_has_dirty(const struct zq_cache *c)
 {
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
@@ -414,9 +439,12 @@ bool zq_cache_has_dirty(const struct zq_cache *c)
 void zq_cache_snapshot(struct zq_cache *c)
 {
     c->want_round = false;
+    zq_assert(count_dirty(c) == c->nr_dirty);
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        zq_assert_k(K2, zq_list_empty(&c->round[k])); /* rounds run one at a time */
         for (struct zq_list *n = c->dirty[k].next; n != &c->dirty[k]; n = n->next) {
             struct zq_slice *s = zq_container(n, struct zq_slice, link);
+            zq_assert(s->dirty && !s->in_round && !s->frozen);
             s->dirty = false;
             s->in_round = s->frozen = true;
         }
@@ -443,6 +471,7 @@ struct zq_slice *zq_cache_next_frozen(struct zq_cache *c, enum zq_slice_kind kin
 
 void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s)
 {
+    zq_assert_k(K2, s->in_round && s->frozen && s->writing);
     s->frozen = s->writing = false;
     zq_wake(c->ready, &c->frozen_waiters);
 }
@@ -452,11 +481,13 @@ void zq_cache_round_done(struct zq_cache *c)
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
         for (struct zq_list *n; (n = zq_list_pop(&c->round[k]));) {
             struct zq_slice *s = zq_container(n, struct zq_slice, link);
+            zq_assert_k(K2, s->in_round && !s->frozen); /* all of it was written */
             s->in_round = false;
             zq_list_push(s->dirty ? &c->dirty[k] : &c->lru, &s->link);
             c->nr_dirty -= !s->dirty;
         }
     }
+    zq_assert(count_dirty(c) == c->nr_dirty);
     zq_wake(c->ready, &c->room_waiters);
 }
 
@@ -470,6 +501,7 @@ void zq_cache_round_stop(struct zq_cache *c, int rc)
         }
         zq_list_splice(&c->dirty[k], &c->round[k]);
     }
+    zq_assert_k(R10, count_dirty(c) == c->nr_dirty);
     c->want_round = false;
     zq_wake(c->ready, &c->frozen_waiters);
     zq_wake_with(c->ready, &c->room_waiters, rc);

@@ -4,6 +4,7 @@
 #define ZQ_LOOP_CORE_H
 
 #include <pthread.h>
+#include "base/report.h"
 #include "loop/op.h"
 #include "format/header.h"
 
@@ -70,6 +71,10 @@ struct zq_core {
     uint32_t cluster_bits, info_flags;
 
     pthread_mutex_t mutex;       /* guards all below */
+#ifndef NDEBUG
+    pthread_t owner;             /* of the mutex, while it is held */
+    bool held;
+#endif
     pthread_cond_t cond;         /* threads that wait for progress of others */
     unsigned runners, sleepers;  /* threads in the engine; threads in cond */
     unsigned waiters;            /* threads in a blocking call: they run the loop till they leave */
@@ -112,6 +117,30 @@ struct zq_upper {
 
 void zq_core_lock(struct zq_core *c);
 void zq_core_unlock(struct zq_core *c);
+/* Who holds the mutex is kept for assertions only. */
+#ifdef NDEBUG
+static inline void zq_core_set_held(struct zq_core *c, bool held)
+{
+    (void)c;
+    (void)held;
+}
+static inline bool zq_core_is_held(const struct zq_core *c)
+{
+    (void)c;
+    return true;
+}
+#else
+static inline void zq_core_set_held(struct zq_core *c, bool held)
+{
+    c->owner = pthread_self();
+    c->held = held;
+}
+/* By this thread? */
+static inline bool zq_core_is_held(const struct zq_core *c)
+{
+    return c->held && pthread_equal(c->owner, pthread_self());
+}
+#endif
 int zq_core_init(struct zq_core *c);      /* hooks, be are set */
 void zq_core_fini(struct zq_core *c);
 /* Under the mutex, which it drops while it does I/O: works until there is nothing to do now. */
@@ -126,12 +155,14 @@ void zq_op_ready(struct zq_op *op);
 static inline int zq_op_park(struct zq_core *c, struct zq_op *op, struct zq_list *on)
 {
     zq_cache_release(&c->cache, &op->g);
+    zq_assert(zq_core_is_held(c) && zq_list_empty(&op->g.wait.link));
     zq_list_push(on, &op->g.wait.link);
     return ZQ_WAIT;
 }
 /* It has its result: no drain waits for it any more. */
 static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
 {
+    zq_assert(zq_core_is_held(c) && c->nr_ops);
     op->finished = true;
     c->nr_ops--;
     if (!zq_list_empty(&c->drain_waiters))

@@ -16,10 +16,13 @@
 void zq_core_lock(struct zq_core *c)
 {
     pthread_mutex_lock(&c->mutex);
+    zq_core_set_held(c, true);
 }
 
 void zq_core_unlock(struct zq_core *c)
 {
+    zq_assert(zq_core_is_held(c));
+    zq_core_set_held(c, false);
     pthread_mutex_unlock(&c->mutex);
 }
 
@@ -102,6 +105,7 @@ static void io_away(struct zq_iox *x, bool begin)
         c->away++;
     else
         c->away--;
+    zq_assert_k(E4, c->away <= c->runners);
     if (begin && !zq_list_empty(&x->done))
         wake_somebody(c, &wake);
     unlock_and_wake(c, wake);
@@ -138,6 +142,7 @@ int zq_core_init(struct zq_core *c)
 
 void zq_core_fini(struct zq_core *c)
 {
+    zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
     if (c->alloc.cache)
         zq_growth_drop(&c->alloc);
     for (int i = 0; c->alloc.cache && i < 2; i++) {
@@ -162,14 +167,18 @@ void zq_core_fini(struct zq_core *c)
 
 void zq_op_ready(struct zq_op *op)
 {
+    zq_assert(zq_core_is_held(op->core) && zq_list_empty(&op->g.wait.link));
     zq_list_push(&op->core->ready, &op->g.wait.link);
 }
 
 void zq_op_step(struct zq_op *op)
 {
     struct zq_core *c = op->core;
-    int rc = op->step(c, op);
+    int rc;
 
+    zq_assert(zq_core_is_held(c) && !op->finished);
+    rc = op->step(c, op);
+    zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || c->cache.token == &op->g);
     if (c->alloc.corrupt && !c->sealed)
         c->sealed = c->round.wanted = true;
     if (rc != ZQ_WAIT)
@@ -181,6 +190,7 @@ static void step_ready(struct zq_op *op)
 {
     int rc = op->g.wait.rc;
 
+    zq_assert_k(K11, !op->g.npins || op->core->cache.token == &op->g);
     op->g.wait.rc = 0;
     if (rc < 0)
         op->rc = rc;
@@ -264,6 +274,7 @@ void zq_engine_run(struct zq_core *c)
 
     zq_list_init(&batch);
     zq_list_init(&finished);
+    zq_assert(zq_core_is_held(c));
     c->runners++;
     for (;;) {
         work_list(c);
@@ -275,6 +286,7 @@ void zq_engine_run(struct zq_core *c)
         zq_core_lock(c);
         zq_list_splice(&c->x.done, &finished);
     }
+    zq_assert(zq_core_is_held(c) && c->runners);
     c->runners--;
     if (c->dead && !c->death_logged)
         report_death(c);
@@ -295,6 +307,7 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
     struct timespec ts;
 
     c->sleepers++;
+    zq_core_set_held(c, false);
     if (timeout_ms < 0) {
         pthread_cond_wait(&c->cond, &c->mutex);
     } else {
@@ -305,11 +318,13 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
         ts.tv_nsec %= 1000000000L;
         pthread_cond_timedwait(&c->cond, &c->mutex, &ts);
     }
+    zq_core_set_held(c, true);
     c->sleepers--;
 }
 
 void zq_engine_wait(struct zq_core *c, int timeout_ms)
 {
+    zq_assert(zq_core_is_held(c));
     /* What arrived while the mutex was dropped found nobody to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
         zq_engine_run(c);
@@ -322,6 +337,7 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
         if (c->be->ops.poll(c->be->self, timeout_ms) < 0 && timeout_ms)
             nanosleep(&(struct timespec){0, 1000000}, NULL); /* it cannot wait: nor shall we spin */
         zq_core_lock(c);
+        zq_assert_k(E4, c->polling && pthread_equal(c->poller, pthread_self()));
         c->polling = false;
         /* Somebody else may have to poll from now on. */
         if (c->sleepers)
@@ -344,6 +360,7 @@ void zq_engine_tell_others(struct zq_core *c)
 
 void zq_core_die(struct zq_core *c, int rc)
 {
+    zq_assert_k(K9, rc < 0 && zq_core_is_held(c));
     if (c->dead)
         return;
     c->dead = c->sealed = true;

@@ -35,6 +35,7 @@ static inline bool find_host(const struct zq_core *c, const struct zq_op *op, ui
 
     if (!run || op->length > run->guest + run->len - guest)
         return false;
+    zq_assert(guest - run->guest < run->len);
     *host = run->host + (guest - run->guest);
     return zq_io_is_whole(&c->x, *host, op->req.iov);
 }
@@ -72,6 +73,7 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, uint64_t *
     if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, host))
         return false;
     zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
+    zq_assert_k(K4, zq_zones_valid(&c->zones, op->zone));
     return true;
 }
 
@@ -106,6 +108,7 @@ static INLINE bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
 /* What the backend sees. */
 static inline void set_io(struct zq_op *op, uint64_t host)
 {
+    zq_assert((host | op->length) % ZQ_SECTOR == 0);
     op->io.pub.kind = op->req.op == ZQCOW2_OP_READ ? ZQCOW2_IO_READ : ZQCOW2_IO_WRITE;
     op->io.pub.iovcnt = 1;
     op->io.pub.offset = host;
@@ -118,6 +121,7 @@ static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
 {
     uint64_t offset = 0;
 
+    zq_assert(zq_core_is_held(c));
     if (op->req.op != ZQCOW2_OP_READ)
         rc = zq_acknowledged(c, rc);
     if (op->req.op != ZQCOW2_OP_READ && op->req.offset >= c->seq_start) {
@@ -125,6 +129,7 @@ static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
             zq_zone_write_done(c, op, rc);
             return false;
         }
+        zq_assert_k(K7, c->zones.v[op->zone].wp == op->r.end);
         if (op->req.op == ZQCOW2_OP_APPEND)
             offset = op->r.end - op->length;
     }

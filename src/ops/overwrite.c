@@ -84,6 +84,7 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
         return rc;
     f = zq_fill_last(op);
     *stop = zq_min(end, guest + f->bytes);
+    zq_assert_k(R14, f->guest == guest && at < *stop && *stop <= guest + f->bytes);
     f->head = at - guest;
     f->tail = *stop - guest;
     f->data_kind = io_kind(op);
@@ -93,6 +94,7 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
 
 static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
 {
+    zq_assert_k(R14, zq_extent_in_place(e) && e->len && e->len <= op->length - op->pos);
     zq_cache_release(&c->cache, &op->g);
     zq_transfer_begin(op, io_kind(op), e->host, e->len);
     op->phase = D_MOVE;
@@ -104,6 +106,7 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
     uint64_t at = op->req.offset + op->prepared, end = piece_end(c, op, at), stop = end;
     int rc = 0;
 
+    zq_assert_k(R14, !zq_list_empty(&op->owns) && op->prepared < op->length);
     if (can_unmap(c, op, at, &stop)) {
         rc = zq_unmap_prepare(c, op, &at, stop);
         stop = at;
@@ -141,6 +144,7 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
     struct zq_extent e;
     int rc;
 
+    zq_assert_k(I13, op->prepared == op->length && op->pos < op->length);
     if (can_unmap(c, op, at, &stop)) {
         op->phase = D_UNMAP;
         return 0;
@@ -169,6 +173,7 @@ static int unmap_piece(struct zq_core *c, struct zq_op *op)
     uint64_t at = op->req.offset + op->pos, begin = at, stop = at;
     int rc;
 
+    zq_assert_k(R14, !zq_list_empty(&op->owns));
     can_unmap(c, op, at, &stop);
     rc = zq_unmap(c, op, &at, stop);
     op->pos = zq_min(op->pos + (at - begin), op->length);
@@ -232,6 +237,7 @@ int zq_step_write(struct zq_core *c, struct zq_op *op)
         uint8_t before = op->phase;
 
         if (before == D_NEXT && op->pos >= op->length) {
+            zq_assert_k(I13, op->pos == op->length && zq_list_empty(&op->fills) && !op->fill);
             zq_range_leave(c, op);
             op->phase = D_FUA;
             op->round = 0;

@@ -45,6 +45,7 @@ static int begin_packed(struct zq_core *c, struct zq_op *op, const struct zq_ext
 {
     int rc = zq_packed_alloc(c, &op->packed, e->entry);
 
+    zq_assert(e->type == ZQ_EXT_COMPRESSED && e->len);
     if (rc < 0)
         return rc;
     op->xfer.left = e->len;
@@ -69,6 +70,7 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
     struct zq_extent e = {.type = ZQ_EXT_ZERO, .len = zeros};
     int rc = len ? zq_map_lookup(&c->map, &op->g, at, len, &e) : 0;
 
+    zq_assert_k(I5, (len || zeros) && zq_max(len, zeros) <= left);
     if (rc)
         return rc;
     zq_cache_release(&c->cache, &op->g);

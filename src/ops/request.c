@@ -35,6 +35,8 @@ static uint64_t result_offset(const struct zq_core *c, const struct zq_op *op, i
 
 static void op_end(struct zq_core *c, struct zq_op *op, int rc)
 {
+    zq_assert(zq_core_is_held(c) && rc <= 0);
+    zq_assert(!op->fill && zq_list_empty(&op->g.wait.link)); /* nothing is under way for it */
     zq_cache_release(&c->cache, &op->g);
     if (op->has_turn)
         zq_turn_leave(c, op);
@@ -44,6 +46,7 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     zq_unmap_drop(c, op);
     op->res.ret = rc;
     op->res.offset = result_offset(c, op, rc);
+    zq_assert(zq_list_empty(&op->owns) && zq_list_empty(&op->spare) && !op->nr_spare);
     c->nr_drains -= op->req.op == ZQCOW2_OP_DRAIN && op->phase > 0;
     zq_op_over(c, op);
     op->finish(op);
@@ -52,8 +55,10 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
 /* Nothing else can be done now: gives clusters back, or begins the round that is wanted. */
 static bool idle(struct zq_core *c)
 {
-    bool kicked = c->want_janitor && zq_janitor_kick(c);
+    bool kicked;
 
+    zq_assert(zq_core_is_held(c) && zq_list_empty(&c->ready) && zq_list_empty(&c->x.done));
+    kicked = c->want_janitor && zq_janitor_kick(c);
     c->want_janitor = false;
     if (kicked || !zq_round_needed(c))
         return kicked;
@@ -161,12 +166,14 @@ static void begin_in_phases(struct zq_core *c, struct zq_op *op)
         op_end(c, op, rc);
         return;
     }
+    zq_assert_k(K9, !writes(op->req.op) || (c->writable && !c->sealed));
     op->step = step_of(c, &op->req);
     zq_op_step(op);
 }
 
 void zq_op_begin(struct zq_core *c, struct zq_op *op)
 {
+    zq_assert(zq_core_is_held(c));
     if (!zq_direct_start(c, op))
         begin_in_phases(c, op);
 }
@@ -181,6 +188,7 @@ static void run_in_phases(struct zq_core *c, struct zq_op *op)
     zq_engine_run(c);
     while (!op->finished)
         zq_engine_wait(c, -1);
+    zq_assert(zq_core_is_held(c) && c->waiters);
     c->waiters--;
     zq_engine_hand_over(c);
 }

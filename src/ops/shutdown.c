@@ -14,6 +14,7 @@ static int write_clean(struct zq_core *c, struct zq_op *op)
     uint64_t incompat = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
     bool in_use = c->hdr.mark_offset && c->sector0[c->hdr.mark_offset];
 
+    zq_assert_k(R12, !zq_alloc_has_quarantined(&c->alloc) && !zq_cache_has_dirty(&c->cache));
     if (c->leaked || c->hdr.version < 3 || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
         return 0;
     if (in_use)

@@ -54,6 +54,7 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
 
 static void zero_rest(struct zq_fill *f, uint64_t from)
 {
+    zq_assert_k(R3, from && from < f->bytes);
     f->head = from;
     f->data_kind = ZQCOW2_IO_ZERO;
     f->data_len = f->bytes - from;
@@ -73,6 +74,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     int rc;
 
     /* Nobody maps anything here meanwhile: what is done stays done when this is entered again. */
+    zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);
     op->prepared = zq_max(op->prepared, zq_round_up(z->wp, size));
     rc = zq_unmap(c, op, &op->prepared, end);
     if (rc || head == z->wp || op->phase == M_TAIL)
@@ -110,6 +112,7 @@ static int do_finish(struct zq_core *c, struct zq_op *op, uint32_t zone, const s
         return rc;
     zq_zone_use_room(c, op, victim);
     zq_zone_do_finish(&c->zones, zone);
+    zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
     return 0;
 }
 
@@ -118,6 +121,7 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
     uint32_t victim;
     int rc;
 
+    zq_assert_k(E1, op->has_turn && op->zone == zone && zq_core_is_held(c));
     switch (action_of(op)) {
     case ZQ_ACT_FINISH:
         return do_finish(c, op, zone, v);
@@ -133,6 +137,7 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
         return 0;
     default:
         zq_zone_do_reset(&c->zones, zone, c->x.data_seq);
+        zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
         return 0;
     }
 }

@@ -26,6 +26,7 @@ static void fail_behind(struct zq_core *c, const struct zq_op *op, uint32_t zone
 {
     struct zq_list *fifo = &c->zones.v[zone].live->admission;
 
+    zq_assert_k(R8, rc < 0);
     for (struct zq_list *n = op->has_turn ? op->turn.next : fifo->next; n != fifo; n = n->next) {
         struct zq_op *behind = zq_container(n, struct zq_op, turn);
 
@@ -74,10 +75,12 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
 static void reserve(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
                     uint32_t victim)
 {
+    zq_assert_k(K7, op->has_turn && c->zones.v[zone].live->admission.next == &op->turn);
     op->res.offset = c->zones.v[zone].next;
     zq_zone_use_room(c, op, victim);
     zq_zone_set_state(&c->zones, zone, v->state);
     zq_zone_reserve(&c->zones, zone, &op->r, op->length);
+    zq_assert_k(K4-K6, zq_zones_valid(&c->zones, zone));
     zq_turn_leave(c, op);
     op->round = 0;
     zq_cache_release(&c->cache, &op->g);
@@ -94,7 +97,7 @@ static int move(struct zq_core *c, struct zq_op *op)
         struct zq_extent e;
 
         rc = zq_map_lookup(&c->map, &op->g, at, op->length - op->pos, &e);
-        zq_assert(rc || zq_extent_in_place(&e));
+        zq_assert_k(R4, rc || zq_extent_in_place(&e)); /* gather has mapped all of it */
         if (rc)
             return rc;
         zq_cache_release(&c->cache, &op->g);
@@ -110,6 +113,7 @@ static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
     struct zq_list out, *n;
 
     zq_list_init(&out);
+    zq_assert(zq_core_is_held(c) && op->phase <= W_MOVE);
     op->phase = W_COMMIT;
     if (rc < 0)
         fail_behind(c, op, op->zone, rc);
@@ -130,6 +134,7 @@ void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc)
 {
     uint64_t at = op->r.end - op->length;
 
+    zq_assert_k(K7, at >= c->zones.v[op->zone].wp && op->r.end <= c->zones.v[op->zone].next);
     zq_op_reset(c, op);
     op->step = zq_step_zone_write;
     op->res.offset = at;

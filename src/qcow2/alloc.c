@@ -29,6 +29,7 @@ static void block_done(struct zq_io *io, int ret)
     struct zq_refs *r = &a->refs;
     uint64_t host = a->block_index << r->block_bits << r->cluster_bits;
 
+    zq_assert(a->block_busy && !a->block_ready);
     if (!a->block_counted && zq_io_more_zeros(a->cache->x, io, a->block_end, ret)) {
         zq_io_start(a->cache->x, io);
         return;
@@ -46,6 +47,7 @@ static void block_done(struct zq_io *io, int ret)
 
 static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint64_t bytes)
 {
+    zq_assert_k(K1, !a->block_busy && !a->block_ready && !a->refs.table[index]);
     memset(a->block_first, 0, sizeof(a->block_first));
     zq_ref_set(&a->refs, a->block_first, 0, 1);
     a->block_index = index;
@@ -76,6 +78,7 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     if (r->frozen)
         return zq_cache_park(a->cache, g, &a->cache->frozen_waiters);
     if (a->block_ready) {
+        zq_assert_k(K2, a->block_counted && !r->table[a->block_index]); /* written before linked */
         zq_index_set(&r->index, r->table, (uint32_t)a->block_index,
                      a->block_index << r->block_bits << r->cluster_bits);
         a->tables++;
@@ -196,6 +199,7 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     f->cluster = base + first;
     if (zq_alloc_is_known(a, f->cluster << r->cluster_bits, (uint64_t)count << r->cluster_bits))
         return ZQCOW2_ECORRUPT;
+    zq_assert_k(E3, first + count <= r->slice_refs);
     f->count = count;
     f->index = first;
     return FOUND;
@@ -231,6 +235,7 @@ static void rest_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, rest);
 
+    zq_assert(a->resting);
     a->resting = false;
     zq_wake_with(a->cache->ready, &a->rest_waiters, ret);
 }
@@ -252,6 +257,7 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
 {
     uint64_t *cursor = want > 1 ? &a->next_run : &a->next_one;
 
+    zq_assert(want);
     for (unsigned i = 0; i < MAX_LOOKS; i++) {
         uint64_t next = zq_round_down(*cursor, a->refs.slice_refs) + a->refs.slice_refs;
         int rc = a->corrupt ? ZQCOW2_ECORRUPT : find_step(a, g, cursor, want, f);
@@ -267,9 +273,12 @@ void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
 {
     uint64_t end = f->cluster + n;
 
-    zq_assert(n <= f->count);
-    for (uint32_t i = 0; i < n; i++)
+    zq_assert(n && n <= f->count && !a->corrupt);
+    zq_assert_k(R4, end << a->refs.cluster_bits <= a->file_size);
+    for (uint32_t i = 0; i < n; i++) {
+        zq_assert_k(K8, !zq_ref_get(&a->refs, f->slice->data, f->index + i));
         zq_ref_set(&a->refs, f->slice->data, f->index + i, 1);
+    }
     zq_cache_dirty(a->cache, f->slice);
     a->virgin = zq_max(a->virgin, end << a->refs.cluster_bits);
     if (a->next_one >= f->cluster && a->next_one < end)

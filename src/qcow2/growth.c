@@ -88,6 +88,7 @@ static void write_next(struct zq_alloc *a)
     struct zq_growth *gr = &a->growth;
     uint64_t n = zq_min(gr->len - gr->written, 1u << 20);
 
+    zq_assert(n && n % ZQ_SECTOR == 0);
     zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, gr->bytes + gr->written, gr->start + gr->written, n);
     gr->written += n;
     zq_io_start(a->cache->x, &gr->io);
@@ -99,6 +100,7 @@ static void write_done(struct zq_io *io, int ret)
     struct zq_alloc *a = zq_container(io, struct zq_alloc, growth.io);
     struct zq_growth *gr = &a->growth;
 
+    zq_assert_k(R9, gr->table && !gr->whole && !gr->switching);
     if (ret == 0 && gr->written < gr->len) {
         write_next(a);
         return;
@@ -157,6 +159,7 @@ void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0)
 {
     const struct zq_growth *gr = &a->growth;
 
+    zq_assert_k(R9, gr->whole && gr->switching); /* all that it will point to is written */
     zq_put_be64(sector0 + ZQ_HDR_RT_OFFSET, gr->offset);
     zq_put_be32(sector0 + ZQ_HDR_RT_CLUSTERS,
                 (uint32_t)((gr->entries * 8) >> a->refs.cluster_bits));
@@ -168,6 +171,7 @@ void zq_growth_switch(struct zq_alloc *a)
     struct zq_growth *gr = &a->growth;
     struct zq_refs *r = &a->refs;
 
+    zq_assert_k(R9, gr->whole && gr->switching && gr->written == gr->len);
     gr->freed->cluster = r->offset >> r->cluster_bits;
     gr->freed->count = zq_div_up(r->entries * 8, (uint64_t)1 << r->cluster_bits);
     gr->freed->punch = true;

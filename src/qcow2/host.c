@@ -11,6 +11,7 @@ bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
 
 void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
 {
+    zq_assert(len && ((host | len) & (((uint64_t)1 << a->refs.cluster_bits) - 1)) == 0);
     a->virgin = zq_max(a->virgin, host + len);
     zq_cache_forget(a->cache, host, len);
 }
@@ -61,6 +62,7 @@ static void cover_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
 
+    zq_assert(a->covering);
     a->covering = false;
     if (ret == 0)
         a->file_size = zq_max(a->file_size, io->pub.offset);
@@ -69,6 +71,7 @@ static void cover_done(struct zq_io *io, int ret)
 
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
 {
+    zq_assert((end & (((uint64_t)1 << a->refs.cluster_bits) - 1)) == 0);
     if (end <= a->file_size)
         return 0;
     if (!a->covering) {
@@ -97,6 +100,7 @@ void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
     struct zq_list *q = &a->quarantine[linked];
     struct zq_freed *last;
 
+    zq_assert_k(R5, f->count);
     f->after_round = linked ? a->snapshots + 1 : 0;
     f->after_io = a->cache->x->data_seq;
     if (joins(q, f)) {

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include "base/report.h"
 #include "base/sort.h"
 #include "format/entry.h"
 
@@ -87,8 +88,10 @@ static void take_out(struct zq_index *x, const uint64_t *table, uint32_t i)
 {
     uint32_t k = below(x, table, named(table, i));
 
-    while (x->order[k] != i)
+    while (x->order[k] != i) {
+        zq_assert(k + 1 < x->n);
         k++;
+    }
     memmove(x->order + k, x->order + k + 1, (x->n - k - 1) * sizeof(*x->order));
     x->n--;
 }
@@ -97,6 +100,7 @@ void zq_index_set(struct zq_index *x, uint64_t *table, uint32_t i, uint64_t entr
 {
     uint32_t k;
 
+    zq_assert(i < x->room);
     if (table[i])
         take_out(x, table, i);
     table[i] = entry;
@@ -104,6 +108,7 @@ void zq_index_set(struct zq_index *x, uint64_t *table, uint32_t i, uint64_t entr
         return;
     k = below(x, table, named(table, i));
     memmove(x->order + k + 1, x->order + k, (x->n - k) * sizeof(*x->order));
+    zq_assert(x->n < x->room);
     x->order[k] = i;
     x->n++;
 }

@@ -34,7 +34,10 @@ void zq_map_fini(struct zq_map *m, uint32_t nr_zones)
 
 static uint64_t l1_index(const struct zq_map *m, uint64_t guest)
 {
-    return guest >> (2 * m->cluster_bits - 3);
+    uint64_t index = guest >> (2 * m->cluster_bits - 3);
+
+    zq_assert(index < m->l1_entries);
+    return index;
 }
 
 static uint32_t slice_index(const struct zq_map *m, uint64_t guest)
@@ -48,6 +51,7 @@ static uint64_t slice_host(const struct zq_map *m, uint64_t guest)
     uint64_t table = m->l1[l1_index(m, guest)] & ZQ_OFFSET_MASK;
     uint64_t entry = (guest >> m->cluster_bits) & (((uint64_t)1 << (m->cluster_bits - 3)) - 1);
 
+    zq_assert(table);
     return table + (entry >> m->slice_bits << m->slice_bits) * 8;
 }
 
@@ -72,6 +76,7 @@ static struct zq_runs *runs_of(const struct zq_map *m, uint64_t guest)
     if (!m->runs)
         return NULL;
     zone = guest >> m->zone_bits;
+    zq_assert(zone < m->nr_runs);
     return zone >= m->first_seq_zone ? &m->runs[zone] : NULL;
 }
 
@@ -242,6 +247,7 @@ static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint6
         zq_runs_add(runs, m->hooks, guest - skew, e->host, (uint64_t)n << m->cluster_bits);
     e->host += skew;
     e->len = zq_min(len, ((uint64_t)n << m->cluster_bits) - skew);
+    zq_assert_k(E3, e->len && guest + e->len <= zq_map_slice_end(m, guest));
     return 0;
 }
 
@@ -271,6 +277,8 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
 
     if (run) {
         uint64_t skew = guest - run->guest;
+
+        zq_assert(skew < run->len && len);
         e->type = ZQ_EXT_DATA;
         e->own = true;
         e->host = run->host + skew;
@@ -293,6 +301,7 @@ static void fresh_failed(struct zq_map *m)
 {
     struct zq_new_l2 *f = &m->fresh;
 
+    zq_assert(f->freed && !f->busy);
     f->freed->cluster = f->host >> m->cluster_bits;
     f->freed->count = 1;
     zq_alloc_quarantine(m->alloc, f->freed, false);
@@ -338,6 +347,7 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
     struct zq_found found;
     int rc = zq_alloc_find(m->alloc, g, 1, &found);
 
+    zq_assert(!f->busy && !f->ready && !f->copy);
     if (rc == 0)
         rc = zq_alloc_cover(m->alloc, g, (found.cluster + 1) << m->cluster_bits);
     if (rc)
@@ -367,6 +377,7 @@ static void fresh_link(struct zq_map *m)
     struct zq_new_l2 *f = &m->fresh;
     uint64_t old = m->l1[f->index] & ZQ_OFFSET_MASK;
 
+    zq_assert_k(K2, f->ready && !f->busy && !m->frozen); /* written, and L1 may change */
     zq_index_set(&m->index, m->l1, (uint32_t)f->index, f->host | ZQ_OFLAG_COPIED);
     m->alloc->tables++;
     m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
@@ -428,6 +439,9 @@ void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t 
     uint32_t i = slice_index(m, guest);
     struct zq_runs *runs = runs_of(m, guest);
 
+    zq_assert_k(E3, n && i + n <= 1u << m->slice_bits);
+    zq_assert(((guest | host) & (((uint64_t)1 << m->cluster_bits) - 1)) == 0);
+    zq_assert_k(K1, host && host + ((uint64_t)n << m->cluster_bits) <= m->alloc->file_size);
     for (uint32_t k = 0; k < n; k++)
         zq_put_be64(s->data + (size_t)(i + k) * 8,
                     (host + ((uint64_t)k << m->cluster_bits)) | ZQ_OFLAG_COPIED);
@@ -456,6 +470,8 @@ uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
     uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
     struct zq_runs *runs = runs_of(m, guest);
 
+    zq_assert_k(K11, s->pins && !s->frozen);
+    zq_assert((guest & (size - 1)) == 0);
     freed->count = 0;
     end = zq_min(end, zq_map_slice_end(m, guest));
     for (; at < end; at += size, entry += 8) {
@@ -497,6 +513,7 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
 
 void zq_map_thaw(struct zq_map *m)
 {
+    zq_assert_k(K2, m->frozen);
     zq_sectors_settle(m->l1_dirty, zq_div_up(m->l1_entries * 8, ZQ_SECTOR), ZQ_SECTOR_CLEAN);
     m->frozen = false;
     zq_wake(m->cache->ready, &m->cache->frozen_waiters);

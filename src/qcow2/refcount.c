@@ -2,6 +2,8 @@
 /* Finds the slice that holds a refcount, and keeps track of the table. */
 #include "qcow2/refcount.h"
 
+#include "base/report.h"
+
 uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index)
 {
     uint64_t block = cluster >> r->block_bits;
@@ -15,6 +17,7 @@ uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index
 
 void zq_refs_mark(struct zq_refs *r, uint64_t index)
 {
+    zq_assert_k(K2, index < r->entries && !r->frozen); /* the round writes it as it was */
     r->dirty[index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     r->is_dirty = true;
 }
@@ -38,6 +41,7 @@ void zq_refs_stop(struct zq_refs *r)
 
 void zq_refs_thaw(struct zq_refs *r)
 {
+    zq_assert_k(K2, r->frozen);
     zq_sectors_settle(r->dirty, zq_refs_sector_count(r), ZQ_SECTOR_CLEAN);
     r->frozen = false;
     zq_wake(r->cache->ready, &r->cache->frozen_waiters);

@@ -4,6 +4,7 @@
 
 #include <string.h>
 #include "base/bytes.h"
+#include "base/report.h"
 
 #define MAX_RUNS 1024u
 
@@ -73,6 +74,7 @@ void zq_runs_add(struct zq_runs *r, const struct zqcow2_hooks *h, uint64_t guest
     if (reserve_one(r, h))
         return;
     i = position(r, guest);
+    zq_assert(len && (i == r->n || guest + len <= r->v[i].guest)); /* none overlaps another */
     if (i && joins(&r->v[i - 1], &run)) {
         r->v[--i].len += len;
     } else {
@@ -100,6 +102,7 @@ void zq_runs_remove(struct zq_runs *r, uint64_t guest, uint64_t end)
     }
     while (i < r->n && r->v[i].guest < end)
         i++;
+    zq_assert(keep <= i && i <= r->n);
     memmove(r->v + keep, r->v + i, (r->n - i) * sizeof(*r->v));
     r->n -= i - keep;
 }

@@ -15,6 +15,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
 {
     struct zq_round *r = &c->round;
 
+    zq_assert(zq_core_is_held(c) && op->round <= c->alloc.snapshots + 1);
     if (op->round && r->done >= op->round) {
         op->round = 0;
         return 0;
@@ -43,6 +44,7 @@ static bool next_slice(struct zq_core *c, struct zq_round_io *w, enum zq_slice_k
 
     if (!s)
         return false;
+    zq_assert_k(K2, s->frozen && s->writing && s->kind == kind);
     w->slice = s;
     zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, s->data, s->host, c->cache.slice_bytes);
     return true;
@@ -79,6 +81,7 @@ static bool next_sectors(struct zq_core *c, struct zq_round_io *w, const uint64_
         dirty[s] = ZQ_SECTOR_WRITTEN;
     }
     c->round.cursor = s;
+    zq_assert(bytes <= ZQ_ROUND_BUF && s <= nr);
     w->io.pub.length = w->io.one.iov_len = bytes;
     return bytes > 0;
 }
@@ -164,6 +167,7 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
 
 static void snapshot(struct zq_core *c)
 {
+    zq_assert_k(K2, !c->map.frozen && !c->alloc.refs.frozen && !c->alloc.growth.switching);
     c->alloc.snapshots++;
     zq_cache_snapshot(&c->cache);
     c->map.frozen = c->map.is_dirty;
@@ -179,6 +183,7 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
 {
     struct zq_round *r = &c->round;
 
+    zq_assert_k(K1-K3, stage == r->stage + 1 && !r->in_flight); /* each behind the one before */
     r->stage = stage;
     r->cursor = 0;
     r->sector = 0;
@@ -190,6 +195,8 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
 /* All writes of the stage, and its barrier if it has one, are done. */
 static void leave_stage(struct zq_core *c)
 {
+    zq_assert_k(K2, !c->round.wrote || c->round.barrier);
+    zq_assert_k(K9, !c->round.rc && !c->round.in_flight);
     switch (c->round.stage) {
     case ZQ_ST_MARK:
         c->marked |= c->want_mark;
@@ -262,6 +269,7 @@ static void round_end(struct zq_core *c)
     struct zq_round *r = &c->round;
     enum zq_stage at = r->stage;
 
+    zq_assert_k(K9, !r->in_flight && (at == ZQ_ST_END || r->rc < 0));
     r->stage = ZQ_ST_IDLE;
     if (r->fatal) {
         zq_wake_with(&c->ready, &r->waiters, r->rc);
@@ -272,6 +280,7 @@ static void round_end(struct zq_core *c)
         round_stop(c, at);
         return;
     }
+    zq_assert_k(K2, !c->map.frozen && !c->alloc.refs.frozen);
     r->done = c->alloc.snapshots;
     zq_cache_round_done(&c->cache);
     if (c->zoned)
@@ -299,6 +308,7 @@ static void write_done(struct zq_io *io, int ret)
     struct zq_round_io *w = zq_container(io, struct zq_round_io, io);
     struct zq_core *c = w->round->core;
 
+    zq_assert(zq_core_is_held(c) && w->busy && c->round.in_flight);
     w->busy = false;
     c->round.in_flight--;
     if (ret < 0)
@@ -323,6 +333,7 @@ static void start_barrier(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
+    zq_assert_k(K2, !r->in_flight && !r->barrier);
     r->barrier = r->asked = true;
     r->in_flight++;
     c->x.unbarriered = false;
@@ -417,6 +428,7 @@ void zq_round_start(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
+    zq_assert_k(K9, zq_core_is_held(c) && !c->dead && !zq_round_runs(c) && !r->in_flight);
     r->wanted = c->cache.want_round = c->alloc.want_switch = false;
     r->fatal = r->asked = false;
     r->rc = 0;

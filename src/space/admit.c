@@ -9,6 +9,17 @@
 #include "base/report.h"
 #include "round/round.h"
 
+static bool is_busy(const struct zq_zones *zs, uint32_t zone)
+{
+    return zs->v[zone].live && !zq_list_empty(&zs->v[zone].live->reserved);
+}
+
+/* For assertions. */
+static bool has_turn(const struct zq_core *c, const struct zq_op *op, uint32_t zone)
+{
+    return op->has_turn && op->zone == zone && c->zones.v[zone].live->admission.next == &op->turn;
+}
+
 /* Taken once, kept until left. 0: it is this operation's turn. */
 int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
@@ -16,12 +27,14 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
 
     if (!l)
         return -ENOMEM;
+    zq_assert_k(E1, zq_core_is_held(c) && (!op->has_turn || op->zone == zone));
     if (!op->has_turn) {
         op->has_turn = true;
         op->zone = zone;
         zq_list_push(&l->admission, &op->turn);
     }
-    zq_assert(l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11,
+                l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
     /* Who is not at the head is linked nowhere else: the one before it makes it ready. */
     return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
 }
@@ -31,6 +44,7 @@ void zq_turn_leave(struct zq_core *c, struct zq_op *op)
     struct zq_list *fifo = &c->zones.v[op->zone].live->admission;
     bool head = fifo->next == &op->turn;
 
+    zq_assert_k(E1, op->has_turn && !zq_list_empty(fifo));
     zq_list_del(&op->turn);
     op->has_turn = false;
     if (head && !zq_list_empty(fifo))
@@ -42,6 +56,7 @@ int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_zones *zs = &c->zones;
     struct zq_live *l = zs->v[zone].live;
 
+    zq_assert_k(E1, has_turn(c, op, zone));
     if (l->failed || l->punching)
         return zq_op_park(c, op, &l->drained);
     if (l->closing && zs->closing_for != op)
@@ -66,15 +81,11 @@ void zq_closing_drop(struct zq_core *c, struct zq_op *op)
 
     if (!c->zoned || zs->closing_for != op)
         return;
+    zq_assert(zs->closing != ZQ_NO_ZONE && zs->v[zs->closing].live->closing);
     zs->v[zs->closing].live->closing = false;
     zs->closing = ZQ_NO_ZONE;
     zs->closing_for = NULL;
     zq_wake(&c->ready, &zs->closing_waiters);
-}
-
-static bool is_busy(const struct zq_zones *zs, uint32_t zone)
-{
-    return zs->v[zone].live && !zq_list_empty(&zs->v[zone].live->reserved);
 }
 
 /*
@@ -87,6 +98,7 @@ int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
     struct zq_zones *zs = &c->zones;
     int rc = zq_zones_room(zs, zone, v, victim);
 
+    zq_assert_k(E1, has_turn(c, op, zone));
     if (rc < 0 || *victim == ZQ_NO_ZONE)
         return rc;
     /* Somebody else may have closed ours meanwhile. */
@@ -106,6 +118,7 @@ int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
 
 void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim)
 {
+    zq_assert_k(K6, victim == ZQ_NO_ZONE || !is_busy(&c->zones, victim));
     if (victim != ZQ_NO_ZONE)
         zq_zone_do_close(&c->zones, victim);
     zq_closing_drop(c, op);
@@ -118,6 +131,7 @@ int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_zone *z = &c->zones.v[zone];
     uint64_t start = zq_zone_start(&c->zones.g, zone);
 
+    zq_assert_k(R2, has_turn(c, op, zone));
     if (z->next != start)
         return 0;
     while (z->high != start) {
@@ -141,6 +155,7 @@ static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, cons
 
 int zq_range_take(struct zq_core *c, struct zq_op *op)
 {
+    zq_assert_k(R14, op->length && op->req.offset + op->length <= c->seq_start);
     if (!zq_list_empty(&op->owns))
         return 0;
     for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
@@ -161,6 +176,7 @@ void zq_range_leave(struct zq_core *c, struct zq_op *op)
 
 int zq_may_allocate(struct zq_core *c, struct zq_op *op)
 {
+    zq_assert_k(R12, c->writable && zq_core_is_held(c));
     while (!c->marked) {
         int rc;
 

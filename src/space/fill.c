@@ -59,6 +59,8 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
     uint32_t n;
     int rc;
 
+    zq_assert(bytes && ((guest | bytes) & (((uint64_t)1 << c->cluster_bits) - 1)) == 0);
+    zq_assert_k(R12, c->marked);
     bytes = like_clusters(c, old, guest, bytes);
     rc = zq_map_table(&c->map, &op->g, guest);
     if (rc == 0)
@@ -95,8 +97,10 @@ static uint8_t first_phase(const struct zq_fill *f)
 
 void zq_fill_start(struct zq_op *op)
 {
-    struct zq_fill *f = zq_container(zq_list_pop(&op->fills), struct zq_fill, link);
+    struct zq_fill *f;
 
+    zq_assert(!op->fill && !zq_list_empty(&op->fills));
+    f = zq_container(zq_list_pop(&op->fills), struct zq_fill, link);
     f->phase = first_phase(f);
     op->fill = f;
     op->rc = 0;
@@ -167,6 +171,7 @@ static int link_new(struct zq_core *c, struct zq_op *op)
         rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
     if (rc)
         return rc;
+    zq_assert_k(K2, f->phase == F_LINK && !op->xfer.moving); /* all of it is in the file */
     zq_map_owned(&c->map, f->old.type == ZQ_EXT_UNALLOC ? 0 : f->old.entry, f->freed);
     zq_map_link(&c->map, s, f->guest, f->host, (uint32_t)(f->bytes >> c->cluster_bits));
     if (f->freed->count) {
@@ -183,6 +188,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
 
+    zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase <= F_LINK);
     switch (f->phase) {
     case F_OLD:
         return read_old(c, op);

@@ -17,6 +17,7 @@ static uint32_t wanted(const struct zq_core *c, uint32_t zone, uint64_t guest, u
     uint64_t start = zq_zone_start(&c->zones.g, zone), limit = zq_zone_end(&c->zones, zone);
     uint64_t bytes = zq_max(end - guest, zq_max(c->extent_bytes, guest - start));
 
+    zq_assert_k(K4, start <= guest && guest < end && end <= limit);
     bytes = zq_min(bytes, limit - guest);
     return (uint32_t)zq_min((bytes + ((uint64_t)1 << c->cluster_bits) - 1) >> c->cluster_bits,
                             1u << 30);
@@ -34,6 +35,7 @@ static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t 
         rc = zq_map_slice(&c->map, &op->g, guest, &l2);
     if (rc)
         return rc;
+    zq_assert_k(R4, c->zones.v[zone].next <= guest); /* nothing that is served lies there */
     n = zq_map_count_empty(&c->map, l2, guest, wanted(c, zone, guest, end));
     rc = zq_alloc_find(&c->alloc, &op->g, n, &found);
     if (rc)
@@ -107,6 +109,7 @@ int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
 
         if (rc)
             return rc;
+        zq_assert(to - at >= op->prepared);
         op->prepared = to - at;
         zq_cache_release(&c->cache, &op->g);
     }

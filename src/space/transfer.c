@@ -18,6 +18,8 @@ void zq_iov_advance(struct zq_op *op, uint64_t len)
         return;
     while (len) {
         size_t rest = op->req.iov[op->iov_at].iov_len - op->iov_skip;
+
+        zq_assert(op->iov_at < op->req.iovcnt);
         if (len < rest) {
             op->iov_skip += (size_t)len;
             return;
@@ -87,7 +89,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     }
     if (!t->left)
         return 0;
-    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, zq_cache_holds_nothing(&c->cache, &op->g));
     if (t->kind == ZQ_IO_WORK)
         return start_zeros(c, op);
     zq_io_prep(&op->io, t->kind, t->host, t->left);
@@ -98,6 +100,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
         op->io.seg = op->seg;
     }
     op->io.complete = io_done;
+    zq_assert((t->host | t->left) % ZQ_SECTOR == 0);
     t->moving = true;
     zq_io_start_data(&c->x, &op->io);
     return ZQ_WAIT;
@@ -106,7 +109,8 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len)
 {
-    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert(zq_core_is_held(c) && (kind == ZQCOW2_IO_FLUSH || len));
     op->rc = 0;
     if (buf)
         zq_io_prep_buf(&op->io, kind, buf, host, len);
@@ -119,7 +123,7 @@ int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint
 
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
 {
-    zq_assert(zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, zq_cache_holds_nothing(&c->cache, &op->g));
     op->rc = 0;
     zq_io_prep(&op->io, ZQ_IO_WORK, 0, 0);
     op->io.complete = io_done;

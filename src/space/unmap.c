@@ -16,6 +16,7 @@ static struct zq_freed *take_record(struct zq_core *c, struct zq_op *op)
 
     if (!n)
         return zq_zalloc(&c->hooks, sizeof(struct zq_freed));
+    zq_assert(op->nr_spare);
     op->nr_spare--;
     return zq_container(n, struct zq_freed, link);
 }
@@ -58,6 +59,7 @@ static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t 
     uint64_t clusters = zq_div_up(end - at, (uint64_t)1 << c->cluster_bits);
     int rc = zq_map_slice(&c->map, &op->g, at, s);
 
+    zq_assert_k(E3, at < end && end <= zq_map_slice_end(&c->map, at));
     if (rc)
         return rc;
     if (zq_map_count_empty(&c->map, *s, at, UINT32_MAX) >= clusters) {
@@ -104,6 +106,7 @@ static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, ui
 
     if (!f)
         return -ENOMEM;
+    zq_assert_k(R12, c->marked); /* a crash finds the mark, and what leaks */
     *at = zq_map_unlink(&c->map, s, *at, end, f);
     if (f->count)
         zq_alloc_quarantine(&c->alloc, f, true);

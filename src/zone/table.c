@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Composes the write-pointer table's sectors from a round's snapshot. Keeps K3, K8 and I7. */
 #include "base/bytes.h"
+#include "base/report.h"
 #include "zone/zones.h"
 
 #define PER_SECTOR (ZQ_SECTOR / 8)
@@ -39,6 +40,7 @@ static uint32_t last_in(const struct zq_zones *zs, uint32_t sector)
 void zq_table_snapshot(struct zq_zones *zs)
 {
     for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+        zq_assert(!zs->in_round[s]); /* rounds run one at a time */
         zs->in_round[s] = zs->dirty[s];
         zs->dirty[s] = 0;
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
@@ -110,6 +112,8 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
         struct zq_zone *z = &zs->v[i];
 
         if (i >= zs->g.conventional && belongs(zs, i, stage)) {
+            zq_assert_k(K3, z->snap <= z->wp && z->snap <= z->high);
+            zq_assert_k(I7, zs->disk_active >= may_be_active(zs, i));
             zs->disk_active -= may_be_active(zs, i);
             zs->disk_active += counts_as_active(zs, i, z->snap);
             /* finished tells of now; the snapshot may be from before it. */
@@ -127,6 +131,7 @@ uint32_t zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32
 {
     uint32_t s = *sector, bytes = 0;
 
+    zq_assert(max && max % ZQ_SECTOR == 0);
     while (s < zs->nr_sectors && !(zs->in_round[s] && sector_has(zs, s, stage)))
         s++;
     *at = zs->g.table_offset + (uint64_t)s * ZQ_SECTOR;
@@ -166,11 +171,13 @@ void zq_table_round_done(struct zq_zones *zs)
 {
     for (uint32_t s = 0; s < zs->nr_sectors; s++) {
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
+            zq_assert_k(R10, zs->v[i].doubt != ZQ_UNSURE);
             zs->v[i].high = on_disk(zs, i);
             zs->v[i].doubt = ZQ_SURE;
         }
         zs->in_round[s] = 0;
     }
+    zq_assert_k(K5, zq_zones_counted(zs));
 }
 
 /* high stays: the entry may have any of the values that it covers (R1). */

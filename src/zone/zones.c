@@ -77,6 +77,7 @@ struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i)
     l = zq_zalloc(zs->hooks, sizeof(*l));
     if (!l)
         return NULL;
+    zq_assert(i < zs->g.nr_zones);
     zq_list_init(&l->admission);
     zq_list_init(&l->reserved);
     zq_list_init(&l->drained);
@@ -86,11 +87,30 @@ struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i)
     return l;
 }
 
+static bool is_idle(const struct zq_zone *z)
+{
+    return !z->live || zq_list_empty(&z->live->reserved);
+}
+
+bool zq_zones_counted(const struct zq_zones *zs)
+{
+    uint32_t open = 0, explicitly = 0, active = 0;
+
+    if (zs->g.nr_zones > 1024)
+        return true;
+    for (uint32_t i = 0; i < zs->g.nr_zones; i++) {
+        open += zq_state_is_open(zs->v[i].state);
+        explicitly += zs->v[i].state == ZQCOW2_ZONE_EXP_OPEN;
+        active += zq_state_is_active(zs->v[i].state);
+    }
+    return open == zs->nr_open && explicitly == zs->nr_exp_open && active == zs->nr_active;
+}
+
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t i)
 {
     const struct zq_zone *z = &zs->v[i];
     uint64_t start = zq_zone_start(&zs->g, i), end = zq_zone_end(zs, i);
-    bool idle = !z->live || zq_list_empty(&z->live->reserved);
+    bool idle = is_idle(z);
 
     if (z->wp < start || z->wp > z->next || z->next > end)
         return false; /* K4 */
@@ -117,6 +137,7 @@ static void lru_remove(struct zq_zones *zs, uint32_t i)
 {
     struct zq_zone *z = &zs->v[i];
 
+    zq_assert(z->state == ZQCOW2_ZONE_IMP_OPEN && zs->lru_head != ZQ_NO_ZONE);
     if (z->lru_prev == ZQ_NO_ZONE)
         zs->lru_head = z->lru_next;
     else
@@ -147,6 +168,7 @@ void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state)
 
     if (old == state)
         return;
+    zq_assert(i >= zs->g.conventional && i < zs->g.nr_zones && !z->forced);
     if (old == ZQCOW2_ZONE_IMP_OPEN)
         lru_remove(zs, i);
     if (state == ZQCOW2_ZONE_IMP_OPEN)
@@ -158,6 +180,11 @@ void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state)
     zs->nr_exp_open += state == ZQCOW2_ZONE_EXP_OPEN;
     zs->nr_exp_open -= old == ZQCOW2_ZONE_EXP_OPEN;
     z->state = state;
+    zq_assert_k(K5, zs->nr_exp_open <= zs->nr_open && zs->nr_open <= zs->nr_active);
+    zq_assert_k(K5, !zq_state_is_open(state) || zs->nr_open <= zs->max_open);
+    /* An image may be found above its limit, and activates no more zones then. */
+    zq_assert_k(K5, !zq_state_is_active(state) || zq_state_is_active(old) ||
+                        zs->nr_active <= zs->max_active);
 }
 
 int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uint64_t len,
@@ -218,6 +245,7 @@ void zq_zone_do_close(struct zq_zones *zs, uint32_t i)
     struct zq_zone *z = &zs->v[i];
     bool at_start = z->next == zq_zone_start(&zs->g, i);
 
+    zq_assert(zq_state_is_open(z->state));
     zq_zone_set_state(zs, i, zq_fsm(z->state, ZQ_ACT_CLOSE, at_start).state);
 }
 
@@ -225,6 +253,7 @@ void zq_zone_do_finish(struct zq_zones *zs, uint32_t i)
 {
     struct zq_zone *z = &zs->v[i];
 
+    zq_assert_k(K6, is_idle(z) && z->wp == z->next);
     z->wp = z->next = zq_zone_end(zs, i);
     z->finished = 1;
     zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
@@ -235,6 +264,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
 {
     struct zq_zone *z = &zs->v[i];
 
+    zq_assert_k(K6, is_idle(z) && z->wp == z->next);
     z->wp = z->next = zq_zone_start(&zs->g, i);
     /* A running round must not store the old life's pointer any more. */
     z->snap = z->wp;
@@ -267,6 +297,9 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
         lru_remove(zs, i);
         lru_append(zs, i);
     }
+    zq_assert_k(K4, len && len <= zq_zone_end(zs, i) - z->next);
+    zq_assert_k(K6, zq_state_is_open(z->state));
+    zq_assert_k(K7, !z->live->failed); /* nothing behind a write that failed (R8) */
     z->next += len;
     z->ahead = 1;
     r->end = z->next;
@@ -279,6 +312,7 @@ static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)
 {
     struct zq_zone *z = &zs->v[i];
 
+    zq_assert_k(K7, end > z->wp && end <= z->next);
     z->wp = end;
     zq_table_mark(zs, i);
     if (end == zq_zone_end(zs, i))
@@ -304,6 +338,7 @@ void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r
 {
     struct zq_live *l = zs->v[i].live;
 
+    zq_assert_k(K7, !r->done && !zq_list_empty(&l->reserved));
     r->done = true;
     if (rc < 0) {
         l->failed = true;
@@ -324,7 +359,7 @@ void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r
     }
     if (zq_list_empty(&l->reserved))
         drained(zs, i);
-    zq_assert(zq_zones_valid(zs, i));
+    zq_assert_k(K4-K6, zq_zones_valid(zs, i));
 }
 
 bool zq_zone_commit_first(struct zq_zones *zs, uint32_t i, struct zq_reservation *r)
@@ -340,7 +375,7 @@ bool zq_zone_commit_first(struct zq_zones *zs, uint32_t i, struct zq_reservation
     commit(zs, i, r->end);
     if (zq_list_empty(&l->reserved) && (l->closing || !zq_list_empty(&l->drained)))
         drained(zs, i);
-    zq_assert(zq_zones_valid(zs, i));
+    zq_assert_k(K4-K6, zq_zones_valid(zs, i));
     return true;
 }
 

@@ -85,6 +85,7 @@ struct zq_zones {
 int zq_zones_init(struct zq_zones *zs, const uint8_t *table);
 void zq_zones_fini(struct zq_zones *zs);
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t zone); /* K4-K6, for assertions */
+bool zq_zones_counted(const struct zq_zones *zs); /* K5, a recount where zones are few; likewise */
 
 static inline uint32_t zq_zone_of(const struct zq_zones *zs, uint64_t off)
 {

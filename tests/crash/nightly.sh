@@ -13,7 +13,7 @@ else
     trap 'rm -rf "$dir"' EXIT
     trap 'exit 1' HUP INT TERM
 fi
-cmake -S "$top" -B "$dir" -DCMAKE_BUILD_TYPE=Release >/dev/null
+cmake -S "$top" -B "$dir" -DCMAKE_BUILD_TYPE=Release -DZQCOW2_ASSERTS=ON >/dev/null
 cmake --build "$dir" -j "$(nproc)" --target crash kill >/dev/null
 seed=$(($(date +%s) / 86400))
 echo "seed $seed"

@@ -53,10 +53,18 @@ static struct zq_gather fresh(void)
     return g;
 }
 
+/* Where it lies now: a list of its own. */
+static void settle(struct zq_gather *g)
+{
+    if (!g->wait.link.next)
+        zq_list_init(&g->wait.link);
+}
+
 static int pin(struct world *w, struct zq_gather *g, unsigned n)
 {
     struct zq_slice *s;
 
+    settle(g);
     return zq_cache_pin(&w->c, g, (uint64_t)n * SLICE, ZQ_SLICE_L2, &s);
 }
 
@@ -90,6 +98,7 @@ static struct zq_slice *load(struct world *w, struct zq_gather *g, unsigned n)
 {
     struct zq_slice *s = NULL;
 
+    settle(g);
     if (zq_cache_pin(&w->c, g, (uint64_t)n * SLICE, ZQ_SLICE_L2, &s) == ZQ_WAIT) {
         complete(w, 0);
         assert_true(is_ready(w, g));
@@ -206,6 +215,7 @@ static void nobody_takes_the_holders_slot(void **state)
 
     (void)state;
     begin(&w);
+    settle(&holder);
     assert_int_equal(zq_cache_park(&w.c, &holder, &w.c.frozen_waiters), ZQ_WAIT);
     for (unsigned n = 0; n < ZQ_MIN_SLICES; n++) {
         other[n] = fresh();
