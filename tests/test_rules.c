@@ -33,6 +33,15 @@ int main(void)
         cmocka_unit_test(the_tables_tail_is_kept),
         cmocka_unit_test(r11_who_waits_for_readers),
         cmocka_unit_test(r11_who_waits_for_an_owner),
+        cmocka_unit_test(i5_zeros_around_a_small_write),
+        cmocka_unit_test(i7_the_largest_limit),
+        cmocka_unit_test(e3_new_clusters_over_two_slices),
+        cmocka_unit_test(k11_gather_changes_nothing),
+        cmocka_unit_test(e3_freed_over_two_slices),
+        cmocka_unit_test(r9_a_table_that_grows),
+        cmocka_unit_test(r7_full_at_commit),
+        cmocka_unit_test(r13_order_of_a_repair),
+        cmocka_unit_test(k10_a_callback_may_submit),
     };
 
     return cmocka_run_group_tests_name("rules", tests, NULL, NULL);

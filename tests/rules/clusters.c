@@ -239,3 +239,77 @@ void r14_one_maker(void **state)
     assert_true(rig_holds(&r, 1024, 512, 1024, 3));
     end();
 }
+
+/* The last cluster of the file, given back and taken again: what was in it does not show. */
+void i5_zeros_around_a_small_write(void **state)
+{
+    uint64_t host;
+
+    (void)state;
+    begin(&wide);
+    done(send(ZQCOW2_OP_WRITE, 0, C, 1), 0);
+    done(flush(), 0);
+    host = raw_host(&raw, 0);
+    done(send(ZQCOW2_OP_DISCARD, 0, C, 0), 0);
+    done(flush(), 0);
+    done(flush(), 0);
+    done(send(ZQCOW2_OP_WRITE, 8 * C + 512, 512, 2), 0);
+    done(flush(), 0);
+    assert_int_equal(raw_host(&raw, 8 * C), host); /* or there is nothing to see */
+    assert_true(rig_zeros(&r, 8 * C, 512));
+    assert_true(rig_holds(&r, 8 * C + 512, 512, 8 * C + 512, 2));
+    assert_true(rig_zeros(&r, 8 * C + 1024, C - 1024));
+    end();
+}
+
+/* New clusters end with their L2 slice, in a table that has just been made, too (E3). */
+void e3_new_clusters_over_two_slices(void **state)
+{
+    static const struct geometry g = { .name = "8 KiB", .size = MiB(64), .zone_size = MiB(16),
+                                       .conventional = 1, .cluster = 8192 };
+    uint64_t at = MiB(3);
+
+    (void)state;
+    begin_on(&g, 0);
+    assert_int_equal(rig_write(&r, at, MiB(2), 1), 0);
+    assert_int_equal(zqcow2_flush(r.img), 0);
+    for (uint64_t i = 0; i < MiB(2); i += 8192)
+        assert_int_not_equal(raw_host(&raw, at + i), 0);
+    assert_true(rig_holds(&r, at, MiB(2), at, 1));
+    end();
+}
+
+/* And what is freed at once is counted down slice by slice: two lie in a block here. */
+void e3_freed_over_two_slices(void **state)
+{
+    static const struct geometry g = { .name = "8 KiB", .size = MiB(64), .zone_size = MiB(16),
+                                       .conventional = 2, .cluster = 8192 };
+
+    (void)state;
+    begin_on(&g, 0);
+    assert_int_equal(rig_write(&r, 0, MiB(24), 1), 0);
+    done(send(ZQCOW2_OP_DISCARD, 0, MiB(24), 0), 0);
+    done(flush(), 0);
+    done(flush(), 0);
+    end();
+}
+
+/* 64 refcount blocks of 64 refcounts each are not enough; the table of before is no leak. */
+void r9_a_table_that_grows(void **state)
+{
+    static const struct geometry g = { .name = "512, refcounts of 64 bits", .size = 32 * Z,
+                                       .zone_size = Z, .conventional = 24, .cluster = 512,
+                                       .refcount_bits = 64 };
+    uint64_t old;
+
+    (void)state;
+    begin_on(&g, 0);
+    old = raw.rt;
+    for (uint64_t at = 0; at < 20 * Z; at += KiB(64))
+        assert_int_equal(rig_write(&r, at, KiB(64), 1), 0);
+    done(flush(), 0);
+    done(flush(), 0);
+    assert_true(raw_find(&raw, &r.store));
+    assert_int_not_equal(raw.rt, old);
+    end();
+}

@@ -191,3 +191,39 @@ void r11_who_waits_for_an_owner(void **state)
     must_be_dead(write);
     end_dead();
 }
+
+/* ---- callbacks: K10 ---- */
+
+struct chain {
+    struct zqcow2_queue *q;
+    struct zqcow2_request req;
+    unsigned calls, taken;
+};
+
+static void again(void *arg, const struct zqcow2_result *res)
+{
+    struct chain *c = arg;
+
+    assert_int_equal(res->ret, 0);
+    if (++c->calls < 5)
+        c->taken += zqcow2_queue_submit(c->q, &c->req, 1) == 1;
+}
+
+/* In a queue of one the callback has the slot of the request that it is told about. */
+void k10_a_callback_may_submit(void **state)
+{
+    struct chain c = { .req = { .size = sizeof(c.req), .op = ZQCOW2_OP_FLUSH, .done = again,
+                                .arg = &c } };
+
+    (void)state;
+    begin(&wide);
+    done(send(ZQCOW2_OP_WRITE, 0, C, 1), 0);
+    assert_int_equal(zqcow2_queue_open(r.img, 1, &c.q), 0);
+    assert_int_equal(zqcow2_queue_submit(c.q, &c.req, 1), 1);
+    while (zqcow2_queue_pending(c.q))
+        zqcow2_queue_poll(c.q, 0);
+    assert_int_equal(c.calls, 5);
+    assert_int_equal(c.taken, 4);
+    assert_int_equal(zqcow2_queue_close(c.q), 0);
+    end();
+}

@@ -105,5 +105,14 @@ void r4_nothing_mapped_ahead_after_a_close(void **state);
 void the_tables_tail_is_kept(void **state);
 void r11_who_waits_for_readers(void **state);
 void r11_who_waits_for_an_owner(void **state);
+void i5_zeros_around_a_small_write(void **state);
+void i7_the_largest_limit(void **state);
+void e3_new_clusters_over_two_slices(void **state);
+void k11_gather_changes_nothing(void **state);
+void e3_freed_over_two_slices(void **state);
+void r9_a_table_that_grows(void **state);
+void r7_full_at_commit(void **state);
+void r13_order_of_a_repair(void **state);
+void k10_a_callback_may_submit(void **state);
 
 #endif

@@ -229,3 +229,73 @@ void the_tables_tail_is_kept(void **state)
     assert_memory_equal(is, junk, C - 8 * 8);
     end();
 }
+
+/* ---- commits: R7 ---- */
+
+/* Reserved to its end, and the last write is still on its way: open, with its resources. */
+void r7_full_at_commit(void **state)
+{
+    struct ticket *a, *b;
+
+    (void)state;
+    zone_with_data();
+    zone_with_data_grows(Z);
+    assert_int_equal(rig_write(&r, 2 * Z + KiB(32), KiB(64), 1), 0);
+    assert_int_equal(zqcow2_flush(r.img), 0);
+    hold_data(KIND(WRITE), 2 * Z + KiB(104), KiB(8));
+    a = post(ZQCOW2_OP_WRITE, 2 * Z + KiB(96), KiB(8), 1);
+    b = send(ZQCOW2_OP_WRITE, 2 * Z + KiB(104), KiB(8), 1);
+    done(a, 0);
+    waits(b);
+    assert_int_equal(rig_zone(&r, 2).state, ZQCOW2_ZONE_IMP_OPEN);
+    assert_int_equal(rig_info(&r).active_zones, 1);
+    release();
+    done(b, 0);
+    assert_int_equal(rig_zone(&r, 2).state, ZQCOW2_ZONE_FULL);
+    assert_int_equal(rig_info(&r).active_zones, 0);
+    end();
+}
+
+/* ---- limits: I7 ---- */
+
+/* One less than there are sequential zones. */
+void i7_the_largest_limit(void **state)
+{
+    struct geometry g = wide;
+
+    (void)state;
+    g.max_active = 5;
+    begin_on(&g, 0);
+    for (uint32_t i = 2; i < 7; i++)
+        done(send(ZQCOW2_OP_APPEND, i * Z, C, 1), 0);
+    done(send(ZQCOW2_OP_APPEND, 7 * Z, C, 1), ZQCOW2_EZONE_ACTIVE);
+    done(send(ZQCOW2_OP_ZONE_FINISH, 2 * Z, Z, 0), 0);
+    done(send(ZQCOW2_OP_APPEND, 7 * Z, C, 1), 0);
+    end();
+}
+
+/* ---- gather: K11, I13 ---- */
+
+/* An append that waits, or fails, before it is reserved has not opened its zone. */
+void k11_gather_changes_nothing(void **state)
+{
+    struct ticket *append;
+
+    (void)state;
+    begin(&wide);
+    hold_all(KIND(FLUSH));
+    append = send(ZQCOW2_OP_APPEND, 3 * Z, C, 1); /* for the mark */
+    waits(append);
+    assert_int_equal(rig_zone(&r, 3).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(rig_info(&r).active_zones, 0);
+    release();
+    done(append, 0);
+    fault_plan(&r.fault, FAULT_ENOSPC, 1, true);
+    done(send(ZQCOW2_OP_APPEND, 4 * Z, C, 1), -ENOSPC);
+    assert_int_not_equal(r.fault.failed, 0);
+    fault_plan(&r.fault, FAULT_NONE, 0, false);
+    assert_int_equal(rig_zone(&r, 4).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(rig_info(&r).active_zones, 1);
+    done(send(ZQCOW2_OP_APPEND, 4 * Z, C, 1), 0);
+    end();
+}
