@@ -21,6 +21,7 @@ int main(void)
         cmocka_unit_test(k2_l1_as_in_the_snapshot),
         cmocka_unit_test(i1_flush_behind_a_running_round),
         cmocka_unit_test(i1_fua_behind_a_running_round),
+        cmocka_unit_test(i4_finish_behind_a_running_round),
         cmocka_unit_test(r12_mark_before_all_else),
         cmocka_unit_test(r12_mark_cleared_last),
         cmocka_unit_test(r14_blocks_one_after_the_other),

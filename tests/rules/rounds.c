@@ -73,6 +73,29 @@ void i1_fua_behind_a_running_round(void **state)
     end();
 }
 
+/* A finish that comes behind a round's snapshot is not in that round's entry. */
+void i4_finish_behind_a_running_round(void **state)
+{
+    struct ticket *first;
+
+    (void)state;
+    zone_with_data();
+    zone_with_data_grows(C);
+    life(2, 1, KiB(32) + C, true);
+    done(send(ZQCOW2_OP_WRITE, 2 * Z + KiB(32), C, 1), 0);
+    hold_all(KIND(FLUSH));
+    first = flush();
+    done(send(ZQCOW2_OP_ZONE_FINISH, 2 * Z, Z, 0), 0);
+    waits(first);
+    shuffle_release(&r.shuffle);
+    while (!first->calls)
+        poll_queue(q, 0);
+    assert_int_equal(raw_wp(&raw, 2), 2 * Z + KiB(32) + C);
+    done(flush(), 0);
+    assert_int_equal(raw_wp(&raw, 2), raw_zone_end(&raw, 2));
+    end();
+}
+
 /* First the mark and its barrier, alone. */
 void r12_mark_before_all_else(void **state)
 {

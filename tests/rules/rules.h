@@ -93,6 +93,7 @@ void r5_copied_table(void **state);
 void k2_l1_as_in_the_snapshot(void **state);
 void i1_flush_behind_a_running_round(void **state);
 void i1_fua_behind_a_running_round(void **state);
+void i4_finish_behind_a_running_round(void **state);
 void r12_mark_before_all_else(void **state);
 void r12_mark_cleared_last(void **state);
 void r14_blocks_one_after_the_other(void **state);
