@@ -39,7 +39,10 @@ static struct zq_freed *next_ripe(struct zq_core *c, bool *io_only)
     return NULL;
 }
 
-/* A reset zone that nobody has taken since, whose reset is durable and whose readers are gone. */
+/*
+ * A reset zone that nobody has taken since, whose reset is durable and whose readers are gone. It
+ * stays in the list.
+ */
 static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
 {
     struct zq_zones *zs = &c->zones;
@@ -55,7 +58,6 @@ static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
             zq_list_del(n);
         } else if (z->high == zq_zone_start(&zs->g, i)) {
             if (zq_io_all_past(&c->x, l->reset_io)) {
-                zq_list_del(n);
                 *zone = i;
                 return true;
             }
@@ -109,6 +111,7 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
         return 0;
     }
     if (!c->dead && next_punch(c, &op->zone, &punch_io)) {
+        zq_list_del(&c->zones.v[op->zone].live->punch);
         c->zones.v[op->zone].live->punching = true;
         op->pos = zq_zone_start(&c->zones.g, op->zone);
         op->phase = J_PUNCH_ZONE;
@@ -127,8 +130,9 @@ static int lower(struct zq_core *c, struct zq_op *op)
     if (rc == ZQ_WAIT)
         return rc;
     zq_cache_release(&c->cache, &op->g);
-    if (zq_is_no_space(rc)) { /* the round for it stopped: behind the next one */
-        zq_list_push_front(&c->alloc.quarantine[f->after_round != 0], &f->link);
+    if (zq_is_no_space(rc)) { /* the round for it stopped: not ripe before the next one is done */
+        f->after_round = c->alloc.snapshots + 1;
+        zq_list_push_front(&c->alloc.quarantine[1], &f->link);
         op->owner = NULL;
         return rc;
     }
@@ -175,13 +179,21 @@ static void janitor_finish(struct zq_op *op)
     op->core->janitor_runs = false;
 }
 
+/* Something is ripe, or waits only for I/O: what waits for a round would keep nobody busy but us. */
+static bool has_work(struct zq_core *c)
+{
+    bool record_io, zone_io = false;
+    uint32_t zone;
+
+    return next_ripe(c, &record_io) || record_io ||
+           (!c->dead && (next_punch(c, &zone, &zone_io) || zone_io));
+}
+
 bool zq_janitor_kick(struct zq_core *c)
 {
     struct zq_op *op = &c->janitor;
-    bool work = zq_alloc_has_quarantined(&c->alloc) ||
-                (c->zoned && !zq_list_empty(&c->zones.punch));
 
-    if (c->janitor_runs || !work)
+    if (c->janitor_runs || !has_work(c))
         return false;
     c->janitor_runs = true;
     c->nr_ops++;
@@ -221,7 +233,7 @@ int zq_unmap_ahead(struct zq_core *c, struct zq_op *op)
         const struct zq_zone *z = &zs->v[op->zone];
         int rc;
 
-        if (!z->ahead)
+        if (!z->ahead && !op->has_turn) /* with a turn another one was faster: leave it below */
             continue;
         rc = unmap_zone(c, op);
         if (rc == ZQ_WAIT)
