@@ -9,9 +9,9 @@
 
 #include <zqcow2/simdisk.h>
 
-#define BLOCK 512u
-#define ZONE (16u << 10)
-#define ZONES 4u
+#define BLOCK   512u
+#define ZONE    (16u << 10)
+#define ZONES   4u
 #define RECORDS 60u
 
 struct record { /* one block */
@@ -131,8 +131,8 @@ int main(void)
 
     write_log(disk, promised, sizeof(promised) / sizeof(promised[0]));
     must(zqcow2_simdisk_cut_new(disk, &cut), "cut");
-    for (uint64_t p = zqcow2_simdisk_cut_position(cut);
-         zqcow2_simdisk_cut_seek(cut, p) == 0; p++, cuts++) {
+    for (uint64_t p = zqcow2_simdisk_cut_position(cut); zqcow2_simdisk_cut_seek(cut, p) == 0;
+         p++, cuts++) {
         if (p < sizeof(promised) / sizeof(promised[0]) && promised[p] > safe)
             safe = promised[p];
         for (uint64_t k = 0; k < zqcow2_simdisk_cut_states(cut); k++, states++) {
@@ -147,7 +147,7 @@ int main(void)
     }
     zqcow2_simdisk_cut_free(cut);
     zqcow2_simdisk_free(disk);
-    printf("power lost at %lu instants with %lu outcomes: every committed record survived\n",
-           cuts, states);
+    printf("power lost at %lu instants with %lu outcomes: every committed record survived\n", cuts,
+           states);
     return 0;
 }

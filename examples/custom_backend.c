@@ -108,17 +108,24 @@ static void slow_close(void *self) /* nothing is in flight any more */
 }
 
 static const struct zqcow2_backend_ops slow_ops = {
-    .size = sizeof(slow_ops), .name = "slow", .close = slow_close, .length = slow_length,
-    .readv = slow_readv, .writev = slow_writev, .flush = slow_flush, .submit = slow_submit,
-    .truncate = slow_truncate, .zero = slow_zero,
+    .size = sizeof(slow_ops),
+    .name = "slow",
+    .close = slow_close,
+    .length = slow_length,
+    .readv = slow_readv,
+    .writev = slow_writev,
+    .flush = slow_flush,
+    .submit = slow_submit,
+    .truncate = slow_truncate,
+    .zero = slow_zero,
 };
 
 int main(void)
 {
     static struct slow s; /* costs what is written to */
-    struct zqcow2_create_options how = { .size = sizeof(how), .virtual_size = 64 << 20,
-                                         .zone_size = 16 << 20 };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
+    struct zqcow2_create_options how = {
+        .size = sizeof(how), .virtual_size = 64 << 20, .zone_size = 16 << 20};
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     char data[4096] = "from a slow store", back[4096];

@@ -14,7 +14,7 @@
 #include <zqcow2/queue.h>
 
 #define CLIENTS 3
-#define ZONE ((uint64_t)16 << 20)
+#define ZONE    ((uint64_t)16 << 20)
 
 struct message { /* one packet each way; a client has one request on its way */
     int32_t ret;
@@ -44,12 +44,13 @@ static void answered(void *arg, const struct zqcow2_result *res)
 /* A client's packet becomes a request. */
 static void request(struct client *c)
 {
-    struct zqcow2_request r = { .size = sizeof(r), .op = c->m.op, .offset = c->m.offset,
-                                .iov = &c->iov, .iovcnt = 1, .done = answered, .arg = c };
+    struct zqcow2_request r = {.size = sizeof(r), .op = c->m.op, .offset = c->m.offset};
 
-    c->iov = (struct iovec){ c->m.data, sizeof(c->m.data) };
+    r.iov = &c->iov, r.iovcnt = 1;
+    r.done = answered, r.arg = c;
+    c->iov = (struct iovec){c->m.data, sizeof(c->m.data)};
     if (zqcow2_queue_submit(queue, &r, 1) != 1) /* malformed; it cannot be full */
-        answered(c, &(struct zqcow2_result){ .ret = -EINVAL });
+        answered(c, &(struct zqcow2_result){.ret = -EINVAL});
 }
 
 static int client(int fd, unsigned id) /* a child: appends, and is told where it went */
@@ -82,9 +83,9 @@ static int open_backend(struct zqcow2_backend **be)
 
 int main(void)
 {
-    struct zqcow2_create_options how = { sizeof(how), .virtual_size = 4 * ZONE, .zone_size = ZONE };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
-    struct epoll_event ev = { .events = EPOLLIN };
+    struct zqcow2_create_options how = {sizeof(how), .virtual_size = 4 * ZONE, .zone_size = ZONE};
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR};
+    struct epoll_event ev = {.events = EPOLLIN};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     int ep = epoll_create1(EPOLL_CLOEXEC), left = CLIENTS, status = 0, s, pair[2];

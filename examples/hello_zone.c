@@ -6,7 +6,7 @@
 int main(void)
 {
     struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     struct zqcow2_zone zone;

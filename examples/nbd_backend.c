@@ -21,11 +21,11 @@
 #define ZONE ((uint64_t)16 << 20)
 
 struct nbd {
-    struct nbd_handle *h;      /* the thread's, once it runs */
-    uint64_t capacity;         /* of the export, which cannot grow; */
-    _Atomic uint64_t length;   /* within it the file grows, and begins by filling it */
+    struct nbd_handle *h;    /* the thread's, once it runs */
+    uint64_t capacity;       /* of the export, which cannot grow; */
+    _Atomic uint64_t length; /* within it the file grows, and begins by filling it */
     pthread_mutex_t grow, lock;
-    struct zqcow2_io *first;   /* under lock: accepted, newest first */
+    struct zqcow2_io *first; /* under lock: accepted, newest first */
     int wake, stop, read_only;
     pthread_t thread;
 };
@@ -38,7 +38,7 @@ static int answered(void *arg, int *error)
     struct zqcow2_io *io = arg;
     sem_t *waiter = io->backend[WAITER];
 
-    io->backend[RESULT] = (void *)(intptr_t)-*error;
+    io->backend[RESULT] = (void *)(intptr_t) - *error;
     if (!waiter)
         zqcow2_io_done(io, -*error); /* from now on io is the library's again */
     else
@@ -48,17 +48,17 @@ static int answered(void *arg, int *error)
 
 static void start(struct nbd *n, struct zqcow2_io *io)
 {
-    nbd_completion_callback cb = { .callback = answered, .user_data = io };
+    nbd_completion_callback cb = {.callback = answered, .user_data = io};
     void *buf = io->iovcnt ? io->iov->iov_base : NULL; /* NBD has no vectors: max_iov is 1 */
     size_t room = io->iovcnt ? io->iov->iov_len : 0;
     uint64_t len = io->length, off = io->offset;
-    int64_t rc = io->kind == ZQCOW2_IO_READ ? nbd_aio_pread(n->h, buf, room, off, cb, 0) :
+    int64_t rc = io->kind == ZQCOW2_IO_READ  ? nbd_aio_pread(n->h, buf, room, off, cb, 0) :
                  io->kind == ZQCOW2_IO_WRITE ? nbd_aio_pwrite(n->h, buf, room, off, cb, 0) :
-                 io->kind == ZQCOW2_IO_ZERO ? nbd_aio_zero(n->h, len, off, cb, 0) :
-                 nbd_aio_flush(n->h, cb, 0);
+                 io->kind == ZQCOW2_IO_ZERO  ? nbd_aio_zero(n->h, len, off, cb, 0) :
+                                               nbd_aio_flush(n->h, cb, 0);
 
     if (rc < 0)
-        answered(io, &(int){ nbd_get_errno() ? nbd_get_errno() : EIO });
+        answered(io, &(int){nbd_get_errno() ? nbd_get_errno() : EIO});
 }
 
 static struct zqcow2_io *take(struct nbd *n, int *stop)
@@ -87,7 +87,7 @@ static void *serve(void *self)
         unsigned dir = nbd_aio_get_direction(n->h);
         short events = (short)((dir & LIBNBD_AIO_DIRECTION_READ ? POLLIN : 0) |
                                (dir & LIBNBD_AIO_DIRECTION_WRITE ? POLLOUT : 0));
-        struct pollfd p[] = { { n->wake, POLLIN, 0 }, { nbd_aio_get_fd(n->h), events, 0 } };
+        struct pollfd p[] = {{n->wake, POLLIN, 0}, {nbd_aio_get_fd(n->h), events, 0}};
         if (stop || poll(p, 2, -1) < 0)
             continue;
         if (p[0].revents && read(n->wake, &count, sizeof(count)) < 0)
@@ -111,15 +111,15 @@ static void push(struct nbd *n, struct zqcow2_io *io, sem_t *waiter)
 
 static void remote_kick(void *self)
 {
-    if (write(((struct nbd *)self)->wake, &(uint64_t){ 1 }, 8) != 8)
+    if (write(((struct nbd *)self)->wake, &(uint64_t){1}, 8) != 8)
         return; /* it is awake already */
 }
 
 /* The blocking calls are the same requests, waited for. */
 static int call(struct nbd *n, uint32_t kind, void *buf, uint64_t len, uint64_t off)
 {
-    struct iovec iov = { buf, (size_t)len };
-    struct zqcow2_io io = { .kind = kind, .iovcnt = 1, .iov = &iov, .offset = off, .length = len };
+    struct iovec iov = {buf, (size_t)len};
+    struct zqcow2_io io = {.kind = kind, .iovcnt = 1, .iov = &iov, .offset = off, .length = len};
     sem_t over;
 
     sem_init(&over, 0, 0);
@@ -227,9 +227,17 @@ static void remote_over(void *self) /* nothing is in flight any more */
 }
 
 static const struct zqcow2_backend_ops remote_ops = {
-    .size = sizeof(remote_ops), .name = "nbd", .close = remote_over, .length = remote_length,
-    .readv = remote_readv, .writev = remote_writev, .flush = remote_sync, .limits = remote_limits,
-    .truncate = remote_truncate, .submit = remote_submit, .kick = remote_kick,
+    .size = sizeof(remote_ops),
+    .name = "nbd",
+    .close = remote_over,
+    .length = remote_length,
+    .readv = remote_readv,
+    .writev = remote_writev,
+    .flush = remote_sync,
+    .limits = remote_limits,
+    .truncate = remote_truncate,
+    .submit = remote_submit,
+    .kick = remote_kick,
 };
 
 /* The export counts as a full file: to make an image in it takes ZQCOW2_CREATE_FORCE. */
@@ -260,9 +268,11 @@ static int remote_open(const char *uri, struct zqcow2_backend **be)
 int main(int argc, char **argv)
 {
     static char data[65536], back[sizeof(data)];
-    struct zqcow2_create_options how = { .size = sizeof(how), .virtual_size = 4 * ZONE,
-                                         .zone_size = ZONE, .flags = ZQCOW2_CREATE_FORCE };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
+    struct zqcow2_create_options how = {.size = sizeof(how),
+                                        .virtual_size = 4 * ZONE,
+                                        .zone_size = ZONE,
+                                        .flags = ZQCOW2_CREATE_FORCE};
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     uint64_t where = ZONE;
@@ -274,8 +284,7 @@ int main(int argc, char **argv)
     if ((rc = remote_open(argv[1], &be)) || (rc = zqcow2_create(be, &how, NULL)) ||
         (rc = zqcow2_open(be, &opt, &img, NULL)) ||
         (rc = zqcow2_append(img, data, sizeof(data), &where, 0)) || (rc = zqcow2_close(img)) ||
-        (rc = remote_open(argv[1], &be)) ||
-        (rc = zqcow2_open(be, NULL, &img, NULL)) ||
+        (rc = remote_open(argv[1], &be)) || (rc = zqcow2_open(be, NULL, &img, NULL)) ||
         (rc = zqcow2_read(img, back, sizeof(back), where)))
         return fprintf(stderr, "%s\n", zqcow2_strerror(rc)), 1;
     printf("an image is on %s, and holds what was appended\n", argv[1]);

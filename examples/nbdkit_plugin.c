@@ -51,7 +51,7 @@ static int image_config_complete(void)
 static int image_after_fork(void)
 {
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
     int rc = zqcow2_file_open(file, read_only ? 0 : ZQCOW2_FILE_RDWR, NULL, &be);
 
@@ -166,15 +166,16 @@ static int image_extents(void *handle, uint32_t count, uint64_t off, uint32_t fl
     struct zqcow2_zone z;
 
     for (uint64_t end = off + count; off < end; off = z.start + z.length) {
-        int rc = zqcow2_zone_report(handle, off, &z, &(uint32_t){ 1 });
+        int rc = zqcow2_zone_report(handle, off, &z, &(uint32_t){1});
         uint64_t data;
         if (rc < 0)
             return failed("report", rc);
         data = z.state == ZQCOW2_ZONE_NOT_WP || z.write_pointer == UINT64_MAX ?
-               z.length : z.write_pointer - z.start;
+                   z.length :
+                   z.write_pointer - z.start;
         if ((data && nbdkit_add_extent(to, z.start, data, 0) < 0) ||
             (data < z.length && nbdkit_add_extent(to, z.start + data, z.length - data,
-                                    NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO) < 0))
+                                                  NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO) < 0))
             return -1;
         if (flags & NBDKIT_FLAG_REQ_ONE)
             break;
@@ -183,13 +184,29 @@ static int image_extents(void *handle, uint32_t count, uint64_t off, uint32_t fl
 }
 
 static struct nbdkit_plugin plugin = {
-    .name = "zqcow2", .longname = "zoned qcow2 images", .magic_config_key = "file",
-    .config = image_config, .config_complete = image_config_complete,
-    .config_help = "file=IMAGE  readonly=BOOL", .after_fork = image_after_fork,
-    .unload = image_unload, .open = image_open, .get_size = image_get_size,
-    .block_size = image_block_size, .can_write = image_can_write, .can_multi_conn = yes,
-    .can_flush = yes, .can_zero = yes, .can_trim = plain, .can_fua = native, .can_extents = zoned,
-    .pread = image_pread, .pwrite = image_pwrite, .zero = image_zero, .trim = image_trim,
-    .flush = image_flush, .extents = image_extents,
+    .name = "zqcow2",
+    .longname = "zoned qcow2 images",
+    .magic_config_key = "file",
+    .config = image_config,
+    .config_complete = image_config_complete,
+    .config_help = "file=IMAGE  readonly=BOOL",
+    .after_fork = image_after_fork,
+    .unload = image_unload,
+    .open = image_open,
+    .get_size = image_get_size,
+    .block_size = image_block_size,
+    .can_write = image_can_write,
+    .can_multi_conn = yes,
+    .can_flush = yes,
+    .can_zero = yes,
+    .can_trim = plain,
+    .can_fua = native,
+    .can_extents = zoned,
+    .pread = image_pread,
+    .pwrite = image_pwrite,
+    .zero = image_zero,
+    .trim = image_trim,
+    .flush = image_flush,
+    .extents = image_extents,
 };
 NBDKIT_REGISTER_PLUGIN(plugin)

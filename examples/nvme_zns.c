@@ -8,8 +8,18 @@
 
 #define LBA 512u
 enum { C_FLUSH, C_WRITE, C_READ, C_ZEROES = 8, C_SEND = 0x79, C_RECEIVE, C_APPEND = 0x7d };
-enum { S_OK, S_OPCODE, S_FIELD, S_INTERNAL = 6, S_NAMESPACE = 0xb, S_READ_ONLY = 0x20,
-       S_RANGE = 0x80, S_CAPACITY, S_NOT_READY, DO_NOT_RETRY = 0x4000 };
+enum {
+    S_OK,
+    S_OPCODE,
+    S_FIELD,
+    S_INTERNAL = 6,
+    S_NAMESPACE = 0xb,
+    S_READ_ONLY = 0x20,
+    S_RANGE = 0x80,
+    S_CAPACITY,
+    S_NOT_READY,
+    DO_NOT_RETRY = 0x4000
+};
 
 struct command {
     const uint8_t *sqe; /* 64 bytes: a copy, for the host may change its own meanwhile */
@@ -25,13 +35,21 @@ static int status_of(uint8_t opcode, int rc)
 {
     switch (rc) {
     case 0: return S_OK;
-    case ZQCOW2_EZONE_BOUNDARY: return 0x1b8; case ZQCOW2_EZONE_FULL: return 0x1b9;
-    case ZQCOW2_EZONE_RDONLY: return 0x1ba; case ZQCOW2_EZONE_OFFLINE: return 0x1bb;
-    case ZQCOW2_EZONE_WP: return 0x1bc; case ZQCOW2_EZONE_ACTIVE: return 0x1bd;
-    case ZQCOW2_EZONE_OPEN: return 0x1be; case ZQCOW2_EZONE_STATE: return 0x1bf;
+    case ZQCOW2_EZONE_BOUNDARY: return 0x1b8;
+    case ZQCOW2_EZONE_FULL: return 0x1b9;
+    case ZQCOW2_EZONE_RDONLY: return 0x1ba;
+    case ZQCOW2_EZONE_OFFLINE: return 0x1bb;
+    case ZQCOW2_EZONE_WP: return 0x1bc;
+    case ZQCOW2_EZONE_ACTIVE: return 0x1bd;
+    case ZQCOW2_EZONE_OPEN: return 0x1be;
+    case ZQCOW2_EZONE_STATE: return 0x1bf;
     case -EINVAL: return opcode <= C_ZEROES ? S_RANGE : S_FIELD; /* its end; no start, too large */
-    case -ENOSPC: case -EDQUOT: return S_CAPACITY; case -ENOMEM: return S_NOT_READY;
-    case ZQCOW2_ENOTZONED: case -EOPNOTSUPP: return S_FIELD; case -EROFS: return S_READ_ONLY;
+    case -ENOSPC:
+    case -EDQUOT: return S_CAPACITY;
+    case -ENOMEM: return S_NOT_READY;
+    case ZQCOW2_ENOTZONED:
+    case -EOPNOTSUPP: return S_FIELD;
+    case -EROFS: return S_READ_ONLY;
     default: return S_INTERNAL;
     }
 }
@@ -57,8 +75,8 @@ static void done(void *arg, const struct zqcow2_result *res)
 /* Report zones, without I/O. Unless `partial`, counts what matches beyond the buffer, too. */
 static int receive(struct device *d, struct command *c, uint64_t off)
 {
-    static const uint8_t wanted[] = { 0, 1, 2, 3, 4, ZQCOW2_ZONE_FULL, ZQCOW2_ZONE_RDONLY,
-                                      ZQCOW2_ZONE_OFFLINE };
+    static const uint8_t wanted[] = {
+        0, 1, 2, 3, 4, ZQCOW2_ZONE_FULL, ZQCOW2_ZONE_RDONLY, ZQCOW2_ZONE_OFFLINE};
     uint64_t len = (get(c->sqe + 48, 4) + 1) * 4, room = len / 64 - 1, n = 0;
     uint8_t action = c->sqe[52], filter = c->sqe[53], partial = c->sqe[54] & 1;
     struct zqcow2_zone z;
@@ -68,7 +86,7 @@ static int receive(struct device *d, struct command *c, uint64_t off)
     memset(c->data, 0, (size_t)len);
     for (; off < d->info.virtual_size && !(partial && n == room); off = z.start + z.length) {
         uint8_t *p = c->data + 64 + n * 64;
-        if (zqcow2_zone_report(d->img, off, &z, &(uint32_t){ 1 }))
+        if (zqcow2_zone_report(d->img, off, &z, &(uint32_t){1}))
             return S_INTERNAL;
         if ((filter && z.state != wanted[filter]) || n++ >= room)
             continue;
@@ -85,8 +103,8 @@ static int receive(struct device *d, struct command *c, uint64_t off)
 /* These return S_OK when *r is ready to go. */
 static int send(struct device *d, struct command *c, struct zqcow2_request *r)
 {
-    static const uint8_t action[] = { 0, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
-                                      ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_RESET };
+    static const uint8_t action[] = {0, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
+                                     ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_RESET};
     uint64_t left = d->info.virtual_size - r->offset; /* the last zone may be short */
     uint8_t what = c->sqe[52], all = c->sqe[53] & 1;
 
@@ -99,9 +117,11 @@ static int send(struct device *d, struct command *c, struct zqcow2_request *r)
 
 static int transfer(struct command *c, struct zqcow2_request *r)
 {
-    static const uint8_t op[] = { [C_FLUSH] = ZQCOW2_OP_FLUSH, [C_WRITE] = ZQCOW2_OP_WRITE,
-                                  [C_READ] = ZQCOW2_OP_READ, [C_ZEROES] = ZQCOW2_OP_WRITE_ZEROES,
-                                  [C_APPEND] = ZQCOW2_OP_APPEND };
+    static const uint8_t op[] = {[C_FLUSH] = ZQCOW2_OP_FLUSH,
+                                 [C_WRITE] = ZQCOW2_OP_WRITE,
+                                 [C_READ] = ZQCOW2_OP_READ,
+                                 [C_ZEROES] = ZQCOW2_OP_WRITE_ZEROES,
+                                 [C_APPEND] = ZQCOW2_OP_APPEND};
     uint8_t opcode = c->sqe[0];
 
     if (opcode >= sizeof(op) || (opcode != C_READ && !op[opcode]))
@@ -110,17 +130,18 @@ static int transfer(struct command *c, struct zqcow2_request *r)
     r->length = (get(c->sqe + 48, 2) + 1) * LBA;
     r->flags = opcode != C_READ && opcode != C_FLUSH && c->sqe[51] & 0x40 ? ZQCOW2_FUA : 0;
     r->iovcnt = opcode == C_READ || opcode == C_WRITE || opcode == C_APPEND;
-    c->iov = (struct iovec){ c->data, (size_t)r->length };
+    c->iov = (struct iovec){c->data, (size_t)r->length};
     return r->iovcnt && r->length > c->data_len ? S_FIELD : S_OK;
 }
 
 static void handle(struct device *d, struct command *c)
 {
-    struct zqcow2_request r = { .size = sizeof(r), .iov = &c->iov, .done = done, .arg = c };
+    struct zqcow2_request r = {.size = sizeof(r), .iov = &c->iov, .done = done, .arg = c};
     uint8_t op = c->sqe[0], all = op == C_FLUSH || (op == C_SEND && c->sqe[53] & 1);
     uint64_t slba = all ? 0 : get(c->sqe + 40, 8);
-    int status = get(c->sqe + 4, 4) != 1 ? S_NAMESPACE :
-                 slba >= d->info.virtual_size / LBA ? S_RANGE : S_OK;
+    int status = get(c->sqe + 4, 4) != 1            ? S_NAMESPACE :
+                 slba >= d->info.virtual_size / LBA ? S_RANGE :
+                                                      S_OK;
 
     r.offset = slba * LBA; /* wraps only if refused already */
     if (status == S_OK && op == C_RECEIVE) {
@@ -138,45 +159,47 @@ static void handle(struct device *d, struct command *c)
 /* ---- the host, who finds four zones of 100h blocks, 80h of them usable ---- */
 
 #define SQE(op, rest) op " 00 0100 01000000 00*32 " rest
-#define CQE(status) "00*12 0100 " status
-#define AT(lba) lba "01 00*6 00*4 0100 0000"
-static const struct recorded { const char *what, *sqe, *out, *cqe, *in; } recorded[] = {
-    { "append", SQE("7d", "0001 00*6 0100 00*10 00*4"), "22*1024", AT("00"), "" },
-    { "append, FUA", SQE("7d", "0001 00*6 00*3 40 00*12"), "33*512", AT("02"), "" },
-    { "append, not to a start", SQE("7d", "0101 00*6 00*16"), "33*512", CQE("0480"), "" },
-    { "append, above the limit", SQE("7d", "0001 00*6 40 00*15"), "33*33280", CQE("0480"), "" },
-    { "write below the pointer", SQE("01", "0101 00*6 00*16"), "44*512", CQE("7883"), "" },
-    { "write at the pointer", SQE("01", "0301 00*6 00*16"), "44*512", CQE("0000"), "" },
-    { "write zeroes", SQE("08", "0401 00*6 00*16"), "", CQE("0000"), "" },
-    { "read, and beyond the pointer", SQE("02", "0001 00*6 05 00*15"), "", CQE("0000"),
-      "22*1024 33*512 44*512 00*1024" },
-    { "read far beyond", SQE("02", "00*7 80 00*16"), "", CQE("0081"), "" },
-    { "read across the end", SQE("02", "ff03 00*6 01 00*15"), "", CQE("0081"), "" },
-    { "read too much at once", SQE("02", "00*8 ffff 00*14"), "", CQE("0480"), "" },
-    { "report two", SQE("7a", "00*8 2f 00*15"), "", CQE("0000"),
-      "04 00*63 02 10 00*6 80 00*7 00*48 02 20 00*6 80 00*7 0001 00*6 0501 00*6 00*32" },
-    { "report one, partial", SQE("7a", "0202 00*6 1f 00*5 01 00*9"), "", CQE("0000"),
-      "01 00*63 02 10 00*6 80 00*7 0002 00*6 0002 00*6 00*32" },
-    { "report, open implicitly", SQE("7a", "00*8 1f 00*4 02 00*10"), "", CQE("0000"),
-      "01 00*63 02 20 00*6 80 00*7 0001 00*6 0501 00*6 00*32" },
-    { "open: closes the other", SQE("79", "0002 00*6 00*4 03 00*11"), "", CQE("0000"), "" },
-    { "open a third", SQE("79", "0003 00*6 00*4 03 00*11"), "", CQE("7a83"), "" },
-    { "write to the closed one", SQE("01", "0501 00*6 00*16"), "44*512", CQE("7c83"), "" },
-    { "close", SQE("79", "0002 00*6 00*4 01 00*11"), "", CQE("0000"), "" },
-    { "finish", SQE("79", "0001 00*6 00*4 02 00*11"), "", CQE("0000"), "" },
-    { "write to a full zone", SQE("01", "0501 00*6 00*16"), "44*512", CQE("7283"), "" },
-    { "write beyond the capacity", SQE("01", "0002 00*6 80 00*15"), "44*66048", CQE("7083"), "" },
-    { "reset", SQE("79", "0001 00*6 00*4 04 00*11"), "", CQE("0000"), "" },
-    { "reset all", SQE("79", "ff*8 00*4 04 01 00*10"), "", CQE("0000"), "" },
-    { "flush", SQE("00", "00*24"), "", CQE("0000"), "" },
-    { "no such command", SQE("05", "00*24"), "", CQE("0280"), "" },
-    { "no such namespace", "02 00 0100 02000000 00*56", "", CQE("1680"), "" },
+#define CQE(status)   "00*12 0100 " status
+#define AT(lba)       lba "01 00*6 00*4 0100 0000"
+static const struct recorded {
+    const char *what, *sqe, *out, *cqe, *in;
+} recorded[] = {
+    {"append", SQE("7d", "0001 00*6 0100 00*10 00*4"), "22*1024", AT("00"), ""},
+    {"append, FUA", SQE("7d", "0001 00*6 00*3 40 00*12"), "33*512", AT("02"), ""},
+    {"append, not to a start", SQE("7d", "0101 00*6 00*16"), "33*512", CQE("0480"), ""},
+    {"append, above the limit", SQE("7d", "0001 00*6 40 00*15"), "33*33280", CQE("0480"), ""},
+    {"write below the pointer", SQE("01", "0101 00*6 00*16"), "44*512", CQE("7883"), ""},
+    {"write at the pointer", SQE("01", "0301 00*6 00*16"), "44*512", CQE("0000"), ""},
+    {"write zeroes", SQE("08", "0401 00*6 00*16"), "", CQE("0000"), ""},
+    {"read, and beyond the pointer", SQE("02", "0001 00*6 05 00*15"), "", CQE("0000"),
+     "22*1024 33*512 44*512 00*1024"},
+    {"read far beyond", SQE("02", "00*7 80 00*16"), "", CQE("0081"), ""},
+    {"read across the end", SQE("02", "ff03 00*6 01 00*15"), "", CQE("0081"), ""},
+    {"read too much at once", SQE("02", "00*8 ffff 00*14"), "", CQE("0480"), ""},
+    {"report two", SQE("7a", "00*8 2f 00*15"), "", CQE("0000"),
+     "04 00*63 02 10 00*6 80 00*7 00*48 02 20 00*6 80 00*7 0001 00*6 0501 00*6 00*32"},
+    {"report one, partial", SQE("7a", "0202 00*6 1f 00*5 01 00*9"), "", CQE("0000"),
+     "01 00*63 02 10 00*6 80 00*7 0002 00*6 0002 00*6 00*32"},
+    {"report, open implicitly", SQE("7a", "00*8 1f 00*4 02 00*10"), "", CQE("0000"),
+     "01 00*63 02 20 00*6 80 00*7 0001 00*6 0501 00*6 00*32"},
+    {"open: closes the other", SQE("79", "0002 00*6 00*4 03 00*11"), "", CQE("0000"), ""},
+    {"open a third", SQE("79", "0003 00*6 00*4 03 00*11"), "", CQE("7a83"), ""},
+    {"write to the closed one", SQE("01", "0501 00*6 00*16"), "44*512", CQE("7c83"), ""},
+    {"close", SQE("79", "0002 00*6 00*4 01 00*11"), "", CQE("0000"), ""},
+    {"finish", SQE("79", "0001 00*6 00*4 02 00*11"), "", CQE("0000"), ""},
+    {"write to a full zone", SQE("01", "0501 00*6 00*16"), "44*512", CQE("7283"), ""},
+    {"write beyond the capacity", SQE("01", "0002 00*6 80 00*15"), "44*66048", CQE("7083"), ""},
+    {"reset", SQE("79", "0001 00*6 00*4 04 00*11"), "", CQE("0000"), ""},
+    {"reset all", SQE("79", "ff*8 00*4 04 01 00*10"), "", CQE("0000"), ""},
+    {"flush", SQE("00", "00*24"), "", CQE("0000"), ""},
+    {"no such command", SQE("05", "00*24"), "", CQE("0280"), ""},
+    {"no such namespace", "02 00 0100 02000000 00*56", "", CQE("1680"), ""},
 };
 
 static int play(struct device *d, const struct recorded *v)
 {
     static uint8_t sqe[RECORDED_MAX], cqe[16], data[RECORDED_MAX], want[RECORDED_MAX];
-    struct command c = { .sqe = sqe, .cqe = cqe, .data = data, .data_len = sizeof(data) };
+    struct command c = {.sqe = sqe, .cqe = cqe, .data = data, .data_len = sizeof(data)};
     int bad = recorded_bytes(v->sqe, sqe) != 64;
 
     memset(cqe, 0, sizeof(cqe));

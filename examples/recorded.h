@@ -22,12 +22,17 @@ struct device {
 /* 512 KiB in memory: zones of 128 KiB, capacity 64, one open, two active, appends up to 32 KiB. */
 static inline struct device recorded_device(uint32_t conventional)
 {
-    struct zqcow2_create_options how = {
-        .size = sizeof(how), .virtual_size = 512 << 10, .zone_size = 128 << 10,
-        .zone_capacity = 64 << 10, .conventional_zones = conventional, .max_open_zones = 1,
-        .max_active_zones = 2, .max_append_bytes = 32 << 10, .layout = ZQCOW2_LAYOUT_56 };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
-    struct device d = { .info = ZQCOW2_INFO_INIT };
+    struct zqcow2_create_options how = {.size = sizeof(how),
+                                        .virtual_size = 512 << 10,
+                                        .zone_size = 128 << 10,
+                                        .zone_capacity = 64 << 10,
+                                        .conventional_zones = conventional,
+                                        .max_open_zones = 1,
+                                        .max_active_zones = 2,
+                                        .max_append_bytes = 32 << 10,
+                                        .layout = ZQCOW2_LAYOUT_56};
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR};
+    struct device d = {.info = ZQCOW2_INFO_INIT};
     struct zqcow2_backend *be;
 
     if (zqcow2_mem_open(0, NULL, &be) || zqcow2_create(be, &how, NULL) ||
@@ -45,7 +50,7 @@ static inline size_t recorded_bytes(const char *text, uint8_t *to)
     size_t n = 0;
 
     for (char *end = (char *)text; *end;) {
-        char pair[3] = { end[0], end[1], 0 };
+        char pair[3] = {end[0], end[1], 0};
         if (*end == ' ') {
             end++;
         } else if (*end == '*') {

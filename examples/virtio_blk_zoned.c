@@ -6,8 +6,18 @@
 #include <errno.h>
 #include "recorded.h"
 
-enum { T_IN, T_OUT, T_FLUSH = 4, T_APPEND = 15, T_REPORT, T_OPEN = 18, T_CLOSE = 20, T_FINISH = 22,
-       T_RESET = 24, T_RESET_ALL = 26 };
+enum {
+    T_IN,
+    T_OUT,
+    T_FLUSH = 4,
+    T_APPEND = 15,
+    T_REPORT,
+    T_OPEN = 18,
+    T_CLOSE = 20,
+    T_FINISH = 22,
+    T_RESET = 24,
+    T_RESET_ALL = 26
+};
 enum { S_OK, S_IOERR, S_UNSUPP, S_INVALID_CMD, S_UNALIGNED_WP, S_OPEN_RESOURCE, S_ACTIVE_RESOURCE };
 
 struct slot {           /* a descriptor chain: guest memory that stays mapped until answered */
@@ -26,10 +36,14 @@ static uint8_t status_of(uint32_t type, int rc)
     case ZQCOW2_EZONE_WP: return S_UNALIGNED_WP;
     case ZQCOW2_EZONE_OPEN: return S_OPEN_RESOURCE;
     case ZQCOW2_EZONE_ACTIVE: return S_ACTIVE_RESOURCE;
-    case ZQCOW2_EZONE_BOUNDARY: case ZQCOW2_EZONE_FULL: case ZQCOW2_EZONE_RDONLY:
-    case ZQCOW2_EZONE_OFFLINE: case ZQCOW2_EZONE_STATE: return S_INVALID_CMD;
+    case ZQCOW2_EZONE_BOUNDARY:
+    case ZQCOW2_EZONE_FULL:
+    case ZQCOW2_EZONE_RDONLY:
+    case ZQCOW2_EZONE_OFFLINE:
+    case ZQCOW2_EZONE_STATE: return S_INVALID_CMD;
     case -EINVAL: return type >= T_APPEND ? S_INVALID_CMD : S_IOERR;
-    case ZQCOW2_ENOTZONED: case -EOPNOTSUPP: return S_UNSUPP;
+    case ZQCOW2_ENOTZONED:
+    case -EOPNOTSUPP: return S_UNSUPP;
     default: return S_IOERR;
     }
 }
@@ -64,11 +78,11 @@ static void describe(const struct zqcow2_zone *z, uint8_t *to)
 static uint8_t report(struct device *d, struct slot *s, uint64_t off)
 {
     size_t room = s->in_len > 65 ? (s->in_len - 65) / 64 : 0, n = 0;
-    struct zqcow2_zone z = { 0 };
+    struct zqcow2_zone z = {0};
     int rc = room ? 0 : -EINVAL;
 
     while (rc == 0 && n < room && (n == 0 || off < d->info.virtual_size)) {
-        rc = zqcow2_zone_report(d->img, off, &z, &(uint32_t){ 1 });
+        rc = zqcow2_zone_report(d->img, off, &z, &(uint32_t){1});
         if (rc == 0)
             describe(&z, s->in + 64 + n++ * 64);
         off = z.start + z.length;
@@ -81,11 +95,15 @@ static uint8_t report(struct device *d, struct slot *s, uint64_t off)
 /* False: it never reaches the image. Offsets may be anything: the library looks at them. */
 static int translate(const struct device *d, struct slot *s, struct zqcow2_request *r)
 {
-    static const uint16_t op[] = {
-        [T_IN] = ZQCOW2_OP_READ, [T_OUT] = ZQCOW2_OP_WRITE, [T_APPEND] = ZQCOW2_OP_APPEND,
-        [T_FLUSH] = ZQCOW2_OP_FLUSH, [T_OPEN] = ZQCOW2_OP_ZONE_OPEN,
-        [T_CLOSE] = ZQCOW2_OP_ZONE_CLOSE, [T_FINISH] = ZQCOW2_OP_ZONE_FINISH,
-        [T_RESET] = ZQCOW2_OP_ZONE_RESET, [T_RESET_ALL] = ZQCOW2_OP_ZONE_RESET };
+    static const uint16_t op[] = {[T_IN] = ZQCOW2_OP_READ,
+                                  [T_OUT] = ZQCOW2_OP_WRITE,
+                                  [T_APPEND] = ZQCOW2_OP_APPEND,
+                                  [T_FLUSH] = ZQCOW2_OP_FLUSH,
+                                  [T_OPEN] = ZQCOW2_OP_ZONE_OPEN,
+                                  [T_CLOSE] = ZQCOW2_OP_ZONE_CLOSE,
+                                  [T_FINISH] = ZQCOW2_OP_ZONE_FINISH,
+                                  [T_RESET] = ZQCOW2_OP_ZONE_RESET,
+                                  [T_RESET_ALL] = ZQCOW2_OP_ZONE_RESET};
     uint64_t left;
 
     if (s->type > T_RESET_ALL || (s->type != T_IN && !op[s->type]) ||
@@ -96,15 +114,15 @@ static int translate(const struct device *d, struct slot *s, struct zqcow2_reque
     left = d->info.virtual_size - r->offset; /* for zone calls: the last zone may be short */
     r->length = s->type == T_RESET_ALL || left < d->info.zone_size ? left : d->info.zone_size;
     r->iovcnt = s->type == T_IN || s->type == T_OUT || s->type == T_APPEND;
-    s->iov = s->type == T_IN ? (struct iovec){ s->in, s->in_len - 1 } :
-                               (struct iovec){ (void *)(s->out + 16), s->out_len - 16 };
+    s->iov = s->type == T_IN ? (struct iovec){s->in, s->in_len - 1} :
+                               (struct iovec){(void *)(s->out + 16), s->out_len - 16};
     return 1;
 }
 
 /* The caller has made sure of a byte for the status; without one there is no answer to give. */
 static void handle(struct device *d, struct slot *s)
 {
-    struct zqcow2_request r = { .size = sizeof(r), .iov = &s->iov, .done = done, .arg = s };
+    struct zqcow2_request r = {.size = sizeof(r), .iov = &s->iov, .done = done, .arg = s};
     uint64_t sector = s->out_len < 16 ? 0 : get(s->out + 8, 8);
 
     s->type = s->out_len < 16 ? UINT32_MAX : (uint32_t)get(s->out, 4);
@@ -119,53 +137,58 @@ static void handle(struct device *d, struct slot *s)
 
 /* ---- the guest, who finds one conventional zone and three others of 100h sectors ---- */
 
-static const struct recorded { const char *what, *out, *in; } recorded[] = { /* recorded.h */
-    { "write, conventional", "01 00*7 08 00*7 11*512", "00" },
-    { "read across its end", "00 00*7 07 00*7", "00*512 11*512 00*512 00" },
-    { "append to a conventional zone", "0f 00*7 00*8 22*512", "00*15 03" },
-    { "append", "0f 00*7 0001 00*6 22*1024", "0001 00*6 00*7 00" },
-    { "append, 9 bytes for the answer", "0f 00*7 0001 00*6 33*512", "0201 00*6 00" },
-    { "append, not to a start", "0f 00*7 0201 00*6 33*512", "00*15 03" },
-    { "append, no room for the sector", "0f 00*7 0001 00*6 33*512", "00*7 02" },
-    { "write below the write pointer", "01 00*7 0201 00*6 44*512", "04" },
-    { "write at the write pointer", "01 00*7 0301 00*6 44*512", "00" },
-    { "write, half a sector", "01 00*7 0401 00*6 44*256", "01" },
-    { "read it all, and beyond", "00 00*7 0001 00*6", "22*1024 33*512 44*512 00*512 00" },
-    { "report, room for two and a bit", "10 00*7 00*8",
-      "02 00*63 0001 00*6 00*8 00*8 01 00 00*38 80 00*7 0001 00*6 0401 00*6 02 02 00*38 00*9 00" },
-    { "report, from inside the last", "10 00*7 0503 00*6",
-      "01 00*63 80 00*7 0003 00*6 0003 00*6 02 01 00*38 00*64 00" },
-    { "append, above the limit", "0f 00*7 0001 00*6 33*33280", "00*15 03" },
-    { "report, no room", "10 00*7 00*8", "00*64 03" },
-    { "report, beyond", "10 00*7 0004 00*6", "00*128 03" },
-    { "open: closes the other", "12 00*7 0002 00*6", "00" },
-    { "open a third: active", "12 00*7 0003 00*6", "06" },
-    { "write to the closed one: open", "01 00*7 0401 00*6 44*512", "05" },
-    { "close", "14 00*7 0002 00*6", "00" },
-    { "finish", "16 00*7 0001 00*6", "00" },
-    { "write to a full zone", "01 00*7 0401 00*6 44*512", "03" },
-    { "write beyond the capacity", "01 00*7 0002 00*6 44*66048", "03" },
-    { "open, conventional", "12 00*7 00*8", "03" },
-    { "open, not at a start", "12 00*7 0102 00*6", "03" },
-    { "open, far beyond", "12 00*7 ff*8", "03" },
-    { "read, a sector that wraps", "00 00*7 00*7 80", "00*512 01" },
-    { "report what became of it", "10 00*7 0001 00*6",
-      "01 00*63 80 00*7 0001 00*6 0002 00*6 02 0e 00*38 00" },
-    { "flush", "04 00*7 00*8", "00" },
-    { "reset", "18 00*7 0001 00*6", "00" },
-    { "reset all, whatever the sector", "1a 00*7 ff*8", "00" },
-    { "report, all", "10 00*7 0001 00*6",
-      "03 00*63 80 00*7 0001 00*6 0001 00*6 02 01 00*38 80 00*7 0002 00*6 0002 00*6 02 01 00*38 "
-      "80 00*7 0003 00*6 0003 00*6 02 01 00*38 00" },
-    { "discard is not offered", "0b 00*7 00*8 00*16", "02" },
-    { "half a header", "01 00*7", "02" },
+static const struct recorded {
+    const char *what, *out, *in;
+} recorded[] = {
+    /* recorded.h */
+    {"write, conventional", "01 00*7 08 00*7 11*512", "00"},
+    {"read across its end", "00 00*7 07 00*7", "00*512 11*512 00*512 00"},
+    {"append to a conventional zone", "0f 00*7 00*8 22*512", "00*15 03"},
+    {"append", "0f 00*7 0001 00*6 22*1024", "0001 00*6 00*7 00"},
+    {"append, 9 bytes for the answer", "0f 00*7 0001 00*6 33*512", "0201 00*6 00"},
+    {"append, not to a start", "0f 00*7 0201 00*6 33*512", "00*15 03"},
+    {"append, no room for the sector", "0f 00*7 0001 00*6 33*512", "00*7 02"},
+    {"write below the write pointer", "01 00*7 0201 00*6 44*512", "04"},
+    {"write at the write pointer", "01 00*7 0301 00*6 44*512", "00"},
+    {"write, half a sector", "01 00*7 0401 00*6 44*256", "01"},
+    {"read it all, and beyond", "00 00*7 0001 00*6", "22*1024 33*512 44*512 00*512 00"},
+    {"report, room for two and a bit", "10 00*7 00*8",
+     "02 00*63 0001 00*6 00*8 00*8 01 00 00*38 80 00*7 0001 00*6 0401 00*6 02 02 00*38 00*9 00"},
+    {"report, from inside the last", "10 00*7 0503 00*6",
+     "01 00*63 80 00*7 0003 00*6 0003 00*6 02 01 00*38 00*64 00"},
+    {"append, above the limit", "0f 00*7 0001 00*6 33*33280", "00*15 03"},
+    {"report, no room", "10 00*7 00*8", "00*64 03"},
+    {"report, beyond", "10 00*7 0004 00*6", "00*128 03"},
+    {"open: closes the other", "12 00*7 0002 00*6", "00"},
+    {"open a third: active", "12 00*7 0003 00*6", "06"},
+    {"write to the closed one: open", "01 00*7 0401 00*6 44*512", "05"},
+    {"close", "14 00*7 0002 00*6", "00"},
+    {"finish", "16 00*7 0001 00*6", "00"},
+    {"write to a full zone", "01 00*7 0401 00*6 44*512", "03"},
+    {"write beyond the capacity", "01 00*7 0002 00*6 44*66048", "03"},
+    {"open, conventional", "12 00*7 00*8", "03"},
+    {"open, not at a start", "12 00*7 0102 00*6", "03"},
+    {"open, far beyond", "12 00*7 ff*8", "03"},
+    {"read, a sector that wraps", "00 00*7 00*7 80", "00*512 01"},
+    {"report what became of it", "10 00*7 0001 00*6",
+     "01 00*63 80 00*7 0001 00*6 0002 00*6 02 0e 00*38 00"},
+    {"flush", "04 00*7 00*8", "00"},
+    {"reset", "18 00*7 0001 00*6", "00"},
+    {"reset all, whatever the sector", "1a 00*7 ff*8", "00"},
+    {"report, all", "10 00*7 0001 00*6",
+     "03 00*63 80 00*7 0001 00*6 0001 00*6 02 01 00*38 80 00*7 0002 00*6 0002 00*6 02 01 00*38 "
+     "80 00*7 0003 00*6 0003 00*6 02 01 00*38 00"},
+    {"discard is not offered", "0b 00*7 00*8 00*16", "02"},
+    {"half a header", "01 00*7", "02"},
 };
 
 static int play(struct device *d, const struct recorded *v)
 {
     static uint8_t out[RECORDED_MAX], in[RECORDED_MAX], want[RECORDED_MAX];
-    struct slot s = { .out = out, .in = in, .out_len = recorded_bytes(v->out, out),
-                      .in_len = recorded_bytes(v->in, want) };
+    struct slot s = {.out = out,
+                     .in = in,
+                     .out_len = recorded_bytes(v->out, out),
+                     .in_len = recorded_bytes(v->in, want)};
 
     memset(in, 0, sizeof(in));
     handle(d, &s);

@@ -19,15 +19,26 @@
 #define ZONE (1u << 20)
 
 enum callback {
-    LENGTH, READ, WRITE, FLUSH, LIMITS, TRUNCATE, DISCARD, ZERO, LOCK, SUBMIT, DONE, FD
+    LENGTH,
+    READ,
+    WRITE,
+    FLUSH,
+    LIMITS,
+    TRUNCATE,
+    DISCARD,
+    ZERO,
+    LOCK,
+    SUBMIT,
+    DONE,
+    FD
 };
 
 /* How answers come in: from the blocking callbacks, from threads, by submit(), by io_done(). */
 enum way { BLOCKING, THREADS, REFUSING, DONE_LATER, WAYS };
 
-static const char *const ways[] = { "blocking", "threads", "submit", "io_done" };
-static const int answers[] = { 0, 1, 512, 4096, INT_MAX, -EPERM, -EIO, -ENOSPC, -EINVAL, -4095,
-                               -4096, -10005, -10024, -70000, INT_MIN };
+static const char *const ways[] = {"blocking", "threads", "submit", "io_done"};
+static const int answers[] = {0,       1,     512,   4096,   INT_MAX, -EPERM, -EIO,   -ENOSPC,
+                              -EINVAL, -4095, -4096, -10005, -10024,  -70000, INT_MIN};
 #define ANSWERS (sizeof(answers) / sizeof(*answers))
 
 /* Does what it is asked, but for one callback, which only answers what it was told to. */
@@ -49,13 +60,13 @@ static bool tells(struct liar *l, enum callback who)
     return true;
 }
 
-#define OR_LIE(who, call)                            \
-    do {                                             \
-        struct liar *l = self;                       \
-        struct rig_be under = store_be(&l->store);   \
-        if (tells(l, who) && l->answer)              \
-            return l->answer;                        \
-        return under.ops->call;                      \
+#define OR_LIE(who, call) \
+    do { \
+        struct liar *l = self; \
+        struct rig_be under = store_be(&l->store); \
+        if (tells(l, who) && l->answer) \
+            return l->answer; \
+        return under.ops->call; \
     } while (0)
 
 static int liar_length(void *self, uint64_t *bytes)
@@ -138,16 +149,15 @@ static void liar_wake(void *self)
     (void)self;
 }
 
-#define COMMON                                                                                     \
-    .size = sizeof(struct zqcow2_backend_ops), .name = "liar", .length = liar_length,              \
-    .readv = liar_readv, .writev = liar_writev, .flush = liar_flush, .limits = liar_limits,        \
+#define COMMON \
+    .size = sizeof(struct zqcow2_backend_ops), .name = "liar", .length = liar_length, \
+    .readv = liar_readv, .writev = liar_writev, .flush = liar_flush, .limits = liar_limits, \
     .truncate = liar_truncate, .discard = liar_discard, .zero = liar_zero, .lock = liar_lock
 
-static const struct zqcow2_backend_ops blocking_ops = { COMMON };
-static const struct zqcow2_backend_ops async_ops = { COMMON, .submit = liar_submit };
+static const struct zqcow2_backend_ops blocking_ops = {COMMON};
+static const struct zqcow2_backend_ops async_ops = {COMMON, .submit = liar_submit};
 static const struct zqcow2_backend_ops polled_ops = {
-    COMMON, .submit = liar_submit, .poll = liar_poll, .wake = liar_wake, .fd = liar_fd
-};
+    COMMON, .submit = liar_submit, .poll = liar_poll, .wake = liar_wake, .fd = liar_fd};
 
 static int expected(int answer)
 {
@@ -173,8 +183,8 @@ static void begin(enum way way)
         assert_int_equal(zqcow2_threads_wrap(inner, 1, NULL, &be), 0);
         return;
     }
-    assert_int_equal(zqcow2_backend_new(way == BLOCKING ? &blocking_ops : &async_ops, &liar, NULL,
-                                        &be), 0);
+    assert_int_equal(
+        zqcow2_backend_new(way == BLOCKING ? &blocking_ops : &async_ops, &liar, NULL, &be), 0);
 }
 
 static void end(void)
@@ -293,10 +303,13 @@ static void want(const char *what, int is, int should)
 /* Makes one callback answer, and says what the call must return for it. */
 static void ask(const char *what, enum callback who, int (*call)(void), bool harmless)
 {
-    static const uint32_t kinds[] = { [READ] = ZQCOW2_IO_READ, [WRITE] = ZQCOW2_IO_WRITE,
-                                      [FLUSH] = ZQCOW2_IO_FLUSH, [ZERO] = ZQCOW2_IO_ZERO,
-                                      [DISCARD] = ZQCOW2_IO_DISCARD,
-                                      [TRUNCATE] = ZQCOW2_IO_TRUNCATE, [LOCK] = 0 };
+    static const uint32_t kinds[] = {[READ] = ZQCOW2_IO_READ,
+                                     [WRITE] = ZQCOW2_IO_WRITE,
+                                     [FLUSH] = ZQCOW2_IO_FLUSH,
+                                     [ZERO] = ZQCOW2_IO_ZERO,
+                                     [DISCARD] = ZQCOW2_IO_DISCARD,
+                                     [TRUNCATE] = ZQCOW2_IO_TRUNCATE,
+                                     [LOCK] = 0};
     int rc;
 
     liar.who = !img || liar.way <= THREADS ? who : liar.way == REFUSING ? SUBMIT : DONE;
@@ -324,7 +337,7 @@ static uint64_t get_be64(uint64_t at)
 /* A cluster is counted that nobody uses: something to repair. */
 static void leak(void)
 {
-    static const uint8_t one[2] = { 0, 1 };
+    static const uint8_t one[2] = {0, 1};
 
     store_put(&liar.store, one, 2, get_be64(get_be64(48)) + 100 * 2);
 }
@@ -364,16 +377,15 @@ static void of_closed_images(void **state)
         enum callback who;
         int (*call)(void);
     } row[] = {
-        { "create's length", LENGTH, create }, { "create's write", WRITE, create },
-        { "create's flush", FLUSH, create }, { "create's truncate", TRUNCATE, create },
-        { "create's lock", LOCK, create }, { "open's length", LENGTH, open_image },
-        { "open's read", READ, open_image }, { "open's flush", FLUSH, open_image },
-        { "open's lock", LOCK, open_image }, { "check's length", LENGTH, check },
-        { "check's read", READ, check }, { "check's lock", LOCK, check },
-        { "repair's flush", FLUSH, repair }, { "repair's write", WRITE, repair },
-        { "repair's read", READ, repair },
-        { "backend_length", LENGTH, plain_length }, { "backend_read", READ, plain_read },
-        { "backend_write", WRITE, plain_write },
+        {"create's length", LENGTH, create}, {"create's write", WRITE, create},
+        {"create's flush", FLUSH, create},   {"create's truncate", TRUNCATE, create},
+        {"create's lock", LOCK, create},     {"open's length", LENGTH, open_image},
+        {"open's read", READ, open_image},   {"open's flush", FLUSH, open_image},
+        {"open's lock", LOCK, open_image},   {"check's length", LENGTH, check},
+        {"check's read", READ, check},       {"check's lock", LOCK, check},
+        {"repair's flush", FLUSH, repair},   {"repair's write", WRITE, repair},
+        {"repair's read", READ, repair},     {"backend_length", LENGTH, plain_length},
+        {"backend_read", READ, plain_read},  {"backend_write", WRITE, plain_write},
     };
 
     (void)state;
@@ -393,12 +405,14 @@ static void of_open_images(void **state)
         int (*call)(void);
         bool harmless;
     } row[] = {
-        { "append's write", WRITE, append, false },
-        { "a first append's write", WRITE, append_elsewhere, false },
-        { "a first append's truncate", TRUNCATE, append_elsewhere, false },
-        { "a read", READ, read_back, false }, { "a read of more", READ, read_two, false },
-        { "zeroing", ZERO, zero_some, false }, { "a flush", FLUSH, flush, false },
-        { "a hole", DISCARD, reset, true }, /* its failure is harmless */
+        {"append's write", WRITE, append, false},
+        {"a first append's write", WRITE, append_elsewhere, false},
+        {"a first append's truncate", TRUNCATE, append_elsewhere, false},
+        {"a read", READ, read_back, false},
+        {"a read of more", READ, read_two, false},
+        {"zeroing", ZERO, zero_some, false},
+        {"a flush", FLUSH, flush, false},
+        {"a hole", DISCARD, reset, true}, /* its failure is harmless */
     };
 
     (void)state;

@@ -15,8 +15,12 @@
 
 #define N 12u
 
-static const struct geometry shape = { .name = "behind", .size = MiB(8), .zone_size = MiB(1),
-                                       .cluster = 4096, .max_open = 3, .max_active = 4 };
+static const struct geometry shape = {.name = "behind",
+                                      .size = MiB(8),
+                                      .zone_size = MiB(1),
+                                      .cluster = 4096,
+                                      .max_open = 3,
+                                      .max_active = 4};
 
 struct job {
     int op, ret;
@@ -48,17 +52,18 @@ static void plan(struct job *j, uint64_t *rng, unsigned reset)
     for (unsigned i = 0; i < N; i++) {
         uint64_t kind = rng_below(rng, 4);
 
-        j[i] = (struct job){ .op = kind == 0   ? ZQCOW2_OP_APPEND
-                                   : kind == 1 ? ZQCOW2_OP_WRITE_ZEROES
-                                               : ZQCOW2_OP_WRITE,
-                             .off = kind ? next : 0, .len = 512 * (1 + rng_below(rng, 100)) };
+        j[i] = (struct job){.op = kind == 0 ? ZQCOW2_OP_APPEND :
+                                  kind == 1 ? ZQCOW2_OP_WRITE_ZEROES :
+                                              ZQCOW2_OP_WRITE,
+                            .off = kind ? next : 0,
+                            .len = 512 * (1 + rng_below(rng, 100))};
         if (i == 5) {
             j[i].op = ZQCOW2_OP_WRITE;
             j[i].off = MiB(1);
             continue;
         }
         if (i == reset) {
-            j[i] = (struct job){ .op = ZQCOW2_OP_ZONE_RESET, .len = MiB(1) };
+            j[i] = (struct job){.op = ZQCOW2_OP_ZONE_RESET, .len = MiB(1)};
             next = 0;
             continue;
         }
@@ -72,10 +77,15 @@ static void submit(struct zqcow2_queue *q, struct job *j, struct iovec *v)
     struct zqcow2_request r[N];
 
     for (unsigned i = 0; i < N; i++) {
-        r[i] = (struct zqcow2_request){ .size = sizeof(r[i]), .op = (uint16_t)j[i].op,
-                                        .offset = j[i].off, .length = j[i].len, .iov = &v[i],
-                                        .iovcnt = 1, .done = done, .arg = &j[i] };
-        v[i] = (struct iovec){ data, (size_t)j[i].len };
+        r[i] = (struct zqcow2_request){.size = sizeof(r[i]),
+                                       .op = (uint16_t)j[i].op,
+                                       .offset = j[i].off,
+                                       .length = j[i].len,
+                                       .iov = &v[i],
+                                       .iovcnt = 1,
+                                       .done = done,
+                                       .arg = &j[i]};
+        v[i] = (struct iovec){data, (size_t)j[i].len};
     }
     assert_int_equal(zqcow2_queue_submit(q, r, N), N);
 }
@@ -166,7 +176,7 @@ static void all_behind_fail(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(all_behind_fail) };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_behind_fail)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

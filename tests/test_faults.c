@@ -23,15 +23,15 @@ struct plan {
 };
 
 static const struct plan plans[] = {
-    { "oom-once", true, FAULT_NONE, false },    { "oom-for-ever", true, FAULT_NONE, true },
-    { "eio-once", false, FAULT_EIO, false },    { "eio-for-ever", false, FAULT_EIO, true },
-    { "enospc-once", false, FAULT_ENOSPC, false }, { "enospc-for-ever", false, FAULT_ENOSPC, true },
-    { "short-once", false, FAULT_SHORT, false },
+    {"oom-once", true, FAULT_NONE, false},       {"oom-for-ever", true, FAULT_NONE, true},
+    {"eio-once", false, FAULT_EIO, false},       {"eio-for-ever", false, FAULT_EIO, true},
+    {"enospc-once", false, FAULT_ENOSPC, false}, {"enospc-for-ever", false, FAULT_ENOSPC, true},
+    {"short-once", false, FAULT_SHORT, false},
 };
 #define NR_PLANS (sizeof(plans) / sizeof(*plans))
 
-static const struct scenario_set *const sets[] = { &scenarios_zones, &scenarios_data,
-                                                   &scenarios_crowd, &scenarios_file };
+static const struct scenario_set *const sets[] = {&scenarios_zones, &scenarios_data,
+                                                  &scenarios_crowd, &scenarios_file};
 #define NR_SETS (sizeof(sets) / sizeof(*sets))
 
 /* The image that a scenario begins with, made once. */
@@ -100,8 +100,7 @@ static void check(struct rig *r, bool clean)
     if (rc)
         rig_say(r, "check: %d %s", rc, r->err.text);
     else if (r->check.corruptions || (clean && r->check.leaked_clusters))
-        rig_say(r, "check: %llu corruptions, %llu leaks",
-                (unsigned long long)r->check.corruptions,
+        rig_say(r, "check: %llu corruptions, %llu leaks", (unsigned long long)r->check.corruptions,
                 (unsigned long long)r->check.leaked_clusters);
     else
         r->why[0] = 0; /* leaks that are allowed are told, too */
@@ -178,7 +177,7 @@ static bool finish(struct rig *r, const struct plan *p)
 static bool one_run(struct bench *b, const struct plan *p, uint64_t n, char *why, size_t room)
 {
     const struct scenario *sc = b->sc;
-    struct story story = { .tag = 0 };
+    struct story story = {.tag = 0};
     const char *verdict;
     struct rig r;
     bool struck;
@@ -248,7 +247,7 @@ static void make_fresh(struct bench *b)
 
 static unsigned one_scenario(const struct scenario *sc, bool memory, uint64_t *points)
 {
-    struct bench b = { .sc = sc };
+    struct bench b = {.sc = sc};
     char why[400];
 
     make_fresh(&b);

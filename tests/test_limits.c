@@ -17,10 +17,14 @@
 
 #define CLUSTER 4096u
 
-static const struct geometry zoned = { .name = "limits", .size = MiB(4), .zone_size = MiB(1),
-                                       .conventional = 1, .cluster = 512, .refcount_bits = 64 };
-static const struct geometry packed = { .name = "packed", .size = MiB(2), .zone_size = MiB(1),
-                                        .conventional = 1, .cluster = CLUSTER };
+static const struct geometry zoned = {.name = "limits",
+                                      .size = MiB(4),
+                                      .zone_size = MiB(1),
+                                      .conventional = 1,
+                                      .cluster = 512,
+                                      .refcount_bits = 64};
+static const struct geometry packed = {
+    .name = "packed", .size = MiB(2), .zone_size = MiB(1), .conventional = 1, .cluster = CLUSTER};
 static uint8_t buf[MiB(1)], back[MiB(1)];
 
 static void begin(struct rig *r, const struct geometry *g, enum rig_world world,
@@ -45,8 +49,8 @@ static void end(struct rig *r, const struct limits *l)
 
 static int run(struct rig *r, int op, uint64_t off, const struct iovec *iov, uint32_t n)
 {
-    struct zqcow2_request q = { .size = sizeof(q), .op = (uint16_t)op, .offset = off, .iov = iov,
-                                .iovcnt = n };
+    struct zqcow2_request q = {
+        .size = sizeof(q), .op = (uint16_t)op, .offset = off, .iov = iov, .iovcnt = n};
 
     return zqcow2_run(r->img, &q, NULL);
 }
@@ -59,7 +63,7 @@ static uint32_t shape(struct iovec *iov, uint8_t *from, size_t len, size_t first
 
     for (; at < len; at += iov[n++].iov_len) {
         size_t want = n ? then : first;
-        iov[n] = (struct iovec){ from + at, want < len - at ? want : len - at };
+        iov[n] = (struct iovec){from + at, want < len - at ? want : len - at};
     }
     return n;
 }
@@ -86,9 +90,9 @@ static void one_shape(const struct limits *l, enum rig_world world, size_t len, 
 static void vectors_of_any_shape(void **state)
 {
     static const size_t shapes[][3] = {
-        { 65536, 1001, 4096 }, /* 17 pages, the first one from its middle on */
-        { 512, 1, 1 },     { 1024, 100, 200 },  { 65536, 1, 1 },      { 65536, 511, 513 },
-        { 65536, 4096, 3 }, { 300032, 12, 70000 }, { 4096, 4095, 1 }, { 131072, 512, 512 },
+        {65536, 1001, 4096}, /* 17 pages, the first one from its middle on */
+        {512, 1, 1},         {1024, 100, 200},    {65536, 1, 1},   {65536, 511, 513},
+        {65536, 4096, 3},    {300032, 12, 70000}, {4096, 4095, 1}, {131072, 512, 512},
     };
 
     (void)state;
@@ -110,7 +114,7 @@ static void only_the_sum_counts(void **state)
     (void)state;
     begin(&r, &zoned, RIG_PLAIN, NULL);
     for (unsigned i = 0; i < 20; i++)
-        iov[i] = (struct iovec){ buf + i, 0 };
+        iov[i] = (struct iovec){buf + i, 0};
     assert_int_equal(run(&r, ZQCOW2_OP_READ, 0, iov, 20), -EINVAL);
     iov[3].iov_len = 300;
     iov[19].iov_len = 211;
@@ -163,7 +167,7 @@ static void put64(struct rig *r, uint64_t at, uint64_t v)
 
 static size_t deflate_cluster(const uint8_t *from, uint8_t *to)
 {
-    z_stream z = { 0 };
+    z_stream z = {0};
 
     assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY), Z_OK);
     z.next_in = (uint8_t *)(uintptr_t)from;
@@ -262,10 +266,8 @@ static void growth_and_repair(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vectors_of_any_shape),
-        cmocka_unit_test(only_the_sum_counts),
-        cmocka_unit_test(a_transfer_is_one_call),
-        cmocka_unit_test(compressed_clusters),
+        cmocka_unit_test(vectors_of_any_shape),   cmocka_unit_test(only_the_sum_counts),
+        cmocka_unit_test(a_transfer_is_one_call), cmocka_unit_test(compressed_clusters),
         cmocka_unit_test(growth_and_repair),
     };
 

@@ -12,14 +12,20 @@
 #include "rig/rig.h"
 
 /* Capacity below size and no power of two, a conventional zone, a short last zone, limits. */
-static const struct geometry small = {
-    .name = "small", .size = KiB(64 * 8 + 40), .zone_size = KiB(64), .capacity = KiB(52),
-    .conventional = 1, .max_open = 2, .max_active = 4, .cluster = 4096
-};
-static const struct geometry loose = {
-    .name = "loose", .size = KiB(64 * 8 + 60), .zone_size = KiB(64), .capacity = KiB(52),
-    .conventional = 2, .cluster = 4096
-};
+static const struct geometry small = {.name = "small",
+                                      .size = KiB(64 * 8 + 40),
+                                      .zone_size = KiB(64),
+                                      .capacity = KiB(52),
+                                      .conventional = 1,
+                                      .max_open = 2,
+                                      .max_active = 4,
+                                      .cluster = 4096};
+static const struct geometry loose = {.name = "loose",
+                                      .size = KiB(64 * 8 + 60),
+                                      .zone_size = KiB(64),
+                                      .capacity = KiB(52),
+                                      .conventional = 2,
+                                      .cluster = 4096};
 #define LAST 8u
 
 static int act(struct rig *r, int op, uint32_t zone)
@@ -150,7 +156,7 @@ static void reset_of_a_short_last_zone_did_nothing(void **state)
 
 static void finish_of_a_short_last_zone_passed_the_end(void **state)
 {
-    const struct geometry *const shapes[] = { &small, &loose };
+    const struct geometry *const shapes[] = {&small, &loose};
     struct rig r;
 
     (void)state;
@@ -229,17 +235,21 @@ static void pointer_moved_after_the_data(void **state)
 
     (void)state;
     for (uint64_t seed = 1; seed <= 50; seed++) {
-        struct answer a[8] = { { 0 } };
+        struct answer a[8] = {{0}};
         unsigned winners = 0;
 
         rig_begin_in(&r, &small, RIG_SHUFFLED, seed);
         assert_int_equal(zqcow2_queue_open(r.img, 8, &q), 0);
         for (unsigned i = 0; i < 8; i++) {
-            struct zqcow2_request req = { .size = sizeof(req), .op = ZQCOW2_OP_WRITE,
-                                          .offset = rig_start(&r, 2), .iov = &iov[i], .iovcnt = 1,
-                                          .done = done, .arg = &a[i] };
+            struct zqcow2_request req = {.size = sizeof(req),
+                                         .op = ZQCOW2_OP_WRITE,
+                                         .offset = rig_start(&r, 2),
+                                         .iov = &iov[i],
+                                         .iovcnt = 1,
+                                         .done = done,
+                                         .arg = &a[i]};
 
-            iov[i] = (struct iovec){ buf[i], sizeof(buf[i]) };
+            iov[i] = (struct iovec){buf[i], sizeof(buf[i])};
             rig_pattern(buf[i], sizeof(buf[i]), rig_start(&r, 2), i + 1);
             assert_int_equal(zqcow2_queue_submit(q, &req, 1), 1);
         }
@@ -294,8 +304,8 @@ static void pointer_was_not_taken_back(void **state)
 
 static void zone_times_size_in_32_bits(void **state)
 {
-    static const struct geometry big = { .name = "big", .size = GiB(12), .zone_size = GiB(1),
-                                         .cluster = 65536, .conventional = 1 };
+    static const struct geometry big = {
+        .name = "big", .size = GiB(12), .zone_size = GiB(1), .cluster = 65536, .conventional = 1};
     struct rig r;
 
     (void)state;

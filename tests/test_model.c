@@ -23,8 +23,8 @@
 
 #define PASSED UINT64_MAX
 
-static const char *const worlds[] = { "plain", "shuffled", "threaded", "uring" };
-static const unsigned shares[] = { 1, 4, 20, 20 }; /* each world does ZQ_OPS divided by this */
+static const char *const worlds[] = {"plain", "shuffled", "threaded", "uring"};
+static const unsigned shares[] = {1, 4, 20, 20}; /* each world does ZQ_OPS divided by this */
 
 struct job {
     struct gen_op op;
@@ -73,9 +73,13 @@ static bool has_data(int kind)
 
 static struct zqcow2_request request(struct job *j)
 {
-    struct zqcow2_request r = { .size = sizeof(r), .op = (uint16_t)j->op.kind,
-                                .flags = (uint16_t)j->op.flags, .offset = j->op.off,
-                                .length = j->op.len, .done = done, .arg = j };
+    struct zqcow2_request r = {.size = sizeof(r),
+                               .op = (uint16_t)j->op.kind,
+                               .flags = (uint16_t)j->op.flags,
+                               .offset = j->op.off,
+                               .length = j->op.len,
+                               .done = done,
+                               .arg = j};
 
     if (has_data(j->op.kind)) {
         r.iov = j->iov;
@@ -91,26 +95,19 @@ static int call(struct run *t, struct job *j)
 {
     struct zqcow2_image *img = t->rig.img;
     const struct gen_op *op = &j->op;
-    struct zqcow2_result res = { 0 };
+    struct zqcow2_result res = {0};
     struct zqcow2_request req;
 
     switch (has_data(op->kind) && op->tag % 2 ? -1 : op->kind) {
-    case ZQCOW2_OP_READ:
-        return zqcow2_read(img, j->buf, (size_t)op->len, op->off);
-    case ZQCOW2_OP_WRITE:
-        return zqcow2_write(img, j->buf, (size_t)op->len, op->off, op->flags);
+    case ZQCOW2_OP_READ: return zqcow2_read(img, j->buf, (size_t)op->len, op->off);
+    case ZQCOW2_OP_WRITE: return zqcow2_write(img, j->buf, (size_t)op->len, op->off, op->flags);
     case ZQCOW2_OP_APPEND:
         return zqcow2_append(img, j->buf, (size_t)op->len, &j->got_off, op->flags);
-    case ZQCOW2_OP_WRITE_ZEROES:
-        return zqcow2_write_zeroes(img, op->len, op->off, op->flags);
-    case ZQCOW2_OP_DISCARD:
-        return zqcow2_discard(img, op->len, op->off, 0);
-    case ZQCOW2_OP_FLUSH:
-        return zqcow2_flush(img);
-    case ZQCOW2_OP_DRAIN:
-        return zqcow2_drain(img);
-    case ZQCOW2_OP_ZONE_SET_STATE:
-        return zqcow2_zone_set_state(img, op->off, op->state);
+    case ZQCOW2_OP_WRITE_ZEROES: return zqcow2_write_zeroes(img, op->len, op->off, op->flags);
+    case ZQCOW2_OP_DISCARD: return zqcow2_discard(img, op->len, op->off, 0);
+    case ZQCOW2_OP_FLUSH: return zqcow2_flush(img);
+    case ZQCOW2_OP_DRAIN: return zqcow2_drain(img);
+    case ZQCOW2_OP_ZONE_SET_STATE: return zqcow2_zone_set_state(img, op->off, op->state);
     }
     req = request(j); /* of zone calls, only this tells which zone failed */
     zqcow2_run(img, &req, &res);
@@ -167,8 +164,7 @@ static void tell(const struct job *j, uint64_t n)
 {
     printf("  #%llu %s off %#llx len %#llx%s", (unsigned long long)n,
            j->op.kind == GEN_REOPEN ? "reopen" : rig_op_name(j->op.kind),
-           (unsigned long long)j->op.off, (unsigned long long)j->op.len,
-           j->op.flags ? " fua" : "");
+           (unsigned long long)j->op.off, (unsigned long long)j->op.len, j->op.flags ? " fua" : "");
     if (j->op.kind == ZQCOW2_OP_ZONE_SET_STATE)
         printf(" %s", rig_state_name(j->op.state));
     printf(": %d @%#llx, expected %d @%#llx\n", j->got, (unsigned long long)j->got_off, j->want,
@@ -243,8 +239,8 @@ static void prepare(struct job *j)
 
 static void apply(struct run *t, struct job *j)
 {
-    j->want = gen_model(&t->model, &j->op,
-                        j->op.kind == ZQCOW2_OP_READ ? j->expect : j->buf, &j->want_off);
+    j->want = gen_model(&t->model, &j->op, j->op.kind == ZQCOW2_OP_READ ? j->expect : j->buf,
+                        &j->want_off);
 }
 
 /* Alone: the library first, so that the model can ask which of several equals it closed. */
@@ -405,8 +401,7 @@ static uint64_t go(struct run *t)
 
 static struct run fresh(const struct run *t)
 {
-    return (struct run){ .g = t->g, .world = t->world, .limits = t->limits,
-                         .seed = t->seed };
+    return (struct run){.g = t->g, .world = t->world, .limits = t->limits, .seed = t->seed};
 }
 
 static bool fails(void *arg, const uint64_t *list, uint64_t nr)
@@ -447,9 +442,8 @@ static void failed(struct run *t, uint64_t at)
     uint64_t *list = malloc((nr + 1) * sizeof(*list));
 
     printf("%s, %s, limits %s: seed %llu, operation %llu of %llu: %s\n", t->g->name,
-           worlds[t->world], t->limits ? t->limits->name : "none",
-           (unsigned long long)t->seed, (unsigned long long)at, (unsigned long long)t->nr,
-           t->rig.why);
+           worlds[t->world], t->limits ? t->limits->name : "none", (unsigned long long)t->seed,
+           (unsigned long long)at, (unsigned long long)t->nr, t->rig.why);
     fflush(stdout);
     for (uint64_t k = 0; k < nr; k++)
         list[k] = t->only ? t->only[k] : k;
@@ -489,9 +483,13 @@ static bool visit(const struct geometry *g, enum rig_world world, const struct l
     struct run *t = calloc(1, sizeof(*t));
     uint64_t at, nr, *only = keep_list(&nr);
 
-    *t = (struct run){ .g = g, .world = world, .limits = limits,
-                       .seed = rig_env("ZQ_SEED", 20240607), .nr = only ? nr : ops, .only = only,
-                       .patient = 120 };
+    *t = (struct run){.g = g,
+                      .world = world,
+                      .limits = limits,
+                      .seed = rig_env("ZQ_SEED", 20240607),
+                      .nr = only ? nr : ops,
+                      .only = only,
+                      .patient = 120};
     at = go(t);
     if (at != PASSED)
         failed(t, at);
@@ -579,11 +577,8 @@ static void limited(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(plain),
-        cmocka_unit_test(shuffled),
-        cmocka_unit_test(threaded),
-        cmocka_unit_test(uring),
-        cmocka_unit_test(limited),
+        cmocka_unit_test(plain), cmocka_unit_test(shuffled), cmocka_unit_test(threaded),
+        cmocka_unit_test(uring), cmocka_unit_test(limited),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

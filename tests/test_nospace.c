@@ -91,8 +91,14 @@ static int op_zero(void *self, uint64_t off, uint64_t len)
 static struct zqcow2_backend *host_backend(struct host *h)
 {
     static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "host", .length = op_length, .readv = op_readv,
-        .writev = op_writev, .flush = op_flush, .truncate = op_truncate, .zero = op_zero,
+        .size = sizeof(ops),
+        .name = "host",
+        .length = op_length,
+        .readv = op_readv,
+        .writev = op_writev,
+        .flush = op_flush,
+        .truncate = op_truncate,
+        .zero = op_zero,
         .discard = op_zero,
     };
     struct zqcow2_backend *be;
@@ -165,8 +171,9 @@ static void flush_full(struct host *h, struct zqcow2_image *img, unsigned step)
 
 static void a_flush_needs_no_space(void **state)
 {
-    static const struct { uint32_t cluster, bits; } shapes[] = {
-        { 512, 64 }, { 4096, 16 }, { 65536, 16 } };
+    static const struct {
+        uint32_t cluster, bits;
+    } shapes[] = {{512, 64}, {4096, 16}, {65536, 16}};
 
     (void)state;
     for (unsigned k = 0; k < 3; k++) {
@@ -240,7 +247,7 @@ static void growth_fails_alone(void **state)
 
 #define C 512u
 
-static const struct geometry plain = { .name = "plain", .size = MiB(1), .cluster = C };
+static const struct geometry plain = {.name = "plain", .size = MiB(1), .cluster = C};
 
 static uint64_t be64_at(struct rig *r, uint64_t off)
 {
@@ -262,7 +269,7 @@ static void share_tables(struct rig *r)
         uint64_t table = be64_at(r, l1 + i * 8) & 0x00fffffffffffe00ull;
         uint8_t copied;
 
-        store_put(&r->store, (uint8_t[]){ 0, 2 }, 2, block + table / C * 2);
+        store_put(&r->store, (uint8_t[]){0, 2}, 2, block + table / C * 2);
         store_get(&r->store, &copied, 1, l1 + i * 8);
         copied &= 0x7f;
         store_put(&r->store, &copied, 1, l1 + i * 8);
@@ -272,8 +279,8 @@ static void share_tables(struct rig *r)
 /* True if the n-th call that takes space was met. */
 static bool one_failure(int op, unsigned n, bool for_ever)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = (uint16_t)op, .offset = 0,
-                                  .length = KiB(128) };
+    struct zqcow2_request req = {
+        .size = sizeof(req), .op = (uint16_t)op, .offset = 0, .length = KiB(128)};
     bool struck, dead;
     struct rig r;
     int rc;
@@ -300,7 +307,7 @@ static bool one_failure(int op, unsigned n, bool for_ever)
 
 static void whole_or_nothing(void **state)
 {
-    static const int ops[] = { ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_DISCARD };
+    static const int ops[] = {ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_DISCARD};
     unsigned points = 0;
 
     (void)state;
@@ -352,11 +359,11 @@ static int race(uint64_t seed, uint64_t room)
     struct zqcow2_image *img;
     struct zqcow2_simdisk *disk = two_clusters(seed, room, &img);
     uint8_t *data = memset(buf + 65536, 2, 8192);
-    struct iovec v = { data, 8192 };
+    struct iovec v = {data, 8192};
     int write = 99, discard = 99;
     struct zqcow2_request r[2] = {
-        { sizeof(r[0]), ZQCOW2_OP_WRITE, 0, 0, 0, &v, 1, 0, note, &write },
-        { sizeof(r[0]), ZQCOW2_OP_DISCARD, 0, 4096, 4096, NULL, 0, 0, note, &discard } };
+        {sizeof(r[0]), ZQCOW2_OP_WRITE, 0, 0, 0, &v, 1, 0, note, &write},
+        {sizeof(r[0]), ZQCOW2_OP_DISCARD, 0, 4096, 4096, NULL, 0, 0, note, &discard}};
     struct zqcow2_queue *q;
 
     assert_int_equal(zqcow2_queue_open(img, 4, &q), 0);
@@ -389,8 +396,8 @@ static void beside_a_discard(void **state)
 
 /* ---- rounds that stop ---- */
 
-static const struct geometry zoned = { .name = "zoned", .size = KiB(512), .zone_size = KiB(64),
-                                       .conventional = 1, .cluster = 4096 };
+static const struct geometry zoned = {
+    .name = "zoned", .size = KiB(512), .zone_size = KiB(64), .conventional = 1, .cluster = 4096};
 
 static void expect_all(struct rig *r)
 {
@@ -480,12 +487,9 @@ static void a_close_stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_flush_needs_no_space),
-        cmocka_unit_test(growth_fails_alone),
-        cmocka_unit_test(whole_or_nothing),
-        cmocka_unit_test(beside_a_discard),
-        cmocka_unit_test(a_round_stops),
-        cmocka_unit_test(a_close_stops),
+        cmocka_unit_test(a_flush_needs_no_space), cmocka_unit_test(growth_fails_alone),
+        cmocka_unit_test(whole_or_nothing),       cmocka_unit_test(beside_a_discard),
+        cmocka_unit_test(a_round_stops),          cmocka_unit_test(a_close_stops),
     };
 
     return cmocka_run_group_tests_name("nospace", tests, NULL, NULL);

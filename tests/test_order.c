@@ -12,9 +12,9 @@
 #define Z    KiB(256)
 #define UNIT 4096u
 
-static const struct geometry shape = { .name = "queue", .size = 8 * Z, .zone_size = Z,
-                                       .conventional = 1, .cluster = 65536 };
-static const enum rig_world worlds[] = { RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED };
+static const struct geometry shape = {
+    .name = "queue", .size = 8 * Z, .zone_size = Z, .conventional = 1, .cluster = 65536};
+static const enum rig_world worlds[] = {RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED};
 #define NR_WORLDS 3
 
 static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed,
@@ -53,7 +53,7 @@ static void appends_keep_their_order(void **state)
 
         for (unsigned zone = 1; before && zone <= 2; zone++) {
             uint64_t off = Z * zone;
-            assert_int_equal(zqcow2_append(r.img, (uint8_t[UNIT]){ 0 }, UNIT, &off, 0), 0);
+            assert_int_equal(zqcow2_append(r.img, (uint8_t[UNIT]){0}, UNIT, &off, 0), 0);
         }
 
         for (unsigned i = 0; i < 32; i++) {
@@ -68,8 +68,8 @@ static void appends_keep_their_order(void **state)
 
             if (t[i]->ret || t[i]->offset != want)
                 fail_msg("seed %llu: append %u: %d at %#llx, expected %#llx",
-                         (unsigned long long)seed, i, t[i]->ret,
-                         (unsigned long long)t[i]->offset, (unsigned long long)want);
+                         (unsigned long long)seed, i, t[i]->ret, (unsigned long long)t[i]->offset,
+                         (unsigned long long)want);
             if (i >= 2 && t[i]->order < t[i - 2]->order)
                 fail_msg("seed %llu: append %u acknowledged before %u", (unsigned long long)seed, i,
                          i - 2);
@@ -196,10 +196,10 @@ static void a_dead_image_acknowledges_nothing(void **state)
 /* A chain on one zone, all in flight at once: each step finds what the one before it left. */
 static void a_zone_takes_turns(void **state)
 {
-    static const int ops[] = { ZQCOW2_OP_WRITE, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_APPEND,
-                               ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_FINISH, ZQCOW2_OP_WRITE,
-                               ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_WRITE };
-    static const int want[] = { 0, 0, 0, 0, 0, ZQCOW2_EZONE_FULL, 0, 0 };
+    static const int ops[] = {ZQCOW2_OP_WRITE,      ZQCOW2_OP_ZONE_CLOSE,  ZQCOW2_OP_APPEND,
+                              ZQCOW2_OP_ZONE_OPEN,  ZQCOW2_OP_ZONE_FINISH, ZQCOW2_OP_WRITE,
+                              ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_WRITE};
+    static const int want[] = {0, 0, 0, 0, 0, ZQCOW2_EZONE_FULL, 0, 0};
     struct ticket *t[8];
     struct rig r;
 
@@ -235,9 +235,9 @@ static void flushes_among_writes(void **state)
         struct zqcow2_queue *q = begin(&r, worlds[seed % NR_WORLDS], seed, 32);
 
         for (unsigned i = 0; i < 30; i++) {
-            int op = i % 7 == 3    ? ZQCOW2_OP_FLUSH
-                     : i % 13 == 5 ? ZQCOW2_OP_DRAIN
-                                   : ZQCOW2_OP_APPEND;
+            int op = i % 7 == 3  ? ZQCOW2_OP_FLUSH :
+                     i % 13 == 5 ? ZQCOW2_OP_DRAIN :
+                                   ZQCOW2_OP_APPEND;
 
             t[i] = ticket(op, op == ZQCOW2_OP_APPEND ? Z * (1 + i % 3) : 0,
                           op == ZQCOW2_OP_APPEND ? UNIT : 0, i + 1);
@@ -322,8 +322,8 @@ static void look_at_reads(struct ticket *const *t, unsigned n, uint64_t seed)
         assert_int_equal(t[k]->ret, 0);
         for (uint64_t b = 0; t[k]->req.op == ZQCOW2_OP_READ && b < 8 * UNIT; b += 512) {
             if (memcmp(t[k]->buf + b, zeros, 512) && memcmp(t[k]->buf + b, want + b, 512))
-                fail_msg("seed %llu: read %u shows old bytes at +%#llx",
-                         (unsigned long long)seed, k, (unsigned long long)b);
+                fail_msg("seed %llu: read %u shows old bytes at +%#llx", (unsigned long long)seed,
+                         k, (unsigned long long)b);
         }
     }
 }
@@ -341,8 +341,8 @@ static void reads_beyond_the_pointer(void **state)
         assert_int_equal(zqcow2_flush(r.img), 0);
         assert_int_equal(zqcow2_zone_reset(r.img, Z, Z, 0), 0);
         for (unsigned k = 0; k < 24; k++) {
-            t[k] = k % 3 ? ticket(ZQCOW2_OP_READ, Z, 8 * UNIT, 0)
-                         : ticket(ZQCOW2_OP_APPEND, Z, UNIT, k / 3 + 1);
+            t[k] = k % 3 ? ticket(ZQCOW2_OP_READ, Z, 8 * UNIT, 0) :
+                           ticket(ZQCOW2_OP_APPEND, Z, UNIT, k / 3 + 1);
             assert_int_equal(submit(q, t[k]), 1);
             if (k % 4 == 0)
                 poll_queue(q, 0);
@@ -358,11 +358,19 @@ static void reads_beyond_the_pointer(void **state)
 /* ---- limits, everything in flight: who may fail is open, nobody may be forgotten ---- */
 
 static const struct geometry narrow[] = {
-    { .name = "1 of 2", .size = 8 * Z, .zone_size = Z, .max_open = 1, .max_active = 2,
-      .cluster = 65536 },
-    { .name = "2 of 4", .size = 8 * Z, .zone_size = Z, .max_open = 2, .max_active = 4,
-      .cluster = 4096 },
-    { .name = "3 open", .size = 8 * Z, .zone_size = Z, .max_open = 3, .cluster = 4096 },
+    {.name = "1 of 2",
+     .size = 8 * Z,
+     .zone_size = Z,
+     .max_open = 1,
+     .max_active = 2,
+     .cluster = 65536},
+    {.name = "2 of 4",
+     .size = 8 * Z,
+     .zone_size = Z,
+     .max_open = 2,
+     .max_active = 4,
+     .cluster = 4096},
+    {.name = "3 open", .size = 8 * Z, .zone_size = Z, .max_open = 3, .cluster = 4096},
 };
 
 static bool may_be(int op, int ret)
@@ -374,13 +382,12 @@ static bool may_be(int op, int ret)
 
 static struct ticket *draw(uint64_t *rng, unsigned i)
 {
-    static const int ops[] = { ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
-                               ZQCOW2_OP_ZONE_RESET };
+    static const int ops[] = {ZQCOW2_OP_ZONE_OPEN, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
+                              ZQCOW2_OP_ZONE_RESET};
     uint64_t start = Z * rng_below(rng, 6);
     uint64_t pick = rng_below(rng, 12);
 
-    return pick < 4 ? ticket(ops[pick], start, Z, 0)
-                    : ticket(ZQCOW2_OP_APPEND, start, UNIT, i + 1);
+    return pick < 4 ? ticket(ops[pick], start, Z, 0) : ticket(ZQCOW2_OP_APPEND, start, UNIT, i + 1);
 }
 
 /* Limits kept, counts true. */

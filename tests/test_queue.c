@@ -17,10 +17,10 @@
 #define Z    KiB(256)
 #define UNIT 4096u
 
-static const struct geometry shape = { .name = "queue", .size = 8 * Z, .zone_size = Z,
-                                       .conventional = 1, .cluster = 65536 };
-static const enum rig_world worlds[] = { RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED };
-static const char *const world_names[] = { "plain", "shuffled", "threaded" };
+static const struct geometry shape = {
+    .name = "queue", .size = 8 * Z, .zone_size = Z, .conventional = 1, .cluster = 65536};
+static const enum rig_world worlds[] = {RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED};
+static const char *const world_names[] = {"plain", "shuffled", "threaded"};
 #define NR_WORLDS 3
 
 static struct zqcow2_queue *begin(struct rig *r, enum rig_world world, uint64_t seed,
@@ -160,16 +160,16 @@ static void mistakes_go_to_done(void **state)
         uint64_t off, len;
         int want;
     } bad[] = {
-        { ZQCOW2_OP_WRITE, 2 * Z + 512, 512, ZQCOW2_EZONE_WP },
-        { ZQCOW2_OP_WRITE, 2 * Z, 100, -EINVAL },
-        { ZQCOW2_OP_WRITE, 2 * Z, 0, -EINVAL },
-        { ZQCOW2_OP_READ, 8 * Z, 512, -EINVAL },
-        { ZQCOW2_OP_APPEND, 0, 512, ZQCOW2_EZONE_STATE },
-        { ZQCOW2_OP_APPEND, 2 * Z, Z + 512, ZQCOW2_EZONE_BOUNDARY },
-        { ZQCOW2_OP_ZONE_RESET, 0, Z, ZQCOW2_EZONE_STATE },
-        { ZQCOW2_OP_ZONE_OPEN, 1, Z, -EINVAL },
-        { ZQCOW2_OP_DISCARD, 2 * Z, 512, ZQCOW2_EZONE_STATE },
-        { ZQCOW2_OP_ZONE_SET_STATE, 2 * Z, ZQCOW2_ZONE_CLOSED, -EINVAL },
+        {ZQCOW2_OP_WRITE, 2 * Z + 512, 512, ZQCOW2_EZONE_WP},
+        {ZQCOW2_OP_WRITE, 2 * Z, 100, -EINVAL},
+        {ZQCOW2_OP_WRITE, 2 * Z, 0, -EINVAL},
+        {ZQCOW2_OP_READ, 8 * Z, 512, -EINVAL},
+        {ZQCOW2_OP_APPEND, 0, 512, ZQCOW2_EZONE_STATE},
+        {ZQCOW2_OP_APPEND, 2 * Z, Z + 512, ZQCOW2_EZONE_BOUNDARY},
+        {ZQCOW2_OP_ZONE_RESET, 0, Z, ZQCOW2_EZONE_STATE},
+        {ZQCOW2_OP_ZONE_OPEN, 1, Z, -EINVAL},
+        {ZQCOW2_OP_DISCARD, 2 * Z, 512, ZQCOW2_EZONE_STATE},
+        {ZQCOW2_OP_ZONE_SET_STATE, 2 * Z, ZQCOW2_ZONE_CLOSED, -EINVAL},
     };
     struct rig r;
 
@@ -208,7 +208,7 @@ static void depth_limits(void **state)
 /* Completions in an io_uring interrupt system calls as signals do. */
 static bool readable(int fd, int timeout_ms)
 {
-    struct pollfd p = { fd, POLLIN, 0 };
+    struct pollfd p = {fd, POLLIN, 0};
     int n;
 
     do {
@@ -220,7 +220,7 @@ static bool readable(int fd, int timeout_ms)
 /* An epoll loop and nothing else moves everything; a quiet queue is not readable. */
 static void the_descriptor_is_enough(void **state)
 {
-    struct epoll_event ev = { .events = EPOLLIN }, got;
+    struct epoll_event ev = {.events = EPOLLIN}, got;
     struct ticket *t[40];
     struct rig r;
 
@@ -292,7 +292,7 @@ static void an_idle_queue_sleeps(void **state)
 
     (void)state;
     for (int w = 0; w < NR_WORLDS; w++) {
-        struct zqcow2_queue *q[2] = { begin(&r, worlds[w], 22, 4), NULL };
+        struct zqcow2_queue *q[2] = {begin(&r, worlds[w], 22, 4), NULL};
         struct ticket *t;
         int fd[2];
 
@@ -481,7 +481,7 @@ static void callbacks_may_submit(void **state)
     for (int w = 0; w < NR_WORLDS; w++) {
         struct zqcow2_queue *q = begin(&r, worlds[w], 13, 2);
         struct ticket *t = ticket(ZQCOW2_OP_APPEND, Z, UNIT, 1);
-        struct chain c = { q, t, 50 };
+        struct chain c = {q, t, 50};
 
         t->req.done = submit_next;
         t->req.arg = &c;

@@ -14,8 +14,12 @@
 
 #define Z KiB(64)
 
-static const struct geometry small = { .name = "small", .size = 6 * Z, .zone_size = Z,
-                                       .capacity = KiB(52), .conventional = 1, .cluster = 4096 };
+static const struct geometry small = {.name = "small",
+                                      .size = 6 * Z,
+                                      .zone_size = Z,
+                                      .capacity = KiB(52),
+                                      .conventional = 1,
+                                      .cluster = 4096};
 
 static void the_heap_notices(void **state)
 {
@@ -48,7 +52,7 @@ static void the_heap_notices(void **state)
 static void faults_strike_where_they_should(void **state)
 {
     uint8_t in[2048], out[2048];
-    struct iovec v = { in, sizeof(in) };
+    struct iovec v = {in, sizeof(in)};
     struct store s;
     struct fault f;
     struct rig_be be;
@@ -151,8 +155,8 @@ static void the_oracle_knows_what_may_be(void **state)
     assert_int_equal(rig_write(&r, 2 * Z, KiB(4), 5), 0);
     rig_reopen(&r);
     assert_true(settles(&r, KiB(4), KiB(4), false));
-    assert_true(settles(&r, KiB(8), KiB(2), false)); /* a prefix, and all that is durable */
-    assert_true(settles(&r, KiB(4), KiB(4), true));  /* the reset was not flushed */
+    assert_true(settles(&r, KiB(8), KiB(2), false));  /* a prefix, and all that is durable */
+    assert_true(settles(&r, KiB(4), KiB(4), true));   /* the reset was not flushed */
     assert_false(settles(&r, KiB(8), KiB(6), false)); /* durable bytes are missing */
     assert_false(settles(&r, KiB(3), KiB(3), false)); /* more than was ever written */
     assert_int_equal(zqcow2_zone_reset(r.img, 2 * Z, Z, 0), 0);

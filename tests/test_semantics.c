@@ -13,14 +13,17 @@
 #define Z KiB(64)
 
 /* Zones 0 and 1 conventional, 2..8 sequential with capacity 52 KiB, 9 short: 40 KiB. */
-static const struct geometry ten = { .name = "ten", .size = 9 * Z + KiB(40), .zone_size = Z,
-                                     .capacity = KiB(52), .conventional = 2, .cluster = 4096 };
-static const struct geometry tight = { .name = "tight", .size = 9 * Z + KiB(40), .zone_size = Z,
-                                       .capacity = KiB(52), .conventional = 2, .max_open = 2,
-                                       .max_active = 4, .cluster = 4096 };
-static const struct geometry appends = { .name = "appends", .size = 4 * Z, .zone_size = Z,
-                                         .max_append = KiB(8), .max_open = 1, .max_active = 1,
-                                         .cluster = 4096, .layout = ZQCOW2_LAYOUT_56 };
+/* clang-format off */
+static const struct geometry ten = {
+    .name = "ten", .size = 9 * Z + KiB(40), .zone_size = Z, .capacity = KiB(52), .conventional = 2,
+    .cluster = 4096};
+static const struct geometry tight = {
+    .name = "tight", .size = 9 * Z + KiB(40), .zone_size = Z, .capacity = KiB(52),
+    .conventional = 2, .max_open = 2, .max_active = 4, .cluster = 4096};
+static const struct geometry appends = {
+    .name = "appends", .size = 4 * Z, .zone_size = Z, .max_append = KiB(8), .max_open = 1,
+    .max_active = 1, .cluster = 4096, .layout = ZQCOW2_LAYOUT_56};
+/* clang-format on */
 
 static int act(struct rig *r, int op, uint32_t zone)
 {
@@ -56,12 +59,22 @@ static void refused_ranges(void **state)
 {
     static const struct {
         uint64_t off, len;
-    } bad[] = {
-        { 2 * Z + 512, Z },       { 2 * Z + 512, Z - 512 }, { 2 * Z, Z - 512 }, { 2 * Z, Z + 512 },
-        { 2 * Z, 0 },             { 9 * Z, Z },             { 9 * Z, KiB(36) }, { 10 * Z, Z },
-        { 9 * Z + KiB(40), 512 }, { 0, 9 * Z + KiB(44) },   { 2 * Z, 512 },     { -Z, Z },
-        { 2 * Z, 0 - 2 * Z },     { 2 * Z, UINT64_MAX },    { -Z, 2 * Z },      { 1, Z },
-    };
+    } bad[] = {{2 * Z + 512, Z},
+               {2 * Z + 512, Z - 512},
+               {2 * Z, Z - 512},
+               {2 * Z, Z + 512},
+               {2 * Z, 0},
+               {9 * Z, Z},
+               {9 * Z, KiB(36)},
+               {10 * Z, Z},
+               {9 * Z + KiB(40), 512},
+               {0, 9 * Z + KiB(44)},
+               {2 * Z, 512},
+               {-Z, Z},
+               {2 * Z, 0 - 2 * Z},
+               {2 * Z, UINT64_MAX},
+               {-Z, 2 * Z},
+               {1, Z}};
     struct rig r;
 
     (void)state;
@@ -194,8 +207,7 @@ static void open_of_all_that_does_not_fit(void **state)
 /* On a device of one zone the whole device is that zone, not "all". */
 static void one_zone_is_not_all(void **state)
 {
-    static const struct geometry one = { .name = "one", .size = Z, .zone_size = Z,
-                                         .cluster = 4096 };
+    static const struct geometry one = {.name = "one", .size = Z, .zone_size = Z, .cluster = 4096};
     struct rig r;
 
     (void)state;
@@ -260,7 +272,7 @@ static void order_of_limits(void **state)
 static void appends_name_a_zone_by_its_start(void **state)
 {
     uint64_t off = 3 * Z + 512, at = 0;
-    uint8_t buf[512] = { 0 };
+    uint8_t buf[512] = {0};
     struct rig r;
 
     (void)state;
@@ -316,7 +328,7 @@ static void reads_across_zones_and_beyond_pointers(void **state)
     assert_true(rig_holds(&r, 3 * Z, KiB(5), 3 * Z, 1));
     assert_true(rig_zeros(&r, 3 * Z + KiB(5), Z - KiB(5)));
     {
-        uint8_t buf[KiB(20)], want[KiB(20)] = { 0 };
+        uint8_t buf[KiB(20)], want[KiB(20)] = {0};
 
         rig_pattern(want, KiB(4), 2 * Z + KiB(48), 1);
         rig_pattern(want + KiB(16), KiB(4), 3 * Z, 1);
@@ -485,7 +497,7 @@ static void reopening_closes(void **state)
 static void a_read_only_image_refuses_changes(void **state)
 {
     uint64_t off = 3 * Z;
-    uint8_t buf[512] = { 0 };
+    uint8_t buf[512] = {0};
     struct rig r;
 
     (void)state;
@@ -507,8 +519,7 @@ static void a_read_only_image_refuses_changes(void **state)
 
 static void zone_calls_on_a_plain_image(void **state)
 {
-    static const struct geometry plain = { .name = "plain image", .size = MiB(1),
-                                           .cluster = 65536 };
+    static const struct geometry plain = {.name = "plain image", .size = MiB(1), .cluster = 65536};
     struct zqcow2_zone z;
     uint32_t nr = 1;
     uint64_t off = 0;
@@ -537,8 +548,8 @@ static void zone_calls_on_a_plain_image(void **state)
 
 static void steady_state_costs(void **state)
 {
-    static const struct geometry wide = { .name = "wide", .size = MiB(64), .zone_size = MiB(16),
-                                          .cluster = 65536 };
+    static const struct geometry wide = {
+        .name = "wide", .size = MiB(64), .zone_size = MiB(16), .cluster = 65536};
     struct rig r;
 
     (void)state;

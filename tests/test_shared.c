@@ -11,8 +11,8 @@
 #define C        4096u
 #define CLUSTERS 6u
 
-static const struct geometry conv = { .name = "conv", .size = KiB(256), .zone_size = KiB(64),
-                                      .conventional = 2, .cluster = C };
+static const struct geometry conv = {
+    .name = "conv", .size = KiB(256), .zone_size = KiB(64), .conventional = 2, .cluster = C};
 
 static uint64_t be(struct rig *r, uint64_t off, unsigned bytes)
 {
@@ -42,7 +42,7 @@ static void share(struct rig *r, unsigned i)
     uint64_t host = host_of(r, i), block = be(r, be(r, 48, 8), 8);
     uint8_t copied;
 
-    store_put(&r->store, (uint8_t[]){ 0, 2 }, 2, block + host / C * 2);
+    store_put(&r->store, (uint8_t[]){0, 2}, 2, block + host / C * 2);
     store_get(&r->store, &copied, 1, l2_entry_at(r, i));
     assert_int_equal(copied & 0x80, 0x80);
     copied &= 0x7f;

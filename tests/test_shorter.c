@@ -41,7 +41,7 @@ static int open_backend(enum kind kind, struct zqcow2_backend **be)
 /* false: no such backend here. */
 static bool start(enum kind kind, struct zqcow2_image **img)
 {
-    static struct zqcow2_hooks hooks = { .size = sizeof(hooks), .log = note };
+    static struct zqcow2_hooks hooks = {.size = sizeof(hooks), .log = note};
     struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_backend *be;

@@ -19,7 +19,7 @@
 
 /* Oldest last: the I/O of who waits longest comes last, however much others do meanwhile. */
 enum world { BLOCKING, SHUFFLED, OLDEST_LAST, NR_WORLDS };
-static const char *const names[] = { "blocking", "shuffled", "oldest last" };
+static const char *const names[] = {"blocking", "shuffled", "oldest last"};
 
 /*
  * What one gather may cost, by the argument of E2: the slices that it may load without the token
@@ -33,7 +33,7 @@ struct crowd {
     struct geometry g;
     struct zqcow2_queue *q;
     enum world world;
-    uint64_t seed, per;     /* per: device bytes of an L2 slice */
+    uint64_t seed, per; /* per: device bytes of an L2 slice */
     uint64_t wp[ZONES], life[ZONES], now;
     struct ticket *t[MOST];
     unsigned nr;
@@ -54,9 +54,12 @@ static void crowd_begin(struct crowd *c, uint32_t cluster, enum world world, uin
     c->world = world;
     c->seed = seed;
     c->per = (cluster / 8 < 512 ? cluster / 8 : 512) * (uint64_t)cluster;
-    c->g = (struct geometry){ .name = "crowd", .size = ZONES * 8 * c->per, .zone_size = 8 * c->per,
-                              .conventional = 1 + (uint32_t)rng_below(&rng, 3), .cluster = cluster,
-                              .refcount_bits = rng_below(&rng, 2) ? 64 : 16 };
+    c->g = (struct geometry){.name = "crowd",
+                             .size = ZONES * 8 * c->per,
+                             .zone_size = 8 * c->per,
+                             .conventional = 1 + (uint32_t)rng_below(&rng, 3),
+                             .cluster = cluster,
+                             .refcount_bits = rng_below(&rng, 2) ? 64 : 16};
     ticket_begin();
     rig_init(&c->r, &c->g, world == BLOCKING ? RIG_PLAIN : RIG_SHUFFLED, seed);
     c->r.shuffle.oldest_last = world == OLDEST_LAST;
@@ -69,8 +72,8 @@ static void crowd_begin(struct crowd *c, uint32_t cluster, enum world world, uin
 
 static struct ticket *conventional(struct crowd *c, uint64_t len)
 {
-    static const int ops[] = { ZQCOW2_OP_WRITE, ZQCOW2_OP_WRITE, ZQCOW2_OP_READ,
-                               ZQCOW2_OP_DISCARD, ZQCOW2_OP_WRITE_ZEROES };
+    static const int ops[] = {ZQCOW2_OP_WRITE, ZQCOW2_OP_WRITE, ZQCOW2_OP_READ, ZQCOW2_OP_DISCARD,
+                              ZQCOW2_OP_WRITE_ZEROES};
     uint64_t slices = c->g.conventional * 8ull;
     uint64_t at = below(c, slices - 1) * c->per + below(c, 64) * 512;
     int op = ops[below(c, 5)];
@@ -209,7 +212,7 @@ static void every_batch_ends(void **state)
  */
 static void long_write_without_memory(void **state)
 {
-    struct geometry g = { .name = "long", .size = MiB(8), .zone_size = MiB(1), .cluster = 512 };
+    struct geometry g = {.name = "long", .size = MiB(8), .zone_size = MiB(1), .cluster = 512};
     struct store image;
     struct ticket *t;
     struct zqcow2_queue *q;

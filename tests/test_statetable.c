@@ -14,11 +14,11 @@
 enum op { WRITE, APPEND, FILL, OPEN, CLOSE, FINISH, RESET, NR_OPS };
 enum row { EMPTY, IMP_OPEN, EXP_OPEN, EXP_OPEN_0, CLOSED, FULL, RDONLY, OFFLINE, NOT_WP, NR_ROWS };
 
-static const char *const op_names[NR_OPS] = { "write", "append", "fill",  "open",
-                                              "close", "finish", "reset" };
-static const char *const row_names[NR_ROWS] = { "EMPTY",    "IMP_OPEN", "EXP_OPEN",
-                                                "EXP_OPEN at start", "CLOSED", "FULL",
-                                                "RDONLY",   "OFFLINE",  "NOT_WP" };
+static const char *const op_names[NR_OPS] = {"write", "append", "fill", "open",
+                                             "close", "finish", "reset"};
+static const char *const row_names[NR_ROWS] = {
+    "EMPTY",  "IMP_OPEN", "EXP_OPEN", "EXP_OPEN at start", "CLOSED", "FULL",
+    "RDONLY", "OFFLINE",  "NOT_WP"};
 
 /* What a cell says: the next state or the refusal, and the resources it needs. */
 struct cell {
@@ -26,52 +26,109 @@ struct cell {
     char needs[3]; /* "A": an active one, "O": an open one */
 };
 
-#define S(state)        { ZQCOW2_ZONE_##state, "" }
-#define N(state, needs) { ZQCOW2_ZONE_##state, needs }
-#define E(error)        { ZQCOW2_EZONE_##error, "" }
+#define S(state) \
+    { \
+        ZQCOW2_ZONE_##state, "" \
+    }
+#define N(state, needs) \
+    { \
+        ZQCOW2_ZONE_##state, needs \
+    }
+#define E(error) \
+    { \
+        ZQCOW2_EZONE_##error, "" \
+    }
 
 /* FILL is a write at the write pointer that reaches the capacity. */
 static const struct cell table[NR_ROWS][NR_OPS] = {
-    [EMPTY] = { N(IMP_OPEN, "AO"), N(IMP_OPEN, "AO"), N(FULL, "AO"), N(EXP_OPEN, "AO"), S(EMPTY),
-                N(FULL, "AO"), S(EMPTY) },
-    [IMP_OPEN] = { S(IMP_OPEN), S(IMP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY) },
-    [EXP_OPEN] = { S(EXP_OPEN), S(EXP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY) },
-    [EXP_OPEN_0] = { S(EXP_OPEN), S(EXP_OPEN), S(FULL), S(EXP_OPEN), S(EMPTY), S(FULL), S(EMPTY) },
-    [CLOSED] = { N(IMP_OPEN, "O"), N(IMP_OPEN, "O"), N(FULL, "O"), N(EXP_OPEN, "O"), S(CLOSED),
-                 N(FULL, "O"), S(EMPTY) },
-    [FULL] = { E(FULL), E(FULL), E(FULL), E(STATE), S(FULL), S(FULL), S(EMPTY) },
-    [RDONLY] = { E(RDONLY), E(RDONLY), E(RDONLY), E(STATE), E(STATE), E(STATE), E(STATE) },
-    [OFFLINE] = { E(OFFLINE), E(OFFLINE), E(OFFLINE), E(STATE), E(STATE), E(STATE), E(STATE) },
-    [NOT_WP] = { S(NOT_WP), E(STATE), S(NOT_WP), E(STATE), E(STATE), E(STATE), E(STATE) },
+    [EMPTY] = {N(IMP_OPEN, "AO"), N(IMP_OPEN, "AO"), N(FULL, "AO"), N(EXP_OPEN, "AO"), S(EMPTY),
+               N(FULL, "AO"), S(EMPTY)},
+    [IMP_OPEN] = {S(IMP_OPEN), S(IMP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY)},
+    [EXP_OPEN] = {S(EXP_OPEN), S(EXP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY)},
+    [EXP_OPEN_0] = {S(EXP_OPEN), S(EXP_OPEN), S(FULL), S(EXP_OPEN), S(EMPTY), S(FULL), S(EMPTY)},
+    [CLOSED] = {N(IMP_OPEN, "O"), N(IMP_OPEN, "O"), N(FULL, "O"), N(EXP_OPEN, "O"), S(CLOSED),
+                N(FULL, "O"), S(EMPTY)},
+    [FULL] = {E(FULL), E(FULL), E(FULL), E(STATE), S(FULL), S(FULL), S(EMPTY)},
+    [RDONLY] = {E(RDONLY), E(RDONLY), E(RDONLY), E(STATE), E(STATE), E(STATE), E(STATE)},
+    [OFFLINE] = {E(OFFLINE), E(OFFLINE), E(OFFLINE), E(STATE), E(STATE), E(STATE), E(STATE)},
+    [NOT_WP] = {S(NOT_WP), E(STATE), S(NOT_WP), E(STATE), E(STATE), E(STATE), E(STATE)},
 };
 
 static const struct geometry geometries[] = {
-    { .name = "no limits", .size = KiB(1024), .zone_size = KiB(128), .conventional = 1,
-      .cluster = 65536 },
-    { .name = "capacity, 2 open of 3 active", .size = KiB(512), .zone_size = KiB(64),
-      .capacity = KiB(48), .conventional = 1, .max_open = 2, .max_active = 3, .cluster = 4096 },
-    { .name = "odd capacity, 1 open of 1 active", .size = KiB(512), .zone_size = KiB(64),
-      .capacity = 77 * 512, .conventional = 1, .max_open = 1, .max_active = 1, .cluster = 4096 },
-    { .name = "1 open of 2 active, clusters of 512", .size = KiB(256 + 5), .zone_size = KiB(32),
-      .capacity = KiB(31), .conventional = 1, .max_open = 1, .max_active = 2, .cluster = 512 },
-    { .name = "3 active only, v7", .size = KiB(1024), .zone_size = KiB(128), .capacity = KiB(96),
-      .conventional = 1, .max_active = 3, .max_append = KiB(16), .cluster = 65536,
-      .layout = ZQCOW2_LAYOUT_V7 },
-    { .name = "2 open only, beyond 4 GiB", .size = GiB(12), .zone_size = GiB(1),
-      .capacity = GiB(1) - 512, .conventional = 1, .max_open = 2, .cluster = 65536 },
-    { .name = "clusters of 2 MiB, short last", .size = MiB(33), .zone_size = MiB(4),
-      .capacity = MiB(3), .conventional = 1, .max_open = 2, .max_active = 2, .cluster = 2u << 20,
-      .layout = ZQCOW2_LAYOUT_48B, .max_append = MiB(1) },
+    {.name = "no limits",
+     .size = KiB(1024),
+     .zone_size = KiB(128),
+     .conventional = 1,
+     .cluster = 65536},
+    {.name = "capacity, 2 open of 3 active",
+     .size = KiB(512),
+     .zone_size = KiB(64),
+     .capacity = KiB(48),
+     .conventional = 1,
+     .max_open = 2,
+     .max_active = 3,
+     .cluster = 4096},
+    {.name = "odd capacity, 1 open of 1 active",
+     .size = KiB(512),
+     .zone_size = KiB(64),
+     .capacity = 77 * 512,
+     .conventional = 1,
+     .max_open = 1,
+     .max_active = 1,
+     .cluster = 4096},
+    {.name = "1 open of 2 active, clusters of 512",
+     .size = KiB(256 + 5),
+     .zone_size = KiB(32),
+     .capacity = KiB(31),
+     .conventional = 1,
+     .max_open = 1,
+     .max_active = 2,
+     .cluster = 512},
+    {.name = "3 active only, v7",
+     .size = KiB(1024),
+     .zone_size = KiB(128),
+     .capacity = KiB(96),
+     .conventional = 1,
+     .max_active = 3,
+     .max_append = KiB(16),
+     .cluster = 65536,
+     .layout = ZQCOW2_LAYOUT_V7},
+    {.name = "2 open only, beyond 4 GiB",
+     .size = GiB(12),
+     .zone_size = GiB(1),
+     .capacity = GiB(1) - 512,
+     .conventional = 1,
+     .max_open = 2,
+     .cluster = 65536},
+    {.name = "clusters of 2 MiB, short last",
+     .size = MiB(33),
+     .zone_size = MiB(4),
+     .capacity = MiB(3),
+     .conventional = 1,
+     .max_open = 2,
+     .max_active = 2,
+     .cluster = 2u << 20,
+     .layout = ZQCOW2_LAYOUT_48B,
+     .max_append = MiB(1)},
 };
 #define NR_GEOMETRIES (sizeof(geometries) / sizeof(*geometries))
 
 /* What the other zones hold when the operation comes. */
-enum pressure { CALM, IMP_FILLS_OPEN, EXP_FILLS_OPEN, FILLS_ACTIVE, IMP_FILLS_BOTH, EXP_FILLS_BOTH,
-                NR_PRESSURES };
-static const char *const pressure_names[NR_PRESSURES] = {
-    "calm", "open limit reached, implicitly", "open limit reached, explicitly",
-    "active limit reached", "both limits reached, implicitly", "both limits reached, explicitly"
+enum pressure {
+    CALM,
+    IMP_FILLS_OPEN,
+    EXP_FILLS_OPEN,
+    FILLS_ACTIVE,
+    IMP_FILLS_BOTH,
+    EXP_FILLS_BOTH,
+    NR_PRESSURES
 };
+static const char *const pressure_names[NR_PRESSURES] = {"calm",
+                                                         "open limit reached, implicitly",
+                                                         "open limit reached, explicitly",
+                                                         "active limit reached",
+                                                         "both limits reached, implicitly",
+                                                         "both limits reached, explicitly"};
 
 #define TARGET 5u /* the short last zone is looked at in test_semantics.c */
 
@@ -157,18 +214,15 @@ static bool possible(const struct at *t)
     switch (t->pressure) {
     case IMP_FILLS_OPEN:
     case EXP_FILLS_OPEN:
-        return t->g->max_open &&
-               (!t->g->max_active ||
-                t->g->max_open + (row_is_active(t->row) && !row_is_open(t->row)) <=
-                    t->g->max_active);
-    case FILLS_ACTIVE:
-        return t->g->max_active != 0;
+        return t->g->max_open && (!t->g->max_active || t->g->max_open + (row_is_active(t->row) &&
+                                                                         !row_is_open(t->row)) <=
+                                                           t->g->max_active);
+    case FILLS_ACTIVE: return t->g->max_active != 0;
     case IMP_FILLS_BOTH:
     case EXP_FILLS_BOTH:
-        return exact && t->g->max_active >= t->g->max_open +
-                            (uint32_t)(row_is_active(t->row) && !row_is_open(t->row));
-    default:
-        return true;
+        return exact && t->g->max_active >= t->g->max_open + (uint32_t)(row_is_active(t->row) &&
+                                                                        !row_is_open(t->row));
+    default: return true;
     }
 }
 
@@ -226,8 +280,7 @@ static int act(struct at *t)
     if (t->op == APPEND)
         return rig_append(&t->rig, t->target, 1024, 3, &at);
     if (t->op == FILL) /* zeros: capacities of a gibibyte are no trouble */
-        return zqcow2_write_zeroes(t->rig.img,
-                                   capacity(t) - (has_wp ? z.write_pointer - start : 0),
+        return zqcow2_write_zeroes(t->rig.img, capacity(t) - (has_wp ? z.write_pointer - start : 0),
                                    has_wp ? z.write_pointer : start, 0);
     return manage(t, op, t->target);
 }
@@ -240,8 +293,8 @@ static int outcome(const struct at *t)
 
     if (c->to < 0)
         return c->to;
-    if (strchr(c->needs, 'A') && (t->pressure >= FILLS_ACTIVE ||
-                                  (open_full && t->g->max_active == t->g->max_open)))
+    if (strchr(c->needs, 'A') &&
+        (t->pressure >= FILLS_ACTIVE || (open_full && t->g->max_active == t->g->max_open)))
         return ZQCOW2_EZONE_ACTIVE;
     if (strchr(c->needs, 'O') && open_full && t->eldest == MODEL_NONE)
         return ZQCOW2_EZONE_OPEN;
@@ -251,10 +304,9 @@ static int outcome(const struct at *t)
 static unsigned first_state(enum row row)
 {
     static const unsigned states[NR_ROWS] = {
-        ZQCOW2_ZONE_EMPTY, ZQCOW2_ZONE_IMP_OPEN, ZQCOW2_ZONE_EXP_OPEN, ZQCOW2_ZONE_EXP_OPEN,
-        ZQCOW2_ZONE_CLOSED, ZQCOW2_ZONE_FULL, ZQCOW2_ZONE_RDONLY, ZQCOW2_ZONE_OFFLINE,
-        ZQCOW2_ZONE_NOT_WP
-    };
+        ZQCOW2_ZONE_EMPTY,    ZQCOW2_ZONE_IMP_OPEN, ZQCOW2_ZONE_EXP_OPEN,
+        ZQCOW2_ZONE_EXP_OPEN, ZQCOW2_ZONE_CLOSED,   ZQCOW2_ZONE_FULL,
+        ZQCOW2_ZONE_RDONLY,   ZQCOW2_ZONE_OFFLINE,  ZQCOW2_ZONE_NOT_WP};
 
     return states[row];
 }
@@ -321,8 +373,8 @@ static void one_cell(struct at *t)
     state = want ? first_state(t->row) : (unsigned)c->to;
     expect(t, "state", after[t->target].state, state);
     expect(t, "write pointer", (long long)after[t->target].write_pointer,
-           (long long)(want ? before[t->target].write_pointer
-                            : pointer_after(t, &before[t->target], state)));
+           (long long)(want ? before[t->target].write_pointer :
+                              pointer_after(t, &before[t->target], state)));
     look_at_others(t, &t->rig, before, nr,
                    !want && strchr(c->needs, 'O') && t->eldest != MODEL_NONE);
     count(t, after, nr);
@@ -337,9 +389,11 @@ static unsigned one_geometry(const struct geometry *g)
     for (int row = 0; row < NR_ROWS; row++) {
         for (int op = 0; op < NR_OPS; op++) {
             for (int p = 0; p < NR_PRESSURES; p++) {
-                t = (struct at){ .g = g, .row = (enum row)row, .op = (enum op)op,
-                                 .pressure = (enum pressure)p,
-                                 .target = row == NOT_WP ? 0 : TARGET };
+                t = (struct at){.g = g,
+                                .row = (enum row)row,
+                                .op = (enum op)op,
+                                .pressure = (enum pressure)p,
+                                .target = row == NOT_WP ? 0 : TARGET};
                 if (!possible(&t) || !fits(&t))
                     continue;
                 one_cell(&t);
@@ -363,7 +417,7 @@ static void every_cell(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(every_cell) };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_cell)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

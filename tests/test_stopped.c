@@ -20,14 +20,14 @@
 
 static void redo(const struct record *log, size_t i, struct store *to)
 {
-    struct record one = { .log = log->log + i, .nr = 1 };
+    struct record one = {.log = log->log + i, .nr = 1};
 
     record_replay(&one, 1, to);
 }
 
 static void must_be_sound(struct store *s, const char *what, unsigned n, size_t i)
 {
-    struct raw raw = { 0 };
+    struct raw raw = {0};
 
     assert_true(raw_find(&raw, s));
     if (!raw_sound(&raw))
@@ -135,8 +135,12 @@ static void end(void)
 
 /* ---- what the snapshot took is dirty again; the next round begins at its first stage ---- */
 
-static const struct geometry zoned = { .name = "zoned", .size = KiB(512), .zone_size = KiB(64),
-                                       .conventional = 4, .cluster = 512, .refcount_bits = 64 };
+static const struct geometry zoned = {.name = "zoned",
+                                      .size = KiB(512),
+                                      .zone_size = KiB(64),
+                                      .conventional = 4,
+                                      .cluster = 512,
+                                      .refcount_bits = 64};
 
 static bool stop_and_cut(unsigned n, bool more, unsigned *cuts)
 {
@@ -184,13 +188,13 @@ static void all_is_dirty_again(void **state)
 
 /* ---- growth stays as it was composed ---- */
 
-static const struct geometry growing = { .name = "growing", .size = MiB(4), .cluster = 512,
-                                         .refcount_bits = 64 };
+static const struct geometry growing = {
+    .name = "growing", .size = MiB(4), .cluster = 512, .refcount_bits = 64};
 #define NEAR (MiB(2) - KiB(144)) /* the first table describes 2 MiB of the file */
 
 static uint64_t rt_at(void)
 {
-    struct raw raw = { 0 };
+    struct raw raw = {0};
 
     assert_true(raw_find(&raw, &r.store));
     return raw.rt;
@@ -270,10 +274,10 @@ static void growth_stays(void **state)
 
 /* ---- who waits for room gets the error ---- */
 
-static const struct geometry plain = { .name = "plain", .size = MiB(2), .cluster = 512 };
-#define TABLE  KiB(32)  /* what one L2 table maps */
+static const struct geometry plain = {.name = "plain", .size = MiB(2), .cluster = 512};
+#define TABLE  KiB(32) /* what one L2 table maps */
 #define TABLES 64u
-#define ENOUGH 20000u   /* calls of the backend for all requests together */
+#define ENOUGH 20000u /* calls of the backend for all requests together */
 
 /* The smallest cache, each request changes another slice, and no round finds space. */
 static void rounds_end(void **state)

@@ -14,11 +14,15 @@
 #define UNIT    4096u
 #define THREADS 4u
 
-static const struct geometry shape = { .name = "threads", .size = 16 * Z, .zone_size = Z,
-                                       .conventional = 2, .max_open = 6, .max_active = 12,
-                                       .cluster = 65536 };
-static const enum rig_world worlds[] = { RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED };
-static const char *const world_names[] = { "plain", "shuffled", "threaded" };
+static const struct geometry shape = {.name = "threads",
+                                      .size = 16 * Z,
+                                      .zone_size = Z,
+                                      .conventional = 2,
+                                      .max_open = 6,
+                                      .max_active = 12,
+                                      .cluster = 65536};
+static const enum rig_world worlds[] = {RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED};
+static const char *const world_names[] = {"plain", "shuffled", "threaded"};
 #define NR_WORLDS 3
 
 /* What the threads of one test share. Failures are counted, not asserted: cmocka's jumps are not
@@ -74,7 +78,7 @@ static void run(struct crew *c, void (*work)(struct crew *c, unsigned id))
     c->work = work;
     pthread_barrier_init(&c->line, NULL, THREADS);
     for (unsigned i = 0; i < THREADS; i++) {
-        hands[i] = (struct hand){ c, i };
+        hands[i] = (struct hand){c, i};
         assert_int_equal(pthread_create(&thread[i], NULL, hand, &hands[i]), 0);
     }
     for (unsigned i = 0; i < THREADS; i++)
@@ -90,8 +94,7 @@ static void end(struct crew *c, const char *world)
     pthread_mutex_destroy(&c->lock);
 }
 
-static void in_every_world(void (*work)(struct crew *c, unsigned id),
-                           void (*judge)(struct crew *c))
+static void in_every_world(void (*work)(struct crew *c, unsigned id), void (*judge)(struct crew *c))
 {
     static struct crew c;
 
@@ -128,7 +131,7 @@ static void append_to_one_zone(struct crew *c, unsigned id)
 
 static void extents_are_disjoint(struct crew *c)
 {
-    unsigned seen[Z / UNIT] = { 0 }, sum = 0;
+    unsigned seen[Z / UNIT] = {0}, sum = 0;
 
     for (unsigned id = 0; id < THREADS; id++) {
         for (unsigned i = 0; i < c->won[id]; i++) {
@@ -217,7 +220,7 @@ static int turn(struct crew *c, unsigned id, unsigned i, uint32_t zone, uint64_t
 
 static void live_in_own_zones(struct crew *c, unsigned id)
 {
-    uint32_t zone[3] = { 2 + id * 3, 3 + id * 3, 4 + id * 3 };
+    uint32_t zone[3] = {2 + id * 3, 3 + id * 3, 4 + id * 3};
     uint64_t wp[3];
 
     for (unsigned k = 0; k < 3; k++)
@@ -252,8 +255,8 @@ static void zones_of_their_own(void **state)
 
 static void quarrel(struct crew *c, unsigned id)
 {
-    static const int ops[] = { ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
-                               ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_ZONE_OPEN };
+    static const int ops[] = {ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_ZONE_CLOSE, ZQCOW2_OP_ZONE_FINISH,
+                              ZQCOW2_OP_ZONE_RESET, ZQCOW2_OP_ZONE_OPEN};
     uint64_t *buf = malloc(4 * UNIT);
 
     for (unsigned i = 0; i < c->rounds; i++) {
@@ -321,10 +324,14 @@ static void queue_of_its_own(struct crew *c, unsigned id)
     if (rc)
         complain(c, id, "queue_open", rc);
     for (unsigned i = 0; !rc && i < n;) {
-        s[i].iov = (struct iovec){ s[i].buf, UNIT };
-        s[i].req = (struct zqcow2_request){ .size = sizeof(s[i].req), .op = ZQCOW2_OP_APPEND,
-                                            .offset = 3 * Z, .iov = &s[i].iov, .iovcnt = 1,
-                                            .done = slot_done, .arg = &s[i] };
+        s[i].iov = (struct iovec){s[i].buf, UNIT};
+        s[i].req = (struct zqcow2_request){.size = sizeof(s[i].req),
+                                           .op = ZQCOW2_OP_APPEND,
+                                           .offset = 3 * Z,
+                                           .iov = &s[i].iov,
+                                           .iovcnt = 1,
+                                           .done = slot_done,
+                                           .arg = &s[i]};
         rig_pattern(s[i].buf, UNIT, 3 * Z, tag_of(id, i));
         if (zqcow2_queue_submit(q, &s[i].req, 1) == 1)
             i++;
@@ -387,12 +394,9 @@ static void open_slots_change_hands(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(concurrent_appends),
-        cmocka_unit_test(concurrent_writes_at_one_offset),
-        cmocka_unit_test(zones_of_their_own),
-        cmocka_unit_test(appends_against_management),
-        cmocka_unit_test(queues_on_one_zone),
-        cmocka_unit_test(open_slots_change_hands),
+        cmocka_unit_test(concurrent_appends), cmocka_unit_test(concurrent_writes_at_one_offset),
+        cmocka_unit_test(zones_of_their_own), cmocka_unit_test(appends_against_management),
+        cmocka_unit_test(queues_on_one_zone), cmocka_unit_test(open_slots_change_hands),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

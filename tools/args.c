@@ -153,7 +153,7 @@ static int bad_option(const struct zt_options *o, const char *what, const char *
 static int bad_known(const struct zt_options *o, const char *what, int code, const char *word)
 {
     const struct option *l = find_long(o, code);
-    char letter[2] = { (char)code, '\0' };
+    char letter[2] = {(char)code, '\0'};
 
     if (l && (code > UCHAR_MAX || strncmp(word, "--", 2) == 0))
         return bad_option(o, what, "--", l->name);
@@ -184,7 +184,7 @@ int zt_option(struct zt_options *o, int argc, char **argv)
     if (c == '?' && find_long(o, optopt))
         return bad_known(o, "takes no value", optopt, argv[optind - 1]);
     if (c == '?') {
-        char letter[2] = { (char)optopt, '\0' };
+        char letter[2] = {(char)optopt, '\0'};
 
         return bad_option(o, "is unknown", "-", letter);
     }

@@ -18,14 +18,10 @@ struct check {
 static const char *kind_name(int kind)
 {
     switch (kind) {
-    case ZQCOW2_FOUND_LEAK:
-        return "leak";
-    case ZQCOW2_FOUND_CORRUPTION:
-        return "corruption";
-    case ZQCOW2_FOUND_REPAIRED:
-        return "repaired";
-    default:
-        return "warning";
+    case ZQCOW2_FOUND_LEAK: return "leak";
+    case ZQCOW2_FOUND_CORRUPTION: return "corruption";
+    case ZQCOW2_FOUND_REPAIRED: return "repaired";
+    default: return "warning";
     }
 }
 
@@ -136,7 +132,7 @@ static int not_checked(struct check *c, const char *why)
 static int check(struct check *c)
 {
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
-    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
     int rc = zt_backend_open(&c->target, c->flags ? ZQCOW2_FILE_RDWR : 0, &be);
     char text[128];
@@ -170,9 +166,9 @@ static bool take_repair(struct check *c, const char *what)
         const char *name;
         uint32_t flags;
     } words[] = {
-        { "leaks", ZQCOW2_CHECK_REPAIR_LEAKS },
-        { "refcounts", ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR },
-        { "all", ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL },
+        {"leaks", ZQCOW2_CHECK_REPAIR_LEAKS},
+        {"refcounts", ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR},
+        {"all", ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL},
     };
 
     for (size_t i = 0; i < ZT_COUNT(words); i++) {
@@ -187,12 +183,13 @@ static bool take_repair(struct check *c, const char *what)
 
 static bool parse(struct check *c, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        ZT_OPTION_BACKEND, ZT_OPTION_SHARE, { "json", no_argument, NULL, OPT_JSON },
-        { "repair", optional_argument, NULL, OPT_REPAIR }, ZT_OPTION_END
-    };
-    static const char *const names[] = { "FILE" };
-    struct zt_options o = { .name = argv[0], .shorts = ":U", .longs = longs };
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          {"json", no_argument, NULL, OPT_JSON},
+                                          {"repair", optional_argument, NULL, OPT_REPAIR},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
+    struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
     bool ok = true;
     int ch;
 
@@ -214,7 +211,7 @@ static bool parse(struct check *c, int argc, char **argv)
 
 static int run(int argc, char **argv)
 {
-    struct check c = { .j = { .out = stdout } };
+    struct check c = {.j = {.out = stdout}};
     bool json = false;
 
     for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
@@ -233,5 +230,4 @@ const struct zt_verb zt_verb_check = {
     "                          lies beyond them\n"
     "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE ZT_HELP_BACKEND
     "Exit status: 0 clean (or mended), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
-    run
-};
+    run};

@@ -11,8 +11,19 @@
 #define DEFAULT_ZONE_SIZE ((uint64_t)256 << 20)
 
 enum name {
-    O_SIZE, O_CLUSTER_SIZE, O_REFCOUNT_BITS, O_LAZY_REFCOUNTS, O_MODE, O_ZONE_SIZE, O_CAPACITY,
-    O_CONVENTIONAL, O_MAX_OPEN, O_MAX_ACTIVE, O_MAX_APPEND, O_LAYOUT, O_COUNT
+    O_SIZE,
+    O_CLUSTER_SIZE,
+    O_REFCOUNT_BITS,
+    O_LAZY_REFCOUNTS,
+    O_MODE,
+    O_ZONE_SIZE,
+    O_CAPACITY,
+    O_CONVENTIONAL,
+    O_MAX_OPEN,
+    O_MAX_ACTIVE,
+    O_MAX_APPEND,
+    O_LAYOUT,
+    O_COUNT
 };
 
 enum value { V_SIZE, V_COUNT, V_WORD };
@@ -26,42 +37,42 @@ static const struct {
     const char *range;
     bool zoned; /* means nothing without zones */
 } options[O_COUNT] = {
-    [O_SIZE] = { "size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false },
-    [O_CLUSTER_SIZE] = { "cluster_size", V_SIZE, 512, 2u << 20, "512 to 2M", false },
-    [O_REFCOUNT_BITS] = { "refcount_bits", V_COUNT, 1, 64, "1 to 64", false },
-    [O_LAZY_REFCOUNTS] = { "lazy_refcounts", V_WORD, 0, 0, "", false },
-    [O_MODE] = { "zone.mode", V_WORD, 0, 0, "", false },
-    [O_ZONE_SIZE] = { "zone.size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false },
-    [O_CAPACITY] = { "zone.capacity", V_SIZE, 512, (uint64_t)1 << 62, "512 to zone.size", true },
-    [O_CONVENTIONAL] = { "zone.conventional_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true },
-    [O_MAX_OPEN] = { "zone.max_open_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true },
-    [O_MAX_ACTIVE] = { "zone.max_active_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true },
-    [O_MAX_APPEND] = { "zone.max_append_bytes", V_SIZE, 512, GIB4 - 1, "512 to 4G - 1", true },
-    [O_LAYOUT] = { "zone.layout", V_WORD, 0, 0, "", true },
+    [O_SIZE] = {"size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false},
+    [O_CLUSTER_SIZE] = {"cluster_size", V_SIZE, 512, 2u << 20, "512 to 2M", false},
+    [O_REFCOUNT_BITS] = {"refcount_bits", V_COUNT, 1, 64, "1 to 64", false},
+    [O_LAZY_REFCOUNTS] = {"lazy_refcounts", V_WORD, 0, 0, "", false},
+    [O_MODE] = {"zone.mode", V_WORD, 0, 0, "", false},
+    [O_ZONE_SIZE] = {"zone.size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false},
+    [O_CAPACITY] = {"zone.capacity", V_SIZE, 512, (uint64_t)1 << 62, "512 to zone.size", true},
+    [O_CONVENTIONAL] = {"zone.conventional_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true},
+    [O_MAX_OPEN] = {"zone.max_open_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true},
+    [O_MAX_ACTIVE] = {"zone.max_active_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true},
+    [O_MAX_APPEND] = {"zone.max_append_bytes", V_SIZE, 512, GIB4 - 1, "512 to 4G - 1", true},
+    [O_LAYOUT] = {"zone.layout", V_WORD, 0, 0, "", true},
 };
 
-#define OPTION_LIST                                                                               \
-    "    size                      of the device; or the operand SIZE\n"                           \
-    "    cluster_size              512 to 2M; 64K\n"                                              \
-    "    refcount_bits             1, 2, 4 .. 64; 16\n"                                           \
-    "    lazy_refcounts            on or off; plain images only\n"                                \
-    "    zone.mode                 host-managed, or none\n"                                       \
-    "    zone.size                 a power of two; 256M\n"                                        \
-    "    zone.capacity             of a zone; zone.size\n"                                        \
-    "    zone.conventional_zones   at the start of the device; 0\n"                               \
-    "    zone.max_open_zones       0: no limit\n"                                                 \
-    "    zone.max_active_zones     0: no limit\n"                                                 \
-    "    zone.max_append_bytes     layouts 48b, 56 and v7 only; 64K\n"                            \
+#define OPTION_LIST \
+    "    size                      of the device; or the operand SIZE\n" \
+    "    cluster_size              512 to 2M; 64K\n" \
+    "    refcount_bits             1, 2, 4 .. 64; 16\n" \
+    "    lazy_refcounts            on or off; plain images only\n" \
+    "    zone.mode                 host-managed, or none\n" \
+    "    zone.size                 a power of two; 256M\n" \
+    "    zone.capacity             of a zone; zone.size\n" \
+    "    zone.conventional_zones   at the start of the device; 0\n" \
+    "    zone.max_open_zones       0: no limit\n" \
+    "    zone.max_active_zones     0: no limit\n" \
+    "    zone.max_append_bytes     layouts 48b, 56 and v7 only; 64K\n" \
     "    zone.layout               44, 48b, 56 or v7; 44\n"
 
 static const struct {
     const char *name;
     uint32_t layout;
 } layouts[] = {
-    { "44", ZQCOW2_LAYOUT_44 },
-    { "48b", ZQCOW2_LAYOUT_48B },
-    { "56", ZQCOW2_LAYOUT_56 },
-    { "v7", ZQCOW2_LAYOUT_V7 },
+    {"44", ZQCOW2_LAYOUT_44},
+    {"48b", ZQCOW2_LAYOUT_48B},
+    {"56", ZQCOW2_LAYOUT_56},
+    {"v7", ZQCOW2_LAYOUT_V7},
 };
 
 struct create {
@@ -95,9 +106,9 @@ static bool take_value(struct create *c, enum name o, const char *text)
 {
     const char *name = options[o].name;
     uint64_t v = 0;
-    bool ok = options[o].value == V_WORD   ? take_word(o, text, &v)
-              : options[o].value == V_SIZE ? zt_size_arg(name, text, &v)
-                                           : zt_u64_arg(name, text, &v);
+    bool ok = options[o].value == V_WORD ? take_word(o, text, &v) :
+              options[o].value == V_SIZE ? zt_size_arg(name, text, &v) :
+                                           zt_u64_arg(name, text, &v);
 
     if (!ok)
         return false;
@@ -188,8 +199,7 @@ static bool agree(const struct create *c)
         zt_error("lazy_refcounts: not for a zoned image");
         return false;
     }
-    if (c->given[O_MAX_APPEND] &&
-        (!c->given[O_LAYOUT] || c->value[O_LAYOUT] == ZQCOW2_LAYOUT_44)) {
+    if (c->given[O_MAX_APPEND] && (!c->given[O_LAYOUT] || c->value[O_LAYOUT] == ZQCOW2_LAYOUT_44)) {
         zt_error("zone.max_append_bytes: layout 44 cannot store it (48b, 56 and v7 can)");
         return false;
     }
@@ -221,7 +231,7 @@ static struct zqcow2_create_options library_options(const struct create *c)
 static bool write_image(const struct create *c, struct zqcow2_backend *be)
 {
     struct zqcow2_create_options opt = library_options(c);
-    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_error err = {0, ""};
     int rc = zqcow2_create(be, &opt, &err);
 
     zqcow2_backend_close(be);
@@ -281,10 +291,9 @@ static int create_image(const struct create *c)
 static bool parse(struct create *c, int argc, char **argv)
 {
     static const struct option longs[] = {
-        ZT_OPTION_BACKEND, { "force", no_argument, NULL, ZT_OPT_VERB }, ZT_OPTION_END
-    };
-    static const char *const names[] = { "FILE" };
-    struct zt_options o = { .name = argv[0], .shorts = ":o:", .longs = longs, .repeat = "o" };
+        ZT_OPTION_BACKEND, {"force", no_argument, NULL, ZT_OPT_VERB}, ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
+    struct zt_options o = {.name = argv[0], .shorts = ":o:", .longs = longs, .repeat = "o"};
     int ch;
 
     while ((ch = zt_option(&o, argc, argv)) != -1) {
@@ -303,7 +312,7 @@ static bool parse(struct create *c, int argc, char **argv)
 
 static int run(int argc, char **argv)
 {
-    struct create c = { .force = false };
+    struct create c = {.force = false};
 
     if (!parse(&c, argc, argv))
         return 1;
@@ -321,5 +330,4 @@ const struct zt_verb zt_verb_create = {
     "Makes an empty image",
     "  -o NAME=VALUE           (without zone.mode and zone.size: a plain image)\n" OPTION_LIST
     "  --force                 replace FILE if it is there\n" ZT_HELP_BACKEND,
-    run
-};
+    run};

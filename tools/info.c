@@ -11,35 +11,31 @@ static const struct {
     uint64_t mask;
     const char *name;
 } features[] = {
-    { 'i', 1 << 0, "dirty bit" },
-    { 'i', 1 << 1, "corrupt bit" },
-    { 'i', 1 << 2, "external data file" },
-    { 'i', 1 << 3, "compression type" },
-    { 'i', 1 << 4, "extended L2 entries" },
-    { 'i', 1 << 5, "zoned format" },
-    { 'c', 1 << 0, "lazy refcounts" },
-    { 'a', 1 << 0, "bitmaps" },
-    { 'a', 1 << 1, "raw external data" },
-    { 'f', ZQCOW2_INFO_SNAPSHOTS, "internal snapshots" },
-    { 'f', ZQCOW2_INFO_NO_ZONED_BIT, "zones without the feature bit (zqcow2 upgrade sets it)" },
-    { 'f', ZQCOW2_INFO_DIRTY, "not closed cleanly (the next writable open mends it)" },
-    { 'f', ZQCOW2_INFO_OVER_ACTIVE, "more active zones stored than the limit" },
-    { 'f', ZQCOW2_INFO_SIZE_CUT, "size rounded down to a multiple of 512" },
-    { 'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (there is none)" },
-    { 'f', ZQCOW2_INFO_DEAD, "dead: a metadata write failed" },
+    {'i', 1 << 0, "dirty bit"},
+    {'i', 1 << 1, "corrupt bit"},
+    {'i', 1 << 2, "external data file"},
+    {'i', 1 << 3, "compression type"},
+    {'i', 1 << 4, "extended L2 entries"},
+    {'i', 1 << 5, "zoned format"},
+    {'c', 1 << 0, "lazy refcounts"},
+    {'a', 1 << 0, "bitmaps"},
+    {'a', 1 << 1, "raw external data"},
+    {'f', ZQCOW2_INFO_SNAPSHOTS, "internal snapshots"},
+    {'f', ZQCOW2_INFO_NO_ZONED_BIT, "zones without the feature bit (zqcow2 upgrade sets it)"},
+    {'f', ZQCOW2_INFO_DIRTY, "not closed cleanly (the next writable open mends it)"},
+    {'f', ZQCOW2_INFO_OVER_ACTIVE, "more active zones stored than the limit"},
+    {'f', ZQCOW2_INFO_SIZE_CUT, "size rounded down to a multiple of 512"},
+    {'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (there is none)"},
+    {'f', ZQCOW2_INFO_DEAD, "dead: a metadata write failed"},
 };
 
 static uint64_t group_bits(const struct zqcow2_info *i, char group)
 {
     switch (group) {
-    case 'i':
-        return i->incompatible_features;
-    case 'c':
-        return i->compatible_features;
-    case 'a':
-        return i->autoclear_features;
-    default:
-        return i->flags;
+    case 'i': return i->incompatible_features;
+    case 'c': return i->compatible_features;
+    case 'a': return i->autoclear_features;
+    default: return i->flags;
     }
 }
 
@@ -50,8 +46,8 @@ static void each_feature(const struct zqcow2_info *i, void (*fn)(void *arg, cons
     static const struct {
         char group;
         const char *name;
-    } groups[] = { { 'i', "incompatible" }, { 'c', "compatible" }, { 'a', "autoclear" } };
-    uint64_t named[3] = { 0, 0, 0 };
+    } groups[] = {{'i', "incompatible"}, {'c', "compatible"}, {'a', "autoclear"}};
+    uint64_t named[3] = {0, 0, 0};
     char text[32];
 
     for (size_t f = 0; f < ZT_COUNT(features); f++) {
@@ -90,7 +86,7 @@ static uint64_t disk_size(const char *path)
 static void print_json(const char *path, const struct zqcow2_info *i)
 {
     uint64_t disk = disk_size(path);
-    struct zt_json j = { .out = stdout };
+    struct zt_json j = {.out = stdout};
 
     zt_json_open(&j, NULL, '{');
     zt_json_str(&j, "filename", path);
@@ -177,12 +173,13 @@ static void print_text(const char *path, const struct zqcow2_info *i)
 
 static int run(int argc, char **argv)
 {
-    static const struct option longs[] = { ZT_OPTION_BACKEND, ZT_OPTION_SHARE,
-                                           { "json", no_argument, NULL, ZT_OPT_VERB },
-                                           ZT_OPTION_END };
-    static const char *const names[] = { "FILE" };
-    struct zt_options o = { .name = argv[0], .shorts = ":U", .longs = longs };
-    struct zt_target t = { .share = false };
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          {"json", no_argument, NULL, ZT_OPT_VERB},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
+    struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
+    struct zt_target t = {.share = false};
     struct zqcow2_image *img;
     struct zqcow2_info info;
     bool json = false, ok;
@@ -211,7 +208,5 @@ static int run(int argc, char **argv)
 const struct zt_verb zt_verb_info = {
     "info", "[--json] [-U] [--backend=NAME] FILE", "Shows what an image is",
     "  --json                  the members of struct zqcow2_info, the space that the file takes,\n"
-    "                          and the features in use\n"
-    ZT_HELP_SHARE ZT_HELP_BACKEND,
-    run
-};
+    "                          and the features in use\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
+    run};

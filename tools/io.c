@@ -28,14 +28,13 @@ static int run_length(struct zt_io *io, int argc, char **argv)
 static int run_help(struct zt_io *io, int argc, char **argv);
 
 static const struct zt_io_command general[] = {
-    { "length", "l", 0, 0, run_length, "", "shows the size of the device" },
-    { "help", "?", 0, 1, run_help, "[command]", "lists the commands" },
-    { "quit", "q", 0, 0, run_quit, "", "ends" },
-    { .name = NULL },
+    {"length", "l", 0, 0, run_length, "", "shows the size of the device"},
+    {"help", "?", 0, 1, run_help, "[command]", "lists the commands"},
+    {"quit", "q", 0, 0, run_quit, "", "ends"},
+    {.name = NULL},
 };
 
-static const struct zt_io_command *const tables[] = { zt_io_data, zt_io_async, zt_io_zone,
-                                                      general };
+static const struct zt_io_command *const tables[] = {zt_io_data, zt_io_async, zt_io_zone, general};
 
 static const struct zt_io_command *find_command(const char *name)
 {
@@ -151,7 +150,7 @@ static char *next_line(struct input *in)
 
 static void run_input(struct zt_io *io)
 {
-    struct input in = { .room = 4096 };
+    struct input in = {.room = 4096};
     bool prompt = isatty(STDIN_FILENO) == 1;
     char *line;
 
@@ -196,14 +195,15 @@ static int session(struct zt_io *io, char **commands, int count, unsigned flags)
 
 static int run(int argc, char **argv)
 {
-    static const struct option longs[] = { ZT_OPTION_BACKEND, ZT_OPTION_SHARE,
-                                           { "cmd", required_argument, NULL, 'c' },
-                                           { "read-only", no_argument, NULL, 'r' },
-                                           ZT_OPTION_END };
-    static const char *const names[] = { "FILE" };
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          {"cmd", required_argument, NULL, 'c'},
+                                          {"read-only", no_argument, NULL, 'r'},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
     char **commands = calloc((size_t)argc, sizeof(*commands));
-    struct zt_options o = { .name = argv[0], .shorts = ":Uc:r", .longs = longs, .repeat = "c" };
-    struct zt_io io = { .queue = NULL };
+    struct zt_options o = {.name = argv[0], .shorts = ":Uc:r", .longs = longs, .repeat = "c"};
+    struct zt_io io = {.queue = NULL};
     unsigned flags = ZQCOW2_OPEN_RDWR;
     int c, count = 0, status = 1;
     bool ok = commands != NULL;
@@ -230,5 +230,4 @@ const struct zt_verb zt_verb_io = {
     "  -c, --cmd=COMMAND       this command; without -c they come from standard input\n"
     "  -r, --read-only         open the image for reading only\n" ZT_HELP_SHARE ZT_HELP_BACKEND
     "The command help lists the commands. Exit status 1 if any of them failed.\n",
-    run
-};
+    run};

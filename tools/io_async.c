@@ -6,7 +6,7 @@
 #include "io.h"
 
 #define DEPTH 128
-#define MOST ((uint64_t)INT32_MAX)
+#define MOST  ((uint64_t)INT32_MAX)
 
 struct request { /* owned by the queue until done() */
     struct zt_io *io;
@@ -41,8 +41,8 @@ static void verify(struct request *r)
 static void done(void *arg, const struct zqcow2_result *res)
 {
     struct request *r = arg;
-    struct zt_io_result out = { r->reading ? "read" : "wrote", r->offset, r->length,
-                                zt_now() - r->start, r->machine };
+    struct zt_io_result out = {r->reading ? "read" : "wrote", r->offset, r->length,
+                               zt_now() - r->start, r->machine};
 
     if (res->ret < 0) {
         zt_io_failed(r->io, r->name, res->ret, r->offset);
@@ -186,7 +186,7 @@ static bool take_options(struct request *r, struct zqcow2_request *req, int argc
 
 static int run_write(struct zt_io *io, int argc, char **argv)
 {
-    struct zqcow2_request req = { .op = ZQCOW2_OP_WRITE };
+    struct zqcow2_request req = {.op = ZQCOW2_OP_WRITE};
     struct request *r = new_request(io, "aio_write");
     bool ok = r && take_options(r, &req, argc, argv, "CfP:quz") && take_range(r, argc, argv);
     bool zeroes = req.op == ZQCOW2_OP_WRITE_ZEROES;
@@ -208,7 +208,7 @@ static int run_write(struct zt_io *io, int argc, char **argv)
 
 static int run_read(struct zt_io *io, int argc, char **argv)
 {
-    struct zqcow2_request req = { .op = ZQCOW2_OP_READ };
+    struct zqcow2_request req = {.op = ZQCOW2_OP_READ};
     struct request *r = new_request(io, "aio_read");
 
     if (!r || !take_options(r, &req, argc, argv, "CP:qv") || !take_range(r, argc, argv) ||
@@ -230,10 +230,10 @@ static int run_flush(struct zt_io *io, int argc, char **argv)
 }
 
 const struct zt_io_command zt_io_async[] = {
-    { "aio_read", NULL, 2, -1, run_read, "[-Cqv] [-P pattern] off len [len..]",
-      "starts a read; its result shows when it is done" },
-    { "aio_write", NULL, 2, -1, run_write, "[-Cfquz] [-P pattern] off len [len..]",
-      "starts a write; its result shows when it is done" },
-    { "aio_flush", NULL, 0, 0, run_flush, "", "waits for all that was started" },
-    { .name = NULL },
+    {"aio_read", NULL, 2, -1, run_read, "[-Cqv] [-P pattern] off len [len..]",
+     "starts a read; its result shows when it is done"},
+    {"aio_write", NULL, 2, -1, run_write, "[-Cfquz] [-P pattern] off len [len..]",
+     "starts a write; its result shows when it is done"},
+    {"aio_flush", NULL, 0, 0, run_flush, "", "waits for all that was started"},
+    {.name = NULL},
 };

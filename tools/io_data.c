@@ -20,37 +20,17 @@ struct options {
 static bool take_option(struct options *o, int c, const char *command, bool reading)
 {
     switch (c) {
-    case 'C':
-        o->machine = true;
-        return true;
-    case 'f':
-        o->fua = true;
-        return true;
-    case 'l':
-        o->partial = true;
-        return zt_io_size(optarg, &o->pattern_length);
-    case 'p': /* qemu-io takes it and does nothing */
-        return true;
-    case 'P':
-        o->pattern = true;
-        return zt_io_byte(optarg, &o->byte);
-    case 'q':
-        o->quiet = true;
-        return true;
-    case 's':
-        o->file = optarg;
-        return !reading || zt_io_size(optarg, &o->pattern_start);
-    case 'u':
-        o->unmap = true;
-        return true;
-    case 'v':
-        o->dump = true;
-        return true;
-    case 'z':
-        o->zeroes = true;
-        return true;
-    default:
-        return zt_io_bad_option(command);
+    case 'C': o->machine = true; return true;
+    case 'f': o->fua = true; return true;
+    case 'l': o->partial = true; return zt_io_size(optarg, &o->pattern_length);
+    case 'p': /* qemu-io takes it and does nothing */ return true;
+    case 'P': o->pattern = true; return zt_io_byte(optarg, &o->byte);
+    case 'q': o->quiet = true; return true;
+    case 's': o->file = optarg; return !reading || zt_io_size(optarg, &o->pattern_start);
+    case 'u': o->unmap = true; return true;
+    case 'v': o->dump = true; return true;
+    case 'z': o->zeroes = true; return true;
+    default: return zt_io_bad_option(command);
     }
 }
 
@@ -59,7 +39,7 @@ static bool parse(struct options *o, int argc, char **argv, const char *letters,
 {
     int c;
 
-    *o = (struct options){ .byte = ZT_IO_FILL };
+    *o = (struct options){.byte = ZT_IO_FILL};
     while ((c = getopt(argc, argv, letters)) != -1) {
         if (!take_option(o, c, argv[0], reading))
             return false;
@@ -81,7 +61,7 @@ static bool short_enough(const struct options *o)
 
 static int report(const struct options *o, const char *verb, double start)
 {
-    struct zt_io_result r = { verb, o->offset, o->length, zt_now() - start, o->machine };
+    struct zt_io_result r = {verb, o->offset, o->length, zt_now() - start, o->machine};
 
     if (!o->quiet)
         zt_io_print(&r);
@@ -233,11 +213,11 @@ static int run_flush(struct zt_io *io, int argc, char **argv)
 }
 
 const struct zt_io_command zt_io_data[] = {
-    { "read", "r", 2, -1, run_read, "[-Cqv] [-P pattern [-s off] [-l len]] off len",
-      "reads, and compares with a byte" },
-    { "write", "w", 2, -1, run_write, "[-Cfquz] [-P pattern | -s source_file] off len",
-      "writes a byte, a file's content, or zeros (-z)" },
-    { "discard", "d", 2, -1, run_discard, "[-Cq] off len", "gives whole clusters back" },
-    { "flush", "f", 0, 0, run_flush, "", "makes durable what was written" },
-    { .name = NULL },
+    {"read", "r", 2, -1, run_read, "[-Cqv] [-P pattern [-s off] [-l len]] off len",
+     "reads, and compares with a byte"},
+    {"write", "w", 2, -1, run_write, "[-Cfquz] [-P pattern | -s source_file] off len",
+     "writes a byte, a file's content, or zeros (-z)"},
+    {"discard", "d", 2, -1, run_discard, "[-Cq] off len", "gives whole clusters back"},
+    {"flush", "f", 0, 0, run_flush, "", "makes durable what was written"},
+    {.name = NULL},
 };

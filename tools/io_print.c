@@ -54,7 +54,7 @@ bool zt_io_bad_option(const char *command)
 /* "1.500 KiB", "64 bytes": three digits, unless they are all zero. */
 static char *amount(char *buf, size_t room, double value)
 {
-    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     unsigned unit = 0;
     char *point;
     size_t n;

@@ -31,16 +31,16 @@ static int run_report(struct zt_io *io, int argc, char **argv)
     (void)argc;
     if (!zt_io_size(argv[1], &off) || !zt_io_size(argv[2], &count))
         return -1;
-    rc = io->info.flags & ZQCOW2_INFO_ZONED
-             ? zt_each_zone(io->img, &io->info, off, count, print_zone, NULL)
-             : ZQCOW2_ENOTZONED;
+    rc = io->info.flags & ZQCOW2_INFO_ZONED ?
+             zt_each_zone(io->img, &io->info, off, count, print_zone, NULL) :
+             ZQCOW2_ENOTZONED;
     return rc < 0 ? zt_io_failed(io, "zone report", rc, off) : 0;
 }
 
 static int manage(struct zt_io *io, char **argv, const char *what, uint16_t op)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = op };
-    struct zqcow2_result res = { 0, 0, 0 };
+    struct zqcow2_request req = {.size = sizeof(req), .op = op};
+    struct zqcow2_result res = {0, 0, 0};
     int rc;
 
     if (!zt_io_size(argv[1], &req.offset) || !zt_io_size(argv[2], &req.length))
@@ -109,8 +109,7 @@ static int run_append(struct zt_io *io, int argc, char **argv)
         zt_io_say("%s: an offset and a length are needed", argv[0]);
         return -1;
     }
-    if (!zt_io_size(argv[optind], &off) ||
-        !add_lengths(argv + optind + 1, argc - optind - 1, &len))
+    if (!zt_io_size(argv[optind], &off) || !add_lengths(argv + optind + 1, argc - optind - 1, &len))
         return -1;
     buf = zt_buffer((size_t)len);
     if (!buf)
@@ -148,14 +147,14 @@ static int run_state(struct zt_io *io, int argc, char **argv)
 }
 
 const struct zt_io_command zt_io_zone[] = {
-    { "zone_report", "zrp", 2, 2, run_report, "offset number", "lists zones" },
-    { "zone_open", "zo", 2, 2, run_open, "offset len", "opens zones explicitly" },
-    { "zone_close", "zc", 2, 2, run_close, "offset len", "closes open zones" },
-    { "zone_finish", "zf", 2, 2, run_finish, "offset len", "makes zones full" },
-    { "zone_reset", "zrs", 2, 2, run_reset, "offset len", "empties zones" },
-    { "zone_append", "zap", 2, -1, run_append, "[-p] offset len [len..]",
-      "appends; -p shows where they went" },
-    { "state", NULL, 2, 2, run_state, "offset read-only|offline",
-      "puts a zone into that state, or back" },
-    { .name = NULL },
+    {"zone_report", "zrp", 2, 2, run_report, "offset number", "lists zones"},
+    {"zone_open", "zo", 2, 2, run_open, "offset len", "opens zones explicitly"},
+    {"zone_close", "zc", 2, 2, run_close, "offset len", "closes open zones"},
+    {"zone_finish", "zf", 2, 2, run_finish, "offset len", "makes zones full"},
+    {"zone_reset", "zrs", 2, 2, run_reset, "offset len", "empties zones"},
+    {"zone_append", "zap", 2, -1, run_append, "[-p] offset len [len..]",
+     "appends; -p shows where they went"},
+    {"state", NULL, 2, 2, run_state, "offset read-only|offline",
+     "puts a zone into that state, or back"},
+    {.name = NULL},
 };

@@ -14,7 +14,7 @@ static const struct entry {
     const struct zt_verb *verb;
     const char *page;
 } verbs[] = {
-#define VERB(name, page, options) { &zt_verb_##name, page },
+#define VERB(name, page, options) {&zt_verb_##name, page},
 #include "verbs.def"
 #undef VERB
 };
@@ -37,8 +37,8 @@ static void print_help(const struct entry *e)
 {
     const struct zt_verb *v = e->verb;
 
-    printf("usage: zqcow2 %s %s\n\n%s.\n\n%s\nThe manual: %s.\n", v->name, v->operands,
-           v->summary, v->help, e->page);
+    printf("usage: zqcow2 %s %s\n\n%s.\n\n%s\nThe manual: %s.\n", v->name, v->operands, v->summary,
+           v->help, e->page);
 }
 
 static void print_version(void)

@@ -10,8 +10,8 @@
 
 #include "tool.h"
 
-#define LABEL 10       /* columns in front of a row */
-#define MOST_ROWS 16u  /* more zones than fit make each cell stand for several */
+#define LABEL      10  /* columns in front of a row */
+#define MOST_ROWS  16u /* more zones than fit make each cell stand for several */
 #define MOST_CELLS 128u
 
 /* In the order of precedence: the first state that a cell's zones hold names the cell. */
@@ -20,14 +20,14 @@ static const struct {
     char letter;
     const char *colour, *text;
 } states[] = {
-    { ZQCOW2_ZONE_OFFLINE, 'x', "1;31", "offline" },
-    { ZQCOW2_ZONE_RDONLY, 'r', "35", "read-only" },
-    { ZQCOW2_ZONE_EXP_OPEN, 'O', "1;32", "explicitly open" },
-    { ZQCOW2_ZONE_IMP_OPEN, 'o', "32", "implicitly open" },
-    { ZQCOW2_ZONE_CLOSED, 'c', "33", "closed" },
-    { ZQCOW2_ZONE_FULL, 'f', "34", "full" },
-    { ZQCOW2_ZONE_NOT_WP, '-', "36", "conventional" },
-    { ZQCOW2_ZONE_EMPTY, '.', "2", "empty" },
+    {ZQCOW2_ZONE_OFFLINE, 'x', "1;31", "offline"},
+    {ZQCOW2_ZONE_RDONLY, 'r', "35", "read-only"},
+    {ZQCOW2_ZONE_EXP_OPEN, 'O', "1;32", "explicitly open"},
+    {ZQCOW2_ZONE_IMP_OPEN, 'o', "32", "implicitly open"},
+    {ZQCOW2_ZONE_CLOSED, 'c', "33", "closed"},
+    {ZQCOW2_ZONE_FULL, 'f', "34", "full"},
+    {ZQCOW2_ZONE_NOT_WP, '-', "36", "conventional"},
+    {ZQCOW2_ZONE_EMPTY, '.', "2", "empty"},
 };
 #define NR_STATES ZT_COUNT(states)
 
@@ -65,8 +65,8 @@ static void add_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
     if (z->type == ZQCOW2_ZONE_CONVENTIONAL || z->write_pointer == UINT64_MAX)
         return;
     c->capacity += z->capacity;
-    c->used += z->write_pointer - z->start < z->capacity ? z->write_pointer - z->start
-                                                         : z->capacity;
+    c->used +=
+        z->write_pointer - z->start < z->capacity ? z->write_pointer - z->start : z->capacity;
 }
 
 static unsigned terminal_width(void)
@@ -100,9 +100,9 @@ static void lay_out(struct map *m, uint64_t nr_zones)
 /* Anything written shows, and only what is full to the brim looks full. */
 static const char *fill_glyph(const struct map *m, const struct cell *c)
 {
-    static const char *const blocks[] = { "\u00b7", "\u2581", "\u2582", "\u2583", "\u2584",
-                                          "\u2585", "\u2586", "\u2587", "\u2588" };
-    static const char *const letters[] = { ".", "1", "2", "3", "4", "5", "6", "7", "#" };
+    static const char *const blocks[] = {"\u00b7", "\u2581", "\u2582", "\u2583", "\u2584",
+                                         "\u2585", "\u2586", "\u2587", "\u2588"};
+    static const char *const letters[] = {".", "1", "2", "3", "4", "5", "6", "7", "#"};
     unsigned level;
 
     if (c->capacity == 0)
@@ -138,7 +138,7 @@ static void print_row(const struct map *m, uint64_t row, uint64_t zone_size)
         put_cell(m, &m->cells[i], fill_glyph(m, &m->cells[i]));
     printf("\n%*s", LABEL, "");
     for (uint64_t i = from; i < to; i++) {
-        char letter[2] = { states[m->cells[i].state].letter, '\0' };
+        char letter[2] = {states[m->cells[i].state].letter, '\0'};
 
         put_cell(m, &m->cells[i], letter);
     }
@@ -157,9 +157,8 @@ static void print_head(const struct map *m, const struct zqcow2_info *i, const c
     char device[32], zone[32], capacity[32];
 
     zt_put(stdout, path);
-    printf(": %s, %" PRIu32 " zones of %s",
-           zt_human(device, sizeof(device), i->virtual_size), i->nr_zones,
-           zt_human(zone, sizeof(zone), i->zone_size));
+    printf(": %s, %" PRIu32 " zones of %s", zt_human(device, sizeof(device), i->virtual_size),
+           i->nr_zones, zt_human(zone, sizeof(zone), i->zone_size));
     if (i->zone_capacity != i->zone_size)
         printf(" (capacity %s)", zt_human(capacity, sizeof(capacity), i->zone_capacity));
     print_limit("open", i->open_zones, i->max_open_zones);
@@ -173,8 +172,8 @@ static void print_legend(const struct map *m)
     const char *gap = "\n";
 
     for (unsigned i = 0; i < NR_STATES; i++) {
-        struct cell c = { .state = i };
-        char letter[2] = { states[i].letter, '\0' };
+        struct cell c = {.state = i};
+        char letter[2] = {states[i].letter, '\0'};
 
         if (!m->counts[i])
             continue;
@@ -189,7 +188,7 @@ static void print_legend(const struct map *m)
 int zt_map(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off, uint64_t count,
            const char *path)
 {
-    struct map m = { .first = off / info->zone_size };
+    struct map m = {.first = off / info->zone_size};
     uint64_t nr = info->nr_zones - m.first < count ? info->nr_zones - m.first : count;
     int rc;
 

@@ -91,7 +91,7 @@ const struct zqcow2_hooks *zt_hooks(void)
 
 char *zt_human(char *buf, size_t room, uint64_t bytes)
 {
-    static const char *const units[] = { "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     unsigned unit = 0;
 
     while (unit + 1 < ZT_COUNT(units) && bytes >> (10 * (unit + 1)))

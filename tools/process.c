@@ -55,7 +55,7 @@ bool zt_output_ok(void)
 static const struct {
     int number;
     const char *name;
-} stops[] = { { SIGINT, "SIGINT" }, { SIGTERM, "SIGTERM" }, { SIGHUP, "SIGHUP" } };
+} stops[] = {{SIGINT, "SIGINT"}, {SIGTERM, "SIGTERM"}, {SIGHUP, "SIGHUP"}};
 
 static sigset_t held;
 static int held_fd = -1; /* readable when one of them is pending */
@@ -101,8 +101,8 @@ void zt_release_signals(void)
 
 enum zt_input zt_wait_input(double seconds)
 {
-    struct pollfd p[2] = { { .fd = STDIN_FILENO, .events = POLLIN },
-                           { .fd = held_fd, .events = POLLIN } };
+    struct pollfd p[2] = {{.fd = STDIN_FILENO, .events = POLLIN},
+                          {.fd = held_fd, .events = POLLIN}};
     int timeout = seconds < 0 ? -1 : (int)(seconds * 1000) + 1, n;
 
     do {

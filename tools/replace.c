@@ -16,8 +16,8 @@ enum { LOCK_FIRST = 100, LOCK_BYTES = 200 };
 /* Holds the old file against every user until it is closed; false if it has one. */
 static bool claim(int fd)
 {
-    struct flock fl = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST,
-                        .l_len = LOCK_BYTES };
+    struct flock fl = {
+        .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCK_FIRST, .l_len = LOCK_BYTES};
 
     return fcntl(fd, F_OFD_SETLK, &fl) == 0;
 }

@@ -23,8 +23,8 @@ static uint64_t wp_sectors(const struct zqcow2_zone *z)
 
 static void print_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
 {
-    static const char *const conditions[16] = { "nw", "em", "oi", "oe", "cl", "x5", "x6", "x7",
-                                                "x8", "x9", "xA", "xB", "xC", "ro", "fu", "of" };
+    static const char *const conditions[16] = {"nw", "em", "oi", "oe", "cl", "x5", "x6", "x7",
+                                               "x8", "x9", "xA", "xB", "xC", "ro", "fu", "of"};
 
     (void)arg;
     (void)index;
@@ -53,7 +53,7 @@ static void json_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
 static int print_report(const struct report *r, struct zqcow2_image *img,
                         const struct zqcow2_info *info)
 {
-    struct zt_json j = { .out = stdout };
+    struct zt_json j = {.out = stdout};
     int rc;
 
     if (r->map)
@@ -86,14 +86,15 @@ static int report(const struct report *r, struct zqcow2_image *img)
 
 static bool parse(struct report *r, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        ZT_OPTION_BACKEND, ZT_OPTION_SHARE,
-        { "json", no_argument, NULL, OPT_JSON }, { "map", no_argument, NULL, OPT_MAP },
-        { "offset", required_argument, NULL, 'o' }, { "count", required_argument, NULL, 'c' },
-        ZT_OPTION_END
-    };
-    static const char *const names[] = { "FILE" };
-    struct zt_options o = { .name = argv[0], .shorts = ":Uo:c:", .longs = longs };
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          {"json", no_argument, NULL, OPT_JSON},
+                                          {"map", no_argument, NULL, OPT_MAP},
+                                          {"offset", required_argument, NULL, 'o'},
+                                          {"count", required_argument, NULL, 'c'},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
+    struct zt_options o = {.name = argv[0], .shorts = ":Uo:c:", .longs = longs};
     bool ok = true;
     int c;
 
@@ -121,7 +122,7 @@ static bool parse(struct report *r, int argc, char **argv)
 
 static int run(int argc, char **argv)
 {
-    struct report r = { .count = UINT64_MAX };
+    struct report r = {.count = UINT64_MAX};
     struct zqcow2_image *img;
 
     if (!parse(&r, argc, argv))
@@ -137,5 +138,4 @@ const struct zt_verb zt_verb_report = {
     "  --map                   a picture of the device\n"
     "  -o, --offset=OFFSET     begin with the zone that holds this byte\n"
     "  -c, --count=COUNT       at most so many zones\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
-    run
-};
+    run};

@@ -31,9 +31,9 @@ static int open_threads(const char *path, unsigned flags, const struct zqcow2_ho
 
 /* What --backend accepts; the first is the default. */
 static const struct zt_backend backends[] = {
-    { "file", zqcow2_file_open },
-    { "uring", zqcow2_uring_open },
-    { "threads", open_threads },
+    {"file", zqcow2_file_open},
+    {"uring", zqcow2_uring_open},
+    {"threads", open_threads},
 };
 
 void zt_backend_list(FILE *out)
@@ -101,7 +101,7 @@ const char *zt_reason(int rc, const struct zqcow2_error *err)
 struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
 {
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_error err = {0, ""};
     struct zqcow2_image *img = NULL;
     struct zqcow2_backend *be;
     int rc;

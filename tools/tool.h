@@ -18,17 +18,17 @@
 
 _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 
-#define ZT_SECTOR 512u
-#define ZT_PIECE (1u << 20) /* bytes in one transfer of append, write and read */
+#define ZT_SECTOR       512u
+#define ZT_PIECE        (1u << 20) /* bytes in one transfer of append, write and read */
 #define ZT_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 
 /* ---- verbs: verbs.def lists them ---- */
 
 struct zt_verb {
     const char *name;
-    const char *operands; /* for the usage line, options included */
-    const char *summary;  /* one line */
-    const char *help;     /* the options, a line each */
+    const char *operands;              /* for the usage line, options included */
+    const char *summary;               /* one line */
+    const char *help;                  /* the options, a line each */
     int (*run)(int argc, char **argv); /* argv[0]: the verb; returns the exit status */
 };
 
@@ -56,12 +56,21 @@ struct zt_target {
 };
 
 /* For the option tables of getopt_long(). */
-#define ZT_OPTION_BACKEND { "backend", required_argument, NULL, ZT_OPT_BACKEND }
-#define ZT_OPTION_SHARE { "force-share", no_argument, NULL, 'U' }
-#define ZT_OPTION_END { NULL, 0, NULL, 0 }
-#define ZT_HELP_BACKEND                                                                           \
+#define ZT_OPTION_BACKEND \
+    { \
+        "backend", required_argument, NULL, ZT_OPT_BACKEND \
+    }
+#define ZT_OPTION_SHARE \
+    { \
+        "force-share", no_argument, NULL, 'U' \
+    }
+#define ZT_OPTION_END \
+    { \
+        NULL, 0, NULL, 0 \
+    }
+#define ZT_HELP_BACKEND \
     "  --backend=NAME          how the file is reached: file (the default), uring or threads\n"
-#define ZT_HELP_SHARE                                                                             \
+#define ZT_HELP_SHARE \
     "  -U, --force-share       take no lock; the picture may be torn if it is in use\n"
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and was told). */

@@ -10,7 +10,7 @@
 
 enum { OPT_PAD = ZT_OPT_VERB, OPT_FORCE };
 
-#define FLUSH_BYTES (64u << 20) /* so much, or for a second, may wait for a flush */
+#define FLUSH_BYTES   (64u << 20) /* so much, or for a second, may wait for a flush */
 #define FLUSH_SECONDS 1.0
 
 struct piece {
@@ -29,8 +29,8 @@ struct transfer {
     uint64_t first;       /* append: where it began */
     struct piece *pieces; /* append: of what is not durable, to be printed then; NULL: of nothing */
     size_t nr;
-    double due;           /* when it is to be flushed */
-    uint8_t *buf;         /* ZT_PIECE bytes */
+    double due;   /* when it is to be flushed */
+    uint8_t *buf; /* ZT_PIECE bytes */
     struct zt_progress progress;
 };
 
@@ -95,15 +95,12 @@ static ssize_t fill(struct transfer *t, size_t len)
         ssize_t n = 0;
 
         switch (zt_wait_input(t->done == t->durable ? -1 : left > 0 ? left : 0)) {
-        case ZT_INPUT_STOP:
-            stop(t);
-            return -1;
+        case ZT_INPUT_STOP: stop(t); return -1;
         case ZT_INPUT_LATE:
             if (!settle(t))
                 return -1;
             continue;
-        default:
-            n = read(STDIN_FILENO, t->buf + have, len - have);
+        default: n = read(STDIN_FILENO, t->buf + have, len - have);
         }
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
@@ -126,7 +123,7 @@ static void note(struct transfer *t, uint64_t where, size_t len)
     if (t->done == 0)
         t->first = where;
     if (t->pieces)
-        t->pieces[t->nr++] = (struct piece){ where, len };
+        t->pieces[t->nr++] = (struct piece){where, len};
     t->done += len;
 }
 
@@ -135,8 +132,8 @@ static bool put(struct transfer *t, size_t len)
 {
     uint64_t where = t->offset;
     char text[192];
-    int rc = t->append ? zqcow2_append(t->img, t->buf, len, &where, 0)
-                       : zqcow2_write(t->img, t->buf, len, where, 0);
+    int rc = t->append ? zqcow2_append(t->img, t->buf, len, &where, 0) :
+                         zqcow2_write(t->img, t->buf, len, where, 0);
 
     t->target.failure = rc;
     if (rc < 0)
@@ -280,19 +277,21 @@ static int transfer(struct transfer *t, unsigned open_flags, bool (*move)(struct
 /* names[0] is FILE; the other operands are sizes. */
 static bool parse(struct transfer *t, int argc, char **argv, const char *const *names, int count)
 {
-    static const struct option reader[] = { ZT_OPTION_BACKEND, ZT_OPTION_SHARE,
-                                            { "force", no_argument, NULL, OPT_FORCE },
-                                            ZT_OPTION_END };
-    static const struct option writer[] = { ZT_OPTION_BACKEND,
-                                            { "pad", no_argument, NULL, OPT_PAD },
-                                            ZT_OPTION_END };
-    static const struct option appender[] = { ZT_OPTION_BACKEND,
-                                              { "pad", no_argument, NULL, OPT_PAD },
-                                              { "quiet", no_argument, NULL, 'q' },
-                                              ZT_OPTION_END };
-    struct zt_options o = { .name = argv[0],
-                            .shorts = t->reading ? ":U" : t->append ? ":q" : ":",
-                            .longs = t->reading ? reader : t->append ? appender : writer };
+    static const struct option reader[] = {
+        ZT_OPTION_BACKEND, ZT_OPTION_SHARE, {"force", no_argument, NULL, OPT_FORCE}, ZT_OPTION_END};
+    static const struct option writer[] = {
+        ZT_OPTION_BACKEND, {"pad", no_argument, NULL, OPT_PAD}, ZT_OPTION_END};
+    static const struct option appender[] = {ZT_OPTION_BACKEND,
+                                             {"pad", no_argument, NULL, OPT_PAD},
+                                             {"quiet", no_argument, NULL, 'q'},
+                                             ZT_OPTION_END};
+    struct zt_options o = {.name = argv[0],
+                           .shorts = t->reading ? ":U" :
+                                     t->append  ? ":q" :
+                                                  ":",
+                           .longs = t->reading ? reader :
+                                    t->append  ? appender :
+                                                 writer};
     int c;
 
     while ((c = zt_option(&o, argc, argv)) != -1) {
@@ -314,8 +313,8 @@ static bool parse(struct transfer *t, int argc, char **argv, const char *const *
 
 static int run_append(int argc, char **argv)
 {
-    static const char *const names[] = { "FILE", "ZONE_OFFSET" };
-    struct transfer t = { .append = true };
+    static const char *const names[] = {"FILE", "ZONE_OFFSET"};
+    struct transfer t = {.append = true};
 
     if (!parse(&t, argc, argv, names, 2))
         return 1;
@@ -324,16 +323,16 @@ static int run_append(int argc, char **argv)
 
 static int run_write(int argc, char **argv)
 {
-    static const char *const names[] = { "FILE", "OFFSET" };
-    struct transfer t = { .append = false };
+    static const char *const names[] = {"FILE", "OFFSET"};
+    struct transfer t = {.append = false};
 
     return parse(&t, argc, argv, names, 2) ? transfer(&t, ZQCOW2_OPEN_RDWR, put_input, true) : 1;
 }
 
 static int run_read(int argc, char **argv)
 {
-    static const char *const names[] = { "FILE", "OFFSET", "LENGTH" };
-    struct transfer t = { .reading = true };
+    static const char *const names[] = {"FILE", "OFFSET", "LENGTH"};
+    struct transfer t = {.reading = true};
 
     if (!parse(&t, argc, argv, names, 3))
         return 1;
@@ -344,22 +343,19 @@ static int run_read(int argc, char **argv)
     return transfer(&t, 0, get_output, isatty(STDOUT_FILENO) != 1);
 }
 
-#define HELP_PAD                                                                                  \
+#define HELP_PAD \
     "  --pad                   fill the input's end with zeros up to a multiple of 512\n"
 
 const struct zt_verb zt_verb_append = {
     "append", "[--pad] [-q] [--backend=NAME] FILE ZONE_OFFSET",
     "Appends standard input to a zone; prints 'offset length' for each piece",
-    HELP_PAD "  -q, --quiet             print nothing\n" ZT_HELP_BACKEND, run_append
-};
+    HELP_PAD "  -q, --quiet             print nothing\n" ZT_HELP_BACKEND, run_append};
 
-const struct zt_verb zt_verb_write = {
-    "write", "[--pad] [--backend=NAME] FILE OFFSET", "Writes standard input to the image",
-    HELP_PAD ZT_HELP_BACKEND, run_write
-};
+const struct zt_verb zt_verb_write = {"write", "[--pad] [--backend=NAME] FILE OFFSET",
+                                      "Writes standard input to the image",
+                                      HELP_PAD ZT_HELP_BACKEND, run_write};
 
 const struct zt_verb zt_verb_read = {
     "read", "[--force] [-U] [--backend=NAME] FILE OFFSET LENGTH",
     "Copies a range of the image to standard output",
-    "  --force                 also to a terminal\n" ZT_HELP_SHARE ZT_HELP_BACKEND, run_read
-};
+    "  --force                 also to a terminal\n" ZT_HELP_SHARE ZT_HELP_BACKEND, run_read};

@@ -18,10 +18,10 @@ static int look(const struct zt_target *t, bool *lacks)
 
 static int run(int argc, char **argv)
 {
-    static const struct option longs[] = { ZT_OPTION_BACKEND, ZT_OPTION_END };
-    static const char *const names[] = { "FILE" };
-    struct zt_options o = { .name = argv[0], .shorts = ":", .longs = longs };
-    struct zt_target t = { .share = false };
+    static const struct option longs[] = {ZT_OPTION_BACKEND, ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
+    struct zt_options o = {.name = argv[0], .shorts = ":", .longs = longs};
+    struct zt_target t = {.share = false};
     struct zqcow2_image *img;
     bool lacks = false;
     int c, status;
@@ -49,5 +49,4 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_upgrade = {
     "upgrade", "[--backend=NAME] FILE",
-    "Sets the feature bit in a zoned image that was made without it", ZT_HELP_BACKEND, run
-};
+    "Sets the feature bit in a zoned image that was made without it", ZT_HELP_BACKEND, run};

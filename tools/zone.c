@@ -43,8 +43,8 @@ static bool find_range(struct action *a, const struct zqcow2_info *i, uint64_t *
 
 static int act(struct action *a, struct zqcow2_image *img)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = a->op };
-    struct zqcow2_result res = { 0, 0, 0 };
+    struct zqcow2_request req = {.size = sizeof(req), .op = a->op};
+    struct zqcow2_result res = {0, 0, 0};
     struct zqcow2_info info;
     char text[192];
     uint64_t len;
@@ -64,13 +64,13 @@ static int act(struct action *a, struct zqcow2_image *img)
 
 static bool parse(struct action *a, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        ZT_OPTION_BACKEND, { "all", no_argument, NULL, OPT_ALL },
-        { "offset", required_argument, NULL, 'o' }, { "count", required_argument, NULL, 'c' },
-        ZT_OPTION_END
-    };
-    static const char *const names[] = { "FILE" };
-    struct zt_options o = { .name = argv[0], .shorts = ":o:c:", .longs = longs };
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          {"all", no_argument, NULL, OPT_ALL},
+                                          {"offset", required_argument, NULL, 'o'},
+                                          {"count", required_argument, NULL, 'c'},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"FILE"};
+    struct zt_options o = {.name = argv[0], .shorts = ":o:c:", .longs = longs};
     bool ok = true;
     int c;
 
@@ -97,7 +97,7 @@ static bool parse(struct action *a, int argc, char **argv)
 
 static int run(int argc, char **argv, uint16_t op)
 {
-    struct action a = { .op = op, .count = 1 };
+    struct action a = {.op = op, .count = 1};
     struct zqcow2_image *img;
 
     if (!parse(&a, argc, argv))
@@ -107,18 +107,18 @@ static int run(int argc, char **argv, uint16_t op)
 }
 
 #define OPERANDS "{-o OFFSET [-c COUNT] | --all} [--backend=NAME] FILE"
-#define HELP                                                                                      \
-    "  -o, --offset=OFFSET     the zone that starts here\n"                                       \
-    "  -c, --count=COUNT       so many zones from there on; 1\n"                                  \
+#define HELP \
+    "  -o, --offset=OFFSET     the zone that starts here\n" \
+    "  -c, --count=COUNT       so many zones from there on; 1\n" \
     "  --all                   the whole device\n" ZT_HELP_BACKEND
 #define HELP_OPEN HELP "Open states end with the process: the image is closed when this returns.\n"
 
-#define ZONE_VERB(name, op, summary, help)                                                        \
-    static int run_##name(int argc, char **argv)                                                  \
-    {                                                                                             \
-        return run(argc, argv, op);                                                               \
-    }                                                                                             \
-    const struct zt_verb zt_verb_##name = { #name, OPERANDS, summary, help, run_##name }
+#define ZONE_VERB(name, op, summary, help) \
+    static int run_##name(int argc, char **argv) \
+    { \
+        return run(argc, argv, op); \
+    } \
+    const struct zt_verb zt_verb_##name = {#name, OPERANDS, summary, help, run_##name}
 
 ZONE_VERB(open, ZQCOW2_OP_ZONE_OPEN, "Opens zones explicitly", HELP_OPEN);
 ZONE_VERB(close, ZQCOW2_OP_ZONE_CLOSE, "Closes open zones", HELP_OPEN);

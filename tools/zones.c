@@ -28,34 +28,23 @@ const char *zt_type_name(unsigned type)
 const char *zt_layout_name(uint32_t layout)
 {
     switch (layout) {
-    case ZQCOW2_LAYOUT_V3:
-        return "v3";
-    case ZQCOW2_LAYOUT_V7:
-        return "v7";
-    case ZQCOW2_LAYOUT_44:
-        return "44";
-    case ZQCOW2_LAYOUT_48B:
-        return "48b";
-    case ZQCOW2_LAYOUT_56:
-        return "56";
-    default:
-        return NULL;
+    case ZQCOW2_LAYOUT_V3: return "v3";
+    case ZQCOW2_LAYOUT_V7: return "v7";
+    case ZQCOW2_LAYOUT_44: return "44";
+    case ZQCOW2_LAYOUT_48B: return "48b";
+    case ZQCOW2_LAYOUT_56: return "56";
+    default: return NULL;
     }
 }
 
 static const char *condition(const struct zqcow2_zone *z)
 {
     switch (z->state) {
-    case ZQCOW2_ZONE_NOT_WP:
-        return "conventional";
-    case ZQCOW2_ZONE_RDONLY:
-        return "read-only";
-    case ZQCOW2_ZONE_FULL:
-        return "full";
-    case ZQCOW2_ZONE_OFFLINE:
-        return "offline";
-    default:
-        return z->state == ZQCOW2_ZONE_EMPTY ? "empty" : "partly written";
+    case ZQCOW2_ZONE_NOT_WP: return "conventional";
+    case ZQCOW2_ZONE_RDONLY: return "read-only";
+    case ZQCOW2_ZONE_FULL: return "full";
+    case ZQCOW2_ZONE_OFFLINE: return "offline";
+    default: return z->state == ZQCOW2_ZONE_EMPTY ? "empty" : "partly written";
     }
 }
 
@@ -83,8 +72,7 @@ static bool explain(int rc, const struct zqcow2_info *i, const struct zqcow2_zon
     case ZQCOW2_EZONE_OFFLINE:
         snprintf(buf, room, "the zone at %" PRIu64 " is %s", z->start, condition(z));
         return true;
-    default:
-        return false;
+    default: return false;
     }
 }
 

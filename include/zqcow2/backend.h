@@ -34,7 +34,7 @@ enum zqcow2_io_kind {
     ZQCOW2_IO_TRUNCATE /* offset: the new size; only create shrinks a file */
 };
 
-struct zqcow2_io {     /* owned by the library; grows at its end */
+struct zqcow2_io { /* owned by the library; grows at its end */
     uint32_t kind, iovcnt;
     uint64_t offset, length;
     const struct iovec *iov; /* READ, WRITE: `length` bytes in all */
@@ -47,15 +47,15 @@ enum zqcow2_backend_cap {
 
 struct zqcow2_limits {
     size_t size;
-    uint32_t io_align, buf_align;  /* alignment of offsets and lengths, and of memory: powers of
-                                      two <= 4096; 0: 1. If buf_align is above 1, the length of
-                                      every element must be a multiple of io_align, too. The
-                                      library pads and copies as needed. */
-    uint32_t atomic_write;         /* size of an aligned write that a crash cannot tear; 0: 512 */
-    uint32_t max_transfer;         /* bytes per I/O of any kind, >= 512 and >= io_align;
-                                      0: no limit */
-    uint32_t max_iov;              /* elements per I/O, none of them empty; 0: 1024 */
-    uint32_t caps;                 /* zqcow2_backend_cap */
+    uint32_t io_align, buf_align; /* alignment of offsets and lengths, and of memory: powers of
+                                     two <= 4096; 0: 1. If buf_align is above 1, the length of
+                                     every element must be a multiple of io_align, too. The
+                                     library pads and copies as needed. */
+    uint32_t atomic_write;        /* size of an aligned write that a crash cannot tear; 0: 512 */
+    uint32_t max_transfer;        /* bytes per I/O of any kind, >= 512 and >= io_align;
+                                     0: no limit */
+    uint32_t max_iov;             /* elements per I/O, none of them empty; 0: 1024 */
+    uint32_t caps;                /* zqcow2_backend_cap */
 };
 
 /* lock(): the lock that the library requests. */
@@ -89,11 +89,11 @@ struct zqcow2_backend_ops {
      * (ZQCOW2_EDEAD), so a backend whose ring is full should queue the I/O instead of refusing it.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
-    void (*kick)(void *self);                 /* after a batch of submits */
-    void (*wake)(void *self);                 /* ends a poll() in another thread, or the next
-                                                 poll() if none is running; required with poll */
-    int (*poll)(void *self, int timeout_ms);  /* -1: no limit. NULL: completes from own threads */
-    int (*fd)(void *self);                    /* readable when poll() has work; required with it */
+    void (*kick)(void *self);                /* after a batch of submits */
+    void (*wake)(void *self);                /* ends a poll() in another thread, or the next
+                                                poll() if none is running; required with poll */
+    int (*poll)(void *self, int timeout_ms); /* -1: no limit. NULL: completes from own threads */
+    int (*fd)(void *self);                   /* readable when poll() has work; required with it */
     /*
      * Writes zeros and allocates their space, so that no later write there fails with -ENOSPC.
      * Blocking; called rarely, for new tables. NULL or -EOPNOTSUPP: the library writes zeros.
@@ -146,8 +146,8 @@ ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
  * without it. A completion may interrupt epoll_wait(2) and similar calls with EINTR, although no
  * signal arrived.
  */
-ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags,
-                                 const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
+ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
+                                 struct zqcow2_backend **be);
 /* As zqcow2_file_from_fd(), through io_uring. */
 ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);

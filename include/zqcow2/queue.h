@@ -34,7 +34,7 @@ enum zqcow2_op {
     ZQCOW2_OP_DISCARD,      /* offset, length */
     ZQCOW2_OP_FLUSH,
     ZQCOW2_OP_DRAIN,
-    ZQCOW2_OP_ZONE_OPEN,    /* offset, length: whole zones */
+    ZQCOW2_OP_ZONE_OPEN, /* offset, length: whole zones */
     ZQCOW2_OP_ZONE_CLOSE,
     ZQCOW2_OP_ZONE_FINISH,
     ZQCOW2_OP_ZONE_RESET,
@@ -42,7 +42,7 @@ enum zqcow2_op {
 };
 
 struct zqcow2_result {
-    int ret;          /* 0 or an error, as described in zqcow2.h */
+    int ret; /* 0 or an error, as described in zqcow2.h */
     uint32_t reserved;
     /*
      * Append: the offset of the data. A failed zone operation, and every error EZONE_*: the start
@@ -53,11 +53,11 @@ struct zqcow2_result {
 
 /* This struct has a fixed size. Members that an operation does not use are ignored. */
 struct zqcow2_request {
-    uint32_t size;    /* sizeof(struct zqcow2_request) */
-    uint16_t op;      /* zqcow2_op */
-    uint16_t flags;   /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
-    uint64_t offset;  /* ignored by flush and drain */
-    uint64_t length;  /* likewise; read, write and append use the total of iov */
+    uint32_t size;           /* sizeof(struct zqcow2_request) */
+    uint16_t op;             /* zqcow2_op */
+    uint16_t flags;          /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
+    uint64_t offset;         /* ignored by flush and drain */
+    uint64_t length;         /* likewise; read, write and append use the total of iov */
     const struct iovec *iov; /* array and buffers must stay valid until done() */
     uint32_t iovcnt, reserved;
     /*
@@ -77,8 +77,7 @@ ZQCOW2_API int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request 
  * depth: the maximum number of requests in flight, 1 .. 65536. All memory of the queue is allocated
  * here.
  */
-ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth,
-                                 struct zqcow2_queue **q);
+ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_queue **q);
 /*
  * -EBUSY: requests are in flight, completions are undelivered, or a callback is running; the queue
  * stays open. Requests cannot be cancelled.

@@ -35,13 +35,15 @@ enum zqcow2_simdisk_flag {
     ZQCOW2_SIMDISK_NO_DISCARD = 1 << 3 /* discard() returns -EOPNOTSUPP */
 };
 
-enum zqcow2_simdisk_discard { /* what a discarded range reads as */
+/* What a discarded range reads as. */
+enum zqcow2_simdisk_discard {
     ZQCOW2_SIMDISK_DISCARD_ZEROS,
     ZQCOW2_SIMDISK_DISCARD_KEEPS,
     ZQCOW2_SIMDISK_DISCARD_SCRAMBLES /* seeded noise: exposes reliance on discarded bytes */
 };
 
-#define ZQCOW2_SIMDISK_ATOMIC UINT32_MAX /* atomic_write: a request survives whole or not at all */
+/* For atomic_write: a request survives whole or not at all. */
+#define ZQCOW2_SIMDISK_ATOMIC UINT32_MAX
 
 struct zqcow2_simdisk_options {
     size_t size;
@@ -55,7 +57,9 @@ struct zqcow2_simdisk_options {
     const struct zqcow2_hooks *hooks;
 };
 #define ZQCOW2_SIMDISK_OPTIONS_INIT \
-    { sizeof(struct zqcow2_simdisk_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL }
+    { \
+        sizeof(struct zqcow2_simdisk_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL \
+    }
 
 /* opt NULL: defaults. */
 ZQCOW2_API int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt,
@@ -84,17 +88,19 @@ ZQCOW2_API uint64_t zqcow2_simdisk_hash(struct zqcow2_simdisk *disk);
 
 struct zqcow2_simdisk_counters {
     size_t size;
-    uint64_t calls[8];   /* by zqcow2_io_kind, including failed calls */
-    uint64_t bytes[8];   /* of READ, WRITE, ZERO, DISCARD */
-    uint64_t position;   /* events so far */
-    uint64_t in_flight;  /* accepted and not yet completed */
+    uint64_t calls[8];  /* by zqcow2_io_kind, including failed calls */
+    uint64_t bytes[8];  /* of READ, WRITE, ZERO, DISCARD */
+    uint64_t position;  /* events so far */
+    uint64_t in_flight; /* accepted and not yet completed */
     uint64_t max_in_flight;
-    uint64_t faults;     /* calls that failed because of an injected fault */
-    uint64_t misuse;     /* violations of the backend contract: overlapping writes in flight,
-                            misaligned requests */
+    uint64_t faults; /* calls that failed because of an injected fault */
+    uint64_t misuse; /* violations of the backend contract: overlapping writes in flight,
+                        misaligned requests */
 };
 #define ZQCOW2_SIMDISK_COUNTERS_INIT \
-    { sizeof(struct zqcow2_simdisk_counters), {0}, {0}, 0, 0, 0, 0, 0 }
+    { \
+        sizeof(struct zqcow2_simdisk_counters), {0}, {0}, 0, 0, 0, 0, 0 \
+    }
 
 ZQCOW2_API int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *disk,
                                            struct zqcow2_simdisk_counters *out);
@@ -102,10 +108,10 @@ ZQCOW2_API int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *disk,
 /* ---- faults ---- */
 
 enum zqcow2_simdisk_fault_flag {
-    ZQCOW2_SIMDISK_FOREVER = 1 << 0,  /* that call and every later one of these kinds fail */
-    ZQCOW2_SIMDISK_SHORT = 1 << 1,    /* the first half of a failing write is written */
+    ZQCOW2_SIMDISK_FOREVER = 1 << 0,   /* that call and every later one of these kinds fail */
+    ZQCOW2_SIMDISK_SHORT = 1 << 1,     /* the first half of a failing write is written */
     ZQCOW2_SIMDISK_AT_SUBMIT = 1 << 2, /* asynchronous: submit() itself fails */
-    ZQCOW2_SIMDISK_LANDS = 1 << 3     /* all of a failing write is written */
+    ZQCOW2_SIMDISK_LANDS = 1 << 3      /* all of a failing write is written */
 };
 
 /*
@@ -120,7 +126,10 @@ struct zqcow2_simdisk_fault {
     int error;      /* what the call returns: negative */
     int reserved;
 };
-#define ZQCOW2_SIMDISK_FAULT_INIT { sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 }
+#define ZQCOW2_SIMDISK_FAULT_INIT \
+    { \
+        sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 \
+    }
 
 /* One fault is armed at a time; NULL disarms. */
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
@@ -147,15 +156,17 @@ struct zqcow2_simdisk_op { /* a change in the log */
     int result;              /* valid once the change has ended */
     int reserved;
 };
-#define ZQCOW2_SIMDISK_OP_INIT { sizeof(struct zqcow2_simdisk_op), 0, 0, 0, 0, 0, 0, 0, 0 }
+#define ZQCOW2_SIMDISK_OP_INIT \
+    { \
+        sizeof(struct zqcow2_simdisk_op), 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
 
 /* Returns the change to which the event after `position` belongs. -ENOENT: not in the log. */
 ZQCOW2_API int zqcow2_simdisk_event(struct zqcow2_simdisk *disk, uint64_t position,
                                     struct zqcow2_simdisk_op *op);
 
 /* Makes a cut at the first position of the log. Without a log, the current one is the only one. */
-ZQCOW2_API int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *disk,
-                                      struct zqcow2_simdisk_cut **cut);
+ZQCOW2_API int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *disk, struct zqcow2_simdisk_cut **cut);
 ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL is allowed */
 /*
  * Moves the cut. Moving forwards replays the events in between; moving backwards replays the log
@@ -186,8 +197,7 @@ ZQCOW2_API int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *cut, ui
  */
 ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          int (*keep)(void *arg, uint32_t change, uint32_t unit),
-                                         void *arg, uint64_t order,
-                                         struct zqcow2_simdisk **image);
+                                         void *arg, uint64_t order, struct zqcow2_simdisk **image);
 /*
  * Makes the disk that remains if the program is killed here while power stays on. Reads return
  * every change that has ended; those that were pending still are. Changes that have begun but not

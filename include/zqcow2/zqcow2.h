@@ -71,12 +71,7 @@ struct zqcow2_error {
 
 /* ---- hooks: every call that takes hooks copies them ---- */
 
-enum zqcow2_log_level {
-    ZQCOW2_LOG_ERROR = 1,
-    ZQCOW2_LOG_WARN,
-    ZQCOW2_LOG_INFO,
-    ZQCOW2_LOG_DEBUG
-};
+enum zqcow2_log_level { ZQCOW2_LOG_ERROR = 1, ZQCOW2_LOG_WARN, ZQCOW2_LOG_INFO, ZQCOW2_LOG_DEBUG };
 
 /*
  * alloc returns NULL when out of memory; align is a power of two. free receives the size that was
@@ -88,11 +83,14 @@ struct zqcow2_hooks {
     void *ctx;
     void *(*alloc)(void *ctx, size_t align, size_t size); /* both NULL: C library */
     void (*free)(void *ctx, void *ptr, size_t size);
-    void (*log)(void *ctx, int level, const char *text);  /* NULL: silent */
-    int log_level;                                        /* 0: ZQCOW2_LOG_WARN */
+    void (*log)(void *ctx, int level, const char *text); /* NULL: silent */
+    int log_level;                                       /* 0: ZQCOW2_LOG_WARN */
     int reserved;
 };
-#define ZQCOW2_HOOKS_INIT { sizeof(struct zqcow2_hooks), NULL, NULL, NULL, NULL, 0, 0 }
+#define ZQCOW2_HOOKS_INIT \
+    { \
+        sizeof(struct zqcow2_hooks), NULL, NULL, NULL, NULL, 0, 0 \
+    }
 
 /* ---- image ---- */
 
@@ -111,21 +109,24 @@ enum zqcow2_layout {
 
 enum zqcow2_open_flag {
     ZQCOW2_OPEN_RDWR = 1 << 0,
-    ZQCOW2_OPEN_NOLOCK = 1 << 1,  /* lock nothing: the caller excludes other writers */
+    ZQCOW2_OPEN_NOLOCK = 1 << 1, /* lock nothing: the caller excludes other writers */
     /* With RDWR: set a missing feature bit of a zoned image, instead of returning EFEATURE. */
     ZQCOW2_OPEN_UPGRADE = 1 << 2,
-    ZQCOW2_OPEN_BORROW = 1 << 3   /* the caller keeps be and closes it after the image */
+    ZQCOW2_OPEN_BORROW = 1 << 3 /* the caller keeps be and closes it after the image */
 };
 
 struct zqcow2_open_options {
     size_t size;
-    uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
+    uint32_t flags; /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t reserved;
     uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum */
     uint64_t extent_bytes;            /* first extent allocated ahead in a zone; 0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
 };
-#define ZQCOW2_OPEN_OPTIONS_INIT { sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL }
+#define ZQCOW2_OPEN_OPTIONS_INIT \
+    { \
+        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL \
+    }
 
 enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
@@ -148,25 +149,27 @@ struct zqcow2_create_options {
     const struct zqcow2_hooks *hooks;
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
-    { sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL }
+    { \
+        sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL \
+    }
 
 enum zqcow2_info_flag {
     ZQCOW2_INFO_ZONED = 1 << 0,
     ZQCOW2_INFO_READ_ONLY = 1 << 1,
-    ZQCOW2_INFO_DEAD = 1 << 2,           /* see ZQCOW2_EDEAD */
-    ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3,   /* zoned, but feature bit 5 is clear: read-only */
+    ZQCOW2_INFO_DEAD = 1 << 2,         /* see ZQCOW2_EDEAD */
+    ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3, /* zoned, but feature bit 5 is clear: read-only */
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
-    ZQCOW2_INFO_DIRTY = 1 << 5,          /* not closed cleanly; the next writable open repairs */
-    ZQCOW2_INFO_SNAPSHOTS = 1 << 6,      /* internal snapshots present */
-    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,    /* more active zones stored than max_active_zones */
-    ZQCOW2_INFO_SIZE_CUT = 1 << 8,       /* stored size not a multiple of 512: rounded down */
-    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9   /* a backing file with an empty name: ignored */
+    ZQCOW2_INFO_DIRTY = 1 << 5,        /* not closed cleanly; the next writable open repairs */
+    ZQCOW2_INFO_SNAPSHOTS = 1 << 6,    /* internal snapshots present */
+    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,  /* more active zones stored than max_active_zones */
+    ZQCOW2_INFO_SIZE_CUT = 1 << 8,     /* stored size not a multiple of 512: rounded down */
+    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9 /* a backing file with an empty name: ignored */
 };
 
 struct zqcow2_info {
     size_t size;
     uint64_t virtual_size, zone_size, zone_capacity;
-    uint64_t file_size;                        /* of the image file; bytes */
+    uint64_t file_size; /* of the image file; bytes */
     uint64_t incompatible_features, compatible_features, autoclear_features;
     uint32_t nr_zones, nr_conventional;
     uint32_t max_open_zones, max_active_zones; /* as stored; 0: no limit */
@@ -174,13 +177,15 @@ struct zqcow2_info {
     uint32_t max_append_bytes;                 /* largest append; 0: not zoned */
     uint32_t block_size;                       /* 512 */
     uint32_t cluster_size, refcount_bits;
-    uint32_t version;                          /* of qcow2: 2 or 3 */
-    uint32_t layout;                           /* zqcow2_layout */
-    uint32_t flags;                            /* zqcow2_info_flag */
-    uint32_t compression_type;                 /* 0 zlib, 1 zstd */
+    uint32_t version;          /* of qcow2: 2 or 3 */
+    uint32_t layout;           /* zqcow2_layout */
+    uint32_t flags;            /* zqcow2_info_flag */
+    uint32_t compression_type; /* 0 zlib, 1 zstd */
 };
 #define ZQCOW2_INFO_INIT \
-    { sizeof(struct zqcow2_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { \
+        sizeof(struct zqcow2_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
 
 /*
  * Creates an empty image in `be`, which the caller keeps. -EEXIST: be is not empty and
@@ -237,7 +242,8 @@ ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
 enum zqcow2_zone_type { ZQCOW2_ZONE_CONVENTIONAL = 1, ZQCOW2_ZONE_SEQWRITE_REQ = 2 };
 
-enum zqcow2_zone_state { /* the numbers of <linux/blkzoned.h> */
+/* The numbers of <linux/blkzoned.h>. */
+enum zqcow2_zone_state {
     ZQCOW2_ZONE_NOT_WP = 0x0,
     ZQCOW2_ZONE_EMPTY = 0x1,
     ZQCOW2_ZONE_IMP_OPEN = 0x2,
@@ -293,29 +299,38 @@ enum zqcow2_check_flag {
     ZQCOW2_CHECK_NOLOCK = 1 << 3
 };
 
-enum zqcow2_finding { ZQCOW2_FOUND_WARNING = 1, ZQCOW2_FOUND_LEAK, ZQCOW2_FOUND_CORRUPTION,
-                      ZQCOW2_FOUND_REPAIRED };
+enum zqcow2_finding {
+    ZQCOW2_FOUND_WARNING = 1,
+    ZQCOW2_FOUND_LEAK,
+    ZQCOW2_FOUND_CORRUPTION,
+    ZQCOW2_FOUND_REPAIRED
+};
 
 struct zqcow2_check_options {
     size_t size;
-    uint32_t flags;                   /* zqcow2_check_flag; 0: repair nothing */
+    uint32_t flags; /* zqcow2_check_flag; 0: repair nothing */
     uint32_t reserved;
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /* Called for each finding (zqcow2_finding), in the calling thread. May be NULL. */
     void (*found)(void *arg, int kind, const char *text);
     void *arg;
 };
-#define ZQCOW2_CHECK_OPTIONS_INIT { sizeof(struct zqcow2_check_options), 0, 0, NULL, NULL, NULL }
+#define ZQCOW2_CHECK_OPTIONS_INIT \
+    { \
+        sizeof(struct zqcow2_check_options), 0, 0, NULL, NULL, NULL \
+    }
 
 struct zqcow2_check_result {
     size_t size;
-    uint64_t corruptions, leaked_clusters, warnings;   /* found, fixed or not */
+    uint64_t corruptions, leaked_clusters, warnings; /* found, fixed or not */
     uint64_t corruptions_fixed, leaks_fixed;
-    uint64_t total_clusters, allocated_clusters;       /* of the device: all; mapped to data */
+    uint64_t total_clusters, allocated_clusters; /* of the device: all; mapped to data */
     uint64_t compressed_clusters, image_end_offset;
 };
 #define ZQCOW2_CHECK_RESULT_INIT \
-    { sizeof(struct zqcow2_check_result), 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+    { \
+        sizeof(struct zqcow2_check_result), 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+    }
 
 /*
  * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to its end;

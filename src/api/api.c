@@ -67,8 +67,11 @@ static int run_buffer(struct zqcow2_image *img, unsigned op_kind, void *buf, siz
 
     if (flags > UINT16_MAX)
         return -EINVAL;
-    op.req = (struct zqcow2_request){.size = sizeof(op.req), .op = (uint16_t)op_kind,
-                                     .flags = (uint16_t)flags, .offset = off, .iov = &iov,
+    op.req = (struct zqcow2_request){.size = sizeof(op.req),
+                                     .op = (uint16_t)op_kind,
+                                     .flags = (uint16_t)flags,
+                                     .offset = off,
+                                     .iov = &iov,
                                      .iovcnt = 1};
     rc = zq_op_run_blocking(&img->core, &op);
     if (where && rc == 0)
@@ -83,8 +86,11 @@ static int run_range(struct zqcow2_image *img, unsigned op_kind, uint64_t off, u
 
     if (flags > UINT16_MAX)
         return -EINVAL;
-    op.req = (struct zqcow2_request){.size = sizeof(op.req), .op = (uint16_t)op_kind,
-                                     .flags = (uint16_t)flags, .offset = off, .length = len};
+    op.req = (struct zqcow2_request){.size = sizeof(op.req),
+                                     .op = (uint16_t)op_kind,
+                                     .flags = (uint16_t)flags,
+                                     .offset = off,
+                                     .length = len};
     return zq_op_run_blocking(&img->core, &op);
 }
 

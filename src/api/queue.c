@@ -17,17 +17,17 @@ struct zqcow2_queue {
     struct zq_core *core;
     uint32_t depth;
     /* of the queue's thread alone */
-    struct zq_list free;      /* slots */
-    struct zq_list told;      /* taken out of completed, to be told */
+    struct zq_list free; /* slots */
+    struct zq_list told; /* taken out of completed, to be told */
     uint32_t nr_told;
-    uint32_t calling;         /* deliveries that run: a callback may begin another */
+    uint32_t calling; /* deliveries that run: a callback may begin another */
     /* under the image's mutex */
     struct zq_doorbell bell;
     struct zq_list completed; /* finished, to be taken out */
     uint32_t nr_completed;
-    int event_fd, epoll_fd;   /* -1: not asked for */
-    bool signalled;           /* event_fd is readable */
-    bool watching;            /* the backend's descriptor is in epoll_fd */
+    int event_fd, epoll_fd; /* -1: not asked for */
+    bool signalled;         /* event_fd is readable */
+    bool watching;          /* the backend's descriptor is in epoll_fd */
     struct zq_op slots[];
 };
 

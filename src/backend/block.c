@@ -30,7 +30,7 @@ static int zero_block_tail(struct zq_file *f, uint64_t from)
 {
     _Alignas(4096) uint8_t block[BLOCK];
     uint64_t start = zq_round_down(from, BLOCK);
-    struct iovec iov = { block, (size_t)zq_min(BLOCK, f->device_bytes - start) };
+    struct iovec iov = {block, (size_t)zq_min(BLOCK, f->device_bytes - start)};
     int rc = zq_file_read_rest(f, &iov, 1, start, 0);
 
     if (rc < 0)

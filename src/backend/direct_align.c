@@ -12,7 +12,7 @@
 
 bool zq_file_direct_align(int fd, uint32_t *memory, uint32_t *offset)
 {
-    struct statx sx = { 0 };
+    struct statx sx = {0};
 
     if (syscall(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) < 0 ||
         !(sx.stx_mask & STATX_DIOALIGN))

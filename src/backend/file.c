@@ -36,8 +36,8 @@ static int open_path(const char *path, unsigned flags)
 
 static int check_flags(unsigned flags)
 {
-    const unsigned known = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE |
-                           ZQCOW2_FILE_DIRECT;
+    const unsigned known =
+        ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE | ZQCOW2_FILE_DIRECT;
 
     if (flags & ~known)
         return -EINVAL;
@@ -178,7 +178,7 @@ void zq_file_give_back(struct zq_file *f)
 static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off)
 {
     uint64_t length = atomic_load(&f->block_length);
-    struct zq_cursor c = { iov, cnt, 0 };
+    struct zq_cursor c = {iov, cnt, 0};
 
     zq_cursor_skip(&c, length > off ? length - off : 0);
     zq_cursor_zero(&c);

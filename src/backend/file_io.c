@@ -11,7 +11,7 @@
 
 #include "base/bytes.h"
 
-#define IOV_MOST 1024      /* the kernel's IOV_MAX */
+#define IOV_MOST 1024 /* the kernel's IOV_MAX */
 
 static const _Alignas(4096) uint8_t zeros[4096];
 
@@ -106,20 +106,20 @@ int zq_file_check_length(struct zq_file *f)
 
 int zq_file_keeps_end(struct zq_file *f, uint64_t end)
 {
-    return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? 0
-                                                                      : zq_file_check_length(f);
+    return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? 0 :
+                                                                         zq_file_check_length(f);
 }
 
 int zq_file_met_end(struct zq_file *f, uint64_t end)
 {
-    return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? zq_file_check_length(f)
-                                                                      : 0;
+    return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? zq_file_check_length(f) :
+                                                                         0;
 }
 
 int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                       uint64_t done)
 {
-    struct zq_cursor c = { iov, cnt, 0 };
+    struct zq_cursor c = {iov, cnt, 0};
     int rc;
 
     if (off > INT64_MAX - done)
@@ -136,7 +136,7 @@ int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint6
 int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                        uint64_t done)
 {
-    struct zq_cursor c = { iov, cnt, 0 };
+    struct zq_cursor c = {iov, cnt, 0};
     int rc;
 
     if (off > INT64_MAX - done)
@@ -163,7 +163,7 @@ int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
         int cnt = 0;
         for (; cnt < 64 && from < to; cnt++) {
             size_t n = (size_t)zq_min(to - from, sizeof(zeros));
-            iov[cnt] = (struct iovec){ (void *)(uintptr_t)zeros, n };
+            iov[cnt] = (struct iovec){(void *)(uintptr_t)zeros, n};
             from += n;
         }
         rc = zq_file_write_rest(f, iov, cnt, off, 0);

@@ -20,14 +20,14 @@ _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 struct zq_file {
     struct zqcow2_hooks hooks;
     int fd;
-    int lock_fd;                 /* the same file, opened for its locks alone; -1: locks go to fd */
-    int given;                   /* what adopt() was handed, if that is not fd itself; else -1 */
+    int lock_fd; /* the same file, opened for its locks alone; -1: locks go to fd */
+    int given;   /* what adopt() was handed, if that is not fd itself; else -1 */
     bool writable, block;
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
-    int lock_mode;               /* zqcow2_lock that is held */
-    _Atomic uint64_t reach;      /* of a regular file: it was at least so long, and must be still */
-    atomic_bool cut;             /* it was not: said by every flush until length() is asked */
-    atomic_bool no_punch;        /* the file system cannot punch holes: not asked again */
+    int lock_mode;                /* zqcow2_lock that is held */
+    _Atomic uint64_t reach; /* of a regular file: it was at least so long, and must be still */
+    atomic_bool cut;        /* it was not: said by every flush until length() is asked */
+    atomic_bool no_punch;   /* the file system cannot punch holes: not asked again */
     /*
      * A block device cannot shrink, so its length is kept here; bytes between it and the
      * device's end are stale and are zeroed when the length grows over them, under the mutex.

@@ -72,20 +72,22 @@ struct claim {
 };
 
 static const struct claim claims[] = {
-    [ZQCOW2_LOCK_NONE] = { { false }, { false } },
-    [ZQCOW2_LOCK_SHARED] = {
-        .used = { [PERM_READ] = true },
-        .denied = { [PERM_WRITE] = true, [PERM_RESIZE] = true },
-    },
-    [ZQCOW2_LOCK_EXCLUSIVE] = {
-        .used = { [PERM_READ] = true, [PERM_WRITE] = true, [PERM_RESIZE] = true },
-        .denied = { [PERM_WRITE] = true, [PERM_RESIZE] = true },
-    },
+    [ZQCOW2_LOCK_NONE] = {{false}, {false}},
+    [ZQCOW2_LOCK_SHARED] =
+        {
+            .used = {[PERM_READ] = true},
+            .denied = {[PERM_WRITE] = true, [PERM_RESIZE] = true},
+        },
+    [ZQCOW2_LOCK_EXCLUSIVE] =
+        {
+            .used = {[PERM_READ] = true, [PERM_WRITE] = true, [PERM_RESIZE] = true},
+            .denied = {[PERM_WRITE] = true, [PERM_RESIZE] = true},
+        },
 };
 
 static struct flock one_byte(int type, int byte)
 {
-    struct flock fl = { 0 };
+    struct flock fl = {0};
 
     fl.l_type = (short)type;
     fl.l_whence = SEEK_SET;
@@ -163,8 +165,9 @@ int zq_file_lock(void *self, int mode)
     if (mode < ZQCOW2_LOCK_NONE || mode > ZQCOW2_LOCK_EXCLUSIVE)
         return -EINVAL;
     if (f->lock_fd < 0 && mode != ZQCOW2_LOCK_NONE)
-        zq_log(&f->hooks, ZQCOW2_LOG_WARN, "the file cannot be opened anew: whoever has a copy of "
-                                           "its descriptor shares its lock");
+        zq_log(&f->hooks, ZQCOW2_LOG_WARN,
+               "the file cannot be opened anew: whoever has a copy of "
+               "its descriptor shares its lock");
     if (both && f->lock_mode != ZQCOW2_LOCK_NONE) /* it would be in our own way */
         apply(f->fd, &claims[ZQCOW2_LOCK_NONE], true);
     rc = change(f->lock_fd >= 0 ? f->lock_fd : f->fd, f->lock_mode, mode);

@@ -17,9 +17,9 @@
 
 #define PAGE_SHIFT 14u
 #define PAGE_BYTES ((size_t)1 << PAGE_SHIFT)
-#define FAN_SHIFT 10u
-#define FAN ((size_t)1 << FAN_SHIFT)
-#define LEVELS 5u /* PAGE_SHIFT + LEVELS * FAN_SHIFT >= 63: every file offset has a place */
+#define FAN_SHIFT  10u
+#define FAN        ((size_t)1 << FAN_SHIFT)
+#define LEVELS     5u /* PAGE_SHIFT + LEVELS * FAN_SHIFT >= 63: every file offset has a place */
 
 struct node {
     _Atomic(void *) slot[FAN]; /* struct node, or at level 0 a page; NULL: reads as zeros */

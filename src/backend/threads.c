@@ -16,18 +16,18 @@
 #include "base/bytes.h"
 
 #define THREADS_MAX 256u
-#define ZERO_BYTES (64u * 1024)
+#define ZERO_BYTES  (64u * 1024)
 
 struct threads {
     struct zqcow2_hooks hooks;
     struct zqcow2_backend *inner;
-    uint8_t *zeros;         /* for inner backends that cannot zero cheaply */
-    pthread_mutex_t mutex;  /* of what follows */
+    uint8_t *zeros;        /* for inner backends that cannot zero cheaply */
+    pthread_mutex_t mutex; /* of what follows */
     pthread_cond_t wanted;
     struct zq_fifo queue;
     unsigned idle;
     bool stop;
-    unsigned n;             /* threads that run; fixed after creation */
+    unsigned n; /* threads that run; fixed after creation */
     pthread_t tid[];
 };
 
@@ -58,7 +58,7 @@ static int zero(struct threads *t, uint64_t off, uint64_t len)
     if (rc != -EOPNOTSUPP)
         return rc;
     for (rc = 0; len && rc == 0;) {
-        struct iovec iov = { t->zeros, (size_t)zq_min(len, max) };
+        struct iovec iov = {t->zeros, (size_t)zq_min(len, max)};
         rc = zq_call_writev(in, &iov, 1, off);
         off += iov.iov_len;
         len -= iov.iov_len;
@@ -71,18 +71,12 @@ static int run(struct threads *t, const struct zqcow2_io *io)
     const struct zqcow2_backend *in = t->inner;
 
     switch (io->kind) {
-    case ZQCOW2_IO_READ:
-        return zq_call_readv(in, io->iov, (int)io->iovcnt, io->offset);
-    case ZQCOW2_IO_WRITE:
-        return zq_call_writev(in, io->iov, (int)io->iovcnt, io->offset);
-    case ZQCOW2_IO_FLUSH:
-        return zq_call_flush(in);
-    case ZQCOW2_IO_ZERO:
-        return zero(t, io->offset, io->length);
-    case ZQCOW2_IO_DISCARD:
-        return zq_call_discard(in, io->offset, io->length);
-    default:
-        return zq_call_truncate(in, io->offset);
+    case ZQCOW2_IO_READ: return zq_call_readv(in, io->iov, (int)io->iovcnt, io->offset);
+    case ZQCOW2_IO_WRITE: return zq_call_writev(in, io->iov, (int)io->iovcnt, io->offset);
+    case ZQCOW2_IO_FLUSH: return zq_call_flush(in);
+    case ZQCOW2_IO_ZERO: return zero(t, io->offset, io->length);
+    case ZQCOW2_IO_DISCARD: return zq_call_discard(in, io->offset, io->length);
+    default: return zq_call_truncate(in, io->offset);
     }
 }
 
@@ -101,19 +95,13 @@ static void *serve(void *arg)
 static bool supported(const struct zqcow2_backend_ops *ops, uint32_t kind)
 {
     switch (kind) {
-    case ZQCOW2_IO_READ:
-        return true;
+    case ZQCOW2_IO_READ: return true;
     case ZQCOW2_IO_WRITE:
-    case ZQCOW2_IO_ZERO:
-        return ops->writev;
-    case ZQCOW2_IO_FLUSH:
-        return ops->flush;
-    case ZQCOW2_IO_DISCARD:
-        return ops->discard;
-    case ZQCOW2_IO_TRUNCATE:
-        return ops->truncate;
-    default:
-        return false;
+    case ZQCOW2_IO_ZERO: return ops->writev;
+    case ZQCOW2_IO_FLUSH: return ops->flush;
+    case ZQCOW2_IO_DISCARD: return ops->discard;
+    case ZQCOW2_IO_TRUNCATE: return ops->truncate;
+    default: return false;
     }
 }
 

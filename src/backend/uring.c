@@ -23,26 +23,26 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 
-#define DEPTH 128u
-#define WATCH 0u             /* user_data of the request that watches wake_fd */
-#define OP_FTRUNCATE 55u     /* of Linux 6.9; liburing's headers may be older */
-#define BATCH 32u
-#define IOV_MOST 1024        /* the kernel's IOV_MAX */
-#define PIECE_MAX (1u << 30) /* of one request; the rest follows as after a short transfer */
+#define DEPTH        128u
+#define WATCH        0u  /* user_data of the request that watches wake_fd */
+#define OP_FTRUNCATE 55u /* of Linux 6.9; liburing's headers may be older */
+#define BATCH        32u
+#define IOV_MOST     1024       /* the kernel's IOV_MAX */
+#define PIECE_MAX    (1u << 30) /* of one request; the rest follows as after a short transfer */
 
 struct uring {
     struct zq_file file; /* first: the blocking callbacks take it for self */
     int wake_fd;
-    bool fixed_file;        /* the file stands in the ring's own table, at 0 */
-    bool truncates;         /* the ring can set the file's length */
-    pthread_mutex_t mutex;  /* of what follows */
+    bool fixed_file;       /* the file stands in the ring's own table, at 0 */
+    bool truncates;        /* the ring can set the file's length */
+    pthread_mutex_t mutex; /* of what follows */
     struct io_uring ring;
     struct zq_fifo queue;
-    unsigned in_ring;       /* prepared and not reaped, <= DEPTH */
-    bool unwatchable;       /* the kernel does not watch wake_fd */
-    bool watching;          /* the ring watches wake_fd ... */
-    pthread_t watcher;      /* ... for the thread that asked it to */
-    bool broken;            /* the kernel refuses to be called: everything blocks from now on */
+    unsigned in_ring;  /* prepared and not reaped, <= DEPTH */
+    bool unwatchable;  /* the kernel does not watch wake_fd */
+    bool watching;     /* the ring watches wake_fd ... */
+    pthread_t watcher; /* ... for the thread that asked it to */
+    bool broken;       /* the kernel refuses to be called: everything blocks from now on */
 };
 
 /* How far a request has come is kept in the word behind the link. */
@@ -60,7 +60,7 @@ static void set_done_bytes(struct zqcow2_io *io, uint64_t n)
 
 static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io *io)
 {
-    struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
+    struct zq_cursor c = {io->iov, (int)io->iovcnt, 0};
     uint64_t off = io->offset + done_bytes(io);
     bool write = io->kind == ZQCOW2_IO_WRITE;
     void *p;
@@ -82,15 +82,9 @@ static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_
 
     switch (io->kind) {
     case ZQCOW2_IO_READ:
-    case ZQCOW2_IO_WRITE:
-        prep_transfer(sqe, fd, io);
-        break;
-    case ZQCOW2_IO_FLUSH:
-        io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
-        break;
-    case ZQCOW2_IO_TRUNCATE:
-        io_uring_prep_rw(OP_FTRUNCATE, sqe, fd, NULL, 0, io->offset);
-        break;
+    case ZQCOW2_IO_WRITE: prep_transfer(sqe, fd, io); break;
+    case ZQCOW2_IO_FLUSH: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
+    case ZQCOW2_IO_TRUNCATE: io_uring_prep_rw(OP_FTRUNCATE, sqe, fd, NULL, 0, io->offset); break;
     default: /* ZERO, DISCARD */
         /* The types of io_uring_prep_fallocate changed; an old one loses bits of the length. */
         io_uring_prep_rw(IORING_OP_FALLOCATE, sqe, fd, NULL,
@@ -122,7 +116,7 @@ static int submit_prepared(struct uring *u)
     while (io_uring_sq_ready(&u->ring)) {
         int rc = io_uring_submit(&u->ring);
         if (rc == -EAGAIN || rc == -EBUSY || rc == 0)
-            nanosleep(&(struct timespec){ 0, 1000000 }, NULL); /* the kernel is short of memory */
+            nanosleep(&(struct timespec){0, 1000000}, NULL); /* the kernel is short of memory */
         else if (rc < 0 && rc != -EINTR)
             return rc;
     }
@@ -138,8 +132,7 @@ static void run_blocking(struct uring *u, struct zqcow2_io *io);
  */
 static void watch_wakes(struct uring *u)
 {
-    struct io_uring_sqe *sqe =
-        u->watching || u->unwatchable ? NULL : io_uring_get_sqe(&u->ring);
+    struct io_uring_sqe *sqe = u->watching || u->unwatchable ? NULL : io_uring_get_sqe(&u->ring);
 
     if (!sqe)
         return;
@@ -163,7 +156,7 @@ static void fill_ring(struct uring *u)
 /* Fills the ring from the queue and submits, in one call to the kernel. True: we watch. */
 static bool push_queue(struct uring *u, bool watch)
 {
-    struct zq_fifo refused = { NULL, NULL };
+    struct zq_fifo refused = {NULL, NULL};
     bool mine;
 
     pthread_mutex_lock(&u->mutex);
@@ -190,8 +183,8 @@ static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
 {
     uint64_t end = io->offset + io->length;
 
-    return f->block ? end > atomic_load(&f->block_length)
-                    : io->kind == ZQCOW2_IO_WRITE && zq_file_keeps_end(f, end) < 0;
+    return f->block ? end > atomic_load(&f->block_length) :
+                      io->kind == ZQCOW2_IO_WRITE && zq_file_keeps_end(f, end) < 0;
 }
 
 /* The ring takes plain transfers; what needs thought is left to the blocking callbacks. */
@@ -201,16 +194,13 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
     case ZQCOW2_IO_READ:
     case ZQCOW2_IO_WRITE:
         return io->length && io->offset <= INT64_MAX && !beyond_length(&u->file, io);
-    case ZQCOW2_IO_FLUSH:
-        return true;
+    case ZQCOW2_IO_FLUSH: return true;
     case ZQCOW2_IO_TRUNCATE:
-        return u->truncates && io->offset <= INT64_MAX &&
-               !zq_file_keeps_end(&u->file, io->offset);
+        return u->truncates && io->offset <= INT64_MAX && !zq_file_keeps_end(&u->file, io->offset);
     case ZQCOW2_IO_ZERO:
     case ZQCOW2_IO_DISCARD:
         return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -248,25 +238,18 @@ static void run_blocking(struct uring *u, struct zqcow2_io *io)
     int cnt = (int)io->iovcnt, rc;
 
     switch (io->kind) {
-    case ZQCOW2_IO_READ:
-        rc = zq_file_read_rest(f, io->iov, cnt, io->offset, done_bytes(io));
-        break;
+    case ZQCOW2_IO_READ: rc = zq_file_read_rest(f, io->iov, cnt, io->offset, done_bytes(io)); break;
     case ZQCOW2_IO_WRITE:
         rc = zq_file_write_rest(f, io->iov, cnt, io->offset, done_bytes(io));
         break;
-    case ZQCOW2_IO_FLUSH:
-        rc = zq_file_flush(f);
-        break;
+    case ZQCOW2_IO_FLUSH: rc = zq_file_flush(f); break;
     case ZQCOW2_IO_ZERO:
         rc = zq_file_zero(f, io->offset, io->length);
         if (rc == -EOPNOTSUPP)
             rc = zq_file_write_zeros(f, io->offset, io->offset + io->length);
         break;
-    case ZQCOW2_IO_TRUNCATE:
-        rc = zq_file_truncate(f, io->offset);
-        break;
-    default:
-        rc = zq_file_discard(f, io->offset, io->length);
+    case ZQCOW2_IO_TRUNCATE: rc = zq_file_truncate(f, io->offset); break;
+    default: rc = zq_file_discard(f, io->offset, io->length);
     }
     zqcow2_io_done(io, rc);
 }
@@ -280,21 +263,18 @@ static bool worth_blocking(const struct zqcow2_io *io, int res)
 {
     switch (res) {
     case -EAGAIN:
-    case -ECANCELED:
-        return true;
+    case -ECANCELED: return true;
     case -EINTR:
     case -EINVAL:
     case -EOPNOTSUPP:
-    case -ENOSYS:
-        return io->kind != ZQCOW2_IO_FLUSH;
-    default:
-        return false;
+    case -ENOSYS: return io->kind != ZQCOW2_IO_FLUSH;
+    default: return false;
     }
 }
 
 static void read_met_end(struct uring *u, struct zqcow2_io *io)
 {
-    struct zq_cursor c = { io->iov, (int)io->iovcnt, 0 };
+    struct zq_cursor c = {io->iov, (int)io->iovcnt, 0};
 
     zq_cursor_skip(&c, done_bytes(io));
     zq_cursor_zero(&c);
@@ -350,7 +330,7 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
     pthread_mutex_lock(&u->mutex);
     n = io_uring_peek_batch_cqe(&u->ring, cqe, max);
     for (unsigned i = 0; i < n; i++) {
-        out[i] = (struct completion){ io_uring_cqe_get_data(cqe[i]), cqe[i]->res };
+        out[i] = (struct completion){io_uring_cqe_get_data(cqe[i]), cqe[i]->res};
         if (cqe[i]->user_data == WATCH) {
             u->watching = false;
             u->unwatchable |= cqe[i]->res < 0 && cqe[i]->res != -ECANCELED;
@@ -399,7 +379,7 @@ static bool drain_ring(struct uring *u)
  */
 static bool wait_in_ring(struct uring *u, int timeout_ms)
 {
-    struct __kernel_timespec ts = { timeout_ms / 1000, timeout_ms % 1000 * 1000000LL };
+    struct __kernel_timespec ts = {timeout_ms / 1000, timeout_ms % 1000 * 1000000LL};
     struct io_uring_cqe *cqe;
     int rc;
 
@@ -411,7 +391,7 @@ static bool wait_in_ring(struct uring *u, int timeout_ms)
 
 static int wait_on_fds(struct uring *u, int timeout_ms)
 {
-    struct pollfd p[2] = { { u->ring.ring_fd, POLLIN, 0 }, { u->wake_fd, POLLIN, 0 } };
+    struct pollfd p[2] = {{u->ring.ring_fd, POLLIN, 0}, {u->wake_fd, POLLIN, 0}};
 
     if (poll(p, 2, timeout_ms) < 0)
         return errno == EINTR ? 0 : -errno;
@@ -483,14 +463,8 @@ static void uring_close(void *self)
 }
 
 static const struct zqcow2_backend_ops uring_ops = {
-    ZQ_FILE_OPS,
-    .name = "io_uring",
-    .close = uring_close,
-    .submit = uring_submit,
-    .kick = uring_kick,
-    .wake = uring_wake,
-    .poll = uring_poll,
-    .fd = uring_fd,
+    ZQ_FILE_OPS,        .name = "io_uring", .close = uring_close, .submit = uring_submit,
+    .kick = uring_kick, .wake = uring_wake, .poll = uring_poll,   .fd = uring_fd,
 };
 
 /* A block device cannot be cut; file.c keeps a length for it. */
@@ -500,7 +474,7 @@ static bool can_truncate(struct uring *u)
         struct io_uring_probe p;
         uint8_t room[sizeof(struct io_uring_probe) +
                      (OP_FTRUNCATE + 1) * sizeof(struct io_uring_probe_op)];
-    } probe = { .room = { 0 } };
+    } probe = {.room = {0}};
 
     return !u->file.block && io_uring_register_probe(&u->ring, &probe.p, OP_FTRUNCATE + 1) == 0 &&
            io_uring_opcode_supported(&probe.p, OP_FTRUNCATE);

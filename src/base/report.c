@@ -74,8 +74,9 @@ int zq_fail_rc(struct zqcow2_error *err, int code)
 int zq_fail_lock(struct zqcow2_error *err, int code)
 {
     if (code == -EAGAIN)
-        return zq_fail(err, code, "in use: locked by another program, or by this one through "
-                                  "another backend");
+        return zq_fail(err, code,
+                       "in use: locked by another program, or by this one through "
+                       "another backend");
     return zq_fail(err, code, "cannot lock: %s", zqcow2_strerror(code));
 }
 

@@ -17,22 +17,22 @@
 #include "base/wait.h"
 #include "device/io.h"
 
-#define ZQ_MAX_PINS 3u
-#define ZQ_MIN_SLICES 6u   /* the pins of one gather, a slice that is never dirtied, and slack */
+#define ZQ_MAX_PINS   3u
+#define ZQ_MIN_SLICES 6u /* the pins of one gather, a slice that is never dirtied, and slack */
 
 enum zq_slice_kind { ZQ_SLICE_REFS, ZQ_SLICE_L2, ZQ_SLICE_KINDS };
 
 struct zq_slice {
-    struct zq_list link;     /* lru, dirty[kind] or round[kind] of the cache */
-    struct zq_slice *chain;  /* hash */
-    uint64_t host;           /* offset in the file */
+    struct zq_list link;    /* lru, dirty[kind] or round[kind] of the cache */
+    struct zq_slice *chain; /* hash */
+    uint64_t host;          /* offset in the file */
     uint8_t *data;
     uint32_t pins;
-    uint32_t judged;         /* the map's own: 0 when the content is new */
+    uint32_t judged; /* the map's own: 0 when the content is new */
     uint8_t kind;
     bool loading, dirty, in_round, frozen, writing;
-    bool forgotten;          /* nobody finds it any more; its load or its pins are not over yet */
-    struct zq_list waiters;  /* for the load */
+    bool forgotten;         /* nobody finds it any more; its load or its pins are not over yet */
+    struct zq_list waiters; /* for the load */
     struct zq_cache *cache;
     struct zq_io io;
 };
@@ -51,12 +51,12 @@ struct zq_gather {
 
 struct zq_cache {
     struct zq_iox *x;
-    struct zq_list *ready;         /* where woken waiters go */
+    struct zq_list *ready; /* where woken waiters go */
     uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
     struct zq_slice **hash;
-    struct zq_gather *token;       /* whose turn it is to be sure to get on; NULL: nobody's */
-    struct zq_list spare;          /* slots without content: ZQ_MIN_SLICES are made at open */
-    struct zq_list lru;            /* clean, oldest first; pinned ones too */
+    struct zq_gather *token; /* whose turn it is to be sure to get on; NULL: nobody's */
+    struct zq_list spare;    /* slots without content: ZQ_MIN_SLICES are made at open */
+    struct zq_list lru;      /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
     struct zq_list token_waiters;  /* for the token, in turn */
     struct zq_list slot_waiters;   /* the token's holder, for the end of a load */

@@ -171,8 +171,7 @@ int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_ki
     *clash = find_clash(s, offset, first, end, kind, name);
     for (uint64_t c = first; c < end; c++) {
         bool lost = *clash && s->rank != ZQ_RANK_ACTIVE;
-        int rc = lost ? zq_scan_count_lost(s, c)
-                      : zq_counts_add(&s->counts, c, 1, kind, NULL);
+        int rc = lost ? zq_scan_count_lost(s, c) : zq_counts_add(&s->counts, c, 1, kind, NULL);
 
         if (rc < 0)
             return rc;

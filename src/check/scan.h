@@ -44,10 +44,10 @@ struct zq_zone_use {
 
 /* What a repair knows from one of its scans to the next. */
 struct zq_mending {
-    bool raise;  /* it raises refcounts, not only frees leaks */
-    bool begun;  /* the first write is done */
-    bool marked; /* the in-use mark is set by this repair, and was not before */
-    bool grown;  /* the refcounts were rebuilt to have room for copies */
+    bool raise;      /* it raises refcounts, not only frees leaks */
+    bool begun;      /* the first write is done */
+    bool marked;     /* the in-use mark is set by this repair, and was not before */
+    bool grown;      /* the refcounts were rebuilt to have room for copies */
     uint64_t copies; /* clusters that may still be copied: as many as the file had */
 };
 
@@ -68,11 +68,11 @@ struct zq_scan {
     uint64_t *rt; /* offsets of refcount blocks; 0: none, or not to be trusted */
     uint64_t rt_entries;
     struct zq_counts counts;
-    enum zq_rank rank;      /* whose claims are scanned, or judged */
-    bool seen;              /* a table of a higher rank is scanned again: its findings are told */
-    struct zq_l1 *l1s;      /* the active one first */
+    enum zq_rank rank; /* whose claims are scanned, or judged */
+    bool seen;         /* a table of a higher rank is scanned again: its findings are told */
+    struct zq_l1 *l1s; /* the active one first */
     uint32_t nr_l1s, l1_room;
-    struct zq_l2 *l2s;      /* those of the active L1 first; each part by offset */
+    struct zq_l2 *l2s; /* those of the active L1 first; each part by offset */
     size_t nr_l2s, nr_active_l2s, l2_room;
 
     uint8_t *piece; /* ZQ_PIECE bytes: of the table that is walked */
@@ -83,14 +83,14 @@ struct zq_scan {
     uint64_t holes;      /* clusters in holes that tables of snapshots and bitmaps take */
 
     struct zq_mending run; /* of the repair that the scan belongs to */
-    bool hidden;          /* there may be references that could not be followed: free nothing */
-    bool tangled;         /* active tables with one owner overlap: which is right is unknown */
-    bool rebuild;         /* the refcounts must not be changed where they are */
-    uint64_t too_low;     /* clusters whose refcount is below their references */
-    uint64_t no_block;    /* of these, such as no refcount block covers */
-    uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
-    uint64_t past_end;    /* behind what entries name not far beyond the file's end; 0: nothing */
-    uint64_t end_cluster; /* behind the last cluster that is referred to or has a refcount */
+    bool hidden;           /* there may be references that could not be followed: free nothing */
+    bool tangled;          /* active tables with one owner overlap: which is right is unknown */
+    bool rebuild;          /* the refcounts must not be changed where they are */
+    uint64_t too_low;      /* clusters whose refcount is below their references */
+    uint64_t no_block;     /* of these, such as no refcount block covers */
+    uint64_t to_one;       /* clusters that freeing leaks brings down to 1: they then need COPIED */
+    uint64_t past_end;     /* behind what entries name not far beyond the file's end; 0: nothing */
+    uint64_t end_cluster;  /* behind the last cluster that is referred to or has a refcount */
 };
 
 /*

@@ -6,15 +6,15 @@
 
 #include "base/bytes.h"
 
-#define SNAPSHOT_FIXED     40u
-#define SNAPSHOT_EXTRA     16u /* version 3 needs this much */
-#define MAX_SNAPSHOT_EXTRA 1024u
-#define MAX_SNAPSHOT_TABLE (64u << 20)
-#define MAX_BITMAPS        65535u
-#define MAX_BITMAP_TABLE   (64u << 20) /* the directory likewise */
-#define BITMAP_FLAGS       7u /* in use, automatic, extra data may be ignored */
-#define MAX_HOLES          (1u << 20) /* clusters */
-#define BITMAP_FIXED       24u
+#define SNAPSHOT_FIXED        40u
+#define SNAPSHOT_EXTRA        16u /* version 3 needs this much */
+#define MAX_SNAPSHOT_EXTRA    1024u
+#define MAX_SNAPSHOT_TABLE    (64u << 20)
+#define MAX_BITMAPS           65535u
+#define MAX_BITMAP_TABLE      (64u << 20) /* the directory likewise */
+#define BITMAP_FLAGS          7u          /* in use, automatic, extra data may be ignored */
+#define MAX_HOLES             (1u << 20)  /* clusters */
+#define BITMAP_FIXED          24u
 #define BITMAP_DIRTY_TRACKING 1u /* the only type */
 
 /* What lies behind a table that cannot be read may look unused, and is not. */

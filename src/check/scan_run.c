@@ -250,8 +250,8 @@ static int scan_mapping(struct zq_scan *s, enum zq_rank rank, uint32_t first)
             active->shared = true;
         s->seen = active;
         s->rank = active ? ZQ_RANK_ACTIVE : rank; /* an entry is judged as it was before */
-        rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, scan_l2_entry,
-                             &s->l2s[i]);
+        rc =
+            zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, scan_l2_entry, &s->l2s[i]);
     }
     s->seen = false;
     s->rank = rank;

@@ -9,8 +9,8 @@
 #include "base/bytes.h"
 
 #define BOUNCE_BYTES (64u * 1024)
-#define PIECE_MAX (1u << 30)      /* of one direct transfer, where the backend sets no limit */
-#define ALIGN_MAX 4096u
+#define PIECE_MAX    (1u << 30) /* of one direct transfer, where the backend sets no limit */
+#define ALIGN_MAX    4096u
 
 /* ---- the object ---- */
 
@@ -65,7 +65,7 @@ static int ask_limits(struct zqcow2_backend *be)
 int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *self,
                        const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
 {
-    struct zqcow2_backend b = { .self = self };
+    struct zqcow2_backend b = {.self = self};
     struct zqcow2_backend *p;
     int rc;
 
@@ -112,7 +112,7 @@ struct transfer {
 
 static int one_call(struct transfer *t, void *buf, size_t len, uint64_t off)
 {
-    struct iovec iov = { buf, len };
+    struct iovec iov = {buf, len};
 
     if (t->write)
         return zq_call_writev(t->be, &iov, 1, off);
@@ -156,7 +156,7 @@ static int bounced(struct transfer *t, uint8_t *buf, size_t len, uint64_t off)
     if (!t->bounce)
         return -ENOMEM;
     if (!t->write || span != len) {
-        struct transfer in = { t->be, false, NULL };
+        struct transfer in = {t->be, false, NULL};
         rc = one_call(&in, t->bounce, span, off - pad);
     }
     if (rc < 0)
@@ -208,7 +208,7 @@ int zq_be_length(struct zqcow2_backend *be, uint64_t *bytes)
 
 int zq_be_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off)
 {
-    struct transfer t = { be, false, NULL };
+    struct transfer t = {be, false, NULL};
 
     return transfer_all(&t, buf, len, off);
 }
@@ -216,8 +216,11 @@ int zq_be_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off)
 /* The cast only shares the code: a write never stores into buf. */
 int zq_be_write(struct zqcow2_backend *be, const void *buf, size_t len, uint64_t off)
 {
-    struct transfer t = { be, true, NULL };
-    union { const void *in; void *out; } u = { buf };
+    struct transfer t = {be, true, NULL};
+    union {
+        const void *in;
+        void *out;
+    } u = {buf};
 
     if (!be->ops.writev || be->limits.caps & ZQCOW2_CAP_READ_ONLY)
         return -EROFS;
@@ -248,8 +251,8 @@ static int write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len)
  * and *len.
  */
 static int whole_blocks(struct zqcow2_backend *be,
-                        int (*op)(const struct zqcow2_backend *, uint64_t, uint64_t),
-                        uint64_t *off, uint64_t *len)
+                        int (*op)(const struct zqcow2_backend *, uint64_t, uint64_t), uint64_t *off,
+                        uint64_t *len)
 {
     uint64_t max = most(&be->limits, UINT64_MAX);
     int rc = 0;

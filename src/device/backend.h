@@ -14,9 +14,9 @@
 struct zqcow2_backend {
     struct zqcow2_backend_ops ops; /* complete: members that the caller's table lacks are NULL */
     void *self;
-    struct zqcow2_hooks hooks;     /* of the backend; images have their own */
-    atomic_flag in_use;            /* an image is open on it, or it is being checked or created */
-    struct zqcow2_limits limits;   /* complete: io_align, buf_align, atomic_write, max_iov set */
+    struct zqcow2_hooks hooks;   /* of the backend; images have their own */
+    atomic_flag in_use;          /* an image is open on it, or it is being checked or created */
+    struct zqcow2_limits limits; /* complete: io_align, buf_align, atomic_write, max_iov set */
 };
 
 /*

@@ -115,8 +115,8 @@ static bool element_fits(const struct zq_iox *x, const void *base, size_t len)
 {
     const struct zqcow2_limits *l = &x->be->limits;
 
-    return x->plain || (!(((uintptr_t)base | len) & (l->buf_align - 1)) &&
-                        !(len & (l->io_align - 1)));
+    return x->plain ||
+           (!(((uintptr_t)base | len) & (l->buf_align - 1)) && !(len & (l->io_align - 1)));
 }
 
 /* All of the next `want` bytes lie in elements that can be handed on as they are: how many. */
@@ -450,23 +450,14 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
     const struct zqcow2_io *p = &io->pub;
 
     switch (p->kind) {
-    case ZQCOW2_IO_READ:
-        return zq_call_readv(be, p->iov, (int)p->iovcnt, p->offset);
-    case ZQCOW2_IO_WRITE:
-        return zq_call_writev(be, p->iov, (int)p->iovcnt, p->offset);
-    case ZQCOW2_IO_FLUSH:
-        return zq_be_flush(be);
-    case ZQCOW2_IO_ZERO:
-        return zq_be_zero(be, p->offset, p->length);
-    case ZQCOW2_IO_DISCARD:
-        return be->ops.discard ? zq_call_discard(be, p->offset, p->length) : 0;
-    case ZQCOW2_IO_TRUNCATE:
-        return zq_call_truncate(be, p->offset);
-    case ZQ_IO_ALLOCATE:
-        return zq_call_allocate(be, p->offset, p->length);
-    default:
-        io->work(io);
-        return io->ret;
+    case ZQCOW2_IO_READ: return zq_call_readv(be, p->iov, (int)p->iovcnt, p->offset);
+    case ZQCOW2_IO_WRITE: return zq_call_writev(be, p->iov, (int)p->iovcnt, p->offset);
+    case ZQCOW2_IO_FLUSH: return zq_be_flush(be);
+    case ZQCOW2_IO_ZERO: return zq_be_zero(be, p->offset, p->length);
+    case ZQCOW2_IO_DISCARD: return be->ops.discard ? zq_call_discard(be, p->offset, p->length) : 0;
+    case ZQCOW2_IO_TRUNCATE: return zq_call_truncate(be, p->offset);
+    case ZQ_IO_ALLOCATE: return zq_call_allocate(be, p->offset, p->length);
+    default: io->work(io); return io->ret;
     }
 }
 
@@ -526,9 +517,8 @@ int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
 
-    return p->kind == ZQCOW2_IO_READ
-               ? zq_call_readv(x->be, p->iov, (int)p->iovcnt, p->offset)
-               : zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
+    return p->kind == ZQCOW2_IO_READ ? zq_call_readv(x->be, p->iov, (int)p->iovcnt, p->offset) :
+                                       zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
 }
 
 void zqcow2_io_done(struct zqcow2_io *pub, int ret)

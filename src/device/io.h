@@ -16,8 +16,8 @@
 
 #define ZQ_BOUNCE_BYTES (128u << 10) /* of a backend that wants alignment; else SMALL: */
 #define ZQ_BOUNCE_SMALL (4u << 10)   /* for sectors that lie in more elements than it takes */
-#define ZQ_BOUNCES 4u
-#define ZQ_IO_SEGMENTS 8u
+#define ZQ_BOUNCES      4u
+#define ZQ_IO_SEGMENTS  8u
 
 /*
  * The host has no room for a write: what is in the file is an old or a new version, sector by
@@ -37,27 +37,27 @@ static inline bool zq_is_no_space(int rc)
 struct zq_io {
     struct zqcow2_io pub; /* first: what the backend sees */
     struct zq_iox *x;
-    struct zq_list link;  /* submit, done or parked list */
+    struct zq_list link;                         /* submit, done or parked list */
     void (*complete)(struct zq_io *io, int ret); /* under the mutex */
     int ret;
-    bool in_pieces;       /* pub is a piece of `whole` */
-    size_t skip;          /* bytes of the first element that are not meant */
-    struct zq_list flight; /* of data I/O: in x->flight */
-    uint64_t seq;         /* of data I/O: its number; else 0 */
+    bool in_pieces;                 /* pub is a piece of `whole` */
+    size_t skip;                    /* bytes of the first element that are not meant */
+    struct zq_list flight;          /* of data I/O: in x->flight */
+    uint64_t seq;                   /* of data I/O: its number; else 0 */
     void (*work)(struct zq_io *io); /* WORK: sets io->ret */
-    struct iovec one;     /* room for a request of one buffer */
-    struct iovec *seg;    /* room for the elements of a piece, ZQ_IO_SEGMENTS, or NULL: one */
+    struct iovec one;               /* room for a request of one buffer */
+    struct iovec *seg; /* room for the elements of a piece, ZQ_IO_SEGMENTS, or NULL: one */
     /* of an io in pieces */
     struct {
         uint32_t kind, iovcnt;
         uint64_t offset, length;
         const struct iovec *iov;
-    } whole;              /* the caller's view */
-    uint64_t pos, piece;  /* bytes that are done, that are at work */
-    uint32_t at;          /* which element comes next; `skip` bytes of it are done */
-    struct iovec part;    /* room for a piece of one element */
+    } whole;                  /* the caller's view */
+    uint64_t pos, piece;      /* bytes that are done, that are at work */
+    uint32_t at;              /* which element comes next; `skip` bytes of it are done */
+    struct iovec part;        /* room for a piece of one element */
     struct zq_bounce *bounce; /* of this piece, or NULL */
-    struct zq_list range; /* in x->writes; only where the backend needs alignment */
+    struct zq_list range;     /* in x->writes; only where the backend needs alignment */
 };
 
 struct zq_bounce {
@@ -67,23 +67,23 @@ struct zq_bounce {
 
 /* The I/O side of one image. Lists are protected by the image's mutex. */
 struct zq_iox {
-    struct zqcow2_backend *be;           /* fixed */
-    const struct zqcow2_hooks *hooks;    /* fixed: the image's */
-    bool plain;                          /* fixed: it takes whole sectors, at any address */
-    uint64_t max_piece;                  /* fixed: bytes in one call; UINT64_MAX: no limit */
-    uint32_t bounce_bytes;               /* fixed: of each buffer, none above max_piece */
+    struct zqcow2_backend *be;        /* fixed */
+    const struct zqcow2_hooks *hooks; /* fixed: the image's */
+    bool plain;                       /* fixed: it takes whole sectors, at any address */
+    uint64_t max_piece;               /* fixed: bytes in one call; UINT64_MAX: no limit */
+    uint32_t bounce_bytes;            /* fixed: of each buffer, none above max_piece */
     void (*notify)(struct zq_iox *x, struct zq_io *io); /* fixed: an io was done by the backend */
     void (*away)(struct zq_iox *x, bool begin); /* fixed: a blocking call begins, or is over */
-    struct zq_list submit;               /* started, to be issued */
-    struct zq_list done;                 /* done, to be finished */
-    struct zq_list writes, parked;       /* not plain: writes in flight. ios that wait */
+    struct zq_list submit;                      /* started, to be issued */
+    struct zq_list done;                        /* done, to be finished */
+    struct zq_list writes, parked;              /* not plain: writes in flight. ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];
-    unsigned in_flight;                  /* started and not finished */
-    struct zq_list flight;               /* data I/O that looked up its clusters, oldest first */
-    struct zq_list flight_waiters;       /* for the oldest of them */
-    struct zq_list *ready;               /* fixed: where woken waiters go */
-    uint64_t data_seq;                   /* number of the newest data I/O */
-    bool unbarriered;                    /* something was written since the last flush began */
+    unsigned in_flight;            /* started and not finished */
+    struct zq_list flight;         /* data I/O that looked up its clusters, oldest first */
+    struct zq_list flight_waiters; /* for the oldest of them */
+    struct zq_list *ready;         /* fixed: where woken waiters go */
+    uint64_t data_seq;             /* number of the newest data I/O */
+    bool unbarriered;              /* something was written since the last flush began */
 };
 
 /* x->be, hooks, ready and notify are set. -ENOMEM. */

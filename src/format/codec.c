@@ -183,6 +183,6 @@ int zq_decompress(const struct zqcow2_hooks *hooks, enum zq_compression type, co
 
     if (in_len > UINT32_MAX || out_len > UINT32_MAX)
         return ZQCOW2_ECORRUPT;
-    return type == ZQ_ZLIB ? unzlib(&h, in, in_len, out, out_len)
-                           : unzstd(&h, in, in_len, out, out_len);
+    return type == ZQ_ZLIB ? unzlib(&h, in, in_len, out, out_len) :
+                             unzstd(&h, in, in_len, out, out_len);
 }

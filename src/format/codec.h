@@ -5,10 +5,11 @@
 
 #include "base/mem.h"
 
-#define ZQ_OFLAG_COPIED ((uint64_t)1 << 63)
+#define ZQ_OFLAG_COPIED     ((uint64_t)1 << 63)
 #define ZQ_OFLAG_COMPRESSED ((uint64_t)1 << 62)
-#define ZQ_OFLAG_ZERO ((uint64_t)1 << 0)
-#define ZQ_OFFSET_MASK 0x00fffffffffffe00ull /* bits 9-55: where a cluster of the file begins */
+#define ZQ_OFLAG_ZERO       ((uint64_t)1 << 0)
+/* Bits 9-55: where a cluster of the file begins. */
+#define ZQ_OFFSET_MASK 0x00fffffffffffe00ull
 
 enum zq_compression { ZQ_ZLIB = 0, ZQ_ZSTD = 1 };
 

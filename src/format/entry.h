@@ -72,8 +72,7 @@ static inline const char *zq_l2_read_compressed(const struct zq_bounds *b, uint6
     return NULL;
 }
 
-static inline const char *zq_l2_read(const struct zq_bounds *b, uint64_t raw,
-                                     struct zq_l2_entry *e)
+static inline const char *zq_l2_read(const struct zq_bounds *b, uint64_t raw, struct zq_l2_entry *e)
 {
     uint64_t known = ZQ_OFFSET_MASK | ZQ_OFLAG_COPIED;
 

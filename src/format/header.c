@@ -13,8 +13,8 @@
 #define FEATURE_BYTES     48u
 #define NEW_HEADER_LENGTH 112u
 
-#define KNOWN_INCOMPAT                                                                             \
-    (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION |   \
+#define KNOWN_INCOMPAT \
+    (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION | \
      ZQ_INCOMPAT_EXTENDED_L2 | ZQ_INCOMPAT_ZONED)
 #define KNOWN_AUTOCLEAR (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA)
 
@@ -44,8 +44,7 @@ static void printable(char *out, size_t room, const uint8_t *in, size_t n)
     out[i] = '\0';
 }
 
-int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
-                   struct zqcow2_error *err)
+int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struct zqcow2_error *err)
 {
     uint32_t version, bits;
 
@@ -160,25 +159,18 @@ static int take_zoned(struct zq_header *h, const struct ext *e, struct zqcow2_er
 static int take_ext(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {
     switch (e->type) {
-    case ZQ_EXT_MARK:
-        return take_mark(h, e, err);
-    case ZQ_EXT_FEATURE_NAMES:
-        return take_features(e, err);
-    case ZQ_EXT_BITMAPS:
-        return take_bitmaps(h, e, err);
-    case ZQ_EXT_ZONED:
-        return take_zoned(h, e, err);
+    case ZQ_EXT_MARK: return take_mark(h, e, err);
+    case ZQ_EXT_FEATURE_NAMES: return take_features(e, err);
+    case ZQ_EXT_BITMAPS: return take_bitmaps(h, e, err);
+    case ZQ_EXT_ZONED: return take_zoned(h, e, err);
     case ZQ_EXT_DATA_FILE: /* with the bit the image was already refused */
         return bad(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
                    "an external data file is named but its bit 2 is clear");
     case ZQ_EXT_CRYPTO:
         return bad(err, "crypt_method", h->crypt_method, 32,
                    "an encryption header is present but nothing is encrypted");
-    case ZQ_EXT_BACKING_FORMAT:
-        return 0;
-    default:
-        h->unknown_ext = true;
-        return 0;
+    case ZQ_EXT_BACKING_FORMAT: return 0;
+    default: h->unknown_ext = true; return 0;
     }
 }
 

@@ -9,55 +9,55 @@
 #include <stdbool.h>
 #include <zqcow2/zqcow2.h>
 
-#define ZQ_MAGIC 0x514649fbu
-#define ZQ_MAX_L1_BYTES (32u << 20)
-#define ZQ_MAX_RT_BYTES (8u << 20)
-#define ZQ_MAX_HOST_OFFSET ((uint64_t)1 << 56)
+#define ZQ_MAGIC            0x514649fbu
+#define ZQ_MAX_L1_BYTES     (32u << 20)
+#define ZQ_MAX_RT_BYTES     (8u << 20)
+#define ZQ_MAX_HOST_OFFSET  ((uint64_t)1 << 56)
 #define ZQ_MAX_VIRTUAL_SIZE ((uint64_t)1 << 62)
 
-#define ZQ_INCOMPAT_DIRTY ((uint64_t)1 << 0)
-#define ZQ_INCOMPAT_CORRUPT ((uint64_t)1 << 1)
-#define ZQ_INCOMPAT_DATA_FILE ((uint64_t)1 << 2)
-#define ZQ_INCOMPAT_COMPRESSION ((uint64_t)1 << 3)
-#define ZQ_INCOMPAT_EXTENDED_L2 ((uint64_t)1 << 4)
-#define ZQ_INCOMPAT_ZONED ((uint64_t)1 << 5)
+#define ZQ_INCOMPAT_DIRTY        ((uint64_t)1 << 0)
+#define ZQ_INCOMPAT_CORRUPT      ((uint64_t)1 << 1)
+#define ZQ_INCOMPAT_DATA_FILE    ((uint64_t)1 << 2)
+#define ZQ_INCOMPAT_COMPRESSION  ((uint64_t)1 << 3)
+#define ZQ_INCOMPAT_EXTENDED_L2  ((uint64_t)1 << 4)
+#define ZQ_INCOMPAT_ZONED        ((uint64_t)1 << 5)
 #define ZQ_COMPAT_LAZY_REFCOUNTS ((uint64_t)1 << 0)
-#define ZQ_AUTOCLEAR_BITMAPS ((uint64_t)1 << 0)
-#define ZQ_AUTOCLEAR_RAW_DATA ((uint64_t)1 << 1)
+#define ZQ_AUTOCLEAR_BITMAPS     ((uint64_t)1 << 0)
+#define ZQ_AUTOCLEAR_RAW_DATA    ((uint64_t)1 << 1)
 
-#define ZQ_EXT_END 0u
+#define ZQ_EXT_END            0u
 #define ZQ_EXT_BACKING_FORMAT 0xe2792acau
-#define ZQ_EXT_FEATURE_NAMES 0x6803f857u
-#define ZQ_EXT_BITMAPS 0x23852875u
-#define ZQ_EXT_CRYPTO 0x0537be77u
-#define ZQ_EXT_DATA_FILE 0x44415441u
-#define ZQ_EXT_ZONED 0x007a6264u
+#define ZQ_EXT_FEATURE_NAMES  0x6803f857u
+#define ZQ_EXT_BITMAPS        0x23852875u
+#define ZQ_EXT_CRYPTO         0x0537be77u
+#define ZQ_EXT_DATA_FILE      0x44415441u
+#define ZQ_EXT_ZONED          0x007a6264u
 /* Ours, "zq2m"; data: 8 bytes, byte 0 is 1 while the image is open for writing. */
 #define ZQ_EXT_MARK 0x7a71326du
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
-#define ZQ_HDR_RT_OFFSET 48
+#define ZQ_HDR_RT_OFFSET   48
 #define ZQ_HDR_RT_CLUSTERS 56
-#define ZQ_HDR_INCOMPAT 72
-#define ZQ_HDR_COMPAT 80
-#define ZQ_HDR_AUTOCLEAR 88
+#define ZQ_HDR_INCOMPAT    72
+#define ZQ_HDR_COMPAT      80
+#define ZQ_HDR_AUTOCLEAR   88
 
 struct zq_header {
-    uint32_t version;                          /* 2 or 3 */
-    uint32_t cluster_bits, refcount_order;     /* 9..21; 0..6 */
-    uint32_t header_length;                    /* 72 for version 2 */
+    uint32_t version;                      /* 2 or 3 */
+    uint32_t cluster_bits, refcount_order; /* 9..21; 0..6 */
+    uint32_t header_length;                /* 72 for version 2 */
     uint32_t crypt_method, compression_type;
     uint32_t l1_entries, rt_clusters, nb_snapshots;
-    uint64_t stored_size, virtual_size;        /* virtual_size: whole sectors of it */
+    uint64_t stored_size, virtual_size; /* virtual_size: whole sectors of it */
     uint64_t l1_offset, rt_offset, snapshots_offset;
     uint64_t incompat, compat, autoclear;
-    uint64_t backing_offset;                   /* 0: none */
+    uint64_t backing_offset; /* 0: none */
     uint32_t backing_len;
     /* extensions; offsets are of their data in the file, 0: absent */
     uint32_t zoned_offset, zoned_len;
-    uint32_t mark_offset; /* where it can share sector 0 with the header, else 0 */
+    uint32_t mark_offset;                 /* where it can share sector 0 with the header, else 0 */
     uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
-    bool unknown_ext, unknown_autoclear;       /* somebody else's data may be here */
+    bool unknown_ext, unknown_autoclear;  /* somebody else's data may be here */
 };
 
 /*

@@ -15,14 +15,10 @@ static inline uint64_t zq_refbits_max(uint32_t order)
 static inline uint64_t zq_refbits_get(const uint8_t *block, uint32_t order, uint64_t index)
 {
     switch (order) {
-    case 3:
-        return block[index];
-    case 4:
-        return zq_be16(block + index * 2);
-    case 5:
-        return zq_be32(block + index * 4);
-    case 6:
-        return zq_be64(block + index * 8);
+    case 3: return block[index];
+    case 4: return zq_be16(block + index * 2);
+    case 5: return zq_be32(block + index * 4);
+    case 6: return zq_be64(block + index * 8);
     default: {
         uint64_t bit = index << order;
         return (unsigned)block[bit / 8] >> (bit % 8) & (unsigned)zq_refbits_max(order);
@@ -34,18 +30,10 @@ static inline uint64_t zq_refbits_get(const uint8_t *block, uint32_t order, uint
 static inline void zq_refbits_set(uint8_t *block, uint32_t order, uint64_t index, uint64_t value)
 {
     switch (order) {
-    case 3:
-        block[index] = (uint8_t)value;
-        return;
-    case 4:
-        zq_put_be16(block + index * 2, (uint16_t)value);
-        return;
-    case 5:
-        zq_put_be32(block + index * 4, (uint32_t)value);
-        return;
-    case 6:
-        zq_put_be64(block + index * 8, value);
-        return;
+    case 3: block[index] = (uint8_t)value; return;
+    case 4: zq_put_be16(block + index * 2, (uint16_t)value); return;
+    case 5: zq_put_be32(block + index * 4, (uint32_t)value); return;
+    case 6: zq_put_be64(block + index * 8, value); return;
     default: {
         uint64_t bit = index << order;
         unsigned mask = (unsigned)zq_refbits_max(order) << (bit % 8);

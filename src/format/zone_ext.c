@@ -47,16 +47,11 @@ static const struct fields layout_v3 = {ZQCOW2_LAYOUT_V3, 48, 4, 4, 8, 12, 16, 2
 static const struct fields *fields_of(uint32_t layout)
 {
     switch (layout) {
-    case ZQCOW2_LAYOUT_48B:
-        return &layout_48b;
-    case ZQCOW2_LAYOUT_56:
-        return &layout_56;
-    case ZQCOW2_LAYOUT_V7:
-        return &layout_v7;
-    case ZQCOW2_LAYOUT_V3:
-        return &layout_v3;
-    default:
-        return &layout_44;
+    case ZQCOW2_LAYOUT_48B: return &layout_48b;
+    case ZQCOW2_LAYOUT_56: return &layout_56;
+    case ZQCOW2_LAYOUT_V7: return &layout_v7;
+    case ZQCOW2_LAYOUT_V3: return &layout_v3;
+    default: return &layout_44;
     }
 }
 
@@ -382,9 +377,9 @@ void zq_entry_encode(const struct zq_geometry *g, uint32_t zone, uint64_t wp, bo
     if (is_full)
         v = full_is_next_start(g, zone, finished) ? start + g->zone_size : full;
     if (g->code.state_bits && sequential)
-        v |= (uint64_t)(is_full       ? STATE_FULL
-                        : wp == start ? STATE_EMPTY
-                                      : STATE_CLOSED)
+        v |= (uint64_t)(is_full     ? STATE_FULL :
+                        wp == start ? STATE_EMPTY :
+                                      STATE_CLOSED)
              << STATE_SHIFT;
     if (g->code.big_endian)
         zq_put_be64(raw, v);

@@ -8,14 +8,14 @@
 
 #include "format/header.h"
 
-#define ZQ_MAX_ZONES (1u << 20)
+#define ZQ_MAX_ZONES    (1u << 20)
 #define ZQ_ZONE_EXT_MAX 56
 
 /* How one image's table is written. */
 struct zq_entry_code {
     bool big_endian;
-    bool state_bits;    /* v3: bits 60-63 hold a state */
-    unsigned flag_bit;  /* 63 or 59 */
+    bool state_bits;   /* v3: bits 60-63 hold a state */
+    unsigned flag_bit; /* 63 or 59 */
 };
 
 /* Everything that is fixed about an image's zones. */
@@ -70,7 +70,7 @@ uint32_t zq_zone_ext_build(const struct zq_geometry *g, uint8_t out[ZQ_ZONE_EXT_
 
 /* What an entry says. */
 struct zq_entry {
-    uint64_t wp;   /* absolute; clamped: FULL gives start + capacity of that zone */
+    uint64_t wp; /* absolute; clamped: FULL gives start + capacity of that zone */
     bool full;
     bool finished; /* FULL stored as the next zone's start */
 };

@@ -15,7 +15,7 @@
 #include "check/overlap.h"
 #include "image/opening.h"
 
-#define DEFAULT_CACHE (8u << 20)
+#define DEFAULT_CACHE  (8u << 20)
 #define DEFAULT_EXTENT (16u << 20)
 
 /* ---- header ---- */
@@ -234,8 +234,7 @@ static int load_tables(struct opening *o, struct zq_core *c)
 
 static void set_info(struct opening *o, struct zq_core *c)
 {
-    c->info_flags = (c->zoned ? ZQCOW2_INFO_ZONED : 0) |
-                    (o->rdwr ? 0 : ZQCOW2_INFO_READ_ONLY) |
+    c->info_flags = (c->zoned ? ZQCOW2_INFO_ZONED : 0) | (o->rdwr ? 0 : ZQCOW2_INFO_READ_ONLY) |
                     (o->bit_missing ? ZQCOW2_INFO_NO_ZONED_BIT : 0) |
                     (c->hdr.compat & ZQ_COMPAT_LAZY_REFCOUNTS ? ZQCOW2_INFO_LAZY_REFCOUNTS : 0) |
                     (c->hdr.nb_snapshots ? ZQCOW2_INFO_SNAPSHOTS : 0) |

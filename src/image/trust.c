@@ -54,7 +54,8 @@ static int check_counted(struct opening *o, const struct zq_refs *r, struct coun
         if (!v || v > most)
             return zq_fail(o->err, ZQCOW2_ECORRUPT,
                            "%s: cluster at byte %" PRIu64 " has refcount %" PRIu64
-                           ": check and repair the image before writing", name, i << bits, v);
+                           ": check and repair the image before writing",
+                           name, i << bits, v);
     }
     return 0;
 }
@@ -79,8 +80,10 @@ static int named_twice(struct opening *o, const char *a, uint32_t i, const char 
                        uint64_t host)
 {
     return zq_fail(o->err, ZQCOW2_ECORRUPT,
-                   "%s entry %" PRIu32 " and %s entry %" PRIu32 " name the same cluster at 0x%"
-                   PRIx64 ": check and repair the image before writing", a, i, b, j, host);
+                   "%s entry %" PRIu32 " and %s entry %" PRIu32
+                   " name the same cluster at 0x%" PRIx64
+                   ": check and repair the image before writing",
+                   a, i, b, j, host);
 }
 
 static int check_twice(struct opening *o, struct zq_core *c)

@@ -35,14 +35,14 @@ struct zq_round {
     struct zq_core *core;
     enum zq_stage stage;
     bool wanted, wrote, barrier, full_first;
-    bool asked;                  /* the backend, in this round: by a barrier, or for its length */
-    bool fatal;                  /* nobody knows what is on disk now (I12) */
-    int rc;                      /* < 0: it stops when what is in flight has drained */
-    uint64_t done;               /* the last that ended well; the last begun: alloc.snapshots */
+    bool asked;    /* the backend, in this round: by a barrier, or for its length */
+    bool fatal;    /* nobody knows what is on disk now (I12) */
+    int rc;        /* < 0: it stops when what is in flight has drained */
+    uint64_t done; /* the last that ended well; the last begun: alloc.snapshots */
     unsigned in_flight;
-    uint64_t cursor;             /* within the stage */
-    uint32_t sector;             /* of the write-pointer table */
-    uint64_t length;             /* of the file, at least: what an answer is held against */
+    uint64_t cursor; /* within the stage */
+    uint32_t sector; /* of the write-pointer table */
+    uint64_t length; /* of the file, at least: what an answer is held against */
     struct zq_list waiters;
     struct zq_io flush;
     struct zq_round_io io[ZQ_ROUND_IOS];
@@ -67,42 +67,42 @@ struct zq_core {
     bool borrowed, writable, zoned, lazy;
     struct zq_header hdr;
     uint64_t size, extent_bytes;
-    uint64_t seq_start;          /* where sequential zones begin; size where there are none */
+    uint64_t seq_start; /* where sequential zones begin; size where there are none */
     uint32_t cluster_bits, info_flags;
 
-    pthread_mutex_t mutex;       /* guards all below */
+    pthread_mutex_t mutex; /* guards all below */
 #ifndef NDEBUG
-    pthread_t owner;             /* of the mutex, while it is held */
+    pthread_t owner; /* of the mutex, while it is held */
     bool held;
 #endif
-    pthread_cond_t cond;         /* threads that wait for progress of others */
-    unsigned runners, sleepers;  /* threads in the engine; threads in cond */
-    unsigned waiters;            /* threads in a blocking call: they run the loop till they leave */
-    unsigned away;               /* runners whom a blocking call of an asynchronous backend holds */
+    pthread_cond_t cond;        /* threads that wait for progress of others */
+    unsigned runners, sleepers; /* threads in the engine; threads in cond */
+    unsigned waiters;           /* threads in a blocking call: they run the loop till they leave */
+    unsigned away;              /* runners whom a blocking call of an asynchronous backend holds */
     bool polling, wake_poller;
     pthread_t poller;
-    unsigned nr_ops, nr_drains;  /* begun and not finished; drains among them */
+    unsigned nr_ops, nr_drains; /* begun and not finished; drains among them */
     struct zq_list drain_waiters;
-    struct zq_list doorbells;    /* of queues */
+    struct zq_list doorbells; /* of queues */
     bool dead, death_logged;
     int dead_rc;
-    bool sealed;                 /* takes no (more) changes: dead, corrupt, or for reading */
+    bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */
     bool corrupt_marked, corrupt_logged;
-    uint8_t sector0[ZQ_SECTOR];  /* the header's first sector, as on disk */
-    bool marked, want_mark;      /* the mark is durable, or not needed; somebody waits for it */
+    uint8_t sector0[ZQ_SECTOR]; /* the header's first sector, as on disk */
+    bool marked, want_mark;     /* the mark is durable, or not needed; somebody waits for it */
 
-    struct zq_list ready;        /* operations to step */
+    struct zq_list ready; /* operations to step */
     struct zq_iox x;
     struct zq_cache cache;
     struct zq_alloc alloc;
     struct zq_map map;
     struct zq_zones zones;
     struct zq_round round;
-    struct zq_list owners;       /* operations whose guest clusters belong to them (R14) */
+    struct zq_list owners; /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;
-    struct zq_op janitor;        /* gives clusters and space back */
+    struct zq_op janitor; /* gives clusters and space back */
     bool janitor_runs, want_janitor;
-    bool leaked;                 /* clusters could not be given back */
+    bool leaked; /* clusters could not be given back */
 };
 
 /* What the loop asks of the layers above it. */
@@ -141,7 +141,7 @@ static inline bool zq_core_is_held(const struct zq_core *c)
     return c->held && pthread_equal(c->owner, pthread_self());
 }
 #endif
-int zq_core_init(struct zq_core *c);      /* hooks, be are set */
+int zq_core_init(struct zq_core *c); /* hooks, be are set */
 void zq_core_fini(struct zq_core *c);
 /* Under the mutex, which it drops while it does I/O: works until there is nothing to do now. */
 void zq_engine_run(struct zq_core *c);

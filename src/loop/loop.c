@@ -248,7 +248,8 @@ static void report_death(struct zq_core *c)
     if (zq_be_length(c->be, &has) == 0 && has < had)
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
                "the file became shorter, %" PRIu64 " bytes of %" PRIu64 ": what lay behind is "
-               "lost, the image takes no more writes", has, had);
+               "lost, the image takes no more writes",
+               has, had);
     else
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
                "metadata was not written (%s): the image takes no more writes",
@@ -264,7 +265,8 @@ static void report_corruption(struct zq_core *c)
     zq_core_unlock(c);
     zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
            "clusters in use at 0x%" PRIx64 " have refcount 0: the image is corrupt, and takes no "
-           "more changes", at);
+           "more changes",
+           at);
     zq_core_lock(c);
 }
 

@@ -12,7 +12,7 @@
 #include "space/fill.h"
 
 /* The hot way is one piece in each function that goes it; what it seldom needs is not in it. */
-#define INLINE inline __attribute__((always_inline))
+#define INLINE   inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 
 /* One buffer, no flags, sectors of the device. */

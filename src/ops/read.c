@@ -90,16 +90,13 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     int rc;
 
     switch (op->phase) {
-    case R_NEXT:
-        return op->rc < 0 ? op->rc : next_piece(c, op);
+    case R_NEXT: return op->rc < 0 ? op->rc : next_piece(c, op);
     case R_MOVE:
         rc = zq_transfer_step(c, op);
         if (rc == 0)
             op->phase = R_NEXT;
         return rc;
-    case R_PACKED:
-        op->phase = R_UNPACKED;
-        return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
+    case R_PACKED: op->phase = R_UNPACKED; return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
     default:
         zq_packed_free(c, &op->packed);
         op->phase = R_NEXT;

@@ -29,8 +29,8 @@ static uint64_t result_offset(const struct zq_core *c, const struct zq_op *op, i
         return op->res.offset;
     if (rc > ZQCOW2_EZONE_BOUNDARY || rc < ZQCOW2_EZONE_STATE)
         return 0;
-    return kind == ZQCOW2_OP_READ ? op->res.offset
-                                  : zq_round_down(op->req.offset, c->zones.g.zone_size);
+    return kind == ZQCOW2_OP_READ ? op->res.offset :
+                                    zq_round_down(op->req.offset, c->zones.g.zone_size);
 }
 
 static void op_end(struct zq_core *c, struct zq_op *op, int rc)
@@ -115,23 +115,15 @@ static zq_step *step_of(const struct zq_core *c, const struct zqcow2_request *r)
     bool sequential = r->offset >= c->seq_start;
 
     switch (r->op) {
-    case ZQCOW2_OP_READ:
-        return zq_step_read;
+    case ZQCOW2_OP_READ: return zq_step_read;
     case ZQCOW2_OP_WRITE:
-    case ZQCOW2_OP_WRITE_ZEROES:
-        return sequential ? zq_step_zone_write : zq_step_write;
-    case ZQCOW2_OP_APPEND:
-        return zq_step_zone_write;
-    case ZQCOW2_OP_DISCARD:
-        return zq_step_discard;
-    case ZQCOW2_OP_FLUSH:
-        return zq_step_flush;
-    case ZQCOW2_OP_DRAIN:
-        return zq_step_drain;
-    case ZQCOW2_OP_ZONE_SET_STATE:
-        return zq_step_set_state;
-    default:
-        return zq_step_manage;
+    case ZQCOW2_OP_WRITE_ZEROES: return sequential ? zq_step_zone_write : zq_step_write;
+    case ZQCOW2_OP_APPEND: return zq_step_zone_write;
+    case ZQCOW2_OP_DISCARD: return zq_step_discard;
+    case ZQCOW2_OP_FLUSH: return zq_step_flush;
+    case ZQCOW2_OP_DRAIN: return zq_step_drain;
+    case ZQCOW2_OP_ZONE_SET_STATE: return zq_step_set_state;
+    default: return zq_step_manage;
     }
 }
 

@@ -50,11 +50,8 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
         }
         op->phase = S_CLEAN;
         return 0;
-    case S_CLEAN:
-        op->phase = S_CLEAN_FLUSH;
-        return write_clean(c, op);
-    default:
-        return 0;
+    case S_CLEAN: op->phase = S_CLEAN_FLUSH; return write_clean(c, op);
+    default: return 0;
     }
 }
 

@@ -41,14 +41,10 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     if (s == ZQCOW2_ZONE_NOT_WP || z->forced)
         return true;
     switch (action_of(op)) {
-    case ZQ_ACT_OPEN:
-        return s != ZQCOW2_ZONE_CLOSED;
-    case ZQ_ACT_CLOSE:
-        return !zq_state_is_open(s);
-    case ZQ_ACT_FINISH:
-        return !zq_state_is_active(s);
-    default:
-        return false;
+    case ZQ_ACT_OPEN: return s != ZQCOW2_ZONE_CLOSED;
+    case ZQ_ACT_CLOSE: return !zq_state_is_open(s);
+    case ZQ_ACT_FINISH: return !zq_state_is_active(s);
+    default: return false;
     }
 }
 
@@ -123,8 +119,7 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
 
     zq_assert_k(E1, op->has_turn && op->zone == zone && zq_core_is_held(c));
     switch (action_of(op)) {
-    case ZQ_ACT_FINISH:
-        return do_finish(c, op, zone, v);
+    case ZQ_ACT_FINISH: return do_finish(c, op, zone, v);
     case ZQ_ACT_OPEN:
         rc = zq_zone_get_room(c, op, zone, v, &victim);
         if (rc)
@@ -132,9 +127,7 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
         zq_zone_use_room(c, op, victim);
         zq_zone_set_state(&c->zones, zone, v->state);
         return 0;
-    case ZQ_ACT_CLOSE:
-        zq_zone_do_close(&c->zones, zone);
-        return 0;
+    case ZQ_ACT_CLOSE: zq_zone_do_close(&c->zones, zone); return 0;
     default:
         zq_zone_do_reset(&c->zones, zone, c->x.data_seq);
         zq_assert_k(K6, zq_zones_valid(&c->zones, zone));

@@ -80,7 +80,7 @@ static void reserve(struct zq_core *c, struct zq_op *op, uint32_t zone, const st
     zq_zone_use_room(c, op, victim);
     zq_zone_set_state(&c->zones, zone, v->state);
     zq_zone_reserve(&c->zones, zone, &op->r, op->length);
-    zq_assert_k(K4-K6, zq_zones_valid(&c->zones, zone));
+    zq_assert_k(K4 - K6, zq_zones_valid(&c->zones, zone));
     zq_turn_leave(c, op);
     op->round = 0;
     zq_cache_release(&c->cache, &op->g);
@@ -175,9 +175,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
             return ZQ_WAIT;
         }
         /* fall through */
-    case W_COMMIT:
-        return after_commit(c, op);
-    default:
-        return zq_step_fua(c, op);
+    case W_COMMIT: return after_commit(c, op);
+    default: return zq_step_fua(c, op);
     }
 }

@@ -16,8 +16,7 @@ void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc);
  */
 static inline bool zq_zone_commits_now(struct zq_core *c, struct zq_op *op, int rc)
 {
-    return rc == 0 && zq_list_empty(&c->ready) &&
-           zq_zone_commit_first(&c->zones, op->zone, &op->r);
+    return rc == 0 && zq_list_empty(&c->ready) && zq_zone_commit_first(&c->zones, op->zone, &op->r);
 }
 
 #endif

@@ -101,7 +101,7 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 /* ---- searching ---- */
 
 #define MAX_LOOKS 64 /* at slices of refcounts, in one hold of the mutex */
-#define FOUND 2 /* beside 0 (go on), ZQ_WAIT and errors */
+#define FOUND     2  /* beside 0 (go on), ZQ_WAIT and errors */
 
 /*
  * Host file systems keep and cache what is aligned in larger pieces: a run begins at a multiple of
@@ -187,7 +187,8 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     first = scan(a, f->slice->data, spare(a, *cursor), &index, want, &count);
     *cursor = base + index;
     count = (uint32_t)(zq_alloc_before_areas(a, (base + first) << r->cluster_bits,
-                                    (uint64_t)count << r->cluster_bits) >> r->cluster_bits);
+                                             (uint64_t)count << r->cluster_bits) >>
+                       r->cluster_bits);
     /* A run far too short would break an extent into crumbs: look further. */
     if (count < zq_max(1, want / 8)) {
         zq_cache_unpin(a->cache, g, f->slice);

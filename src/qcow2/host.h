@@ -22,12 +22,12 @@ struct zq_freed {
  * gather; then a round switches to it in one sector of the header.
  */
 struct zq_growth {
-    uint64_t *table;                /* NULL: none is under way */
-    uint8_t *dirty, *bytes;         /* bytes: new blocks and table as they go to the file */
+    uint64_t *table;        /* NULL: none is under way */
+    uint8_t *dirty, *bytes; /* bytes: new blocks and table as they go to the file */
     uint64_t entries, offset, start, len, written;
-    bool whole;                     /* all is written: the next round switches */
-    bool switching;                 /* the running round does */
-    struct zq_freed *freed;         /* the old table */
+    bool whole;             /* all is written: the next round switches */
+    bool switching;         /* the running round does */
+    struct zq_freed *freed; /* the old table */
     struct zq_index index;
     struct zq_io io;
     struct zq_list waiters;
@@ -38,19 +38,19 @@ struct zq_growth {
 struct zq_alloc {
     struct zq_refs refs;
     /* What is never free, whatever a refcount says: of the map, and of snapshots. */
-    uint64_t (*fixed)[2];         /* ZQ_FIXED of them */
-    uint32_t tables;              /* changes with what they name; never 0 */
+    uint64_t (*fixed)[2]; /* ZQ_FIXED of them */
+    uint32_t tables;      /* changes with what they name; never 0 */
     const struct zq_index *l1_index;
     const uint64_t *l1;
-    uint64_t (*areas)[2];         /* passed over: by offset, ascending; none touches another */
+    uint64_t (*areas)[2]; /* passed over: by offset, ascending; none touches another */
     uint32_t nr_areas, areas_room;
-    bool corrupt;                 /* a free run was found to be one of these: no more is taken */
+    bool corrupt; /* a free run was found to be one of these: no more is taken */
     uint64_t corrupt_at;
     struct zq_cache *cache;
-    uint64_t file_size;           /* the file covers at least this */
-    uint64_t virgin;              /* from here on nothing was ever written: reads as zeros */
-    uint64_t next_one, next_run;  /* where searches for one cluster, for a run begin */
-    uint64_t left_out;            /* clusters that runs have left free in front, for alignment */
+    uint64_t file_size;          /* the file covers at least this */
+    uint64_t virgin;             /* from here on nothing was ever written: reads as zeros */
+    uint64_t next_one, next_run; /* where searches for one cluster, for a run begin */
+    uint64_t left_out;           /* clusters that runs have left free in front, for alignment */
     struct zq_growth growth;
     bool want_switch;             /* somebody waits for a round to switch to the grown table */
     struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
@@ -58,14 +58,14 @@ struct zq_alloc {
     struct zq_io cover;           /* extends the file */
     bool covering;
     struct zq_list cover_waiters;
-    struct zq_io block;           /* writes a new refcount block, up to block_end */
+    struct zq_io block; /* writes a new refcount block, up to block_end */
     uint64_t block_end;
     uint8_t block_first[ZQ_SECTOR];
     uint64_t block_index;
     bool block_busy, block_ready;
-    bool block_counted;           /* its first sector, the last to be written, is on its way */
+    bool block_counted; /* its first sector, the last to be written, is on its way */
     struct zq_list block_waiters;
-    struct zq_io rest;            /* between the parts of a long search */
+    struct zq_io rest; /* between the parts of a long search */
     bool resting;
     struct zq_list rest_waiters;
 };

@@ -113,9 +113,7 @@ static int classify(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
     e->entry = entry;
     e->host = l2.host;
     e->own = l2.copied && !l2.zero;
-    e->type = l2.compressed ? ZQ_EXT_COMPRESSED
-              : l2.zero     ? ZQ_EXT_ZERO
-                            : ZQ_EXT_DATA;
+    e->type = l2.compressed ? ZQ_EXT_COMPRESSED : l2.zero ? ZQ_EXT_ZERO : ZQ_EXT_DATA;
     return 0;
 }
 

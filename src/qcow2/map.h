@@ -14,10 +14,10 @@ enum zq_extent_type { ZQ_EXT_UNALLOC, ZQ_EXT_ZERO, ZQ_EXT_DATA, ZQ_EXT_COMPRESSE
 
 struct zq_extent {
     enum zq_extent_type type;
-    bool own;          /* DATA: refcount 1, may be written in place */
-    uint64_t host;     /* DATA: where the asked offset lies */
-    uint64_t len;      /* bytes from the asked offset on */
-    uint64_t entry;    /* COMPRESSED, and what else is not simply overwritten: the raw L2 entry */
+    bool own;       /* DATA: refcount 1, may be written in place */
+    uint64_t host;  /* DATA: where the asked offset lies */
+    uint64_t len;   /* bytes from the asked offset on */
+    uint64_t entry; /* COMPRESSED, and what else is not simply overwritten: the raw L2 entry */
 };
 
 /* May it be written where it lies? */
@@ -45,13 +45,13 @@ struct zq_map {
     uint64_t *l1;                      /* raw entries, native byte order */
     struct zq_index index;             /* of L1 */
     uint64_t l1_entries, l1_offset;
-    uint8_t *l1_dirty;                 /* a byte for each 512-byte sector */
-    bool is_dirty, frozen;             /* of L1; frozen: the running round has still to write it */
+    uint8_t *l1_dirty;     /* a byte for each 512-byte sector */
+    bool is_dirty, frozen; /* of L1; frozen: the running round has still to write it */
     struct zq_new_l2 fresh;
-    struct zq_runs *runs;              /* per zone; NULL: a device without zones */
+    struct zq_runs *runs; /* per zone; NULL: a device without zones */
     uint32_t zone_bits, first_seq_zone;
     uint32_t nr_runs;
-    uint64_t fixed[ZQ_FIXED][2];              /* host ranges that are never data: offset, length */
+    uint64_t fixed[ZQ_FIXED][2]; /* host ranges that are never data: offset, length */
 };
 
 int zq_map_init(struct zq_map *m, uint32_t nr_zones);

@@ -16,14 +16,14 @@ enum zq_sector { ZQ_SECTOR_CLEAN, ZQ_SECTOR_DIRTY, ZQ_SECTOR_WRITTEN /* by the r
 
 struct zq_refs {
     struct zq_cache *cache;
-    uint32_t cluster_bits, order;       /* fixed: refcounts are 1 << order bits wide */
-    uint32_t block_bits;                /* fixed: log2(refcounts in a block) */
-    uint32_t slice_refs;                /* fixed: refcounts in a slice */
-    uint64_t *table;                    /* offsets of blocks; 0: none */
-    struct zq_index index;              /* of the table */
-    uint64_t entries, offset;           /* of the table: how many, where in the file */
-    uint8_t *dirty;                     /* a zq_sector for each 512-byte sector of the table */
-    bool is_dirty, frozen;              /* frozen: the running round has still to write it */
+    uint32_t cluster_bits, order; /* fixed: refcounts are 1 << order bits wide */
+    uint32_t block_bits;          /* fixed: log2(refcounts in a block) */
+    uint32_t slice_refs;          /* fixed: refcounts in a slice */
+    uint64_t *table;              /* offsets of blocks; 0: none */
+    struct zq_index index;        /* of the table */
+    uint64_t entries, offset;     /* of the table: how many, where in the file */
+    uint8_t *dirty;               /* a zq_sector for each 512-byte sector of the table */
+    bool is_dirty, frozen;        /* frozen: the running round has still to write it */
 };
 
 static inline uint64_t zq_refs_sector_count(const struct zq_refs *r)

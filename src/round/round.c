@@ -53,9 +53,9 @@ static bool next_slice(struct zq_core *c, struct zq_round_io *w, enum zq_slice_k
 static bool next_pointers(struct zq_core *c, struct zq_round_io *w, enum zq_table_stage stage)
 {
     uint64_t at;
-    uint32_t n = c->zoned ? zq_table_compose(&c->zones, stage, &c->round.sector, w->buf,
-                                             ZQ_ROUND_BUF, &at)
-                          : 0;
+    uint32_t n =
+        c->zoned ? zq_table_compose(&c->zones, stage, &c->round.sector, w->buf, ZQ_ROUND_BUF, &at) :
+                   0;
 
     if (n)
         prep_buf(w, at, n);
@@ -146,20 +146,13 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
 {
     w->slice = NULL;
     switch (c->round.stage) {
-    case ZQ_ST_MARK:
-        return next_mark(c, w);
-    case ZQ_ST_META:
-        return next_slice(c, w, ZQ_SLICE_REFS) || next_pointers(c, w, ZQ_TABLE_RESETS);
-    case ZQ_ST_TABLE:
-        return next_table(c, w);
-    case ZQ_ST_L2:
-        return next_l2(c, w);
-    case ZQ_ST_FULL:
-        return c->round.full_first && next_pointers(c, w, ZQ_TABLE_FULL);
-    case ZQ_ST_WP:
-        return next_pointers(c, w, ZQ_TABLE_REST);
-    default:
-        return false;
+    case ZQ_ST_MARK: return next_mark(c, w);
+    case ZQ_ST_META: return next_slice(c, w, ZQ_SLICE_REFS) || next_pointers(c, w, ZQ_TABLE_RESETS);
+    case ZQ_ST_TABLE: return next_table(c, w);
+    case ZQ_ST_L2: return next_l2(c, w);
+    case ZQ_ST_FULL: return c->round.full_first && next_pointers(c, w, ZQ_TABLE_FULL);
+    case ZQ_ST_WP: return next_pointers(c, w, ZQ_TABLE_REST);
+    default: return false;
     }
 }
 
@@ -183,7 +176,7 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
 {
     struct zq_round *r = &c->round;
 
-    zq_assert_k(K1-K3, stage == r->stage + 1 && !r->in_flight); /* each behind the one before */
+    zq_assert_k(K1 - K3, stage == r->stage + 1 && !r->in_flight); /* each behind the one before */
     r->stage = stage;
     r->cursor = 0;
     r->sector = 0;
@@ -220,8 +213,7 @@ static void leave_stage(struct zq_core *c)
         if (c->round.wrote)
             zq_table_full_durable(&c->zones);
         break;
-    default:
-        break;
+    default: break;
     }
 }
 

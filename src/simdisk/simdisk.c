@@ -237,14 +237,17 @@ void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_sim
 {
     uint64_t units = op->empty || op->kind == ZQCOW2_IO_FLUSH ? 0 : sim_op_units(op, atomic);
 
-    *out = (struct zqcow2_simdisk_op){
-        .size = sizeof(*out), .kind = op->kind, .offset = op->offset, .length = op->length,
-        .begun = op->begun, .ended = op->ended, .result = op->result,
-        .units = units > UINT32_MAX ? UINT32_MAX : (uint32_t)units};
+    *out = (struct zqcow2_simdisk_op){.size = sizeof(*out),
+                                      .kind = op->kind,
+                                      .offset = op->offset,
+                                      .length = op->length,
+                                      .begun = op->begun,
+                                      .ended = op->ended,
+                                      .result = op->result,
+                                      .units = units > UINT32_MAX ? UINT32_MAX : (uint32_t)units};
 }
 
-int zqcow2_simdisk_event(struct zqcow2_simdisk *d, uint64_t position,
-                         struct zqcow2_simdisk_op *out)
+int zqcow2_simdisk_event(struct zqcow2_simdisk *d, uint64_t position, struct zqcow2_simdisk_op *out)
 {
     struct zqcow2_simdisk_op op;
     int rc = -ENOENT;

@@ -36,8 +36,8 @@ int sim_fault_hit(struct zqcow2_simdisk *d, uint32_t kind)
     return f->error;
 }
 
-static bool aligned(const struct zqcow2_simdisk *d, const struct iovec *iov, int cnt,
-                    uint64_t off, uint64_t len)
+static bool aligned(const struct zqcow2_simdisk *d, const struct iovec *iov, int cnt, uint64_t off,
+                    uint64_t len)
 {
     uint32_t io = d->opt.io_align ? d->opt.io_align : 1;
     uint32_t mem = d->opt.buf_align ? d->opt.buf_align : 1;
@@ -116,8 +116,8 @@ static int log_event(struct zqcow2_simdisk *d, enum sim_event_type type, struct 
 static struct sim_op *make_op(struct zqcow2_simdisk *d, uint32_t kind, uint64_t off, uint64_t len,
                               int fault)
 {
-    bool scrambles = kind == ZQCOW2_IO_DISCARD &&
-                     d->opt.discard == ZQCOW2_SIMDISK_DISCARD_SCRAMBLES;
+    bool scrambles =
+        kind == ZQCOW2_IO_DISCARD && d->opt.discard == ZQCOW2_SIMDISK_DISCARD_SCRAMBLES;
     struct sim_op *op;
 
     if (fault && (d->fault.flags & ZQCOW2_SIMDISK_SHORT) && kind == ZQCOW2_IO_WRITE)
@@ -205,8 +205,7 @@ int sim_forget_cache(struct zqcow2_simdisk *d)
     for (uint32_t i = 0; i < d->now.n; i++) {
         const struct sim_op *op = d->now.pending[i];
 
-        if (op->ended != SIM_NEVER &&
-            sim_op_apply(&d->view, op, 0, op->length, d->opt.discard) < 0)
+        if (op->ended != SIM_NEVER && sim_op_apply(&d->view, op, 0, op->length, d->opt.discard) < 0)
             rc = -ENOMEM;
     }
     return rc;

@@ -6,13 +6,13 @@
 #include "base/bytes.h"
 #include "simdisk/simdisk_int.h"
 
-#define ALL_SUBSETS 10u  /* up to so many changes: every subset */
-#define PAIRS 32u        /* up to so many: every omission of two */
-#define SEEDED 64u       /* seeded subsets above that */
-#define TORN_CUTS 16u    /* up to so many units: every cut */
-#define TORN_MASKS 8u    /* seeded masks of a change that can tear */
-#define TORN_AROUND 3u   /* the other changes: lost, earlier kept, all kept */
-#define TORN_ALL 16u     /* states in which everything tears by seed */
+#define ALL_SUBSETS 10u /* up to so many changes: every subset */
+#define PAIRS       32u /* up to so many: every omission of two */
+#define SEEDED      64u /* seeded subsets above that */
+#define TORN_CUTS   16u /* up to so many units: every cut */
+#define TORN_MASKS  8u  /* seeded masks of a change that can tear */
+#define TORN_AROUND 3u  /* the other changes: lost, earlier kept, all kept */
+#define TORN_ALL    16u /* states in which everything tears by seed */
 
 struct zqcow2_simdisk_cut {
     struct zqcow2_simdisk *disk;
@@ -22,9 +22,9 @@ struct zqcow2_simdisk_cut {
 
 /* A state to build: which units of which change survive. */
 struct choice {
-    uint64_t k;                     /* index into the part that is meant */
+    uint64_t k; /* index into the part that is meant */
     enum { SUBSET, TORN, TORN_EACH } part;
-    uint32_t torn, around;          /* TORN: which change, and the fate of the others */
+    uint32_t torn, around; /* TORN: which change, and the fate of the others */
 };
 
 int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *d, struct zqcow2_simdisk_cut **out)
@@ -167,8 +167,8 @@ static int choose(const struct zqcow2_simdisk_cut *c, uint64_t k, struct choice 
 /* A bit that depends on the disk's seed, the change, the unit and the number of the state. */
 static bool coin(const struct zqcow2_simdisk_cut *c, uint64_t k, uint64_t change, uint64_t unit)
 {
-    uint64_t rng = c->disk->opt.seed ^ (k + 1) * 0x9fb21c651e98df25u ^
-                   (c->position + 1) * 0xd6e8feb86659fd93u;
+    uint64_t rng =
+        c->disk->opt.seed ^ (k + 1) * 0x9fb21c651e98df25u ^ (c->position + 1) * 0xd6e8feb86659fd93u;
 
     rng = sim_random(&rng) ^ (change << 40) ^ unit;
     return sim_random(&rng) & 1;
@@ -230,8 +230,8 @@ struct chooser {
 
 static bool survives(const struct chooser *ch, uint32_t change, uint64_t unit)
 {
-    return ch->keep ? ch->keep(ch->arg, change, (uint32_t)unit) != 0
-                    : keeps(ch->cut, ch->choice, change, unit);
+    return ch->keep ? ch->keep(ch->arg, change, (uint32_t)unit) != 0 :
+                      keeps(ch->cut, ch->choice, change, unit);
 }
 
 /* Runs of surviving units at a time. */
@@ -246,8 +246,8 @@ static int land(struct sim_content *to, const struct chooser *ch, uint32_t chang
                                       (ch->choice->part == TORN && change != ch->choice->torn))))
         return survives(ch, change, 0) ? sim_op_apply(to, op, 0, op->length, o->discard) : 0;
     for (unit = 0; rc == 0 && unit < units; unit++) {
-        uint64_t end = zq_min((op->offset / o->atomic_write + unit + 1) * o->atomic_write -
-                                  op->offset, op->length);
+        uint64_t end = zq_min(
+            (op->offset / o->atomic_write + unit + 1) * o->atomic_write - op->offset, op->length);
 
         if (survives(ch, change, unit)) {
             to_end = end;

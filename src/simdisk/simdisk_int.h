@@ -17,8 +17,8 @@
 #include <zqcow2/simdisk.h>
 #include "base/mem.h"
 
-#define SIM_PAGE 4096u
-#define SIM_FAN 64u
+#define SIM_PAGE  4096u
+#define SIM_FAN   64u
 #define SIM_NEVER UINT64_MAX
 
 struct sim_node {
@@ -102,16 +102,16 @@ int sim_log_reserve(struct sim_log *l, const struct zqcow2_hooks *hooks, size_t 
 struct zqcow2_simdisk {
     struct zqcow2_hooks hooks;
     struct zqcow2_simdisk_options opt;
-    pthread_mutex_t lock;    /* guards everything below */
+    pthread_mutex_t lock; /* guards everything below */
     uint64_t rng;
     struct sim_content view; /* what reads see */
     struct sim_state now;
     struct sim_log log;
     struct zqcow2_simdisk_counters count;
     struct zqcow2_simdisk_fault fault;
-    uint64_t off_at;         /* power */
+    uint64_t off_at;                         /* power */
     struct zqcow2_io *flying, **flying_tail; /* asynchronous: backend[0] links, backend[1] the op */
-    int fd;                  /* readable while something flies, or woken; -1: blocking */
+    int fd; /* readable while something flies, or woken; -1: blocking */
     unsigned exclusive, shared;
 };
 

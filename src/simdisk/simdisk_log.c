@@ -50,20 +50,17 @@ int sim_op_apply(struct sim_content *c, const struct sim_op *op, uint64_t from, 
                  uint32_t discard)
 {
     switch (op->kind) {
-    case ZQCOW2_IO_TRUNCATE:
-        return sim_content_truncate(c, op->offset);
+    case ZQCOW2_IO_TRUNCATE: return sim_content_truncate(c, op->offset);
     case ZQCOW2_IO_WRITE:
         return sim_content_write(c, op->data + from, to - from, op->offset + from);
-    case ZQCOW2_IO_ZERO:
-        return sim_content_write(c, NULL, to - from, op->offset + from);
+    case ZQCOW2_IO_ZERO: return sim_content_write(c, NULL, to - from, op->offset + from);
     case ZQCOW2_IO_DISCARD:
         if (discard == ZQCOW2_SIMDISK_DISCARD_KEEPS)
             return 0;
-        return sim_content_write(c, discard == ZQCOW2_SIMDISK_DISCARD_ZEROS ? NULL
-                                                                             : op->data + from,
+        return sim_content_write(c,
+                                 discard == ZQCOW2_SIMDISK_DISCARD_ZEROS ? NULL : op->data + from,
                                  to - from, op->offset + from);
-    default:
-        return 0;
+    default: return 0;
     }
 }
 

@@ -194,7 +194,7 @@ static struct sim_node *page_own(struct sim_content *c, uint64_t off)
 
     if (grow_height(c, off) < 0)
         return NULL;
-    for (unsigned level = c->height; ; level--) {
+    for (unsigned level = c->height;; level--) {
         n = node_own(c->hooks, slot, level);
         if (!n || !level)
             return n;
@@ -203,8 +203,8 @@ static struct sim_node *page_own(struct sim_content *c, uint64_t off)
 }
 
 /* Zeros [from, to) of the subtree at *slot, which begins at byte `base`. */
-static int zero_below(struct sim_content *c, struct sim_node **slot, unsigned level,
-                      uint64_t base, uint64_t from, uint64_t to)
+static int zero_below(struct sim_content *c, struct sim_node **slot, unsigned level, uint64_t base,
+                      uint64_t from, uint64_t to)
 {
     struct sim_node *n;
 

@@ -33,8 +33,7 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
         op->zone = zone;
         zq_list_push(&l->admission, &op->turn);
     }
-    zq_assert_k(K11,
-                l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
     /* Who is not at the head is linked nowhere else: the one before it makes it ready. */
     return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
 }
@@ -92,8 +91,8 @@ void zq_closing_drop(struct zq_core *c, struct zq_op *op)
  * A victim with writes in flight is kept from taking new ones until it has drained, so that a
  * busy zone cannot hold its place for ever. One at a time; the operation that waits does the close.
  */
-int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
-                     const struct zq_verdict *v, uint32_t *victim)
+int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
+                     uint32_t *victim)
 {
     struct zq_zones *zs = &c->zones;
     int rc = zq_zones_room(zs, zone, v, victim);

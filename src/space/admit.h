@@ -13,8 +13,8 @@ void zq_turn_leave(struct zq_core *c, struct zq_op *op);
 int zq_zone_wait_drained(struct zq_core *c, struct zq_op *op, uint32_t zone);
 int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* Room for the verdict; waits for the victim of an implicit close to drain. */
-int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone,
-                     const struct zq_verdict *v, uint32_t *victim);
+int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
+                     uint32_t *victim);
 void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim);
 void zq_closing_drop(struct zq_core *c, struct zq_op *op);
 /* R2: nothing new before `start` is durable and the readers of the earlier life are gone. */

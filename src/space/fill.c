@@ -190,23 +190,14 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 
     zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase <= F_LINK);
     switch (f->phase) {
-    case F_OLD:
-        return read_old(c, op);
-    case F_UNPACK:
-        return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
-    case F_BLANK:
-        return blank(c, op);
-    case F_HEAD:
-        return write_kept(c, op, 0, f->head);
-    case F_TAIL:
-        return write_kept(c, op, f->tail, f->bytes);
-    case F_START:
-        zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len);
-        return 0;
-    case F_DATA:
-        return zq_transfer_step(c, op);
-    default:
-        return link_new(c, op);
+    case F_OLD: return read_old(c, op);
+    case F_UNPACK: return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
+    case F_BLANK: return blank(c, op);
+    case F_HEAD: return write_kept(c, op, 0, f->head);
+    case F_TAIL: return write_kept(c, op, f->tail, f->bytes);
+    case F_START: zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len); return 0;
+    case F_DATA: return zq_transfer_step(c, op);
+    default: return link_new(c, op);
     }
 }
 

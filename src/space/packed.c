@@ -39,6 +39,6 @@ int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry)
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
 {
     zq_assert(p->in && p->out && p->skew + p->size <= p->len);
-    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type,
-                         p->in + p->skew, (size_t)p->size, p->out, (size_t)1 << c->cluster_bits);
+    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type, p->in + p->skew,
+                         (size_t)p->size, p->out, (size_t)1 << c->cluster_bits);
 }

@@ -152,23 +152,18 @@ static int step_janitor(struct zq_core *c, struct zq_op *op)
         struct zq_freed *f = op->owner;
 
         switch (op->phase) {
-        case J_NEXT:
-            rc = janitor_next(c, op);
-            break;
+        case J_NEXT: rc = janitor_next(c, op); break;
         case J_PUNCH_FREED:
             op->phase = J_PUNCHED;
-            rc = c->dead ? 0
-                         : punch(c, op, f->cluster << c->cluster_bits, f->count << c->cluster_bits);
+            rc = c->dead ? 0 :
+                           punch(c, op, f->cluster << c->cluster_bits, f->count << c->cluster_bits);
             break;
         case J_PUNCHED: /* whether the host could or not (R6) */
             op->rc = 0;
             op->phase = J_LOWER;
             break;
-        case J_LOWER:
-            rc = lower(c, op);
-            break;
-        default:
-            rc = punch_zone(c, op);
+        case J_LOWER: rc = lower(c, op); break;
+        default: rc = punch_zone(c, op);
         }
     }
     return rc == ZQ_WAIT ? rc : 0;
@@ -179,7 +174,8 @@ static void janitor_finish(struct zq_op *op)
     op->core->janitor_runs = false;
 }
 
-/* Something is ripe, or waits only for I/O: what waits for a round would keep nobody busy but us. */
+/* Something is ripe, or waits only for I/O: what waits for a round would keep nobody busy but us.
+ */
 static bool has_work(struct zq_core *c)
 {
     bool record_io, zone_io = false;

@@ -24,19 +24,13 @@ static struct zq_verdict on_write(uint8_t state)
 {
     switch (state) {
     case ZQCOW2_ZONE_EMPTY:
-    case ZQCOW2_ZONE_CLOSED:
-        return enter(state, ZQCOW2_ZONE_IMP_OPEN);
+    case ZQCOW2_ZONE_CLOSED: return enter(state, ZQCOW2_ZONE_IMP_OPEN);
     case ZQCOW2_ZONE_IMP_OPEN:
-    case ZQCOW2_ZONE_EXP_OPEN:
-        return stay(state);
-    case ZQCOW2_ZONE_FULL:
-        return refuse(state, ZQCOW2_EZONE_FULL);
-    case ZQCOW2_ZONE_RDONLY:
-        return refuse(state, ZQCOW2_EZONE_RDONLY);
-    case ZQCOW2_ZONE_OFFLINE:
-        return refuse(state, ZQCOW2_EZONE_OFFLINE);
-    default:
-        return refuse(state, ZQCOW2_EZONE_STATE);
+    case ZQCOW2_ZONE_EXP_OPEN: return stay(state);
+    case ZQCOW2_ZONE_FULL: return refuse(state, ZQCOW2_EZONE_FULL);
+    case ZQCOW2_ZONE_RDONLY: return refuse(state, ZQCOW2_EZONE_RDONLY);
+    case ZQCOW2_ZONE_OFFLINE: return refuse(state, ZQCOW2_EZONE_OFFLINE);
+    default: return refuse(state, ZQCOW2_EZONE_STATE);
     }
 }
 
@@ -60,10 +54,8 @@ struct zq_verdict zq_fsm(uint8_t state, enum zq_action action, bool at_start)
         if (state == ZQCOW2_ZONE_FULL)
             return refuse(state, ZQCOW2_EZONE_STATE);
         return enter(state, ZQCOW2_ZONE_EXP_OPEN);
-    case ZQ_ACT_CLOSE:
-        return on_close(state, at_start);
-    case ZQ_ACT_FINISH:
-        return enter(state, ZQCOW2_ZONE_FULL);
+    case ZQ_ACT_CLOSE: return on_close(state, at_start);
+    case ZQ_ACT_FINISH: return enter(state, ZQCOW2_ZONE_FULL);
     default:
         return (struct zq_verdict){0, ZQCOW2_ZONE_EMPTY, false, false, state != ZQCOW2_ZONE_EMPTY};
     }

@@ -16,10 +16,10 @@ enum zq_action {
 };
 
 struct zq_verdict {
-    int rc;             /* 0, or why not */
-    uint8_t state;      /* afterwards; of a write: while it is in flight */
+    int rc;        /* 0, or why not */
+    uint8_t state; /* afterwards; of a write: while it is in flight */
     bool needs_active, needs_open;
-    bool changes;       /* false: success, nothing to do */
+    bool changes; /* false: success, nothing to do */
 };
 
 /* at_start: no byte of the zone is written or reserved. state: as reported, RDONLY too. */

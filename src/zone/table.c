@@ -60,12 +60,9 @@ static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage s
     if (snap == disk && zs->v[i].doubt != ZQ_UNSURE)
         return false;
     switch (stage) {
-    case ZQ_TABLE_RESETS:
-        return snap == zq_zone_start(&zs->g, i);
-    case ZQ_TABLE_FULL:
-        return !counts_as_active(zs, i, snap);
-    default:
-        return true;
+    case ZQ_TABLE_RESETS: return snap == zq_zone_start(&zs->g, i);
+    case ZQ_TABLE_FULL: return !counts_as_active(zs, i, snap);
+    default: return true;
     }
 }
 

@@ -27,9 +27,9 @@ static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
     zq_entry_decode(&zs->g, i, raw, &e);
     z->wp = z->next = z->high = z->snap = e.wp;
     z->finished = e.finished;
-    z->state = e.full ? ZQCOW2_ZONE_FULL
-               : e.wp == zq_zone_start(&zs->g, i) ? ZQCOW2_ZONE_EMPTY
-                                                  : ZQCOW2_ZONE_CLOSED;
+    z->state = e.full                           ? ZQCOW2_ZONE_FULL :
+               e.wp == zq_zone_start(&zs->g, i) ? ZQCOW2_ZONE_EMPTY :
+                                                  ZQCOW2_ZONE_CLOSED;
     if (z->state == ZQCOW2_ZONE_CLOSED)
         zs->disk_active = ++zs->nr_active;
 }
@@ -359,7 +359,7 @@ void zq_zone_data_done(struct zq_zones *zs, uint32_t i, struct zq_reservation *r
     }
     if (zq_list_empty(&l->reserved))
         drained(zs, i);
-    zq_assert_k(K4-K6, zq_zones_valid(zs, i));
+    zq_assert_k(K4 - K6, zq_zones_valid(zs, i));
 }
 
 bool zq_zone_commit_first(struct zq_zones *zs, uint32_t i, struct zq_reservation *r)
@@ -375,7 +375,7 @@ bool zq_zone_commit_first(struct zq_zones *zs, uint32_t i, struct zq_reservation
     commit(zs, i, r->end);
     if (zq_list_empty(&l->reserved) && (l->closing || !zq_list_empty(&l->drained)))
         drained(zs, i);
-    zq_assert_k(K4-K6, zq_zones_valid(zs, i));
+    zq_assert_k(K4 - K6, zq_zones_valid(zs, i));
     return true;
 }
 

@@ -37,19 +37,19 @@ enum zq_doubt {
     ZQ_COMPOSED /* in the running stage: its barrier makes it sure */
 };
 
-struct zq_zone { /* 64 bytes */
-    uint64_t wp;      /* committed; absolute. FULL: start + capacity */
-    uint64_t next;    /* the next reservation begins here */
-    uint64_t snap;    /* what the running round may store at most */
-    uint64_t high;    /* the highest value that the entry may have on disk (R1) */
-    uint8_t raw[8];   /* the entry as last read or written */
+struct zq_zone {    /* 64 bytes */
+    uint64_t wp;    /* committed; absolute. FULL: start + capacity */
+    uint64_t next;  /* the next reservation begins here */
+    uint64_t snap;  /* what the running round may store at most */
+    uint64_t high;  /* the highest value that the entry may have on disk (R1) */
+    uint8_t raw[8]; /* the entry as last read or written */
     struct zq_live *live;
     uint32_t lru_prev, lru_next; /* of IMP_OPEN zones, least recently written first */
-    uint8_t state;    /* what the write pointer and the opens say */
-    uint8_t forced;   /* RDONLY or OFFLINE, over state; else 0 */
-    uint8_t finished; /* FULL by finish */
-    uint8_t ahead;    /* clusters may be mapped beyond the write pointer */
-    uint8_t doubt;    /* of raw: zq_doubt */
+    uint8_t state;               /* what the write pointer and the opens say */
+    uint8_t forced;              /* RDONLY or OFFLINE, over state; else 0 */
+    uint8_t finished;            /* FULL by finish */
+    uint8_t ahead;               /* clusters may be mapped beyond the write pointer */
+    uint8_t doubt;               /* of raw: zq_doubt */
     uint8_t spare[3];
 };
 
@@ -57,11 +57,11 @@ struct zq_reservation {
     struct zq_list link;
     uint64_t end;
     bool done;
-    int rc;           /* < 0: failed, or behind one that did */
+    int rc; /* < 0: failed, or behind one that did */
 };
 
 struct zq_zones {
-    struct zq_geometry g;        /* fixed */
+    struct zq_geometry g; /* fixed */
     const struct zqcow2_hooks *hooks;
     struct zq_list *ready;
     struct zq_zone *v;
@@ -69,15 +69,15 @@ struct zq_zones {
     uint32_t max_open, max_active; /* effective: UINT32_MAX without a limit */
     uint32_t max_append;           /* fixed: bytes */
     uint32_t lru_head, lru_tail;
-    uint32_t closing;            /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
-    const void *closing_for;     /* who waits */
+    uint32_t closing;        /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
+    const void *closing_for; /* who waits */
     struct zq_list closing_waiters;
-    struct zq_list punch;        /* reset zones whose space may be given back, by live->punch */
+    struct zq_list punch; /* reset zones whose space may be given back, by live->punch */
     /* the table on disk: table.c */
-    uint8_t *dirty, *in_round;   /* a byte for each 512-byte sector */
-    uint8_t tail[512];           /* the last sector as read: bytes behind the entries */
+    uint8_t *dirty, *in_round; /* a byte for each 512-byte sector */
+    uint8_t tail[512];         /* the last sector as read: bytes behind the entries */
     uint32_t nr_sectors;
-    uint32_t disk_active;        /* entries on disk that may be neither at start nor FULL */
+    uint32_t disk_active; /* entries on disk that may be neither at start nor FULL */
     bool is_dirty;
 };
 

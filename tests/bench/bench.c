@@ -59,7 +59,7 @@ char *bench_buffer(unsigned slot, size_t bytes)
 
 void course_begin(struct course *c, const struct plan *p, unsigned thread)
 {
-    *c = (struct course){ .plan = p, .rng = 88172645463325252ull + thread, .thread = thread };
+    *c = (struct course){.plan = p, .rng = 88172645463325252ull + thread, .thread = thread};
 }
 
 static uint64_t draw(struct course *c)
@@ -116,7 +116,7 @@ double bench_threads(const struct plan *p, void (*work)(void *self, unsigned thr
     }
     pthread_barrier_init(&line, NULL, p->threads + 1);
     for (unsigned i = 0; i < p->threads; i++) {
-        h[i] = (struct hand){ work, self, i, &line };
+        h[i] = (struct hand){work, self, i, &line};
         if (pthread_create(&thread[i], NULL, hand, &h[i]))
             bench_die("thread", -11);
     }
@@ -225,28 +225,28 @@ static void row(const struct plan *given, const struct side *a, const struct sid
 /* ---- the table ---- */
 
 static const struct plan bare[] = {
-    { "4 KiB append, QD1", APPEND, 4096, 1, 1, 1, 41, 2048, 0.90, false },
-    { "64 KiB append, QD1", APPEND, 65536, 1, 1, 1, 31, 256, 0.95, false },
-    { "1 MiB append, QD1", APPEND, 1 << 20, 1, 1, 1, 31, 16, 0.95, false },
-    { "4 KiB random read, QD1", READ, 4096, 1, 1, 1, 41, 8192, 0.85, false },
-    { "4 KiB append, 2 threads, 2 zones", APPEND, 4096, 1, 2, 2, 41, 2048, 0.90, false },
-    { "4 KiB overwrite, conventional, QD1", OVERWRITE, 4096, 1, 1, 1, 31, 4096, 0, false },
-    { "4 KiB first write, conventional, QD1", SCATTER, 4096, 1, 1, 2, 9, 256, 0, false },
+    {"4 KiB append, QD1", APPEND, 4096, 1, 1, 1, 41, 2048, 0.90, false},
+    {"64 KiB append, QD1", APPEND, 65536, 1, 1, 1, 31, 256, 0.95, false},
+    {"1 MiB append, QD1", APPEND, 1 << 20, 1, 1, 1, 31, 16, 0.95, false},
+    {"4 KiB random read, QD1", READ, 4096, 1, 1, 1, 41, 8192, 0.85, false},
+    {"4 KiB append, 2 threads, 2 zones", APPEND, 4096, 1, 2, 2, 41, 2048, 0.90, false},
+    {"4 KiB overwrite, conventional, QD1", OVERWRITE, 4096, 1, 1, 1, 31, 4096, 0, false},
+    {"4 KiB first write, conventional, QD1", SCATTER, 4096, 1, 1, 2, 9, 256, 0, false},
 };
 static const struct plan deep[] = {
-    { "4 KiB random read, QD32", READ, 4096, 32, 1, 1, 41, 8192, 0.90, false },
-    { "4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false },
-    { "64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false },
+    {"4 KiB random read, QD32", READ, 4096, 32, 1, 1, 41, 8192, 0.90, false},
+    {"4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false},
+    {"64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false},
 };
 static const struct plan against_qemu[] = {
-    { "4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true },
-    { "64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true },
-    { "4 KiB scattered read, QD1", READ, 4096, 1, 1, 1, 7, 20000, 3.0, false },
+    {"4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true},
+    {"64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true},
+    {"4 KiB scattered read, QD1", READ, 4096, 1, 1, 1, 7, 20000, 3.0, false},
 };
 static const struct plan against_qemu_deep[] = {
-    { "4 KiB write, fresh image, QD32", APPEND, 4096, 32, 1, 1, 7, 8192, 2.5, true },
-    { "64 KiB write, fresh image, QD32", APPEND, 65536, 32, 1, 1, 7, 2048, 1.2, true },
-    { "4 KiB scattered read, QD32", READ, 4096, 32, 1, 1, 7, 20000, 2.0, false },
+    {"4 KiB write, fresh image, QD32", APPEND, 4096, 32, 1, 1, 7, 8192, 2.5, true},
+    {"64 KiB write, fresh image, QD32", APPEND, 65536, 32, 1, 1, 7, 2048, 1.2, true},
+    {"4 KiB scattered read, QD32", READ, 4096, 32, 1, 1, 7, 20000, 2.0, false},
 };
 
 #define EACH(p, table) \
@@ -263,13 +263,13 @@ static void rows_bare(void)
 {
     heading("Against bare loops (ratio: the library's throughput over theirs)");
     EACH(p, bare)
-        row(p, &raw_calls, &lib_calls);
+    row(p, &raw_calls, &lib_calls);
     if (!ring_works()) {
         printf("\nNo io_uring here: rows with 32 requests in flight are left out.\n");
         return;
     }
     EACH(p, deep)
-        row(p, &raw_ring, &lib_queue_ring);
+    row(p, &raw_ring, &lib_queue_ring);
 }
 
 static bool aio_works(const char *aio)
@@ -279,14 +279,15 @@ static bool aio_works(const char *aio)
     snprintf(cmd, sizeof(cmd),
              "cd '%s' && qemu-img create -q -f qcow2 bench-a.img 1M && "
              "qemu-img bench -f qcow2 -t writeback -c 1 -i %s bench-a.img >/dev/null 2>&1; "
-             "rc=$?; rm -f bench-a.img; exit $rc", dir, aio);
+             "rc=$?; rm -f bench-a.img; exit $rc",
+             dir, aio);
     return system(cmd) == 0;
 }
 
 /* The best of either side is what counts; the table shows all. */
 static void rows_qemu(void)
 {
-    static const char *const modes[] = { "threads", "io_uring" };
+    static const char *const modes[] = {"threads", "io_uring"};
     char what[120];
 
     for (unsigned i = 0; i < 2; i++) {
@@ -297,8 +298,9 @@ static void rows_qemu(void)
                  bench_aio);
         heading(what);
         EACH(p, against_qemu)
-            row(p, &qemu_side, &lib_calls);
-        EACH(p, against_qemu_deep) {
+        row(p, &qemu_side, &lib_calls);
+        EACH(p, against_qemu_deep)
+        {
             row(p, &qemu_side, &lib_queue_file);
             if (ring_works())
                 row(p, &qemu_side, &lib_queue_ring);
@@ -318,7 +320,8 @@ static void rows_once(void)
            open_us, report_us, open_us + report_us <= 3000 ? "ok" : "ABOVE");
     once_reset(dir, runs, &own, &host, &calls);
     printf("reset of a full 256 MiB zone and its flush: %.0f us own time (%s: 50 us), %.0f us in "
-           "%u host calls\n", own, own <= 50 ? "ok" : "ABOVE", host, calls);
+           "%u host calls\n",
+           own, own <= 50 ? "ok" : "ABOVE", host, calls);
 }
 
 int main(int argc, char **argv)

@@ -21,8 +21,8 @@
 #define MAX_THREADS 8u
 
 enum pattern {
-    APPEND,   /* round robin over `zones` zones, each filled from its start */
-    READ,     /* random places of what was written before */
+    APPEND,    /* round robin over `zones` zones, each filled from its start */
+    READ,      /* random places of what was written before */
     OVERWRITE, /* random places that hold data already, where there is no write pointer */
     SCATTER    /* each in another 64 KiB where nothing was written before, likewise */
 };
@@ -33,9 +33,9 @@ struct plan {
     size_t bytes;            /* of one request */
     unsigned depth, threads; /* requests in flight; threads that do `ops` each */
     unsigned zones;
-    unsigned chunks, ops;    /* how often the sides take turns; requests in one turn */
-    double target;           /* library's throughput over the other side's; 0: none */
-    bool fresh;              /* a new file for each chunk */
+    unsigned chunks, ops; /* how often the sides take turns; requests in one turn */
+    double target;        /* library's throughput over the other side's; 0: none */
+    bool fresh;           /* a new file for each chunk */
 };
 
 /* One side of a comparison, alive from begin() to end(). */

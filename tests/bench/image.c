@@ -48,8 +48,8 @@ static int open_backend(const struct image *m, struct zqcow2_backend **be)
 {
     unsigned flags = ZQCOW2_FILE_RDWR | (bench_direct ? ZQCOW2_FILE_DIRECT : 0u);
 
-    return m->way == WAY_RING ? zqcow2_uring_open(m->path, flags, NULL, be)
-                              : zqcow2_file_open(m->path, flags, NULL, be);
+    return m->way == WAY_RING ? zqcow2_uring_open(m->path, flags, NULL, be) :
+                                zqcow2_file_open(m->path, flags, NULL, be);
 }
 
 static void open_image(struct image *m)
@@ -175,7 +175,7 @@ static void *calls_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_FILE);
 }
 
-const struct side lib_calls = { "library calls", calls_begin, calls_chunk, end };
+const struct side lib_calls = {"library calls", calls_begin, calls_chunk, end};
 
 /* ---- many in flight ---- */
 
@@ -194,9 +194,14 @@ static void set_request(struct image *m, struct zqcow2_request *r, struct slot *
     const struct plan *p = m->plan;
     uint64_t at = place(m, 0);
 
-    s->iov = (struct iovec){ bench_buffer((unsigned)(s - m->slot), p->bytes), p->bytes };
-    *r = (struct zqcow2_request){ .size = sizeof(*r), .op = ZQCOW2_OP_READ, .offset = at,
-                                  .iov = &s->iov, .iovcnt = 1, .done = request_done, .arg = s };
+    s->iov = (struct iovec){bench_buffer((unsigned)(s - m->slot), p->bytes), p->bytes};
+    *r = (struct zqcow2_request){.size = sizeof(*r),
+                                 .op = ZQCOW2_OP_READ,
+                                 .offset = at,
+                                 .iov = &s->iov,
+                                 .iovcnt = 1,
+                                 .done = request_done,
+                                 .arg = s};
     if (p->pattern == READ)
         return;
     r->op = anywhere(p) ? ZQCOW2_OP_WRITE : ZQCOW2_OP_APPEND;
@@ -246,5 +251,5 @@ static void *ring_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_RING);
 }
 
-const struct side lib_queue_ring = { "queue, io_uring", ring_begin, queue_chunk, end };
-const struct side lib_queue_file = { "queue, file", calls_begin, queue_chunk, end };
+const struct side lib_queue_ring = {"queue, io_uring", ring_begin, queue_chunk, end};
+const struct side lib_queue_file = {"queue, file", calls_begin, queue_chunk, end};

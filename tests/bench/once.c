@@ -126,8 +126,8 @@ static int each(struct clocked *c, const struct iovec *iov, int cnt, uint64_t of
     int rc = 0;
 
     for (int i = 0; i < cnt && rc == 0; i++) {
-        rc = write ? zqcow2_backend_write(c->under, iov[i].iov_base, iov[i].iov_len, off)
-                   : zqcow2_backend_read(c->under, iov[i].iov_base, iov[i].iov_len, off);
+        rc = write ? zqcow2_backend_write(c->under, iov[i].iov_base, iov[i].iov_len, off) :
+                     zqcow2_backend_read(c->under, iov[i].iov_base, iov[i].iov_len, off);
         off += iov[i].iov_len;
     }
     return rc;
@@ -165,15 +165,22 @@ static int clocked_discard(void *self, uint64_t off, uint64_t len)
 {
     double start = bench_now();
     int rc = fallocate(((struct clocked *)self)->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                       (off_t)off, (off_t)len) < 0 ? -errno : 0;
+                       (off_t)off, (off_t)len) < 0 ?
+                 -errno :
+                 0;
 
     return clock_out(self, start, rc);
 }
 
 static const struct zqcow2_backend_ops clocked_ops = {
-    .size = sizeof(clocked_ops), .name = "clocked", .length = clocked_length,
-    .readv = clocked_readv, .writev = clocked_writev, .flush = clocked_flush,
-    .truncate = clocked_truncate, .discard = clocked_discard,
+    .size = sizeof(clocked_ops),
+    .name = "clocked",
+    .length = clocked_length,
+    .readv = clocked_readv,
+    .writev = clocked_writev,
+    .flush = clocked_flush,
+    .truncate = clocked_truncate,
+    .discard = clocked_discard,
 };
 
 static struct zqcow2_image *open_clocked(struct clocked *c)
@@ -199,7 +206,7 @@ static struct zqcow2_image *open_clocked(struct clocked *c)
 void once_reset(const char *dir, unsigned runs, double *own_us, double *host_us, unsigned *calls)
 {
     double *own = calloc(runs, sizeof(double)), *host = calloc(runs, sizeof(double));
-    struct clocked c = { .fd = -1 };
+    struct clocked c = {.fd = -1};
     struct zqcow2_image *img;
     char path[600];
     int rc;

@@ -86,4 +86,4 @@ static double chunk(void *self)
     return timed(cmd);
 }
 
-const struct side qemu_side = { "qemu-img bench", begin, chunk, end };
+const struct side qemu_side = {"qemu-img bench", begin, chunk, end};

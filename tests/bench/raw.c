@@ -86,8 +86,8 @@ static void call_loop(void *self, unsigned thread)
 
     for (unsigned i = 0; i < p->ops; i++) {
         off_t at = (off_t)(RAW_BASE + course_next(&r->course[thread]));
-        ssize_t n = p->pattern == READ ? pread(r->fd, buf, p->bytes, at)
-                                       : pwrite(r->fd, buf, p->bytes, at);
+        ssize_t n =
+            p->pattern == READ ? pread(r->fd, buf, p->bytes, at) : pwrite(r->fd, buf, p->bytes, at);
         if (n != (ssize_t)p->bytes)
             bench_die("bare call", -errno);
     }
@@ -101,7 +101,7 @@ static double calls_chunk(void *self)
     return bench_threads(r->plan, call_loop, r);
 }
 
-const struct side raw_calls = { "bare calls", begin, calls_chunk, end };
+const struct side raw_calls = {"bare calls", begin, calls_chunk, end};
 
 /* ---- many in flight ---- */
 
@@ -160,7 +160,8 @@ static void ring_loop(struct raw *r)
         rc = io_uring_submit_and_wait(&r->ring, 1);
         if (rc < 0)
             bench_die("io_uring_submit", rc);
-        io_uring_for_each_cqe(&r->ring, head, cqe) {
+        io_uring_for_each_cqe(&r->ring, head, cqe)
+        {
             if (cqe->res != (int)p->bytes)
                 bench_die("bare request", cqe->res);
             idle[nr_idle++] = (unsigned)cqe->user_data;
@@ -180,12 +181,12 @@ static double ring_chunk(void *self)
     return bench_now() - start;
 }
 
-const struct side raw_ring = { "bare io_uring", ring_begin, ring_chunk, end };
+const struct side raw_ring = {"bare io_uring", ring_begin, ring_chunk, end};
 #else
 bool ring_works(void)
 {
     return false;
 }
 
-const struct side raw_ring = { "bare io_uring", NULL, NULL, NULL };
+const struct side raw_ring = {"bare io_uring", NULL, NULL, NULL};
 #endif

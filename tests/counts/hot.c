@@ -88,8 +88,13 @@ static int die(const char *what, int rc)
 static int begin(struct null *n, bool queued, struct zqcow2_image **img)
 {
     const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "null", .length = null_length, .readv = null_readv,
-        .writev = null_writev, .flush = null_flush, .truncate = null_truncate,
+        .size = sizeof(ops),
+        .name = "null",
+        .length = null_length,
+        .readv = null_readv,
+        .writev = null_writev,
+        .flush = null_flush,
+        .truncate = null_truncate,
         .submit = queued ? null_submit : NULL,
     };
     struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
@@ -161,16 +166,20 @@ static void told(void *arg, const struct zqcow2_result *res)
 static int queue(struct zqcow2_image *img, bool append, unsigned nr)
 {
     static char buf[UNIT];
-    struct iovec iov = { buf, UNIT };
+    struct iovec iov = {buf, UNIT};
     struct zqcow2_request r[DEPTH];
     struct zqcow2_queue *q;
     int rc = zqcow2_queue_open(img, 8 * DEPTH, &q), bad = 0;
 
     for (unsigned i = 0; rc == 0 && bad == 0 && i < nr; i += DEPTH) {
         for (unsigned k = 0; k < DEPTH; k++)
-            r[k] = (struct zqcow2_request){ .size = sizeof(r[k]), .iov = &iov, .iovcnt = 1,
-                .op = append ? ZQCOW2_OP_APPEND : ZQCOW2_OP_READ, .done = told, .arg = &bad,
-                .offset = append ? ZONE : read_at(i + k) };
+            r[k] = (struct zqcow2_request){.size = sizeof(r[k]),
+                                           .iov = &iov,
+                                           .iovcnt = 1,
+                                           .op = append ? ZQCOW2_OP_APPEND : ZQCOW2_OP_READ,
+                                           .done = told,
+                                           .arg = &bad,
+                                           .offset = append ? ZONE : read_at(i + k)};
         if (zqcow2_queue_submit(q, r, DEPTH) != (int)DEPTH ||
             zqcow2_queue_wait(q, DEPTH, -1) != (int)DEPTH)
             return -EIO;

@@ -96,9 +96,16 @@ static int op_allocate(void *self, uint64_t off, uint64_t len)
 }
 
 static const struct zqcow2_backend_ops ops = {
-    .size = sizeof(ops), .name = "tally", .length = op_length, .readv = op_readv,
-    .writev = op_writev, .flush = op_flush, .truncate = op_truncate, .discard = op_discard,
-    .zero = op_zero, .allocate = op_allocate,
+    .size = sizeof(ops),
+    .name = "tally",
+    .length = op_length,
+    .readv = op_readv,
+    .writev = op_writev,
+    .flush = op_flush,
+    .truncate = op_truncate,
+    .discard = op_discard,
+    .zero = op_zero,
+    .allocate = op_allocate,
 };
 
 /* ---- asynchronous ---- */

@@ -15,10 +15,12 @@ struct tally {
     struct heap heap;
     struct zqcow2_hooks hooks;
     uint64_t calls[ZQCOW2_IO_TRUNCATE + 1], bytes[ZQCOW2_IO_TRUNCATE + 1];
-    uint64_t forget;  /* writes of at least so many bytes are counted and dropped; 0: none */
-    uint64_t data;    /* bytes of those */
-    struct { uint64_t off, len; } read[TALLY_READS];
-    bool async;       /* reads and writes are held until somebody polls */
+    uint64_t forget; /* writes of at least so many bytes are counted and dropped; 0: none */
+    uint64_t data;   /* bytes of those */
+    struct {
+        uint64_t off, len;
+    } read[TALLY_READS];
+    bool async; /* reads and writes are held until somebody polls */
     struct zqcow2_io *held[TALLY_HELD];
     unsigned nr_held, kicks;
     uint64_t allocates; /* of tables; counted among all calls */

@@ -18,12 +18,10 @@ static uint8_t buf[MiB(1)];
 
 static struct zqcow2_create_options shape(uint64_t size, uint64_t zone, uint32_t active)
 {
-    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
-
-    o.virtual_size = size;
-    o.zone_size = zone;
-    o.max_active_zones = active;
-    return o;
+    return (struct zqcow2_create_options){.size = sizeof(struct zqcow2_create_options),
+                                          .virtual_size = size,
+                                          .zone_size = zone,
+                                          .max_active_zones = active};
 }
 
 static void begin(struct tally *t, struct zqcow2_create_options o)
@@ -53,7 +51,7 @@ static void flush(struct tally *t)
 
 static void append_is_one_write(void **state)
 {
-    static const size_t lengths[] = { 512, 4096, 65536, MiB(1) };
+    static const size_t lengths[] = {512, 4096, 65536, MiB(1)};
     struct tally t;
 
     (void)state;
@@ -116,7 +114,7 @@ static void flushes_with_a_new_refcount_block(void **state)
 {
     struct zqcow2_create_options o = shape(MiB(64), MiB(4), 0);
     struct tally t;
-    unsigned seen[8] = { 0 };
+    unsigned seen[8] = {0};
 
     (void)state;
     o.cluster_size = 4096;
@@ -212,8 +210,8 @@ static uint64_t drain_of_zones(struct tally *t, uint64_t zones)
     assert_int_equal(t->calls[ZQCOW2_IO_DISCARD], zones); /* 15 clusters of each */
     tally_reset(t);
     tally_close(t);
-    printf("%u zones partly written: %u host calls of a drain, %u of the close\n",
-           (unsigned)zones, (unsigned)calls, (unsigned)tally_calls(t));
+    printf("%u zones partly written: %u host calls of a drain, %u of the close\n", (unsigned)zones,
+           (unsigned)calls, (unsigned)tally_calls(t));
     assert_in_range(tally_calls(t), 1, 4); /* the mark */
     tally_free(t);
     return calls;
@@ -309,7 +307,7 @@ static void runs_are_aligned(void **state)
 /* Odd sizes leave clusters out in front of each run: a sixteenth of the file, and a little. */
 static void alignment_leaves_little_out(void **state)
 {
-    static const unsigned clusters[] = { 3, 5, 17, 33 };
+    static const unsigned clusters[] = {3, 5, 17, 33};
     struct tally t;
 
     (void)state;
@@ -339,12 +337,14 @@ static void done(void *arg, const struct zqcow2_result *res)
 
 static void queue_round(struct tally *t, struct zqcow2_queue *q, unsigned op)
 {
-    struct iovec iov = { buf, 4096 };
+    struct iovec iov = {buf, 4096};
     struct zqcow2_request req[16];
 
-    for (unsigned i = 0; i < 16; i++)
-        req[i] = (struct zqcow2_request){ .size = sizeof(req[i]), .op = (uint16_t)op, .iov = &iov,
-                                          .offset = i % 4 * MiB(64), .iovcnt = 1, .done = done };
+    for (unsigned i = 0; i < 16; i++) {
+        req[i] = (struct zqcow2_request){.size = sizeof(req[i]), .op = (uint16_t)op, .done = done};
+        req[i].offset = i % 4 * MiB(64);
+        req[i].iov = &iov, req[i].iovcnt = 1;
+    }
     answered = 0;
     assert_int_equal(zqcow2_queue_submit(q, req, 16), 16);
     zqcow2_queue_wait(q, 16, -1);
@@ -372,7 +372,7 @@ static void one_kick_a_batch(void **state)
 {
     struct zqcow2_queue *q;
     struct again a[32];
-    struct iovec iov = { buf, 4096 };
+    struct iovec iov = {buf, 4096};
     struct tally t;
 
     (void)state;
@@ -387,9 +387,10 @@ static void one_kick_a_batch(void **state)
     assert_int_equal(zqcow2_queue_open(t.img, 64, &q), 0);
     tally_reset(&t);
     for (unsigned i = 0; i < 32; i++) {
-        a[i] = (struct again){ .q = q, .left = 10, .req = { .size = sizeof(a[i].req),
-            .op = i % 2 ? ZQCOW2_OP_READ : ZQCOW2_OP_APPEND, .iov = &iov, .iovcnt = 1,
-            .done = submit_again, .arg = &a[i] } };
+        a[i] = (struct again){.q = q, .left = 10, .req.size = sizeof(a[i].req), .req.arg = &a[i]};
+        a[i].req.op = i % 2 ? ZQCOW2_OP_READ : ZQCOW2_OP_APPEND;
+        a[i].req.iov = &iov, a[i].req.iovcnt = 1;
+        a[i].req.done = submit_again;
     }
     for (unsigned i = 0; i < 32; i += 8) {
         struct zqcow2_request r[8];
@@ -531,7 +532,7 @@ static void heap_at_rest(void **state)
 static void stamp(uint8_t *to, uint64_t off)
 {
     for (unsigned i = 0; i < 4096; i += 8)
-        memcpy(to + i, &(uint64_t){ off + i }, 8);
+        memcpy(to + i, &(uint64_t){off + i}, 8);
 }
 
 static void smallest_cache(void **state)

@@ -18,8 +18,8 @@
 #include "device/backend.h"
 
 #define MiB(n) ((uint64_t)(n) << 20)
-#define ZONE MiB(32)
-#define SLACK MiB(1) /* tables, and what the host rounds up */
+#define ZONE   MiB(32)
+#define SLACK  MiB(1) /* tables, and what the host rounds up */
 
 static char path[] = "zq-killed-XXXXXX";
 static uint8_t buf[MiB(1)];
@@ -63,7 +63,7 @@ static void create(void)
 static struct zqcow2_image *open_image(struct zqcow2_backend *be)
 {
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_error err = {0, ""};
     struct zqcow2_image *img = NULL;
 
     o.flags = ZQCOW2_OPEN_RDWR;
@@ -132,11 +132,9 @@ static const struct {
     int (*act)(struct zqcow2_image *img);
     uint64_t live, wasted; /* at least so much is on the disk for nothing */
 } acts[] = {
-    { "unflushed", unflushed, 0, MiB(16) },
-    { "behind a flush", behind_a_flush, MiB(1), MiB(24) },
-    { "reset", reset, 0, MiB(16) },
-    { "written again", written_again, MiB(1), MiB(14) },
-    { "freed", freed, MiB(1), MiB(16) },
+    {"unflushed", unflushed, 0, MiB(16)}, {"behind a flush", behind_a_flush, MiB(1), MiB(24)},
+    {"reset", reset, 0, MiB(16)},         {"written again", written_again, MiB(1), MiB(14)},
+    {"freed", freed, MiB(1), MiB(16)},
 };
 #define ACTS (sizeof(acts) / sizeof(acts[0]))
 
@@ -184,7 +182,7 @@ static void open_writable(void)
 static const struct {
     const char *name;
     void (*run)(void);
-} remedies[] = { { "repair", repair_leaks }, { "open", open_writable } };
+} remedies[] = {{"repair", repair_leaks}, {"open", open_writable}};
 
 static void data_is_there(uint64_t live)
 {

@@ -84,13 +84,16 @@ static void name_random(const struct geometry *g, uint64_t *rng, char *spec)
  * What rare rules need, first of all: two table sectors, growth, a flush after a failed one, rounds
  * that stop (R10).
  */
-static const struct { const char *geometry, *spec; } pointed[] = {
-    {"wide", "cb"}, {"wide", "jb"}, {"wide", "hb"}, {"grow", "ac"}, {"grow", "aaee"},
-    {"c512", "aommm!F3"}, {"c512used", "ammmm!F3"}, {"plain4k", "omomm!F4"},
-    {"c512", "amm!W5n"}, {"c4k", "amm!W4n"}, {"c4k", "amm!W6n"}, {"c4k", "ajmam!W4n"},
-    {"c4k", "amjmaam!W7n"}, {"c4k", "jambm!W3n"}, {"c4k", "aam!W1n"}, {"c4k", "amaq!W8n"},
-    {"wide", "cbm!W9n"}, {"c4k", "ammm!F2n"},
-    {"c4k", "dmdmdjdm@1"}, {"c512r1", "dmjdmjdm@2"}, {"c1kodd", "drhjdh@3"},
+static const struct {
+    const char *geometry, *spec;
+} pointed[] = {
+    {"wide", "cb"},           {"wide", "jb"},           {"wide", "hb"},
+    {"grow", "ac"},           {"grow", "aaee"},         {"c512", "aommm!F3"},
+    {"c512used", "ammmm!F3"}, {"plain4k", "omomm!F4"},  {"c512", "amm!W5n"},
+    {"c4k", "amm!W4n"},       {"c4k", "amm!W6n"},       {"c4k", "ajmam!W4n"},
+    {"c4k", "amjmaam!W7n"},   {"c4k", "jambm!W3n"},     {"c4k", "aam!W1n"},
+    {"c4k", "amaq!W8n"},      {"wide", "cbm!W9n"},      {"c4k", "ammm!F2n"},
+    {"c4k", "dmdmdjdm@1"},    {"c512r1", "dmjdmjdm@2"}, {"c1kodd", "drhjdh@3"},
 };
 
 static const struct geometry *find_geometry(const char *name)
@@ -162,8 +165,7 @@ static void labour(struct worker *w)
 
     do {
         n = atomic_fetch_add(&w->sh->next, 1);
-        if (item(w->opt, n, &g, spec) &&
-            (!w->opt->geometry || !strcmp(w->opt->geometry, g->name)))
+        if (item(w->opt, n, &g, spec) && (!w->opt->geometry || !strcmp(w->opt->geometry, g->name)))
             work(w, g, spec);
     } while (!finished(w, n));
     for (unsigned i = 0; i < ngeometries; i++) {
@@ -188,8 +190,8 @@ static void report_death(struct shared *sh, unsigned id, int status)
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
         return;
     printf("crash --replay %s  # worker %s %d\n", sh->now[id],
-           WIFSIGNALED(status) ? (WTERMSIG(status) == SIGPROF ? "hung: signal" : "died: signal")
-                               : "exited",
+           WIFSIGNALED(status) ? (WTERMSIG(status) == SIGPROF ? "hung: signal" : "died: signal") :
+                                 "exited",
            WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     atomic_fetch_add(&sh->violations, 1);
 }
@@ -231,7 +233,8 @@ static int run_all(const struct options *opt)
             report_death(sh, i, status);
     }
     printf("crash points: %llu, histories: %llu, judged: %llu, crashed recoveries: %llu, "
-           "items: %llu\n", (unsigned long long)sh->points, (unsigned long long)sh->histories,
+           "items: %llu\n",
+           (unsigned long long)sh->points, (unsigned long long)sh->histories,
            (unsigned long long)sh->judged, (unsigned long long)sh->deep,
            (unsigned long long)sh->next);
     if (opt->qemu)
@@ -283,10 +286,9 @@ static int replay(const struct options *opt)
 
 static int usage(void)
 {
-    fprintf(stderr,
-            "usage: crash [--states N] [--cap N] [--seed N] [--seconds N] [--workers N]\n"
-            "             [--histories N] [--geometry NAME] [--qemu DIR] [--quick]\n"
-            "       crash --replay GEOMETRY:WORKLOAD[:GENERATION:CUT:STATE[:CUT:STATE]]\n");
+    fprintf(stderr, "usage: crash [--states N] [--cap N] [--seed N] [--seconds N] [--workers N]\n"
+                    "             [--histories N] [--geometry NAME] [--qemu DIR] [--quick]\n"
+                    "       crash --replay GEOMETRY:WORKLOAD[:GENERATION:CUT:STATE[:CUT:STATE]]\n");
     return 2;
 }
 
@@ -296,9 +298,14 @@ int main(int argc, char **argv)
 
     for (int i = 1; i < argc; i++) {
         const char *v = i + 1 < argc ? argv[i + 1] : NULL;
-        struct { const char *name; uint64_t *n; } numbers[] = {
-            {"--states", &opt.states}, {"--cap", &opt.cap}, {"--seed", &opt.seed},
-            {"--seconds", &opt.seconds}, {"--histories", &opt.histories}};
+        struct {
+            const char *name;
+            uint64_t *n;
+        } numbers[] = {{"--states", &opt.states},
+                       {"--cap", &opt.cap},
+                       {"--seed", &opt.seed},
+                       {"--seconds", &opt.seconds},
+                       {"--histories", &opt.histories}};
         unsigned k = 0;
 
         if (!strcmp(argv[i], "--quick")) {

@@ -11,7 +11,7 @@ struct verdict {
 };
 
 #define REFUSE(v, ...) (snprintf((v)->why, (v)->room, __VA_ARGS__), 1)
-#define ULL(x) ((unsigned long long)(x))
+#define ULL(x)         ((unsigned long long)(x))
 
 /* The first sector of [from, to) that differs from want (NULL: zeros), or UINT64_MAX. */
 static uint64_t differs(const uint8_t *got, const uint8_t *want, uint64_t from, uint64_t to)
@@ -113,8 +113,7 @@ static int judge_zone(const struct oracle *o, uint32_t z, const struct zqcow2_zo
         if (!s->end || s->end >= room)
             return REFUSE(v, "zone %u: CLOSED with write pointer +0x%llx", z, ULL(s->end));
         break;
-    default:
-        return REFUSE(v, "zone %u: state %u after a power loss", z, r->state);
+    default: return REFUSE(v, "zone %u: state %u after a power loss", z, r->state);
     }
     return find_life(o, z, s, data, v);
 }

@@ -18,16 +18,16 @@
 
 #include "oracle.h"
 
-#define ZONES 6u
+#define ZONES     6u
 #define ZONE_SIZE (256u << 10)
-#define CAPACITY (192u << 10)
+#define CAPACITY  (192u << 10)
 
 /* What the writer tells before and after each step; in memory that outlives it. */
 struct ledger {
-    _Atomic uint32_t life[ZONES];       /* resets begun; odd numbers do not occur */
-    _Atomic uint64_t submitted[ZONES];  /* bytes of this life */
-    _Atomic uint64_t safe[ZONES];       /* bytes of this life that a flush made durable */
-    _Atomic uint32_t safe_life[ZONES];  /* the reset that a flush made durable */
+    _Atomic uint32_t life[ZONES];      /* resets begun; odd numbers do not occur */
+    _Atomic uint64_t submitted[ZONES]; /* bytes of this life */
+    _Atomic uint64_t safe[ZONES];      /* bytes of this life that a flush made durable */
+    _Atomic uint32_t safe_life[ZONES]; /* the reset that a flush made durable */
     _Atomic uint64_t steps;
     _Atomic int error;
 };
@@ -45,8 +45,7 @@ static uint64_t draw(uint64_t *rng)
     return *rng ^= *rng << 17;
 }
 
-static int open_file(const char *path, bool rw, struct zqcow2_image **img,
-                     struct zqcow2_error *err)
+static int open_file(const char *path, bool rw, struct zqcow2_image **img, struct zqcow2_error *err)
 {
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_backend *be;
@@ -162,8 +161,7 @@ static int zone_holds(struct ledger *l, struct zqcow2_image *img, uint32_t z,
         return 1;
     }
     had = l->safe[z];
-    if (end ? life < l->safe_life[z] || life > l->life[z]
-            : l->safe_life[z] == l->life[z] && had) {
+    if (end ? life < l->safe_life[z] || life > l->life[z] : l->safe_life[z] == l->life[z] && had) {
         printf("kill: zone %u: life %u, safe %u, last %u\n", z, life, l->safe_life[z], l->life[z]);
         return 1;
     }
@@ -250,8 +248,8 @@ int main(int argc, char **argv)
     const char *path = argc > 1 ? argv[1] : "kill.qcow2";
     unsigned long kills = argc > 2 ? strtoul(argv[2], NULL, 10) : 300;
     uint64_t rng = argc > 3 ? strtoull(argv[3], NULL, 10) : (uint64_t)time(NULL), first, leaky = 0;
-    struct ledger *l = mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                            -1, 0);
+    struct ledger *l =
+        mmap(NULL, sizeof(*l), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int rc = l == MAP_FAILED ? -errno : create(path);
 
     if (rc < 0)

@@ -11,7 +11,7 @@
 
 #include <zqcow2/zqcow2.h>
 
-#define SECTOR 512u
+#define SECTOR    512u
 #define MAX_ZONES 136u
 
 struct shape { /* a plain image: one conventional zone over everything */
@@ -29,19 +29,19 @@ struct act {
     uint32_t req, life, zone; /* as stamped into the data */
     uint64_t stamped;         /* the address as stamped */
     uint64_t off, len;
-    void *snapshot;           /* flush: what it promises; owned by the oracle */
+    void *snapshot;            /* flush: what it promises; owned by the oracle */
     uint32_t index[MAX_ZONES]; /* the life that it wrote, finished or began; the oracle's */
 };
 
 #define UNSURE 0x40000000u /* of a life's requests: a finish may have come without it */
 
 struct life {
-    uint64_t *ends;       /* after each write, counted from the zone's start */
+    uint64_t *ends; /* after each write, counted from the zone's start */
     uint32_t *reqs;
     uint32_t writes;
     uint64_t acked;
     bool finished, finish_acked;
-    uint8_t *data;        /* capacity bytes */
+    uint8_t *data; /* capacity bytes */
 };
 
 struct version {
@@ -57,8 +57,8 @@ struct cell { /* a sector that may be overwritten */
 
 struct track { /* a sequential zone */
     struct life *lives;
-    uint32_t n, acked;   /* lives begun; the last whose reset was acknowledged */
-    uint32_t first;      /* the oldest that may still be seen, with at least `durable` bytes */
+    uint32_t n, acked; /* lives begun; the last whose reset was acknowledged */
+    uint32_t first;    /* the oldest that may still be seen, with at least `durable` bytes */
     uint64_t durable;
     bool durable_full;
 };

@@ -12,8 +12,8 @@
 
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwxz"
 #define LETTERS_PLAIN "opuvwxymqz"
-#define ELEMENTS 5u
-#define BATCH 6u /* most requests in flight of an asynchronous run */
+#define ELEMENTS      5u
+#define BATCH         6u /* most requests in flight of an asynchronous run */
 
 struct geometry {
     const char *name;
@@ -45,20 +45,20 @@ struct run {
     struct zqcow2_simdisk *disk; /* owned */
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
-    struct zqcow2_queue *queue;  /* asynchronous runs */
+    struct zqcow2_queue *queue; /* asynchronous runs */
     struct flight *flights;
     uint32_t in_flight;
     struct act *acts;
     struct moment *moments;
     uint32_t nacts, nmoments;
-    uint64_t rng;                /* asynchronous: when to poll */
-    uint64_t next[MAX_ZONES];    /* where the next write is thought to go */
+    uint64_t rng;             /* asynchronous: when to poll */
+    uint64_t next[MAX_ZONES]; /* where the next write is thought to go */
     uint32_t life[MAX_ZONES], req;
-    bool unsure;                 /* a request failed: ask before the next */
-    bool faulty;                 /* a fault is armed: errors of I/O are no news */
-    int broken;                  /* the library refused what it must do, or could not open */
-    bool hung, failed;           /* failed: an armed fault was seen */
-    int wrong;                   /* a read gave what was never written there */
+    bool unsure;       /* a request failed: ask before the next */
+    bool faulty;       /* a fault is armed: errors of I/O are no news */
+    int broken;        /* the library refused what it must do, or could not open */
+    bool hung, failed; /* failed: an armed fault was seen */
+    int wrong;         /* a read gave what was never written there */
     char why[256];
 };
 

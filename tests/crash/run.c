@@ -38,8 +38,7 @@ static void hang(struct run *r)
 static void note(struct run *r, uint32_t act, bool ack)
 {
     r->moments = must(realloc(r->moments, (r->nmoments + 1) * sizeof(*r->moments)));
-    r->moments[r->nmoments++] =
-        (struct moment){zqcow2_simdisk_position(r->disk), act, ack};
+    r->moments[r->nmoments++] = (struct moment){zqcow2_simdisk_position(r->disk), act, ack};
 }
 
 static bool is_dead(const struct run *r)
@@ -183,8 +182,8 @@ static void ask(struct run *r)
         return;
     }
     for (uint32_t z = r->shape.conventional; z < nr; z++)
-        r->next[z] = zones[z].state == ZQCOW2_ZONE_FULL ? 0
-                                                        : zones[z].write_pointer - zones[z].start;
+        r->next[z] =
+            zones[z].state == ZQCOW2_ZONE_FULL ? 0 : zones[z].write_pointer - zones[z].start;
 }
 
 /* In one piece, or in uneven ones that end where no sector ends. */
@@ -246,12 +245,16 @@ static void issue(struct run *r, const struct act *a, struct zqcow2_request *req
         zqcow2_queue_poll(r->queue, 0);
 }
 
-static void put_at(struct run *r, uint16_t op, uint32_t zone, uint64_t off, uint64_t len,
-                   bool fua)
+static void put_at(struct run *r, uint16_t op, uint32_t zone, uint64_t off, uint64_t len, bool fua)
 {
     struct act a = {.kind = op == ZQCOW2_OP_WRITE || op == ZQCOW2_OP_APPEND ? ACT_WRITE : ACT_ZERO,
-                    .fua = fua, .req = ++r->req, .zone = zone, .life = r->life[zone],
-                    .stamped = off, .off = off, .len = len,
+                    .fua = fua,
+                    .req = ++r->req,
+                    .zone = zone,
+                    .life = r->life[zone],
+                    .stamped = off,
+                    .off = off,
+                    .len = len,
                     .append = op == ZQCOW2_OP_APPEND};
     struct zqcow2_request q = {.op = op, .offset = a.off, .length = len};
     uint8_t *buf = NULL;
@@ -276,12 +279,13 @@ static void put(struct run *r, uint16_t op, uint32_t zone, uint64_t at, uint64_t
 
 static void manage(struct run *r, uint16_t op, uint64_t off, uint64_t len, bool fua)
 {
-    struct act a = {.kind = op == ZQCOW2_OP_ZONE_RESET    ? ACT_RESET
-                            : op == ZQCOW2_OP_ZONE_FINISH ? ACT_FINISH
-                            : op == ZQCOW2_OP_FLUSH       ? ACT_FLUSH
-                            : op == ZQCOW2_OP_DRAIN       ? ACT_FLUSH
-                                                          : ACT_OTHER,
-                    .fua = fua, .off = off};
+    struct act a = {.kind = op == ZQCOW2_OP_ZONE_RESET  ? ACT_RESET :
+                            op == ZQCOW2_OP_ZONE_FINISH ? ACT_FINISH :
+                            op == ZQCOW2_OP_FLUSH       ? ACT_FLUSH :
+                            op == ZQCOW2_OP_DRAIN       ? ACT_FLUSH :
+                                                          ACT_OTHER,
+                    .fua = fua,
+                    .off = off};
     struct zqcow2_request q = {.op = op, .offset = off, .length = len};
 
     a.len = len;
@@ -345,7 +349,9 @@ static void judge_read(struct run *r, const struct act *a, const uint8_t *buf)
 
 static void read_zone(struct run *r, uint32_t zone)
 {
-    struct act a = {.kind = ACT_READ, .zone = zone, .off = zone_start(&r->shape, zone),
+    struct act a = {.kind = ACT_READ,
+                    .zone = zone,
+                    .off = zone_start(&r->shape, zone),
                     .len = zone_length(&r->shape, zone)};
     struct zqcow2_request q = {.op = ZQCOW2_OP_READ, .offset = a.off, .length = a.len};
 
@@ -365,8 +371,9 @@ static void zone_letter(struct run *r, char letter)
     case 'b': put(r, ZQCOW2_OP_WRITE, b, r->next[b], block, false); break;
     case 'c': put(r, ZQCOW2_OP_WRITE, a, r->next[a], rest, false); break;
     case 'd': put(r, ZQCOW2_OP_APPEND, a, r->next[a], block, false); break;
-    case 'e': put(r, ZQCOW2_OP_APPEND, s, r->next[s], block / 2 / SECTOR * SECTOR + SECTOR, false);
-              break;
+    case 'e':
+        put(r, ZQCOW2_OP_APPEND, s, r->next[s], block / 2 / SECTOR * SECTOR + SECTOR, false);
+        break;
     case 'f': on_zone(r, ZQCOW2_OP_ZONE_OPEN, a, false); break;
     case 'g': on_zone(r, ZQCOW2_OP_ZONE_CLOSE, a, false); break;
     case 'h': on_zone(r, ZQCOW2_OP_ZONE_FINISH, a, false); break;

@@ -30,8 +30,7 @@ static uint64_t blend(uint64_t h, uint64_t v)
     return h ^ (h >> 29);
 }
 
-void stamp(uint8_t *buf, uint64_t len, uint32_t zone, uint32_t life, uint64_t address,
-           uint32_t req)
+void stamp(uint8_t *buf, uint64_t len, uint32_t zone, uint32_t life, uint64_t address, uint32_t req)
 {
     for (uint64_t at = 0; at < len; at += SECTOR) {
         uint64_t w[SECTOR / 8] = {MAGIC, (uint64_t)zone << 32 | life, address + at, req};

@@ -27,10 +27,12 @@ static int setup(void **state)
 
     oracle_init(&d->o, &shape);
     for (uint32_t z = 0; z < 4; z++)
-        d->zones[z] = (struct zqcow2_zone){
-            .start = z * 4096, .length = 4096, .capacity = z ? 3072 : 4096,
-            .write_pointer = z * 4096, .type = z ? ZQCOW2_ZONE_SEQWRITE_REQ : 1,
-            .state = z ? ZQCOW2_ZONE_EMPTY : ZQCOW2_ZONE_NOT_WP};
+        d->zones[z] = (struct zqcow2_zone){.start = z * 4096,
+                                           .length = 4096,
+                                           .capacity = z ? 3072 : 4096,
+                                           .write_pointer = z * 4096,
+                                           .type = z ? ZQCOW2_ZONE_SEQWRITE_REQ : 1,
+                                           .state = z ? ZQCOW2_ZONE_EMPTY : ZQCOW2_ZONE_NOT_WP};
     *state = d;
     return 0;
 }
@@ -51,8 +53,12 @@ static struct act *begin(struct device *d, enum act_kind kind, uint64_t sector, 
 {
     struct act *a = &d->acts[d->n++];
 
-    *a = (struct act){.kind = kind, .off = sector * SECTOR, .len = sectors * SECTOR, .req = req,
-                      .zone = (uint32_t)(sector / 8), .stamped = sector * SECTOR};
+    *a = (struct act){.kind = kind,
+                      .off = sector * SECTOR,
+                      .len = sectors * SECTOR,
+                      .req = req,
+                      .zone = (uint32_t)(sector / 8),
+                      .stamped = sector * SECTOR};
     oracle_submit(&d->o, a);
     return a;
 }
@@ -73,8 +79,8 @@ static void holds(struct device *d, uint64_t sector, uint64_t sectors, uint32_t 
 static void zone_is(struct device *d, uint32_t z, uint64_t sectors, uint8_t what)
 {
     d->zones[z].state = what;
-    d->zones[z].write_pointer = what == ZQCOW2_ZONE_FULL ? (z + 1) * 4096
-                                                         : z * 4096 + sectors * SECTOR;
+    d->zones[z].write_pointer =
+        what == ZQCOW2_ZONE_FULL ? (z + 1) * 4096 : z * 4096 + sectors * SECTOR;
 }
 
 static bool allows(struct device *d)

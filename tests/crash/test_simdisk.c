@@ -582,13 +582,13 @@ static void test_backend(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_subsets), cmocka_unit_test(test_many),
-        cmocka_unit_test(test_tearing), cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_faults), cmocka_unit_test(test_failed_flush),
+        cmocka_unit_test(test_subsets),       cmocka_unit_test(test_many),
+        cmocka_unit_test(test_tearing),       cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_faults),        cmocka_unit_test(test_failed_flush),
         cmocka_unit_test(test_record_replay), cmocka_unit_test(test_hash),
-        cmocka_unit_test(test_choose), cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_async), cmocka_unit_test(test_overlap),
-        cmocka_unit_test(test_backend), cmocka_unit_test(test_kill),
+        cmocka_unit_test(test_choose),        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_async),         cmocka_unit_test(test_overlap),
+        cmocka_unit_test(test_backend),       cmocka_unit_test(test_kill),
     };
 
     return cmocka_run_group_tests_name("simdisk", tests, NULL, NULL);

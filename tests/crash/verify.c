@@ -147,8 +147,8 @@ static int check(struct checker *c, struct zqcow2_simdisk *image, bool clean, co
         return REFUSE(c, "check %s: %s (%s)", when, zqcow2_strerror(rc), err.text);
     if (res.corruptions || (clean && res.leaked_clusters))
         return REFUSE(c, "check %s: %llu corruptions, %llu leaks: %s", when,
-                      (unsigned long long)res.corruptions,
-                      (unsigned long long)res.leaked_clusters, f.text);
+                      (unsigned long long)res.corruptions, (unsigned long long)res.leaked_clusters,
+                      f.text);
     return 0;
 }
 

@@ -9,9 +9,9 @@
 #include "work.h"
 
 #define GENERATIONS 4u   /* crashes of one history */
-#define HISTORY 50u      /* operations between two of them */
-#define DEEP_EVERY 400u  /* one state in so many is crashed again during its recovery */
-#define KILL_EVERY 100u  /* one position in so many: the program is killed before the power goes */
+#define HISTORY     50u  /* operations between two of them */
+#define DEEP_EVERY  400u /* one state in so many is crashed again during its recovery */
+#define KILL_EVERY  100u /* one position in so many: the program is killed before the power goes */
 
 uint64_t blend(uint64_t h, uint64_t v)
 {
@@ -66,7 +66,7 @@ void violation(struct worker *w, const char *why)
 /* Ends what hangs. It counts the processor's seconds, so that others who use it do no harm. */
 static void watch(unsigned seconds)
 {
-    struct itimerval t = { .it_value.tv_sec = (time_t)seconds };
+    struct itimerval t = {.it_value.tv_sec = (time_t)seconds};
 
     setitimer(ITIMER_PROF, &t, NULL);
 }
@@ -121,8 +121,8 @@ static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdi
     w->promise = blend(w->promise, zqcow2_simdisk_hash(image));
     c->novelty = novelty_deep;
     c->arg = w;
-    bad = verify_recovery(c, image, o, w->opt->quick ? 4 : 16, blend(k, w->here.cut),
-                          &w->here.cut2, &w->here.state2);
+    bad = verify_recovery(c, image, o, w->opt->quick ? 4 : 16, blend(k, w->here.cut), &w->here.cut2,
+                          &w->here.state2);
     zqcow2_simdisk_free(image);
     return bad;
 }
@@ -151,8 +151,8 @@ static int killed(struct worker *w, struct checker *c, const struct zqcow2_simdi
 
 static bool sampled_deep(struct worker *w)
 {
-    return w->replaying ? w->want.cut2 != UINT64_MAX
-                        : w->full_checks++ % (w->opt->quick ? 40 : DEEP_EVERY) == 0;
+    return w->replaying ? w->want.cut2 != UINT64_MAX :
+                          w->full_checks++ % (w->opt->quick ? 40 : DEEP_EVERY) == 0;
 }
 
 /* 1: a violation was reported. */
@@ -174,8 +174,8 @@ static int try_state(struct worker *w, struct checker *c, const struct zqcow2_si
     new = novelty(w, zqcow2_simdisk_hash(image));
     if (new) {
         place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
-        bad = new == 2 ? verify_state(c, image, o, global_hash(w, zqcow2_simdisk_hash(image)))
-                       : verify_shown(c, image, o);
+        bad = new == 2 ? verify_state(c, image, o, global_hash(w, zqcow2_simdisk_hash(image))) :
+                         verify_shown(c, image, o);
         if (!bad && new == 2 && sampled_deep(w))
             bad = deeper(w, c, cut, k, o);
         if (bad)
@@ -200,8 +200,9 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
         uint64_t k = i;
 
         if (n > cap)
-            k = i == 0 ? 0 : i == 1 ? (pending <= 10 ? (UINT64_C(1) << pending) - 1 : 1)
-                                    : draw(&rng) % n;
+            k = i == 0 ? 0 :
+                i == 1 ? (pending <= 10 ? (UINT64_C(1) << pending) - 1 : 1) :
+                         draw(&rng) % n;
         bad = try_state(w, c, cut, k, o, allowed);
     }
     if (!bad && pending && w->cuts++ % (w->opt->quick ? 10 : KILL_EVERY) == 0)
@@ -233,8 +234,10 @@ static void tell(struct run *r, uint64_t stop)
         if (p == stop || zqcow2_simdisk_event(r->disk, p, &op) < 0)
             continue;
         printf("%5llu           %s %s 0x%llx + 0x%llx", (unsigned long long)p,
-               op.begun == p ? "begins" : op.ended == p ? "ends" : "loses", calls[op.kind],
-               (unsigned long long)op.offset, (unsigned long long)op.length);
+               op.begun == p ? "begins" :
+               op.ended == p ? "ends" :
+                               "loses",
+               calls[op.kind], (unsigned long long)op.offset, (unsigned long long)op.length);
         printf(op.result && op.ended == p ? ": %s\n" : "\n", zqcow2_strerror(op.result));
     }
 }
@@ -331,9 +334,11 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
  */
 static void arm(struct zqcow2_simdisk *disk, const char *text)
 {
-    static const struct { char letter; uint32_t kind; } kinds[] = {
-        {'W', ZQCOW2_IO_WRITE}, {'F', ZQCOW2_IO_FLUSH}, {'T', ZQCOW2_IO_TRUNCATE},
-        {'Z', ZQCOW2_IO_ZERO}, {'R', ZQCOW2_IO_READ}, {'D', ZQCOW2_IO_DISCARD}};
+    static const struct {
+        char letter;
+        uint32_t kind;
+    } kinds[] = {{'W', ZQCOW2_IO_WRITE}, {'F', ZQCOW2_IO_FLUSH}, {'T', ZQCOW2_IO_TRUNCATE},
+                 {'Z', ZQCOW2_IO_ZERO},  {'R', ZQCOW2_IO_READ},  {'D', ZQCOW2_IO_DISCARD}};
     struct zqcow2_simdisk_fault f = ZQCOW2_SIMDISK_FAULT_INIT;
     char how;
 
@@ -344,8 +349,10 @@ static void arm(struct zqcow2_simdisk *disk, const char *text)
     f.nth = strtoull(text + 1, NULL, 10);
     how = text[2 + strspn(text + 2, "0123456789")];
     f.error = how && strchr("snl", how) ? -ENOSPC : -EIO;
-    f.flags = how == 'e' ? ZQCOW2_SIMDISK_FOREVER : how == 's' ? ZQCOW2_SIMDISK_SHORT
-            : how == 'l' ? ZQCOW2_SIMDISK_LANDS : 0u;
+    f.flags = how == 'e' ? ZQCOW2_SIMDISK_FOREVER :
+              how == 's' ? ZQCOW2_SIMDISK_SHORT :
+              how == 'l' ? ZQCOW2_SIMDISK_LANDS :
+                           0u;
     zqcow2_simdisk_set_fault(disk, &f);
 }
 
@@ -455,8 +462,8 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
             continue;
         zqcow2_simdisk_cut_seek(cut, p);
         w->here.cut = p;
-        bad = w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o))
-                           : try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2);
+        bad = w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o)) :
+                             try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2);
         if (bad && w->replaying)
             tell(r, p);
         if (bad)
@@ -492,8 +499,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
     req = b->run.req;
     memcpy(lives, b->run.life, sizeof(lives));
     replay_base(&o, &b->run);
-    for (w->here.generation = 0; disk && w->here.generation < GENERATIONS;
-         w->here.generation++) {
+    for (w->here.generation = 0; disk && w->here.generation < GENERATIONS; w->here.generation++) {
         struct zqcow2_simdisk *next = NULL;
         struct run r;
 

@@ -8,7 +8,7 @@
 
 #include "rig.h"
 
-#define MAX_WORKERS 16u
+#define MAX_WORKERS  16u
 #define MAX_FAILURES 20u
 
 struct table { /* of hashes, filled by all workers */

@@ -84,9 +84,14 @@ static int sp_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end)
 
 static struct zqcow2_backend *sp_open(struct sparse *s)
 {
-    static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "sparse", .length = sp_length, .readv = sp_readv,
-        .writev = sp_writev, .flush = sp_flush, .truncate = sp_truncate, .data = sp_data};
+    static const struct zqcow2_backend_ops ops = {.size = sizeof(ops),
+                                                  .name = "sparse",
+                                                  .length = sp_length,
+                                                  .readv = sp_readv,
+                                                  .writev = sp_writev,
+                                                  .flush = sp_flush,
+                                                  .truncate = sp_truncate,
+                                                  .data = sp_data};
     const char *dir = getenv("TMPDIR");
     char path[256];
     struct zqcow2_backend *be;

@@ -44,22 +44,14 @@ static void make(struct pic *p, enum base base)
 static uint64_t place(struct pic *p, enum place where)
 {
     switch (where) {
-    case ZONED:
-        return p->zoned;
-    case L1:
-        return p->l1;
-    case RT:
-        return p->rt;
-    case BLOCK:
-        return pic_get(p, p->rt, 8);
-    case WP:
-        return p->wp;
-    case L2:
-        return pic_l2(p, 0);
-    case SNAPSHOT:
-        return pic_get(p, 64, 8);
-    default:
-        return 0;
+    case ZONED: return p->zoned;
+    case L1: return p->l1;
+    case RT: return p->rt;
+    case BLOCK: return pic_get(p, p->rt, 8);
+    case WP: return p->wp;
+    case L2: return pic_l2(p, 0);
+    case SNAPSHOT: return pic_get(p, 64, 8);
+    default: return 0;
     }
 }
 

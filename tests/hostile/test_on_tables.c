@@ -23,8 +23,8 @@
 #define NR_GOOD 6                       /* clusters around it are mapped, in a row */
 
 enum target { HEADER, L1, RT, BLOCK, ITS_L2, OTHER_L2, SNAPSHOTS, WP, NR_TARGETS };
-static const char *const targets[] = {"header",   "L1 table",       "refcount table",
-                                      "block",    "its L2 table",   "other L2 table",
+static const char *const targets[] = {"header",         "L1 table",           "refcount table",
+                                      "block",          "its L2 table",       "other L2 table",
                                       "snapshot table", "write-pointer table"};
 
 enum form { OWN, SHARED, ZERO, PACKED, NR_FORMS };
@@ -61,22 +61,14 @@ static uint64_t l2_of(struct pic *p, uint64_t guest)
 static uint64_t place_of(struct pic *p, enum target t)
 {
     switch (t) {
-    case HEADER:
-        return 0;
-    case L1:
-        return p->l1;
-    case RT:
-        return p->rt;
-    case BLOCK:
-        return pic_get(p, p->rt, 8);
-    case ITS_L2:
-        return l2_of(p, BAD);
-    case OTHER_L2:
-        return l2_of(p, MiB(640));
-    case SNAPSHOTS:
-        return pic_get(p, 64, 8);
-    default:
-        return p->wp;
+    case HEADER: return 0;
+    case L1: return p->l1;
+    case RT: return p->rt;
+    case BLOCK: return pic_get(p, p->rt, 8);
+    case ITS_L2: return l2_of(p, BAD);
+    case OTHER_L2: return l2_of(p, MiB(640));
+    case SNAPSHOTS: return pic_get(p, 64, 8);
+    default: return p->wp;
     }
 }
 
@@ -101,8 +93,7 @@ static bool bend(struct pic *p, enum target t, enum form f)
 
 static int zone_op(struct zqcow2_image *img, uint16_t op)
 {
-    const struct zqcow2_request r = {
-        .size = sizeof(r), .op = op, .offset = ZONE, .length = ZONE};
+    const struct zqcow2_request r = {.size = sizeof(r), .op = op, .offset = ZONE, .length = ZONE};
 
     return zqcow2_run(img, &r, NULL);
 }
@@ -113,24 +104,15 @@ static int run(struct pic *p, struct zqcow2_image *img, enum op op)
 
     memset(data, 0x66, sizeof(data));
     switch (op) {
-    case PART:
-        return zqcow2_write(img, data, 512, BAD + 512, 0);
-    case WHOLE:
-        return zqcow2_write(img, data, p->cluster, BAD, 0);
-    case ALL:
-        return zqcow2_write(img, data, all, first, 0);
-    case ZEROES:
-        return zqcow2_write_zeroes(img, p->cluster, BAD, 0);
-    case ALL_ZEROES:
-        return zqcow2_write_zeroes(img, all, first, 0);
-    case DISCARD:
-        return zqcow2_discard(img, p->cluster, BAD, 0);
-    case ALL_DISCARD:
-        return zqcow2_discard(img, all, first, 0);
-    case RESET:
-        return zone_op(img, ZQCOW2_OP_ZONE_RESET);
-    default:
-        return zone_op(img, ZQCOW2_OP_ZONE_FINISH);
+    case PART: return zqcow2_write(img, data, 512, BAD + 512, 0);
+    case WHOLE: return zqcow2_write(img, data, p->cluster, BAD, 0);
+    case ALL: return zqcow2_write(img, data, all, first, 0);
+    case ZEROES: return zqcow2_write_zeroes(img, p->cluster, BAD, 0);
+    case ALL_ZEROES: return zqcow2_write_zeroes(img, all, first, 0);
+    case DISCARD: return zqcow2_discard(img, p->cluster, BAD, 0);
+    case ALL_DISCARD: return zqcow2_discard(img, all, first, 0);
+    case RESET: return zone_op(img, ZQCOW2_OP_ZONE_RESET);
+    default: return zone_op(img, ZQCOW2_OP_ZONE_FINISH);
     }
 }
 

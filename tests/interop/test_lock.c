@@ -38,7 +38,7 @@ struct holder {
 
 static struct holder hold(const char *mode)
 {
-    struct holder h = { .pid = -1 };
+    struct holder h = {.pid = -1};
     int in[2], out[2];
     char line[256] = "";
 

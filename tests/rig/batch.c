@@ -24,8 +24,9 @@ void batch_begin(struct batch *b)
         const struct model_zone *z = &b->m->zone[i];
         bool open = z->state == ZQCOW2_ZONE_IMP_OPEN || z->state == ZQCOW2_ZONE_EXP_OPEN;
 
-        b->mark[i] = (struct mark){ .open = open && !z->forced, .wp = z->wp,
-                                    .active = open || z->state == ZQCOW2_ZONE_CLOSED };
+        b->mark[i] = (struct mark){.open = open && !z->forced,
+                                   .wp = z->wp,
+                                   .active = open || z->state == ZQCOW2_ZONE_CLOSED};
     }
     b->nr = 0;
 }

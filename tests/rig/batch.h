@@ -9,9 +9,9 @@
 
 /* What the batch in the making does to a zone. */
 struct mark {
-    bool open, active;         /* before it */
+    bool open, active; /* before it */
     bool changed, taken, reset, read;
-    uint64_t wp, read_end;     /* wp: before it */
+    uint64_t wp, read_end; /* wp: before it */
 };
 
 struct batch {

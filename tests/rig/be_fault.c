@@ -162,10 +162,18 @@ static int op_lock(void *self, int mode)
 struct rig_be fault_be(struct fault *f)
 {
     static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "fault", .length = op_length, .readv = op_readv,
-        .writev = op_writev, .flush = op_flush, .limits = op_limits, .truncate = op_truncate,
-        .discard = op_discard, .zero = op_zero, .lock = op_lock,
+        .size = sizeof(ops),
+        .name = "fault",
+        .length = op_length,
+        .readv = op_readv,
+        .writev = op_writev,
+        .flush = op_flush,
+        .limits = op_limits,
+        .truncate = op_truncate,
+        .discard = op_discard,
+        .zero = op_zero,
+        .lock = op_lock,
     };
 
-    return (struct rig_be){ &ops, f };
+    return (struct rig_be){&ops, f};
 }

@@ -9,9 +9,9 @@
 enum fault_kind {
     FAULT_NONE,
     FAULT_EIO,
-    FAULT_ENOSPC, /* only of calls that take space; others do not count */
+    FAULT_ENOSPC,  /* only of calls that take space; others do not count */
     FAULT_NO_ROOM, /* the same, but that barriers need none */
-    FAULT_SHORT   /* a read or write does its first half, then fails with EIO */
+    FAULT_SHORT    /* a read or write does its first half, then fails with EIO */
 };
 
 struct fault {
@@ -21,7 +21,7 @@ struct fault {
     uint64_t calls;   /* since the plan was made */
     uint64_t fail_at; /* counted from 1; 0: none */
     bool for_ever;
-    uint64_t limit;   /* so many calls of one plan are enough: the program ends; 0: none */
+    uint64_t limit; /* so many calls of one plan are enough: the program ends; 0: none */
     uint64_t failed, failed_flushes; /* flushes: since the backend was made */
 };
 

@@ -77,7 +77,7 @@ static void watch(const struct record *r)
 static int note(struct record *r, uint32_t kind, uint64_t off, uint64_t len,
                 const struct iovec *iov, int cnt, int ret)
 {
-    struct record_entry e = { .kind = kind, .ret = ret, .offset = off, .length = len };
+    struct record_entry e = {.kind = kind, .ret = ret, .offset = off, .length = len};
 
     pthread_mutex_lock(&r->lock);
     r->calls[kind]++;
@@ -163,17 +163,25 @@ static int op_lock(void *self, int mode)
 struct rig_be record_be(struct record *r)
 {
     static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "record", .length = op_length, .readv = op_readv,
-        .writev = op_writev, .flush = op_flush, .limits = op_limits, .truncate = op_truncate,
-        .discard = op_discard, .zero = op_zero, .lock = op_lock,
+        .size = sizeof(ops),
+        .name = "record",
+        .length = op_length,
+        .readv = op_readv,
+        .writev = op_writev,
+        .flush = op_flush,
+        .limits = op_limits,
+        .truncate = op_truncate,
+        .discard = op_discard,
+        .zero = op_zero,
+        .lock = op_lock,
     };
 
-    return (struct rig_be){ &ops, r };
+    return (struct rig_be){&ops, r};
 }
 
 static void redo(const struct record_entry *e, struct rig_be be)
 {
-    struct iovec v = { e->data, (size_t)e->length };
+    struct iovec v = {e->data, (size_t)e->length};
 
     if (e->kind == ZQCOW2_IO_WRITE)
         be.ops->writev(be.self, &v, 1, e->offset);

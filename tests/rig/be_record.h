@@ -16,7 +16,7 @@ struct record_entry {
 struct record {
     struct rig_be under;
     pthread_mutex_t lock;
-    bool keep; /* entries too, not only figures */
+    bool keep;      /* entries too, not only figures */
     uint64_t limit; /* so many calls since the last reset are enough: the program ends; 0: none */
     char what[160]; /* what it says then */
     uint64_t calls[ZQCOW2_IO_TRUNCATE + 1], bytes[ZQCOW2_IO_TRUNCATE + 1];

@@ -39,18 +39,12 @@ static int perform(struct shuffle *s, struct zqcow2_io *io)
     void *self = s->under.self;
 
     switch (io->kind) {
-    case ZQCOW2_IO_READ:
-        return ops->readv(self, io->iov, (int)io->iovcnt, io->offset);
-    case ZQCOW2_IO_WRITE:
-        return ops->writev(self, io->iov, (int)io->iovcnt, io->offset);
-    case ZQCOW2_IO_FLUSH:
-        return ops->flush(self);
-    case ZQCOW2_IO_ZERO:
-        return ops->zero(self, io->offset, io->length);
-    case ZQCOW2_IO_DISCARD:
-        return ops->discard(self, io->offset, io->length);
-    case ZQCOW2_IO_TRUNCATE:
-        return ops->truncate(self, io->offset);
+    case ZQCOW2_IO_READ: return ops->readv(self, io->iov, (int)io->iovcnt, io->offset);
+    case ZQCOW2_IO_WRITE: return ops->writev(self, io->iov, (int)io->iovcnt, io->offset);
+    case ZQCOW2_IO_FLUSH: return ops->flush(self);
+    case ZQCOW2_IO_ZERO: return ops->zero(self, io->offset, io->length);
+    case ZQCOW2_IO_DISCARD: return ops->discard(self, io->offset, io->length);
+    case ZQCOW2_IO_TRUNCATE: return ops->truncate(self, io->offset);
     }
     return -EINVAL;
 }
@@ -158,7 +152,7 @@ static void finish(struct shuffle *s, struct zqcow2_io *io)
 static void await(struct shuffle *s, int timeout_ms)
 {
     while (!s->count && !s->woken && timeout_ms) {
-        struct pollfd p = { s->event, POLLIN, 0 };
+        struct pollfd p = {s->event, POLLIN, 0};
 
         drain_event(s);
         pthread_mutex_unlock(&s->lock);
@@ -266,8 +260,8 @@ void shuffle_hold(struct shuffle *s, uint32_t kinds, uint64_t off, uint64_t len)
 {
     if (s->nr_holds == SHUFFLE_HOLDS)
         abort();
-    s->hold[s->nr_holds++] = (struct hold){ kinds, off, len > UINT64_MAX - off ? UINT64_MAX
-                                                                               : off + len };
+    s->hold[s->nr_holds++] =
+        (struct hold){kinds, off, len > UINT64_MAX - off ? UINT64_MAX : off + len};
 }
 
 void shuffle_release(struct shuffle *s)
@@ -354,20 +348,26 @@ static int op_lock(void *self, int mode)
     return s->under.ops->lock(s->under.self, mode);
 }
 
-#define BLOCKING_OPS                                                                         \
-    .length = op_length, .readv = op_readv, .writev = op_writev, .flush = op_flush,          \
-    .limits = op_limits, .truncate = op_truncate, .discard = op_discard, .zero = op_zero,    \
+#define BLOCKING_OPS \
+    .length = op_length, .readv = op_readv, .writev = op_writev, .flush = op_flush, \
+    .limits = op_limits, .truncate = op_truncate, .discard = op_discard, .zero = op_zero, \
     .lock = op_lock, .submit = op_submit
 
 struct rig_be shuffle_be(struct shuffle *s)
 {
     static const struct zqcow2_backend_ops polled = {
-        .size = sizeof(polled), .name = "shuffle", BLOCKING_OPS,
-        .wake = op_wake, .poll = op_poll, .fd = op_fd,
+        .size = sizeof(polled),
+        .name = "shuffle",
+        BLOCKING_OPS,
+        .wake = op_wake,
+        .poll = op_poll,
+        .fd = op_fd,
     };
     static const struct zqcow2_backend_ops threaded = {
-        .size = sizeof(threaded), .name = "shuffle-threaded", BLOCKING_OPS,
+        .size = sizeof(threaded),
+        .name = "shuffle-threaded",
+        BLOCKING_OPS,
     };
 
-    return (struct rig_be){ s->mode == SHUFFLE_THREADED ? &threaded : &polled, s };
+    return (struct rig_be){s->mode == SHUFFLE_THREADED ? &threaded : &polled, s};
 }

@@ -29,10 +29,10 @@ struct shuffle {
     struct zqcow2_io *head; /* linked through backend[0] */
     uint32_t count, deepest;
     uint64_t rng, done;
-    uint32_t refuse;        /* bit per zqcow2_io_kind: submit() says -EOPNOTSUPP */
-    bool oldest_last;       /* in order, but that the oldest waits as long as there are others */
-    uint32_t inline_in;     /* about one in so many completes inside submit(); 0: none */
-    int event;              /* readable while count > 0 or somebody said wake */
+    uint32_t refuse;    /* bit per zqcow2_io_kind: submit() says -EOPNOTSUPP */
+    bool oldest_last;   /* in order, but that the oldest waits as long as there are others */
+    uint32_t inline_in; /* about one in so many completes inside submit(); 0: none */
+    int event;          /* readable while count > 0 or somebody said wake */
     bool woken, stop;
     /* HELD */
     struct hold hold[SHUFFLE_HOLDS];
@@ -45,7 +45,7 @@ void shuffle_init(struct shuffle *s, struct rig_be under, enum shuffle_mode mode
 void shuffle_free(struct shuffle *s);
 struct rig_be shuffle_be(struct shuffle *s);
 void shuffle_hold(struct shuffle *s, uint32_t kinds, uint64_t off, uint64_t len);
-void shuffle_release(struct shuffle *s);            /* all that is held */
-uint32_t shuffle_held(const struct shuffle *s);     /* how many I/Os are */
+void shuffle_release(struct shuffle *s);        /* all that is held */
+uint32_t shuffle_held(const struct shuffle *s); /* how many I/Os are */
 
 #endif

@@ -18,8 +18,7 @@ void strict_free(struct strict *s)
     memset(s, 0, sizeof(*s));
 }
 
-static void complain(struct strict *s, const char *fmt, ...)
-    __attribute__((format(printf, 2, 3)));
+static void complain(struct strict *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void complain(struct strict *s, const char *fmt, ...)
 {
     va_list ap;
@@ -130,8 +129,7 @@ static int op_truncate(void *self, uint64_t bytes)
 
     be.ops->length(be.self, &is);
     if (bytes % align_of(s))
-        complain(s, "truncate to %#llx breaks io_align %u", (unsigned long long)bytes,
-                 align_of(s));
+        complain(s, "truncate to %#llx breaks io_align %u", (unsigned long long)bytes, align_of(s));
     if (s->live && bytes < is)
         complain(s, "truncate makes the file shorter: %#llx, was %#llx", (unsigned long long)bytes,
                  (unsigned long long)is);
@@ -165,10 +163,18 @@ static int op_lock(void *self, int mode)
 struct rig_be strict_be(struct strict *s)
 {
     static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "strict", .length = op_length, .readv = op_readv,
-        .writev = op_writev, .flush = op_flush, .limits = op_limits, .truncate = op_truncate,
-        .discard = op_discard, .zero = op_zero, .lock = op_lock,
+        .size = sizeof(ops),
+        .name = "strict",
+        .length = op_length,
+        .readv = op_readv,
+        .writev = op_writev,
+        .flush = op_flush,
+        .limits = op_limits,
+        .truncate = op_truncate,
+        .discard = op_discard,
+        .zero = op_zero,
+        .lock = op_lock,
     };
 
-    return (struct rig_be){ &ops, s };
+    return (struct rig_be){&ops, s};
 }

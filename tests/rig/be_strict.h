@@ -9,9 +9,9 @@
 struct strict {
     struct store *store; /* its limits are those that count */
     pthread_mutex_t lock;
-    bool live;           /* an image is open: whole sectors only, and no shorter file */
+    bool live; /* an image is open: whole sectors only, and no shorter file */
     uint64_t calls, broken;
-    char why[200];       /* the first complaint, or "" */
+    char why[200]; /* the first complaint, or "" */
 };
 
 void strict_init(struct strict *s, struct store *store);

@@ -84,9 +84,9 @@ bool rig_zeros(struct rig *r, uint64_t off, uint64_t len)
 
 int rig_manage(struct rig *r, int op, uint64_t off, uint64_t len, uint64_t *failed)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = (uint16_t)op, .offset = off,
-                                  .length = len };
-    struct zqcow2_result res = { 0 };
+    struct zqcow2_request req = {
+        .size = sizeof(req), .op = (uint16_t)op, .offset = off, .length = len};
+    struct zqcow2_result res = {0};
     int rc = zqcow2_run(r->img, &req, &res);
 
     if (failed)

@@ -68,7 +68,7 @@ static void look(struct rig *r, uint32_t i, uint64_t expected)
 void st_burst(struct rig *r, unsigned n, uint64_t len, uint32_t first, uint32_t zones)
 {
     struct ticket *t[CROWD_MAX];
-    uint64_t sum[64] = { 0 };
+    uint64_t sum[64] = {0};
 
     if (r->story->gone)
         return;

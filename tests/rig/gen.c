@@ -34,13 +34,10 @@ static uint64_t at_most(uint64_t a, uint64_t b)
 static uint64_t any_len(struct dice *d)
 {
     switch (roll(d, 8)) {
-    case 0:
-        return at_most(GEN_MAX_BYTES, d->m->g.cluster * (1 + roll(d, 4)));
+    case 0: return at_most(GEN_MAX_BYTES, d->m->g.cluster * (1 + roll(d, 4)));
     case 1:
-    case 2:
-        return 512 * (1 + roll(d, 128));
-    default:
-        return 512 * (1 + roll(d, 8));
+    case 2: return 512 * (1 + roll(d, 128));
+    default: return 512 * (1 + roll(d, 8));
     }
 }
 
@@ -64,16 +61,11 @@ static uint64_t off_for(struct dice *d, uint32_t i)
     if (i < d->m->g.conventional)
         return start + roll(d, len / 512) * 512;
     switch (roll(d, 24)) {
-    case 0:
-        return start;
-    case 1:
-        return wp + 512;
-    case 2:
-        return wp > start ? wp - 512 : wp;
-    case 3:
-        return start + roll(d, len / 512) * 512;
-    default:
-        return wp;
+    case 0: return start;
+    case 1: return wp + 512;
+    case 2: return wp > start ? wp - 512 : wp;
+    case 3: return start + roll(d, len / 512) * 512;
+    default: return wp;
     }
 }
 
@@ -163,7 +155,7 @@ static void draw_manage(struct dice *d, struct gen_op *op)
 
 static void draw_set_state(struct dice *d, struct gen_op *op)
 {
-    static const unsigned states[] = { ZQCOW2_ZONE_RDONLY, ZQCOW2_ZONE_OFFLINE };
+    static const unsigned states[] = {ZQCOW2_ZONE_RDONLY, ZQCOW2_ZONE_OFFLINE};
     const struct model *m = d->m;
     uint32_t i = any_zone(d);
 
@@ -186,25 +178,15 @@ static void draw_set_state(struct dice *d, struct gen_op *op)
 static void spoil(struct dice *d, struct gen_op *op)
 {
     switch (roll(d, 6)) {
-    case 0:
-        op->off += 1 + roll(d, 511);
-        break;
-    case 1:
-        op->len = op->len > 512 ? op->len - 1 - roll(d, 511) : 0;
-        break;
-    case 2:
-        op->off = d->m->g.size + roll(d, 4) * 512;
-        break;
+    case 0: op->off += 1 + roll(d, 511); break;
+    case 1: op->len = op->len > 512 ? op->len - 1 - roll(d, 511) : 0; break;
+    case 2: op->off = d->m->g.size + roll(d, 4) * 512; break;
     case 3:
         op->off = d->m->g.size - 512;
         op->len = 1024;
         break;
-    case 4:
-        op->off = -(1 + roll(d, 4)) * 512;
-        break;
-    default:
-        op->len = 0;
-        break;
+    case 4: op->off = -(1 + roll(d, 4)) * 512; break;
+    default: op->len = 0; break;
     }
 }
 
@@ -214,11 +196,11 @@ static int any_kind(struct dice *d)
         int kind;
         unsigned weight;
     } mix[] = {
-        { ZQCOW2_OP_WRITE, 300 },      { ZQCOW2_OP_APPEND, 200 },     { ZQCOW2_OP_READ, 160 },
-        { ZQCOW2_OP_WRITE_ZEROES, 50 }, { ZQCOW2_OP_DISCARD, 20 },    { ZQCOW2_OP_FLUSH, 12 },
-        { ZQCOW2_OP_DRAIN, 2 },        { ZQCOW2_OP_ZONE_OPEN, 60 },   { ZQCOW2_OP_ZONE_CLOSE, 50 },
-        { ZQCOW2_OP_ZONE_FINISH, 40 }, { ZQCOW2_OP_ZONE_RESET, 70 },  { GEN_REOPEN, 2 },
-        { ZQCOW2_OP_ZONE_SET_STATE, 12 }, { GEN_COMPARE, 3 },
+        {ZQCOW2_OP_WRITE, 300},         {ZQCOW2_OP_APPEND, 200},    {ZQCOW2_OP_READ, 160},
+        {ZQCOW2_OP_WRITE_ZEROES, 50},   {ZQCOW2_OP_DISCARD, 20},    {ZQCOW2_OP_FLUSH, 12},
+        {ZQCOW2_OP_DRAIN, 2},           {ZQCOW2_OP_ZONE_OPEN, 60},  {ZQCOW2_OP_ZONE_CLOSE, 50},
+        {ZQCOW2_OP_ZONE_FINISH, 40},    {ZQCOW2_OP_ZONE_RESET, 70}, {GEN_REOPEN, 2},
+        {ZQCOW2_OP_ZONE_SET_STATE, 12}, {GEN_COMPARE, 3},
     };
     uint64_t left = roll(d, 981);
     unsigned k = 0;
@@ -230,8 +212,8 @@ static int any_kind(struct dice *d)
 
 struct gen_op gen_draw(const struct model *m, uint64_t seed, uint64_t n)
 {
-    struct dice d = { m, rng_mix(seed) ^ rng_mix(n + 1) };
-    struct gen_op op = { .kind = any_kind(&d), .tag = n + 1 };
+    struct dice d = {m, rng_mix(seed) ^ rng_mix(n + 1)};
+    struct gen_op op = {.kind = any_kind(&d), .tag = n + 1};
 
     if (op.kind == ZQCOW2_OP_READ)
         draw_read(&d, &op);
@@ -256,26 +238,16 @@ int gen_model(struct model *m, const struct gen_op *op, void *buf, uint64_t *off
 {
     *off = op->off;
     switch (op->kind) {
-    case ZQCOW2_OP_READ:
-        return model_read(m, buf, op->len, op->off);
-    case ZQCOW2_OP_WRITE:
-        return model_write(m, buf, op->len, op->off);
-    case ZQCOW2_OP_APPEND:
-        return model_append(m, buf, op->len, off);
-    case ZQCOW2_OP_WRITE_ZEROES:
-        return model_write(m, NULL, op->len, op->off);
-    case ZQCOW2_OP_DISCARD:
-        return model_discard(m, op->len, op->off);
+    case ZQCOW2_OP_READ: return model_read(m, buf, op->len, op->off);
+    case ZQCOW2_OP_WRITE: return model_write(m, buf, op->len, op->off);
+    case ZQCOW2_OP_APPEND: return model_append(m, buf, op->len, off);
+    case ZQCOW2_OP_WRITE_ZEROES: return model_write(m, NULL, op->len, op->off);
+    case ZQCOW2_OP_DISCARD: return model_discard(m, op->len, op->off);
     case ZQCOW2_OP_FLUSH:
-    case ZQCOW2_OP_DRAIN:
-        return 0;
-    case ZQCOW2_OP_ZONE_SET_STATE:
-        return model_set_state(m, op->off, op->state);
-    case GEN_REOPEN:
-        model_reopen(m);
-        return 0;
-    case GEN_COMPARE:
-        return 0;
+    case ZQCOW2_OP_DRAIN: return 0;
+    case ZQCOW2_OP_ZONE_SET_STATE: return model_set_state(m, op->off, op->state);
+    case GEN_REOPEN: model_reopen(m); return 0;
+    case GEN_COMPARE: return 0;
     }
     return model_manage(m, op->kind, op->off, op->len, off);
 }

@@ -92,7 +92,7 @@ static void *hook_alloc(void *ctx, size_t align, size_t size)
     if (!must_fail(h) && base) {
         at = ((uintptr_t)base + sizeof(*b) + align - 1) & ~(uintptr_t)(align - 1);
         b = (struct block *)at - 1;
-        *b = (struct block){ .magic = MAGIC, .base = base, .size = size };
+        *b = (struct block){.magic = MAGIC, .base = base, .size = size};
         link_block(h, b);
     }
     pthread_mutex_unlock(&h->lock);
@@ -106,8 +106,8 @@ static void *hook_alloc(void *ctx, size_t align, size_t size)
 static void complain(struct heap *h, const char *what, size_t was, size_t said)
 {
     if (!h->error[0])
-        snprintf(h->error, sizeof(h->error), "free %s: block of %zu bytes, freed as %zu", what,
-                 was, said);
+        snprintf(h->error, sizeof(h->error), "free %s: block of %zu bytes, freed as %zu", what, was,
+                 said);
 }
 
 static void hook_free(void *ctx, void *ptr, size_t size)

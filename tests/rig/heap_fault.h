@@ -15,7 +15,7 @@ struct heap {
     uint64_t failed;  /* how many did */
     uint64_t live, live_bytes, peak_bytes;
     struct block *blocks;
-    char error[160];  /* the first misuse: a free of the wrong size, twice, or of nothing */
+    char error[160]; /* the first misuse: a free of the wrong size, twice, or of nothing */
 };
 
 void heap_init(struct heap *h);

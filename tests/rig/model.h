@@ -54,7 +54,7 @@ bool model_is_open(const struct model_zone *z);
 bool model_is_active(const struct model_zone *z);
 uint32_t model_open_zones(const struct model *m);
 uint32_t model_active_zones(const struct model *m);
-uint64_t model_zone_end(const struct model *m, uint32_t i);     /* of its bytes */
-uint64_t model_zone_limit(const struct model *m, uint32_t i);   /* start + capacity */
+uint64_t model_zone_end(const struct model *m, uint32_t i);   /* of its bytes */
+uint64_t model_zone_limit(const struct model *m, uint32_t i); /* start + capacity */
 
 #endif

@@ -31,7 +31,7 @@ void oracle_reset(struct oracle *o, uint32_t zone)
     struct lives *l = &o->zone[zone];
 
     l->life = must(realloc(l->life, (l->nr + 1) * sizeof(*l->life)));
-    l->life[l->nr++] = (struct life){ .data = must(calloc(1, zone_length(o, zone))) };
+    l->life[l->nr++] = (struct life){.data = must(calloc(1, zone_length(o, zone)))};
 }
 
 void oracle_init(struct oracle *o, const struct geometry *g)
@@ -73,7 +73,7 @@ static void new_version(struct oracle *o, uint64_t off, uint64_t len, const void
         o->room = o->room ? 2 * o->room : 16;
         o->version = must(realloc(o->version, o->room * sizeof(*o->version)));
     }
-    o->version[o->nr] = (struct version){ .off = off, .len = len, .acked = acked };
+    o->version[o->nr] = (struct version){.off = off, .len = len, .acked = acked};
     if (data)
         o->version[o->nr].data = memcpy(must(malloc(len)), data, len);
     o->nr++;
@@ -150,8 +150,8 @@ bool oracle_reads(const struct oracle *o, const uint8_t *is, uint64_t len, uint6
     for (; len; len -= 512, off += 512, is += 512) {
         uint32_t i = (uint32_t)(off / o->g.zone_size);
 
-        if (i < o->g.conventional ? !sector_may(o, is, off, o->nr)
-                                  : memcmp(is, oracle_now(o, i)->data + off % o->g.zone_size, 512))
+        if (i < o->g.conventional ? !sector_may(o, is, off, o->nr) :
+                                    memcmp(is, oracle_now(o, i)->data + off % o->g.zone_size, 512))
             return false;
     }
     return true;
@@ -216,9 +216,10 @@ static bool settle_zone(struct oracle *o, struct rig *r, uint32_t i, const uint8
             return true;
         }
     }
-    return rig_say(r, "zone %u is %s at +%#llx: none of its %u lives since the last flush (present:"
-                   " wp +%#llx, durable +%#llx%s)", i, rig_state_name(is_zone.state),
-                   (unsigned long long)wp, z->nr - z->first,
+    return rig_say(r,
+                   "zone %u is %s at +%#llx: none of its %u lives since the last flush (present:"
+                   " wp +%#llx, durable +%#llx%s)",
+                   i, rig_state_name(is_zone.state), (unsigned long long)wp, z->nr - z->first,
                    (unsigned long long)oracle_now(o, i)->wp,
                    (unsigned long long)oracle_now(o, i)->durable,
                    oracle_now(o, i)->finish ? ", finished" : "");

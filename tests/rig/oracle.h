@@ -17,14 +17,14 @@ struct life {
 };
 
 struct lives {
-    struct life *life; /* the last one is the present one */
+    struct life *life;  /* the last one is the present one */
     uint32_t nr, first; /* first: the oldest that a flush has not done away with */
 };
 
 /* A write, zeroing or discard in conventional zones. */
 struct version {
     uint64_t off, len;
-    uint8_t *data;  /* NULL: zeros */
+    uint8_t *data; /* NULL: zeros */
     bool acked;
 };
 

@@ -5,9 +5,9 @@
 #include <string.h>
 #include "rig/raw.h"
 
-#define OFFSET     0x00fffffffffffe00ull
-#define EXT_MARK   0x7a71326du
-#define EXT_ZONED  0x007a6264u
+#define OFFSET    0x00fffffffffffe00ull
+#define EXT_MARK  0x7a71326du
+#define EXT_ZONED 0x007a6264u
 
 uint64_t raw_get(struct raw *w, uint64_t off, unsigned bytes)
 {
@@ -214,7 +214,7 @@ static void count_all(struct raw *w, struct count *c)
 
 bool raw_sound(struct raw *w)
 {
-    struct count c = { .n = w->s->length / w->cluster + 64 };
+    struct count c = {.n = w->s->length / w->cluster + 64};
     bool sound = true;
 
     c.refs = calloc(c.n, sizeof(*c.refs));

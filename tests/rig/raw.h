@@ -16,12 +16,12 @@ struct raw {
     struct store *s;
     uint64_t cluster, size, l1, l1_entries, rt, rt_entries;
     unsigned ref_bits;
-    uint64_t mark, table;     /* in the file; 0: there is none */
+    uint64_t mark, table; /* in the file; 0: there is none */
     uint64_t zone_size, capacity;
     uint32_t nr_zones, conventional;
-    uint64_t *extra;          /* clusters with one more owner that is not looked at: a snapshot */
+    uint64_t *extra; /* clusters with one more owner that is not looked at: a snapshot */
     unsigned nr_extra;
-    char why[160];            /* of raw_sound() */
+    char why[160]; /* of raw_sound() */
 };
 
 /* Reads the header. False: it is none. */

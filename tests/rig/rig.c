@@ -92,9 +92,9 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
     }
     if (shuffles(world))
         shuffle_init(&r->shuffle, fault_be(&r->fault),
-                     world == RIG_THREADED ? SHUFFLE_THREADED
-                     : world == RIG_HELD   ? SHUFFLE_HELD
-                                           : SHUFFLE_POLLED,
+                     world == RIG_THREADED ? SHUFFLE_THREADED :
+                     world == RIG_HELD     ? SHUFFLE_HELD :
+                                             SHUFFLE_POLLED,
                      seed);
 }
 
@@ -156,8 +156,8 @@ int rig_open(struct rig *r, bool writable)
 {
     struct zqcow2_open_options o = r->open;
     struct zqcow2_backend *be;
-    int rc = new_backend(r, shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault),
-                         &be);
+    int rc =
+        new_backend(r, shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault), &be);
 
     if (rc)
         return rc;
@@ -281,9 +281,10 @@ bool rig_same_zone(struct rig *r, const struct model *m, uint32_t i)
     model_report(m, i, &want);
     if (!memcmp(&is, &want, sizeof(is)))
         return true;
-    return rig_say(r, "zone %u: %s wp +%#llx cap %#llx len %#llx, expected %s wp +%#llx cap %#llx"
-                   " len %#llx", i, rig_state_name(is.state),
-                   (unsigned long long)(is.write_pointer - is.start),
+    return rig_say(r,
+                   "zone %u: %s wp +%#llx cap %#llx len %#llx, expected %s wp +%#llx cap %#llx"
+                   " len %#llx",
+                   i, rig_state_name(is.state), (unsigned long long)(is.write_pointer - is.start),
                    (unsigned long long)is.capacity, (unsigned long long)is.length,
                    rig_state_name(want.state),
                    (unsigned long long)(want.write_pointer - want.start),
@@ -362,9 +363,9 @@ bool rig_same(struct rig *r, const struct model *m)
     for (uint32_t i = 0; i < m->nr; i++) {
         uint64_t start = rig_start(r, i), len = model_zone_end(m, i) - start;
 
-        if (len <= most ? !rig_same_bytes(r, m, start, len)
-                        : !rig_same_bytes(r, m, start, most) ||
-                              !rig_same_bytes(r, m, start + len - end, end))
+        if (len <= most ?
+                !rig_same_bytes(r, m, start, len) :
+                !rig_same_bytes(r, m, start, most) || !rig_same_bytes(r, m, start + len - end, end))
             return false;
     }
     return rig_same_report(r, m);
@@ -372,19 +373,18 @@ bool rig_same(struct rig *r, const struct model *m)
 
 const char *rig_state_name(unsigned state)
 {
-    static const char *const names[] = { "NOT_WP", "EMPTY", "IMP_OPEN", "EXP_OPEN", "CLOSED",
-                                         "?",      "?",     "?",        "?",        "?",
-                                         "?",      "?",     "?",        "RDONLY",   "FULL",
-                                         "OFFLINE" };
+    static const char *const names[] = {"NOT_WP", "EMPTY",  "IMP_OPEN", "EXP_OPEN", "CLOSED", "?",
+                                        "?",      "?",      "?",        "?",        "?",      "?",
+                                        "?",      "RDONLY", "FULL",     "OFFLINE"};
 
     return state < sizeof(names) / sizeof(*names) ? names[state] : "?";
 }
 
 const char *rig_op_name(int op)
 {
-    static const char *const names[] = { "read",  "write", "append", "write_zeroes", "discard",
-                                         "flush", "drain", "open",   "close",        "finish",
-                                         "reset", "set_state" };
+    static const char *const names[] = {"read",    "write",  "append", "write_zeroes",
+                                        "discard", "flush",  "drain",  "open",
+                                        "close",   "finish", "reset",  "set_state"};
 
     return op >= 0 && (size_t)op < sizeof(names) / sizeof(*names) ? names[op] : "?";
 }

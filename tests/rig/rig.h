@@ -37,14 +37,14 @@ struct rig {
     uint64_t seed, rng;
     struct heap heap;
     struct zqcow2_hooks hooks;
-    struct store store;               /* its limits: before rig_create() */
+    struct store store; /* its limits: before rig_create() */
     struct strict strict;
     struct record record;
     struct fault fault;
     struct shuffle shuffle;
-    char path[32];                    /* URING: the file, in the working directory */
+    char path[32]; /* URING: the file, in the working directory */
     struct zqcow2_image *img;
-    struct zqcow2_open_options open;  /* what rig_open() passes on, but for RDWR */
+    struct zqcow2_open_options open; /* what rig_open() passes on, but for RDWR */
     struct zqcow2_error err;
     struct zqcow2_check_result check; /* of the last rig_check() */
     struct story *story;              /* of a scenario that runs: story.h */

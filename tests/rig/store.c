@@ -248,10 +248,18 @@ static int op_lock(void *self, int mode)
 struct rig_be store_be(struct store *s)
 {
     static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "store", .length = op_length, .readv = op_readv,
-        .writev = op_writev, .flush = op_flush, .limits = op_limits, .truncate = op_truncate,
-        .discard = op_discard, .zero = op_zero, .lock = op_lock,
+        .size = sizeof(ops),
+        .name = "store",
+        .length = op_length,
+        .readv = op_readv,
+        .writev = op_writev,
+        .flush = op_flush,
+        .limits = op_limits,
+        .truncate = op_truncate,
+        .discard = op_discard,
+        .zero = op_zero,
+        .lock = op_lock,
     };
 
-    return (struct rig_be){ &ops, s };
+    return (struct rig_be){&ops, s};
 }

@@ -18,10 +18,10 @@ struct rig_be {
 struct store {
     pthread_mutex_t lock;
     uint64_t length;
-    uint8_t **page;      /* NULL: zeros */
-    uint64_t nr_pages;   /* room in page[] */
-    int lock_mode;       /* the last one asked for */
-    int yields;          /* hand the processor on inside calls, for the threads' sake */
+    uint8_t **page;              /* NULL: zeros */
+    uint64_t nr_pages;           /* room in page[] */
+    int lock_mode;               /* the last one asked for */
+    int yields;                  /* hand the processor on inside calls, for the threads' sake */
     struct zqcow2_limits limits; /* zero members: the library's defaults */
 };
 

@@ -197,8 +197,11 @@ static void managed(struct rig *r, int op, uint32_t i)
 
 void st_manage(struct rig *r, int op, uint32_t zone, uint32_t n, unsigned flags)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = (uint16_t)op, .flags = (uint16_t)flags,
-                                  .offset = rig_start(r, zone), .length = r->g->zone_size * n };
+    struct zqcow2_request req = {.size = sizeof(req),
+                                 .op = (uint16_t)op,
+                                 .flags = (uint16_t)flags,
+                                 .offset = rig_start(r, zone),
+                                 .length = r->g->zone_size * n};
     int rc;
 
     if (r->story->gone)
@@ -218,7 +221,7 @@ void st_manage(struct rig *r, int op, uint32_t zone, uint32_t n, unsigned flags)
 /* Which zones "all" meant is left to the report. */
 void st_all(struct rig *r, int op)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = (uint16_t)op, .length = r->g->size };
+    struct zqcow2_request req = {.size = sizeof(req), .op = (uint16_t)op, .length = r->g->size};
 
     if (r->story->gone)
         return;
@@ -289,9 +292,9 @@ void st_crash(struct rig *r)
 
 void st_refused(struct rig *r, int want, int op, uint64_t off, uint64_t len)
 {
-    struct zqcow2_request req = { .size = sizeof(req), .op = (uint16_t)op, .offset = off,
-                                  .length = len };
-    struct zqcow2_result res = { 0 };
+    struct zqcow2_request req = {
+        .size = sizeof(req), .op = (uint16_t)op, .offset = off, .length = len};
+    struct zqcow2_result res = {0};
     uint8_t *data;
     struct iovec v;
     int rc;
@@ -299,7 +302,7 @@ void st_refused(struct rig *r, int want, int op, uint64_t off, uint64_t len)
     if (r->story->gone)
         return;
     data = st_marked(r, len, off);
-    v = (struct iovec){ data, len };
+    v = (struct iovec){data, len};
     if (op <= ZQCOW2_OP_APPEND) {
         req.iov = &v;
         req.iovcnt = 1;

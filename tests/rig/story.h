@@ -11,7 +11,7 @@
 struct story {
     struct oracle oracle;
     uint64_t tag, flushes_lost; /* lost: the backend's failed flushes before the image was opened */
-    bool gone; /* the image could not be opened again: what follows does nothing */
+    bool gone;                  /* the image could not be opened again: what follows does nothing */
 };
 
 struct scenario {

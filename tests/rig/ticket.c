@@ -28,9 +28,13 @@ struct ticket *ticket(int op, uint64_t off, uint64_t len, uint64_t tag)
     struct ticket *t = calloc(1, sizeof(*t));
 
     t->buf = calloc(1, (size_t)len + 512);
-    t->iov = (struct iovec){ t->buf, (size_t)len };
-    t->req = (struct zqcow2_request){ .size = sizeof(t->req), .op = (uint16_t)op, .offset = off,
-                                      .length = len, .done = done, .arg = t };
+    t->iov = (struct iovec){t->buf, (size_t)len};
+    t->req = (struct zqcow2_request){.size = sizeof(t->req),
+                                     .op = (uint16_t)op,
+                                     .offset = off,
+                                     .length = len,
+                                     .done = done,
+                                     .arg = t};
     if (op <= ZQCOW2_OP_APPEND) {
         t->req.iov = &t->iov;
         t->req.iovcnt = 1;

@@ -14,14 +14,14 @@ struct cut {
 static void add(struct cut *c, size_t len)
 {
     len = len < c->len - c->at ? len : c->len - c->at;
-    c->iov[c->n++] = (struct iovec){ len ? c->buf + c->at : NULL, len };
+    c->iov[c->n++] = (struct iovec){len ? c->buf + c->at : NULL, len};
     c->at += len;
 }
 
 /* Elements of some bytes, of none, of more than a sector. */
 static void crumbs(struct cut *c, uint64_t tag)
 {
-    static const uint64_t most[] = { 1, 20, 300, 700, 5000 };
+    static const uint64_t most[] = {1, 20, 300, 700, 5000};
     uint64_t rng = tag * 0x9e3779b97f4a7c15ull;
 
     while (c->n < 40)
@@ -38,21 +38,16 @@ static void pages(struct cut *c, uint64_t tag)
 
 uint32_t vector_cut(struct iovec iov[VECTOR_MAX], uint8_t *buf, size_t len, uint64_t tag)
 {
-    struct cut c = { iov, 0, buf, len, 0 };
+    struct cut c = {iov, 0, buf, len, 0};
 
     switch (tag % 8) {
-    case 0:
-        crumbs(&c, tag);
-        break;
-    case 1:
-        pages(&c, tag);
-        break;
+    case 0: crumbs(&c, tag); break;
+    case 1: pages(&c, tag); break;
     case 2:
         add(&c, len / 512 / 3 * 512);
         add(&c, len / 512 / 2 * 512);
         break;
-    default:
-        break;
+    default: break;
     }
     add(&c, len);
     return c.n;

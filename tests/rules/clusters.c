@@ -265,8 +265,8 @@ void i5_zeros_around_a_small_write(void **state)
 /* New clusters end with their L2 slice, in a table that has just been made, too (E3). */
 void e3_new_clusters_over_two_slices(void **state)
 {
-    static const struct geometry g = { .name = "8 KiB", .size = MiB(64), .zone_size = MiB(16),
-                                       .conventional = 1, .cluster = 8192 };
+    static const struct geometry g = {
+        .name = "8 KiB", .size = MiB(64), .zone_size = MiB(16), .conventional = 1, .cluster = 8192};
     uint64_t at = MiB(3);
 
     (void)state;
@@ -282,8 +282,8 @@ void e3_new_clusters_over_two_slices(void **state)
 /* And what is freed at once is counted down slice by slice: two lie in a block here. */
 void e3_freed_over_two_slices(void **state)
 {
-    static const struct geometry g = { .name = "8 KiB", .size = MiB(64), .zone_size = MiB(16),
-                                       .conventional = 2, .cluster = 8192 };
+    static const struct geometry g = {
+        .name = "8 KiB", .size = MiB(64), .zone_size = MiB(16), .conventional = 2, .cluster = 8192};
 
     (void)state;
     begin_on(&g, 0);
@@ -297,9 +297,12 @@ void e3_freed_over_two_slices(void **state)
 /* 64 refcount blocks of 64 refcounts each are not enough; the table of before is no leak. */
 void r9_a_table_that_grows(void **state)
 {
-    static const struct geometry g = { .name = "512, refcounts of 64 bits", .size = 32 * Z,
-                                       .zone_size = Z, .conventional = 24, .cluster = 512,
-                                       .refcount_bits = 64 };
+    static const struct geometry g = {.name = "512, refcounts of 64 bits",
+                                      .size = 32 * Z,
+                                      .zone_size = Z,
+                                      .conventional = 24,
+                                      .cluster = 512,
+                                      .refcount_bits = 64};
     uint64_t old;
 
     (void)state;

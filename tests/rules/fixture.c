@@ -2,10 +2,14 @@
 /* What the stories are told with, and the judge of every state that a crash could leave. */
 #include "rules/rules.h"
 
-const struct geometry wide = { .name = "4 KiB", .size = 8 * Z, .zone_size = Z,
-                               .capacity = Z - KiB(16), .conventional = 2, .cluster = C };
-const struct geometry tiny = { .name = "512", .size = 8 * Z, .zone_size = Z, .conventional = 4,
-                               .cluster = 512 };
+const struct geometry wide = {.name = "4 KiB",
+                              .size = 8 * Z,
+                              .zone_size = Z,
+                              .capacity = Z - KiB(16),
+                              .conventional = 2,
+                              .cluster = C};
+const struct geometry tiny = {
+    .name = "512", .size = 8 * Z, .zone_size = Z, .conventional = 4, .cluster = 512};
 
 /* What a zone may hold: so many bytes of one tag, then, once it is finished, zeros. */
 struct life {
@@ -28,7 +32,7 @@ static char wrong[240];
 
 void life(uint32_t zone, uint64_t tag, uint64_t len, bool finished)
 {
-    lives[nr_lives++] = (struct life){ zone, tag, len, finished };
+    lives[nr_lives++] = (struct life){zone, tag, len, finished};
 }
 
 static bool lived(const struct life *l, const uint8_t *is, uint64_t len, bool full)
@@ -194,8 +198,8 @@ void release_all_but(uint32_t kinds, uint64_t off, uint64_t len)
 void done(const struct ticket *t, int ret)
 {
     if (t->calls != 1 || t->ret != ret)
-        fail_msg("%s at %#llx: answered %u times, %d; expected %d",
-                 rig_op_name(t->req.op), (unsigned long long)t->req.offset, t->calls, t->ret, ret);
+        fail_msg("%s at %#llx: answered %u times, %d; expected %d", rig_op_name(t->req.op),
+                 (unsigned long long)t->req.offset, t->calls, t->ret, ret);
 }
 
 void waits(const struct ticket *t)
@@ -285,7 +289,6 @@ void hold_data(uint32_t kinds, uint64_t guest, uint64_t len)
     assert_int_not_equal(host, 0);
     hold(kinds, host, len);
 }
-
 
 void end_dead(void)
 {

@@ -55,9 +55,9 @@ void r13_order_of_a_repair(void **state)
     first = raw_host(&raw, 0);
     second = raw_l2_at(&raw, C);
     entry = raw_get(&raw, second, 8);
-    raw_set_refcount(&raw, first, 0);                       /* to be raised */
-    raw_put(&raw, second, 8, entry & ~RAW_COPIED);          /* to be set right */
-    raw_set_refcount(&raw, raw_host(&raw, 3 * C) + C, 1);   /* to be lowered */
+    raw_set_refcount(&raw, first, 0);                     /* to be raised */
+    raw_put(&raw, second, 8, entry & ~RAW_COPIED);        /* to be set right */
+    raw_set_refcount(&raw, raw_host(&raw, 3 * C) + C, 1); /* to be lowered */
     repair_recorded();
     order_of(is, sizeof(is));
     if (strncmp(is, want, sizeof(want) - 1) || strcmp(is + strlen(is) - 2, "MF"))

@@ -235,8 +235,8 @@ static void again(void *arg, const struct zqcow2_result *res)
 /* In a queue of one the callback has the slot of the request that it is told about. */
 void k10_a_callback_may_submit(void **state)
 {
-    struct chain c = { .req = { .size = sizeof(c.req), .op = ZQCOW2_OP_FLUSH, .done = again,
-                                .arg = &c } };
+    struct chain c = {
+        .req = {.size = sizeof(c.req), .op = ZQCOW2_OP_FLUSH, .done = again, .arg = &c}};
 
     (void)state;
     begin(&wide);

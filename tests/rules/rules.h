@@ -19,8 +19,8 @@
 #include "rig/raw.h"
 #include "rig/ticket.h"
 
-#define Z    KiB(128)
-#define C    4096u
+#define Z       KiB(128)
+#define C       4096u
 #define KIND(k) (1u << ZQCOW2_IO_##k)
 
 extern const struct geometry wide; /* clusters of 4 KiB, two conventional zones, six others */

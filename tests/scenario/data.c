@@ -91,16 +91,30 @@ static void cold_reads(struct rig *r)
     st_read(r, rig_start(r, 2), KiB(30));
 }
 
-static const struct geometry v7 = { .name = "v7", .size = KiB(64 * 8 + 40), .zone_size = KiB(64),
-                                    .capacity = KiB(52), .conventional = 2, .cluster = 4096,
-                                    .max_append = KiB(32), .layout = ZQCOW2_LAYOUT_V7 };
-static const struct geometry l56 = { .name = "56", .size = KiB(64 * 8 + 40), .zone_size = KiB(64),
-                                     .capacity = KiB(52), .conventional = 2, .cluster = 4096,
-                                     .max_append = KiB(32), .max_active = 4, .refcount_bits = 1,
-                                     .layout = ZQCOW2_LAYOUT_56 };
-static const struct geometry big = { .name = "clusters of 64K", .size = MiB(4),
-                                     .zone_size = KiB(512), .capacity = KiB(300) + 512,
-                                     .conventional = 1, .cluster = 65536 };
+static const struct geometry v7 = {.name = "v7",
+                                   .size = KiB(64 * 8 + 40),
+                                   .zone_size = KiB(64),
+                                   .capacity = KiB(52),
+                                   .conventional = 2,
+                                   .cluster = 4096,
+                                   .max_append = KiB(32),
+                                   .layout = ZQCOW2_LAYOUT_V7};
+static const struct geometry l56 = {.name = "56",
+                                    .size = KiB(64 * 8 + 40),
+                                    .zone_size = KiB(64),
+                                    .capacity = KiB(52),
+                                    .conventional = 2,
+                                    .cluster = 4096,
+                                    .max_append = KiB(32),
+                                    .max_active = 4,
+                                    .refcount_bits = 1,
+                                    .layout = ZQCOW2_LAYOUT_56};
+static const struct geometry big = {.name = "clusters of 64K",
+                                    .size = MiB(4),
+                                    .zone_size = KiB(512),
+                                    .capacity = KiB(300) + 512,
+                                    .conventional = 1,
+                                    .cluster = 65536};
 
 static void another_layout(struct rig *r)
 {
@@ -128,24 +142,34 @@ static void big_clusters(struct rig *r)
 }
 
 static const struct scenario table[] = {
-    { .name = "overwrite", .g = &sc_base, .tell = overwrite },
-    { .name = "zero_and_discard", .g = &sc_base, .tell = zero_and_discard },
-    { .name = "free_and_take", .g = &sc_base, .tell = free_and_take },
-    { .name = "metadata_grows", .g = &sc_tiny, .tell = metadata_grows },
-    { .name = "metadata_grows_by_pieces", .g = &sc_tiny, .tell = metadata_grows_by_pieces,
-      .extent_bytes = KiB(2) },
-    { .name = "small_cache", .g = &sc_tiny, .tell = metadata_grows_by_pieces, .cache_bytes = 1,
-      .extent_bytes = KiB(1) },
-    { .name = "plain_image", .g = &sc_plain, .tell = plain_image },
-    { .name = "far_apart", .g = &sc_plain, .tell = far_apart, .cache_bytes = 1 },
-    { .name = "cold_reads", .g = &sc_base, .tell = cold_reads },
-    { .name = "layout_v7", .g = &v7, .tell = another_layout },
-    { .name = "layout_56", .g = &l56, .tell = another_layout },
-    { .name = "big_clusters", .g = &big, .tell = big_clusters },
-    { .name = "overwrite_shuffled", .g = &sc_base, .tell = overwrite, .world = RIG_SHUFFLED },
-    { .name = "zero_and_discard_shuffled", .g = &sc_base, .tell = zero_and_discard,
-      .world = RIG_SHUFFLED },
-    { .name = "metadata_shuffled", .g = &sc_tiny, .tell = metadata_grows_by_pieces,
-      .world = RIG_SHUFFLED, .extent_bytes = KiB(1) },
+    {.name = "overwrite", .g = &sc_base, .tell = overwrite},
+    {.name = "zero_and_discard", .g = &sc_base, .tell = zero_and_discard},
+    {.name = "free_and_take", .g = &sc_base, .tell = free_and_take},
+    {.name = "metadata_grows", .g = &sc_tiny, .tell = metadata_grows},
+    {.name = "metadata_grows_by_pieces",
+     .g = &sc_tiny,
+     .tell = metadata_grows_by_pieces,
+     .extent_bytes = KiB(2)},
+    {.name = "small_cache",
+     .g = &sc_tiny,
+     .tell = metadata_grows_by_pieces,
+     .cache_bytes = 1,
+     .extent_bytes = KiB(1)},
+    {.name = "plain_image", .g = &sc_plain, .tell = plain_image},
+    {.name = "far_apart", .g = &sc_plain, .tell = far_apart, .cache_bytes = 1},
+    {.name = "cold_reads", .g = &sc_base, .tell = cold_reads},
+    {.name = "layout_v7", .g = &v7, .tell = another_layout},
+    {.name = "layout_56", .g = &l56, .tell = another_layout},
+    {.name = "big_clusters", .g = &big, .tell = big_clusters},
+    {.name = "overwrite_shuffled", .g = &sc_base, .tell = overwrite, .world = RIG_SHUFFLED},
+    {.name = "zero_and_discard_shuffled",
+     .g = &sc_base,
+     .tell = zero_and_discard,
+     .world = RIG_SHUFFLED},
+    {.name = "metadata_shuffled",
+     .g = &sc_tiny,
+     .tell = metadata_grows_by_pieces,
+     .world = RIG_SHUFFLED,
+     .extent_bytes = KiB(1)},
 };
 SCENARIOS(scenarios_data, table);

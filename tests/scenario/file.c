@@ -2,15 +2,28 @@
 /* Stories about the file: made, opened, closed, left behind by a program that died. */
 #include "scenario/scenario.h"
 
-const struct geometry sc_base = { .name = "base", .size = KiB(64 * 8 + 40), .zone_size = KiB(64),
-                                  .capacity = KiB(52), .conventional = 2, .cluster = 4096 };
-const struct geometry sc_limits = { .name = "limits", .size = KiB(64 * 8 + 40),
-                                    .zone_size = KiB(64), .capacity = KiB(52), .conventional = 2,
-                                    .max_open = 2, .max_active = 4, .cluster = 4096 };
-const struct geometry sc_tiny = { .name = "tiny clusters", .size = KiB(32 * 6), .conventional = 1,
-                                  .zone_size = KiB(32), .capacity = KiB(31), .cluster = 512,
-                                  .refcount_bits = 64 };
-const struct geometry sc_plain = { .name = "plain image", .size = MiB(1), .cluster = 4096 };
+const struct geometry sc_base = {.name = "base",
+                                 .size = KiB(64 * 8 + 40),
+                                 .zone_size = KiB(64),
+                                 .capacity = KiB(52),
+                                 .conventional = 2,
+                                 .cluster = 4096};
+const struct geometry sc_limits = {.name = "limits",
+                                   .size = KiB(64 * 8 + 40),
+                                   .zone_size = KiB(64),
+                                   .capacity = KiB(52),
+                                   .conventional = 2,
+                                   .max_open = 2,
+                                   .max_active = 4,
+                                   .cluster = 4096};
+const struct geometry sc_tiny = {.name = "tiny clusters",
+                                 .size = KiB(32 * 6),
+                                 .conventional = 1,
+                                 .zone_size = KiB(32),
+                                 .capacity = KiB(31),
+                                 .cluster = 512,
+                                 .refcount_bits = 64};
+const struct geometry sc_plain = {.name = "plain image", .size = MiB(1), .cluster = 4096};
 
 static void use_a_little(struct rig *r)
 {
@@ -71,14 +84,14 @@ static void died_twice(struct rig *r)
 }
 
 static const struct scenario table[] = {
-    { .name = "created", .g = &sc_base, .tell = use_a_little, .creates = true },
-    { .name = "created_tiny", .g = &sc_tiny, .tell = use_a_little, .creates = true },
-    { .name = "opened_and_closed", .g = &sc_base, .tell = opened_and_closed },
-    { .name = "reopened_often", .g = &sc_base, .tell = reopened_often },
-    { .name = "died_after_flush", .g = &sc_base, .tell = died_after_flush },
-    { .name = "died_before_flush", .g = &sc_base, .tell = died_before_flush },
-    { .name = "died_twice", .g = &sc_base, .tell = died_twice },
-    { .name = "died_shuffled", .g = &sc_base, .tell = died_before_flush, .world = RIG_SHUFFLED },
-    { .name = "died_tiny", .g = &sc_tiny, .tell = died_after_flush },
+    {.name = "created", .g = &sc_base, .tell = use_a_little, .creates = true},
+    {.name = "created_tiny", .g = &sc_tiny, .tell = use_a_little, .creates = true},
+    {.name = "opened_and_closed", .g = &sc_base, .tell = opened_and_closed},
+    {.name = "reopened_often", .g = &sc_base, .tell = reopened_often},
+    {.name = "died_after_flush", .g = &sc_base, .tell = died_after_flush},
+    {.name = "died_before_flush", .g = &sc_base, .tell = died_before_flush},
+    {.name = "died_twice", .g = &sc_base, .tell = died_twice},
+    {.name = "died_shuffled", .g = &sc_base, .tell = died_before_flush, .world = RIG_SHUFFLED},
+    {.name = "died_tiny", .g = &sc_tiny, .tell = died_after_flush},
 };
 SCENARIOS(scenarios_file, table);

@@ -13,7 +13,7 @@ extern const struct geometry sc_plain; /* no zones */
 
 extern const struct scenario_set scenarios_zones, scenarios_data, scenarios_crowd, scenarios_file;
 
-#define SCENARIOS(name, table)                                                               \
-    const struct scenario_set name = { table, sizeof(table) / sizeof(*(table)) }
+#define SCENARIOS(name, table) \
+    const struct scenario_set name = {table, sizeof(table) / sizeof(*(table))}
 
 #endif

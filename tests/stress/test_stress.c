@@ -23,10 +23,14 @@
 #define Z       KiB(256)
 #define ZONES   16u
 
-static const struct geometry shape = { .name = "stress", .size = ZONES * Z, .zone_size = Z,
-                                       .conventional = 1, .max_open = 6, .max_active = 10,
-                                       .cluster = 16384 };
-static const char *const names[] = { "plain", "shuffled", "threaded", "uring" };
+static const struct geometry shape = {.name = "stress",
+                                      .size = ZONES * Z,
+                                      .zone_size = Z,
+                                      .conventional = 1,
+                                      .max_open = 6,
+                                      .max_active = 10,
+                                      .cluster = 16384};
+static const char *const names[] = {"plain", "shuffled", "threaded", "uring"};
 
 struct request {
     struct hand *hand;
@@ -59,15 +63,11 @@ static void complain(struct hand *h, const char *what, const struct request *r, 
 static bool is_allowed(int op, int ret)
 {
     switch (ret) {
-    case 0:
-        return true;
+    case 0: return true;
     case ZQCOW2_EZONE_FULL:
-    case ZQCOW2_EZONE_BOUNDARY:
-        return op == ZQCOW2_OP_APPEND;
-    case ZQCOW2_EZONE_ACTIVE:
-        return op == ZQCOW2_OP_APPEND || op == ZQCOW2_OP_ZONE_FINISH;
-    default:
-        return false;
+    case ZQCOW2_EZONE_BOUNDARY: return op == ZQCOW2_OP_APPEND;
+    case ZQCOW2_EZONE_ACTIVE: return op == ZQCOW2_OP_APPEND || op == ZQCOW2_OP_ZONE_FINISH;
+    default: return false;
     }
 }
 
@@ -106,9 +106,12 @@ static void draw(struct hand *h, struct request *r)
 {
     uint64_t pick = rng_below(&h->rng, 100), zone = 1 + rng_below(&h->rng, ZONES - 1);
 
-    r->req = (struct zqcow2_request){ .size = sizeof(r->req), .op = ZQCOW2_OP_APPEND,
-                                      .offset = zone * Z, .done = request_done, .arg = r };
-    r->iov = (struct iovec){ r->buf, UNIT };
+    r->req = (struct zqcow2_request){.size = sizeof(r->req),
+                                     .op = ZQCOW2_OP_APPEND,
+                                     .offset = zone * Z,
+                                     .done = request_done,
+                                     .arg = r};
+    r->iov = (struct iovec){r->buf, UNIT};
     if (pick < 50) {
         rig_pattern(r->buf, UNIT, zone * Z, 1 + h->id * 1000000ull + h->begun);
     } else if (pick < 85) {
@@ -145,7 +148,7 @@ static void report(struct hand *h)
 {
     struct zqcow2_zone z[ZONES];
     uint32_t nr = ZONES;
-    struct request none = { .hand = h };
+    struct request none = {.hand = h};
     int rc = zqcow2_zone_report(h->rig->img, 0, z, &nr);
 
     if (rc || nr != ZONES)
@@ -240,7 +243,7 @@ static void all_worlds(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(all_worlds) };
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_worlds)};
 
     setvbuf(stdout, NULL, _IOLBF, 0);
     return cmocka_run_group_tests(tests, NULL, NULL);

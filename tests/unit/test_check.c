@@ -317,7 +317,7 @@ static void test_compressed_beyond_wp(void **state)
     zoned(&p);
     host = pic_alloc(&p, 1);
     pic_put(&p, pic_l2(&p, KiB(256)), 8, PIC_COMPRESSED | host); /* zone 4 is empty */
-    pic_finds(&p, 0, 0, 0, "", ""); /* a reset leaves this */
+    pic_finds(&p, 0, 0, 0, "", "");                              /* a reset leaves this */
     pic_put(&p, p.wp + 4 * 8, 8, KiB(260));
     pic_finds(&p, 0, 0, 0, "", "");
     pic_free(&p);

@@ -85,8 +85,7 @@ static size_t zstd_pack(size_t n, int window_log, int checksum, int with_size)
         ZSTD_outBuffer o = {packed, sizeof(packed), 0};
         while (in.pos < in.size)
             ZSTD_compressStream2(c, &o, &in, ZSTD_e_continue);
-        while (ZSTD_compressStream2(c, &o, &in, ZSTD_e_end)) {
-        }
+        while (ZSTD_compressStream2(c, &o, &in, ZSTD_e_end)) {}
         got = o.pos;
     }
     ZSTD_freeCCtx(c);

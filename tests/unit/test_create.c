@@ -167,11 +167,11 @@ static void refused(const struct zqcow2_create_options *o, const char *option)
     assert_int_equal(spy_create(&s, o, NULL), -EINVAL);
 }
 
-#define REFUSED(text, change)                                                                      \
-    do {                                                                                           \
-        struct zqcow2_create_options o = opt(MiB(64), MiB(4));                                     \
-        change;                                                                                    \
-        refused(&o, text);                                                                         \
+#define REFUSED(text, change) \
+    do { \
+        struct zqcow2_create_options o = opt(MiB(64), MiB(4)); \
+        change; \
+        refused(&o, text); \
     } while (0)
 
 static void test_options_refused(void **state)

@@ -254,21 +254,12 @@ static void bend(struct pic *p, uint64_t *s, uint64_t at, unsigned width)
     uint64_t bit = 1ull << rng(s) % (width * 8);
 
     switch (rng(s) % 8) {
-    case 0:
-        pic_put(p, at, width, rng(s));
-        break;
-    case 1:
-        pic_put(p, at, width, rng(s) % 3 ? rng(s) % 64 : UINT64_MAX);
-        break;
+    case 0: pic_put(p, at, width, rng(s)); break;
+    case 1: pic_put(p, at, width, rng(s) % 3 ? rng(s) % 64 : UINT64_MAX); break;
     case 2:
-    case 3:
-        pic_put(p, at, width, old ^ bit);
-        break;
-    case 4:
-        pic_put(p, at, width, cluster * CLUSTER | rng(s) % 4 << 62 | rng(s) % 2);
-        break;
-    default:
-        pic_put(p, at, width, cluster * CLUSTER | (rng(s) & PIC_COPIED));
+    case 3: pic_put(p, at, width, old ^ bit); break;
+    case 4: pic_put(p, at, width, cluster * CLUSTER | rng(s) % 4 << 62 | rng(s) % 2); break;
+    default: pic_put(p, at, width, cluster * CLUSTER | (rng(s) & PIC_COPIED));
     }
 }
 
@@ -282,17 +273,11 @@ static void bend_snapshot(struct image *m, uint64_t *s)
     case 0:
         bend(&m->p, s, 64, 8); /* where the table is */
         break;
-    case 1:
-        bend(&m->p, s, 60, 4);
-        break;
+    case 1: bend(&m->p, s, 60, 4); break;
     case 2:
-    case 3:
-        bend(&m->p, s, m->snap + fields[n][0], fields[n][1]);
-        break;
+    case 3: bend(&m->p, s, m->snap + fields[n][0], fields[n][1]); break;
     case 4:
-    case 5:
-        bend(&m->p, s, at, 8);
-        break;
+    case 5: bend(&m->p, s, at, 8); break;
     default:
         if (l2 && l2 != (pic_get(&m->p, m->p.l1 + i * 8, 8) & HOST)) /* its own */
             bend(&m->p, s, l2 + rng(s) % (CLUSTER / 8) * 8, 8);
@@ -301,10 +286,9 @@ static void bend_snapshot(struct image *m, uint64_t *s)
 
 static void bend_bitmap(struct image *m, uint64_t *s)
 {
-    const uint64_t at[][2] = {{m->ext, 4},      {m->ext + 8, 8},  {m->ext + 16, 8},
-                              {m->dir, 8},      {m->dir, 8},      {m->dir + 8, 4},
-                              {m->dir + 20, 4}, {m->dir + 18, 2}, {m->bits, 8},
-                              {m->bits, 8},     {m->bits + 8, 8}, {m->bits + 16, 8}};
+    const uint64_t at[][2] = {{m->ext, 4},  {m->ext + 8, 8}, {m->ext + 16, 8}, {m->dir, 8},
+                              {m->dir, 8},  {m->dir + 8, 4}, {m->dir + 20, 4}, {m->dir + 18, 2},
+                              {m->bits, 8}, {m->bits, 8},    {m->bits + 8, 8}, {m->bits + 16, 8}};
     uint64_t n = rng(s) % 12;
 
     bend(&m->p, s, at[n][0], (unsigned)at[n][1]);

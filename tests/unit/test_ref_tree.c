@@ -12,17 +12,32 @@
 #include "check/counts.h"
 #include "rig/heap_fault.h"
 
-#define MANY   100000u
+#define MANY    100000u
 #define ALLOWED 16u /* bytes of memory for each cluster */
 
 /* Where clusters lie: number i of a pattern, all of them different. */
 typedef uint64_t pattern(uint32_t i);
 
-static uint64_t side_by_side(uint32_t i) { return i; }
-static uint64_t far_apart(uint32_t i) { return (uint64_t)i * 512; }
-static uint64_t far_apart_downwards(uint32_t i) { return (uint64_t)(MANY - i) << 27; }
-static uint64_t groups(uint32_t i) { return (uint64_t)(i / 300) << 22 | i % 300; }
-static uint64_t end_of_everything(uint32_t i) { return ((uint64_t)1 << 47) - 1 - i; }
+static uint64_t side_by_side(uint32_t i)
+{
+    return i;
+}
+static uint64_t far_apart(uint32_t i)
+{
+    return (uint64_t)i * 512;
+}
+static uint64_t far_apart_downwards(uint32_t i)
+{
+    return (uint64_t)(MANY - i) << 27;
+}
+static uint64_t groups(uint32_t i)
+{
+    return (uint64_t)(i / 300) << 22 | i % 300;
+}
+static uint64_t end_of_everything(uint32_t i)
+{
+    return ((uint64_t)1 << 47) - 1 - i;
+}
 
 /* An odd factor permutes the numbers below 2^47. */
 static uint64_t anywhere(uint32_t i)

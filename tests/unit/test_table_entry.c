@@ -16,7 +16,10 @@
 static const struct zq_bounds huge = {UINT64_MAX, 9, 3};
 static const struct zq_bounds small = {1 << 20, 16, 3};
 
-static bool in_offset(unsigned bit) { return bit >= 9 && bit < 56; }
+static bool in_offset(unsigned bit)
+{
+    return bit >= 9 && bit < 56;
+}
 
 static void expect(const char *table, unsigned bit, bool ok, const char *why)
 {

@@ -9,7 +9,7 @@
 
 #include "device/backend.h"
 
-#define SLOTS 512u
+#define SLOTS      512u
 #define SLOT_BYTES 4096u
 
 struct request {
@@ -44,7 +44,7 @@ static void start(struct zqcow2_backend *be, unsigned i, unsigned kind, uint64_t
     if (kind <= ZQCOW2_IO_WRITE) {
         r->io.iov = r->iov;
         r->io.iovcnt = 1;
-        r->iov[0] = (struct iovec){ buffers[i], len };
+        r->iov[0] = (struct iovec){buffers[i], len};
     }
     assert_int_equal(be->ops.submit(be->self, &r->io), 0);
 }
@@ -58,7 +58,7 @@ static void kick(struct zqcow2_backend *be)
 /* Until n requests in all are done; a backend that does not come to that fails the test. */
 static void wait_done(struct zqcow2_backend *be, unsigned n)
 {
-    const struct timespec nap = { 0, 100000 };
+    const struct timespec nap = {0, 100000};
     time_t end = time(NULL) + 60;
 
     while (atomic_load(&nr_done) < n) {

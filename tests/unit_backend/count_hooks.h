@@ -13,7 +13,7 @@ struct count_hooks {
     struct zqcow2_hooks hooks;
     _Atomic int64_t bytes; /* asked for and not given back */
     _Atomic int64_t calls;
-    int64_t fail_at;       /* this call and those after it fail; 0: none */
+    int64_t fail_at; /* this call and those after it fail; 0: none */
 };
 
 static inline void *count_alloc(void *ctx, size_t align, size_t size)
@@ -40,7 +40,7 @@ static inline void count_free(void *ctx, void *ptr, size_t size)
 
 static inline void count_init(struct count_hooks *c)
 {
-    *c = (struct count_hooks){ .hooks = ZQCOW2_HOOKS_INIT };
+    *c = (struct count_hooks){.hooks = ZQCOW2_HOOKS_INIT};
     c->hooks.ctx = c;
     c->hooks.alloc = count_alloc;
     c->hooks.free = count_free;

@@ -99,8 +99,8 @@ static void test_against_array(void **state)
         for (unsigned i = 0; i < SLOTS; i++) {
             uint8_t *m = model + (size_t)i * SLOT_BYTES;
             if (requests[i].done != 1 || requests[i].ret)
-                fail_msg("%s, seed 99, round %u, slot %u: done %u times, ret %d", w->name, round,
-                         i, requests[i].done, requests[i].ret);
+                fail_msg("%s, seed 99, round %u, slot %u: done %u times, ret %d", w->name, round, i,
+                         requests[i].done, requests[i].ret);
             if (kinds[i] == ZQCOW2_IO_WRITE)
                 memcpy(m, buffers[i], SLOT_BYTES);
             if (kinds[i] == ZQCOW2_IO_ZERO)
@@ -120,7 +120,7 @@ static void test_vectors_and_end(void **state)
 {
     const struct world *w = *state;
     struct zqcow2_backend *be = open_world(w);
-    static const size_t cut[4] = { 512, 0, 1024, 2560 };
+    static const size_t cut[4] = {512, 0, 1024, 2560};
 
     memset(buffers[0], 0x33, SLOT_BYTES);
     assert_int_equal(zqcow2_backend_write(be, buffers[0], SLOT_BYTES, 0), 0);
@@ -131,10 +131,10 @@ static void test_vectors_and_end(void **state)
         assert_int_equal(zq_be_truncate(be, end), 0);
         memset(r, 0, sizeof(*r));
         memset(buffers[1], 0xff, SLOT_BYTES);
-        r->io = (struct zqcow2_io){ .kind = ZQCOW2_IO_READ, .iovcnt = 4, .length = 4096,
-                                    .iov = r->iov };
+        r->io =
+            (struct zqcow2_io){.kind = ZQCOW2_IO_READ, .iovcnt = 4, .length = 4096, .iov = r->iov};
         for (int i = 0; i < 4; p += cut[i++])
-            r->iov[i] = (struct iovec){ p, cut[i] };
+            r->iov[i] = (struct iovec){p, cut[i]};
         atomic_store(&nr_done, 0);
         assert_int_equal(be->ops.submit(be->self, &r->io), 0);
         kick(be);
@@ -203,7 +203,7 @@ static void test_submitters_end(void **state)
 
         atomic_store(&nr_done, 0);
         for (unsigned i = 0; i < 4; i++) {
-            s[i] = (struct submitter){ be, i };
+            s[i] = (struct submitter){be, i};
             assert_int_equal(pthread_create(&t[i], NULL, submit_some, &s[i]), 0);
         }
         for (unsigned i = 0; i < 4; i++)
@@ -288,12 +288,12 @@ static void test_wrap_shows_lacks(void **state)
 {
     struct zqcow2_backend_ops few;
     struct zqcow2_backend *inner, *be, *reader;
-    struct zqcow2_io io = { .kind = ZQCOW2_IO_WRITE };
+    struct zqcow2_io io = {.kind = ZQCOW2_IO_WRITE};
 
     (void)state;
     assert_int_equal(zqcow2_mem_open(4096, NULL, &inner), 0);
-    few = (struct zqcow2_backend_ops){ .size = sizeof(few), .length = inner->ops.length,
-                                       .readv = inner->ops.readv };
+    few = (struct zqcow2_backend_ops){
+        .size = sizeof(few), .length = inner->ops.length, .readv = inner->ops.readv};
     assert_int_equal(zqcow2_backend_new(&few, inner->self, NULL, &reader), 0);
     assert_int_equal(zqcow2_threads_wrap(reader, 1, NULL, &be), 0);
     assert_null(be->ops.writev);
@@ -338,14 +338,17 @@ static void test_wrap_zeroes_by_writing(void **state)
     zqcow2_backend_close(be);
 }
 
-static struct world threads_file = { "threads on a file", open_threads_file, 0 };
-static struct world threads_mem = { "threads on memory", open_threads_memory, 0 };
-static struct world ring = { "io_uring", open_uring, 0 };
-static struct world ring_direct = { "io_uring, O_DIRECT", open_uring, ZQCOW2_FILE_DIRECT };
+static struct world threads_file = {"threads on a file", open_threads_file, 0};
+static struct world threads_mem = {"threads on memory", open_threads_memory, 0};
+static struct world ring = {"io_uring", open_uring, 0};
+static struct world ring_direct = {"io_uring, O_DIRECT", open_uring, ZQCOW2_FILE_DIRECT};
 
-#define ON(test, w) { #test " on " #w, test, NULL, NULL, &(w) }
-#define ON_ALL(test) ON(test, threads_file), ON(test, threads_mem), ON(test, ring), \
-                     ON(test, ring_direct)
+#define ON(test, w) \
+    { \
+#test " on " #w, test, NULL, NULL, &(w) \
+    }
+#define ON_ALL(test) \
+    ON(test, threads_file), ON(test, threads_mem), ON(test, ring), ON(test, ring_direct)
 
 int main(void)
 {

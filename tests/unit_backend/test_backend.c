@@ -206,7 +206,10 @@ static void test_ops_tables(void **state)
 static void test_ops_of_other_versions(void **state)
 {
     struct fake *f = *state;
-    struct { struct zqcow2_backend_ops ops; uint64_t more; } newer = { full, 0 };
+    struct {
+        struct zqcow2_backend_ops ops;
+        uint64_t more;
+    } newer = {full, 0};
     struct zqcow2_backend_ops old = full;
     struct zqcow2_backend *be;
 
@@ -240,22 +243,22 @@ static void test_limits(void **state)
     struct fake *f = *state;
     struct zqcow2_backend *be;
 
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .io_align = 3 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .io_align = 8192 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .buf_align = 12 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .buf_align = 1u << 31 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .atomic_write = 256 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .atomic_write = 1536 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .max_transfer = 511 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .io_align = 4096,
-                                                           .max_transfer = 4095 }), -EINVAL);
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .caps = 1u << 30 }), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.io_align = 3}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.io_align = 8192}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.buf_align = 12}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.buf_align = 1u << 31}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.atomic_write = 256}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.atomic_write = 1536}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.max_transfer = 511}), -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.io_align = 4096, .max_transfer = 4095}),
+                     -EINVAL);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.caps = 1u << 30}), -EINVAL);
     f->limits_rc = -ENODEV;
-    assert_int_equal(try_limits(f, (struct zqcow2_limits){ .io_align = 1 }), -ENODEV);
+    assert_int_equal(try_limits(f, (struct zqcow2_limits){.io_align = 1}), -ENODEV);
     f->limits_rc = 0;
     assert_int_equal(f->closes, 0);
 
-    f->limits = (struct zqcow2_limits){ .size = sizeof(f->limits), .max_transfer = 70000 };
+    f->limits = (struct zqcow2_limits){.size = sizeof(f->limits), .max_transfer = 70000};
     assert_int_equal(zqcow2_backend_new(&full, f, NULL, &be), 0);
     assert_int_equal(be->limits.io_align, 1);
     assert_int_equal(be->limits.buf_align, 1);
@@ -341,16 +344,16 @@ static void test_alignment(void **state)
 {
     struct fake *f = *state;
 
-    compare(f, (struct zqcow2_limits){ .io_align = 1 }, 1);
-    compare(f, (struct zqcow2_limits){ .io_align = 512 }, 2);
-    compare(f, (struct zqcow2_limits){ .io_align = 4096, .buf_align = 4096 }, 3);
-    compare(f, (struct zqcow2_limits){ .buf_align = 64, .max_transfer = 65536 }, 4);
-    compare(f, (struct zqcow2_limits){ .io_align = 4096, .max_transfer = 70000 }, 5);
+    compare(f, (struct zqcow2_limits){.io_align = 1}, 1);
+    compare(f, (struct zqcow2_limits){.io_align = 512}, 2);
+    compare(f, (struct zqcow2_limits){.io_align = 4096, .buf_align = 4096}, 3);
+    compare(f, (struct zqcow2_limits){.buf_align = 64, .max_transfer = 65536}, 4);
+    compare(f, (struct zqcow2_limits){.io_align = 4096, .max_transfer = 70000}, 5);
     f->zero_rc = -EOPNOTSUPP;
-    compare(f, (struct zqcow2_limits){ .io_align = 512, .buf_align = 512 }, 6);
-    compare(f, (struct zqcow2_limits){ .max_transfer = 65536 }, 7);
-    compare(f, (struct zqcow2_limits){ .io_align = 4096, .max_transfer = 5000 }, 8);
-    compare(f, (struct zqcow2_limits){ .max_transfer = 512 }, 9);
+    compare(f, (struct zqcow2_limits){.io_align = 512, .buf_align = 512}, 6);
+    compare(f, (struct zqcow2_limits){.max_transfer = 65536}, 7);
+    compare(f, (struct zqcow2_limits){.io_align = 4096, .max_transfer = 5000}, 8);
+    compare(f, (struct zqcow2_limits){.max_transfer = 512}, 9);
 }
 
 static void test_zero_is_cheap(void **state)
@@ -380,7 +383,7 @@ static void test_results_are_passed_on(void **state)
     struct fake *f = *state;
     struct zqcow2_backend *be;
     uint64_t n;
-    uint8_t b[512] = { 0 };
+    uint8_t b[512] = {0};
 
     assert_int_equal(zqcow2_backend_new(&full, f, NULL, &be), 0);
     f->read_rc = f->write_rc = f->flush_rc = 7;
@@ -407,7 +410,7 @@ static void test_refusals(void **state)
     struct fake *f = *state;
     struct zqcow2_backend *be;
     uint64_t n;
-    uint8_t b[512] = { 0 };
+    uint8_t b[512] = {0};
 
     f->limits.caps = ZQCOW2_CAP_READ_ONLY;
     assert_int_equal(zqcow2_backend_new(&full, f, NULL, &be), 0);

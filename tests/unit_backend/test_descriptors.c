@@ -36,8 +36,8 @@ static const struct {
     open_fn *open;
     from_fd_fn *from_fd;
 } kinds[] = {
-    { "file", zqcow2_file_open, zqcow2_file_from_fd },
-    { "uring", zqcow2_uring_open, zqcow2_uring_from_fd },
+    {"file", zqcow2_file_open, zqcow2_file_from_fd},
+    {"uring", zqcow2_uring_open, zqcow2_uring_from_fd},
 };
 #define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
@@ -170,7 +170,7 @@ struct holder {
 
 static struct holder hold(size_t kind, unsigned flags, int fd)
 {
-    struct holder h = { .pid = -1 };
+    struct holder h = {.pid = -1};
     struct zqcow2_backend *be = NULL;
     int p[2], rc;
     char c = 0;
@@ -179,8 +179,7 @@ static struct holder hold(size_t kind, unsigned flags, int fd)
     h.pid = fork();
     if (h.pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        rc = fd < 0 ? kinds[kind].open(path, flags, NULL, &be)
-                    : kinds[kind].from_fd(fd, NULL, &be);
+        rc = fd < 0 ? kinds[kind].open(path, flags, NULL, &be) : kinds[kind].from_fd(fd, NULL, &be);
         c = rc == 0 && zq_be_lock(be, ZQCOW2_LOCK_EXCLUSIVE) == 0 ? 'y' : 'n';
         if (write(p[1], &c, 1) == 1)
             pause();
@@ -204,7 +203,7 @@ static void kill_holder(struct holder *h)
 /* A lock ends with its process, not when the kernel has taken the process's ring down. */
 static void test_killed_holder(void **state)
 {
-    static const unsigned flags[] = { ZQCOW2_FILE_RDWR, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_DIRECT };
+    static const unsigned flags[] = {ZQCOW2_FILE_RDWR, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_DIRECT};
     struct zqcow2_backend *be = NULL;
 
     (void)state;
@@ -307,7 +306,7 @@ static int with_no_descriptor_left(size_t kind, unsigned arg)
 {
     struct zqcow2_hooks hooks = ZQCOW2_HOOKS_INIT;
     struct zqcow2_backend *a = NULL, *b = NULL;
-    struct rlimit none = { 0, 0 };
+    struct rlimit none = {0, 0};
     int told = 0, fd = open(path, O_RDWR | O_CLOEXEC);
 
     (void)kind;
@@ -339,12 +338,9 @@ static void test_not_opened_anew(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_closed_streams),
-        cmocka_unit_test(test_killed_holder),
-        cmocka_unit_test(test_copied_descriptor),
-        cmocka_unit_test(test_duplicate),
-        cmocka_unit_test(test_direct_locks_both),
-        cmocka_unit_test(test_not_opened_anew),
+        cmocka_unit_test(test_closed_streams),    cmocka_unit_test(test_killed_holder),
+        cmocka_unit_test(test_copied_descriptor), cmocka_unit_test(test_duplicate),
+        cmocka_unit_test(test_direct_locks_both), cmocka_unit_test(test_not_opened_anew),
     };
     int fd = mkstemp(path), failed;
 

@@ -95,8 +95,10 @@ static void test_open_flags(void **state)
     assert_false(fcntl(fd_of(be), F_GETFL) & O_NONBLOCK);
     assert_true(zq_be_writable(be));
     zqcow2_backend_close(be);
-    assert_int_equal(zqcow2_file_open(PATH, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE |
-                                      ZQCOW2_FILE_EXCLUSIVE, NULL, &be), -EEXIST);
+    assert_int_equal(zqcow2_file_open(PATH,
+                                      ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE,
+                                      NULL, &be),
+                     -EEXIST);
     be = open_file(0);
     assert_false(zq_be_writable(be));
     assert_int_equal(be->limits.caps, ZQCOW2_CAP_READ_ONLY);
@@ -120,7 +122,7 @@ static void test_what_is_no_file(void **state)
 /* A descriptor is taken over on success only. */
 static void test_from_fd(void **state)
 {
-    static const int refused[] = { O_WRONLY, O_RDWR | O_APPEND };
+    static const int refused[] = {O_WRONLY, O_RDWR | O_APPEND};
     struct zqcow2_backend *be;
     struct count_hooks c;
     int fd = open(PATH, O_RDWR | O_CREAT, 0600);
@@ -166,8 +168,8 @@ static void test_failure_closes(void **state)
     for (int64_t n = 1; n <= 2; n++) {
         count_init(&c);
         c.fail_at = n;
-        assert_int_equal(zqcow2_file_open(PATH, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE, &c.hooks,
-                                          &be), -ENOMEM);
+        assert_int_equal(
+            zqcow2_file_open(PATH, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE, &c.hooks, &be), -ENOMEM);
         assert_int_equal(c.bytes, 0);
         assert_int_equal(zqcow2_file_open(".", 0, NULL, &be), -EISDIR);
     }
@@ -206,7 +208,7 @@ static void test_long_vectors(void **state)
     for (size_t i = 0; i < sizeof(out); i++)
         out[i] = (uint8_t)(i * 31 + i / 251);
     for (size_t i = 0; i < N; i++) {
-        iov[i] = (struct iovec){ out + total, i % 4 };
+        iov[i] = (struct iovec){out + total, i % 4};
         total += i % 4;
     }
     assert_int_equal(be->ops.writev(be->self, iov, N, 777), 0);
@@ -224,7 +226,7 @@ static void test_short_write_is_an_error(void **state)
     struct rlimit old, low;
     struct zqcow2_backend *be = new_file();
     uint8_t a[600], b[600];
-    struct iovec iov[2] = { { a, sizeof(a) }, { b, sizeof(b) } };
+    struct iovec iov[2] = {{a, sizeof(a)}, {b, sizeof(b)}};
 
     (void)state;
     memset(a, 1, sizeof(a));
@@ -246,7 +248,7 @@ static void test_rest_of_a_transfer(void **state)
 {
     struct zqcow2_backend *be = new_file();
     uint8_t a[10], b[10], all[20];
-    struct iovec iov[2] = { { a, 10 }, { b, 10 } };
+    struct iovec iov[2] = {{a, 10}, {b, 10}};
 
     (void)state;
     for (uint64_t done = 0; done <= 20; done++) {
@@ -262,8 +264,9 @@ static void test_rest_of_a_transfer(void **state)
         assert_int_equal(zq_be_truncate(be, 115), 0);
         assert_int_equal(zq_file_read_rest(be->self, iov, 2, 100, done), 0);
         for (unsigned i = 0; i < 20; i++)
-            assert_int_equal((i < 10 ? a[i] : b[i - 10]),
-                             i < done ? (i < 10 ? 'a' : 'b') : i < 15 ? 'c' : 0);
+            assert_int_equal((i < 10 ? a[i] : b[i - 10]), i < done ? (i < 10 ? 'a' : 'b') :
+                                                          i < 15   ? 'c' :
+                                                                     0);
     }
     zqcow2_backend_close(be);
 }

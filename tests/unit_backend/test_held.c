@@ -39,8 +39,8 @@ static int each(struct held *h, const struct iovec *iov, int cnt, uint64_t off, 
     int rc = 0;
 
     for (int i = 0; i < cnt && rc == 0; off += iov[i++].iov_len)
-        rc = write ? zqcow2_backend_write(h->mem, iov[i].iov_base, iov[i].iov_len, off)
-                   : zqcow2_backend_read(h->mem, iov[i].iov_base, iov[i].iov_len, off);
+        rc = write ? zqcow2_backend_write(h->mem, iov[i].iov_base, iov[i].iov_len, off) :
+                     zqcow2_backend_read(h->mem, iov[i].iov_base, iov[i].iov_len, off);
     return rc;
 }
 
@@ -105,8 +105,8 @@ static void *serve(void *arg)
         pthread_mutex_unlock(&h->lock);
         if (slow) /* whoever has submitted is out of the library by then */
             usleep(50000);
-        zqcow2_io_done(io, each(h, io->iov, (int)io->iovcnt, io->offset,
-                                io->kind == ZQCOW2_IO_WRITE));
+        zqcow2_io_done(io,
+                       each(h, io->iov, (int)io->iovcnt, io->offset, io->kind == ZQCOW2_IO_WRITE));
         pthread_mutex_lock(&h->lock);
     }
     pthread_mutex_unlock(&h->lock);
@@ -151,28 +151,40 @@ static void await_hold(struct held *h)
     pthread_mutex_unlock(&h->lock);
 }
 
+static const struct zqcow2_backend_ops ops = {
+    .size = sizeof(ops),
+    .name = "held",
+    .close = held_close,
+    .length = held_length,
+    .readv = held_readv,
+    .writev = held_writev,
+    .flush = held_flush,
+    .truncate = held_truncate,
+    .submit = held_submit,
+};
+
 /* One thread is held in flush(); another's read is complete, is heard of, and is delivered. */
 static void test_others_go_on(void **state)
 {
-    static const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops), .name = "held", .close = held_close, .length = held_length,
-        .readv = held_readv, .writev = held_writev, .flush = held_flush,
-        .truncate = held_truncate, .submit = held_submit,
-    };
-    struct held h = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-    struct zqcow2_create_options how = { .size = sizeof(how), .virtual_size = 16 << 20,
-                                         .zone_size = 4 << 20,
-                                         .flags = ZQCOW2_CREATE_FORCE };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR };
+    struct held h = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+    struct zqcow2_create_options how = {.size = sizeof(how),
+                                        .virtual_size = 16 << 20,
+                                        .zone_size = 4 << 20,
+                                        .flags = ZQCOW2_CREATE_FORCE};
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_RDWR};
     static uint8_t buf[UNIT];
-    struct iovec iov = { buf, UNIT };
+    struct iovec iov = {buf, UNIT};
     int ret = 1;
-    struct zqcow2_request read = { .size = sizeof(read), .op = ZQCOW2_OP_READ, .iov = &iov,
-                                   .iovcnt = 1, .done = told, .arg = &ret };
+    struct zqcow2_request read = {.size = sizeof(read),
+                                  .op = ZQCOW2_OP_READ,
+                                  .iov = &iov,
+                                  .iovcnt = 1,
+                                  .done = told,
+                                  .arg = &ret};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     struct zqcow2_queue *q;
-    struct pollfd p = { .events = POLLIN };
+    struct pollfd p = {.events = POLLIN};
     uint64_t zone = 0;
     pthread_t flusher;
     void *rc;
@@ -215,9 +227,9 @@ static void test_others_go_on(void **state)
 /* Who has a backend in use does not get it wrapped. */
 static void test_wrap_in_use(void **state)
 {
-    struct zqcow2_create_options how = { .size = sizeof(how), .virtual_size = 16 << 20,
-                                         .flags = ZQCOW2_CREATE_FORCE };
-    struct zqcow2_open_options opt = { .size = sizeof(opt), .flags = ZQCOW2_OPEN_BORROW };
+    struct zqcow2_create_options how = {
+        .size = sizeof(how), .virtual_size = 16 << 20, .flags = ZQCOW2_CREATE_FORCE};
+    struct zqcow2_open_options opt = {.size = sizeof(opt), .flags = ZQCOW2_OPEN_BORROW};
     struct zqcow2_backend *mem, *be;
     struct zqcow2_image *img;
 

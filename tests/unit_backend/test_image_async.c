@@ -19,11 +19,11 @@
 
 #include "count_hooks.h"
 
-#define ZONE (2u << 20)
-#define ZONES 8u
+#define ZONE    (2u << 20)
+#define ZONES   8u
 #define THREADS 4u
-#define DEPTH 16u
-#define MOST (32u << 10)
+#define DEPTH   16u
+#define MOST    (32u << 10)
 
 static char path[] = "zq-image-XXXXXX";
 
@@ -50,9 +50,9 @@ static int open_threads(struct zqcow2_backend **be, unsigned flags)
     return rc;
 }
 
-static struct world threads = { "threads", open_threads, 0 };
-static struct world uring = { "io_uring", open_uring, 0 };
-static struct world uring_direct = { "io_uring, O_DIRECT", open_uring, ZQCOW2_FILE_DIRECT };
+static struct world threads = {"threads", open_threads, 0};
+static struct world uring = {"io_uring", open_uring, 0};
+static struct world uring_direct = {"io_uring, O_DIRECT", open_uring, ZQCOW2_FILE_DIRECT};
 
 static struct zqcow2_image *open_image(const struct world *w)
 {
@@ -114,7 +114,7 @@ static void test_completions_during_a_callback(void **state)
     struct zqcow2_image *img = open_image(w);
     struct zqcow2_queue *q;
     static char data[4096];
-    struct iovec iov = { data, sizeof(data) };
+    struct iovec iov = {data, sizeof(data)};
     int ret[ZONES];
 
     assert_int_equal(zqcow2_queue_open(img, ZONES, &q), 0);
@@ -122,9 +122,13 @@ static void test_completions_during_a_callback(void **state)
         double start = seconds();
 
         for (unsigned i = 0; i < ZONES; i++) {
-            struct zqcow2_request r = { .size = sizeof(r), .op = ZQCOW2_OP_APPEND, .iov = &iov,
-                                        .iovcnt = 1, .offset = i * (uint64_t)ZONE,
-                                        .done = slow_done, .arg = &ret[i] };
+            struct zqcow2_request r = {.size = sizeof(r),
+                                       .op = ZQCOW2_OP_APPEND,
+                                       .iov = &iov,
+                                       .iovcnt = 1,
+                                       .offset = i * (uint64_t)ZONE,
+                                       .done = slow_done,
+                                       .arg = &ret[i]};
             ret[i] = 1;
             assert_int_equal(zqcow2_queue_submit(q, &r, 1), 1);
         }
@@ -187,8 +191,12 @@ static void fill_zone(struct worker *w, struct zqcow2_queue *q, uint64_t zone)
     w->rc = zqcow2_zone_reset(w->img, zone, ZONE, 0);
     while (!w->rc) {
         struct slot *s = free_slot(w, q);
-        struct zqcow2_request r = { .size = sizeof(r), .iov = &s->iov, .iovcnt = 1,
-                                    .done = slot_done, .arg = s, .offset = zone };
+        struct zqcow2_request r = {.size = sizeof(r),
+                                   .iov = &s->iov,
+                                   .iovcnt = 1,
+                                   .done = slot_done,
+                                   .arg = s,
+                                   .offset = zone};
         size_t len = 512 * (1 + next_random(&w->seed) % (MOST / 512));
 
         if (sent + len > ZONE)
@@ -198,7 +206,7 @@ static void fill_zone(struct worker *w, struct zqcow2_queue *q, uint64_t zone)
             s->op = ZQCOW2_OP_READ;
             r.offset += next_random(&w->seed) % ((stored - len) / 512) * 512;
         }
-        s->iov = (struct iovec){ w->bytes[s - w->slots], len };
+        s->iov = (struct iovec){w->bytes[s - w->slots], len};
         memset(s->iov.iov_base, (int)w->id + 1, len);
         r.op = (uint16_t)s->op;
         r.iovcnt = s->op != ZQCOW2_OP_FLUSH;
@@ -238,7 +246,7 @@ static void test_queues_in_threads(void **state)
     pthread_t t[THREADS];
 
     for (unsigned i = 0; i < THREADS; i++) {
-        workers[i] = (struct worker){ .img = img, .id = i, .seed = i + 1 };
+        workers[i] = (struct worker){.img = img, .id = i, .seed = i + 1};
         for (unsigned j = 0; j < DEPTH; j++)
             workers[i].slots[j].w = &workers[i];
         assert_int_equal(pthread_create(&t[i], NULL, work, &workers[i]), 0);
@@ -252,7 +260,10 @@ static void test_queues_in_threads(void **state)
     check_file(w);
 }
 
-#define ON(test, w) { #test " on " #w, test, NULL, NULL, &(w) }
+#define ON(test, w) \
+    { \
+#test " on " #w, test, NULL, NULL, &(w) \
+    }
 
 int main(void)
 {

@@ -63,14 +63,14 @@ static void test_length_grows(void **state)
 {
     struct zqcow2_backend *be = open_mem(0);
     struct zqcow2_limits l;
-    uint8_t buf[100] = { 7 };
+    uint8_t buf[100] = {7};
 
     (void)state;
     assert_int_equal(length_of(be), 0);
     assert_int_equal(zqcow2_backend_write(be, buf, 100, 5000), 0);
     assert_int_equal(length_of(be), 5100);
     assert_int_equal(zqcow2_backend_write(be, buf, 100, 0), 0);
-    assert_int_equal(be->ops.writev(be->self, &(struct iovec){ buf, 0 }, 1, 9000), 0);
+    assert_int_equal(be->ops.writev(be->self, &(struct iovec){buf, 0}, 1, 9000), 0);
     assert_int_equal(length_of(be), 5100);
     assert_int_equal(zq_be_truncate(be, 6000), 0);
     assert_int_equal(length_of(be), 6000);
@@ -219,7 +219,7 @@ static void test_threads(void **state)
         pthread_t t[4];
 
         for (unsigned i = 0; i < 4; i++) {
-            w[i] = (struct worker){ be, i, 0 };
+            w[i] = (struct worker){be, i, 0};
             assert_int_equal(pthread_create(&t[i], NULL, stripes, &w[i]), 0);
         }
         for (unsigned i = 0; i < 4; i++) {
@@ -234,9 +234,12 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_huge_costs_nothing), cmocka_unit_test(test_length_grows),
-        cmocka_unit_test(test_truncate_forgets),   cmocka_unit_test(test_discard_frees),
-        cmocka_unit_test(test_against_array),      cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_huge_costs_nothing),
+        cmocka_unit_test(test_length_grows),
+        cmocka_unit_test(test_truncate_forgets),
+        cmocka_unit_test(test_discard_frees),
+        cmocka_unit_test(test_against_array),
+        cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_threads),
     };
 

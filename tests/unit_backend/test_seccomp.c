@@ -44,31 +44,76 @@
 #define SANITIZED false
 #endif
 
-#define SKIP 77
-#define MIB (1u << 20)
+#define SKIP  77
+#define MIB   (1u << 20)
 #define ZONES 8u
 #define PIECE 4096u
-#define MANY 200u /* more than the ring takes at a time */
-#define MOST 96u  /* calls of one filter */
+#define MANY  200u /* more than the ring takes at a time */
+#define MOST  96u  /* calls of one filter */
 
 /* ---- what the manual names ---- */
 
-#define CALL(name) { #name, __NR_##name }
-static const struct { const char *name; int nr; } calls[] = {
-    CALL(brk), CALL(mmap), CALL(munmap), CALL(mprotect), CALL(madvise), CALL(futex), CALL(read),
-    CALL(write), CALL(eventfd2), CALL(epoll_create1), CALL(epoll_ctl), CALL(close),
-    CALL(pread64), CALL(pwrite64), CALL(preadv), CALL(pwritev), CALL(fdatasync), CALL(ftruncate),
-    CALL(fallocate), CALL(fstat), CALL(newfstatat), CALL(fcntl), CALL(fadvise64), CALL(openat),
-    CALL(statx), CALL(ioctl), CALL(lseek), CALL(io_uring_enter), CALL(io_uring_setup),
-    CALL(io_uring_register), CALL(clock_nanosleep), CALL(clone3), CALL(rt_sigprocmask),
-    CALL(set_robust_list), CALL(rseq), CALL(exit), CALL(ppoll), CALL(getrandom),
+#define CALL(name) \
+    { \
+#name, __NR_##name \
+    }
+static const struct {
+    const char *name;
+    int nr;
+} calls[] = {
+    CALL(brk),
+    CALL(mmap),
+    CALL(munmap),
+    CALL(mprotect),
+    CALL(madvise),
+    CALL(futex),
+    CALL(read),
+    CALL(write),
+    CALL(eventfd2),
+    CALL(epoll_create1),
+    CALL(epoll_ctl),
+    CALL(close),
+    CALL(pread64),
+    CALL(pwrite64),
+    CALL(preadv),
+    CALL(pwritev),
+    CALL(fdatasync),
+    CALL(ftruncate),
+    CALL(fallocate),
+    CALL(fstat),
+    CALL(newfstatat),
+    CALL(fcntl),
+    CALL(fadvise64),
+    CALL(openat),
+    CALL(statx),
+    CALL(ioctl),
+    CALL(lseek),
+    CALL(io_uring_enter),
+    CALL(io_uring_setup),
+    CALL(io_uring_register),
+    CALL(clock_nanosleep),
+    CALL(clone3),
+    CALL(rt_sigprocmask),
+    CALL(set_robust_list),
+    CALL(rseq),
+    CALL(exit),
+    CALL(ppoll),
+    CALL(getrandom),
 #ifdef __NR_poll
     CALL(poll),
 #endif
     /* Not in the manual: to name what else was called. */
-    CALL(sched_yield), CALL(gettid), CALL(getpid), CALL(tgkill), CALL(rt_sigaction),
+    CALL(sched_yield),
+    CALL(gettid),
+    CALL(getpid),
+    CALL(tgkill),
+    CALL(rt_sigaction),
     CALL(prlimit64),
-    CALL(mremap), CALL(clone), CALL(uname), CALL(sched_getaffinity), CALL(clock_gettime),
+    CALL(mremap),
+    CALL(clone),
+    CALL(uname),
+    CALL(sched_getaffinity),
+    CALL(clock_gettime),
 };
 
 /* Only in some processors' tables. */
@@ -106,7 +151,11 @@ static int number_of(const char *name)
     exit(1);
 }
 
-static struct { char item[40]; bool opening; int nr; } listed[160];
+static struct {
+    char item[40];
+    bool opening;
+    int nr;
+} listed[160];
 static unsigned nlisted;
 
 /* Lines of the form ".Xr name 2" and ".Fn name"; the second list holds what opening needs. */
@@ -122,7 +171,8 @@ static void read_line(const char *line, char *item, size_t room, unsigned *lists
         n = strcspn(line + 4, "\n");
         snprintf(item, room, "%.*s", (int)(n < room ? n : room - 1), line + 4);
     } else if ((sscanf(line, ".Xr %39s %u", name, &section) >= 1 ||
-                sscanf(line, ".Fn %39s", name) == 1) && section == 2) {
+                sscanf(line, ".Fn %39s", name) == 1) &&
+               section == 2) {
         if (nlisted == sizeof(listed) / sizeof(listed[0]))
             exit(1);
         snprintf(listed[nlisted].item, sizeof(listed[0].item), "%s", *lists ? item : "allocator");
@@ -163,15 +213,15 @@ static const char *const way_names[] = {"a path", "O_DIRECT", "a descriptor"};
 struct plan {
     enum kind kind;
     enum way way;
-    bool descriptors;     /* of queues */
-    bool opening;         /* filtered from before it is opened */
+    bool descriptors; /* of queues */
+    bool opening;     /* filtered from before it is opened */
     unsigned action;
-    int extra;            /* allowed in addition; -1: nothing */
+    int extra; /* allowed in addition; -1: nothing */
 };
 
 static struct shared {
     int line, rc, call;
-} *shared;
+} * shared;
 
 static char path[] = "zq-seccomp-XXXXXX";
 static _Alignas(4096) uint8_t buf[MANY][PIECE];
@@ -209,12 +259,12 @@ static void restrict_to(const struct plan *p)
     struct sock_fprog prog = {0, f};
     unsigned n = 0;
 
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                          offsetof(struct seccomp_data, arch));
+    f[n++] =
+        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
     f[n++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ARCH, 1, 0);
     f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS);
-    f[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS,
-                                          offsetof(struct seccomp_data, nr));
+    f[n++] =
+        (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     allow(f, &n, __NR_exit_group);
     if (p->descriptors)
         allow(f, &n, __NR_ppoll);
@@ -246,11 +296,11 @@ static void open_backend(const struct plan *p, int fd, struct zqcow2_backend **b
     int rc;
 
     if (p->kind == URING)
-        rc = p->way == HANDED ? zqcow2_uring_from_fd(fd, NULL, be)
-                              : zqcow2_uring_open(path, flags, NULL, be);
+        rc = p->way == HANDED ? zqcow2_uring_from_fd(fd, NULL, be) :
+                                zqcow2_uring_open(path, flags, NULL, be);
     else
-        rc = p->way == HANDED ? zqcow2_file_from_fd(fd, NULL, &inner)
-                              : zqcow2_file_open(path, flags, NULL, &inner);
+        rc = p->way == HANDED ? zqcow2_file_from_fd(fd, NULL, &inner) :
+                                zqcow2_file_open(path, flags, NULL, &inner);
     if ((rc == -ENOSYS && p->kind == URING) || (rc == -EINVAL && p->way == DIRECT)) {
         shared->rc = rc;
         _exit(SKIP);
@@ -505,9 +555,9 @@ int main(void)
     int rc;
 
     if (!ARCH || SANITIZED || prctl(PR_GET_SECCOMP, 0, 0, 0, 0) < 0) {
-        printf("skipped: %s\n", !ARCH ? "no name for this processor's calls"
-                                : SANITIZED ? "sanitizers make calls of their own"
-                                            : "a kernel without seccomp");
+        printf("skipped: %s\n", !ARCH     ? "no name for this processor's calls" :
+                                SANITIZED ? "sanitizers make calls of their own" :
+                                            "a kernel without seccomp");
         return SKIP;
     }
     read_manual(ZQ_MANUAL);

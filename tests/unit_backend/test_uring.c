@@ -88,7 +88,7 @@ static void test_time_limit(void **state)
 /* Completions interrupt system calls as signals do. */
 static int readable(int fd, int timeout_ms)
 {
-    struct pollfd p = { fd, POLLIN, 0 };
+    struct pollfd p = {fd, POLLIN, 0};
     int n;
 
     do {
@@ -197,7 +197,7 @@ static void test_truncate(void **state)
 static void test_uring_refuses(void **state)
 {
     struct zqcow2_backend *be = open_plain_uring();
-    struct zqcow2_io io = { .kind = ZQCOW2_IO_TRUNCATE, .offset = 4096 };
+    struct zqcow2_io io = {.kind = ZQCOW2_IO_TRUNCATE, .offset = 4096};
     struct count_hooks c;
 
     (void)state;
@@ -205,7 +205,7 @@ static void test_uring_refuses(void **state)
     assert_int_equal(be->ops.submit(be->self, &io), -EOPNOTSUPP);
     io.kind = 77;
     assert_int_equal(be->ops.submit(be->self, &io), -EOPNOTSUPP);
-    io = (struct zqcow2_io){ .kind = ZQCOW2_IO_ZERO, .offset = UINT64_MAX - 511, .length = 512 };
+    io = (struct zqcow2_io){.kind = ZQCOW2_IO_ZERO, .offset = UINT64_MAX - 511, .length = 512};
     assert_int_equal(be->ops.submit(be->self, &io), -EOPNOTSUPP);
     zqcow2_backend_close(be);
     assert_int_equal(zqcow2_uring_open("no such file", 0, NULL, &be), -ENOENT);
@@ -328,7 +328,7 @@ static int forbid_ring(void)
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
-    struct sock_fprog prog = { sizeof(code) / sizeof(code[0]), code };
+    struct sock_fprog prog = {sizeof(code) / sizeof(code[0]), code};
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return -1;
@@ -344,9 +344,12 @@ static int sandboxed(struct zqcow2_backend *be)
         return 77;
     for (unsigned i = 0; i < SLOTS; i++) {
         memset(buffers[i], (int)i, SLOT_BYTES);
-        requests[i].io = (struct zqcow2_io){ .kind = ZQCOW2_IO_WRITE, .iovcnt = 1,
-            .offset = (uint64_t)i * SLOT_BYTES, .length = SLOT_BYTES, .iov = requests[i].iov };
-        requests[i].iov[0] = (struct iovec){ buffers[i], SLOT_BYTES };
+        requests[i].io = (struct zqcow2_io){.kind = ZQCOW2_IO_WRITE,
+                                            .iovcnt = 1,
+                                            .offset = (uint64_t)i * SLOT_BYTES,
+                                            .length = SLOT_BYTES,
+                                            .iov = requests[i].iov};
+        requests[i].iov[0] = (struct iovec){buffers[i], SLOT_BYTES};
         if (be->ops.submit(be->self, &requests[i].io))
             return 2;
     }

@@ -76,7 +76,7 @@ struct grown {
 
 static void a_struct_may_be_shorter_or_longer_than_the_library_knows(void **state)
 {
-    struct grown in = { sizeof(in), 1, 2, 0 }, out;
+    struct grown in = {sizeof(in), 1, 2, 0}, out;
 
     (void)state;
     assert_int_equal(zq_copy_sized(&out, KNOWN, &in, sizeof(size_t)), 0);
@@ -92,12 +92,12 @@ static void a_struct_may_be_shorter_or_longer_than_the_library_knows(void **stat
 
 static void what_is_returned_fits_the_callers_struct(void **state)
 {
-    struct grown known = { KNOWN, 1, 2, 0 }, out = { sizeof(out), 9, 9, 9 };
+    struct grown known = {KNOWN, 1, 2, 0}, out = {sizeof(out), 9, 9, 9};
 
     (void)state;
     assert_int_equal(zq_return_sized(&out, &known, KNOWN, sizeof(size_t)), 0);
     assert_true(out.size == sizeof(out) && out.a == 1 && out.b == 2 && out.newer == 0);
-    out = (struct grown){ offsetof(struct grown, b), 9, 9, 9 };
+    out = (struct grown){offsetof(struct grown, b), 9, 9, 9};
     assert_int_equal(zq_return_sized(&out, &known, KNOWN, sizeof(size_t)), 0);
     assert_true(out.a == 1 && out.b == 9);
     out.size = 1;
@@ -137,7 +137,7 @@ static void count_log(void *ctx, int level, const char *text)
 
 static void memory_goes_through_the_hooks(void **state)
 {
-    struct account a = { 0 };
+    struct account a = {0};
     struct zqcow2_hooks in = ZQCOW2_HOOKS_INIT, h;
     uint8_t *p;
 
@@ -179,7 +179,7 @@ static void the_c_library_serves_without_hooks(void **state)
 
 static void the_log_hears_what_it_asked_for(void **state)
 {
-    struct account a = { 0 };
+    struct account a = {0};
     struct zqcow2_hooks in = ZQCOW2_HOOKS_INIT, h;
 
     (void)state;
@@ -196,8 +196,9 @@ static void every_error_has_a_text_and_an_errno(void **state)
 {
     static const int own[] = {
         ZQCOW2_EZONE_BOUNDARY, ZQCOW2_EZONE_FULL, ZQCOW2_EZONE_RDONLY, ZQCOW2_EZONE_OFFLINE,
-        ZQCOW2_EZONE_WP, ZQCOW2_EZONE_OPEN, ZQCOW2_EZONE_ACTIVE, ZQCOW2_EZONE_STATE,
-        ZQCOW2_ENOTQCOW2, ZQCOW2_ENOTZONED, ZQCOW2_EFEATURE, ZQCOW2_ECORRUPT, ZQCOW2_EDEAD,
+        ZQCOW2_EZONE_WP,       ZQCOW2_EZONE_OPEN, ZQCOW2_EZONE_ACTIVE, ZQCOW2_EZONE_STATE,
+        ZQCOW2_ENOTQCOW2,      ZQCOW2_ENOTZONED,  ZQCOW2_EFEATURE,     ZQCOW2_ECORRUPT,
+        ZQCOW2_EDEAD,
     };
 
     (void)state;
@@ -220,7 +221,7 @@ static void every_error_has_a_text_and_an_errno(void **state)
 
 static void a_refusal_fills_the_callers_buffer_within_its_bounds(void **state)
 {
-    struct zqcow2_error err = { 0, "" };
+    struct zqcow2_error err = {0, ""};
     char wide[400];
 
     (void)state;

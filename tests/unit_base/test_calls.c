@@ -73,8 +73,8 @@ static void zone_calls_change_the_states_of_their_names(void **state)
 static void the_zone_that_failed_is_told(void **state)
 {
     struct zqcow2_image *img = make(Z);
-    struct zqcow2_request req = {.size = sizeof(req), .op = ZQCOW2_OP_ZONE_OPEN, .offset = Z,
-                                 .length = 4 * Z};
+    struct zqcow2_request req = {
+        .size = sizeof(req), .op = ZQCOW2_OP_ZONE_OPEN, .offset = Z, .length = 4 * Z};
     struct zqcow2_result res;
 
     (void)state;

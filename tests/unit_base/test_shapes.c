@@ -13,7 +13,7 @@
 #include <zqcow2/queue.h>
 #include <zqcow2/simdisk.h>
 
-#define SIZE (4u << 20)
+#define SIZE    (4u << 20)
 #define LONGEST (160u << 10)
 
 struct shape {
@@ -115,8 +115,11 @@ static void write_somewhere(struct world *w, uint64_t off, uint64_t len)
     uint8_t *from = w->buf + draw(w, 64) * 8;
     uint64_t a = len > 1024 ? 512 : len, b = len > 1024 ? len - 1024 : 0;
     struct iovec iov[3] = {{from, a}, {from + a, b}, {from + a + b, len - a - b}};
-    struct zqcow2_request req = {.size = sizeof(req), .op = ZQCOW2_OP_WRITE, .offset = off,
-                                 .iov = iov, .iovcnt = len > 1024 ? 3 : 1};
+    struct zqcow2_request req = {.size = sizeof(req),
+                                 .op = ZQCOW2_OP_WRITE,
+                                 .offset = off,
+                                 .iov = iov,
+                                 .iovcnt = len > 1024 ? 3 : 1};
 
     for (uint64_t i = 0; i < len; i++)
         from[i] = (uint8_t)draw(w, 256);
@@ -164,9 +167,7 @@ static void one_step(struct world *w)
         must(w, "zeroes", zqcow2_write_zeroes(w->img, len, off, 0));
         memset(w->model + off, 0, len);
         break;
-    case 1:
-        must(w, "flush", zqcow2_flush(w->img));
-        break;
+    case 1: must(w, "flush", zqcow2_flush(w->img)); break;
     case 2:
     case 3:
         off = range(w, SIZE, &len);
@@ -178,8 +179,7 @@ static void one_step(struct world *w)
             append_somewhere(w);
             break;
         } /* fall through */
-    default:
-        write_somewhere(w, off, len);
+    default: write_somewhere(w, off, len);
     }
 }
 

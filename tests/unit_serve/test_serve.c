@@ -14,8 +14,8 @@
 #include "serve/state.h"
 
 /* Of the first clients open DEVICE and the number; of the second what the state file says. */
-static const struct serve_kind disk = { "disk", "disk", "/dev/disk" };
-static const struct serve_kind sock = { "disk-sock", "socket", NULL };
+static const struct serve_kind disk = {"disk", "disk", "/dev/disk"};
+static const struct serve_kind sock = {"disk-sock", "socket", NULL};
 
 static char folder[] = "/tmp/serve-XXXXXX";
 
@@ -80,11 +80,11 @@ static void assert_text(const char *path, const char *lines)
 static void a_name_may_hold_any_byte(void **state)
 {
     static const char *const names[][2] = {
-        { "/plain", "/plain" },
-        { "/two\nlines\n", "/two\\012lines\\012" },
-        { "/\\012", "/\\134012" },
-        { "/\\", "/\\134" },
-        { "/tab\t\1\177\xff", "/tab\\011\\001\177\xff" },
+        {"/plain", "/plain"},
+        {"/two\nlines\n", "/two\\012lines\\012"},
+        {"/\\012", "/\\134012"},
+        {"/\\", "/\\134"},
+        {"/tab\t\1\177\xff", "/tab\\011\\001\177\xff"},
     };
 
     (void)state;
@@ -195,9 +195,9 @@ static void the_file_of_a_living_server_is_left_alone(void **state)
 
 static void ids_are_those_of_the_kind_in_order(void **state)
 {
-    static const char *const names[] = { "disk10", "disk9",   "disk0",  "disk4294967295",
-                                         "disk",   "disk1x",  "disk-1", "disk4294967296",
-                                         "xdisk1", "disk 2", "disk-sock7" };
+    static const char *const names[] = {"disk10", "disk9",  "disk0",     "disk4294967295",
+                                        "disk",   "disk1x", "disk-1",    "disk4294967296",
+                                        "xdisk1", "disk 2", "disk-sock7"};
     uint32_t ids[16];
 
     (void)state;

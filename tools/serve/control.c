@@ -68,7 +68,7 @@ bool serve_find(const struct serve_kind *kind, const char *name, struct serve_st
 int serve_stop(const struct serve_state *s)
 {
     struct serve_state after;
-    struct pollfd p = { .events = POLLIN };
+    struct pollfd p = {.events = POLLIN};
 
     p.fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
     if (p.fd < 0 || syscall(SYS_pidfd_send_signal, p.fd, SIGTERM, NULL, 0)) {

@@ -14,7 +14,7 @@ uint32_t serve_largest_append(const struct zqcow2_info *info, uint32_t max_io)
 /* Exact, unlike zt_human(): scripts read these lines. */
 static const char *size_text(char *buf, size_t room, uint64_t bytes)
 {
-    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     unsigned u = 0;
 
     while (bytes >= 1024 && bytes % 1024 == 0 && u < 6) {

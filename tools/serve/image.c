@@ -31,8 +31,8 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
     rc = zt_backend_open(&target, s->opt->read_only ? 0 : ZQCOW2_FILE_RDWR, be);
     if (rc < 0)
         serve_report_failure(report, "%s: %s", s->opt->target.path,
-                             rc == -ENOSYS ? "this backend does not work here"
-                                           : zqcow2_strerror(rc));
+                             rc == -ENOSYS ? "this backend does not work here" :
+                                             zqcow2_strerror(rc));
     return rc;
 }
 
@@ -40,7 +40,7 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
 static int open_on(struct serve_image *s, struct serve_report *report, struct zqcow2_backend *be)
 {
     struct zqcow2_open_options oo = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_error err = { 0 };
+    struct zqcow2_error err = {0};
     int rc;
 
     oo.flags = s->opt->read_only ? 0 : ZQCOW2_OPEN_RDWR;

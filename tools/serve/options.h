@@ -12,18 +12,13 @@ struct serve_options {
 };
 
 /* A server numbers options of its own from SERVE_OPT_OWN. */
-enum {
-    SERVE_OPT_QUEUES = ZT_OPT_VERB,
-    SERVE_OPT_READ_ONLY,
-    SERVE_OPT_FOREGROUND,
-    SERVE_OPT_OWN
-};
+enum { SERVE_OPT_QUEUES = ZT_OPT_VERB, SERVE_OPT_READ_ONLY, SERVE_OPT_FOREGROUND, SERVE_OPT_OWN };
 
 /* For the option tables of getopt_long(). */
-#define SERVE_OPTIONS                                                                             \
-    { "queues", required_argument, NULL, SERVE_OPT_QUEUES },                                      \
-    { "read-only", no_argument, NULL, SERVE_OPT_READ_ONLY },                                      \
-    { "foreground", no_argument, NULL, SERVE_OPT_FOREGROUND }, ZT_OPTION_BACKEND
+#define SERVE_OPTIONS \
+    {"queues", required_argument, NULL, SERVE_OPT_QUEUES}, \
+        {"read-only", no_argument, NULL, SERVE_OPT_READ_ONLY}, \
+        {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, ZT_OPTION_BACKEND
 
 /* A queue for each processor, at most 4. */
 uint32_t serve_default_queues(void);

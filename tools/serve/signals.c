@@ -25,8 +25,7 @@ int serve_signals_open(void)
 
 void serve_signals_wait(int signal_fd, int ended_fd)
 {
-    struct pollfd fds[] = { { .fd = signal_fd, .events = POLLIN },
-                            { .fd = ended_fd, .events = POLLIN } };
+    struct pollfd fds[] = {{.fd = signal_fd, .events = POLLIN}, {.fd = ended_fd, .events = POLLIN}};
 
     while (poll(fds, 2, -1) < 0 && errno == EINTR)
         ;

@@ -27,21 +27,21 @@ struct ublk_ctrl_cmd { /* in the second half of a 128-byte SQE */
 };
 static_assert(sizeof(struct ublk_ctrl_cmd) == 32, "control command");
 
-#define UBLK_CMD_GET_DEV_INFO _IOR('u', 0x02, struct ublk_ctrl_cmd)
-#define UBLK_CMD_ADD_DEV _IOWR('u', 0x04, struct ublk_ctrl_cmd)
-#define UBLK_CMD_DEL_DEV _IOWR('u', 0x05, struct ublk_ctrl_cmd)
-#define UBLK_CMD_START_DEV _IOWR('u', 0x06, struct ublk_ctrl_cmd)
-#define UBLK_CMD_STOP_DEV _IOWR('u', 0x07, struct ublk_ctrl_cmd)
-#define UBLK_CMD_SET_PARAMS _IOWR('u', 0x08, struct ublk_ctrl_cmd)
-#define UBLK_CMD_GET_FEATURES _IOR('u', 0x13, struct ublk_ctrl_cmd)
+#define UBLK_CMD_GET_DEV_INFO  _IOR('u', 0x02, struct ublk_ctrl_cmd)
+#define UBLK_CMD_ADD_DEV       _IOWR('u', 0x04, struct ublk_ctrl_cmd)
+#define UBLK_CMD_DEL_DEV       _IOWR('u', 0x05, struct ublk_ctrl_cmd)
+#define UBLK_CMD_START_DEV     _IOWR('u', 0x06, struct ublk_ctrl_cmd)
+#define UBLK_CMD_STOP_DEV      _IOWR('u', 0x07, struct ublk_ctrl_cmd)
+#define UBLK_CMD_SET_PARAMS    _IOWR('u', 0x08, struct ublk_ctrl_cmd)
+#define UBLK_CMD_GET_FEATURES  _IOR('u', 0x13, struct ublk_ctrl_cmd)
 #define UBLK_CMD_DEL_DEV_ASYNC _IOR('u', 0x14, struct ublk_ctrl_cmd) /* since Linux 6.9 */
 static_assert(UBLK_CMD_ADD_DEV == 0xc0207504, "ioctl encoding");
 /* Which bits say "read" alone differs between processors; the kernel's are those of its headers. */
 static_assert(UBLK_CMD_GET_FEATURES == _IOC(_IOC_READ, 0x75, 0x13, 32), "ioctl encoding");
 
 #define UBLK_F_CMD_IOCTL_ENCODE (1ull << 6)
-#define UBLK_F_USER_COPY (1ull << 7)
-#define UBLK_F_ZONED (1ull << 8)
+#define UBLK_F_USER_COPY        (1ull << 7)
+#define UBLK_F_ZONED            (1ull << 8)
 
 enum ublk_dev_state { UBLK_DEV_DEAD = 0, UBLK_DEV_LIVE = 1, UBLK_DEV_QUIESCED = 2 };
 
@@ -106,7 +106,7 @@ struct ublk_io_cmd {
 };
 static_assert(sizeof(struct ublk_io_cmd) == 16, "I/O command");
 
-#define UBLK_IO_FETCH_REQ _IOWR('u', 0x20, struct ublk_io_cmd)
+#define UBLK_IO_FETCH_REQ            _IOWR('u', 0x20, struct ublk_io_cmd)
 #define UBLK_IO_COMMIT_AND_FETCH_REQ _IOWR('u', 0x21, struct ublk_io_cmd)
 static_assert(UBLK_IO_FETCH_REQ == 0xc0107520, "ioctl encoding");
 static_assert(UBLK_IO_COMMIT_AND_FETCH_REQ == 0xc0107521, "ioctl encoding");
@@ -125,7 +125,7 @@ enum ublk_io_op {
     UBLK_OP_ZONE_RESET = 15,
     UBLK_OP_REPORT_ZONES = 18
 };
-#define UBLK_OP_MASK 0xffu
+#define UBLK_OP_MASK  0xffu
 #define UBLK_IO_F_FUA (1u << 13)
 
 /* Where the data of a tag lies in the character device's file. */

@@ -29,12 +29,11 @@ static int fail_usage(void)
 
 static bool parse_add(int argc, char **argv, struct ublk_options *o)
 {
-    static const struct option longopts[] = {
-        { "id", required_argument, NULL, OPT_ID },
-        { "depth", required_argument, NULL, OPT_DEPTH },
-        SERVE_OPTIONS, ZT_OPTION_END
-    };
-    struct zt_options opts = { .name = "ublk add", .shorts = ":", .longs = longopts };
+    static const struct option longopts[] = {{"id", required_argument, NULL, OPT_ID},
+                                             {"depth", required_argument, NULL, OPT_DEPTH},
+                                             SERVE_OPTIONS,
+                                             ZT_OPTION_END};
+    struct zt_options opts = {.name = "ublk add", .shorts = ":", .longs = longopts};
     bool ok = true;
     int c;
 
@@ -59,8 +58,7 @@ static bool parse_add(int argc, char **argv, struct ublk_options *o)
 
 static int verb_add(int argc, char **argv)
 {
-    struct ublk_options o = { .id = UINT32_MAX, .depth = 64,
-                              .serve.queues = serve_default_queues() };
+    struct ublk_options o = {.id = UINT32_MAX, .depth = 64, .serve.queues = serve_default_queues()};
 
     return parse_add(argc, argv, &o) ? serve_launch(o.serve.foreground, ublk_serve, &o) : 1;
 }

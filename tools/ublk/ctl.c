@@ -25,14 +25,11 @@ const char *ublk_ctl_explain(int rc)
     switch (rc) {
     case -ENOENT:
     case -ENODEV:
-    case -ENXIO:
-        return UBLK_CONTROL_PATH " is missing: load the driver (modprobe ublk_drv)";
+    case -ENXIO: return UBLK_CONTROL_PATH " is missing: load the driver (modprobe ublk_drv)";
     case -EACCES:
         return UBLK_CONTROL_PATH ": no permission; a ublk device needs root (CAP_SYS_ADMIN)";
-    case -EPERM:
-        return "io_uring is not permitted here (kernel.io_uring_disabled, or a sandbox)";
-    default:
-        return strerror(-rc);
+    case -EPERM: return "io_uring is not permitted here (kernel.io_uring_disabled, or a sandbox)";
+    default: return strerror(-rc);
     }
 }
 
@@ -60,8 +57,11 @@ static int wait_result(struct io_uring *ring)
 static int command(struct ublk_ctl *c, uint32_t op, uint32_t id, void *buf, size_t len,
                    uint64_t data)
 {
-    struct ublk_ctrl_cmd cmd = { .dev_id = id, .queue_id = UINT16_MAX, .len = (uint16_t)len,
-                                 .addr = (uint64_t)(uintptr_t)buf, .data = data };
+    struct ublk_ctrl_cmd cmd = {.dev_id = id,
+                                .queue_id = UINT16_MAX,
+                                .len = (uint16_t)len,
+                                .addr = (uint64_t)(uintptr_t)buf,
+                                .data = data};
     struct io_uring_sqe *sqe = io_uring_get_sqe(&c->ring);
     int rc;
 

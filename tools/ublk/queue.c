@@ -9,7 +9,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SECTOR 512u
+#define SECTOR         512u
 #define USER_DATA_POLL UINT64_MAX
 
 int ublk_errno(int rc)
@@ -17,15 +17,11 @@ int ublk_errno(int rc)
     if (rc >= 0)
         return 0;
     switch (rc) {
-    case ZQCOW2_EZONE_ACTIVE:
-        return -EOVERFLOW;
-    case ZQCOW2_EZONE_OPEN:
-        return -ETOOMANYREFS;
+    case ZQCOW2_EZONE_ACTIVE: return -EOVERFLOW;
+    case ZQCOW2_EZONE_OPEN: return -ETOOMANYREFS;
     case -ENOSPC:
-    case -ENOMEM:
-        return rc;
-    default: /* the block layer has no finer status for the rest */
-        return -EIO;
+    case -ENOMEM: return rc;
+    default: /* the block layer has no finer status for the rest */ return -EIO;
     }
 }
 
@@ -47,7 +43,7 @@ static void queue_command(struct ublk_tag *t, uint32_t op, int result, uint64_t 
 {
     struct ublk_queue *q = t->queue;
     struct io_uring_sqe *sqe = get_sqe(q);
-    struct ublk_io_cmd cmd = { .q_id = q->id, .tag = t->tag, .result = result, .addr = addr };
+    struct ublk_io_cmd cmd = {.q_id = q->id, .tag = t->tag, .result = result, .addr = addr};
 
     if (!sqe) { /* cannot be, see get_sqe; the kernel then times out on this tag alone */
         q->error = -EBUSY;
@@ -149,10 +145,12 @@ static void report_zones(struct ublk_tag *t, const struct ublk_io_desc *d)
         rc = zqcow2_zone_report(q->img, at, &z, &one);
         if (rc < 0 || !one)
             break;
-        out[n] = (struct ublk_blk_zone){
-            .start = z.start / SECTOR, .len = z.length / SECTOR, .wp = z.write_pointer / SECTOR,
-            .type = z.type, .cond = z.state, .capacity = z.capacity / SECTOR
-        };
+        out[n] = (struct ublk_blk_zone){.start = z.start / SECTOR,
+                                        .len = z.length / SECTOR,
+                                        .wp = z.write_pointer / SECTOR,
+                                        .type = z.type,
+                                        .cond = z.state,
+                                        .capacity = z.capacity / SECTOR};
         if (z.write_pointer == UINT64_MAX)
             out[n].wp = UINT64_MAX;
     }
@@ -164,29 +162,18 @@ static void report_zones(struct ublk_tag *t, const struct ublk_io_desc *d)
 static int library_op(unsigned op)
 {
     switch (op) {
-    case UBLK_OP_READ:
-        return ZQCOW2_OP_READ;
-    case UBLK_OP_WRITE:
-        return ZQCOW2_OP_WRITE;
-    case UBLK_OP_FLUSH:
-        return ZQCOW2_OP_FLUSH;
-    case UBLK_OP_DISCARD:
-        return ZQCOW2_OP_DISCARD;
-    case UBLK_OP_WRITE_ZEROES:
-        return ZQCOW2_OP_WRITE_ZEROES;
-    case UBLK_OP_ZONE_OPEN:
-        return ZQCOW2_OP_ZONE_OPEN;
-    case UBLK_OP_ZONE_CLOSE:
-        return ZQCOW2_OP_ZONE_CLOSE;
-    case UBLK_OP_ZONE_FINISH:
-        return ZQCOW2_OP_ZONE_FINISH;
-    case UBLK_OP_ZONE_APPEND:
-        return ZQCOW2_OP_APPEND;
+    case UBLK_OP_READ: return ZQCOW2_OP_READ;
+    case UBLK_OP_WRITE: return ZQCOW2_OP_WRITE;
+    case UBLK_OP_FLUSH: return ZQCOW2_OP_FLUSH;
+    case UBLK_OP_DISCARD: return ZQCOW2_OP_DISCARD;
+    case UBLK_OP_WRITE_ZEROES: return ZQCOW2_OP_WRITE_ZEROES;
+    case UBLK_OP_ZONE_OPEN: return ZQCOW2_OP_ZONE_OPEN;
+    case UBLK_OP_ZONE_CLOSE: return ZQCOW2_OP_ZONE_CLOSE;
+    case UBLK_OP_ZONE_FINISH: return ZQCOW2_OP_ZONE_FINISH;
+    case UBLK_OP_ZONE_APPEND: return ZQCOW2_OP_APPEND;
     case UBLK_OP_ZONE_RESET_ALL:
-    case UBLK_OP_ZONE_RESET:
-        return ZQCOW2_OP_ZONE_RESET;
-    default:
-        return -1;
+    case UBLK_OP_ZONE_RESET: return ZQCOW2_OP_ZONE_RESET;
+    default: return -1;
     }
 }
 
@@ -196,14 +183,10 @@ static uint64_t request_length(const struct ublk_queue *q, const struct ublk_io_
     case UBLK_OP_ZONE_OPEN:
     case UBLK_OP_ZONE_CLOSE:
     case UBLK_OP_ZONE_FINISH:
-    case UBLK_OP_ZONE_RESET:
-        return q->info->zone_size;
-    case UBLK_OP_ZONE_RESET_ALL:
-        return q->info->virtual_size;
-    case UBLK_OP_FLUSH:
-        return 0;
-    default:
-        return (uint64_t)d->nr_sectors * SECTOR;
+    case UBLK_OP_ZONE_RESET: return q->info->zone_size;
+    case UBLK_OP_ZONE_RESET_ALL: return q->info->virtual_size;
+    case UBLK_OP_FLUSH: return 0;
+    default: return (uint64_t)d->nr_sectors * SECTOR;
     }
 }
 
@@ -232,12 +215,16 @@ static void take_request(struct ublk_tag *t)
         return;
     }
     q->batch[q->nbatch++] = (struct zqcow2_request){
-        .size = sizeof(struct zqcow2_request), .op = (uint16_t)lib,
+        .size = sizeof(struct zqcow2_request),
+        .op = (uint16_t)lib,
         .flags = d->op_flags & UBLK_IO_F_FUA ? ZQCOW2_FUA : 0,
-        .offset = op == UBLK_OP_ZONE_RESET_ALL || op == UBLK_OP_FLUSH ? 0
-                                                                      : d->start_sector * SECTOR,
-        .length = len, .iov = data ? &t->iov : NULL, .iovcnt = data, .done = request_done, .arg = t
-    };
+        .offset =
+            op == UBLK_OP_ZONE_RESET_ALL || op == UBLK_OP_FLUSH ? 0 : d->start_sector * SECTOR,
+        .length = len,
+        .iov = data ? &t->iov : NULL,
+        .iovcnt = data,
+        .done = request_done,
+        .arg = t};
 }
 
 static void submit_batch(struct ublk_queue *q)

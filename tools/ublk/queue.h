@@ -16,7 +16,7 @@ struct ublk_tag {
     struct ublk_queue *queue;
     struct iovec iov; /* the tag's own part of the queue's buffer */
     uint16_t tag;
-    uint8_t op;       /* ublk_io_op */
+    uint8_t op; /* ublk_io_op */
 };
 
 /* Everything below belongs to the queue's thread once it runs. */
@@ -32,9 +32,9 @@ struct ublk_queue {
     size_t desc_bytes, buffer_bytes;
     uint32_t max_io, nbatch, in_library, live_tags;
     uint16_t id, depth;
-    int fd;        /* of the character device; the server's */
-    int ended_fd;  /* eventfd of the server, told when the thread ends */
-    int error;     /* why the thread ended, when not because the device was stopped */
+    int fd;       /* of the character device; the server's */
+    int ended_fd; /* eventfd of the server, told when the thread ends */
+    int error;    /* why the thread ended, when not because the device was stopped */
     pthread_t thread;
 };
 

@@ -24,7 +24,7 @@
 #define SECTOR 512u
 #define MAX_IO (512u * 1024)
 
-const struct serve_kind ublk_kind = { "ublk", "ublk device", "/dev/ublkb" };
+const struct serve_kind ublk_kind = {"ublk", "ublk device", "/dev/ublkb"};
 
 struct server {
     const struct ublk_options *opt;
@@ -48,8 +48,10 @@ static int check_geometry(struct server *s)
     if (!i->zone_size)
         return 0;
     if (i->virtual_size % i->zone_size) {
-        serve_report_failure(s->report, "%s: the last zone is short; Linux needs a size that is a "
-                             "multiple of the zone size", s->opt->serve.target.path);
+        serve_report_failure(s->report,
+                             "%s: the last zone is short; Linux needs a size that is a "
+                             "multiple of the zone size",
+                             s->opt->serve.target.path);
         return -EINVAL;
     }
     if (i->zone_size / SECTOR > UINT32_MAX || i->zone_size < SECTOR) {
@@ -72,9 +74,9 @@ static int check_features(struct server *s)
     if (rc >= 0 && (have & need) == need)
         return 0;
     serve_report_failure(s->report, "this kernel's ublk driver %s",
-                         s->image.info.zone_size
-                             ? "knows no zoned devices (Linux 6.6 or newer does)"
-                             : "is too old (Linux 6.5 or newer is needed)");
+                         s->image.info.zone_size ?
+                             "knows no zoned devices (Linux 6.6 or newer does)" :
+                             "is too old (Linux 6.5 or newer is needed)");
     return -EOPNOTSUPP;
 }
 
@@ -114,12 +116,13 @@ static int add_device(struct server *s)
     int rc, tries = 30;
 
     do {
-        s->dev = (struct ublk_dev_info){
-            .nr_hw_queues = (uint16_t)s->opt->serve.queues, .queue_depth = (uint16_t)s->opt->depth,
-            .max_io_buf_bytes = MAX_IO, .dev_id = s->opt->id, .ublksrv_pid = getpid(),
-            .flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_USER_COPY |
-                     (s->image.info.zone_size ? UBLK_F_ZONED : 0)
-        };
+        s->dev = (struct ublk_dev_info){.nr_hw_queues = (uint16_t)s->opt->serve.queues,
+                                        .queue_depth = (uint16_t)s->opt->depth,
+                                        .max_io_buf_bytes = MAX_IO,
+                                        .dev_id = s->opt->id,
+                                        .ublksrv_pid = getpid(),
+                                        .flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_USER_COPY |
+                                                 (s->image.info.zone_size ? UBLK_F_ZONED : 0)};
         rc = ublk_ctl_add(&s->ctl, &s->dev);
         if (rc != -EEXIST)
             break;
@@ -131,7 +134,7 @@ static int add_device(struct server *s)
         serve_report_failure(s->report, "%s", ublk_ctl_explain(-EACCES));
     else if (rc == -EINVAL && s->image.info.zone_size)
         serve_report_failure(s->report, "the kernel refuses a zoned device (built without "
-                             "CONFIG_BLK_DEV_ZONED?)");
+                                        "CONFIG_BLK_DEV_ZONED?)");
     else if (rc < 0)
         serve_report_failure(s->report, "the kernel refuses the device: %s", strerror(-rc));
     return rc;
@@ -163,7 +166,7 @@ static void fill_params(const struct server *s, struct ublk_params *p)
 {
     const struct zqcow2_info *i = &s->image.info;
 
-    *p = (struct ublk_params){ .len = sizeof(*p), .types = UBLK_PARAM_BASIC };
+    *p = (struct ublk_params){.len = sizeof(*p), .types = UBLK_PARAM_BASIC};
     p->basic.attrs = UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA;
     if (s->opt->serve.read_only)
         p->basic.attrs |= UBLK_ATTR_READ_ONLY;
@@ -331,7 +334,7 @@ static int make_descriptors(struct server *s)
 
 int ublk_serve(const void *opt, struct serve_report *report)
 {
-    struct server s = { .opt = opt, .report = report, .state_fd = -1 };
+    struct server s = {.opt = opt, .report = report, .state_fd = -1};
     int rc, closed;
 
     /* Memory pressure must not wait for writeback to the very device that this process serves. */

@@ -11,10 +11,8 @@ const struct zt_verb zt_verb_ublk = {
     "       zqcow2 ublk del [--force] ID|FILE",
     "Makes an image a block device of this Linux",
     "  --id=N                  the device is /dev/ublkbN; the next free one\n"
-    "  --queues=N, --depth=N   queues, and requests in flight in each\n"
-    ZT_HELP_BACKEND
+    "  --queues=N, --depth=N   queues, and requests in flight in each\n" ZT_HELP_BACKEND
     "  --read-only             the device cannot be written\n"
     "  --foreground            serve until a signal ends it\n"
     "  --force                 del: also if it is in use\n",
-    verb_ublk
-};
+    verb_ublk};

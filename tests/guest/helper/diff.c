@@ -24,17 +24,26 @@ enum {
     D_COUNT
 };
 static const char *const difference_name[D_COUNT] = {
-    "close of an EMPTY or FULL zone succeeds", "FULL reports the zone's end as write pointer",
+    "close of an EMPTY or FULL zone succeeds",
+    "FULL reports the zone's end as write pointer",
     "a CLOSED zone at the active limit makes room for itself",
     "the least recently written zone is closed implicitly",
     "zeros are read at and beyond the write pointer",
-    "a conventional zone's write pointer is its start"
-};
+    "a conventional zone's write pointer is its start"};
 
-enum { OP_WRITE, OP_FILL, OP_WRITE_ASTRAY, OP_OPEN, OP_CLOSE, OP_FINISH, OP_RESET, OP_READ,
-       OP_RESET_ALL };
-static const char *const op_name[] = { "write", "fill", "write astray", "open", "close", "finish",
-                                       "reset", "read", "reset all" };
+enum {
+    OP_WRITE,
+    OP_FILL,
+    OP_WRITE_ASTRAY,
+    OP_OPEN,
+    OP_CLOSE,
+    OP_FINISH,
+    OP_RESET,
+    OP_READ,
+    OP_RESET_ALL
+};
+static const char *const op_name[] = {"write",  "fill",  "write astray", "open",     "close",
+                                      "finish", "reset", "read",         "reset all"};
 
 struct op {
     int kind;
@@ -87,11 +96,11 @@ static struct op choose_write(struct pair *p, struct zg_rng *r, struct op o)
 /* Zones are drawn from a small window, so that they meet again and again. */
 static struct op choose(struct pair *p, struct zg_rng *r)
 {
-    static const int kinds[] = { OP_WRITE, OP_WRITE, OP_WRITE, OP_WRITE, OP_WRITE, OP_FILL, OP_OPEN,
-                                 OP_OPEN, OP_CLOSE, OP_CLOSE, OP_FINISH, OP_RESET, OP_READ,
-                                 OP_READ };
+    static const int kinds[] = {OP_WRITE,  OP_WRITE, OP_WRITE, OP_WRITE, OP_WRITE,
+                                OP_FILL,   OP_OPEN,  OP_OPEN,  OP_CLOSE, OP_CLOSE,
+                                OP_FINISH, OP_RESET, OP_READ,  OP_READ};
     uint32_t window = p->a.nr_zones < 12 ? p->a.nr_zones : 12;
-    struct op o = { .kind = kinds[zg_below(r, sizeof(kinds) / sizeof(kinds[0]))], .zones = 1 };
+    struct op o = {.kind = kinds[zg_below(r, sizeof(kinds) / sizeof(kinds[0]))], .zones = 1};
 
     o.zone = (uint32_t)zg_below(r, window);
     o.key = 1 + zg_below(r, 1000);
@@ -139,14 +148,15 @@ static int fill_zone(struct pair *p, struct zg_dev *d, const struct op *o)
 
 static int manage(struct zg_dev *d, const struct op *o)
 {
-    static const unsigned long request[] = { [OP_OPEN] = BLKOPENZONE, [OP_CLOSE] = BLKCLOSEZONE,
-                                             [OP_FINISH] = BLKFINISHZONE,
-                                             [OP_RESET] = BLKRESETZONE,
-                                             [OP_RESET_ALL] = BLKRESETZONE };
-    struct blk_zone_range range = { o->zone * d->zone_sectors, o->zones * d->zone_sectors };
+    static const unsigned long request[] = {[OP_OPEN] = BLKOPENZONE,
+                                            [OP_CLOSE] = BLKCLOSEZONE,
+                                            [OP_FINISH] = BLKFINISHZONE,
+                                            [OP_RESET] = BLKRESETZONE,
+                                            [OP_RESET_ALL] = BLKRESETZONE};
+    struct blk_zone_range range = {o->zone * d->zone_sectors, o->zones * d->zone_sectors};
 
     if (o->kind == OP_RESET_ALL)
-        range = (struct blk_zone_range){ 0, d->nr_zones * d->zone_sectors };
+        range = (struct blk_zone_range){0, d->nr_zones * d->zone_sectors};
     return ioctl(d->fd, request[o->kind], &range) ? -errno : 0;
 }
 
@@ -157,12 +167,9 @@ static int do_op(struct pair *p, struct zg_dev *d, const struct op *o, void *buf
     case OP_WRITE_ASTRAY:
         zg_fill(p->buf, o->len, o->key, o->off);
         return zg_pwrite(d->fd, p->buf, o->len, o->off);
-    case OP_FILL:
-        return fill_zone(p, d, o);
-    case OP_READ:
-        return zg_pread(d->fd, buf, o->len, o->off);
-    default:
-        return manage(d, o);
+    case OP_FILL: return fill_zone(p, d, o);
+    case OP_READ: return zg_pread(d->fd, buf, o->len, o->off);
+    default: return manage(d, o);
     }
 }
 
@@ -196,7 +203,8 @@ static int explain(const struct pair *p, const struct op *o, int b)
             (cond == BLK_ZONE_COND_EMPTY || cond == BLK_ZONE_COND_FULL))
             return D_CLOSE;
         if ((o->kind == OP_WRITE || o->kind == OP_FILL || o->kind == OP_OPEN ||
-             o->kind == OP_FINISH) && b == -ETOOMANYREFS && at_limits(p, &p->b) &&
+             o->kind == OP_FINISH) &&
+            b == -ETOOMANYREFS && at_limits(p, &p->b) &&
             (cond == BLK_ZONE_COND_CLOSED || o->zones > 1))
             return D_CLOSED;
     }
@@ -251,7 +259,7 @@ static bool close_both(struct pair *p)
 {
     for (uint32_t i = 0; i < p->a.nr_zones; i++) {
         const struct blk_zone *a = &p->a.zones[i], *b = &p->b.zones[i];
-        struct op close = { .kind = OP_CLOSE, .zone = i, .zones = 1 };
+        struct op close = {.kind = OP_CLOSE, .zone = i, .zones = 1};
 
         if (a->cond != b->cond && open_or_closed(a->cond) && open_or_closed(b->cond) &&
             (manage(&p->a, &close) || manage(&p->b, &close)))
@@ -303,7 +311,7 @@ static bool reports_equal(struct pair *p)
 static bool settle(struct pair *p, const struct op *o)
 {
     for (uint32_t i = o->zone; i < o->zone + o->zones; i++) {
-        struct op reset = { .kind = OP_RESET, .zone = i, .zones = 1 };
+        struct op reset = {.kind = OP_RESET, .zone = i, .zones = 1};
 
         if (sequential(&p->a.zones[i]) && (manage(&p->a, &reset) || manage(&p->b, &reset)))
             return false;
@@ -401,7 +409,7 @@ static uint32_t limit(const char *dev, const char *which)
 
 int zg_diff(int argc, char **argv)
 {
-    struct pair p = { .buf = zg_buffer(8 * CHUNK), .buf_b = zg_buffer(8 * CHUNK) };
+    struct pair p = {.buf = zg_buffer(8 * CHUNK), .buf_b = zg_buffer(8 * CHUNK)};
     uint64_t seed, n;
 
     if (argc != 4) {
@@ -414,8 +422,8 @@ int zg_diff(int argc, char **argv)
         printf("the geometries differ\n");
         return 1;
     }
-    if (manage(&p.a, &(struct op){ .kind = OP_RESET_ALL }) ||
-        manage(&p.b, &(struct op){ .kind = OP_RESET_ALL }) || zg_report(&p.a) || zg_report(&p.b))
+    if (manage(&p.a, &(struct op){.kind = OP_RESET_ALL}) ||
+        manage(&p.b, &(struct op){.kind = OP_RESET_ALL}) || zg_report(&p.a) || zg_report(&p.b))
         return 2;
     p.written = calloc(p.a.nr_zones, sizeof(*p.written));
     if (!p.written)

@@ -16,7 +16,9 @@
 #include <unistd.h>
 
 #define RING 64u
-#define SLACK 3u /* steps that may be durable beyond the last acknowledged one that was heard of */
+#define SLACK \
+    3u /* steps that may be durable beyond the last acknowledged one that was heard of \
+        */
 #define MAX_FILE (192u * 1024)
 
 struct header {
@@ -35,7 +37,7 @@ static size_t step_bytes(uint64_t seed, uint64_t step)
 /* The file's bytes: a header, then the pattern. */
 static void make_file(unsigned char *buf, uint64_t seed, uint64_t step)
 {
-    struct header h = { MAGIC, seed, step, step_bytes(seed, step) };
+    struct header h = {MAGIC, seed, step, step_bytes(seed, step)};
 
     memcpy(buf, &h, sizeof(h));
     zg_fill(buf + sizeof(h), h.bytes - sizeof(h), seed ^ step << 8, 0);
@@ -46,8 +48,7 @@ static void slot_name(char *out, size_t n, const char *dir, uint64_t step, const
     snprintf(out, n, "%s/file%02llu%s", dir, (unsigned long long)(step % RING), tail);
 }
 
-static int write_step(const char *dir, int dir_fd, unsigned char *buf, uint64_t seed,
-                      uint64_t step)
+static int write_step(const char *dir, int dir_fd, unsigned char *buf, uint64_t seed, uint64_t step)
 {
     size_t len = step_bytes(seed, step);
     char tmp[512], name[512];
@@ -71,7 +72,7 @@ static int write_step(const char *dir, int dir_fd, unsigned char *buf, uint64_t 
 /* Files that nobody syncs, beside the ones that count: writeback always has something to do. */
 static void noise(const char *dir, uint64_t seed)
 {
-    struct zg_rng r = { seed };
+    struct zg_rng r = {seed};
     unsigned char *buf = zg_buffer(1 << 20);
     char name[512];
 
@@ -130,7 +131,7 @@ static bool acceptable(uint64_t step, uint64_t slot, uint64_t last)
 static int verify_slot(const char *dir, unsigned char *buf, unsigned char *want, uint64_t seed,
                        uint64_t slot, uint64_t last)
 {
-    struct header h = { 0 };
+    struct header h = {0};
     char name[512];
     ssize_t n;
     int fd;

@@ -26,7 +26,7 @@ uint64_t zg_below(struct zg_rng *r, uint64_t n)
 
 struct zg_rng zg_step_rng(uint64_t seed, uint64_t step)
 {
-    struct zg_rng r = { seed * 0x2545f4914f6cdd1du + step };
+    struct zg_rng r = {seed * 0x2545f4914f6cdd1du + step};
 
     zg_next(&r);
     return r;
@@ -146,8 +146,11 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         int (*run)(int, char **);
-    } parts[] = { { "diff", zg_diff },     { "io", zg_io },       { "mkzonefs", zg_mkzonefs },
-                  { "fsload", zg_fsload }, { "zload", zg_zload } };
+    } parts[] = {{"diff", zg_diff},
+                 {"io", zg_io},
+                 {"mkzonefs", zg_mkzonefs},
+                 {"fsload", zg_fsload},
+                 {"zload", zg_zload}};
 
     for (size_t i = 0; argc > 1 && i < sizeof(parts) / sizeof(parts[0]); i++)
         if (!strcmp(argv[1], parts[i].name))

@@ -13,9 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define ZONES 6u
+#define ZONES      6u
 #define MAX_RECORD (128u * 1024)
-#define SLACK 3u
+#define SLACK      3u
 
 struct zone {
     uint64_t life, size;
@@ -36,7 +36,7 @@ struct step {
 static struct step plan_step(struct plan *p, uint64_t i)
 {
     struct zg_rng r = zg_step_rng(p->seed, i);
-    struct step s = { .zone = (unsigned)zg_below(&r, ZONES) };
+    struct step s = {.zone = (unsigned)zg_below(&r, ZONES)};
     struct zone *z = &p->zones[s.zone];
 
     s.bytes = 4096 * (1 + zg_below(&r, MAX_RECORD / 4096));
@@ -92,8 +92,8 @@ static bool is_at(const char *dir, const struct plan *p, unsigned zone, uint64_t
 {
     int fd = open_zone(dir, zone, O_RDONLY | O_DIRECT);
     struct stat st;
-    bool same = fd >= 0 && !fstat(fd, &st) && (uint64_t)st.st_size == size &&
-                holds(p, zone, fd, size, buf);
+    bool same =
+        fd >= 0 && !fstat(fd, &st) && (uint64_t)st.st_size == size && holds(p, zone, fd, size, buf);
 
     if (fd >= 0)
         close(fd);
@@ -150,7 +150,7 @@ static uint64_t last_whole_step(const char *dir, struct plan *p, uint64_t last, 
 
 static int run_load(const char *dir, uint64_t seed, uint64_t from, uint64_t to)
 {
-    struct plan p = { .seed = seed, .capacity = zone_capacity(dir) };
+    struct plan p = {.seed = seed, .capacity = zone_capacity(dir)};
     void *buf = zg_buffer(MAX_RECORD);
     int rc = 0;
 
@@ -206,7 +206,7 @@ static int verify_zone(const char *dir, const struct plan *base, unsigned zone, 
 
 static int verify(const char *dir, uint64_t seed, uint64_t last)
 {
-    struct plan p = { .seed = seed, .capacity = zone_capacity(dir) };
+    struct plan p = {.seed = seed, .capacity = zone_capacity(dir)};
     int bad = 0;
 
     for (uint64_t i = 1; i <= last; i++)
