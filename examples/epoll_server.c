@@ -46,8 +46,7 @@ static void request(struct client *c)
 {
     struct zqcow2_request r = {.size = sizeof(r), .op = c->m.op, .offset = c->m.offset};
 
-    r.iov = &c->iov, r.iovcnt = 1;
-    r.done = answered, r.arg = c;
+    r.iov = &c->iov, r.iovcnt = 1, r.done = answered, r.arg = c;
     c->iov = (struct iovec){c->m.data, sizeof(c->m.data)};
     if (zqcow2_queue_submit(queue, &r, 1) != 1) /* malformed; it cannot be full */
         answered(c, &(struct zqcow2_result){.ret = -EINVAL});
