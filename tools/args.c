@@ -149,13 +149,16 @@ static int bad_option(const struct zt_options *o, const char *what, const char *
     return '?';
 }
 
-/* Of a known option: its short form, unless it has none or `word` is the long one. */
+/*
+ * Of a known option: its short form, unless it has none or `word` is the long one. Some C
+ * libraries leave no word when the last one lacks its value.
+ */
 static int bad_known(const struct zt_options *o, const char *what, int code, const char *word)
 {
     const struct option *l = find_long(o, code);
     char letter[2] = {(char)code, '\0'};
 
-    if (l && (code > UCHAR_MAX || strncmp(word, "--", 2) == 0))
+    if (l && (code > UCHAR_MAX || (word && strncmp(word, "--", 2) == 0)))
         return bad_option(o, what, "--", l->name);
     return bad_option(o, what, "-", letter);
 }
@@ -178,7 +181,7 @@ int zt_option(struct zt_options *o, int argc, char **argv)
     opterr = 0;
     c = getopt_long(argc, argv, o->shorts, o->longs, NULL);
     if (c == ':')
-        return bad_known(o, "needs a value", optopt, argv[(optind < argc ? optind : argc) - 1]);
+        return bad_known(o, "needs a value", optopt, argv[optind - 1]);
     if (c == '?' && optopt == 0)
         return bad_long(o, argv[optind - 1]);
     if (c == '?' && find_long(o, optopt))

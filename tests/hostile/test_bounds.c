@@ -3,6 +3,7 @@
  * Small files that claim to be huge: memory, and bytes that are read, are bounded by what a file
  * has, and not by how long it is. Nothing that could be read before is changed.
  */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -296,7 +297,7 @@ static void test_far_apart(void **state)
     for (uint64_t i = 0; i < n; i++)
         put(&s, KiB(4) + i * 8, 8, (l2 + i * 512) | COPIED);
     for (uint64_t i = 0; i < total; i++)
-        tables[i] = __builtin_bswap64((first + (total - i) * step) | COPIED);
+        tables[i] = htobe64((first + (total - i) * step) | COPIED);
     assert_int_equal(pwrite(s.fd, tables, total * 8, (off_t)l2), (ssize_t)(total * 8));
     assert_int_equal(ftruncate(s.fd, (off_t)(first + (total + 2) * step)), 0);
     expect_bounded(&s, be, 0, "data far apart, last first");
@@ -320,7 +321,7 @@ static void test_one_block_for_all(void **state)
     assert_non_null(rt);
     header(&s, 21, MiB(1), 5 * size, 1, size, 4);
     for (uint64_t i = 0; i < MiB(1); i++)
-        rt[i] = __builtin_bswap64(6 * size);
+        rt[i] = htobe64(6 * size);
     assert_int_equal(pwrite(s.fd, rt, MiB(8), (off_t)size), (ssize_t)MiB(8));
     for (uint64_t i = 0; i < MiB(1); i++)
         rt[i] = 0x0100010001000100;

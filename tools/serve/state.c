@@ -185,23 +185,23 @@ static int compare_ids(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Is this the name of a state file of this kind? */
-static bool parse_name(const struct serve_kind *kind, const char *name, uint32_t *id)
+/* Is this the name of a state file of the kind whose name has n bytes? */
+static bool parse_name(const char *kind, size_t n, const char *name, uint32_t *id)
 {
-    size_t n = strlen(kind->name);
-    unsigned long v;
+    unsigned long long v;
     char *end;
 
-    if (strncmp(name, kind->name, n) || name[n] < '0' || name[n] > '9')
+    if (strncmp(name, kind, n) || name[n] < '0' || name[n] > '9')
         return false;
     errno = 0;
-    v = strtoul(name + n, &end, 10);
+    v = strtoull(name + n, &end, 10);
     *id = (uint32_t)v;
     return !*end && !errno && v <= UINT32_MAX;
 }
 
 int serve_state_ids(const struct serve_kind *kind, uint32_t *ids, int max)
 {
+    size_t length = strlen(kind->name);
     DIR *d = opendir(SERVE_STATE_DIR);
     struct dirent *e;
     int n = 0;
@@ -209,7 +209,7 @@ int serve_state_ids(const struct serve_kind *kind, uint32_t *ids, int max)
     if (!d)
         return errno == ENOENT ? 0 : -errno;
     while (n < max && (e = readdir(d)))
-        if (parse_name(kind, e->d_name, &ids[n]))
+        if (parse_name(kind->name, length, e->d_name, &ids[n]))
             n++;
     closedir(d);
     qsort(ids, (size_t)n, sizeof(*ids), compare_ids);
