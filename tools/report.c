@@ -57,7 +57,7 @@ static int print_report(const struct report *r, struct zqcow2_image *img,
     int rc;
 
     if (r->map)
-        return zt_map(img, info, r->offset, r->count, r->target.path);
+        return zt_picture(img, info, r->offset, r->count, r->target.path);
     if (!r->json)
         return zt_each_zone(img, info, r->offset, r->count, print_zone, NULL);
     zt_json_open(&j, NULL, '[');

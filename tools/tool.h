@@ -178,7 +178,7 @@ int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint6
 void *zt_buffer(size_t len); /* aligned for direct I/O; free() it; NULL after telling */
 
 /* --map of report. */
-int zt_map(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off, uint64_t count,
-           const char *path);
+int zt_picture(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,
+               uint64_t count, const char *path);
 
 #endif

@@ -38,7 +38,8 @@ enum zqcow2_op {
     ZQCOW2_OP_ZONE_CLOSE,
     ZQCOW2_OP_ZONE_FINISH,
     ZQCOW2_OP_ZONE_RESET,
-    ZQCOW2_OP_ZONE_SET_STATE /* offset: within the zone; length: a zqcow2_zone_state */
+    ZQCOW2_OP_ZONE_SET_STATE, /* offset: within the zone; length: a zqcow2_zone_state */
+    ZQCOW2_OP_BLOCK_STATUS    /* offset, length; iov: one element, a struct zqcow2_extent */
 };
 
 struct zqcow2_result {

@@ -238,6 +238,36 @@ ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
  */
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
+/* ---- block status: what the image holds, without reading it ---- */
+
+enum zqcow2_block_kind {
+    ZQCOW2_BLOCK_UNALLOCATED, /* nothing: reads as zeros, and so does all beyond a write pointer */
+    ZQCOW2_BLOCK_ZERO,        /* marked as zeros */
+    ZQCOW2_BLOCK_DATA,
+    ZQCOW2_BLOCK_COMPRESSED
+};
+
+struct zqcow2_extent {
+    size_t size;
+    uint32_t kind;   /* zqcow2_block_kind */
+    uint32_t depth;  /* of the image that holds it, in a chain of images; 0: this one */
+    uint64_t length; /* bytes of that kind from the offset on, at most as many as asked for */
+    uint64_t host;   /* where the first one lies in the file; UINT64_MAX: nowhere, or compressed */
+};
+#define ZQCOW2_EXTENT_INIT \
+    { \
+        sizeof(struct zqcow2_extent), 0, 0, 0, 0 \
+    }
+
+/*
+ * Reports the kind of the bytes at `off` and how many of the next `len` bytes are of the same kind
+ * and, where they have a place in the file, lie behind one another there. A run that is longer may
+ * come in parts. Both numbers are multiples of 512. Waits for no other request; reads at most one
+ * part of one table.
+ */
+ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
+                                   struct zqcow2_extent *status);
+
 /* ---- zones: ENOTZONED on an image without zones ---- */
 
 enum zqcow2_zone_type { ZQCOW2_ZONE_CONVENTIONAL = 1, ZQCOW2_ZONE_SEQWRITE_REQ = 2 };

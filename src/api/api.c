@@ -131,6 +131,20 @@ int zqcow2_drain(struct zqcow2_image *img)
     return run_range(img, ZQCOW2_OP_DRAIN, 0, 0, 0);
 }
 
+int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
+                        struct zqcow2_extent *status)
+{
+    struct iovec iov = {status, status->size};
+    struct zq_op op;
+
+    op.req = (struct zqcow2_request){.size = sizeof(op.req), .op = ZQCOW2_OP_BLOCK_STATUS};
+    op.req.offset = off;
+    op.req.length = len;
+    op.req.iov = &iov;
+    op.req.iovcnt = 1;
+    return zq_op_run_blocking(&img->core, &op);
+}
+
 int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len, unsigned flags)
 {
     return run_range(img, ZQCOW2_OP_ZONE_OPEN, off, len, flags);

@@ -23,8 +23,7 @@ static bool touches_offline(const struct zq_core *c, struct zq_op *op)
     return false;
 }
 
-/* How many of the next len bytes are committed data; 0: as many as *zeros lie beyond a pointer. */
-static uint64_t readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_t *zeros)
+uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_t *zeros)
 {
     const struct zq_zones *zs = &c->zones;
     uint32_t zone;
@@ -66,7 +65,7 @@ static void unpack_work(struct zq_io *io)
 static int next_piece(struct zq_core *c, struct zq_op *op)
 {
     uint64_t at = op->req.offset + op->pos, left = op->length - op->pos, zeros = 0;
-    uint64_t len = readable(c, at, left, &zeros);
+    uint64_t len = zq_readable(c, at, left, &zeros);
     struct zq_extent e = {.type = ZQ_EXT_ZERO, .len = zeros};
     int rc = len ? zq_map_lookup(&c->map, &op->g, at, len, &e) : 0;
 

@@ -8,5 +8,7 @@
 #include "loop/core.h"
 
 zq_step zq_step_read;
+/* How many of the next len bytes are committed data; 0: as many as *zeros lie beyond a pointer. */
+uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_t *zeros);
 
 #endif

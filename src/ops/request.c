@@ -6,6 +6,7 @@
 #include <errno.h>
 #include "ops/request.h"
 #include "base/report.h"
+#include "ops/block_status.h"
 #include "ops/fast.h"
 #include "ops/flush.h"
 #include "ops/overwrite.h"
@@ -83,7 +84,7 @@ static bool io_length(const struct zq_op *op, uint64_t *len)
 static bool writes(unsigned kind)
 {
     return kind != ZQCOW2_OP_READ && kind != ZQCOW2_OP_FLUSH && kind != ZQCOW2_OP_DRAIN &&
-           kind != ZQCOW2_OP_ZONE_SET_STATE;
+           kind != ZQCOW2_OP_ZONE_SET_STATE && kind != ZQCOW2_OP_BLOCK_STATUS;
 }
 
 /* Range and alignment: the first of the checks, whatever the zones say. */
@@ -100,7 +101,7 @@ static int check_range(const struct zq_core *c, struct zq_op *op)
     op->length = r->length;
     if (buffers && !io_length(op, &op->length))
         return -EINVAL;
-    if (!buffers)
+    if (!buffers && r->op != ZQCOW2_OP_BLOCK_STATUS)
         op->req.iovcnt = 0;
     if (!op->length || (op->length | r->offset) % ZQ_SECTOR)
         return -EINVAL;
@@ -123,8 +124,14 @@ static zq_step *step_of(const struct zq_core *c, const struct zqcow2_request *r)
     case ZQCOW2_OP_FLUSH: return zq_step_flush;
     case ZQCOW2_OP_DRAIN: return zq_step_drain;
     case ZQCOW2_OP_ZONE_SET_STATE: return zq_step_set_state;
+    case ZQCOW2_OP_BLOCK_STATUS: return zq_step_block_status;
     default: return zq_step_manage;
     }
+}
+
+static bool is_zone_op(unsigned kind)
+{
+    return kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_SET_STATE;
 }
 
 static int check_request(const struct zq_core *c, struct zq_op *op)
@@ -132,9 +139,9 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     unsigned kind = op->req.op;
     int rc;
 
-    if (kind > ZQCOW2_OP_ZONE_SET_STATE || (op->req.flags & ~ZQCOW2_FUA))
+    if (kind > ZQCOW2_OP_BLOCK_STATUS || (op->req.flags & ~ZQCOW2_FUA))
         return -EINVAL;
-    if (!c->zoned && (kind == ZQCOW2_OP_APPEND || kind >= ZQCOW2_OP_ZONE_OPEN))
+    if (!c->zoned && (kind == ZQCOW2_OP_APPEND || is_zone_op(kind)))
         return ZQCOW2_ENOTZONED;
     rc = check_range(c, op);
     if (rc < 0)

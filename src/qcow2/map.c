@@ -126,7 +126,7 @@ static bool continues(const struct zq_map *m, const struct zq_extent *e, uint64_
         return false;
     if (e->type == ZQ_EXT_DATA)
         return next.host == e->host + ((uint64_t)n << m->cluster_bits);
-    return next.entry == e->entry && e->type == ZQ_EXT_UNALLOC;
+    return next.entry == e->entry && e->type != ZQ_EXT_COMPRESSED && !e->host;
 }
 
 /* The stretch of like clusters from guest on, at most `max` of them, within one slice. */
@@ -243,7 +243,7 @@ static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint6
         return rc;
     if (runs && zq_extent_in_place(e))
         zq_runs_add(runs, m->hooks, guest - skew, e->host, (uint64_t)n << m->cluster_bits);
-    e->host += skew;
+    e->host += e->host ? skew : 0;
     e->len = zq_min(len, ((uint64_t)n << m->cluster_bits) - skew);
     zq_assert_k(E3, e->len && guest + e->len <= zq_map_slice_end(m, guest));
     return 0;

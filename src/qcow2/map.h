@@ -15,7 +15,7 @@ enum zq_extent_type { ZQ_EXT_UNALLOC, ZQ_EXT_ZERO, ZQ_EXT_DATA, ZQ_EXT_COMPRESSE
 struct zq_extent {
     enum zq_extent_type type;
     bool own;       /* DATA: refcount 1, may be written in place */
-    uint64_t host;  /* DATA: where the asked offset lies */
+    uint64_t host;  /* DATA, ZERO with a cluster: where the asked offset lies; else 0 */
     uint64_t len;   /* bytes from the asked offset on */
     uint64_t entry; /* COMPRESSED, and what else is not simply overwritten: the raw L2 entry */
 };

@@ -349,7 +349,8 @@ bool rig_same_bytes(struct rig *r, const struct model *m, uint64_t off, uint64_t
 
         n = len < sizeof(buf) ? len : sizeof(buf);
         n = n < room ? n : room;
-        if (m->zone[i].forced != ZQCOW2_ZONE_OFFLINE && !same_piece(r, m, buf, off, n))
+        if (m->zone[i].forced != ZQCOW2_ZONE_OFFLINE &&
+            (!same_piece(r, m, buf, off, n) || !rig_same_status(r, m, off, n)))
             return false;
     }
     return true;
@@ -382,9 +383,9 @@ const char *rig_state_name(unsigned state)
 
 const char *rig_op_name(int op)
 {
-    static const char *const names[] = {"read",    "write",  "append", "write_zeroes",
-                                        "discard", "flush",  "drain",  "open",
-                                        "close",   "finish", "reset",  "set_state"};
+    static const char *const names[] = {"read",  "write",     "append", "write_zeroes", "discard",
+                                        "flush", "drain",     "open",   "close",        "finish",
+                                        "reset", "set_state", "status"};
 
     return op >= 0 && (size_t)op < sizeof(names) / sizeof(*names) ? names[op] : "?";
 }

@@ -76,6 +76,8 @@ bool rig_same_report(struct rig *r, const struct model *m);
 /* [off, off + len) as the model has it; OFFLINE zones are left out. */
 bool rig_same_bytes(struct rig *r, const struct model *m, uint64_t off, uint64_t len);
 bool rig_same(struct rig *r, const struct model *m);
+/* What block status says of [off, off + len), against the model's bytes and those in the file. */
+bool rig_same_status(struct rig *r, const struct model *m, uint64_t off, uint64_t len);
 
 struct zqcow2_zone rig_zone(struct rig *r, uint32_t i);
 uint64_t rig_start(const struct rig *r, uint32_t i);
