@@ -43,6 +43,9 @@ int main(void)
         cmocka_unit_test(r7_full_at_commit),
         cmocka_unit_test(r13_order_of_a_repair),
         cmocka_unit_test(k10_a_callback_may_submit),
+        cmocka_unit_test(e2_janitor_sleeps_until_the_round),
+        cmocka_unit_test(e1_a_drain_gives_each_turn_back),
+        cmocka_unit_test(r10_janitor_without_space),
     };
 
     return cmocka_run_group_tests_name("rules", tests, NULL, NULL);

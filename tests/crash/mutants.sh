@@ -88,7 +88,7 @@ one() {
         if [ ! -x "$tree/$(program "$t")" ]; then
             echo "broken $1 $2: there is no test $t" >>"$dir/results"
         else
-            echo "killed $1 $2 by $t: $(grep -aE 'crash --replay|FAILED|rror:|^hung|library waits|seed' "$tree/log" |
+            echo "killed $1 $2 by $t: $(grep -aE 'crash --replay|no end|FAILED|rror:|^hung|library waits|seed' "$tree/log" |
                 head -n 1)" >>"$dir/results"
         fi
         rm -rf "$tree"

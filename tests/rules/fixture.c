@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* What the stories are told with, and the judge of every state that a crash could leave. */
+#include "image/image.h"
 #include "rules/rules.h"
+
+#define MOST_ENDS 10000u /* operations, the janitor among them, that end within one call */
 
 const struct geometry wide = {.name = "4 KiB",
                               .size = 8 * Z,
@@ -90,11 +93,34 @@ static void judge(void *arg, const struct zqcow2_io *io)
     }
 }
 
+/* ---- the watchdog: it counts what the loop does, which needs no I/O to have no end ---- */
+
+static const struct zq_upper *upper;
+static unsigned ends;
+
+static void end_of_one(struct zq_core *c, struct zq_op *op, int rc)
+{
+    if (++ends > MOST_ENDS) {
+        fprintf(stderr, "hung: %u operations have ended within one call: FAILED\n", ends);
+        exit(1);
+    }
+    upper->end(c, op, rc);
+}
+
+static bool is_idle(struct zq_core *c)
+{
+    return upper->idle(c);
+}
+
+static const struct zq_upper watched = {.end = end_of_one, .idle = is_idle};
+
 /* ---- stories ---- */
 
 void open_all(void)
 {
     assert_int_equal(rig_open(&r, true), 0);
+    upper = r.img->core.upper;
+    r.img->core.upper = &watched;
     r.shuffle.after = judge;
     assert_true(raw_find(&raw, &r.store));
     assert_int_equal(zqcow2_queue_open(r.img, 32, &q), 0);
@@ -130,6 +156,7 @@ void go(void)
         uint64_t done = r.shuffle.done;
         unsigned told = completions;
 
+        ends = 0;
         poll_queue(q, 0);
         if (done != r.shuffle.done || told != completions)
             idle = 0;

@@ -54,7 +54,7 @@ void judged(void);
 
 /* ---- requests ---- */
 
-/* Does everything that is not held. */
+/* Does everything that is not held; ends the program when the library goes round without end. */
 void go(void);
 struct ticket *post(int op, uint64_t off, uint64_t len, uint64_t tag);
 struct ticket *send(int op, uint64_t off, uint64_t len, uint64_t tag); /* and go() */
@@ -115,5 +115,8 @@ void r9_a_table_that_grows(void **state);
 void r7_full_at_commit(void **state);
 void r13_order_of_a_repair(void **state);
 void k10_a_callback_may_submit(void **state);
+void e2_janitor_sleeps_until_the_round(void **state);
+void e1_a_drain_gives_each_turn_back(void **state);
+void r10_janitor_without_space(void **state);
 
 #endif
