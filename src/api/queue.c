@@ -10,16 +10,16 @@
 #include "image/image.h"
 #include "ops/request.h"
 
-#define TOLD_AT_ONCE 32u /* callbacks before what they have submitted goes to the backend */
+#define AT_ONCE 32u /* callbacks before what they have submitted goes to the backend */
 
 struct zqcow2_queue {
     /* fixed */
     struct zq_core *core;
     uint32_t depth;
     /* of the queue's thread alone */
-    struct zq_list free; /* slots */
-    struct zq_list told; /* taken out of completed, to be told */
-    uint32_t nr_told;
+    struct zq_list free;  /* slots */
+    struct zq_list taken; /* out of completed, to be delivered */
+    uint32_t nr_taken;
     uint32_t calling; /* deliveries that run: a callback may begin another */
     /* under the image's mutex */
     struct zq_doorbell bell;
@@ -72,7 +72,7 @@ static int add_to_epoll(int epoll_fd, int fd)
 
 /*
  * The backend's descriptor is readable for the completions of all queues: one with nothing in
- * flight does not watch it, or its thread would wake up for them all. But somebody has to, for the
+ * flight does not watch it, or its thread would wake up for them all. But one has to, for the
  * image's own I/O. A queue without others watches all the time: no epoll_ctl(2) once it is made.
  */
 static void watch_backend(struct zqcow2_queue *q, bool yes)
@@ -150,7 +150,7 @@ int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_qu
     q->event_fd = q->epoll_fd = -1;
     zq_list_init(&q->free);
     zq_list_init(&q->completed);
-    zq_list_init(&q->told);
+    zq_list_init(&q->taken);
     for (uint32_t i = 0; i < depth; i++)
         zq_list_push(&q->free, &q->slots[i].link);
     zq_core_lock(c);
@@ -165,7 +165,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     struct zq_core *c = q->core;
 
     zq_core_lock(c);
-    if (q->bell.pending || q->nr_told || q->calling) {
+    if (q->bell.pending || q->nr_taken || q->calling) {
         zq_core_unlock(c);
         return -EBUSY;
     }
@@ -185,7 +185,7 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
     uint32_t n;
 
     zq_core_lock(q->core);
-    n = q->bell.pending + q->nr_told;
+    n = q->bell.pending + q->nr_taken;
     zq_core_unlock(q->core);
     return n;
 }
@@ -199,7 +199,7 @@ static void queue_finish(struct zq_op *op)
     zq_list_push(&q->completed, &op->link);
     q->nr_completed++;
     signal_fd(q);
-    zq_engine_tell_others(op->core);
+    zq_engine_wake_others(op->core);
 }
 
 static int check_form(const struct zqcow2_request *r)
@@ -243,21 +243,21 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
 /* Under the mutex: what is complete becomes the queue's thread's own. */
 static void take_completed(struct zqcow2_queue *q)
 {
-    zq_list_splice(&q->told, &q->completed);
-    q->nr_told += q->nr_completed;
+    zq_list_splice(&q->taken, &q->completed);
+    q->nr_taken += q->nr_completed;
     q->bell.pending -= q->nr_completed;
     q->nr_completed = 0;
 }
 
-/* Without the mutex. The slot is given back before the caller hears of it; he may poll, too. */
-static void tell(struct zqcow2_queue *q)
+/* Without the mutex. The slot is returned before done() runs, which may poll, too. */
+static void call_done(struct zqcow2_queue *q)
 {
-    struct zq_op *op = zq_container(zq_list_pop(&q->told), struct zq_op, link);
+    struct zq_op *op = zq_container(zq_list_pop(&q->taken), struct zq_op, link);
     void (*done)(void *arg, const struct zqcow2_result *res) = op->req.done;
     const struct zqcow2_result res = op->res;
     void *arg = op->req.arg;
 
-    q->nr_told--;
+    q->nr_taken--;
     zq_list_push_front(&q->free, &op->link); /* what was used last is warm */
     if (done)
         done(arg, &res);
@@ -269,18 +269,18 @@ static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
     uint32_t all, n = 0;
 
     take_completed(q);
-    all = max && max < q->nr_told ? max : q->nr_told;
-    while (n < all && q->nr_told) {
+    all = max && max < q->nr_taken ? max : q->nr_taken;
+    while (n < all && q->nr_taken) {
         q->calling++;
         zq_core_unlock(q->core);
         do {
-            tell(q);
-        } while (++n % TOLD_AT_ONCE && n < all && q->nr_told);
+            call_done(q);
+        } while (++n % AT_ONCE && n < all && q->nr_taken);
         zq_core_lock(q->core);
         q->calling--;
         zq_engine_run(q->core); /* what the callbacks have submitted */
     }
-    if (q->nr_told || q->nr_completed)
+    if (q->nr_taken || q->nr_completed)
         signal_fd(q);
     return n;
 }
@@ -311,7 +311,7 @@ static bool is_alone(const struct zqcow2_queue *q)
     return true;
 }
 
-/* Who is to hear of what is in flight? n: how many were told just now. */
+/* Arranges who notices what is in flight. n: how many were delivered just now. */
 static void leave(struct zqcow2_queue *q, uint32_t n)
 {
     struct zq_core *c = q->core;
@@ -354,10 +354,10 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
     zq_core_lock(c);
     move_on(q);
     got = deliver(q, 0);
-    while (got < min && q->bell.pending + q->nr_told) {
+    while (got < min && q->bell.pending + q->nr_taken) {
         int64_t left = timeout_ms < 0 ? -1 : end - now_ms();
 
-        if (!q->nr_completed && !q->nr_told) {
+        if (!q->nr_completed && !q->nr_taken) {
             if (timeout_ms >= 0 && left <= 0)
                 break;
             c->waiters++;

@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 #include "base/fd.h"
 
-#define DIRECT_ALIGN 4096u /* where the kernel does not tell: enough for every device */
+#define DIRECT_ALIGN 4096u /* if the kernel does not report it: enough for every device */
 
 /* ---- opening ---- */
 

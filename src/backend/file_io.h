@@ -50,9 +50,9 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
 /* Something was written up to `end`. */
 void zq_file_reached(struct zq_file *f, uint64_t end);
 /*
- * -EIO if the file has become shorter than it was: somebody else has cut it. keeps_end: to be asked
- * before something is written, or the length set, up to `end`: it could hide that; one that lies
- * within costs nothing. met_end: after a read that found no more than `end` bytes.
+ * -EIO if another program has truncated the file. keeps_end: call it before a write, or a change of
+ * the length, that reaches `end`: it could hide the truncation; within the file the check is free.
+ * met_end: after a read that found no more than `end` bytes.
  */
 int zq_file_check_length(struct zq_file *f);
 int zq_file_keeps_end(struct zq_file *f, uint64_t end);

@@ -3,16 +3,16 @@
  * Locks on image files, in the byte-range scheme by which QEMU's programs know of each other.
  *
  * A user of the file holds a shared lock on byte 100 + p for each permission p that it uses, and
- * on 200 + p for each that it grants to nobody else. Nobody ever holds a write lock; asking for
- * one tells whether any other holds the byte. A user whose permission another one denies, or who
- * denies what another one uses, must give way.
+ * on 200 + p for each that it denies to others. No user ever holds a write lock; a test for one
+ * shows whether another user holds the byte. A user must give way if another one denies a
+ * permission that it uses, or uses one that it denies.
  *
- * A lock belongs to an open file description: whoever has a copy of its descriptor has the lock,
- * and it lasts until the last copy is closed. So the locks are taken through a description that
- * serves for nothing else. The one that carries the data may be shared with whoever handed it over,
- * and an io_uring keeps it for some time after its process was killed. Buffered I/O has ended by
- * the time its process has. Direct I/O may go on at the device, and the kernel keeps the
- * description that it uses until then: so the locks are taken through that one, too.
+ * A lock belongs to an open file description: every copy of its descriptor has the lock, and it
+ * lasts until the last copy is closed. So the locks are taken through a description that serves no
+ * other purpose. The one that carries the data may be shared with the program that passed it, and
+ * an io_uring keeps it for some time after its process was killed. Buffered I/O has ended by the
+ * time its process has. Direct I/O may go on at the device, and the kernel keeps the description
+ * that it uses until then: so the locks are taken through that one, too.
  */
 #include <errno.h>
 #include <fcntl.h>

@@ -126,9 +126,9 @@ static int submit_prepared(struct uring *u)
 static void run_blocking(struct uring *u, struct zqcow2_io *io);
 
 /*
- * The next wake-up becomes a completion. The kernel tells of it in the thread that asked, so that
- * must be the one that is about to wait: another might not be there to run it, and would have its
- * system calls interrupted.
+ * The next wake-up becomes a completion. The kernel delivers it in the thread that requested it, so
+ * that must be the one that is about to wait: another might not be there to run it, and would have
+ * its system calls interrupted.
  */
 static void watch_wakes(struct uring *u)
 {
@@ -318,7 +318,7 @@ static void finish(struct uring *u, struct zqcow2_io *io, int res)
 }
 
 struct completion {
-    struct zqcow2_io *io; /* NULL: somebody wakes us */
+    struct zqcow2_io *io; /* NULL: a wake-up */
     int res;
 };
 
@@ -441,7 +441,7 @@ static void wait_for_kernel(struct uring *u)
     }
 }
 
-/* The kernel ends a ring in its own time; the file is let go at once: somebody may unmount. */
+/* The kernel ends a ring some time later; the file is released at once, for an unmount. */
 static void close_ring(struct uring *u)
 {
     if (u->fixed_file)

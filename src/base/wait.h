@@ -12,8 +12,8 @@
 
 /*
  * What a lower layer knows of a parked operation. It links the waiter into a list of its own;
- * when the reason is gone it moves it to the image's ready list. rc tells an operation that the
- * thing it waited for failed.
+ * when the reason is gone it moves it to the image's ready list. rc < 0: what the operation waited
+ * for has failed.
  */
 struct zq_waiter {
     struct zq_list link;

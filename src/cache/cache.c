@@ -187,7 +187,7 @@ struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
 
 /* ---- gathering ---- */
 
-/* A forgotten slice is a free slot when nobody holds it any more. */
+/* A forgotten slice is a free slot once it has no pins and no load. */
 static void retire(struct zq_cache *c, struct zq_slice *s)
 {
     if (!s->forgotten || s->pins || s->loading)
@@ -246,7 +246,7 @@ static void hold(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
     s->pins++;
 }
 
-/* Whoever is the first to wait gets it, if nobody has it. */
+/* If it is free, the first that has to wait gets it. */
 static bool take_token(struct zq_cache *c, struct zq_gather *g)
 {
     if (!c->token)
@@ -271,7 +271,7 @@ static int park_starved(struct zq_cache *c, struct zq_gather *g, struct zq_list 
     return zq_cache_park(c, g, g->starved ? on : &c->token_waiters);
 }
 
-/* E2: what the token's holder waits for nobody else takes. */
+/* E2: no other gather takes what the token's holder waits for. */
 static bool is_held_off(const struct zq_cache *c, const struct zq_gather *g)
 {
     return c->token && c->token != g && c->token->starved;
@@ -302,7 +302,7 @@ void zq_cache_release(struct zq_cache *c, struct zq_gather *g)
         zq_list_push(c->ready, next);
 }
 
-/* Nobody finds it from now on. Who holds it, or waits for it, may still let go of it. */
+/* No look-up finds it from now on. Holders and waiters may still release it. */
 static void forget(struct zq_cache *c, struct zq_slice *s)
 {
     unhash(c, s);
@@ -325,7 +325,7 @@ static void load_done(struct zq_io *io, int ret)
         retire(c, s);
 }
 
-/* The token's holder pins what is loaded for it: nobody takes it away before it has run. */
+/* The token's holder pins what is loaded for it, so it is still there when the holder runs. */
 static int wait_for_load(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
 {
     if (take_token(c, g))

@@ -4,12 +4,12 @@
  *
  * A slice is clean, dirty (changed since the last snapshot), in the running round (written or to
  * be written by it), or both of the latter. From the snapshot until its write has completed it is
- * frozen: nobody may change it, so that every stage writes the block as it was in the snapshot
+ * frozen: it must not change, so that every stage writes the block as it was in the snapshot
  * (R-rules of DESIGN.md). It is clean only after its write and the barrier behind it.
  *
- * Everything here runs under the image's mutex. A gather that cannot go on is parked: its waiter
- * is linked into a list here and later moved to the ready list. The gather token decides who gets
- * on (E2 of DESIGN.md).
+ * Everything here runs under the image's mutex. A gather that cannot continue is parked: its waiter
+ * is linked into a list here and later moved to the ready list. The gather token decides which one
+ * makes progress (E2 of DESIGN.md).
  */
 #ifndef ZQ_CACHE_CACHE_H
 #define ZQ_CACHE_CACHE_H
@@ -31,7 +31,7 @@ struct zq_slice {
     uint32_t judged; /* the map's own: 0 when the content is new */
     uint8_t kind;
     bool loading, dirty, in_round, frozen, writing;
-    bool forgotten;         /* nobody finds it any more; its load or its pins are not over yet */
+    bool forgotten; /* no look-up finds it any more; its load or its pins are not over yet */
     struct zq_list waiters; /* for the load */
     struct zq_cache *cache;
     struct zq_io io;
@@ -54,7 +54,7 @@ struct zq_cache {
     struct zq_list *ready; /* where woken waiters go */
     uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
     struct zq_slice **hash;
-    struct zq_gather *token; /* whose turn it is to be sure to get on; NULL: nobody's */
+    struct zq_gather *token; /* the one that is sure to make progress, or NULL */
     struct zq_list spare;    /* slots without content: ZQ_MIN_SLICES are made at open */
     struct zq_list lru;      /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
@@ -62,7 +62,7 @@ struct zq_cache {
     struct zq_list slot_waiters;   /* the token's holder, for the end of a load */
     struct zq_list room_waiters;   /* the token's holder, for fewer dirty slices: a round */
     struct zq_list frozen_waiters; /* for anything frozen by the round */
-    bool want_round;               /* a round would help somebody who waits */
+    bool want_round;               /* a waiter needs a round */
 };
 
 int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, uint32_t slice_bytes,
@@ -101,11 +101,11 @@ static inline bool zq_cache_holds_nothing(const struct zq_cache *c, const struct
 int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,
                       struct zq_slice *b);
 void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s);
-/* Nobody finds the slices of a host range from now on. None is dirty. */
+/* From now on no look-up finds the slices of a host range. None is dirty. */
 void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
 /*
  * Parks g on a list of the caller's, by the token rule: for what the image's own I/O brings about,
- * whatever other operations do. Who waits for an operation releases first. Always ZQ_WAIT.
+ * whatever other operations do. Before a wait for an operation, release. Always ZQ_WAIT.
  */
 int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on);
 
@@ -121,12 +121,12 @@ void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s);
 /* The round's last barrier has completed: what was not changed since is clean. */
 void zq_cache_round_done(struct zq_cache *c);
 /*
- * The round stopped for want of space (rc): all that it took is dirty again, as it is now. Who
- * waits for room among the dirty ones gets the error: woken without it, they would have rounds
- * started without end.
+ * The round stopped for lack of space (rc): all that it took is dirty again, as it is now. Waiters
+ * for room among the dirty slices get the error: woken without it, they would start rounds
+ * endlessly.
  */
 void zq_cache_round_stop(struct zq_cache *c, int rc);
-/* The image is dead: everybody wakes up and looks again. */
+/* The image is dead: all waiters wake up and check again. */
 void zq_cache_wake_all(struct zq_cache *c);
 
 #endif

@@ -10,7 +10,7 @@
 #include "format/refbits.h"
 #include "check/repair.h"
 
-#define MAX_ROUNDS 12 /* each mends what the one before uncovered; three are the usual number */
+#define MAX_ROUNDS 12 /* each repairs what the one before uncovered; three are the usual number */
 
 /* ---- refcounts: neighbours with the same fault are one finding ---- */
 
@@ -256,7 +256,7 @@ static unsigned repair_flags(unsigned flags)
     return flags & ~(unsigned)ZQCOW2_CHECK_NOLOCK;
 }
 
-/* What was found and not mended is what the next check finds, even where it came up on the way. */
+/* What was found and not repaired is what the next check finds, even if found on the way. */
 static void add_fixed(struct zqcow2_check_result *res, const struct zqcow2_check_result *now)
 {
     res->corruptions = zq_max(res->corruptions, now->corruptions);

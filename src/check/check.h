@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Counting references against refcounts, and mending what differs. */
+/* Compares references with refcounts, and repairs what differs. */
 #ifndef ZQ_CHECK_CHECK_H
 #define ZQ_CHECK_CHECK_H
 

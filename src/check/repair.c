@@ -8,7 +8,7 @@
 #include "base/report.h"
 #include "format/refbits.h"
 
-static void told(struct zq_scan *s, uint64_t n, const char *what)
+static void repaired(struct zq_scan *s, uint64_t n, const char *what)
 {
     if (n)
         zq_found(s, ZQCOW2_FOUND_REPAIRED, n, "%" PRIu64 " %s", n, what);
@@ -89,7 +89,7 @@ static int raise_refcounts(struct zq_scan *s, bool *changed)
     if (!s->too_low)
         return 0;
     rc = adjust_all(s, true, &n);
-    told(s, n, "refcounts raised");
+    repaired(s, n, "refcounts raised");
     *changed |= n > 0;
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
@@ -102,7 +102,7 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
     if (!s->res->leaked_clusters || !zq_scan_may_free(s))
         return 0;
     rc = adjust_all(s, false, &n);
-    told(s, n, "leaked clusters freed");
+    repaired(s, n, "leaked clusters freed");
     *changed |= n > 0;
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
@@ -198,7 +198,7 @@ static int fix_tables(struct zq_scan *s, struct fix *f)
  * Where a lost write pointer goes: behind the last cluster that is mapped, so that no data is
  * lost. What was never written below it reads as zeros.
  */
-static int mend_zones(struct zq_scan *s, uint64_t *mended)
+static int fix_zones(struct zq_scan *s, uint64_t *fixed)
 {
     for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
         uint64_t start = zq_zone_start(&s->g, i), end = start + zq_zone_capacity(&s->g, i);
@@ -212,7 +212,7 @@ static int mend_zones(struct zq_scan *s, uint64_t *mended)
         rc = zq_scan_write(s, raw, 8, s->g.table_offset + (uint64_t)i * 8);
         if (rc < 0)
             return rc;
-        (*mended)++;
+        (*fixed)++;
     }
     return 0;
 }
@@ -221,19 +221,19 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 {
     struct fix f = {.all = flags & ZQCOW2_CHECK_REPAIR_ALL,
                     .only_changed = !(flags & ZQCOW2_CHECK_REPAIR)};
-    uint64_t mended = 0;
+    uint64_t fixed = 0;
     int rc;
 
     if (f.only_changed && (!s->to_one || !zq_scan_may_free(s)))
         return 0;
     rc = fix_tables(s, &f);
     if (rc == 0 && f.all)
-        rc = mend_zones(s, &mended);
-    told(s, f.flags, "COPIED flags set right");
-    told(s, f.dropped, "entries that point nowhere valid dropped");
-    told(s, f.unmapped, "clusters beyond write pointers unmapped");
-    told(s, mended, "write pointers mended");
-    if (rc < 0 || !(f.flags | f.dropped | f.unmapped | mended))
+        rc = fix_zones(s, &fixed);
+    repaired(s, f.flags, "COPIED flags corrected");
+    repaired(s, f.dropped, "invalid entries dropped");
+    repaired(s, f.unmapped, "clusters beyond write pointers unmapped");
+    repaired(s, fixed, "write pointers corrected");
+    if (rc < 0 || !(f.flags | f.dropped | f.unmapped | fixed))
         return rc;
     *changed = true;
     return zq_be_flush(s->be);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mending what a scan found. Order within a round (R13): raise refcounts, barrier, fix entries,
- * barrier, lower refcounts; a crash between any two writes leaves what a next repair mends, and
- * for leaks alone the in-use mark, set before all of this, lets the next writable open do it.
+ * Repairs what a scan found. Order within a pass (R13): raise refcounts, barrier, fix entries,
+ * barrier, lower refcounts. After a crash between any two writes another repair can fix the image;
+ * leaks alone are freed by the next writable open, because the in-use mark is set before all this.
  */
 #ifndef ZQ_CHECK_REPAIR_H
 #define ZQ_CHECK_REPAIR_H
@@ -17,7 +17,7 @@ int zq_repair_space(struct zq_scan *s);
  * The last write. sound: clears DIRTY, CORRUPT and our mark, for nothing is left that they could
  * warn of. Else the mark becomes again what it was before; and where refcounts should have been
  * raised and could not be, because they are too narrow or because tables overlap, CORRUPT is set,
- * so that nobody allocates by them.
+ * so that no program allocates by them.
  */
 int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound);
 

@@ -133,7 +133,7 @@ int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_ent
     return 0;
 }
 
-/* A claim onto something that is there already: by how it can be mended. */
+/* A claim onto something that is there already: by how it can be repaired. */
 static void note_clash(struct zq_scan *s, enum zq_kind kind, unsigned before)
 {
     if (kind == ZQ_KIND_REFCOUNTS || before & ZQ_KIND_REFCOUNTS) /* a rebuild moves them away */

@@ -18,9 +18,9 @@
 #define ZQ_NO_INDEX UINT32_MAX
 
 /*
- * Who claims clusters. The higher ones (lower numbers) are scanned first and in full, so that what
- * is claimed twice stays with the highest: a later claim that contradicts an earlier one is the
- * one that is wrong.
+ * What claims clusters. The higher ranks (lower numbers) are scanned first and in full, so that
+ * what is claimed twice stays with the highest: a later claim that contradicts an earlier one is
+ * the one that is wrong.
  */
 enum zq_rank { ZQ_RANK_ACTIVE, ZQ_RANK_SNAPSHOT, ZQ_RANK_BITMAP };
 
@@ -57,7 +57,7 @@ struct zq_scan {
     const struct zqcow2_check_options *opt;
     struct zqcow2_check_result *res;
     struct zqcow2_error *err;
-    bool quiet; /* only repairs are told to the caller */
+    bool quiet; /* only repairs are reported to the caller */
 
     uint64_t file_size;
     struct zq_header h;
@@ -69,7 +69,7 @@ struct zq_scan {
     uint64_t rt_entries;
     struct zq_counts counts;
     enum zq_rank rank; /* whose claims are scanned, or judged */
-    bool seen;         /* a table of a higher rank is scanned again: its findings are told */
+    bool seen;         /* a table of a higher rank is scanned again: its findings are reported */
     struct zq_l1 *l1s; /* the active one first */
     uint32_t nr_l1s, l1_room;
     struct zq_l2 *l2s; /* those of the active L1 first; each part by offset */
@@ -108,7 +108,7 @@ struct zq_target {
     const char *where; /* completes why */
 };
 
-/* Adds n findings of one kind (zqcow2_finding) to the result and tells the caller. */
+/* Adds n findings of one kind (zqcow2_finding) to the result and reports them to the caller. */
 void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -116,7 +116,7 @@ void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
 int zq_scan_run(struct zq_scan *s);
 void zq_scan_free(struct zq_scan *s);
 
-/* Nothing may be freed while somebody else's data, unknown to us, may lie in the file. */
+/* Nothing may be freed while data of other programs, unknown to us, may lie in the file. */
 static inline bool zq_scan_may_free(const struct zq_scan *s)
 {
     return !s->hidden && !s->h.unknown_ext && !s->h.unknown_autoclear;

@@ -30,7 +30,7 @@ static bool bad_align(uint32_t v)
     return !zq_is_pow2(v) || v > ALIGN_MAX;
 }
 
-/* Fills the defaults in, so that nobody else needs to know them. */
+/* Fills in the defaults, so that no other code needs to know them. */
 static int complete_limits(struct zqcow2_limits *l)
 {
     uint32_t block;
@@ -247,8 +247,8 @@ static int write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 }
 
 /*
- * Zeroes or discards whole blocks from *off on while the backend can. What is left is told by *off
- * and *len.
+ * Zeroes or discards whole blocks from *off on while the backend can. *off and *len become what is
+ * left.
  */
 static int whole_blocks(struct zqcow2_backend *be,
                         int (*op)(const struct zqcow2_backend *, uint64_t, uint64_t), uint64_t *off,

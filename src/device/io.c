@@ -272,7 +272,7 @@ static bool is_write(const struct zq_io *io)
     return io->whole.kind == ZQCOW2_IO_WRITE || io->whole.kind == ZQCOW2_IO_ZERO;
 }
 
-/* Somebody writes, or reads in order to write, a block of this range. */
+/* Another io writes, or reads in order to write, a block of this range. */
 static bool write_conflicts(const struct zq_iox *x, uint64_t off, uint64_t len)
 {
     for (struct zq_list *n = x->writes.next; n != &x->writes; n = n->next) {

@@ -21,7 +21,7 @@
 
 /*
  * The host has no room for a write: what is in the file is an old or a new version, sector by
- * sector, and room may come (R10). After any other error nobody knows what is there.
+ * sector, and room may come (R10). After any other error the content is unknown.
  */
 static inline bool zq_is_no_space(int rc)
 {

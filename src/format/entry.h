@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Entries of L1, L2, refcount and bitmap tables: one reader for each kind. It judges every bit, so
- * that whoever has a value from it needs no mask, and nobody can check one thing and use another.
+ * a caller needs no mask, and cannot check one thing and use another.
  */
 #ifndef ZQ_FORMAT_ENTRY_H
 #define ZQ_FORMAT_ENTRY_H

@@ -132,8 +132,8 @@ static int take_features(const struct ext *e, struct zqcow2_error *err)
 }
 
 /*
- * Without its autoclear bit the extension is a leftover of a program that did not keep it: nothing
- * in it holds any more, and the clusters that it names may be somebody else's.
+ * Without its autoclear bit the extension is stale: a program that did not maintain it has changed
+ * the image, and the clusters that it names may have other owners now.
  */
 static int take_bitmaps(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {

@@ -57,7 +57,7 @@ struct zq_header {
     uint32_t zoned_offset, zoned_len;
     uint32_t mark_offset;                 /* where it can share sector 0 with the header, else 0 */
     uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
-    bool unknown_ext, unknown_autoclear;  /* somebody else's data may be here */
+    bool unknown_ext, unknown_autoclear;  /* data of other programs may be here */
 };
 
 /*

@@ -76,7 +76,7 @@ static bool zones_fit(uint64_t device, uint64_t zone_size, uint32_t nr_zones)
 }
 
 /*
- * Three revisions have 48 bytes. The feature bit and the redundant fields tell them apart; each
+ * Three revisions have 48 bytes. The feature bit and the redundant fields distinguish them; each
  * reading must also divide the device into the stored number of zones.
  */
 static const struct fields *pick_48(const struct zq_header *h, const uint8_t *d)
@@ -194,7 +194,8 @@ static int pick_layout(struct source *s, const uint8_t *d, uint32_t len)
                        "zoned extension: model %u at byte %" PRIu32
                        ": only 1 (host-managed) is supported",
                        d[0], s->h->zoned_offset);
-    /* One flipped bit would make the write-pointer table nobody's, and repair would free it. */
+    /* One flipped bit would leave the write-pointer table without an owner, and repair would free
+     * it. */
     if (!d[0] && s->h->incompat & ZQ_INCOMPAT_ZONED)
         return bad(s, "model", 0, 0, "is none, but incompatible feature bit 5 is set");
     s->f = pick(s->h, d, len);

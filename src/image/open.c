@@ -203,7 +203,7 @@ static int set_map(struct opening *o, struct zq_core *c)
     return zq_map_init(m, c->zoned ? o->g.nr_zones : 0);
 }
 
-/* Only who writes needs refcounts: an image whose refcounts are damaged can still be read. */
+/* Only a writer needs refcounts: an image whose refcounts are damaged can still be read. */
 static int load_refcounts(struct opening *o, struct zq_core *c)
 {
     struct zq_refs *r = &c->alloc.refs;

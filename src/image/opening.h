@@ -19,8 +19,8 @@ struct opening {
 };
 
 /*
- * What only a writer asks of the tables that were loaded: that they are counted, that none is named
- * twice; and where the snapshots' tables lie, so that nobody takes them for free.
+ * What only a writer requires of the loaded tables: that they are counted and that none is named
+ * twice; and where the snapshots' tables lie, so that they are never taken for free.
  */
 int zq_opening_trust(struct opening *o, struct zq_core *c);
 

@@ -67,7 +67,7 @@ static int check_all_counted(struct opening *o, struct zq_core *c)
     struct counts k = {0};
     int rc = 0;
 
-    /* More than one is a leak; but of what the write pointers lie in nobody else may know. */
+    /* More than one is a leak; but nothing else may share the clusters of the write pointers. */
     for (int i = 0; i < 4 && rc == 0; i++)
         rc = check_counted(o, &c->alloc.refs, &k, names[i], c->map.fixed[i],
                            i == 3 ? 1 : UINT64_MAX);

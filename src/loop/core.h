@@ -36,7 +36,7 @@ struct zq_round {
     enum zq_stage stage;
     bool wanted, wrote, barrier, full_first;
     bool asked;    /* the backend, in this round: by a barrier, or for its length */
-    bool fatal;    /* nobody knows what is on disk now (I12) */
+    bool fatal;    /* the content of the disk is unknown now (I12) */
     int rc;        /* < 0: it stops when what is in flight has drained */
     uint64_t done; /* the last that ended well; the last begun: alloc.snapshots */
     unsigned in_flight;
@@ -49,12 +49,12 @@ struct zq_round {
     uint8_t *bufs;
 };
 
-/* How somebody above is told to run the loop when nobody does (E4). ring: under the mutex. */
+/* Requests that a layer above runs the loop when no thread does (E4). ring: under the mutex. */
 struct zq_doorbell {
     struct zq_list link;
     void (*ring)(struct zq_doorbell *bell);
-    uint32_t pending; /* his requests in flight: with some, he also hears the backend by himself */
-    bool audible;     /* he has a descriptor to wait on */
+    uint32_t pending; /* its requests in flight: with some, it watches the backend itself */
+    bool audible;     /* it has a descriptor to wait on */
 };
 
 struct zq_upper;
@@ -78,7 +78,7 @@ struct zq_core {
     pthread_cond_t cond;        /* threads that wait for progress of others */
     unsigned runners, sleepers; /* threads in the engine; threads in cond */
     unsigned waiters;           /* threads in a blocking call: they run the loop till they leave */
-    unsigned away;              /* runners whom a blocking call of an asynchronous backend holds */
+    unsigned away;              /* runners inside a blocking call of an asynchronous backend */
     bool polling, wake_poller;
     pthread_t poller;
     unsigned nr_ops, nr_drains; /* begun and not finished; drains among them */
@@ -89,7 +89,7 @@ struct zq_core {
     bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */
     bool corrupt_marked, corrupt_logged;
     uint8_t sector0[ZQ_SECTOR]; /* the header's first sector, as on disk */
-    bool marked, want_mark;     /* the mark is durable, or not needed; somebody waits for it */
+    bool marked, want_mark;     /* the mark is durable, or not needed; an operation waits for it */
 
     struct zq_list ready; /* operations to step */
     struct zq_iox x;
@@ -117,7 +117,7 @@ struct zq_upper {
 
 void zq_core_lock(struct zq_core *c);
 void zq_core_unlock(struct zq_core *c);
-/* Who holds the mutex is kept for assertions only. */
+/* The holder of the mutex is kept for assertions only. */
 #ifdef NDEBUG
 static inline void zq_core_set_held(struct zq_core *c, bool held)
 {
@@ -147,11 +147,11 @@ void zq_core_fini(struct zq_core *c);
 void zq_engine_run(struct zq_core *c);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
 void zq_engine_wait(struct zq_core *c, int timeout_ms);
-/* Sets what the long way starts from, but for step, and what gather and its users set first. */
+/* Sets what the slow path starts from, except step and what gather and its users set first. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op);
 void zq_op_step(struct zq_op *op);
 void zq_op_ready(struct zq_op *op);
-/* Parks op until a round is done or another operation has got on: it holds nothing meanwhile. */
+/* Parks op, which then holds nothing, until a round or another operation has made progress. */
 static inline int zq_op_park(struct zq_core *c, struct zq_op *op, struct zq_list *on)
 {
     zq_cache_release(&c->cache, &op->g);
@@ -168,12 +168,12 @@ static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
     if (!zq_list_empty(&c->drain_waiters))
         zq_wake(&c->ready, &c->drain_waiters);
 }
-/* Does somebody wait, in a call, or with requests in flight on a descriptor? */
+/* Does a thread wait, in a call, or with requests in flight on a descriptor? */
 bool zq_engine_is_heard(const struct zq_core *c);
-/* A thread leaves: the image's own I/O, which nobody waits for, needs somebody who hears of it. */
+/* A thread leaves: another must notice the image's own I/O, for which no caller waits. */
 void zq_engine_hand_over(struct zq_core *c);
 /* An operation has finished: threads that sleep or poll for it look again. */
-void zq_engine_tell_others(struct zq_core *c);
+void zq_engine_wake_others(struct zq_core *c);
 /* What a write's I/O came to: a dead image acknowledges nothing more (R11). */
 static inline int zq_acknowledged(const struct zq_core *c, int rc)
 {

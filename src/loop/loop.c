@@ -40,7 +40,7 @@ bool zq_engine_is_heard(const struct zq_core *c)
     return false;
 }
 
-/* All who have requests in flight, or all there are if none of those can hear it. */
+/* All that have requests in flight, or all there are if none of those can hear it. */
 static void ring_all(struct zq_core *c, bool heard)
 {
     for (struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next) {
@@ -327,7 +327,7 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
 void zq_engine_wait(struct zq_core *c, int timeout_ms)
 {
     zq_assert(zq_core_is_held(c));
-    /* What arrived while the mutex was dropped found nobody to wake. */
+    /* What arrived while the mutex was dropped found no thread to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
         zq_engine_run(c);
         return;
@@ -341,7 +341,7 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
         zq_core_lock(c);
         zq_assert_k(E4, c->polling && pthread_equal(c->poller, pthread_self()));
         c->polling = false;
-        /* Somebody else may have to poll from now on. */
+        /* Another thread may have to poll from now on. */
         if (c->sleepers)
             pthread_cond_broadcast(&c->cond);
     } else {
@@ -350,7 +350,7 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
     zq_engine_run(c);
 }
 
-void zq_engine_tell_others(struct zq_core *c)
+void zq_engine_wake_others(struct zq_core *c)
 {
     if (c->sleepers)
         pthread_cond_broadcast(&c->cond);

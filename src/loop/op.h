@@ -49,7 +49,7 @@ struct zq_fill {
 };
 
 struct zq_op {
-    /* first what the short way uses (direct.c): few cache lines, next to one another */
+    /* first what the fast path uses (fast.c): few cache lines, next to one another */
     struct zq_core *core;
     void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
     struct zq_list link;              /* queue: free or completed list */
@@ -61,7 +61,7 @@ struct zq_op {
     bool finished;
     struct zq_reservation r;
     struct zq_io io;
-    /* what follows is of the long way */
+    /* what follows is of the slow path */
     struct zq_gather g; /* g.wait.link: ready list, or what it is parked on */
     zq_step *step;
     int rc;          /* of the io that was under way */

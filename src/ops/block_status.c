@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Block status: the answer of one look-up, so that it costs a slice of L2 at most, however large
- * the range is. It agrees with what a read at that moment returns (I5); what is mapped beyond a
- * write pointer is nobody's business.
+ * the range is. It agrees with what a read at that moment returns (I5), so it does not show what is
+ * mapped beyond a write pointer.
  */
 #include <errno.h>
 #include "ops/block_status.h"

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The short way of a request about which there is nothing to decide: a read of committed data, the
- * next write of an open zone, an overwrite where there is no write pointer; and the host has the
- * bytes in one piece, as is known without asking the file. It keeps the rules of read.c, write.c
- * and data.c; whatever is not plain takes the long way. Of the operation it uses the members that
- * op.h names for it; a write that others commit with goes on as an operation of write.c.
+ * The fast path of requests that need no decision: a read of committed data, the next write of an
+ * open zone, an overwrite outside sequential zones, if the bytes lie in one piece of the file and
+ * its location is known without reading. It keeps the rules of read.c, zone_write.c and
+ * overwrite.c; every other request takes the slow path. It uses only the members of the operation
+ * that op.h names for it; a write that commits together with others continues as one of
+ * zone_write.c.
  */
 #include "ops/fast.h"
 #include "base/report.h"
@@ -48,7 +49,7 @@ static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
            z->forced != ZQCOW2_ZONE_OFFLINE;
 }
 
-/* Nobody before it (E1), nothing to open, close, wait for (R2, R6, R8) or refuse. */
+/* First in the queue (E1); nothing to open, close, wait for (R2, R6, R8) or refuse. */
 static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
 {
     const struct zq_zone *z = &c->zones.v[op->zone];
@@ -146,7 +147,7 @@ static void io_done(struct zq_io *io, int ret)
         op->finish(op);
 }
 
-bool zq_direct_start(struct zq_core *c, struct zq_op *op)
+bool zq_fast_start(struct zq_core *c, struct zq_op *op)
 {
     uint64_t host;
 
@@ -164,7 +165,7 @@ bool zq_direct_start(struct zq_core *c, struct zq_op *op)
     return true;
 }
 
-bool zq_direct_run(struct zq_core *c, struct zq_op *op)
+bool zq_fast_run(struct zq_core *c, struct zq_op *op)
 {
     uint64_t host;
     int rc;

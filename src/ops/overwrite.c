@@ -195,7 +195,8 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     return op->phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
 }
 
-/* One I/O in place changes no mapping, and R5 keeps its cluster: nobody need wait for it. */
+/* One I/O in place changes no mapping, and R5 keeps its cluster: no operation has to wait for it.
+ */
 static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;

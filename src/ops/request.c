@@ -173,7 +173,7 @@ static void begin_in_phases(struct zq_core *c, struct zq_op *op)
 void zq_op_begin(struct zq_core *c, struct zq_op *op)
 {
     zq_assert(zq_core_is_held(c));
-    if (!zq_direct_start(c, op))
+    if (!zq_fast_start(c, op))
         begin_in_phases(c, op);
 }
 
@@ -194,14 +194,14 @@ static void run_in_phases(struct zq_core *c, struct zq_op *op)
 
 static void blocking_finish(struct zq_op *op)
 {
-    zq_engine_tell_others(op->core);
+    zq_engine_wake_others(op->core);
 }
 
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    if (c->be->ops.submit || !zq_direct_run(c, op))
+    if (c->be->ops.submit || !zq_fast_run(c, op))
         run_in_phases(c, op);
     while (!op->finished)
         zq_engine_wait(c, -1);

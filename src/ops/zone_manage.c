@@ -69,7 +69,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_extent e;
     int rc;
 
-    /* Nobody maps anything here meanwhile: what is done stays done when this is entered again. */
+    /* Nothing is mapped here meanwhile: what is done stays done when this is entered again. */
     zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);
     op->prepared = zq_max(op->prepared, zq_round_up(z->wp, size));
     rc = zq_unmap(c, op, &op->prepared, end);
@@ -157,7 +157,7 @@ static int manage_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
     uint32_t victim;
     int rc;
 
-    /* A zone that nobody has touched needs no turn to see that there is nothing to do. */
+    /* An untouched zone needs no turn to see that there is nothing to do. */
     if (!z->live && judge(c, op, zone, &v))
         return v.rc;
     rc = zq_turn_take(c, op, zone);

@@ -107,7 +107,7 @@ static int move(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
-/* Whatever the zone commits by it is answered, in order, by way of the ready list. */
+/* All that the zone commits with it is answered in order, through the ready list. */
 static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
 {
     struct zq_list out, *n;

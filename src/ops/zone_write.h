@@ -12,7 +12,8 @@ zq_step zq_step_zone_write;
 void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc);
 /*
  * A write to a zone ended with rc. True: it has committed alone, and may be answered at once. Else
- * it goes on in order: who is ready may have committed before it, and is answered before it (K7).
+ * it continues in order: operations that are ready may have committed earlier, and are answered
+ * earlier (K7).
  */
 static inline bool zq_zone_commits_now(struct zq_core *c, struct zq_op *op, int rc)
 {

@@ -135,7 +135,7 @@ static uint32_t pass(const struct zq_refs *r, const uint8_t *slice, uint32_t i, 
 
 /*
  * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count. *from
- * moves over what is taken, so that nobody looks at it once more, and over the few, at most
+ * moves over what is taken, so that it is not examined again, and over the few, at most
  * `spare`, that are left free for alignment: the next run follows this one, and the few are for
  * single clusters.
  */

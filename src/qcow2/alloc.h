@@ -3,7 +3,7 @@
  * Host clusters: finding free ones, covering them by the file, giving them back.
  *
  * A cluster is taken by raising its refcount in memory; that reaches the disk in stage 1 of the
- * next round, before anything that points to it (K1). It is given back by way of the quarantine
+ * next round, before anything that points to it (K1). It is given back through the quarantine
  * (R5): only when what pointed to it is durably gone, and I/O that had looked it up has finished,
  * is its refcount lowered.
  */
@@ -25,7 +25,7 @@ void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_siz
  * Finds up to `want` free clusters in a row, at least one; a longer run is preferred when want > 1.
  * Cut at the end of a refcount slice (E3). 0, ZQ_WAIT, -EFBIG, or an I/O error. ECORRUPT: what
  * counts as free is a table that the image names; `corrupt` is set then, and stays so. A long
- * search is done in parts, between which others get on.
+ * search is done in parts, between which other operations run.
  */
 int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f);
 /* Takes the first n of what was found, in the same hold of the mutex. */

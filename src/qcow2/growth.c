@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Growth of the refcount table (R9): the new table, and the refcount blocks that describe it, are
- * written whole into the first range that the old table cannot describe, in gather, so that no
- * space (R10) fails only those who need it; a round switches one sector of the header; then the old
- * table is freed. Until the switch the old table does not change.
+ * written whole into the first range that the old table cannot describe, in gather, so that a lack
+ * of space (R10) fails only requests that need it; a round switches one sector of the header; then
+ * the old table is freed. Until the switch the old table does not change.
  */
 #include "qcow2/growth.h"
 
@@ -94,7 +94,7 @@ static void write_next(struct zq_alloc *a)
     zq_io_start(a->cache->x, &gr->io);
 }
 
-/* Nothing points to it yet: any error is only theirs who wait. */
+/* Nothing points to it yet: any error concerns only the waiters. */
 static void write_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, growth.io);

@@ -52,7 +52,7 @@ struct zq_alloc {
     uint64_t next_one, next_run; /* where searches for one cluster, for a run begin */
     uint64_t left_out;           /* clusters that runs have left free in front, for alignment */
     struct zq_growth growth;
-    bool want_switch;             /* somebody waits for a round to switch to the grown table */
+    bool want_switch;             /* an operation waits for a round to switch to the grown table */
     struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
     uint64_t snapshots;           /* how many rounds have begun */
     struct zq_io cover;           /* extends the file */
@@ -76,13 +76,13 @@ bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
-/* Something is written there: nobody may count on zeros, or on what the cache has of it. */
+/* Something is written there: zeros, and what the cache has of it, no longer count. */
 void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
-/* A run at this host offset holds zeros because nobody has written there. Ask before taking. */
+/* A run at this host offset reads as zeros, as nothing was written there. Ask before taking. */
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
 /*
  * Into the quarantine, which takes the record. linked: a table pointed to it until now, so its
- * going must first be durable; else it was never linked. Only then may anybody take it again.
+ * removal must first be durable; else it was never linked. Only then may it be taken again.
  */
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
 static inline bool zq_alloc_has_quarantined(const struct zq_alloc *a)

@@ -381,7 +381,7 @@ static void fresh_link(struct zq_map *m)
     m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;
-    if (old) { /* the snapshot's table: our reference to it goes, and nobody looks into it again */
+    if (old) { /* the snapshot's table: our reference is dropped, and it is not read again */
         zq_cache_forget(m->cache, old, (uint64_t)1 << m->cluster_bits);
         f->freed->cluster = old >> m->cluster_bits;
         f->freed->count = 1;

@@ -43,7 +43,8 @@ static inline void zq_ref_set(const struct zq_refs *r, uint8_t *slice, uint32_t 
 
 /* Which slice of the file holds the refcount of a cluster; 0: no block covers it. */
 uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index);
-/* The round has written the table, and its barrier has completed; wakes who wait to change it. */
+/* The round has written the table, and its barrier has completed; wakes those that wait to change
+ * it. */
 void zq_refs_thaw(struct zq_refs *r);
 /* It stopped before that: what it took is dirty again. */
 void zq_refs_stop(struct zq_refs *r);

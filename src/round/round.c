@@ -20,7 +20,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
         op->round = 0;
         return 0;
     }
-    if (op->rc < 0 || c->dead) { /* the one who saw it happen gets the cause */
+    if (op->rc < 0 || c->dead) { /* the operation that saw it happen gets the cause */
         op->round = 0;
         return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
     }
@@ -217,7 +217,7 @@ static void leave_stage(struct zq_core *c)
     }
 }
 
-/* Who waits for this round gets its error; who came after its snapshot waits for the next. */
+/* Waiters for this round get its error; those after its snapshot wait for the next. */
 static void fail_waiters(struct zq_core *c, int rc)
 {
     struct zq_list waiters, *n;
@@ -245,7 +245,7 @@ static void round_stop(struct zq_core *c, enum zq_stage at)
     struct zq_round *r = &c->round;
 
     if (at == ZQ_ST_MARK)
-        c->want_mark = false; /* for the next who needs it */
+        c->want_mark = false; /* for the next operation that needs it */
     zq_map_stop(&c->map);
     zq_refs_stop(&c->alloc.refs);
     if (c->alloc.growth.switching)
@@ -346,8 +346,8 @@ static void length_work(struct zq_io *io)
 }
 
 /*
- * A barrier notices that somebody made the file shorter. Where a flush finds nothing to write there
- * is none, and the length is asked instead: what was durable may be gone.
+ * A barrier notices that another program truncated the file. A flush with nothing to write has no
+ * barrier and asks for the length instead: durable data may be gone.
  */
 static bool start_length(struct zq_core *c)
 {

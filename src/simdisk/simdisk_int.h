@@ -4,7 +4,7 @@
  * changes, and what a position of the log leaves open.
  *
  * Invariants. S1 tree nodes are shared between contents and never change while refs > 1.
- * S2 a change is immutable once logged, but for `ended` and `result`. S3 pending holds exactly the
+ * S2 a change is immutable once logged, except `ended` and `result`. S3 pending holds exactly the
  * changes that have begun, are not lost, and that no completed flush covers, in order of `begun`.
  */
 #ifndef ZQ_SIMDISK_SIMDISK_INT_H
@@ -34,7 +34,7 @@ struct sim_content {
     struct sim_node *root; /* NULL: zeros */
     unsigned height;       /* levels above the pages */
     uint64_t length, hash; /* hash: sum over sectors that are not zero, and the length */
-    bool unhashed;         /* nobody asks for the hash, so it is not kept */
+    bool unhashed;         /* the hash is not used, so it is not kept */
 };
 
 /* simdisk_tree.c. Failures are -ENOMEM and leave a content that is usable but incomplete. */

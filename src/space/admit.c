@@ -34,7 +34,7 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
         zq_list_push(&l->admission, &op->turn);
     }
     zq_assert_k(K11, l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
-    /* Who is not at the head is linked nowhere else: the one before it makes it ready. */
+    /* Behind the head it is linked nowhere else: the one before it makes it ready. */
     return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
 }
 
@@ -89,7 +89,7 @@ void zq_closing_drop(struct zq_core *c, struct zq_op *op)
 
 /*
  * A victim with writes in flight is kept from taking new ones until it has drained, so that a
- * busy zone cannot hold its place for ever. One at a time; the operation that waits does the close.
+ * busy zone cannot keep its place forever. One at a time; the operation that waits does the close.
  */
 int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
                      uint32_t *victim)
@@ -100,7 +100,7 @@ int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const s
     zq_assert_k(E1, has_turn(c, op, zone));
     if (rc < 0 || *victim == ZQ_NO_ZONE)
         return rc;
-    /* Somebody else may have closed ours meanwhile. */
+    /* Another operation may have closed ours meanwhile. */
     if (zs->closing_for == op && zs->v[zs->closing].state != ZQCOW2_ZONE_IMP_OPEN)
         zq_closing_drop(c, op);
     if (zs->closing_for == op)

@@ -23,8 +23,8 @@ int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
 int zq_may_allocate(struct zq_core *c, struct zq_op *op);
 
 /*
- * R14: from now on nobody else changes what the request's guest clusters map to, until it lets go
- * of them. Waits holding nothing.
+ * R14: from now on no other request changes the mapping of the request's guest clusters, until it
+ * releases them. Waits holding nothing.
  */
 int zq_range_take(struct zq_core *c, struct zq_op *op);
 void zq_range_leave(struct zq_core *c, struct zq_op *op);

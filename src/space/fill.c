@@ -106,7 +106,7 @@ void zq_fill_start(struct zq_op *op)
     op->rc = 0;
 }
 
-/* The new clusters were never linked: they may go as soon as nobody writes to them. */
+/* The new clusters were never linked: they may go once no write to them is in flight. */
 static void give_back(struct zq_core *c, struct zq_fill *f)
 {
     f->freed->cluster = f->host >> c->cluster_bits;
@@ -142,7 +142,7 @@ static int read_old(struct zq_core *c, struct zq_op *op)
     return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_round_down(f->old.host, size), size);
 }
 
-/* Zeros where nothing will be written: only needed where somebody has written before. */
+/* Zeros where nothing will be written: needed only where something was written before. */
 static int blank(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
@@ -213,7 +213,7 @@ int zq_fill_step(struct zq_core *c, struct zq_op *op)
             give_back(c, f);
             return rc;
         }
-        /* One io a phase, but for the data, which may need several. */
+        /* One io per phase, except for the data, which may need several. */
         if (op->fill && (rc == 0 || f->phase < F_DATA))
             f->phase++;
         if (rc == ZQ_WAIT)

@@ -100,7 +100,7 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
                 map_other(c, op, zone, zq_round_down(*at, (uint64_t)1 << c->cluster_bits), end, &e);
 }
 
-/* Whose turn it is keeps what is mapped: each step is gathered, done and over. */
+/* The turn keeps what is mapped: each step is gathered and done once. */
 int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
 {
     while (op->prepared < len) {

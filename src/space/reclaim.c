@@ -40,7 +40,7 @@ static struct zq_freed *next_ripe(struct zq_core *c, bool *io_only)
 }
 
 /*
- * A reset zone that nobody has taken since, whose reset is durable and whose readers are gone. It
+ * A reset zone that is not in use again, whose reset is durable and whose readers are gone. It
  * stays in the list.
  */
 static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
@@ -174,7 +174,7 @@ static void janitor_finish(struct zq_op *op)
     op->core->janitor_runs = false;
 }
 
-/* Something is ripe, or waits only for I/O: what waits for a round would keep nobody busy but us.
+/* Something is ripe, or waits only for I/O: what waits for a round would keep only us busy.
  */
 static bool has_work(struct zq_core *c)
 {

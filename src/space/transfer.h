@@ -10,7 +10,7 @@
 void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len);
 /* ZQ_WAIT while bytes move, then 0 or the error. */
 int zq_transfer_step(struct zq_core *c, struct zq_op *op);
-/* One io that is not of the request's bytes: ZQ_WAIT; op->rc tells. */
+/* One io that is not of the request's bytes: ZQ_WAIT; the result is in op->rc. */
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len);
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));

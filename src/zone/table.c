@@ -113,7 +113,7 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
             zq_assert_k(I7, zs->disk_active >= may_be_active(zs, i));
             zs->disk_active -= may_be_active(zs, i);
             zs->disk_active += counts_as_active(zs, i, z->snap);
-            /* finished tells of now; the snapshot may be from before it. */
+            /* `finished` is the present state; the snapshot may be older. */
             bool finished = z->finished && z->snap == zq_zone_end(zs, i);
 
             zq_entry_encode(&zs->g, i, z->snap, finished, z->raw);

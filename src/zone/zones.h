@@ -17,7 +17,7 @@
 
 #define ZQ_NO_ZONE UINT32_MAX
 
-/* What a zone needs once somebody writes or manages it; stays until close. */
+/* What a zone needs once it is written or managed; stays until close. */
 struct zq_live {
     struct zq_list admission; /* the turns of operations that change the zone, in order (E1) */
     struct zq_list reserved;  /* reservations, in order of offset (K7) */
@@ -70,7 +70,7 @@ struct zq_zones {
     uint32_t max_append;           /* fixed: bytes */
     uint32_t lru_head, lru_tail;
     uint32_t closing;        /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
-    const void *closing_for; /* who waits */
+    const void *closing_for; /* the operation that waits */
     struct zq_list closing_waiters;
     struct zq_list punch; /* reset zones whose space may be given back, by live->punch */
     /* the table on disk: table.c */
@@ -137,7 +137,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq);
 /* RDONLY, OFFLINE, or back: a drained zone. */
 void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state);
 void zq_zone_fill_report(const struct zq_zones *zs, uint32_t i, struct zqcow2_zone *out);
-/* Everybody who waits for anything here looks again. */
+/* All waiters here check again. */
 void zq_zones_wake_all(struct zq_zones *zs);
 
 /* ---- table.c: the write-pointer table on disk ---- */

@@ -105,7 +105,7 @@ static void test_data_stays(void **state)
     }
 }
 
-static void test_write_pointers_mended(void **state)
+static void test_write_pointers_corrected(void **state)
 {
     struct pic p;
 
@@ -116,7 +116,7 @@ static void test_write_pointers_mended(void **state)
     assert_int_equal(pic_get(&p, p.wp + 3 * 8, 8), 12345);
     assert_int_equal(p.res.corruptions_fixed, 0);
     assert_int_equal(pic_check(&p, ALL), 0);
-    assert_non_null(strstr(p.found, "repaired: 3 write pointers mended"));
+    assert_non_null(strstr(p.found, "repaired: 3 write pointers corrected"));
     assert_int_equal(pic_get(&p, p.wp + 3 * 8, 8), KiB(192) + 3 * 4096);
     assert_int_equal(pic_get(&p, p.wp + 8, 8), KiB(64) | 1ull << 63);
     assert_int_equal(pic_get(&p, p.wp + 15 * 8, 8), KiB(960));
@@ -564,7 +564,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_fault),
         cmocka_unit_test(test_data_stays),
-        cmocka_unit_test(test_write_pointers_mended),
+        cmocka_unit_test(test_write_pointers_corrected),
         cmocka_unit_test(test_unmap_beyond_write_pointers),
         cmocka_unit_test(test_width_too_narrow),
         cmocka_unit_test(test_shared_is_copied),
