@@ -55,10 +55,12 @@ struct zqcow2_simdisk_options {
     uint32_t atomic_write; /* unit of tearing: multiple of 512, or ZQCOW2_SIMDISK_ATOMIC; 0: 512 */
     uint32_t io_align, buf_align, max_transfer; /* as in struct zqcow2_limits */
     const struct zqcow2_hooks *hooks;
+    uint32_t max_iov; /* as in struct zqcow2_limits */
+    uint32_t reserved;
 };
 #define ZQCOW2_SIMDISK_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_simdisk_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL \
+        sizeof(struct zqcow2_simdisk_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0 \
     }
 
 /* opt NULL: defaults. */
@@ -95,7 +97,7 @@ struct zqcow2_simdisk_counters {
     uint64_t max_in_flight;
     uint64_t faults; /* calls that failed because of an injected fault */
     uint64_t misuse; /* violations of the backend contract: overlapping writes in flight,
-                        misaligned requests */
+                        requests beyond the limits, empty ones */
 };
 #define ZQCOW2_SIMDISK_COUNTERS_INIT \
     { \

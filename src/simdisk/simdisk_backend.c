@@ -106,6 +106,7 @@ static int sim_limits(void *self, struct zqcow2_limits *out)
     out->io_align = o->io_align;
     out->buf_align = o->buf_align;
     out->max_transfer = o->max_transfer;
+    out->max_iov = o->max_iov;
     out->atomic_write = o->atomic_write == ZQCOW2_SIMDISK_ATOMIC ? ZQ_SECTOR : o->atomic_write;
     return 0;
 }

@@ -36,28 +36,38 @@ int sim_fault_hit(struct zqcow2_simdisk *d, uint32_t kind)
     return f->error;
 }
 
-static bool aligned(const struct zqcow2_simdisk *d, const struct iovec *iov, int cnt, uint64_t off,
-                    uint64_t len)
+static bool range_is_good(const struct zqcow2_simdisk *d, uint64_t off, uint64_t len)
+{
+    uint32_t io = d->opt.io_align ? d->opt.io_align : 1;
+
+    return len && off <= INT64_MAX && len <= INT64_MAX - off && !((off | len) & (io - 1)) &&
+           (!d->opt.max_transfer || len <= d->opt.max_transfer);
+}
+
+static bool vector_is_good(const struct zqcow2_simdisk *d, const struct iovec *iov, int cnt)
 {
     uint32_t io = d->opt.io_align ? d->opt.io_align : 1;
     uint32_t mem = d->opt.buf_align ? d->opt.buf_align : 1;
 
-    if ((off | len) & (io - 1))
+    if (cnt < 1 || (uint32_t)cnt > (d->opt.max_iov ? d->opt.max_iov : 1024))
         return false;
     for (int i = 0; i < cnt; i++) {
-        if ((uintptr_t)iov[i].iov_base & (mem - 1))
+        if (!iov[i].iov_len || (uintptr_t)iov[i].iov_base & (mem - 1) ||
+            (mem > 1 && iov[i].iov_len & (io - 1)))
             return false;
     }
-    return !d->opt.max_transfer || len <= d->opt.max_transfer;
+    return true;
 }
 
 int sim_misuse(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, int cnt,
                uint64_t off, uint64_t len)
 {
     bool moves_data = kind == ZQCOW2_IO_READ || kind == ZQCOW2_IO_WRITE;
+    bool good = kind == ZQCOW2_IO_FLUSH    ? true :
+                kind == ZQCOW2_IO_TRUNCATE ? off <= INT64_MAX :
+                                             range_is_good(d, off, len);
 
-    if (off <= INT64_MAX && len <= INT64_MAX - off &&
-        (!moves_data || aligned(d, iov, cnt, off, len)))
+    if (good && (!moves_data || vector_is_good(d, iov, cnt)))
         return 0;
     d->count.misuse++;
     return -EINVAL;

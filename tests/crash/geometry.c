@@ -2,7 +2,6 @@
 /* The images on which workloads are crashed: small, and each with something of its own. */
 #include <string.h>
 
-#include "device/backend.h"
 #include "rig.h"
 
 #define K         1024u
@@ -281,17 +280,6 @@ void fill_shape(struct shape *s, const struct geometry *g)
     s->zones = (uint32_t)((s->size + s->zone_size - 1) / s->zone_size);
 }
 
-/* The disk sets no limit of elements: its object here does. */
-int geometry_backend(const struct geometry *g, struct zqcow2_simdisk *disk,
-                     struct zqcow2_backend **be)
-{
-    int rc = zqcow2_simdisk_backend(disk, be);
-
-    if (rc == 0 && g->max_iov)
-        (*be)->limits.max_iov = g->max_iov;
-    return rc;
-}
-
 void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw)
 {
     *o = (struct zqcow2_open_options)ZQCOW2_OPEN_OPTIONS_INIT;
@@ -304,7 +292,7 @@ static int create(struct zqcow2_simdisk *disk, const struct geometry *g, struct 
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_backend *be;
-    int rc = geometry_backend(g, disk, &be);
+    int rc = zqcow2_simdisk_backend(disk, &be);
 
     if (rc < 0)
         return rc;
@@ -338,6 +326,7 @@ struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, 
     o.flags = g->sim_flags | (async ? ZQCOW2_SIMDISK_ASYNC : 0);
     o.discard = g->discard;
     o.io_align = g->io_align;
+    o.max_iov = g->max_iov;
     rc = zqcow2_simdisk_new(&o, &disk);
     if (rc == 0) {
         rc = create(disk, g, &err);

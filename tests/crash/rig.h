@@ -68,12 +68,11 @@ void fill_shape(struct shape *s, const struct geometry *g);
 /* geometry.c: a fresh image of this geometry on a disk of its own, or NULL with a text. */
 struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, bool async,
                                        char *why, size_t room);
-/* A backend with the geometry's limits. */
-int geometry_backend(const struct geometry *g, struct zqcow2_simdisk *disk,
-                     struct zqcow2_backend **be);
 void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw);
 
 /* run.c */
+/* Calls that no backend has to take. */
+uint64_t misuse_of(struct zqcow2_simdisk *disk);
 int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
               bool faulty, uint64_t seed, uint32_t first_req);
 void run_letters(struct run *r, const char *letters);

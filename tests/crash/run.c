@@ -99,7 +99,7 @@ static int open_image(struct run *r)
 {
     struct zqcow2_open_options o;
     struct zqcow2_error err = {0, ""};
-    int rc = geometry_backend(r->g, r->disk, &r->be);
+    int rc = zqcow2_simdisk_backend(r->disk, &r->be);
 
     open_options(r->g, &o, true);
     if (rc == 0) {
@@ -450,6 +450,14 @@ void run_make_room(struct run *r)
     }
 }
 
+uint64_t misuse_of(struct zqcow2_simdisk *disk)
+{
+    struct zqcow2_simdisk_counters n = ZQCOW2_SIMDISK_COUNTERS_INIT;
+
+    zqcow2_simdisk_get_counters(disk, &n);
+    return n.misuse;
+}
+
 void run_end(struct run *r, bool close)
 {
     settle(r);
@@ -461,6 +469,11 @@ void run_end(struct run *r, bool close)
     if (r->img)
         zqcow2_close(r->img);
     r->img = NULL;
+    if (misuse_of(r->disk) && !r->wrong) {
+        r->broken = r->wrong = -EINVAL;
+        snprintf(r->why, sizeof(r->why), "%llu calls broke the backend's contract",
+                 (unsigned long long)misuse_of(r->disk));
+    }
 }
 
 void run_fini(struct run *r)

@@ -433,25 +433,17 @@ static void test_choose(void **state)
 static void test_limits(void **state)
 {
     struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
-    struct zqcow2_simdisk_counters c = ZQCOW2_SIMDISK_COUNTERS_INIT;
     struct zqcow2_simdisk *d;
     struct rig r = {0}, q;
     (void)state;
 
     o.max_length = 4 * S;
-    o.io_align = S;
     assert_int_equal(zqcow2_simdisk_new(&o, &r.disk), 0);
     r.h.disk = r.disk;
     r.ops = sim_ops(false);
     assert_int_equal(put(&r, 0, 4, 1), 0);
     assert_int_equal(put(&r, 3, 2, 1), -ENOSPC);
     assert_int_equal(r.ops->truncate(&r.h, 5 * S), -ENOSPC);
-    {
-        struct iovec v = {&o, 3};
-        assert_int_equal(r.ops->writev(&r.h, &v, 1, 0), -EINVAL);
-    }
-    assert_int_equal(zqcow2_simdisk_get_counters(r.disk, &c), 0);
-    assert_int_equal(c.misuse, 1);
     q = r;
     assert_int_equal(r.ops->lock(&r.h, ZQCOW2_LOCK_EXCLUSIVE), 0);
     assert_int_equal(q.ops->lock(&q.h, ZQCOW2_LOCK_SHARED), -EAGAIN);

@@ -32,7 +32,7 @@ static struct zqcow2_image *open_on(struct checker *c, struct zqcow2_simdisk *im
     struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
-    int rc = geometry_backend(c->g, image, &be);
+    int rc = zqcow2_simdisk_backend(image, &be);
 
     open_options(c->g, &o, rw);
     if (rc == 0) {
@@ -134,7 +134,7 @@ static int check(struct checker *c, struct zqcow2_simdisk *image, bool clean, co
     struct zqcow2_error err = {0, ""};
     struct findings f = {""};
     struct zqcow2_backend *be;
-    int rc = geometry_backend(c->g, image, &be);
+    int rc = zqcow2_simdisk_backend(image, &be);
 
     if (rc < 0)
         return REFUSE(c, "no backend");
@@ -265,22 +265,30 @@ static int use_and_close(struct checker *c, struct zqcow2_simdisk *image, uint64
     return bad || rc == 0 ? bad : REFUSE(c, "close after recovery: %s", zqcow2_strerror(rc));
 }
 
-int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
-                 uint64_t salt)
+static int reopened(struct checker *c, struct zqcow2_simdisk *image)
 {
-    struct zqcow2_image *img;
-    int bad = verify_shown(c, image, o);
+    struct zqcow2_image *img = open_on(c, image, false);
+    int bad;
 
-    if (!bad && !c->g->lazy)
-        bad = check(c, image, false, "after the loss");
-    bad = bad || use_and_close(c, image, salt) || check(c, image, true, "after a clean close");
-    if (bad)
-        return bad;
-    img = open_on(c, image, false);
     if (!img)
         return 1;
     bad = same(c, img, "after reopening");
     zqcow2_close(img);
+    return bad;
+}
+
+int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+                 uint64_t salt)
+{
+    int bad = verify_shown(c, image, o);
+
+    if (!bad && !c->g->lazy)
+        bad = check(c, image, false, "after the loss");
+    bad = bad || use_and_close(c, image, salt) || check(c, image, true, "after a clean close") ||
+          reopened(c, image);
+    if (!bad && misuse_of(image))
+        return REFUSE(c, "%llu calls broke the backend's contract",
+                      (unsigned long long)misuse_of(image));
     return bad;
 }
 
@@ -290,7 +298,7 @@ static int repair(struct checker *c, struct zqcow2_simdisk *image)
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
-    int rc = geometry_backend(c->g, image, &be);
+    int rc = zqcow2_simdisk_backend(image, &be);
 
     if (rc < 0)
         return REFUSE(c, "no backend");
