@@ -31,4 +31,21 @@ is 'uninstall' 0 $?
 is 'leaves what it did not install' './root/opt/z/bin/mine' "$(find . -path './root/*' ! -type d)"
 is 'and no folder of its own' '' "$(find root -name '*zqcow2*')"
 is 'but those of others' yes "$([ -d root/opt/z/include ] && echo yes)"
+DESTDIR=$dir/root cmake --build "$build" --target uninstall >out 2>&1
+is 'a second time it fails' 1 $(($? != 0))
+has 'and says why' out 'already uninstalled'
+has 'having named what is missing' out 'Not there: .*/opt/z/bin/zqcow2$'
+
+# What cannot be removed is not passed over: a folder stands for a file of somebody else.
+DESTDIR=$dir/root cmake --install "$build" --prefix '/op é (t)' >out 2>&1
+is 'an installation below an odd name' 0 $?
+rm "root/op é (t)/bin/zqcow2"
+mkdir -p "root/op é (t)/bin/zqcow2/kept"
+DESTDIR=$dir/root cmake --build "$build" --target uninstall >out 2>&1
+is 'what cannot be removed' 1 $(($? != 0))
+has 'is named' out 'cannot remove'
+rmdir "root/op é (t)/bin/zqcow2/kept" "root/op é (t)/bin/zqcow2"
+DESTDIR=$dir/root cmake --build "$build" --target uninstall >out 2>&1
+is 'without it' 0 $?
+is 'all goes' '' "$(find "root/op é (t)" ! -type d)"
 finish

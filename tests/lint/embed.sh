@@ -1,11 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# embed.sh: this project as a part of others. It builds without cmocka, with its tests left out; by
-# add_subdirectory and by FetchContent it gives the libraries and nothing else.
+# embed.sh: this project as a part of others. It builds without cmocka, with its tests left out, and
+# without liburing, and says what it needs; by add_subdirectory and by FetchContent it gives the
+# libraries and nothing else. All in a folder with an odd name.
 set -eu
 top=$(cd "$(dirname "$0")/../.." && pwd)
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+base=$(mktemp -d)
+tmp="$base/it's a (test) é"
+mkdir "$tmp"
+trap 'rm -rf "$base"' EXIT
 trap 'exit 1' HUP INT TERM
 unset CMAKE_BUILD_TYPE CFLAGS
 jobs=$(nproc)
@@ -26,16 +29,36 @@ no_tests() { # BUILD
     ctest --test-dir "$1" -N 2>/dev/null | grep -q 'Total Tests: 0' || fail "$1: tests are registered"
 }
 
-# A machine that has what the library needs, and no more.
+# says TEXT: the last command did.
+says() {
+    grep -qF "$1" "$tmp/log" && return 0
+    cat "$tmp/log"
+    fail "nobody said: $1"
+}
+
+# A machine that has what the library needs, and no more; it comes to it one by one.
 mkdir "$tmp/pc"
-for path in $(pkg-config --variable pc_path pkg-config | tr : ' '); do
-    for name in zlib libzstd liburing; do
-        [ ! -f "$path/$name.pc" ] || cp "$path/$name.pc" "$tmp/pc/"
+has() {
+    for path in $(pkg-config --variable pc_path pkg-config | tr : ' '); do
+        [ ! -f "$path/$1.pc" ] || cp "$path/$1.pc" "$tmp/pc/"
     done
-done
-quiet env PKG_CONFIG_LIBDIR="$tmp/pc" PKG_CONFIG_PATH= cmake -S "$top" -B "$tmp/bare" \
-    -DCMAKE_BUILD_TYPE=Debug
-grep -q 'No tests will be built: cmocka is not there' "$tmp/log" || fail 'no word of the missing cmocka'
+}
+configure() {
+    env PKG_CONFIG_LIBDIR="$tmp/pc" PKG_CONFIG_PATH= cmake -S "$top" -B "$tmp/bare" \
+        -DCMAKE_BUILD_TYPE=Debug
+}
+has zlib
+configure >"$tmp/log" 2>&1 && fail 'configured without libzstd'
+says 'apt-get install zlib1g-dev libzstd-dev'
+has libzstd
+quiet configure
+says 'No io_uring, and no ublk: liburing is not there'
+says 'No tests will be built: cmocka is not there'
+if pkg-config --exists 'liburing >= 2.3'; then
+    has liburing
+    quiet configure
+    grep -q 'No io_uring' "$tmp/log" && fail 'liburing came, and was not seen'
+fi
 quiet cmake --build "$tmp/bare" -j "$jobs"
 no_tests "$tmp/bare"
 quiet cmake --install "$tmp/bare" --prefix "$tmp/prefix"
@@ -87,9 +110,9 @@ END
     return 0
 }
 
-parent subdirectory "add_subdirectory($top zqcow2)"
-parent left_out "add_subdirectory($top zqcow2 EXCLUDE_FROM_ALL)"
+parent subdirectory "add_subdirectory([[$top]] zqcow2)"
+parent left_out "add_subdirectory([[$top]] zqcow2 EXCLUDE_FROM_ALL)"
 parent fetched "include(FetchContent)
-FetchContent_Declare(zqcow2 SOURCE_DIR $top)
+FetchContent_Declare(zqcow2 SOURCE_DIR [[$top]])
 FetchContent_MakeAvailable(zqcow2)"
 echo 'embed: 1 build without cmocka, 3 inside other projects'
