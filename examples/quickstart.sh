@@ -3,6 +3,7 @@
 # From a bare Debian 12 to a zoned image with real data in it: builds the library and the command in
 # a temporary directory, stores this source tree in a zone, and takes it out again.
 set -eu
+[ $# = 0 ] || { echo 'quickstart.sh takes no arguments; it installs, builds and shows' >&2; exit 2; }
 top=$(cd "$(dirname "$0")/.." && pwd)
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT

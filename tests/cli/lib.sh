@@ -4,6 +4,7 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 tool=${1:?usage: $0 PATH_OF_ZQCOW2}
 case $tool in /*) ;; *) tool=$PWD/$tool ;; esac
+export tool # a shell started below needs no quoting of the path
 [ -x "$tool" ] || { echo "Bail out! $tool cannot be run"; exit 99; }
 dir=$(mktemp -d) || exit 99
 trap 'rm -rf "$dir"' EXIT
@@ -11,6 +12,7 @@ trap 'exit 99' HUP INT TERM
 cd "$dir" || exit 99
 tests=0
 failures=0
+ran=
 
 # verdict STATUS NAME: one line of TAP.
 verdict() {

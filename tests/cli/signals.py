@@ -196,7 +196,8 @@ def flushes():
     if not counter:
         return
     create('zone.size=256M,zone.layout=v7,zone.max_append_bytes=4K')
-    env = dict(os.environ, LD_PRELOAD=counter, ZQ_SYNCS='syncs')
+    os.symlink(counter, 'counter.so') # a space would end the path
+    env = dict(os.environ, LD_PRELOAD='./counter.so', ZQ_SYNCS='syncs')
     r = run('append', 'z.qcow2', '0', input=DATA[:4 * MIB], env=env)
     n, count = len(r.stdout.splitlines()), int(open('syncs').read())
     print(f'# {n} pieces, {count} flushes of the host')

@@ -111,9 +111,9 @@ is 'in a screenful' yes "$([ "$(wc -l <out)" -le 40 ] && echo yes)"
 run 0 'its report' report many.qcow2
 is 'lists them all' 65536 "$(wc -l <out | tr -d ' ')"
 if command -v script >/dev/null; then
-    script -qec "'$tool' report --map z.qcow2" /dev/null >out 2>err </dev/null
+    script -qec '"$tool" report --map z.qcow2' /dev/null >out 2>err </dev/null
     has 'colour on a terminal' out "$(printf '\033\\[')"
-    NO_COLOR=1 script -qec "'$tool' report --map z.qcow2" /dev/null >out 2>err </dev/null
+    NO_COLOR=1 script -qec '"$tool" report --map z.qcow2' /dev/null >out 2>err </dev/null
     lacks 'unless NO_COLOR is set' out "$(printf '\033\\[[0-9;]*m')"
 fi
 finish

@@ -142,18 +142,18 @@ has 'and the error' err 'can be written up to'
 
 # No binary to a terminal, unless it is forced.
 if command -v script >/dev/null; then
-    script -qec "'$tool' read z.qcow2 4M 512" /dev/null >out 2>err </dev/null
+    script -qec '"$tool" read z.qcow2 4M 512' /dev/null >out 2>err </dev/null
     is 'read to a terminal' 1 $?
     has 'is refused' out 'zqcow2: read: standard output is a terminal: redirect it, or add --force'
     is 'in one line' 1 "$(wc -l <out | tr -d ' ')"
-    script -qec "'$tool' read --force z.qcow2 4M 512" /dev/null >out 2>err </dev/null
+    script -qec '"$tool" read --force z.qcow2 4M 512' /dev/null >out 2>err </dev/null
     is 'with --force' 0 $?
     is 'the bytes come' yes "$([ "$(wc -c <out)" -ge 512 ] && echo yes)"
 fi
 
 # Progress shows on a terminal only, and only if it takes its time.
 if command -v script >/dev/null; then
-    script -qec "sh -c '(head -c 1048576 /dev/zero; sleep 0.7; head -c 1048576 /dev/zero) | \"$tool\" write p.qcow2 0'" \
+    script -qec '(head -c 1048576 /dev/zero; sleep 0.7; head -c 1048576 /dev/zero) | "$tool" write p.qcow2 0' \
         /dev/null >out 2>err </dev/null
     has 'progress on a terminal' out 'write: [0-9.]+ MiB'
 fi

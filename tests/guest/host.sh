@@ -13,7 +13,7 @@ die() {
 # ---- packages ----
 
 # command:package, of what runs here and of what is copied into the guest.
-HOST_NEEDS="qemu-system-x86_64:qemu-system-x86 busybox:busybox-static fio:fio
+HOST_NEEDS="qemu-system-x86_64:qemu-system-x86 fio:fio
     blkzone:util-linux-extra mkfs.btrfs:btrfs-progs mkfs.f2fs:f2fs-tools mkfs.ext4:e2fsprogs
     cpio:cpio xz:xz-utils modprobe:kmod cc:gcc cmake:cmake"
 

@@ -29,6 +29,7 @@ debian_make() {
 }
 
 debian_mount() { # ROOT
+    debian_umount "$1" # what a run left that was killed
     mount --bind /dev "$1/dev"
     mount --bind /dev/pts "$1/dev/pts"
     mount -t proc proc "$1/proc"
