@@ -24,6 +24,7 @@ struct host {
     struct store store;
     uint8_t used[BLOCKS];
     unsigned left;
+    uint64_t longest; /* no file may be longer; 0: any */
 };
 
 static int take(struct host *h, uint64_t off, uint64_t len)
@@ -79,6 +80,10 @@ static int op_flush(void *self)
 
 static int op_truncate(void *self, uint64_t bytes)
 {
+    const struct host *h = self;
+
+    if (h->longest && bytes > h->longest)
+        return -EFBIG;
     return under(self).ops->truncate(under(self).self, bytes);
 }
 
@@ -200,6 +205,32 @@ static void a_flush_needs_no_space(void **state)
             flush_full(h, img, i + 1);
         }
         h->left = 0;
+        assert_int_equal(zqcow2_close(img), 0);
+        check_host(h);
+        free_host(h);
+    }
+}
+
+/* A file gets longer by more than it must, but not where the host forbids that. */
+static void the_longest_file_is_used(void **state)
+{
+    (void)state;
+    for (uint64_t more = 0; more < KiB(256); more += KiB(4)) {
+        struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+        struct host *h = new_host();
+        struct zqcow2_image *img;
+        uint64_t at = 0;
+        int rc = 0;
+
+        c.cluster_size = 4096;
+        c.virtual_size = MiB(16);
+        img = host_image(h, &c);
+        h->longest = MiB(9) + more;
+        for (; rc == 0 && at < MiB(16); at += rc == 0 ? KiB(4) : 0)
+            rc = zqcow2_write(img, buf, KiB(4), at, 0);
+        assert_int_equal(rc, -EFBIG);
+        assert_int_equal(h->store.length, h->longest);
+        assert_false(is_dead(img));
         assert_int_equal(zqcow2_close(img), 0);
         check_host(h);
         free_host(h);
@@ -487,9 +518,13 @@ static void a_close_stops(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_flush_needs_no_space), cmocka_unit_test(growth_fails_alone),
-        cmocka_unit_test(whole_or_nothing),       cmocka_unit_test(beside_a_discard),
-        cmocka_unit_test(a_round_stops),          cmocka_unit_test(a_close_stops),
+        cmocka_unit_test(the_longest_file_is_used),
+        cmocka_unit_test(a_flush_needs_no_space),
+        cmocka_unit_test(growth_fails_alone),
+        cmocka_unit_test(whole_or_nothing),
+        cmocka_unit_test(beside_a_discard),
+        cmocka_unit_test(a_round_stops),
+        cmocka_unit_test(a_close_stops),
     };
 
     return cmocka_run_group_tests_name("nospace", tests, NULL, NULL);

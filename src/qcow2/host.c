@@ -58,12 +58,38 @@ bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len)
     return a->corrupt;
 }
 
+#define COVER_MIN (1u << 20)
+#define COVER_MAX (256u << 20)
+
+/*
+ * A file that is large already gets longer by a sixteenth, in powers of two: few calls, however
+ * many allocations. What is left over is a hole at its end.
+ */
+static uint64_t cover_ahead(uint64_t end)
+{
+    uint64_t step = (uint64_t)1 << zq_log2(zq_max(end / 16, COVER_MIN));
+
+    return end < 8 * COVER_MIN ? end : zq_round_up(end, zq_min(step, COVER_MAX));
+}
+
+static void start_cover(struct zq_alloc *a, uint64_t end)
+{
+    a->covering = end;
+    zq_io_prep(&a->cover, ZQCOW2_IO_TRUNCATE, end, 0);
+    zq_io_start(a->cache->x, &a->cover);
+}
+
+/* A host that cannot have the file so long may have it as long as it must be. */
 static void cover_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
 
-    zq_assert(a->covering);
-    a->covering = false;
+    zq_assert(a->covering >= a->cover_end);
+    if (zq_is_no_space(ret) && a->covering > a->cover_end) {
+        start_cover(a, a->cover_end);
+        return;
+    }
+    a->covering = 0;
     if (ret == 0)
         a->file_size = zq_max(a->file_size, io->pub.offset);
     zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
@@ -75,13 +101,9 @@ int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
     if (end <= a->file_size)
         return 0;
     if (!a->covering) {
-        a->covering = true;
+        a->cover_end = end;
         a->cover.complete = cover_done;
-        /* Whole MiB once the file is large: one call for many small allocations. */
-        if (end >= 8u << 20)
-            end = zq_round_up(end, 1u << 20);
-        zq_io_prep(&a->cover, ZQCOW2_IO_TRUNCATE, end, 0);
-        zq_io_start(a->cache->x, &a->cover);
+        start_cover(a, cover_ahead(end));
     }
     return zq_cache_park(a->cache, g, &a->cover_waiters);
 }

@@ -55,8 +55,8 @@ struct zq_alloc {
     bool want_switch;             /* an operation waits for a round to switch to the grown table */
     struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
     uint64_t snapshots;           /* how many rounds have begun */
-    struct zq_io cover;           /* extends the file */
-    bool covering;
+    struct zq_io cover;           /* extends the file ... */
+    uint64_t covering, cover_end; /* ... to here, 0: it does not; and at least to here */
     struct zq_list cover_waiters;
     struct zq_io block; /* writes a new refcount block, up to block_end */
     uint64_t block_end;
@@ -76,7 +76,7 @@ bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
-/* Something is written there: zeros, and what the cache has of it, no longer count. */
+/* Something is written there: zeros no longer count. */
 void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* A run at this host offset reads as zeros, as nothing was written there. Ask before taking. */
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
