@@ -3,6 +3,7 @@
 #include "cache/cache.h"
 
 #include <errno.h>
+#include <string.h>
 #include "base/bytes.h"
 #include "base/report.h"
 
@@ -333,7 +334,39 @@ static int wait_for_load(struct zq_cache *c, struct zq_gather *g, struct zq_slic
     return zq_cache_park(c, g, &s->waiters);
 }
 
-static int load(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind)
+void zq_cache_blank(struct zq_cache *c, enum zq_slice_kind kind, uint64_t host, uint64_t len)
+{
+    struct zq_blank *b = &c->blank[kind];
+
+    zq_assert(len / c->slice_bytes <= ZQ_MAX_BLANK && len % c->slice_bytes == 0);
+    b->host = host;
+    b->nr = (uint32_t)(len / c->slice_bytes);
+    memset(b->untouched, 0xff, sizeof(b->untouched));
+}
+
+/* True, once: it is a slice of zeros. */
+static bool take_blank(struct zq_cache *c, uint64_t host, enum zq_slice_kind kind)
+{
+    struct zq_blank *b = &c->blank[kind];
+    uint64_t i = (host - b->host) / c->slice_bytes, bit = (uint64_t)1 << i % 64;
+
+    if (host < b->host || i >= b->nr || !(b->untouched[i / 64] & bit))
+        return false;
+    b->untouched[i / 64] &= ~bit;
+    return true;
+}
+
+static void start_load(struct zq_cache *c, struct zq_slice *s)
+{
+    s->loading = true;
+    s->io.complete = load_done;
+    zq_io_prep_buf(&s->io, ZQCOW2_IO_READ, s->data, s->host, c->slice_bytes);
+    zq_io_start(c->x, &s->io);
+}
+
+/* Brings a slice into the cache: 0 when that takes no I/O, else ZQ_WAIT. */
+static int load(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_slice_kind kind,
+                struct zq_slice **out)
 {
     bool others = c->token && c->token != g;
     struct zq_slice *s;
@@ -347,10 +380,13 @@ static int load(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq_
         return park_starved(c, g, &c->slot_waiters);
     g->loads += others;
     enter(c, s, host, kind);
-    s->loading = true;
-    s->io.complete = load_done;
-    zq_io_prep_buf(&s->io, ZQCOW2_IO_READ, s->data, host, c->slice_bytes);
-    zq_io_start(c->x, &s->io);
+    if (take_blank(c, host, kind)) {
+        memset(s->data, 0, c->slice_bytes);
+        hold(c, g, s);
+        *out = s;
+        return 0;
+    }
+    start_load(c, s);
     return wait_for_load(c, g, s);
 }
 
@@ -360,7 +396,7 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
     struct zq_slice *s = find(c, host);
 
     if (!s)
-        return load(c, g, host, kind);
+        return load(c, g, host, kind, out);
     if (s->loading)
         return wait_for_load(c, g, s);
     *out = s;

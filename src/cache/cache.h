@@ -37,6 +37,15 @@ struct zq_slice {
     struct zq_io io;
 };
 
+#define ZQ_MAX_BLANK 512u /* slices of 4 KiB in the largest cluster */
+
+/* Part of the newest table of a kind: zeros in the file, and which slices were never loaded. */
+struct zq_blank {
+    uint64_t host;
+    uint32_t nr; /* slices */
+    uint64_t untouched[ZQ_MAX_BLANK / 64];
+};
+
 /*
  * What an operation holds from the first pass of a step's gather to its release. The one with the
  * token keeps its pins while parked, and pins what is being loaded for it.
@@ -58,6 +67,7 @@ struct zq_cache {
     struct zq_list spare;    /* slots without content: ZQ_MIN_SLICES are made at open */
     struct zq_list lru;      /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
+    struct zq_blank blank[ZQ_SLICE_KINDS];
     struct zq_list token_waiters;  /* for the token, in turn */
     struct zq_list slot_waiters;   /* the token's holder, for the end of a load */
     struct zq_list room_waiters;   /* the token's holder, for fewer dirty slices: a round */
@@ -101,7 +111,12 @@ static inline bool zq_cache_holds_nothing(const struct zq_cache *c, const struct
 int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,
                       struct zq_slice *b);
 void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s);
-/* From now on no look-up finds the slices of a host range. None is dirty. */
+/*
+ * A new table was written as zeros, and is linked now: the first load of each of its slices reads
+ * nothing. One range for each kind.
+ */
+void zq_cache_blank(struct zq_cache *c, enum zq_slice_kind kind, uint64_t host, uint64_t len);
+/* A table was given up: from now on no look-up finds its slices. None is dirty. */
 void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
 /*
  * Parks g on a list of the caller's, by the token rule: for what the image's own I/O brings about,

@@ -60,6 +60,14 @@ static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint6
     zq_io_start(a->cache->x, &a->block);
 }
 
+/* Its first slice counts the block itself. */
+static void blank_rest(struct zq_alloc *a, uint64_t host)
+{
+    uint64_t bytes = (uint64_t)1 << a->refs.cluster_bits, first = a->cache->slice_bytes;
+
+    zq_cache_blank(a->cache, ZQ_SLICE_REFS, host + first, bytes - first);
+}
+
 /*
  * Brings the block for range `index` into being. It counts itself in its first entry, which is
  * also the first cluster of the range that it describes: all of that range is free as long as no
@@ -83,6 +91,7 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
                      a->block_index << r->block_bits << r->cluster_bits);
         a->tables++;
         zq_refs_mark(r, a->block_index);
+        blank_rest(a, a->block_index << r->block_bits << r->cluster_bits);
         a->block_ready = false;
         if (r->table[index])
             return 0;
@@ -124,12 +133,24 @@ static uint32_t aligned_start(uint32_t from, uint32_t to, uint32_t align, uint64
     return start < to && start - from <= zq_min(spare, to - start) ? start : from;
 }
 
-/* The first index in [i, end) whose cluster is not as `taken` says; end if all are. */
-static uint32_t pass(const struct zq_refs *r, const uint8_t *slice, uint32_t i, uint32_t end,
-                     bool taken)
+/* The first index in [i, end) whose cluster is free; end if none is. */
+static uint32_t pass_taken(const struct zq_refs *r, const uint8_t *slice, uint32_t i, uint32_t end)
 {
-    while (i < end && (zq_ref_get(r, slice, i) != 0) == taken)
+    while (i < end && zq_ref_get(r, slice, i))
         i++;
+    return i;
+}
+
+/* The first one that is taken: long stretches are free, and looked at eight bytes at a time. */
+static uint32_t pass_free(const struct zq_refs *r, const uint8_t *slice, uint32_t i, uint32_t end)
+{
+    uint32_t word = 64u >> r->order;
+
+    while (i < end && !zq_ref_get(r, slice, i)) {
+        i++;
+        while (i % word == 0 && i + word <= end && !zq_be64(slice + i / word * 8))
+            i += word;
+    }
     return i;
 }
 
@@ -144,11 +165,11 @@ static uint32_t scan(struct zq_alloc *a, const uint8_t *slice, uint64_t spare, u
 {
     const struct zq_refs *r = &a->refs;
     uint32_t align = alignment(r, want), all = r->slice_refs;
-    uint32_t i = pass(r, slice, *from, all, true), best = i, start, end;
+    uint32_t i = pass_taken(r, slice, *from, all), best = i, start, end;
 
     *from = i;
-    for (*count = 0; i < all && *count < want; i = pass(r, slice, end, all, true)) {
-        end = pass(r, slice, i, (uint32_t)zq_min((uint64_t)i + want + align - 1, all), false);
+    for (*count = 0; i < all && *count < want; i = pass_taken(r, slice, end, all)) {
+        end = pass_free(r, slice, i, (uint32_t)zq_min((uint64_t)i + want + align - 1, all));
         start = aligned_start(i, end, align, spare);
         if (end - start > *count) {
             best = start;

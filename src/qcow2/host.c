@@ -13,7 +13,6 @@ void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
 {
     zq_assert(len && ((host | len) & (((uint64_t)1 << a->refs.cluster_bits) - 1)) == 0);
     a->virgin = zq_max(a->virgin, host + len);
-    zq_cache_forget(a->cache, host, len);
 }
 
 uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)

@@ -129,17 +129,35 @@ static bool continues(const struct zq_map *m, const struct zq_extent *e, uint64_
     return next.entry == e->entry && e->type != ZQ_EXT_COMPRESSED && !e->host;
 }
 
-/* The stretch of like clusters from guest on, at most `max` of them, within one slice. */
+uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                            uint32_t n)
+{
+    uint32_t i = slice_index(m, guest), k = 0;
+    const uint8_t *entry = s->data + (size_t)i * 8;
+
+    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - i);
+    while (k < n && !zq_be64(entry + (size_t)k * 8))
+        k++;
+    return k;
+}
+
+/*
+ * The stretch of like clusters from guest on, within one slice: at most `max` of them, or `empty`
+ * where they have no entry.
+ */
 static int stretch(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint32_t max,
-                   struct zq_extent *e, uint32_t *count)
+                   uint32_t empty, struct zq_extent *e, uint32_t *count)
 {
     uint32_t i = slice_index(m, guest), n = 1;
     int rc = classify(m, zq_be64(s->data + (size_t)i * 8), e);
 
     if (rc)
         return rc;
-    while (n < max && continues(m, e, zq_be64(s->data + (size_t)(i + n) * 8), n))
-        n++;
+    if (e->type == ZQ_EXT_UNALLOC)
+        n = zq_map_count_empty(m, s, guest, empty);
+    else
+        while (n < max && continues(m, e, zq_be64(s->data + (size_t)(i + n) * 8), n))
+            n++;
     *count = n;
     return 0;
 }
@@ -221,24 +239,24 @@ int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
 static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
                      struct zq_extent *e)
 {
-    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1), end, span;
+    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1);
+    uint64_t end = zq_map_slice_end(m, guest), asked, span;
     struct zq_runs *runs = runs_of(m, guest);
     uint32_t n;
     int rc;
 
-    end = zq_map_slice_end(m, guest);
-    /* A zone remembers the whole stretch; others only need what was asked. */
     if (runs)
         end = zq_min(end, ((guest >> m->zone_bits) + 1) << m->zone_bits);
-    else
-        end = zq_min(end, guest + len);
-    span = zq_round_up(end - guest + skew, size);
+    asked = zq_round_up(zq_min(end - guest, len) + skew, size);
+    /* A zone remembers all of a run; others, and what maps to nothing, only need what was asked. */
+    span = runs ? zq_round_up(end - guest + skew, size) : asked;
     if (!is_judged(m, s)) { /* one cluster at a time */
         span = size;
         if (!are_sound(m, s, slice_index(m, guest), slice_index(m, guest) + 1))
             return ZQCOW2_ECORRUPT;
     }
-    rc = stretch(m, s, guest, (uint32_t)(span >> m->cluster_bits), e, &n);
+    rc = stretch(m, s, guest, (uint32_t)(span >> m->cluster_bits),
+                 (uint32_t)(asked >> m->cluster_bits), e, &n);
     if (rc)
         return rc;
     if (runs && zq_extent_in_place(e))
@@ -381,7 +399,9 @@ static void fresh_link(struct zq_map *m)
     m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;
-    if (old) { /* the snapshot's table: our reference is dropped, and it is not read again */
+    if (!old) {
+        zq_cache_blank(m->cache, ZQ_SLICE_L2, f->host, (uint64_t)1 << m->cluster_bits);
+    } else { /* the snapshot's table: our reference is dropped, and it is not read again */
         zq_cache_forget(m->cache, old, (uint64_t)1 << m->cluster_bits);
         f->freed->cluster = old >> m->cluster_bits;
         f->freed->count = 1;
@@ -420,17 +440,6 @@ int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct z
 }
 
 /* ---- changing entries ---- */
-
-uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                            uint32_t n)
-{
-    uint32_t i = slice_index(m, guest), k = 0;
-
-    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - i);
-    while (k < n && !zq_be64(s->data + (size_t)(i + k) * 8))
-        k++;
-    return k;
-}
 
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n)
 {

@@ -11,20 +11,21 @@
 #include "space/fill.h"
 #include "space/unmap.h"
 
-/* How many clusters to map from guest on: what is asked, at least a first piece, then doubling. */
-static uint32_t wanted(const struct zq_core *c, uint32_t zone, uint64_t guest, uint64_t end)
+/* How much to map from `at` on: what is asked, at least a first piece, then doubling. */
+static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint64_t end)
 {
     uint64_t start = zq_zone_start(&c->zones.g, zone), limit = zq_zone_end(&c->zones, zone);
-    uint64_t bytes = zq_max(end - guest, zq_max(c->extent_bytes, guest - start));
+    uint64_t bytes = zq_max(end - at, zq_max(c->extent_bytes, at - start));
 
-    zq_assert_k(K4, start <= guest && guest < end && end <= limit);
-    bytes = zq_min(bytes, limit - guest);
-    return (uint32_t)zq_min((bytes + ((uint64_t)1 << c->cluster_bits) - 1) >> c->cluster_bits,
-                            1u << 30);
+    zq_assert_k(K4, start <= at && at < end && end <= limit);
+    return zq_min(bytes, limit - at);
 }
 
-/* One run at guest, which has no entry: refcounts and L2 entries change in one hold. */
-static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest, uint64_t end)
+/*
+ * One run at guest, from where on len bytes have no entry: refcounts and L2 entries change in the
+ * hold of the mutex that has looked.
+ */
+static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest, uint64_t len)
 {
     struct zq_slice *l2;
     struct zq_found found;
@@ -36,7 +37,9 @@ static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t 
     if (rc)
         return rc;
     zq_assert_k(R4, c->zones.v[zone].next <= guest); /* nothing that is served lies there */
-    n = zq_map_count_empty(&c->map, l2, guest, wanted(c, zone, guest, end));
+    len = zq_min(len, zq_map_slice_end(&c->map, guest) - guest); /* a new table had no slice */
+    n = (uint32_t)zq_div_up(len, (uint64_t)1 << c->cluster_bits);
+    zq_assert_k(R4, zq_map_count_empty(&c->map, l2, guest, n) == n);
     rc = zq_alloc_find(&c->alloc, &op->g, n, &found);
     if (rc)
         return rc;
@@ -57,7 +60,7 @@ static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t 
  * they are copied into a new one; else whatever it maps to lies beyond the write pointer and goes.
  */
 static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest,
-                     uint64_t end, const struct zq_extent *e)
+                     const struct zq_extent *e)
 {
     struct zq_zone *z = &c->zones.v[zone];
     uint64_t at = guest, size = (uint64_t)1 << c->cluster_bits;
@@ -72,7 +75,7 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
         return zq_fill_step(c, op);
     }
     if (e->type == ZQ_EXT_UNALLOC)
-        return map_run(c, op, zone, guest, end);
+        return map_run(c, op, zone, guest, e->len);
     return zq_unmap(c, op, &at, guest + size);
 }
 
@@ -88,7 +91,7 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
         *at = run->guest + run->len;
         return 0;
     }
-    rc = zq_map_lookup(&c->map, &op->g, *at, end - *at, &e);
+    rc = zq_map_lookup(&c->map, &op->g, *at, wanted(c, zone, *at, end), &e);
     if (rc)
         return rc;
     if (zq_extent_in_place(&e)) {
@@ -96,8 +99,7 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
         return 0;
     }
     rc = zq_may_allocate(c, op);
-    return rc ? rc :
-                map_other(c, op, zone, zq_round_down(*at, (uint64_t)1 << c->cluster_bits), end, &e);
+    return rc ? rc : map_other(c, op, zone, zq_round_down(*at, (uint64_t)1 << c->cluster_bits), &e);
 }
 
 /* The turn keeps what is mapped: each step is gathered and done once. */
