@@ -77,6 +77,8 @@ uint64_t course_next(struct course *c)
 
     if (p->pattern == SCATTER) /* an odd factor: each place once */
         return (k * 5003 * KiB(64) + draw(c) % 16 * p->bytes) % (p->zones * ZONE_BYTES);
+    if (p->pattern == FIRST)
+        return k % MANY_ZONES * MANY_BYTES;
     if (p->pattern != APPEND)
         return draw(c) % (p->zones * ZONE_BYTES / p->bytes) * p->bytes;
     zone = p->threads > 1 ? c->thread : k % p->zones;
@@ -238,6 +240,8 @@ static const struct plan deep[] = {
     {"4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false},
     {"64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false},
 };
+static const struct plan first = {
+    "4 KiB first write to a zone, QD1", FIRST, 4096, 1, 1, 1, 61, 32, 0.67, false};
 static const struct plan against_qemu[] = {
     {"4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true},
     {"64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true},
@@ -270,6 +274,15 @@ static void rows_bare(void)
     }
     EACH(p, deep)
     row(p, &raw_ring, &lib_queue_ring);
+}
+
+/* What mapping a zone costs where each wait is one for another thread. */
+static void rows_first(void)
+{
+    heading("Against the library's own file backend");
+    if (ring_works())
+        row(&first, &lib_calls, &lib_calls_ring);
+    row(&first, &lib_calls, &lib_calls_threads);
 }
 
 static bool aio_works(const char *aio)
@@ -340,6 +353,7 @@ int main(int argc, char **argv)
     if (optind < argc)
         dir = argv[optind];
     rows_bare();
+    rows_first();
     rows_qemu();
     rows_once();
     return 0;

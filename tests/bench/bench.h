@@ -16,6 +16,8 @@
 #define ZONE_BYTES  MiB(256)
 #define NR_ZONES    12u
 #define CONV_ZONES  2u
+#define MANY_BYTES  MiB(64)
+#define MANY_ZONES  2048u
 #define RAW_BASE    MiB(1) /* where a bare file has what a device has at 0 */
 #define MAX_DEPTH   256u
 #define MAX_THREADS 8u
@@ -24,7 +26,8 @@ enum pattern {
     APPEND,    /* round robin over `zones` zones, each filled from its start */
     READ,      /* random places of what was written before */
     OVERWRITE, /* random places that hold data already, where there is no write pointer */
-    SCATTER    /* each in another 64 KiB where nothing was written before, likewise */
+    SCATTER,   /* each in another 64 KiB where nothing was written before, likewise */
+    FIRST      /* each in another of MANY_ZONES zones, all empty before */
 };
 
 struct plan {
@@ -67,7 +70,8 @@ void bench_die(const char *what, int rc) __attribute__((noreturn));
 double bench_threads(const struct plan *p, void (*work)(void *self, unsigned thread), void *self);
 
 extern const struct side raw_calls, raw_ring;
-extern const struct side lib_calls, lib_queue_ring, lib_queue_file;
+extern const struct side lib_calls, lib_calls_ring, lib_calls_threads;
+extern const struct side lib_queue_ring, lib_queue_file;
 extern const struct side qemu_side;
 bool ring_works(void);
 

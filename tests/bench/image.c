@@ -5,7 +5,7 @@
 #include <unistd.h>
 #include "bench.h"
 
-enum way { WAY_FILE, WAY_RING };
+enum way { WAY_FILE, WAY_RING, WAY_THREADS };
 
 struct slot {
     struct zqcow2_request req;
@@ -25,6 +25,11 @@ struct image {
     struct slot slot[MAX_DEPTH];
 };
 
+static bool is_first(const struct plan *p)
+{
+    return p->pattern == FIRST;
+}
+
 static void make_image(const struct image *m)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
@@ -35,9 +40,9 @@ static void make_image(const struct image *m)
     rc = zqcow2_file_open(m->path, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE, NULL, &be);
     if (rc < 0)
         bench_die(m->path, rc);
-    o.virtual_size = ZONE_BYTES * NR_ZONES;
-    o.zone_size = ZONE_BYTES;
-    o.conventional_zones = CONV_ZONES;
+    o.virtual_size = is_first(m->plan) ? MANY_BYTES * MANY_ZONES : ZONE_BYTES * NR_ZONES;
+    o.zone_size = is_first(m->plan) ? MANY_BYTES : ZONE_BYTES;
+    o.conventional_zones = is_first(m->plan) ? 0 : CONV_ZONES;
     rc = zqcow2_create(be, &o, NULL);
     if (rc < 0)
         bench_die("create", rc);
@@ -48,8 +53,15 @@ static int open_backend(const struct image *m, struct zqcow2_backend **be)
 {
     unsigned flags = ZQCOW2_FILE_RDWR | (bench_direct ? ZQCOW2_FILE_DIRECT : 0u);
 
-    return m->way == WAY_RING ? zqcow2_uring_open(m->path, flags, NULL, be) :
-                                zqcow2_file_open(m->path, flags, NULL, be);
+    struct zqcow2_backend *file;
+    int rc = m->way == WAY_RING ? zqcow2_uring_open(m->path, flags, NULL, be) :
+                                  zqcow2_file_open(m->path, flags, NULL, be);
+
+    if (rc == 0 && m->way == WAY_THREADS) {
+        file = *be;
+        rc = zqcow2_threads_wrap(file, 2, NULL, be);
+    }
+    return rc;
 }
 
 static void open_image(struct image *m)
@@ -133,7 +145,7 @@ static uint64_t place(struct image *m, unsigned thread)
 {
     uint64_t at = course_next(&m->course[thread]);
 
-    return anywhere(m->plan) ? at : at + CONV_ZONES * ZONE_BYTES;
+    return anywhere(m->plan) || is_first(m->plan) ? at : at + CONV_ZONES * ZONE_BYTES;
 }
 
 /* ---- one request after the other ---- */
@@ -145,7 +157,7 @@ static int one_call(struct image *m, char *buf, uint64_t at)
 
     if (p->pattern == READ)
         return zqcow2_read(m->img, buf, p->bytes, at);
-    if (anywhere(p) || p->fresh)
+    if (anywhere(p) || is_first(p) || p->fresh)
         return zqcow2_write(m->img, buf, p->bytes, at, 0);
     return zqcow2_append(m->img, buf, p->bytes, &zone, 0);
 }
@@ -175,7 +187,19 @@ static void *calls_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_FILE);
 }
 
+static void *ring_begin(const struct plan *p, const char *path)
+{
+    return begin(p, path, WAY_RING);
+}
+
+static void *threads_begin(const struct plan *p, const char *path)
+{
+    return begin(p, path, WAY_THREADS);
+}
+
 const struct side lib_calls = {"library calls", calls_begin, calls_chunk, end};
+const struct side lib_calls_ring = {"calls, io_uring", ring_begin, calls_chunk, end};
+const struct side lib_calls_threads = {"calls, threads", threads_begin, calls_chunk, end};
 
 /* ---- many in flight ---- */
 
@@ -244,11 +268,6 @@ static double queue_chunk(void *self)
     start = bench_now();
     queue_loop(m);
     return bench_now() - start;
-}
-
-static void *ring_begin(const struct plan *p, const char *path)
-{
-    return begin(p, path, WAY_RING);
 }
 
 const struct side lib_queue_ring = {"queue, io_uring", ring_begin, queue_chunk, end};

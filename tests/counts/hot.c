@@ -5,6 +5,7 @@
  *   append read   blocking, in a zone whose mapping is known
  *   first         blocking, each the first write to its cluster of a conventional zone
  *   over          blocking, where such a zone has data already
+ *   zone          blocking, each the first write to a zone of 64 MiB
  *   qappend qread as the first two, 32 at a time in a queue, over an asynchronous backend
  */
 #include <errno.h>
@@ -19,6 +20,7 @@
 #define UNIT   4096u
 #define DEPTH  32u
 #define ZONE   MiB(256)
+#define SMALL  MiB(64)
 
 /* Keeps metadata, forgets data. */
 struct null {
@@ -26,7 +28,7 @@ struct null {
     uint8_t *head;
 };
 
-#define KEPT MiB(1)
+#define KEPT MiB(2)
 
 static int null_length(void *self, uint64_t *bytes)
 {
@@ -68,6 +70,15 @@ static int null_truncate(void *self, uint64_t bytes)
     return 0;
 }
 
+/* What was never written is zeros. */
+static int null_allocate(void *self, uint64_t off, uint64_t len)
+{
+    (void)self;
+    (void)off;
+    (void)len;
+    return 0;
+}
+
 /* Data is done at once; metadata is left to the blocking functions. */
 static int null_submit(void *self, struct zqcow2_io *io)
 {
@@ -84,9 +95,10 @@ static int die(const char *what, int rc)
     return 1;
 }
 
-/* Zone 0 is conventional. */
-static int begin(struct null *n, bool queued, struct zqcow2_image **img)
+/* Zone 0 is conventional, but where all are to be written once. */
+static int begin(struct null *n, const char *kind, struct zqcow2_image **img)
 {
+    bool many = !strcmp(kind, "zone");
     const struct zqcow2_backend_ops ops = {
         .size = sizeof(ops),
         .name = "null",
@@ -95,7 +107,8 @@ static int begin(struct null *n, bool queued, struct zqcow2_image **img)
         .writev = null_writev,
         .flush = null_flush,
         .truncate = null_truncate,
-        .submit = queued ? null_submit : NULL,
+        .submit = kind[0] == 'q' ? null_submit : NULL,
+        .allocate = many ? null_allocate : NULL,
     };
     struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
@@ -104,12 +117,12 @@ static int begin(struct null *n, bool queued, struct zqcow2_image **img)
 
     n->length = 0;
     n->head = calloc(1, KEPT + MiB(2));
-    c.virtual_size = 4 * ZONE;
-    c.zone_size = ZONE;
-    c.conventional_zones = 1;
+    c.virtual_size = many ? 64 * ZONE : 4 * ZONE;
+    c.zone_size = many ? SMALL : ZONE;
+    c.conventional_zones = !many;
     c.max_open_zones = 2;
     o.flags = ZQCOW2_OPEN_RDWR;
-    o.extent_bytes = ZONE;
+    o.extent_bytes = many ? 0 : ZONE;
     if (rc == 0)
         rc = zqcow2_create(be, &c, NULL);
     return rc < 0 ? rc : zqcow2_open(be, &o, img, NULL);
@@ -149,6 +162,8 @@ static int block(struct zqcow2_image *img, const char *kind, unsigned nr)
             rc = zqcow2_write(img, buf, UNIT, i * (ZONE / 4096), 0);
         else if (!strcmp(kind, "over"))
             rc = zqcow2_write(img, buf, UNIT, read_at(i) % MiB(1), 0);
+        else if (!strcmp(kind, "zone"))
+            rc = zqcow2_write(img, buf, UNIT, i * SMALL, 0);
         else
             return -EINVAL;
     }
@@ -199,8 +214,8 @@ int main(int argc, char **argv)
         return die("usage", -EINVAL);
     kind = argv[1];
     nr = (unsigned)atoi(argv[2]);
-    rc = begin(&null, kind[0] == 'q', &img);
-    if (rc == 0 && strcmp(kind, "first"))
+    rc = begin(&null, kind, &img);
+    if (rc == 0 && strcmp(kind, "first") && strcmp(kind, "zone"))
         rc = prepare(img);
     if (rc == 0)
         rc = kind[0] == 'q' ? queue(img, !strcmp(kind, "qappend"), nr) : block(img, kind, nr);

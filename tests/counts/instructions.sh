@@ -25,16 +25,18 @@ each() {
     kind=$2
     limit=$3
     shift 3
-    few=$(total "$kind" 1024 "$@")
-    many=$(total "$kind" 3072 "$@")
+    few=$(total "$kind" "$nr" "$@")
+    many=$(total "$kind" $((3 * nr)) "$@")
     if [ -z "$few" ] || [ -z "$many" ]; then
         echo "instructions: callgrind gave no figure for $kind"
         exit 1
     fi
-    one=$(((many - few) / 2048))
+    one=$(((many - few) / (2 * nr)))
     echo "instructions of a 4 KiB $what: $one (at most $limit)"
     [ "$one" -gt 0 ] && [ "$one" -le "$limit" ] || bad=1
 }
+
+nr=1024
 
 each 'append' append "${ZQ_APPEND_LIMIT:-600}" zqcow2_append
 each 'read' read "${ZQ_READ_LIMIT:-400}" zqcow2_read
@@ -42,4 +44,6 @@ each 'first write to a cluster' first "${ZQ_FIRST_LIMIT:-3800}" zqcow2_write
 each 'overwrite without a write pointer' over "${ZQ_OVER_LIMIT:-700}" zqcow2_write
 each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-740}" zqcow2_queue_submit zqcow2_queue_wait
 each 'read in a queue' qread "${ZQ_QREAD_LIMIT:-530}" zqcow2_queue_submit zqcow2_queue_wait
+nr=40
+each 'first write to a zone' zone "${ZQ_ZONE_LIMIT:-25000}" zqcow2_write
 exit $bad

@@ -194,71 +194,6 @@ static void reset_of_a_full_zone(void **state)
 }
 
 /*
- * A drain gives back what is mapped beyond write pointers, so that the close behind it has nothing
- * to do; both cost the same for each zone, however many there are.
- */
-static uint64_t drain_of_zones(struct tally *t, uint64_t zones)
-{
-    uint64_t calls;
-
-    begin(t, shape(zones * MiB(1), MiB(1), 0));
-    for (uint64_t zone = 0; zone < zones; zone++)
-        append(t, zone * MiB(1), 4096);
-    tally_reset(t);
-    assert_int_equal(zqcow2_drain(t->img), 0);
-    calls = tally_calls(t);
-    assert_int_equal(t->calls[ZQCOW2_IO_DISCARD], zones); /* 15 clusters of each */
-    tally_reset(t);
-    tally_close(t);
-    printf("%u zones partly written: %u host calls of a drain, %u of the close\n", (unsigned)zones,
-           (unsigned)calls, (unsigned)tally_calls(t));
-    assert_in_range(tally_calls(t), 1, 4); /* the mark */
-    tally_free(t);
-    return calls;
-}
-
-static void close_after_a_drain(void **state)
-{
-    struct tally t;
-    uint64_t few = drain_of_zones(&t, 1000), many = drain_of_zones(&t, 4000);
-
-    (void)state;
-    assert_in_range(few, 1000, 1200);
-    assert_in_range(many, 4000, 4 * few);
-}
-
-/* A drain takes nothing from a zone that it did not give: writing and reading go on. */
-static void write_on_after_a_drain(void **state)
-{
-    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
-    struct zqcow2_backend *be;
-    static uint8_t got[4096];
-    struct tally t;
-
-    (void)state;
-    begin(&t, shape(MiB(64), MiB(1), 0));
-    for (unsigned n = 0; n < 40; n++) {
-        for (uint64_t zone = 0; zone < 64; zone++) {
-            memset(buf, (int)(n * 64 + zone) % 251, 4096);
-            append(&t, zone * MiB(1), 4096);
-        }
-        if (n % 3 == 0)
-            assert_int_equal(zqcow2_drain(t.img), 0);
-    }
-    for (uint64_t at = 0; at < 40 * 64; at++) {
-        memset(buf, (int)at % 251, 4096);
-        assert_int_equal(zqcow2_read(t.img, got, 4096, at % 64 * MiB(1) + at / 64 * 4096), 0);
-        assert_memory_equal(got, buf, 4096);
-    }
-    tally_close(&t);
-    be = tally_backend(&t);
-    assert_int_equal(zqcow2_check(be, NULL, &res, NULL), 0);
-    assert_int_equal(res.corruptions + res.leaked_clusters, 0);
-    zqcow2_backend_close(be);
-    tally_free(&t);
-}
-
-/*
  * The cache keeps what is used: one slice of L2 is read in turn with more others than have room.
  * With clusters of 64 KiB a slice of 4 KiB maps 32 MiB.
  */
@@ -600,8 +535,6 @@ int main(void)
         cmocka_unit_test(flushes_with_a_full_zone_first),
         cmocka_unit_test(metadata_of_a_gibibyte),
         cmocka_unit_test(reset_of_a_full_zone),
-        cmocka_unit_test(close_after_a_drain),
-        cmocka_unit_test(write_on_after_a_drain),
         cmocka_unit_test(cache_keeps_what_is_used),
         cmocka_unit_test(runs_are_aligned),
         cmocka_unit_test(alignment_leaves_little_out),
