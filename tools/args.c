@@ -102,7 +102,7 @@ bool zt_size_arg(const char *what, const char *text, uint64_t *value)
 {
     if (zt_parse_size(text, value))
         return true;
-    zt_error("%s: '%s' is not a size (a number, perhaps with K, M, G or T)", what, text);
+    zt_error("%s: '%s' is not a size (a number, optionally with K, M, G or T)", what, text);
     return false;
 }
 
@@ -123,8 +123,8 @@ bool zt_operands(int argc, char **argv, int min, int max, const char *const *nam
         return false;
     }
     if (n > max) {
-        zt_error("%s: '%s' is one operand too many; see zqcow2 %s --help", argv[0],
-                 argv[optind + max], argv[0]);
+        zt_error("%s: unexpected operand '%s'; see zqcow2 %s --help", argv[0], argv[optind + max],
+                 argv[0]);
         return false;
     }
     return true;

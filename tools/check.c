@@ -200,7 +200,7 @@ static bool parse(struct check *c, int argc, char **argv)
             ok = ch == OPT_REPAIR ? take_repair(c, optarg) : zt_target_option(&c->target, ch);
     }
     if (ok && c->flags && c->target.share) {
-        zt_error("check: --repair needs the lock that --force-share leaves out");
+        zt_error("check: --repair needs a lock, which --force-share does not take");
         return false;
     }
     if (!ok || !zt_operands(argc, argv, 1, 1, names))
@@ -224,10 +224,10 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_check = {
     "check", "[--repair[=WHAT]] [--json] [-U] [--backend=NAME] FILE",
-    "Checks an image's metadata, and mends it",
-    "  --repair[=WHAT]         leaks: free what nothing refers to; refcounts (the default): also\n"
-    "                          rebuild refcounts; all: also mend write pointers and unmap what\n"
-    "                          lies beyond them\n"
+    "Checks the metadata of an image, and repairs it",
+    "  --repair[=WHAT]         leaks: free unreferenced clusters; refcounts (the default): also\n"
+    "                          rebuild refcounts; all: also repair write pointers and unmap\n"
+    "                          clusters beyond them\n"
     "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE ZT_HELP_BACKEND
-    "Exit status: 0 clean (or mended), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
+    "Exit status: 0 clean (or repaired), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
     run};

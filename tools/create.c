@@ -52,7 +52,7 @@ static const struct {
 };
 
 #define OPTION_LIST \
-    "    size                      of the device; or the operand SIZE\n" \
+    "    size                      of the device; also the operand SIZE\n" \
     "    cluster_size              512 to 2M; 64K\n" \
     "    refcount_bits             1, 2, 4 .. 64; 16\n" \
     "    lazy_refcounts            on or off; plain images only\n" \
@@ -155,7 +155,7 @@ static bool take_pair(struct create *c, char *pair)
         zt_error("-o: %s is given twice", pair);
         return false;
     }
-    zt_error("-o: no option is called '%s'; see zqcow2 create -o help", pair);
+    zt_error("-o: unknown option '%s'; see zqcow2 create -o help", pair);
     return false;
 }
 
@@ -327,7 +327,7 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_create = {
     "create", "[-o NAME=VALUE[,NAME=VALUE]...]... [--force] [--backend=NAME] FILE [SIZE]",
-    "Makes an empty image",
+    "Creates an empty image",
     "  -o NAME=VALUE           (without zone.mode and zone.size: a plain image)\n" OPTION_LIST
-    "  --force                 replace FILE if it is there\n" ZT_HELP_BACKEND,
+    "  --force                 replace FILE if it exists\n" ZT_HELP_BACKEND,
     run};

@@ -22,10 +22,10 @@ static const struct {
     {'a', 1 << 1, "raw external data"},
     {'f', ZQCOW2_INFO_SNAPSHOTS, "internal snapshots"},
     {'f', ZQCOW2_INFO_NO_ZONED_BIT, "zones without the feature bit (zqcow2 upgrade sets it)"},
-    {'f', ZQCOW2_INFO_DIRTY, "not closed cleanly (the next writable open mends it)"},
+    {'f', ZQCOW2_INFO_DIRTY, "not closed cleanly (the next writable open repairs it)"},
     {'f', ZQCOW2_INFO_OVER_ACTIVE, "more active zones stored than the limit"},
     {'f', ZQCOW2_INFO_SIZE_CUT, "size rounded down to a multiple of 512"},
-    {'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (there is none)"},
+    {'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (ignored)"},
     {'f', ZQCOW2_INFO_DEAD, "dead: a metadata write failed"},
 };
 
@@ -206,7 +206,7 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_info = {
-    "info", "[--json] [-U] [--backend=NAME] FILE", "Shows what an image is",
-    "  --json                  the members of struct zqcow2_info, the space that the file takes,\n"
+    "info", "[--json] [-U] [--backend=NAME] FILE", "Shows the properties of an image",
+    "  --json                  the members of struct zqcow2_info, the disk space of the file,\n"
     "                          and the features in use\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
     run};

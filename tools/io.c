@@ -226,8 +226,8 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_io = {
     "io", "[-c COMMAND]... [-r] [-U] [--backend=NAME] FILE",
-    "Runs commands in qemu-io's language, the image staying open throughout",
-    "  -c, --cmd=COMMAND       this command; without -c they come from standard input\n"
+    "Runs commands in the language of qemu-io on one open image",
+    "  -c, --cmd=COMMAND       run COMMAND; without -c, read commands from standard input\n"
     "  -r, --read-only         open the image for reading only\n" ZT_HELP_SHARE ZT_HELP_BACKEND
-    "The command help lists the commands. Exit status 1 if any of them failed.\n",
+    "The command help lists the commands. The exit status is 1 if a command failed.\n",
     run};

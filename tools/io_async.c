@@ -117,7 +117,7 @@ static bool take_range(struct request *r, int argc, char **argv)
     uint64_t len;
 
     if (argc - optind < 2) {
-        zt_io_say("%s: an offset and a length are needed", argv[0]);
+        zt_io_say("%s: needs an offset and a length", argv[0]);
         return false;
     }
     if (!zt_io_size(argv[optind], &r->offset))
@@ -126,7 +126,7 @@ static bool take_range(struct request *r, int argc, char **argv)
         if (!zt_io_size(argv[i], &len))
             return false;
         if (len > MOST || r->length > MOST - len) {
-            zt_io_say("%s: the lengths are above %llu", argv[0], (unsigned long long)MOST);
+            zt_io_say("%s: the total length exceeds %llu", argv[0], (unsigned long long)MOST);
             return false;
         }
         r->length += len;
@@ -231,9 +231,9 @@ static int run_flush(struct zt_io *io, int argc, char **argv)
 
 const struct zt_io_command zt_io_async[] = {
     {"aio_read", NULL, 2, -1, run_read, "[-Cqv] [-P pattern] off len [len..]",
-     "starts a read; its result shows when it is done"},
+     "starts a read; prints its result when it completes"},
     {"aio_write", NULL, 2, -1, run_write, "[-Cfquz] [-P pattern] off len [len..]",
-     "starts a write; its result shows when it is done"},
-    {"aio_flush", NULL, 0, 0, run_flush, "", "waits for all that was started"},
+     "starts a write; prints its result when it completes"},
+    {"aio_flush", NULL, 0, 0, run_flush, "", "waits for all started requests"},
     {.name = NULL},
 };

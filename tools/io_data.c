@@ -45,7 +45,7 @@ static bool parse(struct options *o, int argc, char **argv, const char *letters,
             return false;
     }
     if (argc - optind != 2) {
-        zt_io_say("%s: an offset and a length are needed", argv[0]);
+        zt_io_say("%s: needs an offset and a length", argv[0]);
         return false;
     }
     return zt_io_size(argv[optind], &o->offset) && zt_io_size(argv[optind + 1], &o->length);
@@ -55,7 +55,7 @@ static bool short_enough(const struct options *o)
 {
     if (o->length <= LONGEST)
         return true;
-    zt_io_say("length %" PRIu64 " is above %" PRIu64, o->length, LONGEST);
+    zt_io_say("length %" PRIu64 " exceeds %" PRIu64, o->length, LONGEST);
     return false;
 }
 
@@ -93,7 +93,7 @@ static bool pattern_fits(const struct options *o)
     if (o->pattern_start <= o->length &&
         (!o->partial || o->pattern_length <= o->length - o->pattern_start))
         return true;
-    zt_io_say("read: the pattern's range is not inside what is read");
+    zt_io_say("read: the range of the pattern exceeds the range that is read");
     return false;
 }
 
@@ -181,7 +181,7 @@ static int run_write(struct zt_io *io, int argc, char **argv)
     if (!parse(&o, argc, argv, "CfpP:qs:uz", false))
         return -1;
     if ((o.pattern != false) + (o.file != NULL) + o.zeroes > 1 || (o.unmap && !o.zeroes)) {
-        zt_io_say("write: one of -P, -s and -z at most, and -u only with -z");
+        zt_io_say("write: at most one of -P, -s and -z, and -u only with -z");
         return -1;
     }
     if (!o.zeroes)
@@ -217,7 +217,7 @@ const struct zt_io_command zt_io_data[] = {
      "reads, and compares with a byte"},
     {"write", "w", 2, -1, run_write, "[-Cfquz] [-P pattern | -s source_file] off len",
      "writes a byte, a file's content, or zeros (-z)"},
-    {"discard", "d", 2, -1, run_discard, "[-Cq] off len", "gives whole clusters back"},
-    {"flush", "f", 0, 0, run_flush, "", "makes durable what was written"},
+    {"discard", "d", 2, -1, run_discard, "[-Cq] off len", "discards whole clusters"},
+    {"flush", "f", 0, 0, run_flush, "", "makes written data durable"},
     {.name = NULL},
 };

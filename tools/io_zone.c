@@ -83,7 +83,7 @@ static bool add_lengths(char **lengths, int count, uint64_t *sum)
         if (!zt_io_size(lengths[i], &len))
             return false;
         if (len > MOST || *sum > MOST - len) {
-            zt_io_say("zap: the lengths are above %" PRIu64, MOST);
+            zt_io_say("zap: the total length exceeds %" PRIu64, MOST);
             return false;
         }
         *sum += len;
@@ -106,7 +106,7 @@ static int run_append(struct zt_io *io, int argc, char **argv)
         print = true;
     }
     if (argc - optind < 2) {
-        zt_io_say("%s: an offset and a length are needed", argv[0]);
+        zt_io_say("%s: needs an offset and a length", argv[0]);
         return -1;
     }
     if (!zt_io_size(argv[optind], &off) || !add_lengths(argv + optind + 1, argc - optind - 1, &len))
@@ -153,8 +153,8 @@ const struct zt_io_command zt_io_zone[] = {
     {"zone_finish", "zf", 2, 2, run_finish, "offset len", "makes zones full"},
     {"zone_reset", "zrs", 2, 2, run_reset, "offset len", "empties zones"},
     {"zone_append", "zap", 2, -1, run_append, "[-p] offset len [len..]",
-     "appends; -p shows where they went"},
+     "appends; -p prints the offsets"},
     {"state", NULL, 2, 2, run_state, "offset read-only|offline",
-     "puts a zone into that state, or back"},
+     "sets or clears that state of a zone"},
     {.name = NULL},
 };

@@ -24,7 +24,7 @@ static void print_usage(FILE *out)
     fprintf(out, "usage: zqcow2 VERB [OPTION]... FILE [OPERAND]...\n"
                  "       zqcow2 help [VERB] | zqcow2 version\n"
                  "       zqcow2 VERB --help | zqcow2 --help | zqcow2 --version\n\n"
-                 "Zoned qcow2 images: make them, look at them, use them.\n\n");
+                 "Creates, inspects and uses zoned qcow2 images.\n\n");
     for (size_t i = 0; i < ZT_COUNT(verbs); i++)
         fprintf(out, "  %-8s %s\n", verbs[i].verb->name, verbs[i].verb->summary);
     fprintf(out, "\nOffsets, lengths and sizes are in bytes and may end in K, M, G or T.\n"
@@ -88,7 +88,7 @@ static int run_help(int argc, char **argv)
     const struct entry *e = NULL;
 
     if (argc > 2) {
-        zt_error("help: '%s' is one operand too many; see zqcow2 --help", argv[2]);
+        zt_error("help: unexpected operand '%s'; see zqcow2 --help", argv[2]);
         return 1;
     }
     if (argc == 1)
@@ -136,7 +136,7 @@ int main(int argc, char **argv)
         status = 1;
     sig = zt_signal();
     if (sig && !status)
-        zt_error("%s came, and all was done", sig);
+        zt_error("received %s after all work was done", sig);
     zt_release_signals();
     return status;
 }

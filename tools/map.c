@@ -111,7 +111,7 @@ static int map(struct mapping *m, struct zqcow2_image *img)
     if (m->length > info.virtual_size - m->offset)
         m->length = info.virtual_size - m->offset;
     if (!m->length || m->length % ZT_SECTOR) {
-        zt_error("%s: length %" PRIu64 " is not a number of sectors", m->target.path, m->length);
+        zt_error("%s: length %" PRIu64 " is not a multiple of 512", m->target.path, m->length);
         return 1;
     }
     if (!m->json)
@@ -166,8 +166,8 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_map = {
     "map", "[--json] [-o OFFSET] [-l LENGTH] [-U] [--backend=NAME] FILE",
-    "Lists what is in the file and where, in the form of qemu-img map",
-    "  --json                  an array that also lists zeros and what is not allocated\n"
-    "  -o, --offset=OFFSET     begin with this byte\n"
-    "  -l, --length=LENGTH     so many bytes\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
+    "Lists the mapped ranges, in the format of qemu-img map",
+    "  --json                  an array, including zeros and unallocated ranges\n"
+    "  -o, --offset=OFFSET     start at OFFSET\n"
+    "  -l, --length=LENGTH     the length of the range\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
     run};

@@ -111,7 +111,7 @@ static bool parse(struct report *r, int argc, char **argv)
             ok = zt_target_option(&r->target, c);
     }
     if (ok && r->json && r->map) {
-        zt_error("report: --json and --map exclude each other");
+        zt_error("report: --json and --map are mutually exclusive");
         return false;
     }
     if (!ok || !zt_operands(argc, argv, 1, 1, names))
@@ -133,9 +133,9 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_report = {
     "report", "[--json | --map] [-o OFFSET] [-c COUNT] [-U] [--backend=NAME] FILE",
-    "Lists the zones, in the form of blkzone report (512-byte sectors)",
+    "Lists the zones, in the format of blkzone report (512-byte sectors)",
     "  --json                  an array, in bytes\n"
     "  --map                   a picture of the device\n"
-    "  -o, --offset=OFFSET     begin with the zone that holds this byte\n"
-    "  -c, --count=COUNT       at most so many zones\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
+    "  -o, --offset=OFFSET     start at the zone that contains OFFSET\n"
+    "  -c, --count=COUNT       at most COUNT zones\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
     run};

@@ -50,7 +50,7 @@ static bool choose_backend(struct zt_target *t, const char *name)
             return true;
         }
     }
-    zt_error("--backend: '%s' is not known here; see zqcow2 --help", name);
+    zt_error("--backend: '%s' is not available here; see zqcow2 --help", name);
     return false;
 }
 
@@ -77,7 +77,7 @@ const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size
     struct stat st;
 
     if (rc == -ENOSYS && t->backend)
-        snprintf(buf, room, "the backend %s does not work here", t->backend->name);
+        snprintf(buf, room, "the backend %s is not available here", t->backend->name);
     else if (stat(t->path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
              !S_ISDIR(st.st_mode))
         snprintf(buf, room, "not a regular file or block device");

@@ -69,9 +69,9 @@ struct zt_target {
         NULL, 0, NULL, 0 \
     }
 #define ZT_HELP_BACKEND \
-    "  --backend=NAME          how the file is reached: file (the default), uring or threads\n"
+    "  --backend=NAME          how to access the file: file (the default), uring or threads\n"
 #define ZT_HELP_SHARE \
-    "  -U, --force-share       take no lock; the picture may be torn if it is in use\n"
+    "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and was told). */
 bool zt_target_option(struct zt_target *t, int c);

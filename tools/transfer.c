@@ -106,7 +106,7 @@ static ssize_t fill(struct transfer *t, size_t len)
             continue;
         if (n < 0) {
             zt_error("standard input: %s", strerror(errno));
-            fail(t, "the input failed");
+            fail(t, "the input cannot be read");
             return -1;
         }
         if (n == 0)
@@ -173,9 +173,10 @@ static bool put_last(struct transfer *t, size_t have)
         return false;
     if (!odd || t->pad)
         return settle(t);
-    snprintf(text, sizeof(text),
-             "the input is no multiple of %u: its last %zu bytes were left out (--pad adds zeros)",
-             ZT_SECTOR, odd);
+    snprintf(
+        text, sizeof(text),
+        "the input is not a multiple of %u bytes: the last %zu were omitted (--pad adds zeros)",
+        ZT_SECTOR, odd);
     return fail(t, text);
 }
 
@@ -191,7 +192,7 @@ static bool take_pieces(struct transfer *t, size_t length)
 static bool put_input(struct transfer *t)
 {
     if (piece_length(t) == 0)
-        return fail(t, "the image takes no appends");
+        return fail(t, "the image does not support appends");
     if (!take_pieces(t, piece_length(t)))
         return false;
     for (;;) {
@@ -343,8 +344,7 @@ static int run_read(int argc, char **argv)
     return transfer(&t, 0, get_output, isatty(STDOUT_FILENO) != 1);
 }
 
-#define HELP_PAD \
-    "  --pad                   fill the input's end with zeros up to a multiple of 512\n"
+#define HELP_PAD "  --pad                   pad the input with zeros to a multiple of 512 bytes\n"
 
 const struct zt_verb zt_verb_append = {
     "append", "[--pad] [-q] [--backend=NAME] FILE ZONE_OFFSET",
@@ -358,4 +358,4 @@ const struct zt_verb zt_verb_write = {"write", "[--pad] [--backend=NAME] FILE OF
 const struct zt_verb zt_verb_read = {
     "read", "[--force] [-U] [--backend=NAME] FILE OFFSET LENGTH",
     "Copies a range of the image to standard output",
-    "  --force                 also to a terminal\n" ZT_HELP_SHARE ZT_HELP_BACKEND, run_read};
+    "  --force                 even to a terminal\n" ZT_HELP_SHARE ZT_HELP_BACKEND, run_read};

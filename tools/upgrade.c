@@ -37,7 +37,7 @@ static int run(int argc, char **argv)
     if (status)
         return status;
     if (!lacks) {
-        zt_line(stdout, "%s: has the feature bit already", t.path);
+        zt_line(stdout, "%s: the feature bit is already set", t.path);
         return 0;
     }
     img = zt_open(&t, ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_UPGRADE);
@@ -49,4 +49,4 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_upgrade = {
     "upgrade", "[--backend=NAME] FILE",
-    "Sets the feature bit in a zoned image that was made without it", ZT_HELP_BACKEND, run};
+    "Sets the feature bit in a zoned image that was created without it", ZT_HELP_BACKEND, run};

@@ -89,7 +89,7 @@ static bool parse(struct action *a, int argc, char **argv)
     a->verb = argv[0];
     a->target.path = argv[optind];
     if (a->all == a->has_offset || (a->all && a->has_count)) {
-        zt_error("%s: say either -o OFFSET [-c COUNT] or --all", argv[0]);
+        zt_error("%s: give either -o OFFSET [-c COUNT] or --all", argv[0]);
         return false;
     }
     return true;
@@ -108,10 +108,11 @@ static int run(int argc, char **argv, uint16_t op)
 
 #define OPERANDS "{-o OFFSET [-c COUNT] | --all} [--backend=NAME] FILE"
 #define HELP \
-    "  -o, --offset=OFFSET     the zone that starts here\n" \
-    "  -c, --count=COUNT       so many zones from there on; 1\n" \
+    "  -o, --offset=OFFSET     the zone that starts at OFFSET\n" \
+    "  -c, --count=COUNT       the number of zones; 1\n" \
     "  --all                   the whole device\n" ZT_HELP_BACKEND
-#define HELP_OPEN HELP "Open states end with the process: the image is closed when this returns.\n"
+#define HELP_OPEN \
+    HELP "Open states do not persist: the command closes the image before it returns.\n"
 
 #define ZONE_VERB(name, op, summary, help) \
     static int run_##name(int argc, char **argv) \

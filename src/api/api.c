@@ -212,7 +212,7 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     repair = o.flags & (ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL);
     lock = !(o.flags & ZQCOW2_CHECK_NOLOCK);
     if (repair && !zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend cannot be written");
+        return zq_fail(err, -EROFS, "the backend is not writable");
     if (zq_be_claim(be) < 0)
         return zq_fail(err, -EBUSY, "the backend is in use by this program");
     rc = lock ? zq_be_lock(be, repair ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED) : 0;

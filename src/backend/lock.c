@@ -166,8 +166,8 @@ int zq_file_lock(void *self, int mode)
         return -EINVAL;
     if (f->lock_fd < 0 && mode != ZQCOW2_LOCK_NONE)
         zq_log(&f->hooks, ZQCOW2_LOG_WARN,
-               "the file cannot be opened anew: whoever has a copy of "
-               "its descriptor shares its lock");
+               "the file cannot be reopened: every copy of its "
+               "descriptor shares its lock");
     if (both && f->lock_mode != ZQCOW2_LOCK_NONE) /* it would be in our own way */
         apply(f->fd, &claims[ZQCOW2_LOCK_NONE], true);
     rc = change(f->lock_fd >= 0 ? f->lock_fd : f->fd, f->lock_mode, mode);

@@ -310,7 +310,7 @@ int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
     s.res = res;
     s.run.raise = flags & ZQCOW2_CHECK_REPAIR;
     if (flags && !zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend cannot be written: nothing can be repaired");
+        return zq_fail(err, -EROFS, "the backend is not writable: nothing can be repaired");
     rc = examine(&s);
     s.run.copies = s.file_size >> s.h.cluster_bits;
     if (rc == 0 && flags)

@@ -286,7 +286,7 @@ static int finish_incompat(struct zq_scan *s, unsigned flags, bool sound)
         return 0;
     if (!sound)
         zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
-                 "refcounts stay too low: marked corrupt, to be read only");
+                 "refcounts remain too low: the image is marked corrupt");
     return put_header64(s, ZQ_HDR_INCOMPAT, incompat);
 }
 

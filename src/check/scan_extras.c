@@ -71,7 +71,7 @@ static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
         return 0;
     }
     if (!in_file(s, l1.offset, bytes)) {
-        give_up(s, "snapshot l1_table_offset", l1.offset, at, "no place for a table in this file");
+        give_up(s, "snapshot l1_table_offset", l1.offset, at, "not a valid table offset");
         return 0;
     }
     if ((rc = in_many_holes(s, l1.offset, bytes, &clash)) < 0 || clash)
@@ -193,7 +193,7 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
     int rc;
 
     if (zq_be32(e + 12) & ~BITMAP_FLAGS || e[16] != BITMAP_DIRTY_TRACKING) {
-        give_up(s, "bitmap flags and type", zq_be64(e + 12), at + 12, "none that is known");
+        give_up(s, "bitmap flags and type", zq_be64(e + 12), at + 12, "unknown value");
         return 0;
     }
     if (!bytes)
@@ -203,7 +203,7 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
         return 0;
     }
     if (!in_file(s, offset, bytes)) {
-        give_up(s, "bitmap_table_offset", offset, at, "no place for a table in this file");
+        give_up(s, "bitmap_table_offset", offset, at, "not a valid table offset");
         return 0;
     }
     if ((rc = in_many_holes(s, offset, bytes, &clash)) < 0 || clash)
@@ -231,7 +231,7 @@ static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
         give_up(s, "bitmap_directory_size", bytes, s->h.bitmaps_offset + 8, "more than 64 MiB");
     else if (bytes < (uint64_t)nr * BITMAP_FIXED || !in_file(s, offset, bytes))
         give_up(s, "bitmap_directory_offset", offset, s->h.bitmaps_offset + 16,
-                "no place for a directory in this file");
+                "not a valid directory offset");
     else
         return true;
     return false;
@@ -246,8 +246,7 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
         int rc;
 
         if (end - pos < BITMAP_FIXED) {
-            give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset,
-                    "the directory is too short for them");
+            give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "more than the directory can hold");
             return 0;
         }
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)

@@ -180,7 +180,8 @@ static int read_header(struct zq_scan *s)
     if (rc < 0 || (rc = zq_header_parse(&s->h, buf, len, s->file_size, false, s->err)) < 0)
         return rc;
     if (s->h.cluster_bits != bits) /* buffers were sized by the first reading */
-        return zq_fail(s->err, ZQCOW2_ECORRUPT, "cluster_bits at byte 20 changes while it is read");
+        return zq_fail(s->err, ZQCOW2_ECORRUPT,
+                       "cluster_bits at byte 20 changed while the file was read");
     return 0;
 }
 

@@ -53,8 +53,8 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struc
                        len < 4 ? 0 : zq_be32(buf));
     version = zq_be32(buf + 4);
     if (version != 2 && version != 3)
-        return zq_fail(err, ZQCOW2_ENOTQCOW2,
-                       "version %" PRIu32 " at byte 4: only 2 and 3 are known", version);
+        return zq_fail(err, ZQCOW2_ENOTQCOW2, "version %" PRIu32 " at byte 4: must be 2 or 3",
+                       version);
     if (len < (version == 2 ? 72 : 104))
         return bad(err, "file length", len, 0, "ends inside the header");
     bits = zq_be32(buf + 20);
@@ -90,7 +90,7 @@ static int next_ext(const struct ext_area *a, uint64_t *pos, struct ext *e,
     if (e->len > a->end - e->data)
         return zq_fail(err, ZQCOW2_ECORRUPT,
                        "header extension 0x%08" PRIx32 " at byte %" PRIu64 ": length %" PRIu32
-                       " runs past the extension area's end %" PRIu64,
+                       " exceeds the extension area, which ends at %" PRIu64,
                        e->type, *pos, e->len, a->end);
     *pos = zq_round_up(e->data + (uint64_t)e->len, 8);
     return 1;
@@ -127,7 +127,8 @@ static int take_mark(struct zq_header *h, const struct ext *e, struct zqcow2_err
 static int take_features(const struct ext *e, struct zqcow2_error *err)
 {
     if (e->len % FEATURE_BYTES)
-        return bad(err, "feature name table length", e->len, e->data - 4, "no multiple of 48");
+        return bad(err, "feature name table length", e->len, e->data - 4,
+                   "must be a multiple of 48");
     return 0;
 }
 
@@ -184,7 +185,7 @@ static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqco
         if (n == MAX_EXTENSIONS)
             return bad(err, "number of header extensions", n + 1, e.data - 8, "more than 512");
         if (seen_before(a, &e))
-            return bad(err, "header extension", e.type, e.data - 8, "is there twice");
+            return bad(err, "header extension", e.type, e.data - 8, "occurs twice");
         rc = take_ext(h, &e, err);
         if (rc < 0)
             return rc;
@@ -259,7 +260,7 @@ static int check_crypt(const struct zq_header *h, struct zqcow2_error *err)
     if (!h->crypt_method)
         return 0;
     if (h->crypt_method > 2)
-        return bad(err, "crypt_method", h->crypt_method, 32, "no known encryption method");
+        return bad(err, "crypt_method", h->crypt_method, 32, "unknown encryption method");
     return lacking(err, "crypt_method", h->crypt_method, 32,
                    h->crypt_method == 1 ? "AES encryption is" : "LUKS encryption is");
 }
@@ -293,7 +294,7 @@ static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t l
     if (h->backing_offset < h->header_length || h->backing_offset > len ||
         h->backing_len > len - h->backing_offset)
         return bad(err, "backing_file_offset", h->backing_offset, 8,
-                   "the name does not lie in the first cluster behind the header");
+                   "the name must lie in the first cluster, behind the header");
     if (!h->backing_len) /* no name, no file: other programs read it so */
         return 0;
     printable(name, sizeof(name), buf + h->backing_offset, h->backing_len);
@@ -326,7 +327,7 @@ static int check_table(const struct zq_header *h, const char *field, unsigned at
     if (offset & (((uint64_t)1 << h->cluster_bits) - 1))
         return bad(err, field, offset, at, "is not aligned to a cluster");
     if (offset >= ZQ_MAX_HOST_OFFSET)
-        return bad(err, field, offset, at, "is not below 2^56");
+        return bad(err, field, offset, at, "must be below 2^56");
     if (offset > end || bytes > end - offset)
         return bad(err, field, offset, at, "the table runs past the end of the file");
     return 0;
@@ -406,7 +407,7 @@ static int load_version3(struct zq_header *h, const uint8_t *b, size_t len,
         return bad(err, "header_length", h->header_length, 100,
                    "must be a multiple of 8 from 104 to the cluster size");
     if (h->header_length > len)
-        return bad(err, "header_length", h->header_length, 100, "the file ends before");
+        return bad(err, "header_length", h->header_length, 100, "exceeds the length of the file");
     if (h->header_length > 104)
         h->compression_type = b[104];
     return 0;

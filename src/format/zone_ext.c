@@ -163,7 +163,7 @@ static int check_table(const struct zq_geometry *g, const struct source *s, cons
         return bad(s, "table_offset", g->table_offset, f->table_offset,
                    "must be a multiple of the cluster size and not 0");
     if (g->table_offset >= ZQ_MAX_HOST_OFFSET)
-        return bad(s, "table_offset", g->table_offset, f->table_offset, "is not below 2^56");
+        return bad(s, "table_offset", g->table_offset, f->table_offset, "must be below 2^56");
     if (g->table_offset > file_size || bytes > file_size - g->table_offset)
         return bad(s, "table_offset", g->table_offset, f->table_offset,
                    "the write-pointer table runs past the end of the file");
@@ -187,7 +187,7 @@ static int pick_layout(struct source *s, const uint8_t *d, uint32_t len)
     if (len != 44 && len != 48 && len != 56)
         return zq_fail(s->err, ZQCOW2_EFEATURE,
                        "zoned extension at byte %" PRIu32 ": length %" PRIu32
-                       " is none of the known 44, 48 and 56",
+                       ": must be 44, 48 or 56",
                        s->h->zoned_offset, len);
     if (d[0] > HOST_MANAGED)
         return zq_fail(s->err, ZQCOW2_EFEATURE,
@@ -197,12 +197,12 @@ static int pick_layout(struct source *s, const uint8_t *d, uint32_t len)
     /* One flipped bit would leave the write-pointer table without an owner, and repair would free
      * it. */
     if (!d[0] && s->h->incompat & ZQ_INCOMPAT_ZONED)
-        return bad(s, "model", 0, 0, "is none, but incompatible feature bit 5 is set");
+        return bad(s, "model", 0, 0, "must be 1 because incompatible feature bit 5 is set");
     s->f = pick(s->h, d, len);
     if (!s->f && d[0])
         return zq_fail(s->err, ZQCOW2_ECORRUPT,
                        "zoned extension at byte %" PRIu32
-                       ": 48 bytes that fit none of the known layouts (size %" PRIu64 ")",
+                       ": 48 bytes that match no known layout (size %" PRIu64 ")",
                        s->h->zoned_offset, s->h->virtual_size);
     return 0;
 }

@@ -88,7 +88,7 @@ static int plan_zones(struct plan *p, const struct zqcow2_create_options *o,
 
 static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqcow2_error *err)
 {
-    static const char why[] = "needs zone.size: this would be an image without zones";
+    static const char why[] = "requires zone.size: without it the image has no zones";
 
     if (o->zone_capacity)
         return refuse(err, "zone.capacity", o->zone_capacity, why);
@@ -117,7 +117,7 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
     if (o->flags & ZQCOW2_CREATE_LAZY_REFCOUNTS) {
         /* Its dirty bit makes other zoned programs free the write-pointer table. */
         if (o->zone_size)
-            return refuse(err, "lazy_refcounts", 1, "is for images without zones");
+            return refuse(err, "lazy_refcounts", 1, "only for images without zones");
         p->h.compat |= ZQ_COMPAT_LAZY_REFCOUNTS;
     }
     return o->zone_size ? plan_zones(p, o, err) : refuse_zone_options(o, err);
@@ -302,7 +302,7 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
     if ((rc = plan_options(&p, &o, err)) < 0 || (rc = plan_layout(&p, err)) < 0)
         return rc;
     if (!zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend cannot be written");
+        return zq_fail(err, -EROFS, "the backend is not writable");
     rc = zq_be_lock(be, ZQCOW2_LOCK_EXCLUSIVE);
     if (rc < 0)
         return zq_fail_lock(err, rc);

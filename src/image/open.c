@@ -384,7 +384,7 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
     if (o.rdwr && !zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend cannot be written");
+        return zq_fail(err, -EROFS, "the backend is not writable");
     if (zq_be_claim(be) < 0)
         return zq_fail(err, -EBUSY, "the backend is in use by this program");
     rc = open_claimed(&o, out);

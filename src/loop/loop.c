@@ -247,12 +247,12 @@ static void report_death(struct zq_core *c)
     zq_core_unlock(c);
     if (zq_be_length(c->be, &has) == 0 && has < had)
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-               "the file became shorter, %" PRIu64 " bytes of %" PRIu64 ": what lay behind is "
-               "lost, the image takes no more writes",
+               "another program truncated the file to %" PRIu64 " of %" PRIu64 " bytes: the image "
+               "accepts no more writes",
                has, had);
     else
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-               "metadata was not written (%s): the image takes no more writes",
+               "metadata was not written (%s): the image accepts no more writes",
                zqcow2_strerror(c->dead_rc));
     zq_core_lock(c);
 }
@@ -264,8 +264,8 @@ static void report_corruption(struct zq_core *c)
     c->corrupt_logged = true;
     zq_core_unlock(c);
     zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-           "clusters in use at 0x%" PRIx64 " have refcount 0: the image is corrupt, and takes no "
-           "more changes",
+           "clusters in use at 0x%" PRIx64 " have refcount 0: the image is corrupt and accepts "
+           "no more changes",
            at);
     zq_core_lock(c);
 }

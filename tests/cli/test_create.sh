@@ -225,7 +225,7 @@ is 'one line for the name' 'image: a"b\c\n\xff.qcow2' "$(head -n 1 out)"
 name=$(printf 'e\033[31m\r\t\177\302\2331m.qcow2')
 shown='e\x1b[31m\r\t\x7f\u009b1m.qcow2'
 is 'no such file' "zqcow2: $shown: No such file or directory" "$("$tool" info "$name" 2>&1)"
-is 'one operand too many' "zqcow2: info: '$shown' is one operand too many; see zqcow2 info --help" \
+is 'an operand too many' "zqcow2: info: unexpected operand '$shown'; see zqcow2 info --help" \
     "$("$tool" info file "$name" 2>&1)"
 is 'an unknown verb' "zqcow2: unknown verb '$shown'; see zqcow2 --help" "$("$tool" "$name" 2>&1)"
 is 'a source of io' 'e\x1b[31m: No such file or directory' \

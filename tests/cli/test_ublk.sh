@@ -54,7 +54,7 @@ run 0 'list without a server' ublk list
 is 'is empty' '' "$(cat out)"
 run 1 'list takes no operand' ublk list x
 run 1 'del of what is not served' ublk del 3
-is 'names it' 'zqcow2: 3: no such ublk device of ours (see zqcow2 ublk list)' "$(cat err)"
+is 'names it' 'zqcow2: 3: no such ublk device (see zqcow2 ublk list)' "$(cat err)"
 run 1 'del without a device' ublk del
 has 'shows the usage' err '^usage: zqcow2 ublk add '
 
@@ -95,7 +95,7 @@ run 0 'del of the first by its odd name' ublk del "$odd"
 run 0 'del of the second by its odd name' ublk del "$odd"
 run 1 'del of a third' ublk del "$odd"
 is 'has one line to say so' \
-    'zqcow2: odd\n\012\: no such ublk device of ours (see zqcow2 ublk list)' "$(cat err)"
+    'zqcow2: odd\n\012\: no such ublk device (see zqcow2 ublk list)' "$(cat err)"
 is 'nothing is left' '' "$(ls $state)"
 dead 8 999999 '/not\escaped' # as 0.1 wrote it
 run 0 'del by the name that 0.1 wrote' ublk del '/not\escaped'

@@ -36,7 +36,7 @@ run 0 'now writing' reset -o 4M old.qcow2
 is 'works' EMPTY "$(zone old.qcow2 1 state)"
 run 0 'check' check old.qcow2
 run 0 'upgrade again' upgrade old.qcow2
-is 'has nothing to do' 'old.qcow2: has the feature bit already' "$(cat out)"
+is 'has nothing to do' 'old.qcow2: the feature bit is already set' "$(cat out)"
 run 0 'a plain image' create p.qcow2 1M
 run 1 'upgrade of it' upgrade p.qcow2
 has 'is refused' err '^zqcow2: p\.qcow2: .*zone'

@@ -44,9 +44,9 @@ static void test_snapshot(void **state)
     pic_put(&p, l1, 8, 0); /* the snapshot forgets everything */
     pic_finds(&p, 0, 3, 0, "refcount 2, references 1", "");
     pic_put(&p, table, 8, l1 + 512);
-    pic_finds(&p, 1, 4, 0, "snapshot l1_table_offset", "no place");
+    pic_finds(&p, 1, 4, 0, "snapshot l1_table_offset", "not a valid");
     pic_put(&p, table, 8, table + 4096); /* at the very end, and so beyond it */
-    pic_finds(&p, 1, 4, 0, "snapshot l1_table_offset", "no place");
+    pic_finds(&p, 1, 4, 0, "snapshot l1_table_offset", "not a valid");
     pic_put(&p, table, 8, p.l1);
     pic_finds(&p, 1, 4, 0, "L1 table of a snapshot at 0x3000 overlaps the L1 table", "");
     pic_put(&p, table, 8, l1);

@@ -60,7 +60,7 @@ bool serve_find(const struct serve_kind *kind, const char *name, struct serve_st
         if ((!by_id || ids[i] == id) && !serve_state_read(kind, ids[i], out) &&
             (by_id || !strcmp(out->image, path)))
             return true;
-    zt_error("%s: no such %s of ours (see zqcow2 %s list)", name, kind->what, kind->name);
+    zt_error("%s: no such %s (see zqcow2 %s list)", name, kind->what, kind->name);
     return false;
 }
 

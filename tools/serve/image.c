@@ -31,7 +31,7 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
     rc = zt_backend_open(&target, s->opt->read_only ? 0 : ZQCOW2_FILE_RDWR, be);
     if (rc < 0)
         serve_report_failure(report, "%s: %s", s->opt->target.path,
-                             rc == -ENOSYS ? "this backend does not work here" :
+                             rc == -ENOSYS ? "this backend is not available here" :
                                              zqcow2_strerror(rc));
     return rc;
 }

@@ -22,7 +22,8 @@ bool serve_number(const char *what, const char *text, uint32_t min, uint32_t max
     errno = 0;
     v = strtoul(text, &end, 10);
     if (errno || end == text || *end || text[0] == '-' || v < min || v > max) {
-        zt_error("%s: a number from %" PRIu32 " to %" PRIu32 ", not '%s'", what, min, max, text);
+        zt_error("%s: must be a number from %" PRIu32 " to %" PRIu32 ", not '%s'", what, min, max,
+                 text);
         return false;
     }
     *out = (uint32_t)v;

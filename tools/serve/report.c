@@ -53,7 +53,7 @@ static int print_report(int fd)
     size_t n = mark == '-' ? fread(line, 1, sizeof(line) - 1, f) : 0;
 
     if (mark == EOF)
-        zt_error("the server ended before the device was there");
+        zt_error("the server ended before the device was ready");
     if (mark == '-') { /* one line, though a file's name may hold more */
         line[n ? n - 1 : 0] = '\0';
         zt_error("%s", line);

@@ -108,7 +108,7 @@ static int verb_del(int argc, char **argv)
     if (!st.alive)
         return remove_dead(&st);
     if (!force && in_use(st.endpoint)) {
-        zt_error("%s is in use: unmount it first, or --force", st.endpoint);
+        zt_error("%s is in use: unmount it first, or use --force", st.endpoint);
         return 1;
     }
     return serve_stop(&st);

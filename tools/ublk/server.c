@@ -55,7 +55,7 @@ static int check_geometry(struct server *s)
         return -EINVAL;
     }
     if (i->zone_size / SECTOR > UINT32_MAX || i->zone_size < SECTOR) {
-        serve_report_failure(s->report, "%s: zones of this size are beyond Linux",
+        serve_report_failure(s->report, "%s: Linux does not support zones of this size",
                              s->opt->serve.target.path);
         return -EINVAL;
     }
@@ -75,8 +75,8 @@ static int check_features(struct server *s)
         return 0;
     serve_report_failure(s->report, "this kernel's ublk driver %s",
                          s->image.info.zone_size ?
-                             "knows no zoned devices (Linux 6.6 or newer does)" :
-                             "is too old (Linux 6.5 or newer is needed)");
+                             "does not support zoned devices (needs Linux 6.6 or newer)" :
+                             "is too old (needs Linux 6.5 or newer)");
     return -EOPNOTSUPP;
 }
 

@@ -9,10 +9,10 @@ const struct zt_verb zt_verb_ublk = {
     "                       [--foreground] FILE\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] ID|FILE",
-    "Makes an image a block device of this Linux",
-    "  --id=N                  the device is /dev/ublkbN; the next free one\n"
-    "  --queues=N, --depth=N   queues, and requests in flight in each\n" ZT_HELP_BACKEND
-    "  --read-only             the device cannot be written\n"
-    "  --foreground            serve until a signal ends it\n"
-    "  --force                 del: also if it is in use\n",
+    "Attaches an image as a Linux block device",
+    "  --id=N                  use /dev/ublkbN; the next free one\n"
+    "  --queues=N, --depth=N   number of queues, and of requests in each\n" ZT_HELP_BACKEND
+    "  --read-only             make the device read-only\n"
+    "  --foreground            serve in the foreground until a signal\n"
+    "  --force                 del: even if the device is in use\n",
     verb_ublk};
