@@ -105,10 +105,12 @@ static const struct geometry *find_geometry(const char *name)
     return NULL;
 }
 
+#define NPOINTED (sizeof(pointed) / sizeof(pointed[0]))
+
 /*
- * Item `n` of the run: what is pointed out, then sequences of one, then of two on all geometries,
- * of three on one, mixed
- * with asynchronous ones; then histories without end. False: nothing there, try the next.
+ * Item `n` of the run: what is pointed out, then one of each geometry, sequences of one, then of
+ * two on all geometries, of three on one, mixed with asynchronous ones; then histories without end.
+ * False: nothing there, try the next.
  */
 static bool item(const struct options *opt, uint64_t n, const struct geometry **g, char *spec)
 {
@@ -116,12 +118,18 @@ static bool item(const struct options *opt, uint64_t n, const struct geometry **
     uint64_t pairs = widest * widest * ngeometries, triples = widest * widest * widest;
     uint64_t rng = blend(n, opt->seed);
 
-    if (n < sizeof(pointed) / sizeof(pointed[0])) {
+    if (n < NPOINTED) {
         *g = find_geometry(pointed[n].geometry);
         strcpy(spec, pointed[n].spec);
         return true;
     }
-    n -= sizeof(pointed) / sizeof(pointed[0]);
+    n -= NPOINTED;
+    if (n < ngeometries) {
+        *g = &geometries[n];
+        strcpy(spec, (*g)->zone_size ? "am" : "om");
+        return true;
+    }
+    n -= ngeometries;
     *g = &geometries[n % ngeometries];
     if ((*g)->weight < 10 && n / ngeometries % 8)
         return false; /* large, and slow */
@@ -172,6 +180,7 @@ static void labour(struct worker *w)
         for (unsigned a = 0; a < 2; a++) {
             if (w->base[i][a].ready)
                 run_fini(&w->base[i][a].run);
+            free(w->base[i][a].snapshot);
         }
     }
 }
@@ -206,6 +215,26 @@ static time_t end_of(const struct options *opt)
     return opt->seconds && own < end ? own : end;
 }
 
+/* A line with the states of each world; false: one was not seen though there was time. */
+static bool tell_worlds(const struct options *opt, const struct shared *sh, bool cut_short)
+{
+    bool all = true;
+
+    printf("worlds:");
+    for (unsigned i = 0; i < ngeometries; i++) {
+        if (opt->geometry && strcmp(opt->geometry, geometries[i].name))
+            continue;
+        printf(" %s %llu%s", geometries[i].name, (unsigned long long)sh->seen[i],
+               sh->absent[i] ? " (no qemu-img)" : "");
+        if (!sh->seen[i] && !sh->absent[i] && !cut_short)
+            all = false;
+    }
+    printf("\n");
+    if (!all)
+        printf("crash: a world was not visited\n");
+    return all;
+}
+
 static int run_all(const struct options *opt)
 {
     struct shared *sh = share(sizeof(*sh));
@@ -232,6 +261,8 @@ static int run_all(const struct options *opt)
         if (waitpid(pid[i], &status, 0) == pid[i])
             report_death(sh, i, status);
     }
+    if (!tell_worlds(opt, sh, sh->violations || sh->next < NPOINTED + ngeometries + opt->workers))
+        sh->violations++;
     printf("crash points: %llu, histories: %llu, judged: %llu, crashed recoveries: %llu, "
            "items: %llu\n",
            (unsigned long long)sh->points, (unsigned long long)sh->histories,

@@ -13,6 +13,7 @@
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwxz"
 #define LETTERS_PLAIN "opuvwxymqz"
 #define ELEMENTS      5u
+#define MAX_WORLDS    32u
 #define BATCH         6u /* most requests in flight of an asynchronous run */
 
 struct geometry {
@@ -27,6 +28,7 @@ struct geometry {
     uint32_t fill;        /* bytes that the prologue's letter A leaves in the first zone */
     uint32_t weight;      /* states tried per crash point, in percent of the usual */
     bool lazy, snapshot;  /* snapshot: everything is shared with one, which qemu-img made */
+    bool packed;          /* all that the prologue has written is compressed then */
     const char *prologue; /* what was done, and closed, before each workload */
 };
 
@@ -43,6 +45,7 @@ struct run {
     const struct geometry *g;
     struct shape shape;
     struct zqcow2_simdisk *disk; /* owned */
+    const uint8_t *snapshot;     /* what the snapshot reads, or NULL */
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     struct zqcow2_queue *queue; /* asynchronous runs */
@@ -88,9 +91,16 @@ void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at
 int qemu_check(struct zqcow2_simdisk *disk, const char *dir);
 int qemu_snapshot(struct zqcow2_simdisk *disk, bool zoned);
 
+/* foreign.c: by code that knows qcow2 and nothing of the library; 0 or -1. */
+/* What the only snapshot reads. */
+int snapshot_read(struct zqcow2_simdisk *disk, uint8_t *out, uint64_t size);
+/* Compresses each cluster of the guest's first `size` bytes; the refcounts have 16 bits. */
+int pack_image(struct zqcow2_simdisk *disk, uint64_t size);
+
 /* verify.c */
 struct checker {
     const struct geometry *g;
+    const uint8_t *snapshot; /* what the snapshot must read, or NULL */
     struct shape shape;
     uint8_t *data, *again; /* the device, twice */
     uint8_t *kept;         /* while recovery is crashed: what the device held before */
@@ -104,7 +114,7 @@ struct checker {
     char why[512];
 };
 
-int checker_init(struct checker *c, const struct geometry *g);
+int checker_init(struct checker *c, const struct geometry *g, const uint8_t *snapshot);
 void checker_fini(struct checker *c);
 /* Read-only: does the image show what the oracle allows? Fills seen and data. */
 int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o);

@@ -8,10 +8,11 @@
 
 #define REFUSE(c, ...) (snprintf((c)->why, sizeof((c)->why), __VA_ARGS__), 1)
 
-int checker_init(struct checker *c, const struct geometry *g)
+int checker_init(struct checker *c, const struct geometry *g, const uint8_t *snapshot)
 {
     memset(c, 0, sizeof(*c));
     c->g = g;
+    c->snapshot = snapshot;
     fill_shape(&c->shape, g);
     c->data = malloc(g->size);
     c->again = malloc(g->size);
@@ -265,6 +266,23 @@ static int use_and_close(struct checker *c, struct zqcow2_simdisk *image, uint64
     return bad || rc == 0 ? bad : REFUSE(c, "close after recovery: %s", zqcow2_strerror(rc));
 }
 
+/* Nothing that the user of the disk does changes what a snapshot reads. */
+static int snapshot_differs(struct checker *c, struct zqcow2_simdisk *image, const char *when)
+{
+    char text[128];
+
+    if (!c->snapshot)
+        return 0;
+    if (snapshot_read(image, c->again, c->g->size) < 0)
+        return REFUSE(c, "%s the snapshot cannot be read", when);
+    for (uint64_t at = 0; at < c->g->size; at += SECTOR) {
+        if (memcmp(c->again + at, c->snapshot + at, SECTOR))
+            return REFUSE(c, "%s the snapshot's sector 0x%llx holds %s", when,
+                          (unsigned long long)at, describe(c->again + at, text, sizeof(text)));
+    }
+    return 0;
+}
+
 static int reopened(struct checker *c, struct zqcow2_simdisk *image)
 {
     struct zqcow2_image *img = open_on(c, image, false);
@@ -280,12 +298,12 @@ static int reopened(struct checker *c, struct zqcow2_simdisk *image)
 int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
                  uint64_t salt)
 {
-    int bad = verify_shown(c, image, o);
+    int bad = verify_shown(c, image, o) || snapshot_differs(c, image, "after the loss");
 
     if (!bad && !c->g->lazy)
         bad = check(c, image, false, "after the loss");
     bad = bad || use_and_close(c, image, salt) || check(c, image, true, "after a clean close") ||
-          reopened(c, image);
+          reopened(c, image) || snapshot_differs(c, image, "after recovery and use");
     if (!bad && misuse_of(image))
         return REFUSE(c, "%llu calls broke the backend's contract",
                       (unsigned long long)misuse_of(image));

@@ -96,6 +96,7 @@ static int novelty(void *arg, uint64_t hash)
     if (!insert(&w->images, hash) && !w->replaying)
         return 1;
     atomic_fetch_add(&w->sh->states, 1);
+    atomic_fetch_add(&w->sh->seen[w->here.g - geometries], 1);
     return 2;
 }
 
@@ -250,6 +251,18 @@ static void replay_base(struct oracle *o, struct run *r)
     run_replay(r, o, UINT64_MAX, &at);
 }
 
+static int take_snapshot(struct base *b)
+{
+    const struct geometry *g = b->run.g;
+
+    b->snapshot = malloc(g->size);
+    b->run.snapshot = b->snapshot;
+    if (!b->snapshot || qemu_snapshot(b->run.disk, g->zone_size != 0) < 0 ||
+        snapshot_read(b->run.disk, b->snapshot, g->size) < 0)
+        return -1;
+    return 0;
+}
+
 static struct base *base_of(struct worker *w, const struct geometry *g, bool async)
 {
     struct base *b = &w->base[g - geometries][async];
@@ -271,8 +284,13 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
         run_fini(&b->run);
         return NULL;
     }
-    if (g->snapshot && qemu_snapshot(b->run.disk, g->zone_size != 0) < 0) {
-        b->absent = true; /* there is no qemu-img here */
+    if (g->packed && pack_image(b->run.disk, g->size) < 0) {
+        violation(w, "the base image cannot be packed");
+        run_fini(&b->run);
+        return NULL;
+    }
+    if (g->snapshot && take_snapshot(b) < 0) {
+        b->absent = w->sh->absent[g - geometries] = true; /* there is no qemu-img here */
         run_fini(&b->run);
         return NULL;
     }
@@ -302,7 +320,7 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
     uint32_t at = 0;
     int bad = 0;
 
-    if (checker_init(&c, r->g) < 0 || zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
+    if (checker_init(&c, r->g, r->snapshot) < 0 || zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
         return 1;
     for (uint64_t p = 0; !bad && p <= end; p++) {
         bool same_states = p && zqcow2_simdisk_event(r->disk, p - 1, &op) == 0 &&
@@ -410,6 +428,7 @@ static void sequence(struct worker *w, const struct geometry *g, const char *spe
     zqcow2_simdisk_set_seed(disk, seed);
     zqcow2_simdisk_record(disk);
     run_begin(&r, g, disk, at != NULL, bang != NULL, seed, b->run.req);
+    r.snapshot = b->run.snapshot;
     memcpy(r.life, b->run.life, sizeof(r.life));
     run_with_faults(&r, letters, bang);
     if (bang && only_space(bang))
@@ -494,7 +513,8 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
     struct oracle o;
     uint32_t req, lives[MAX_ZONES];
 
-    if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0 || checker_init(&c, g) < 0)
+    if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0 ||
+        checker_init(&c, g, b->run.snapshot) < 0)
         return;
     req = b->run.req;
     memcpy(lives, b->run.life, sizeof(lives));

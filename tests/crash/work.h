@@ -18,6 +18,8 @@ struct table { /* of hashes, filled by all workers */
 
 struct shared {
     _Atomic uint64_t next, states, points, deep, histories, violations, judged, foreign;
+    _Atomic uint64_t seen[MAX_WORLDS]; /* states of each geometry */
+    _Atomic bool absent[MAX_WORLDS];   /* it wants a program that is not here */
     char now[MAX_WORKERS][96];
 };
 
@@ -30,6 +32,7 @@ struct options {
 
 struct base { /* of one geometry: the image that workloads start from, and how it came about */
     struct run run;
+    uint8_t *snapshot; /* what it reads, or NULL */
     bool ready, absent;
 };
 
@@ -43,7 +46,7 @@ struct worker {
     const struct options *opt;
     struct shared *sh;
     struct table images, judged;
-    struct base base[32][2];
+    struct base base[MAX_WORLDS][2];
     unsigned id;
     struct place here, want; /* want: what a replay looks for */
     bool replaying, verbose;
