@@ -31,7 +31,7 @@ static void *share(size_t bytes)
 }
 
 /* Item i of the sequences of n letters of a geometry. */
-static void spell(const struct geometry *g, uint64_t i, unsigned n, char *out)
+static void spell(const struct crash_geometry *g, uint64_t i, unsigned n, char *out)
 {
     const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
 
@@ -47,7 +47,7 @@ static uint64_t power(uint64_t base, unsigned n)
     return n ? base * power(base, n - 1) : 1;
 }
 
-static uint64_t letters_of(const struct geometry *g)
+static uint64_t letters_of(const struct crash_geometry *g)
 {
     return strlen(g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN);
 }
@@ -61,7 +61,7 @@ static void name_stops(uint64_t *rng, char *to)
 }
 
 /* A short asynchronous run, a short one with a fault, or a history. */
-static void name_random(const struct geometry *g, uint64_t *rng, char *spec)
+static void name_random(const struct crash_geometry *g, uint64_t *rng, char *spec)
 {
     uint64_t what = draw(rng) % 8;
 
@@ -96,11 +96,11 @@ static const struct {
     {"c4k", "dmdmdjdm@1"},    {"c512r1", "dmjdmjdm@2"}, {"c1kodd", "drhjdh@3"},
 };
 
-static const struct geometry *find_geometry(const char *name)
+static const struct crash_geometry *find_geometry(const char *name)
 {
-    for (unsigned i = 0; i < ngeometries; i++) {
-        if (!strcmp(geometries[i].name, name))
-            return &geometries[i];
+    for (unsigned i = 0; i < crash_ngeometries; i++) {
+        if (!strcmp(crash_geometries[i].name, name))
+            return &crash_geometries[i];
     }
     return NULL;
 }
@@ -112,10 +112,10 @@ static const struct geometry *find_geometry(const char *name)
  * two on all geometries, of three on one, mixed with asynchronous ones; then histories without end.
  * False: nothing there, try the next.
  */
-static bool item(const struct options *opt, uint64_t n, const struct geometry **g, char *spec)
+static bool item(const struct options *opt, uint64_t n, const struct crash_geometry **g, char *spec)
 {
     static const uint64_t widest = sizeof(LETTERS_ZONED) - 1;
-    uint64_t pairs = widest * widest * ngeometries, triples = widest * widest * widest;
+    uint64_t pairs = widest * widest * crash_ngeometries, triples = widest * widest * widest;
     uint64_t rng = blend(n, opt->seed);
 
     if (n < NPOINTED) {
@@ -124,29 +124,29 @@ static bool item(const struct options *opt, uint64_t n, const struct geometry **
         return true;
     }
     n -= NPOINTED;
-    if (n < ngeometries) {
-        *g = &geometries[n];
+    if (n < crash_ngeometries) {
+        *g = &crash_geometries[n];
         strcpy(spec, (*g)->zone_size ? "am" : "om");
         return true;
     }
-    n -= ngeometries;
-    *g = &geometries[n % ngeometries];
-    if ((*g)->weight < 10 && n / ngeometries % 8)
+    n -= crash_ngeometries;
+    *g = &crash_geometries[n % crash_ngeometries];
+    if ((*g)->weight < 10 && n / crash_ngeometries % 8)
         return false; /* large, and slow */
     if (opt->quick)
         n = draw(&rng) % (pairs * 4);
-    if (n < widest * ngeometries) {
-        spell(*g, n / ngeometries, 1, spec);
-        return n / ngeometries < letters_of(*g);
+    if (n < widest * crash_ngeometries) {
+        spell(*g, n / crash_ngeometries, 1, spec);
+        return n / crash_ngeometries < letters_of(*g);
     }
-    n -= widest * ngeometries;
+    n -= widest * crash_ngeometries;
     if (n < pairs) {
-        spell(*g, n / ngeometries, 2, spec);
-        return n / ngeometries < power(letters_of(*g), 2);
+        spell(*g, n / crash_ngeometries, 2, spec);
+        return n / crash_ngeometries < power(letters_of(*g), 2);
     }
     n -= pairs;
     if (!opt->quick && n < triples) {
-        *g = &geometries[opt->seed % ngeometries];
+        *g = &crash_geometries[opt->seed % crash_ngeometries];
         spell(*g, n, 3, spec);
         return n < power(letters_of(*g), 3);
     }
@@ -157,7 +157,7 @@ static bool item(const struct options *opt, uint64_t n, const struct geometry **
 static bool finished(const struct worker *w, uint64_t n)
 {
     static const uint64_t widest = sizeof(LETTERS_ZONED) - 1;
-    uint64_t planned = widest * ngeometries * (1 + widest);
+    uint64_t planned = widest * crash_ngeometries * (1 + widest);
 
     if (enough(w))
         return true;
@@ -167,7 +167,7 @@ static bool finished(const struct worker *w, uint64_t n)
 
 static void labour(struct worker *w)
 {
-    const struct geometry *g;
+    const struct crash_geometry *g;
     char spec[64];
     uint64_t n;
 
@@ -176,7 +176,7 @@ static void labour(struct worker *w)
         if (item(w->opt, n, &g, spec) && (!w->opt->geometry || !strcmp(w->opt->geometry, g->name)))
             work(w, g, spec);
     } while (!finished(w, n));
-    for (unsigned i = 0; i < ngeometries; i++) {
+    for (unsigned i = 0; i < crash_ngeometries; i++) {
         for (unsigned a = 0; a < 2; a++) {
             if (w->base[i][a].ready)
                 run_fini(&w->base[i][a].run);
@@ -221,10 +221,10 @@ static bool tell_worlds(const struct options *opt, const struct shared *sh, bool
     bool all = true;
 
     printf("worlds:");
-    for (unsigned i = 0; i < ngeometries; i++) {
-        if (opt->geometry && strcmp(opt->geometry, geometries[i].name))
+    for (unsigned i = 0; i < crash_ngeometries; i++) {
+        if (opt->geometry && strcmp(opt->geometry, crash_geometries[i].name))
             continue;
-        printf(" %s %llu%s", geometries[i].name, (unsigned long long)sh->seen[i],
+        printf(" %s %llu%s", crash_geometries[i].name, (unsigned long long)sh->seen[i],
                sh->absent[i] ? " (no qemu-img)" : "");
         if (!sh->seen[i] && !sh->absent[i] && !cut_short)
             all = false;
@@ -261,7 +261,8 @@ static int run_all(const struct options *opt)
         if (waitpid(pid[i], &status, 0) == pid[i])
             report_death(sh, i, status);
     }
-    if (!tell_worlds(opt, sh, sh->violations || sh->next < NPOINTED + ngeometries + opt->workers))
+    if (!tell_worlds(opt, sh,
+                     sh->violations || sh->next < NPOINTED + crash_ngeometries + opt->workers))
         sh->violations++;
     printf("crash points: %llu, histories: %llu, judged: %llu, crashed recoveries: %llu, "
            "items: %llu\n",

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <zlib.h>
 
-#include "rig.h"
+#include "crash.h"
 
 #define OFFSET     0x00fffffffffffe00u
 #define COMPRESSED (UINT64_C(1) << 62)

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "oracle.h"
+#include "power_model.h"
 
 struct verdict {
     char *why;
@@ -53,7 +53,7 @@ static bool allowed(const struct track *t, uint32_t life, struct seen s, uint64_
 }
 
 /* The content of a zone that shows `end` bytes (full: those that were written). */
-static int find_life(const struct oracle *o, uint32_t z, struct seen *s, const uint8_t *data,
+static int find_life(const struct power_model *o, uint32_t z, struct seen *s, const uint8_t *data,
                      const struct verdict *v)
 {
     const struct track *t = &o->zone[z];
@@ -90,7 +90,7 @@ static int find_life(const struct oracle *o, uint32_t z, struct seen *s, const u
                   describe(got + at, text, sizeof(text)));
 }
 
-static int judge_zone(const struct oracle *o, uint32_t z, const struct zqcow2_zone *r,
+static int judge_zone(const struct power_model *o, uint32_t z, const struct zqcow2_zone *r,
                       const uint8_t *data, struct seen *s, const struct verdict *v)
 {
     uint64_t start = zone_start(&o->shape, z), length = zone_length(&o->shape, z);
@@ -118,7 +118,7 @@ static int judge_zone(const struct oracle *o, uint32_t z, const struct zqcow2_zo
     return find_life(o, z, s, data, v);
 }
 
-static int judge_cell(const struct oracle *o, uint64_t i, const uint8_t *got,
+static int judge_cell(const struct power_model *o, uint64_t i, const uint8_t *got,
                       const struct verdict *v)
 {
     static const uint8_t zeros[SECTOR];
@@ -133,8 +133,8 @@ static int judge_cell(const struct oracle *o, uint64_t i, const uint8_t *got,
                   describe(got, text, sizeof(text)), c->v[c->durable].req, c->v[c->n - 1].req);
 }
 
-int oracle_judge(const struct oracle *o, const struct zqcow2_zone *zones, const uint8_t *data,
-                 struct seen *seen, char *why, size_t room)
+int power_judge(const struct power_model *o, const struct zqcow2_zone *zones, const uint8_t *data,
+                struct seen *seen, char *why, size_t room)
 {
     const struct verdict v = {why, room};
     uint32_t active = 0;
@@ -159,7 +159,7 @@ static uint64_t blend(uint64_t h, uint64_t v)
     return h ^ (h >> 29);
 }
 
-uint64_t oracle_hash(const struct oracle *o)
+uint64_t power_hash(const struct power_model *o)
 {
     uint64_t h = 0x6f7261636c65u;
 

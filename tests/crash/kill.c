@@ -16,7 +16,7 @@
 
 #include <zqcow2/backend.h>
 
-#include "oracle.h"
+#include "power_model.h"
 
 #define ZONES     6u
 #define ZONE_SIZE (256u << 10)

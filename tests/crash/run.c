@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rig.h"
+#include "crash.h"
 
 struct flight {
     struct run *run;
@@ -132,8 +132,8 @@ static void close_image(struct run *r)
     note(r, act, true);
 }
 
-int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
-              bool faulty, uint64_t seed, uint32_t first_req)
+int run_begin(struct run *r, const struct crash_geometry *g, struct zqcow2_simdisk *disk,
+              bool async, bool faulty, uint64_t seed, uint32_t first_req)
 {
     memset(r, 0, sizeof(*r));
     r->g = g;
@@ -425,7 +425,7 @@ void run_letters(struct run *r, const char *letters)
 {
     for (; *letters && !r->broken; letters++) {
         if (!r->img)
-            break; /* after a failure: what it shows when opened again is for the oracle to say */
+            break; /* after a failure: what it shows when opened again is for the model to say */
         if (r->unsure)
             ask(r);
         if (!r->broken)
@@ -486,14 +486,14 @@ void run_fini(struct run *r)
     zqcow2_simdisk_free(r->disk);
 }
 
-void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at)
+void run_replay(struct run *r, struct power_model *o, uint64_t position, uint32_t *at)
 {
     for (; *at < r->nmoments && r->moments[*at].position <= position; ++*at) {
         const struct moment *m = &r->moments[*at];
 
         if (m->ack)
-            oracle_ack(o, &r->acts[m->act]);
+            power_ack(o, &r->acts[m->act]);
         else
-            oracle_submit(o, &r->acts[m->act]);
+            power_submit(o, &r->acts[m->act]);
     }
 }

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "oracle.h"
+#include "power_model.h"
 
 #define MAGIC 0x5a43524153483131u
 

@@ -4,11 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "rig.h"
+#include "crash.h"
 
 #define REFUSE(c, ...) (snprintf((c)->why, sizeof((c)->why), __VA_ARGS__), 1)
 
-int checker_init(struct checker *c, const struct geometry *g, const uint8_t *snapshot)
+int checker_init(struct checker *c, const struct crash_geometry *g, const uint8_t *snapshot)
 {
     memset(c, 0, sizeof(*c));
     c->g = g;
@@ -76,7 +76,7 @@ static int unlike_kept(struct checker *c)
     return 0;
 }
 
-int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o)
+int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o)
 {
     struct zqcow2_image *img = open_on(c, image, false);
     int bad, rc;
@@ -84,7 +84,7 @@ int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct o
     if (!img)
         return 1;
     bad = look(c, img, c->data, c->zones) ||
-          oracle_judge(o, c->zones, c->data, c->seen, c->why, sizeof(c->why));
+          power_judge(o, c->zones, c->data, c->seen, c->why, sizeof(c->why));
     rc = zqcow2_close(img);
     if (!bad && rc < 0)
         return REFUSE(c, "close of a read-only image: %s", zqcow2_strerror(rc));
@@ -295,7 +295,7 @@ static int reopened(struct checker *c, struct zqcow2_simdisk *image)
     return bad;
 }
 
-int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
                  uint64_t salt)
 {
     int bad = verify_shown(c, image, o) || snapshot_differs(c, image, "after the loss");
@@ -346,7 +346,7 @@ static int recover(struct checker *c, struct zqcow2_simdisk *image, bool by_repa
 }
 
 static int recovery_state(struct checker *c, const struct zqcow2_simdisk_cut *cut, uint64_t k,
-                          const struct oracle *o)
+                          const struct power_model *o)
 {
     struct zqcow2_simdisk *again;
     int bad = 0, new, rc = zqcow2_simdisk_cut_image(cut, k, &again);
@@ -361,7 +361,7 @@ static int recovery_state(struct checker *c, const struct zqcow2_simdisk_cut *cu
 }
 
 /* seed: odd for a repair. *at: the position to look at, from the first on, or UINT64_MAX: all. */
-static int cut_recovery(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
+static int cut_recovery(struct checker *c, struct zqcow2_simdisk *disk, const struct power_model *o,
                         uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     struct zqcow2_simdisk_cut *cut;
@@ -392,7 +392,7 @@ static int cut_recovery(struct checker *c, struct zqcow2_simdisk *disk, const st
     return bad;
 }
 
-int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
                     uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     int bad = verify_shown(c, image, o);
@@ -405,7 +405,7 @@ int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struc
     return bad;
 }
 
-int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
+int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct power_model *o,
                   uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     return verify_shown(c, disk, o) || cut_recovery(c, disk, o, states, seed, at, which);

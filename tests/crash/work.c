@@ -96,7 +96,7 @@ static int novelty(void *arg, uint64_t hash)
     if (!insert(&w->images, hash) && !w->replaying)
         return 1;
     atomic_fetch_add(&w->sh->states, 1);
-    atomic_fetch_add(&w->sh->seen[w->here.g - geometries], 1);
+    atomic_fetch_add(&w->sh->seen[w->here.g - crash_geometries], 1);
     return 2;
 }
 
@@ -110,7 +110,7 @@ static int novelty_deep(void *arg, uint64_t hash)
 }
 
 static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
-                  uint64_t k, const struct oracle *o)
+                  uint64_t k, const struct power_model *o)
 {
     struct zqcow2_simdisk *image;
     int bad;
@@ -130,7 +130,7 @@ static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdi
 
 /* The program is killed, the image is opened again, and then the power goes. */
 static int killed(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
-                  const struct oracle *o)
+                  const struct power_model *o)
 {
     struct zqcow2_simdisk *disk;
     int bad;
@@ -139,7 +139,7 @@ static int killed(struct worker *w, struct checker *c, const struct zqcow2_simdi
     w->here.state2 = w->want.state2;
     if (zqcow2_simdisk_cut_kill(cut, &disk) < 0)
         return 1;
-    w->promise = oracle_hash(o);
+    w->promise = power_hash(o);
     c->novelty = novelty_deep;
     c->arg = w;
     bad = verify_killed(c, disk, o, w->opt->quick ? 4 : 16, w->here.cut, &w->here.cut2,
@@ -158,7 +158,7 @@ static bool sampled_deep(struct worker *w)
 
 /* 1: a violation was reported. */
 static int try_state(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
-                     uint64_t k, const struct oracle *o, uint64_t allowed)
+                     uint64_t k, const struct power_model *o, uint64_t allowed)
 {
     struct zqcow2_simdisk *image;
     int bad = 0, new;
@@ -188,9 +188,9 @@ static int try_state(struct worker *w, struct checker *c, const struct zqcow2_si
 
 /* All states of one position, or a seeded sample that holds the first and the whole. */
 static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
-                   const struct oracle *o, uint64_t cap)
+                   const struct power_model *o, uint64_t cap)
 {
-    uint64_t n = zqcow2_simdisk_cut_states(cut), allowed = oracle_hash(o);
+    uint64_t n = zqcow2_simdisk_cut_states(cut), allowed = power_hash(o);
     uint64_t rng = blend(hash_text(w->here.spec), w->here.cut ^ w->opt->seed);
     uint32_t pending = zqcow2_simdisk_cut_pending(cut);
     int bad = 0;
@@ -243,17 +243,17 @@ static void tell(struct run *r, uint64_t stop)
     }
 }
 
-static void replay_base(struct oracle *o, struct run *r)
+static void replay_base(struct power_model *o, struct run *r)
 {
     uint32_t at = 0;
 
-    oracle_init(o, &r->shape);
+    power_init(o, &r->shape);
     run_replay(r, o, UINT64_MAX, &at);
 }
 
 static int take_snapshot(struct base *b)
 {
-    const struct geometry *g = b->run.g;
+    const struct crash_geometry *g = b->run.g;
 
     b->snapshot = malloc(g->size);
     b->run.snapshot = b->snapshot;
@@ -263,15 +263,15 @@ static int take_snapshot(struct base *b)
     return 0;
 }
 
-static struct base *base_of(struct worker *w, const struct geometry *g, bool async)
+static struct base *base_of(struct worker *w, const struct crash_geometry *g, bool async)
 {
-    struct base *b = &w->base[g - geometries][async];
+    struct base *b = &w->base[g - crash_geometries][async];
     struct zqcow2_simdisk *disk;
     char why[320];
 
     if (b->ready || b->absent)
         return b->ready ? b : NULL;
-    disk = geometry_create(g, 1, async, why, sizeof(why));
+    disk = crash_geometry_create(g, 1, async, why, sizeof(why));
     if (!disk) {
         violation(w, why);
         return NULL;
@@ -290,7 +290,7 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
         return NULL;
     }
     if (g->snapshot && take_snapshot(b) < 0) {
-        b->absent = w->sh->absent[g - geometries] = true; /* there is no qemu-img here */
+        b->absent = w->sh->absent[g - crash_geometries] = true; /* there is no qemu-img here */
         run_fini(&b->run);
         return NULL;
     }
@@ -298,7 +298,7 @@ static struct base *base_of(struct worker *w, const struct geometry *g, bool asy
     return b;
 }
 
-static uint64_t cap_of(const struct worker *w, const struct geometry *g)
+static uint64_t cap_of(const struct worker *w, const struct crash_geometry *g)
 {
     uint64_t cap = w->opt->cap * g->weight / 100;
 
@@ -311,7 +311,7 @@ static int find_cut(const struct worker *w, uint64_t p)
 }
 
 /* Every position of a run; a position that changes nothing is not looked at twice. */
-static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
+static int crash_everywhere(struct worker *w, struct run *r, struct power_model *o)
 {
     uint64_t end = zqcow2_simdisk_position(r->disk), before = 0;
     struct zqcow2_simdisk_op op = ZQCOW2_SIMDISK_OP_INIT;
@@ -328,7 +328,7 @@ static int crash_everywhere(struct worker *w, struct run *r, struct oracle *o)
         uint64_t allowed;
 
         run_replay(r, o, p, &at);
-        allowed = oracle_hash(o);
+        allowed = power_hash(o);
         zqcow2_simdisk_cut_seek(cut, p);
         w->here.cut = p;
         if (!find_cut(w, p) || (!w->replaying && same_states && allowed == before))
@@ -412,14 +412,14 @@ static bool only_space(const char *bang)
 }
 
 /* spec: letters, then perhaps @seed: asynchronous, then perhaps !fault, and !fault ... */
-static void sequence(struct worker *w, const struct geometry *g, const char *spec)
+static void sequence(struct worker *w, const struct crash_geometry *g, const char *spec)
 {
     const char *at = strchr(spec, '@'), *bang = strchr(spec, '!');
     uint64_t seed = blend(hash_text(spec), at ? strtoull(at + 1, NULL, 10) : 0);
     struct base *b = base_of(w, g, at != NULL);
     struct zqcow2_simdisk *disk;
     char letters[48];
-    struct oracle o;
+    struct power_model o;
     struct run r;
 
     if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0)
@@ -440,12 +440,12 @@ static void sequence(struct worker *w, const struct geometry *g, const char *spe
         violation(w, r.why);
     else
         crash_everywhere(w, &r, &o);
-    oracle_fini(&o);
+    power_fini(&o);
     run_fini(&r);
 }
 
 /* Half of the time a few letters that get in each other's way. */
-void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned n)
+void random_letters(const struct crash_geometry *g, uint64_t *rng, char *out, unsigned n)
 {
     static const char *const hot[] = {"adnjm", "admnjjs", "abchijkm", "aehrjm", "amdmon"};
     const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
@@ -459,7 +459,7 @@ void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned
 }
 
 /* Checks some states of the generation, then picks the one that lives on. NULL: a violation. */
-static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct oracle *o,
+static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct power_model *o,
                                        struct checker *c, uint64_t *rng)
 {
     uint64_t end = zqcow2_simdisk_position(r->disk), k;
@@ -481,7 +481,7 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
             continue;
         zqcow2_simdisk_cut_seek(cut, p);
         w->here.cut = p;
-        bad = w->replaying ? try_state(w, c, cut, w->want.state, o, oracle_hash(o)) :
+        bad = w->replaying ? try_state(w, c, cut, w->want.state, o, power_hash(o)) :
                              try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2);
         if (bad && w->replaying)
             tell(r, p);
@@ -502,7 +502,7 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct o
 }
 
 /* spec: ~seed, then perhaps @: asynchronous. Several crashes in a row, each on what survived. */
-static void history(struct worker *w, const struct geometry *g, const char *spec)
+static void history(struct worker *w, const struct crash_geometry *g, const char *spec)
 {
     bool async = strchr(spec, '@') != NULL;
     uint64_t rng = blend(hash_text(spec), hash_text(g->name));
@@ -510,7 +510,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
     struct zqcow2_simdisk *disk;
     char letters[HISTORY + 1];
     struct checker c;
-    struct oracle o;
+    struct power_model o;
     uint32_t req, lives[MAX_ZONES];
 
     if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0 ||
@@ -539,7 +539,7 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
         else
             next = survivor(w, &r, &o, &c, &rng);
         if (next) {
-            oracle_rebase(&o, c.seen, c.data);
+            power_rebase(&o, c.seen, c.data);
             if (w->opt->qemu && !g->lazy) {
                 w->sh->foreign++;
                 if (qemu_check(next, w->opt->qemu) < 0)
@@ -555,10 +555,10 @@ static void history(struct worker *w, const struct geometry *g, const char *spec
     zqcow2_simdisk_free(disk);
     atomic_fetch_add(&w->sh->histories, 1);
     checker_fini(&c);
-    oracle_fini(&o);
+    power_fini(&o);
 }
 
-void work(struct worker *w, const struct geometry *g, const char *spec)
+void work(struct worker *w, const struct crash_geometry *g, const char *spec)
 {
     w->here = (struct place){.g = g, .cut2 = UINT64_MAX};
     snprintf(w->here.spec, sizeof(w->here.spec), "%s", spec);

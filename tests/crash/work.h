@@ -6,7 +6,7 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#include "rig.h"
+#include "crash.h"
 
 #define MAX_WORKERS  16u
 #define MAX_FAILURES 20u
@@ -37,7 +37,7 @@ struct base { /* of one geometry: the image that workloads start from, and how i
 };
 
 struct place { /* what a failure prints, and what --replay takes */
-    const struct geometry *g;
+    const struct crash_geometry *g;
     char spec[48];
     uint64_t generation, cut, state, cut2, state2;
 };
@@ -59,7 +59,7 @@ uint64_t blend(uint64_t h, uint64_t v);
 void violation(struct worker *w, const char *why);
 bool enough(const struct worker *w);
 /* spec: letters, or ~seed; then perhaps @ and a seed: asynchronous; then perhaps !fault. */
-void work(struct worker *w, const struct geometry *g, const char *spec);
-void random_letters(const struct geometry *g, uint64_t *rng, char *out, unsigned n);
+void work(struct worker *w, const struct crash_geometry *g, const char *spec);
+void random_letters(const struct crash_geometry *g, uint64_t *rng, char *out, unsigned n);
 
 #endif

@@ -30,7 +30,7 @@ done
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-guest.XXXXXX") || exit 1
 . "$HERE/host.sh"
-. "$HERE/cut.sh"
+. "$HERE/power_cut.sh"
 WORKERS=
 clean_up() {
     [ -z "$WORKERS" ] || { kill $WORKERS; wait; } 2>/dev/null

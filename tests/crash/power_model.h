@@ -3,8 +3,8 @@
  * A plain model of what a device may hold after a power loss, from what its user did and saw. It
  * was written from the contract (I1-I8) alone and shares no code with the library.
  */
-#ifndef CRASH_ORACLE_H
-#define CRASH_ORACLE_H
+#ifndef CRASH_POWER_MODEL_H
+#define CRASH_POWER_MODEL_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -29,8 +29,8 @@ struct act {
     uint32_t req, life, zone; /* as stamped into the data */
     uint64_t stamped;         /* the address as stamped */
     uint64_t off, len;
-    void *snapshot;            /* flush: what it promises; owned by the oracle */
-    uint32_t index[MAX_ZONES]; /* the life that it wrote, finished or began; the oracle's */
+    void *snapshot;            /* flush: what it promises; owned by the model */
+    uint32_t index[MAX_ZONES]; /* the life that it wrote, finished or began; the model's */
 };
 
 #define UNSURE 0x40000000u /* of a life's requests: a finish may have come without it */
@@ -69,7 +69,7 @@ struct seen { /* what a sequential zone turned out to hold */
     bool full;
 };
 
-struct oracle {
+struct power_model {
     struct shape shape;
     struct track zone[MAX_ZONES];
     struct cell *cells;
@@ -85,18 +85,18 @@ void stamp(uint8_t *buf, uint64_t len, uint32_t zone, uint32_t life, uint64_t ad
            uint32_t req);
 const char *describe(const uint8_t *sector, char *buf, size_t room);
 
-void oracle_init(struct oracle *o, const struct shape *shape);
-void oracle_fini(struct oracle *o);
-void oracle_submit(struct oracle *o, struct act *a);
-void oracle_ack(struct oracle *o, struct act *a);
+void power_init(struct power_model *o, const struct shape *shape);
+void power_fini(struct power_model *o);
+void power_submit(struct power_model *o, struct act *a);
+void power_ack(struct power_model *o, struct act *a);
 /* Equal hashes: the same outcomes are allowed. */
-uint64_t oracle_hash(const struct oracle *o);
+uint64_t power_hash(const struct power_model *o);
 /*
  * zones: the report; data: the whole device. Returns 0, or 1 with a text. seen: MAX_ZONES entries.
  */
-int oracle_judge(const struct oracle *o, const struct zqcow2_zone *zones, const uint8_t *data,
-                 struct seen *seen, char *why, size_t room);
+int power_judge(const struct power_model *o, const struct zqcow2_zone *zones, const uint8_t *data,
+                struct seen *seen, char *why, size_t room);
 /* Goes on from what was found: it is durable, and nothing else may be seen again. */
-void oracle_rebase(struct oracle *o, const struct seen *seen, const uint8_t *data);
+void power_rebase(struct power_model *o, const struct seen *seen, const uint8_t *data);
 
 #endif

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "rig.h"
+#include "crash.h"
 
 /* What a program sees that does not know zones: without the feature bit and the extension. */
 static void hide_zones(uint8_t *header)

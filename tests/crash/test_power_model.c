@@ -8,13 +8,13 @@
 
 #include <cmocka.h>
 
-#include "oracle.h"
+#include "power_model.h"
 
 /* One conventional zone and three sequential ones of 8 sectors, of which 6 can be written. */
 static const struct shape shape = {4 * 4096, 4096, 3072, 4, 1, 2};
 
 struct device {
-    struct oracle o;
+    struct power_model o;
     struct act acts[32];
     unsigned n;
     struct zqcow2_zone zones[4];
@@ -25,7 +25,7 @@ static int setup(void **state)
 {
     struct device *d = calloc(1, sizeof(*d));
 
-    oracle_init(&d->o, &shape);
+    power_init(&d->o, &shape);
     for (uint32_t z = 0; z < 4; z++)
         d->zones[z] = (struct zqcow2_zone){.start = z * 4096,
                                            .length = 4096,
@@ -43,7 +43,7 @@ static int teardown(void **state)
 
     for (unsigned i = 0; i < d->n; i++)
         free(d->acts[i].snapshot);
-    oracle_fini(&d->o);
+    power_fini(&d->o);
     free(d);
     return 0;
 }
@@ -59,14 +59,14 @@ static struct act *begin(struct device *d, enum act_kind kind, uint64_t sector, 
                       .req = req,
                       .zone = (uint32_t)(sector / 8),
                       .stamped = sector * SECTOR};
-    oracle_submit(&d->o, a);
+    power_submit(&d->o, a);
     return a;
 }
 
 static void did(struct device *d, enum act_kind kind, uint64_t sector, uint64_t sectors,
                 uint32_t req)
 {
-    oracle_ack(&d->o, begin(d, kind, sector, sectors, req));
+    power_ack(&d->o, begin(d, kind, sector, sectors, req));
 }
 
 /* What the disk holds. */
@@ -88,7 +88,7 @@ static bool allows(struct device *d)
     struct seen seen[MAX_ZONES];
     char why[256] = "";
 
-    return oracle_judge(&d->o, d->zones, d->data, seen, why, sizeof(why)) == 0;
+    return power_judge(&d->o, d->zones, d->data, seen, why, sizeof(why)) == 0;
 }
 
 static void test_prefix(void **state)
@@ -126,7 +126,7 @@ static void test_flush(void **state)
     did(d, ACT_WRITE, 8, 2, 1);
     late = begin(d, ACT_WRITE, 10, 2, 2);
     did(d, ACT_FLUSH, 0, 0, 0);
-    oracle_ack(&d->o, late);
+    power_ack(&d->o, late);
     assert_false(allows(d)); /* I1 */
     holds(d, 8, 2, 1);
     zone_is(d, 1, 2, ZQCOW2_ZONE_CLOSED);
@@ -135,7 +135,7 @@ static void test_flush(void **state)
     assert_false(allows(d));
     late = begin(d, ACT_FLUSH, 0, 0, 0);
     did(d, ACT_RESET, 8, 8, 0);
-    oracle_ack(&d->o, late);
+    power_ack(&d->o, late);
     zone_is(d, 1, 0, ZQCOW2_ZONE_EMPTY);
     memset(d->data, 0, sizeof(d->data));
     assert_true(allows(d));
@@ -231,5 +231,5 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
     };
 
-    return cmocka_run_group_tests_name("oracle", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("power_model", tests, NULL, NULL);
 }

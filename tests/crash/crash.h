@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /* What the parts of the crash test share: geometries, runs of workloads, checks of states. */
-#ifndef CRASH_RIG_H
-#define CRASH_RIG_H
+#ifndef CRASH_CRASH_H
+#define CRASH_CRASH_H
 
 #include <stdio.h>
 
 #include <zqcow2/queue.h>
 #include <zqcow2/simdisk.h>
 
-#include "oracle.h"
+#include "power_model.h"
 
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwxz"
 #define LETTERS_PLAIN "opuvwxymqz"
@@ -16,7 +16,7 @@
 #define MAX_WORLDS    32u
 #define BATCH         6u /* most requests in flight of an asynchronous run */
 
-struct geometry {
+struct crash_geometry {
     const char *name;
     uint64_t size, zone_size, capacity, extent;
     uint32_t conventional, max_open, max_active, cluster, refbits, layout;
@@ -32,8 +32,8 @@ struct geometry {
     const char *prologue; /* what was done, and closed, before each workload */
 };
 
-extern const struct geometry geometries[];
-extern const unsigned ngeometries;
+extern const struct crash_geometry crash_geometries[];
+extern const unsigned crash_ngeometries;
 
 struct moment { /* an act begins or is acknowledged */
     uint64_t position;
@@ -42,7 +42,7 @@ struct moment { /* an act begins or is acknowledged */
 };
 
 struct run {
-    const struct geometry *g;
+    const struct crash_geometry *g;
     struct shape shape;
     struct zqcow2_simdisk *disk; /* owned */
     const uint8_t *snapshot;     /* what the snapshot reads, or NULL */
@@ -66,28 +66,28 @@ struct run {
 };
 
 uint64_t draw(uint64_t *rng);
-void fill_shape(struct shape *s, const struct geometry *g);
+void fill_shape(struct shape *s, const struct crash_geometry *g);
 
-/* geometry.c: a fresh image of this geometry on a disk of its own, or NULL with a text. */
-struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, bool async,
-                                       char *why, size_t room);
-void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw);
+/* crash_geometries.c: a fresh image of this geometry on a disk of its own, or NULL with a text. */
+struct zqcow2_simdisk *crash_geometry_create(const struct crash_geometry *g, uint64_t seed,
+                                             bool async, char *why, size_t room);
+void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o, bool rw);
 
 /* run.c */
 /* Calls that no backend has to take. */
 uint64_t misuse_of(struct zqcow2_simdisk *disk);
-int run_begin(struct run *r, const struct geometry *g, struct zqcow2_simdisk *disk, bool async,
-              bool faulty, uint64_t seed, uint32_t first_req);
+int run_begin(struct run *r, const struct crash_geometry *g, struct zqcow2_simdisk *disk,
+              bool async, bool faulty, uint64_t seed, uint32_t first_req);
 void run_letters(struct run *r, const char *letters);
 /* What was without space has it again. */
 void run_make_room(struct run *r);
 /* close: also close the image. Else it is left as it is and thrown away. */
 void run_end(struct run *r, bool close);
 void run_fini(struct run *r);
-/* Takes the oracle through all moments up to `position`, from moment *at on. */
-void run_replay(struct run *r, struct oracle *o, uint64_t position, uint32_t *at);
+/* Takes the model through all moments up to `position`, from moment *at on. */
+void run_replay(struct run *r, struct power_model *o, uint64_t position, uint32_t *at);
 
-/* qemu.c: 0, or -1: corruption, or no qemu-img */
+/* qemu_img.c: 0, or -1: corruption, or no qemu-img */
 int qemu_check(struct zqcow2_simdisk *disk, const char *dir);
 int qemu_snapshot(struct zqcow2_simdisk *disk, bool zoned);
 
@@ -99,7 +99,7 @@ int pack_image(struct zqcow2_simdisk *disk, uint64_t size);
 
 /* verify.c */
 struct checker {
-    const struct geometry *g;
+    const struct crash_geometry *g;
     const uint8_t *snapshot; /* what the snapshot must read, or NULL */
     struct shape shape;
     uint8_t *data, *again; /* the device, twice */
@@ -114,18 +114,18 @@ struct checker {
     char why[512];
 };
 
-int checker_init(struct checker *c, const struct geometry *g, const uint8_t *snapshot);
+int checker_init(struct checker *c, const struct crash_geometry *g, const uint8_t *snapshot);
 void checker_fini(struct checker *c);
-/* Read-only: does the image show what the oracle allows? Fills seen and data. */
-int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o);
+/* Read-only: does the image show what the model allows? Fills seen and data. */
+int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o);
 /* All that a state must bear. Changes the image. salt picks which zone is finished and reset. */
-int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
                  uint64_t salt);
 /* Crashes the recovery of an image: every position, up to `states` of each. *cut, *k: where. */
-int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct oracle *o,
+int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
                     uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
 /* The same for an image whose user was killed: what its cache shows need not be durable. */
-int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct oracle *o,
+int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct power_model *o,
                   uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
 
 #endif

@@ -2,12 +2,12 @@
 /* The images on which workloads are crashed: small, and each with something of its own. */
 #include <string.h>
 
-#include "rig.h"
+#include "crash.h"
 
 #define K         1024u
 #define SCRAMBLES ZQCOW2_SIMDISK_DISCARD_SCRAMBLES
 
-const struct geometry geometries[] = {
+const struct crash_geometry crash_geometries[] = {
     {.name = "c512",
      .cluster = 512,
      .size = 14 * K,
@@ -298,8 +298,9 @@ const struct geometry geometries[] = {
      .weight = 60,
      .prologue = "o"},
 };
-const unsigned ngeometries = sizeof(geometries) / sizeof(geometries[0]);
-_Static_assert(sizeof(geometries) / sizeof(geometries[0]) <= MAX_WORLDS, "one more world");
+const unsigned crash_ngeometries = sizeof(crash_geometries) / sizeof(crash_geometries[0]);
+_Static_assert(sizeof(crash_geometries) / sizeof(crash_geometries[0]) <= MAX_WORLDS,
+               "one more world");
 
 uint64_t draw(uint64_t *rng)
 {
@@ -310,7 +311,7 @@ uint64_t draw(uint64_t *rng)
     return x ^ (x >> 33);
 }
 
-void fill_shape(struct shape *s, const struct geometry *g)
+void fill_shape(struct shape *s, const struct crash_geometry *g)
 {
     *s = (struct shape){.size = g->size,
                         .zone_size = g->zone_size,
@@ -324,7 +325,7 @@ void fill_shape(struct shape *s, const struct geometry *g)
     s->zones = (uint32_t)((s->size + s->zone_size - 1) / s->zone_size);
 }
 
-void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool rw)
+void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o, bool rw)
 {
     *o = (struct zqcow2_open_options)ZQCOW2_OPEN_OPTIONS_INIT;
     o->flags = rw ? ZQCOW2_OPEN_RDWR : 0;
@@ -332,7 +333,8 @@ void open_options(const struct geometry *g, struct zqcow2_open_options *o, bool 
     o->extent_bytes = g->extent;
 }
 
-static int create(struct zqcow2_simdisk *disk, const struct geometry *g, struct zqcow2_error *err)
+static int create(struct zqcow2_simdisk *disk, const struct crash_geometry *g,
+                  struct zqcow2_error *err)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_backend *be;
@@ -357,8 +359,8 @@ static int create(struct zqcow2_simdisk *disk, const struct geometry *g, struct 
     return rc;
 }
 
-struct zqcow2_simdisk *geometry_create(const struct geometry *g, uint64_t seed, bool async,
-                                       char *why, size_t room)
+struct zqcow2_simdisk *crash_geometry_create(const struct crash_geometry *g, uint64_t seed,
+                                             bool async, char *why, size_t room)
 {
     struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
     struct zqcow2_error err = {0, ""};

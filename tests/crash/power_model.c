@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The model of power loss: lives of sequential zones, versions of sectors that are overwritten. */
-#include "oracle.h"
+#include "power_model.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@ static void *copy_of(const void *from, size_t len)
     return memcpy(must(malloc(len)), from, len);
 }
 
-static void add_life(struct oracle *o, uint32_t z)
+static void add_life(struct power_model *o, uint32_t z)
 {
     struct track *t = &o->zone[z];
 
@@ -53,7 +53,7 @@ static void drop_versions(struct cell *c)
     *c = (struct cell){.v = NULL};
 }
 
-void oracle_init(struct oracle *o, const struct shape *shape)
+void power_init(struct power_model *o, const struct shape *shape)
 {
     memset(o, 0, sizeof(*o));
     o->shape = *shape;
@@ -68,7 +68,7 @@ void oracle_init(struct oracle *o, const struct shape *shape)
         add_version(&o->cells[i], 0, NULL, true);
 }
 
-void oracle_fini(struct oracle *o)
+void power_fini(struct power_model *o)
 {
     for (uint32_t z = 0; z < MAX_ZONES; z++)
         drop_lives(&o->zone[z]);
@@ -77,12 +77,12 @@ void oracle_fini(struct oracle *o)
     free(o->cells);
 }
 
-static uint32_t zone_of(const struct oracle *o, uint64_t off)
+static uint32_t zone_of(const struct power_model *o, uint64_t off)
 {
     return (uint32_t)(off / o->shape.zone_size);
 }
 
-static void write_zone(struct oracle *o, struct act *a)
+static void write_zone(struct power_model *o, struct act *a)
 {
     uint32_t z = zone_of(o, a->off);
     struct life *l = &o->zone[z].lives[o->zone[z].n - 1];
@@ -104,7 +104,7 @@ static void write_zone(struct oracle *o, struct act *a)
         stamp(l->data + at, a->len, a->zone, a->life, a->stamped, a->req);
 }
 
-static void write_cells(struct oracle *o, const struct act *a)
+static void write_cells(struct power_model *o, const struct act *a)
 {
     uint8_t buf[SECTOR];
 
@@ -116,8 +116,8 @@ static void write_cells(struct oracle *o, const struct act *a)
 }
 
 /* Calls f for each sequential zone in the act's range. */
-static void each_zone(struct oracle *o, struct act *a,
-                      void (*f)(struct oracle *o, struct act *a, uint32_t z))
+static void each_zone(struct power_model *o, struct act *a,
+                      void (*f)(struct power_model *o, struct act *a, uint32_t z))
 {
     for (uint32_t z = zone_of(o, a->off); z < o->shape.zones; z++) {
         if (zone_start(&o->shape, z) >= a->off + a->len)
@@ -127,13 +127,13 @@ static void each_zone(struct oracle *o, struct act *a,
     }
 }
 
-static void reset_submitted(struct oracle *o, struct act *a, uint32_t z)
+static void reset_submitted(struct power_model *o, struct act *a, uint32_t z)
 {
     a->index[z] = o->zone[z].n;
     add_life(o, z);
 }
 
-static void finish_submitted(struct oracle *o, struct act *a, uint32_t z)
+static void finish_submitted(struct power_model *o, struct act *a, uint32_t z)
 {
     struct life *l = &o->zone[z].lives[o->zone[z].n - 1];
 
@@ -150,7 +150,7 @@ struct promise {
     uint32_t cell[];
 };
 
-static struct promise *promise_now(const struct oracle *o)
+static struct promise *promise_now(const struct power_model *o)
 {
     struct promise *p = must(calloc(1, sizeof(*p) + o->ncells * sizeof(p->cell[0])));
 
@@ -183,7 +183,7 @@ static void secure(struct track *t, struct seen s)
     t->durable_full |= s.full;
 }
 
-void oracle_submit(struct oracle *o, struct act *a)
+void power_submit(struct power_model *o, struct act *a)
 {
     if (a->kind == ACT_FLUSH) {
         a->snapshot = promise_now(o);
@@ -199,7 +199,7 @@ void oracle_submit(struct oracle *o, struct act *a)
     }
 }
 
-static void reset_acked(struct oracle *o, struct act *a, uint32_t z)
+static void reset_acked(struct power_model *o, struct act *a, uint32_t z)
 {
     struct track *t = &o->zone[z];
 
@@ -208,7 +208,7 @@ static void reset_acked(struct oracle *o, struct act *a, uint32_t z)
         secure(t, (struct seen){t->acked, 0, false});
 }
 
-static void finish_acked(struct oracle *o, struct act *a, uint32_t z)
+static void finish_acked(struct power_model *o, struct act *a, uint32_t z)
 {
     struct track *t = &o->zone[z];
     struct life *l = &t->lives[a->index[z]];
@@ -218,7 +218,7 @@ static void finish_acked(struct oracle *o, struct act *a, uint32_t z)
         secure(t, (struct seen){a->index[z], l->acked, true});
 }
 
-static void write_acked(struct oracle *o, const struct act *a)
+static void write_acked(struct power_model *o, const struct act *a)
 {
     uint32_t z = zone_of(o, a->off);
     struct track *t = &o->zone[z];
@@ -245,7 +245,7 @@ static void write_acked(struct oracle *o, const struct act *a)
     }
 }
 
-void oracle_ack(struct oracle *o, struct act *a)
+void power_ack(struct power_model *o, struct act *a)
 {
     struct promise *p = a->snapshot;
 
@@ -268,7 +268,7 @@ void oracle_ack(struct oracle *o, struct act *a)
     }
 }
 
-void oracle_rebase(struct oracle *o, const struct seen *seen, const uint8_t *data)
+void power_rebase(struct power_model *o, const struct seen *seen, const uint8_t *data)
 {
     for (uint32_t z = o->shape.conventional; z < o->shape.zones; z++) {
         uint64_t start = zone_start(&o->shape, z);
