@@ -125,47 +125,56 @@ static int compare_uncounted(struct zq_scan *s)
 
 /* ---- COPIED ---- */
 
-static void compare_flag(struct zq_scan *s, const char *table, uint64_t index, uint64_t at,
-                         uint64_t entry, const struct zq_target *t)
+/* The flag of one entry, and how a message names that. */
+struct flag {
+    const char *table;
+    uint64_t index, at, word;
+    bool set;
+};
+
+static void compare_flag(struct zq_scan *s, const struct flag *f, const struct zq_target *t)
 {
     unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
     bool once = known & ZQ_ONCE_NOW;
 
-    if (t->compressed && entry & ZQ_OFLAG_COPIED) {
+    if (t->compressed && f->set) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
                  ": COPIED is set on a compressed cluster",
-                 table, index, at, entry);
+                 f->table, f->index, f->at, f->word);
         return;
     }
     if (t->compressed || known & ZQ_ONCE_TOO_LOW)
         return;
-    if (once != (entry & ZQ_OFLAG_COPIED) >> 63)
+    if (once != f->set)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
                  ": COPIED is %s although the refcount is %s1",
-                 table, index, at, entry, once ? "clear" : "set", once ? "" : "not ");
+                 f->table, f->index, f->at, f->word, once ? "clear" : "set", once ? "" : "not ");
 }
 
 static int flag_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
+    const struct flag f = {"L1", index, at, *entry, zq_l1_is_own(*entry)};
     struct zq_target t;
 
     (void)arg;
     zq_l1_target(s, *entry, &t);
     if (!t.why || t.counted)
-        compare_flag(s, "L1", index, at, *entry, &t);
+        compare_flag(s, &f, &t);
     return 0;
 }
 
-static int flag_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+static int flag_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
+    const struct zq_form form = zq_scan_form(s);
+    const struct flag f = {"L2", index, at, zq_l2_word(entry), zq_l2_says_copied(&form, entry)};
     struct zq_target t;
 
     (void)arg;
-    zq_l2_target(s, *entry, &t);
+    zq_l2_target(s, entry, &t);
     if (!t.why || t.counted)
-        compare_flag(s, "L2", index, at, *entry, &t);
+        compare_flag(s, &f, &t);
     return 0;
 }
 
@@ -175,7 +184,7 @@ static int compare_flags(struct zq_scan *s)
     int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, flag_l1, NULL);
 
     for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++)
-        rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, flag_l2, NULL);
+        rc = zq_walk_l2(s, s->l2s[i].offset, flag_l2, NULL);
     return rc;
 }
 
@@ -184,7 +193,7 @@ static int compare_flags(struct zq_scan *s)
 /* True: the zone is active. */
 static bool check_zone(struct zq_scan *s, uint32_t zone)
 {
-    const uint8_t *raw = s->wp + (size_t)zone * 8;
+    const uint8_t *raw = s->wp + zq_entries_bytes(zone);
     uint64_t start = zq_zone_start(&s->g, zone);
     struct zq_entry e;
 
@@ -192,8 +201,8 @@ static bool check_zone(struct zq_scan *s, uint32_t zone)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "write-pointer table: zone %" PRIu32 " at 0x%" PRIx64 " has 0x%016" PRIx64
                  ": not a position in this zone (0x%" PRIx64 " to 0x%" PRIx64 ")",
-                 zone, s->g.table_offset + (uint64_t)zone * 8,
-                 s->g.code.big_endian ? zq_be64(raw) : zq_le64(raw), start, start + s->g.zone_size);
+                 zone, s->g.table_offset + zq_entries_bytes(zone), zq_entry_word(&s->g, raw), start,
+                 start + s->g.zone_size);
         return false;
     }
     if (e.full || e.wp == start)

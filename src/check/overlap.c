@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
+#include "format/entry.h"
 
 #define MAX_AREAS 5
 
@@ -23,10 +24,10 @@ static unsigned collect(struct zq_area a[MAX_AREAS], const struct zq_header *h,
     unsigned n = 0;
 
     add(a, &n, h, "header", 0, 1);
-    add(a, &n, h, "L1 table", h->l1_offset, (uint64_t)h->l1_entries * 8);
+    add(a, &n, h, "L1 table", h->l1_offset, zq_table_bytes(h->l1_entries));
     add(a, &n, h, "refcount table", h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
     if (g && g->layout)
-        add(a, &n, h, "write-pointer table", g->table_offset, (uint64_t)g->nr_zones * 8);
+        add(a, &n, h, "write-pointer table", g->table_offset, zq_entries_bytes(g->nr_zones));
     if (h->nb_snapshots)
         add(a, &n, h, "snapshot table", h->snapshots_offset,
             zq_max(snapshots_bytes, (uint64_t)h->nb_snapshots * 40));

@@ -13,7 +13,7 @@ struct rebuild {
     uint64_t rt_clusters, blocks;
     uint64_t room;    /* clusters behind the structure that the blocks cover, too */
     uint64_t entries; /* of the new table; a whole number of clusters */
-    uint8_t *need;    /* entries bytes: which blocks there will be */
+    uint8_t *need;    /* a byte for each possible entry: which blocks there will be */
     uint8_t *out;     /* a cluster */
 };
 
@@ -25,12 +25,12 @@ static uint64_t region_end(const struct rebuild *r)
 /* Marks one block as needed; false: the table would get too large. */
 static bool need_block(const struct zq_scan *s, struct rebuild *r, uint64_t index)
 {
-    if (index >= ZQ_MAX_RT_BYTES / 8)
+    if (index >= zq_table_count(ZQ_MAX_RT_BYTES))
         return false;
     r->blocks += !r->need[index];
     r->need[index] = 1;
     r->entries = zq_max(r->entries, index + 1);
-    r->rt_clusters = zq_div_up(r->entries * 8, zq_scan_cluster(s));
+    r->rt_clusters = zq_div_up(zq_table_bytes(r->entries), zq_scan_cluster(s));
     return r->rt_clusters << s->h.cluster_bits <= ZQ_MAX_RT_BYTES;
 }
 
@@ -103,7 +103,7 @@ static int write_blocks(struct zq_scan *s, const struct rebuild *r, uint64_t *ta
         fill_block(s, r, i);
         if ((rc = zq_scan_write(s, r->out, cluster, at)) < 0)
             return rc;
-        zq_put_be64(&table[i], at);
+        zq_table_put(table, i, at);
         at += cluster;
     }
     return 0;
@@ -146,7 +146,7 @@ int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed)
     size_t cluster = (size_t)zq_scan_cluster(s);
     int rc = 0;
 
-    r.need = zq_zalloc(s->hooks, ZQ_MAX_RT_BYTES / 8);
+    r.need = zq_zalloc(s->hooks, zq_table_count(ZQ_MAX_RT_BYTES));
     r.out = zq_zalloc(s->hooks, cluster);
     if (!r.need || !r.out) {
         rc = -ENOMEM;
@@ -159,7 +159,7 @@ int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed)
                  "refcount table rebuilt at 0x%" PRIx64 ", %" PRIu64 " blocks",
                  r.base << s->h.cluster_bits, r.blocks);
     }
-    zq_free(s->hooks, r.need, ZQ_MAX_RT_BYTES / 8);
+    zq_free(s->hooks, r.need, zq_table_count(ZQ_MAX_RT_BYTES));
     zq_free(s->hooks, r.out, cluster);
     return rc;
 }

@@ -117,61 +117,67 @@ struct fix {
     uint64_t flags, dropped, unmapped;
 };
 
-static void fix_flag(struct zq_scan *s, struct fix *f, const struct zq_target *t, uint64_t *entry)
+enum verdict { LEAVE, DROP, SET_OWN, CLEAR_OWN };
+
+static enum verdict judge_flag(struct zq_scan *s, const struct fix *f, const struct zq_target *t)
 {
-    uint64_t old = *entry;
     unsigned once = 0;
 
     if (t->len && !t->compressed)
         once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
     if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER)
-        return;
-    *entry &= ~ZQ_OFLAG_COPIED;
-    if (once & ZQ_ONCE_AFTER)
-        *entry |= ZQ_OFLAG_COPIED;
-    f->flags += *entry != old;
+        return LEAVE;
+    return once & ZQ_ONCE_AFTER ? SET_OWN : CLEAR_OWN;
 }
 
-/* True: the entry is done with. */
-static bool fix_bad(struct fix *f, const struct zq_target *t, uint64_t *entry)
+/* What becomes of an entry. */
+static enum verdict judge(struct zq_scan *s, struct fix *f, const struct zq_target *t)
 {
-    if (!t->why)
-        return false;
-    if (f->all && f->own) {
-        *entry = 0;
+    if (t->why && f->all && f->own) {
         f->dropped++;
-        return true;
+        return DROP;
     }
-    return !t->counted;
+    return t->why && !t->counted ? LEAVE : judge_flag(s, f, t);
 }
 
 static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     struct fix *f = arg;
+    uint64_t old = *entry;
     struct zq_target t;
+    enum verdict what;
 
     (void)index;
     (void)at;
     zq_l1_target(s, *entry, &t);
-    if (!fix_bad(f, &t, entry))
-        fix_flag(s, f, &t, entry);
+    what = judge(s, f, &t);
+    if (what == DROP)
+        *entry = 0;
+    else if (what != LEAVE)
+        *entry = zq_l1_set_own(old, what == SET_OWN);
+    f->flags += what != DROP && *entry != old;
     return 0;
 }
 
-static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
+    const struct zq_form form = zq_scan_form(s);
     struct fix *f = arg;
     struct zq_target t;
+    enum verdict what;
 
     (void)at;
-    zq_l2_target(s, *entry, &t);
-    if (fix_bad(f, &t, entry))
-        return 0;
-    if (f->all && f->own && zq_scan_beyond_wp(s, f->table, index)) {
-        *entry = 0;
+    zq_l2_target(s, entry, &t);
+    what = judge(s, f, &t);
+    if (what != DROP && f->all && f->own && zq_scan_beyond_wp(s, f->table, index)) {
+        what = DROP;
         f->unmapped++;
-    } else {
-        fix_flag(s, f, &t, entry);
+    }
+    if (what == DROP) {
+        zq_l2_clear(&form, entry);
+    } else if (what != LEAVE && zq_l2_says_copied(&form, entry) != (what == SET_OWN)) {
+        zq_l2_set_own(&form, entry, what == SET_OWN);
+        f->flags++;
     }
     return 0;
 }
@@ -189,7 +195,7 @@ static int fix_tables(struct zq_scan *s, struct fix *f)
     for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++) {
         f->table = &s->l2s[i];
         f->own = zq_l2_is_own(f->table);
-        rc = zq_walk_entries(s, f->table->offset, zq_scan_cluster(s) / 8, fix_l2, f);
+        rc = zq_walk_l2(s, f->table->offset, fix_l2, f);
     }
     return rc;
 }
@@ -202,14 +208,14 @@ static int fix_zones(struct zq_scan *s, uint64_t *fixed)
 {
     for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
         uint64_t start = zq_zone_start(&s->g, i), end = start + zq_zone_capacity(&s->g, i);
-        uint8_t *raw = s->wp + (size_t)i * 8;
+        uint8_t *raw = s->wp + zq_entries_bytes(i);
         struct zq_entry e;
         int rc;
 
         if (zq_entry_decode(&s->g, i, raw, &e) == 0)
             continue;
         zq_entry_encode(&s->g, i, zq_max(start, zq_min(s->use[i].top, end)), false, raw);
-        rc = zq_scan_write(s, raw, 8, s->g.table_offset + (uint64_t)i * 8);
+        rc = zq_scan_write(s, raw, ZQ_ENTRY, s->g.table_offset + zq_entries_bytes(i));
         if (rc < 0)
             return rc;
         (*fixed)++;

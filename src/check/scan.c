@@ -10,7 +10,6 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "base/sort.h"
-#include "format/entry.h"
 #include "format/refbits.h"
 
 void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
@@ -62,29 +61,49 @@ int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
 
 /* ---- tables of entries ---- */
 
-/* The part of a piece that fn changed, as entry numbers. */
+/* A walk over a table, whatever its entries are like. */
+struct walk {
+    uint64_t offset, entries;
+    uint32_t width; /* bytes of an entry */
+    zq_l2_fn *fn;   /* of any kind of entry */
+    void *arg;
+};
+
+/* The part of a piece that fn changed, as bytes. */
 struct dirty {
     uint64_t first, end;
 };
 
-static int visit_piece(struct zq_scan *s, uint64_t at, uint64_t base, uint64_t n, zq_entry_fn *fn,
-                       void *arg, struct dirty *d)
+static bool is_zero(const uint8_t *entry, uint32_t width)
 {
-    *d = (struct dirty){n, 0};
+    for (uint32_t i = 0; i < width; i += ZQ_TABLE_ENTRY) {
+        if (zq_table_get(entry + i, 0))
+            return false;
+    }
+    return true;
+}
+
+/* n entries in s->piece, from number `base` on. */
+static int visit_piece(struct zq_scan *s, const struct walk *w, uint64_t base, uint64_t n,
+                       struct dirty *d)
+{
+    uint8_t old[ZQ_L2_ENTRY_MAX];
+
+    *d = (struct dirty){n * w->width, 0};
     for (uint64_t i = 0; i < n; i++) {
-        uint64_t old = zq_be64(s->piece + i * 8), entry = old;
+        uint8_t *entry = s->piece + i * w->width;
         int rc;
 
-        if (!old)
+        if (is_zero(entry, w->width))
             continue;
-        rc = fn(s, arg, base + i, at + i * 8, &entry);
+        memcpy(old, entry, w->width);
+        rc = w->fn(s, w->arg, base + i, w->offset + (base + i) * w->width, entry);
         if (rc < 0)
             return rc;
-        if (entry == old)
+        if (!memcmp(entry, old, w->width))
             continue;
-        zq_put_be64(s->piece + i * 8, entry);
-        d->first = zq_min(d->first, i);
-        d->end = i + 1;
+        d->first = zq_min(d->first, i * w->width);
+        d->end = (i + 1) * w->width;
     }
     return 0;
 }
@@ -105,32 +124,71 @@ int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end)
     return 0;
 }
 
+/* Entries from number *done on, up to a hole or as many as fit into a piece. */
+static int walk_piece(struct zq_scan *s, const struct walk *w, uint64_t *done)
+{
+    uint64_t at = w->offset + *done * w->width, end = w->offset + w->entries * w->width, stop, n;
+    struct dirty d;
+    int rc = zq_scan_data(s, &at, &stop, end);
+
+    if (rc < 0)
+        return rc;
+    *done = (at - w->offset) / w->width;
+    if (*done == w->entries)
+        return 0;
+    n = zq_min(zq_div_up(stop - w->offset, w->width) - *done, ZQ_PIECE / w->width);
+    at = w->offset + *done * w->width;
+    rc = zq_be_read(s->be, s->piece, (size_t)(n * w->width), at);
+    if (rc < 0 || (rc = visit_piece(s, w, *done, n, &d)) < 0)
+        return rc;
+    *done += n;
+    if (d.first >= d.end)
+        return 0;
+    return zq_scan_write(s, s->piece + d.first, (size_t)(d.end - d.first), at + d.first);
+}
+
+static int walk(struct zq_scan *s, const struct walk *w)
+{
+    int rc = 0;
+
+    for (uint64_t done = 0; done < w->entries && rc == 0;)
+        rc = walk_piece(s, w, &done);
+    return rc;
+}
+
+struct by_value {
+    zq_entry_fn *fn;
+    void *arg;
+};
+
+static int visit_by_value(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *raw)
+{
+    const struct by_value *v = arg;
+    uint64_t entry = zq_table_get(raw, 0);
+    int rc = v->fn(s, v->arg, index, at, &entry);
+
+    zq_table_put(raw, 0, entry);
+    return rc;
+}
+
 int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_entry_fn *fn,
                     void *arg)
 {
-    for (uint64_t done = 0; done < entries;) {
-        uint64_t at = offset + done * 8, stop, n;
-        struct dirty d;
-        int rc = zq_scan_data(s, &at, &stop, offset + entries * 8);
+    struct by_value v = {fn, arg};
 
-        if (rc < 0)
-            return rc;
-        done = (at - offset) / 8;
-        n = zq_min(zq_div_up(stop - offset, 8) - done, ZQ_PIECE / 8);
-        if (done == entries)
-            break;
-        at = offset + done * 8;
-        rc = zq_be_read(s->be, s->piece, (size_t)n * 8, at);
-        if (rc < 0 || (rc = visit_piece(s, at, done, n, fn, arg, &d)) < 0)
-            return rc;
-        if (d.first < d.end)
-            rc = zq_scan_write(s, s->piece + d.first * 8, (size_t)(d.end - d.first) * 8,
-                               at + d.first * 8);
-        if (rc < 0)
-            return rc;
-        done += n;
-    }
-    return 0;
+    return walk(s, &(struct walk){offset, entries, ZQ_TABLE_ENTRY, visit_by_value, &v});
+}
+
+int zq_walk_l2(struct zq_scan *s, uint64_t offset, zq_l2_fn *fn, void *arg)
+{
+    const struct zq_form form = zq_scan_form(s);
+    const struct walk w = {.offset = offset,
+                           .entries = (uint64_t)1 << zq_l2_table_bits(&form),
+                           .width = (uint32_t)zq_l2_bytes(&form, 1),
+                           .fn = fn,
+                           .arg = arg};
+
+    return walk(s, &w);
 }
 
 /* A claim onto something that is there already: by how it can be repaired. */
@@ -241,7 +299,7 @@ bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e
 
     if (!s->g.layout || zone >= s->g.nr_zones || zone < s->g.conventional)
         return false;
-    return zq_entry_decode(&s->g, (uint32_t)zone, s->wp + zone * 8, e) == 0;
+    return zq_entry_decode(&s->g, (uint32_t)zone, s->wp + zq_entries_bytes(zone), e) == 0;
 }
 
 struct zq_l2 *zq_scan_active_l2(const struct zq_scan *s, uint64_t offset)

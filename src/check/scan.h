@@ -9,7 +9,7 @@
 #define ZQ_CHECK_SCAN_H
 
 #include "base/bytes.h"
-#include "format/entry.h"
+#include "format/l2entry.h"
 #include "format/zone_ext.h"
 #include "check/check.h"
 #include "check/counts.h"
@@ -102,7 +102,7 @@ int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off);
 /* What an L1 or L2 entry points to. */
 struct zq_target {
     uint64_t host, len; /* len 0: to nothing in the file */
-    bool compressed, zero;
+    bool compressed;
     bool counted;      /* wrong, but what it points to is known */
     const char *why;   /* NULL: the entry is sound */
     const char *where; /* completes why */
@@ -137,16 +137,18 @@ int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_ki
 int zq_scan_count_lost(struct zq_scan *s, uint64_t cluster);
 
 /*
- * Calls fn for every entry that is not 0 of a table of 64-bit entries; what fn changes is written
- * back. at: where the entry lies.
+ * Calls fn for every entry that is not 0 of a table of 64-bit entries, or of an L2 table; what fn
+ * changes is written back. at: where the entry lies in the file.
  */
 typedef int zq_entry_fn(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry);
+typedef int zq_l2_fn(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry);
 int zq_walk_entries(struct zq_scan *s, uint64_t offset, uint64_t entries, zq_entry_fn *fn,
                     void *arg);
+int zq_walk_l2(struct zq_scan *s, uint64_t offset, zq_l2_fn *fn, void *arg);
 
 /* What an active entry is, or one of the rank that is scanned. */
 void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
-void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
+void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t);
 
 /* The first part of [*at, end) that may be other than zeros: *at, *stop; *at == end: none is. */
 int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end);
@@ -162,9 +164,14 @@ static inline uint64_t zq_scan_cluster(const struct zq_scan *s)
     return (uint64_t)1 << s->h.cluster_bits;
 }
 
+static inline struct zq_form zq_scan_form(const struct zq_scan *s)
+{
+    return zq_form_of(&s->h);
+}
+
 static inline struct zq_bounds zq_scan_bounds(const struct zq_scan *s)
 {
-    return (struct zq_bounds){s->file_size, s->h.cluster_bits, s->h.version};
+    return (struct zq_bounds){zq_scan_form(s), s->file_size};
 }
 
 static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
@@ -181,7 +188,9 @@ static inline bool zq_l2_is_own(const struct zq_l2 *t)
 /* Where entry number i of an active L2 table begins on the device. */
 static inline uint64_t zq_scan_guest(const struct zq_scan *s, const struct zq_l2 *t, uint64_t i)
 {
-    return (((uint64_t)t->index << (s->h.cluster_bits - 3)) + i) << s->h.cluster_bits;
+    const struct zq_form form = zq_scan_form(s);
+
+    return ((uint64_t)t->index << zq_l2_span_bits(&form)) + (i << s->h.cluster_bits);
 }
 
 /* The first cluster behind the file for what a repair adds: where no wrong entry points already. */

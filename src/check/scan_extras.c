@@ -60,7 +60,7 @@ static int in_many_holes(struct zq_scan *s, uint64_t offset, uint64_t bytes, boo
 static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
     struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8)};
-    uint64_t bytes = (uint64_t)l1.entries * 8;
+    uint64_t bytes = zq_table_bytes(l1.entries);
     bool clash;
     int rc;
 
@@ -188,7 +188,7 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
 
 static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
-    uint64_t offset = zq_be64(e), bytes = (uint64_t)zq_be32(e + 8) * 8;
+    uint64_t offset = zq_be64(e), bytes = zq_table_bytes(zq_be32(e + 8));
     bool clash;
     int rc;
 
@@ -199,7 +199,8 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
     if (!bytes)
         return 0;
     if (bytes > MAX_BITMAP_TABLE) {
-        give_up(s, "bitmap_table_size", bytes / 8, at + 8, "the table is larger than 64 MiB");
+        give_up(s, "bitmap_table_size", zq_table_count(bytes), at + 8,
+                "the table is larger than 64 MiB");
         return 0;
     }
     if (!in_file(s, offset, bytes)) {
@@ -213,7 +214,7 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
         s->hidden |= clash;
         return rc;
     }
-    return zq_walk_entries(s, offset, bytes / 8, scan_bitmap_entry, NULL);
+    return zq_walk_entries(s, offset, zq_table_count(bytes), scan_bitmap_entry, NULL);
 }
 
 /* e: the extension's data. True: the directory lies in the file. */

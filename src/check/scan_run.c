@@ -7,7 +7,6 @@
 #include "base/report.h"
 #include "base/sort.h"
 #include "check/scan.h"
-#include "format/entry.h"
 #include "format/refbits.h"
 
 /* A block that cannot be trusted is left out; the whole structure is then made anew by repair. */
@@ -39,7 +38,7 @@ static int scan_refcount_table(struct zq_scan *s)
     bool clash;
     int rc;
 
-    s->rt_entries = bytes / 8;
+    s->rt_entries = zq_table_count(bytes);
     s->rt = zq_zalloc(s->hooks, (size_t)bytes);
     if (!s->rt)
         return -ENOMEM;
@@ -134,18 +133,18 @@ static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *
     s->use[zone].top = zq_max(s->use[zone].top, guest + zq_scan_cluster(s));
 }
 
-static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
     const struct zq_l2 *table = arg;
     unsigned bits = s->h.cluster_bits;
     struct zq_target t;
     int rc = 0;
 
-    zq_l2_target(s, *entry, &t);
+    zq_l2_target(s, entry, &t);
     if (t.why && !s->seen)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
-                 at, *entry, t.why, t.where);
+                 at, zq_l2_word(entry), t.why, t.where);
     s->hidden |= t.why && !t.counted;
     for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++)
         rc = zq_counts_add(&s->counts, c, table->refs, t.why ? ZQ_KIND_NONE : ZQ_KIND_DATA, NULL);
@@ -198,7 +197,7 @@ static int read_zones(struct zq_scan *s)
     if (bit_missing)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
                  "the image has zones but incompatible feature bit 5 is clear");
-    bytes = (size_t)s->g.nr_zones * 8;
+    bytes = (size_t)zq_entries_bytes(s->g.nr_zones);
     s->wp = zq_zalloc(s->hooks, bytes);
     s->use = zq_zalloc_array(s->hooks, s->g.nr_zones, sizeof(*s->use));
     if (!s->wp || !s->use)
@@ -229,7 +228,7 @@ static int scan_fixed(struct zq_scan *s)
         (rc = read_zones(s)) < 0)
         return rc;
     s->l1s[s->nr_l1s++] = (struct zq_l1){s->h.l1_offset, s->h.l1_entries};
-    rc = zq_scan_claim(s, s->h.l1_offset, (uint64_t)s->h.l1_entries * 8, ZQ_KIND_L1, "L1 table",
+    rc = zq_scan_claim(s, s->h.l1_offset, zq_table_bytes(s->h.l1_entries), ZQ_KIND_L1, "L1 table",
                        &clash);
     return rc < 0 ? rc : scan_refcount_table(s);
 }
@@ -251,8 +250,7 @@ static int scan_mapping(struct zq_scan *s, enum zq_rank rank, uint32_t first)
             active->shared = true;
         s->seen = active;
         s->rank = active ? ZQ_RANK_ACTIVE : rank; /* an entry is judged as it was before */
-        rc =
-            zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, scan_l2_entry, &s->l2s[i]);
+        rc = zq_walk_l2(s, s->l2s[i].offset, scan_l2_entry, &s->l2s[i]);
     }
     s->seen = false;
     s->rank = rank;
@@ -294,9 +292,9 @@ void zq_scan_free(struct zq_scan *s)
     const struct zqcow2_hooks *h = s->hooks;
 
     zq_counts_free(&s->counts);
-    zq_free(h, s->wp, (size_t)s->g.nr_zones * 8);
+    zq_free(h, s->wp, zq_entries_bytes(s->g.nr_zones));
     zq_free(h, s->use, s->g.nr_zones * sizeof(*s->use));
-    zq_free(h, s->rt, (size_t)s->rt_entries * 8);
+    zq_free(h, s->rt, (size_t)s->rt_entries * sizeof(*s->rt));
     zq_free(h, s->l1s, s->l1_room * sizeof(*s->l1s));
     zq_free(h, s->l2s, s->l2_room * sizeof(*s->l2s));
     zq_free(h, s->piece, ZQ_PIECE);

@@ -59,14 +59,14 @@ void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
         target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_DATA);
 }
 
-void zq_l2_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
+void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t)
 {
     const struct zq_bounds b = zq_scan_bounds(s);
     struct zq_l2_entry e;
     const char *why = zq_l2_read(&b, entry, &e);
 
-    *t = (struct zq_target){
-        .host = e.host, .len = e.len, .compressed = e.compressed, .zero = e.zero};
+    *t =
+        (struct zq_target){.host = e.host, .len = e.len, .compressed = e.type == ZQ_EXT_COMPRESSED};
     if (why)
         target_bad(s, t, why);
     else if (t->len)

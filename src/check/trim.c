@@ -72,7 +72,7 @@ struct beyond {
 };
 
 /* What is mapped at or beyond a write pointer is never served, and stays mapped (R4). */
-static int add_beyond(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+static int add_beyond(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
     struct beyond *b = arg;
     struct zq_target t;
@@ -80,7 +80,7 @@ static int add_beyond(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
     (void)at;
     if (!zq_scan_beyond_wp(s, b->table, index))
         return 0;
-    zq_l2_target(s, *entry, &t);
+    zq_l2_target(s, entry, &t);
     if (t.len && !t.compressed && zq_counts_get(&s->counts, t.host >> s->h.cluster_bits) == 1)
         add(s, &b->gap, t.host, t.len);
     return 0;
@@ -94,7 +94,7 @@ static int punch_beyond(struct zq_scan *s)
     for (size_t i = 0; s->g.layout && i < s->nr_l2s && rc == 0; i++) {
         b.table = &s->l2s[i];
         if (b.table->index != ZQ_NO_INDEX)
-            rc = zq_walk_entries(s, b.table->offset, zq_scan_cluster(s) / 8, add_beyond, &b);
+            rc = zq_walk_l2(s, b.table->offset, add_beyond, &b);
     }
     punch(s, &b.gap);
     return rc;

@@ -15,11 +15,12 @@
 #define FIRST_ROOM 64
 
 struct move {
-    uint64_t host, at; /* to what the entry at byte `at` of the file points */
-    uint64_t to;       /* the copy's cluster, as a number */
-    uint64_t flags;    /* of the entry, beside COPIED */
-    uint32_t index;    /* in L1 */
-    bool must;         /* also where the refcount is right */
+    uint64_t host, at;              /* to what the entry at byte `at` of the file points */
+    uint64_t to;                    /* the copy's cluster, as a number */
+    uint8_t entry[ZQ_L2_ENTRY_MAX]; /* as it lies there */
+    bool in_l1;                     /* it is one of L1, number `index`; else of an L2 table */
+    bool must;                      /* also where the refcount is right */
+    uint32_t index;
 };
 
 /* No repair copies more clusters than the file had. */
@@ -58,26 +59,33 @@ static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
 {
     const struct zq_l2 *table;
     struct zq_target t;
+    struct move m;
 
     zq_l1_target(s, *entry, &t);
     table = t.why || !t.len ? NULL : zq_scan_active_l2(s, t.host);
     if (!table || zq_l2_is_own(table))
         return 0;
-    return push(s, arg, (struct move){.host = t.host, .at = at, .index = (uint32_t)index});
+    m = (struct move){.host = t.host, .at = at, .in_l1 = true, .index = (uint32_t)index};
+    zq_table_put(m.entry, 0, *entry);
+    return push(s, arg, m);
 }
 
-static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
+    const struct zq_form form = zq_scan_form(s);
     uint64_t cluster;
     struct zq_target t;
+    struct move m;
 
     (void)index;
-    zq_l2_target(s, *entry, &t);
+    zq_l2_target(s, entry, &t);
     cluster = t.host >> s->h.cluster_bits;
     if (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
         !(zq_counts_once(&s->counts, cluster) & ZQ_ONCE_TOO_LOW))
         return 0;
-    return push(s, arg, (struct move){.host = t.host, .at = at, .flags = *entry & ZQ_OFLAG_ZERO});
+    m = (struct move){.host = t.host, .at = at};
+    memcpy(m.entry, entry, (size_t)zq_l2_bytes(&form, 1));
+    return push(s, arg, m);
 }
 
 struct look {
@@ -85,13 +93,13 @@ struct look {
     bool found;
 };
 
-static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
     struct look *l = arg;
     struct zq_target t;
 
     (void)at;
-    zq_l2_target(s, *entry, &t);
+    zq_l2_target(s, entry, &t);
     l->found |= t.why || zq_scan_beyond_wp(s, &l->table, index);
     return 0;
 }
@@ -100,7 +108,7 @@ static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, ui
 static int must_move(struct zq_scan *s, struct move *m)
 {
     struct look l = {{m->host, 1, m->index, false}, false};
-    int rc = zq_walk_entries(s, m->host, zq_scan_cluster(s) / 8, look_at, &l);
+    int rc = zq_walk_l2(s, m->host, look_at, &l);
 
     m->must = l.found;
     return rc;
@@ -124,7 +132,7 @@ static int collect_clusters(struct zq_scan *s, struct moves *l)
 
     for (size_t i = 0; s->too_low && i < s->nr_active_l2s && rc == 0; i++) {
         if (zq_l2_is_own(&s->l2s[i]))
-            rc = zq_walk_entries(s, s->l2s[i].offset, zq_scan_cluster(s) / 8, collect_data, l);
+            rc = zq_walk_l2(s, s->l2s[i].offset, collect_data, l);
     }
     return rc;
 }
@@ -219,16 +227,21 @@ static int copy_one(struct zq_scan *s, const struct move *m, uint8_t *buf)
     return rc < 0 ? rc : zq_scan_write(s, buf, cluster, m->to << s->h.cluster_bits);
 }
 
-static int switch_one(struct zq_scan *s, const struct move *m)
+static int switch_one(struct zq_scan *s, struct move *m)
 {
-    uint8_t raw[8];
+    const struct zq_form form = zq_scan_form(s);
+    uint64_t to = m->to << s->h.cluster_bits;
 
-    zq_put_be64(raw, ZQ_OFLAG_COPIED | m->to << s->h.cluster_bits | m->flags);
-    return zq_scan_write(s, raw, sizeof(raw), m->at);
+    if (m->in_l1) {
+        zq_table_put(m->entry, 0, zq_l1_set_own(to, true));
+        return zq_scan_write(s, m->entry, ZQ_TABLE_ENTRY, m->at);
+    }
+    zq_l2_set_host(&form, m->entry, to);
+    return zq_scan_write(s, m->entry, (size_t)zq_l2_bytes(&form, 1), m->at);
 }
 
 /* The copies and their refcounts, barrier, the entries, barrier (R13). */
-static int copy_all(struct zq_scan *s, const struct moves *l)
+static int copy_all(struct zq_scan *s, struct moves *l)
 {
     size_t cluster = (size_t)zq_scan_cluster(s);
     uint8_t *buf = zq_alloc(s->hooks, 4096, cluster);

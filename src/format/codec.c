@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds and inflates compressed clusters, with every byte of memory from the caller's hooks. */
+/* Inflates compressed clusters, with every byte of memory from the caller's hooks. */
 #include "format/codec.h"
 
 #include <errno.h>
@@ -14,15 +14,6 @@
 #include "base/bytes.h"
 
 #define ZSTD_WINDOW_LOG 22 /* 4 MiB: what a hostile frame can make the decoder allocate */
-
-void zq_compressed_range(uint64_t l2_entry, uint32_t cluster_bits, uint64_t *host, uint64_t *len)
-{
-    unsigned shift = 62 - (cluster_bits - 8);
-    uint64_t more = l2_entry >> shift & (((uint64_t)1 << (cluster_bits - 8)) - 1);
-
-    *host = l2_entry & (((uint64_t)1 << shift) - 1);
-    *len = (more + 1) * ZQ_SECTOR - *host % ZQ_SECTOR;
-}
 
 /* ---- memory: both libraries free without a size, the hooks want one ---- */
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Entries of L1, L2, refcount and bitmap tables: one reader for each kind. It judges every bit, so
- * a caller needs no mask, and cannot check one thing and use another.
+ * Tables of 64-bit entries (L1, refcount and bitmap tables): one reader for each kind. It judges
+ * every bit, so a caller needs no mask, and cannot check one thing and use another. L2 tables:
+ * l2entry.h. Only this folder knows the bits of an entry.
  */
 #ifndef ZQ_FORMAT_ENTRY_H
 #define ZQ_FORMAT_ENTRY_H
@@ -9,24 +10,84 @@
 #include <stdbool.h>
 
 #include "base/bytes.h"
-#include "format/codec.h"
 #include "format/header.h"
+
+#define ZQ_TABLE_ENTRY 8u /* bytes of an entry */
+
+#define ZQ_OFLAG_COPIED ((uint64_t)1 << 63)
+/* Bits 9-55: where a cluster of the file begins. */
+#define ZQ_OFFSET_MASK 0x00fffffffffffe00ull
+
+/* How an image writes its entries. Fixed. */
+struct zq_form {
+    uint32_t cluster_bits, version;
+};
 
 /* What an image's entries are judged by. */
 struct zq_bounds {
+    struct zq_form form;
     uint64_t file_size;
-    uint32_t cluster_bits, version;
 };
+
+static inline struct zq_form zq_form_of(const struct zq_header *h)
+{
+    return (struct zq_form){h->cluster_bits, h->version};
+}
 
 /* NULL, or why no cluster of the file begins here. */
 static inline const char *zq_host_misplaced(const struct zq_bounds *b, uint64_t host)
 {
-    if (host & (((uint64_t)1 << b->cluster_bits) - 1))
+    if (host & (((uint64_t)1 << b->form.cluster_bits) - 1))
         return "is not aligned to a cluster";
     return host >= b->file_size ? "points past the end of the file" : NULL;
 }
 
-/* Each reader returns NULL and what the entry says, or why it is none. *host 0: to nothing. */
+/* ---- a table as bytes ---- */
+
+static inline uint64_t zq_table_bytes(uint64_t entries)
+{
+    return entries * ZQ_TABLE_ENTRY;
+}
+static inline uint64_t zq_table_count(uint64_t bytes)
+{
+    return bytes / ZQ_TABLE_ENTRY;
+}
+/* Which of the table's sectors holds entry number i. */
+static inline uint64_t zq_table_sector(uint64_t i)
+{
+    return i * ZQ_TABLE_ENTRY / ZQ_SECTOR;
+}
+static inline uint64_t zq_table_sectors(uint64_t entries)
+{
+    return zq_div_up(zq_table_bytes(entries), ZQ_SECTOR);
+}
+static inline uint64_t zq_table_get(const void *table, uint64_t i)
+{
+    return zq_be64((const uint8_t *)table + i * ZQ_TABLE_ENTRY);
+}
+static inline void zq_table_put(void *table, uint64_t i, uint64_t entry)
+{
+    zq_put_be64((uint8_t *)table + i * ZQ_TABLE_ENTRY, entry);
+}
+
+/* ---- entries of L1 and of the refcount table that have been judged ---- */
+
+/* The table or block that it names; 0: none. */
+static inline uint64_t zq_entry_host(uint64_t entry)
+{
+    return entry & ZQ_OFFSET_MASK;
+}
+/* L1: may the L2 table be changed where it lies? */
+static inline bool zq_l1_is_own(uint64_t entry)
+{
+    return entry & ZQ_OFLAG_COPIED;
+}
+static inline uint64_t zq_l1_set_own(uint64_t entry, bool own)
+{
+    return (entry & ~ZQ_OFLAG_COPIED) | (own ? ZQ_OFLAG_COPIED : 0);
+}
+
+/* ---- judging: NULL and what the entry says, or why it is none. *host 0: to nothing ---- */
 
 static inline const char *zq_l1_read(const struct zq_bounds *b, uint64_t raw, uint64_t *host)
 {
@@ -51,45 +112,6 @@ static inline const char *zq_bitmap_read(const struct zq_bounds *b, uint64_t raw
     *ones = raw == 1;
     *host = *ones ? 0 : raw;
     return *host & ~ZQ_OFFSET_MASK ? "reserved bits are set" : zq_host_misplaced(b, *host);
-}
-
-struct zq_l2_entry {
-    uint64_t host, len; /* of what it holds in the file; len 0: nothing */
-    bool compressed, zero;
-    bool copied; /* may be written in place; never of a compressed cluster */
-};
-
-static inline const char *zq_l2_read_compressed(const struct zq_bounds *b, uint64_t raw,
-                                                struct zq_l2_entry *e)
-{
-    e->compressed = true;
-    e->zero = e->copied = false;
-    zq_compressed_range(raw, b->cluster_bits, &e->host, &e->len);
-    /* A file may end in the middle of the last sector. */
-    if (e->host >= ZQ_MAX_HOST_OFFSET ||
-        zq_round_down(e->host + e->len - 1, ZQ_SECTOR) >= b->file_size)
-        return "compressed data runs past the end of the file";
-    return NULL;
-}
-
-static inline const char *zq_l2_read(const struct zq_bounds *b, uint64_t raw, struct zq_l2_entry *e)
-{
-    uint64_t known = ZQ_OFFSET_MASK | ZQ_OFLAG_COPIED;
-
-    if (raw & ZQ_OFLAG_COMPRESSED)
-        return zq_l2_read_compressed(b, raw, e);
-    e->host = raw & ZQ_OFFSET_MASK;
-    e->len = e->host ? (uint64_t)1 << b->cluster_bits : 0;
-    e->compressed = false;
-    e->zero = raw & ZQ_OFLAG_ZERO;
-    e->copied = raw & ZQ_OFLAG_COPIED;
-    if (b->version >= 3)
-        known |= ZQ_OFLAG_ZERO;
-    if (raw & ~known)
-        return "reserved bits are set";
-    if (e->host)
-        return zq_host_misplaced(b, e->host);
-    return e->copied ? "COPIED is set without a cluster" : NULL;
 }
 
 #endif

@@ -153,7 +153,7 @@ static int check_zones(const struct zq_geometry *g, const struct source *s)
 static int check_table(const struct zq_geometry *g, const struct source *s, const uint8_t *d,
                        uint64_t file_size)
 {
-    uint64_t bytes = (uint64_t)g->nr_zones * 8, cluster = (uint64_t)1 << s->h->cluster_bits;
+    uint64_t bytes = zq_entries_bytes(g->nr_zones), cluster = (uint64_t)1 << s->h->cluster_bits;
     const struct fields *f = s->f;
 
     if (f->table_size != NONE && zq_be64(d + f->table_size) != bytes)
@@ -313,14 +313,14 @@ uint32_t zq_zone_ext_build(const struct zq_geometry *g, uint8_t out[ZQ_ZONE_EXT_
         zq_put_be32(out + f->max_append,
                     f == &layout_v3 ? g->max_append / ZQ_SECTOR : g->max_append);
     if (f->table_size != NONE)
-        zq_put_be64(out + f->table_size, (uint64_t)g->nr_zones * 8);
+        zq_put_be64(out + f->table_size, zq_entries_bytes(g->nr_zones));
     zq_put_be64(out + f->table_offset, g->table_offset);
     return f->len;
 }
 
 /* ---- entries ---- */
 
-static uint64_t entry_load(const struct zq_entry_code *c, const uint8_t raw[8])
+static uint64_t entry_load(const struct zq_entry_code *c, const uint8_t raw[ZQ_ENTRY])
 {
     return c->big_endian ? zq_be64(raw) : zq_le64(raw);
 }
@@ -339,7 +339,12 @@ static bool full_is_next_start(const struct zq_geometry *g, uint32_t zone, bool 
     return finished || zq_zone_length(g, zone) < g->zone_size;
 }
 
-int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[8],
+uint64_t zq_entry_word(const struct zq_geometry *g, const uint8_t raw[ZQ_ENTRY])
+{
+    return entry_load(&g->code, raw);
+}
+
+int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[ZQ_ENTRY],
                     struct zq_entry *e)
 {
     uint64_t v = entry_load(&g->code, raw), flag = (uint64_t)1 << g->code.flag_bit;
@@ -369,7 +374,7 @@ int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t ra
 }
 
 void zq_entry_encode(const struct zq_geometry *g, uint32_t zone, uint64_t wp, bool finished,
-                     uint8_t raw[8])
+                     uint8_t raw[ZQ_ENTRY])
 {
     uint64_t start = zq_zone_start(g, zone), full = start + zq_zone_capacity(g, zone);
     bool sequential = zone >= g->conventional, is_full = sequential && (finished || wp >= full);
@@ -416,7 +421,7 @@ static uint32_t first_misfit(const struct zq_geometry *g, const uint8_t *table)
     struct zq_entry e;
     uint32_t i = 0;
 
-    while (i < g->nr_zones && zq_entry_decode(g, i, table + (size_t)i * 8, &e) == 0)
+    while (i < g->nr_zones && zq_entry_decode(g, i, table + zq_entries_bytes(i), &e) == 0)
         i++;
     return i;
 }
@@ -447,7 +452,7 @@ int zq_entry_code_detect(struct zq_geometry *g, const uint8_t *table, struct zqc
     return zq_fail(err, ZQCOW2_ECORRUPT,
                    "write-pointer table: zone %" PRIu32 " has 0x%016" PRIx64 " at byte %" PRIu64
                    ": not a position in this zone (0x%" PRIx64 " to 0x%" PRIx64 ")",
-                   best_zone, entry_load(&best, table + (size_t)best_zone * 8),
-                   g->table_offset + (uint64_t)best_zone * 8, zq_zone_start(g, best_zone),
+                   best_zone, entry_load(&best, table + zq_entries_bytes(best_zone)),
+                   g->table_offset + zq_entries_bytes(best_zone), zq_zone_start(g, best_zone),
                    zq_zone_start(g, best_zone) + g->zone_size);
 }

@@ -10,6 +10,7 @@
 
 #define ZQ_MAX_ZONES    (1u << 20)
 #define ZQ_ZONE_EXT_MAX 56
+#define ZQ_ENTRY        8u /* bytes of an entry of the write-pointer table */
 
 /* How one image's table is written. */
 struct zq_entry_code {
@@ -75,20 +76,29 @@ struct zq_entry {
     bool finished; /* FULL stored as the next zone's start */
 };
 
-/* raw: 8 bytes as they lie in the table. ECORRUPT (no text): not in its zone, unaligned, flag. */
-int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[8],
+/* Of the table's first n entries; where number i of it lies. */
+static inline uint64_t zq_entries_bytes(uint64_t n)
+{
+    return n * ZQ_ENTRY;
+}
+
+/* raw: an entry's bytes as they lie in the table. ECORRUPT (no text): not in its zone, unaligned,
+ * flag. */
+int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[ZQ_ENTRY],
                     struct zq_entry *e);
 /*
  * wp: start .. start + capacity of the zone; finished: FULL by finish. FULL is stored as SPEC.md
  * says for the layout (v3..v10: next zone's start after finish and for a short last zone).
  */
 void zq_entry_encode(const struct zq_geometry *g, uint32_t zone, uint64_t wp, bool finished,
-                     uint8_t raw[8]);
+                     uint8_t raw[ZQ_ENTRY]);
+/* For messages: the entry as a number. */
+uint64_t zq_entry_word(const struct zq_geometry *g, const uint8_t raw[ZQ_ENTRY]);
 /* The code of a table that this library creates. */
 void zq_entry_code_new(struct zq_geometry *g);
 /*
- * Decides g->code from the whole table (nr_zones * 8 bytes): the first candidate of SPEC.md under
- * which every entry is valid. ECORRUPT naming zone and value when none fits.
+ * Decides g->code from the whole table (zq_entries_bytes(nr_zones)): the first candidate of SPEC.md
+ * under which every entry is valid. ECORRUPT naming zone and value when none fits.
  */
 int zq_entry_code_detect(struct zq_geometry *g, const uint8_t *table, struct zqcow2_error *err);
 

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
+#include "format/l2entry.h"
 #include "format/refbits.h"
 #include "format/zone_ext.h"
 
@@ -39,6 +40,7 @@ static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
 {
     uint32_t cluster = o->cluster_size ? o->cluster_size : DEFAULT_CLUSTER_SIZE;
     uint32_t bits = o->refcount_bits ? o->refcount_bits : DEFAULT_REFCOUNT_BITS;
+    struct zq_form form;
     uint64_t l2_tables;
 
     if (!zq_is_pow2(cluster) || cluster < 512 || cluster > 2u << 20)
@@ -50,8 +52,9 @@ static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
     p->h.cluster_bits = zq_ctz(cluster);
     p->h.refcount_order = zq_ctz(bits);
     p->h.virtual_size = o->virtual_size;
-    l2_tables = zq_div_up(zq_div_up(o->virtual_size, cluster), cluster / 8);
-    if (l2_tables > ZQ_MAX_L1_BYTES / 8)
+    form = zq_form_of(&p->h);
+    l2_tables = zq_l1_needed(&form, o->virtual_size);
+    if (zq_table_bytes(l2_tables) > ZQ_MAX_L1_BYTES)
         return refuse(err, "size", o->virtual_size,
                       "needs an L1 table above 32 MiB: choose a larger cluster_size");
     p->h.l1_entries = (uint32_t)l2_tables;
@@ -129,17 +132,17 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
 {
     unsigned bits = p->h.cluster_bits;
     uint64_t cluster = (uint64_t)1 << bits, refs_per_block = cluster * 8 >> p->h.refcount_order;
-    uint64_t wp = zq_div_up((uint64_t)p->g.nr_zones * 8, cluster);
-    uint64_t l1 = zq_div_up((uint64_t)p->h.l1_entries * 8, cluster);
+    uint64_t wp = zq_div_up(zq_entries_bytes(p->g.nr_zones), cluster);
+    uint64_t l1 = zq_div_up(zq_table_bytes(p->h.l1_entries), cluster);
     uint64_t rt = 1, blocks = 1, total;
 
     /* The blocks must cover themselves and the table that points to them; both only grow. */
     for (;;) {
         total = 1 + rt + blocks + wp + l1;
-        if (blocks * refs_per_block >= total && rt * (cluster / 8) >= blocks)
+        if (blocks * refs_per_block >= total && rt * zq_table_count(cluster) >= blocks)
             break;
         blocks = zq_max(blocks, zq_div_up(total, refs_per_block));
-        rt = zq_max(rt, zq_div_up(blocks * 8, cluster));
+        rt = zq_max(rt, zq_div_up(zq_table_bytes(blocks), cluster));
     }
     p->rt_bytes = rt << bits;
     if (p->rt_bytes > ZQ_MAX_RT_BYTES)
@@ -174,17 +177,18 @@ static int write_zeros(struct zqcow2_backend *be, struct plan *p, uint64_t from,
 static int write_table(struct zqcow2_backend *be, struct plan *p)
 {
     for (uint64_t done = 0; done < p->blocks;) {
-        uint64_t n = zq_min(p->blocks - done, CHUNK / 8);
+        uint64_t n = zq_min(p->blocks - done, zq_table_count(CHUNK));
         int rc;
 
         for (uint64_t i = 0; i < n; i++)
-            zq_put_be64(p->buf + i * 8, p->blocks_offset + ((done + i) << p->h.cluster_bits));
-        rc = zq_be_write(be, p->buf, (size_t)n * 8, p->h.rt_offset + done * 8);
+            zq_table_put(p->buf, i, p->blocks_offset + ((done + i) << p->h.cluster_bits));
+        rc = zq_be_write(be, p->buf, (size_t)zq_table_bytes(n),
+                         p->h.rt_offset + zq_table_bytes(done));
         if (rc < 0)
             return rc;
         done += n;
     }
-    return write_zeros(be, p, p->h.rt_offset + p->blocks * 8, p->blocks_offset);
+    return write_zeros(be, p, p->h.rt_offset + zq_table_bytes(p->blocks), p->blocks_offset);
 }
 
 /* The blocks lie side by side, so that their counts are one array: `clusters` times 1. */
@@ -214,18 +218,19 @@ static int write_blocks(struct zqcow2_backend *be, struct plan *p)
 static int write_zones(struct zqcow2_backend *be, struct plan *p)
 {
     for (uint32_t done = 0; done < p->g.nr_zones;) {
-        uint32_t n = p->g.nr_zones - done < CHUNK / 8 ? p->g.nr_zones - done : CHUNK / 8;
+        uint32_t n = (uint32_t)zq_min(p->g.nr_zones - done, CHUNK / ZQ_ENTRY);
         int rc;
 
         for (uint32_t i = 0; i < n; i++)
             zq_entry_encode(&p->g, done + i, zq_zone_start(&p->g, done + i), false,
-                            p->buf + (size_t)i * 8);
-        rc = zq_be_write(be, p->buf, (size_t)n * 8, p->g.table_offset + (uint64_t)done * 8);
+                            p->buf + zq_entries_bytes(i));
+        rc = zq_be_write(be, p->buf, (size_t)zq_entries_bytes(n),
+                         p->g.table_offset + zq_entries_bytes(done));
         if (rc < 0)
             return rc;
         done += n;
     }
-    return write_zeros(be, p, p->g.table_offset + (uint64_t)p->g.nr_zones * 8, p->h.l1_offset);
+    return write_zeros(be, p, p->g.table_offset + zq_entries_bytes(p->g.nr_zones), p->h.l1_offset);
 }
 
 /* Until its first sector is there, the file is not an image. */

@@ -117,26 +117,27 @@ typedef const char *read_entry(const struct zq_bounds *b, uint64_t raw, uint64_t
 static int check_entry(struct opening *o, const char *name, uint64_t offset, uint64_t i,
                        uint64_t raw, read_entry *read)
 {
-    const struct zq_bounds b = {o->file_size, o->h.cluster_bits, o->h.version};
+    const struct zq_bounds b = {zq_form_of(&o->h), o->file_size};
     struct zq_area area = {name, 0, (uint64_t)1 << o->h.cluster_bits};
     const char *why = read(&b, raw, &area.offset);
 
     if (why)
         return zq_fail(o->err, ZQCOW2_ECORRUPT,
                        "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i, raw,
-                       offset + i * 8, why);
+                       offset + zq_table_bytes(i), why);
     return zq_layout_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
 static int load_table(struct opening *o, const char *name, uint64_t offset, uint64_t entries,
                       read_entry *read, uint64_t **out)
 {
-    uint64_t *t = zq_zalloc_array(&o->hooks, entries, 8);
-    int rc = !entries ? 0 : t ? zq_be_read(o->be, t, (size_t)entries * 8, offset) : -ENOMEM;
+    uint64_t *t = zq_zalloc_array(&o->hooks, entries, sizeof(*t));
+    size_t bytes = (size_t)zq_table_bytes(entries);
+    int rc = !entries ? 0 : t ? zq_be_read(o->be, t, bytes, offset) : -ENOMEM;
 
     *out = t; /* the core frees it */
     for (uint64_t i = 0; rc == 0 && i < entries; i++) {
-        t[i] = zq_be64(&t[i]);
+        t[i] = zq_table_get(t, i);
         if (t[i])
             rc = check_entry(o, name, offset, i, t[i], read);
     }
@@ -145,7 +146,7 @@ static int load_table(struct opening *o, const char *name, uint64_t offset, uint
 
 static int load_zones(struct opening *o, struct zq_core *c)
 {
-    size_t bytes = (size_t)o->g.nr_zones * 8;
+    size_t bytes = (size_t)zq_entries_bytes(o->g.nr_zones);
     size_t padded = (size_t)zq_round_up(bytes, ZQ_SECTOR);
     uint8_t *table = zq_zalloc(&o->hooks, padded);
     int rc = table ? zq_be_read(o->be, table, padded, o->g.table_offset) : -ENOMEM;
@@ -187,17 +188,17 @@ static int set_map(struct opening *o, struct zq_core *c)
     m->alloc = &c->alloc;
     m->hooks = &c->hooks;
     m->cluster_bits = o->h.cluster_bits;
-    m->version = o->h.version;
+    m->form = zq_form_of(&o->h);
     m->l1_offset = o->h.l1_offset;
     m->zone_bits = o->g.zone_bits;
     m->first_seq_zone = o->g.conventional;
     m->fixed[0][1] = cluster;
     m->fixed[1][0] = o->h.l1_offset;
-    m->fixed[1][1] = zq_round_up((uint64_t)o->h.l1_entries * 8, cluster);
+    m->fixed[1][1] = zq_round_up(zq_table_bytes(o->h.l1_entries), cluster);
     m->fixed[2][0] = o->h.rt_offset;
     m->fixed[2][1] = (uint64_t)o->h.rt_clusters << o->h.cluster_bits;
     m->fixed[3][0] = o->g.table_offset;
-    m->fixed[3][1] = zq_round_up((uint64_t)o->g.nr_zones * 8, cluster);
+    m->fixed[3][1] = zq_round_up(zq_entries_bytes(o->g.nr_zones), cluster);
     m->fixed[4][0] = o->h.snapshots_offset;
     m->fixed[4][1] = zq_round_up((uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED, cluster);
     return zq_map_init(m, c->zoned ? o->g.nr_zones : 0);
@@ -209,7 +210,7 @@ static int load_refcounts(struct opening *o, struct zq_core *c)
     struct zq_refs *r = &c->alloc.refs;
     int rc;
 
-    r->entries = ((uint64_t)o->h.rt_clusters << o->h.cluster_bits) / 8;
+    r->entries = zq_table_count((uint64_t)o->h.rt_clusters << o->h.cluster_bits);
     rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, zq_rt_read, &r->table);
     if (rc < 0)
         return rc;
@@ -226,7 +227,7 @@ static int load_tables(struct opening *o, struct zq_core *c)
     if (rc < 0)
         return rc;
     c->alloc.l1 = c->map.l1;
-    c->map.l1_dirty = zq_zalloc(&c->hooks, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
+    c->map.l1_dirty = zq_zalloc(&c->hooks, zq_table_sectors(c->map.l1_entries));
     if (!c->map.l1_dirty && c->map.l1_entries)
         return -ENOMEM;
     return o->rdwr ? load_refcounts(o, c) : 0;

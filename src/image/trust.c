@@ -95,7 +95,7 @@ static int check_twice(struct opening *o, struct zq_core *c)
     if (zq_index_twice(&r->index, r->table, &i, &j))
         return named_twice(o, "refcount table", i, "refcount table", j, r->table[i]);
     if (zq_index_twice(&m->index, m->l1, &i, &j))
-        return named_twice(o, "L1", i, "L1", j, m->l1[i] & ZQ_OFFSET_MASK);
+        return named_twice(o, "L1", i, "L1", j, zq_entry_host(m->l1[i]));
     for (uint32_t k = 0; k < r->index.n; k++) {
         i = r->index.order[k];
         if (zq_index_hit(&m->index, m->l1, r->table[i], (uint64_t)1 << o->h.cluster_bits, &j))
@@ -130,7 +130,7 @@ static int read_snapshots(struct opening *o, struct zq_alloc *a)
         if (rc < 0)
             return rc;
         zq_snapshot_read(raw, &s);
-        add_area(o, a, s.l1_offset, zq_min((uint64_t)s.l1_entries * 8, ZQ_MAX_L1_BYTES));
+        add_area(o, a, s.l1_offset, zq_min(zq_table_bytes(s.l1_entries), ZQ_MAX_L1_BYTES));
         pos += s.bytes;
     }
     begin = o->h.snapshots_offset + (uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED;

@@ -156,9 +156,9 @@ void zq_core_fini(struct zq_core *c)
     zq_index_free(&c->alloc.refs.index, &c->hooks);
     zq_free(&c->hooks, c->alloc.areas, c->alloc.areas_room * sizeof(*c->alloc.areas));
     zq_free(&c->hooks, c->alloc.refs.dirty, zq_refs_sector_count(&c->alloc.refs));
-    zq_free(&c->hooks, c->alloc.refs.table, c->alloc.refs.entries * 8);
-    zq_free(&c->hooks, c->map.l1_dirty, zq_div_up(c->map.l1_entries * 8, ZQ_SECTOR));
-    zq_free(&c->hooks, c->map.l1, c->map.l1_entries * 8);
+    zq_free(&c->hooks, c->alloc.refs.table, c->alloc.refs.entries * sizeof(*c->alloc.refs.table));
+    zq_free(&c->hooks, c->map.l1_dirty, zq_table_sectors(c->map.l1_entries));
+    zq_free(&c->hooks, c->map.l1, c->map.l1_entries * sizeof(*c->map.l1));
     zq_free(&c->hooks, c->round.bufs, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
     zq_iox_fini(&c->x);
 }

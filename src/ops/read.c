@@ -42,7 +42,7 @@ uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_
 /* A compressed cluster: its bytes are read whole, and unpacked outside the mutex. */
 static int begin_packed(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
 {
-    int rc = zq_packed_alloc(c, &op->packed, e->entry);
+    int rc = zq_packed_alloc(c, &op->packed, &e->l2);
 
     zq_assert(e->type == ZQ_EXT_COMPRESSED && e->len);
     if (rc < 0)

@@ -26,15 +26,15 @@ static int plan(const struct zq_alloc *a, struct zq_growth *gr, uint64_t *blocks
 {
     const struct zq_refs *r = &a->refs;
     uint64_t size = (uint64_t)1 << r->cluster_bits;
-    uint64_t clusters = zq_div_up(r->entries * 16, size);
+    uint64_t clusters = zq_div_up(zq_table_bytes(r->entries * 2), size);
 
     *blocks = blocks_for(r, clusters);
-    if (r->entries * 8 >= ZQ_MAX_RT_BYTES)
+    if (zq_table_bytes(r->entries) >= ZQ_MAX_RT_BYTES)
         return -EFBIG;
     clusters = zq_min(clusters, ZQ_MAX_RT_BYTES / size);
-    if (clusters * size / 8 < r->entries + *blocks)
+    if (zq_table_count(clusters * size) < r->entries + *blocks)
         return -EFBIG;
-    gr->entries = clusters * size / 8;
+    gr->entries = zq_table_count(clusters * size);
     gr->start = r->entries << r->block_bits << r->cluster_bits;
     gr->offset = gr->start + (*blocks << r->cluster_bits);
     gr->len = (*blocks + clusters) << r->cluster_bits;
@@ -43,8 +43,8 @@ static int plan(const struct zq_alloc *a, struct zq_growth *gr, uint64_t *blocks
 
 static int take_memory(const struct zqcow2_hooks *h, struct zq_growth *gr)
 {
-    gr->table = zq_zalloc_array(h, gr->entries, 8);
-    gr->dirty = zq_zalloc(h, zq_div_up(gr->entries * 8, ZQ_SECTOR));
+    gr->table = zq_zalloc_array(h, gr->entries, sizeof(*gr->table));
+    gr->dirty = zq_zalloc(h, zq_table_sectors(gr->entries));
     gr->bytes = zq_alloc(h, 4096, gr->len);
     gr->freed = zq_zalloc(h, sizeof(*gr->freed));
     return gr->table && gr->dirty && gr->bytes && gr->freed ? 0 : -ENOMEM;
@@ -55,8 +55,8 @@ void zq_growth_drop(struct zq_alloc *a)
     const struct zqcow2_hooks *h = a->cache->x->hooks;
     struct zq_growth *gr = &a->growth;
 
-    zq_free(h, gr->table, gr->entries * 8);
-    zq_free(h, gr->dirty, zq_div_up(gr->entries * 8, ZQ_SECTOR));
+    zq_free(h, gr->table, gr->entries * sizeof(*gr->table));
+    zq_free(h, gr->dirty, zq_table_sectors(gr->entries));
     zq_free(h, gr->bytes, gr->len);
     zq_free(h, gr->freed, sizeof(*gr->freed));
     zq_index_free(&gr->index, h);
@@ -71,14 +71,14 @@ static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t bloc
     uint64_t used = gr->len >> r->cluster_bits;
 
     memset(gr->bytes, 0, (size_t)gr->len);
-    memcpy(gr->table, r->table, (size_t)r->entries * 8);
+    memcpy(gr->table, r->table, (size_t)r->entries * sizeof(*r->table));
     /* A block's refcounts are contiguous, and so are the blocks: one array. */
     for (uint64_t i = 0; i < used; i++)
         zq_ref_set(r, gr->bytes, (uint32_t)i, 1);
     for (uint64_t b = 0; b < blocks; b++)
         gr->table[r->entries + b] = gr->start + (b << r->cluster_bits);
     for (uint64_t i = 0; i < gr->entries; i++)
-        zq_put_be64(gr->bytes + (gr->offset - gr->start) + i * 8, gr->table[i]);
+        zq_table_put(gr->bytes + (gr->offset - gr->start), i, gr->table[i]);
 }
 
 /* ---- in gather ---- */
@@ -162,7 +162,7 @@ void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0)
     zq_assert_k(R9, gr->whole && gr->switching); /* all that it will point to is written */
     zq_put_be64(sector0 + ZQ_HDR_RT_OFFSET, gr->offset);
     zq_put_be32(sector0 + ZQ_HDR_RT_CLUSTERS,
-                (uint32_t)((gr->entries * 8) >> a->refs.cluster_bits));
+                (uint32_t)(zq_table_bytes(gr->entries) >> a->refs.cluster_bits));
 }
 
 void zq_growth_switch(struct zq_alloc *a)
@@ -173,11 +173,11 @@ void zq_growth_switch(struct zq_alloc *a)
 
     zq_assert_k(R9, gr->whole && gr->switching && gr->written == gr->len);
     gr->freed->cluster = r->offset >> r->cluster_bits;
-    gr->freed->count = zq_div_up(r->entries * 8, (uint64_t)1 << r->cluster_bits);
+    gr->freed->count = zq_div_up(zq_table_bytes(r->entries), (uint64_t)1 << r->cluster_bits);
     gr->freed->punch = true;
     zq_alloc_quarantine(a, gr->freed, false);
     gr->freed = NULL;
-    zq_free(h, r->table, (size_t)r->entries * 8);
+    zq_free(h, r->table, (size_t)r->entries * sizeof(*r->table));
     zq_free(h, r->dirty, zq_refs_sector_count(r));
     zq_index_free(&r->index, h);
     r->index = gr->index;
@@ -187,7 +187,7 @@ void zq_growth_switch(struct zq_alloc *a)
     r->entries = gr->entries;
     r->offset = gr->offset;
     a->fixed[2][0] = gr->offset;
-    a->fixed[2][1] = gr->entries * 8;
+    a->fixed[2][1] = zq_table_bytes(gr->entries);
     a->tables++;
     gr->table = NULL;
     gr->dirty = NULL;

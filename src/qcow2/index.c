@@ -10,7 +10,7 @@
 
 static uint64_t named(const uint64_t *table, uint32_t i)
 {
-    return table[i] & ZQ_OFFSET_MASK; /* L1 keeps its COPIED flags in memory */
+    return zq_entry_host(table[i]); /* L1 keeps its COPIED flags in memory */
 }
 
 static bool less(const void *a, const void *b, const void *table)

@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include "base/report.h"
-#include "format/entry.h"
 
 int zq_map_init(struct zq_map *m, uint32_t nr_zones)
 {
@@ -12,7 +11,7 @@ int zq_map_init(struct zq_map *m, uint32_t nr_zones)
     m->alloc->fixed = m->fixed;
     m->alloc->tables = 1;
     m->alloc->l1_index = &m->index;
-    m->slice_bits = zq_ctz(m->cache->slice_bytes / 8);
+    m->slice_bits = zq_ctz(m->cache->slice_bytes) - zq_l2_entry_bits(&m->form);
     m->nr_runs = nr_zones;
     if (nr_zones)
         m->runs = zq_zalloc_array(m->hooks, nr_zones, sizeof(*m->runs));
@@ -34,7 +33,7 @@ void zq_map_fini(struct zq_map *m, uint32_t nr_zones)
 
 static uint64_t l1_index(const struct zq_map *m, uint64_t guest)
 {
-    uint64_t index = guest >> (2 * m->cluster_bits - 3);
+    uint64_t index = guest >> zq_l2_span_bits(&m->form);
 
     zq_assert(index < m->l1_entries);
     return index;
@@ -45,14 +44,19 @@ static uint32_t slice_index(const struct zq_map *m, uint64_t guest)
     return (uint32_t)(guest >> m->cluster_bits) & ((1u << m->slice_bits) - 1);
 }
 
+static uint8_t *entry_in(const struct zq_map *m, const struct zq_slice *s, uint64_t guest)
+{
+    return zq_l2_at(&m->form, s->data, slice_index(m, guest));
+}
+
 /* Where in the file the slice lies that holds guest's entry; the table exists. */
 static uint64_t slice_host(const struct zq_map *m, uint64_t guest)
 {
-    uint64_t table = m->l1[l1_index(m, guest)] & ZQ_OFFSET_MASK;
-    uint64_t entry = (guest >> m->cluster_bits) & (((uint64_t)1 << (m->cluster_bits - 3)) - 1);
+    uint64_t table = zq_entry_host(m->l1[l1_index(m, guest)]);
+    uint64_t entry = zq_l2_bytes(&m->form, guest >> m->cluster_bits); /* and tables before it */
 
     zq_assert(table);
-    return table + (entry >> m->slice_bits << m->slice_bits) * 8;
+    return table + (entry & (((uint64_t)1 << m->cluster_bits) - m->cache->slice_bytes));
 }
 
 uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest)
@@ -63,7 +67,7 @@ uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest)
 
 bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next)
 {
-    unsigned bits = 2 * m->cluster_bits - 3;
+    unsigned bits = zq_l2_span_bits(&m->form);
 
     *next = ((guest >> bits) + 1) << bits;
     return m->l1[l1_index(m, guest)] != 0;
@@ -98,68 +102,9 @@ static bool lies_on_tables(const struct zq_map *m, uint64_t host, uint64_t len)
     return false;
 }
 
-/* What one entry says of its cluster. */
-static int classify(const struct zq_map *m, uint64_t entry, struct zq_extent *e)
+static struct zq_bounds bounds(const struct zq_map *m)
 {
-    const struct zq_bounds b = {m->alloc->file_size, m->cluster_bits, m->version};
-    struct zq_l2_entry l2;
-
-    if (!entry) {
-        *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC};
-        return 0;
-    }
-    if (zq_l2_read(&b, entry, &l2) || lies_on_tables(m, l2.host, l2.len))
-        return ZQCOW2_ECORRUPT;
-    e->entry = entry;
-    e->host = l2.host;
-    e->own = l2.copied && !l2.zero;
-    e->type = l2.compressed ? ZQ_EXT_COMPRESSED : l2.zero ? ZQ_EXT_ZERO : ZQ_EXT_DATA;
-    return 0;
-}
-
-/* Does the entry n clusters behind e's first continue it? */
-static bool continues(const struct zq_map *m, const struct zq_extent *e, uint64_t entry, uint32_t n)
-{
-    struct zq_extent next;
-
-    if (classify(m, entry, &next) || next.type != e->type || next.own != e->own)
-        return false;
-    if (e->type == ZQ_EXT_DATA)
-        return next.host == e->host + ((uint64_t)n << m->cluster_bits);
-    return next.entry == e->entry && e->type != ZQ_EXT_COMPRESSED && !e->host;
-}
-
-uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                            uint32_t n)
-{
-    uint32_t i = slice_index(m, guest), k = 0;
-    const uint8_t *entry = s->data + (size_t)i * 8;
-
-    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - i);
-    while (k < n && !zq_be64(entry + (size_t)k * 8))
-        k++;
-    return k;
-}
-
-/*
- * The stretch of like clusters from guest on, within one slice: at most `max` of them, or `empty`
- * where they have no entry.
- */
-static int stretch(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint32_t max,
-                   uint32_t empty, struct zq_extent *e, uint32_t *count)
-{
-    uint32_t i = slice_index(m, guest), n = 1;
-    int rc = classify(m, zq_be64(s->data + (size_t)i * 8), e);
-
-    if (rc)
-        return rc;
-    if (e->type == ZQ_EXT_UNALLOC)
-        n = zq_map_count_empty(m, s, guest, empty);
-    else
-        while (n < max && continues(m, e, zq_be64(s->data + (size_t)(i + n) * 8), n))
-            n++;
-    *count = n;
-    return 0;
+    return (struct zq_bounds){m->form, m->alloc->file_size};
 }
 
 /* ---- judging ---- */
@@ -188,18 +133,19 @@ static bool on_l2_or_block(const struct zq_map *m, const struct zq_freed *run)
 /* Entries [i, end) of the slice: by themselves, and by L2 tables and blocks, run by run. */
 static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t i, uint32_t end)
 {
+    const struct zq_bounds b = bounds(m);
     struct zq_freed run = {.count = 0};
 
     for (; i < end; i++) {
-        uint64_t v = zq_be64(s->data + (size_t)i * 8);
+        const uint8_t *entry = zq_l2_at(&m->form, s->data, i);
+        struct zq_l2_entry l2;
         struct zq_freed one;
-        struct zq_extent e;
 
-        if (!v)
+        if (zq_l2_is_empty(&m->form, entry))
             continue;
-        if (classify(m, v, &e))
+        if (zq_l2_read(&b, entry, &l2) || lies_on_tables(m, l2.host, l2.len))
             return false;
-        zq_map_owned(m, v, &one);
+        zq_map_owned(m, &l2, &one);
         if (join_run(&run, &one))
             continue;
         if (on_l2_or_block(m, &run))
@@ -236,33 +182,46 @@ int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
 
 /* ---- looking up ---- */
 
+/* How far a stretch of like bytes is followed: in one slice, which is sound so far. */
+static int reach(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
+                 uint64_t *end)
+{
+    uint32_t i = slice_index(m, guest);
+
+    *end = zq_map_slice_end(m, guest);
+    if (runs_of(m, guest))
+        *end = zq_min(*end, ((guest >> m->zone_bits) + 1) << m->zone_bits);
+    /* A zone remembers all of a run; others, and what maps to nothing, only need what was asked. */
+    if (!runs_of(m, guest) || zq_l2_is_empty(&m->form, entry_in(m, s, guest)))
+        *end = zq_min(*end, guest + len);
+    if (is_judged(m, s))
+        return 0;
+    /* one cluster at a time */
+    *end = zq_min(*end, zq_round_down(guest, 1ull << m->cluster_bits) + (1ull << m->cluster_bits));
+    return are_sound(m, s, i, i + 1) ? 0 : ZQCOW2_ECORRUPT;
+}
+
 static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
                      struct zq_extent *e)
 {
-    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1);
-    uint64_t end = zq_map_slice_end(m, guest), asked, span;
+    uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1), end;
+    const struct zq_bounds b = bounds(m);
     struct zq_runs *runs = runs_of(m, guest);
-    uint32_t n;
-    int rc;
+    struct zq_l2_stretch like;
+    int rc = reach(m, s, guest, len, &end);
 
-    if (runs)
-        end = zq_min(end, ((guest >> m->zone_bits) + 1) << m->zone_bits);
-    asked = zq_round_up(zq_min(end - guest, len) + skew, size);
-    /* A zone remembers all of a run; others, and what maps to nothing, only need what was asked. */
-    span = runs ? zq_round_up(end - guest + skew, size) : asked;
-    if (!is_judged(m, s)) { /* one cluster at a time */
-        span = size;
-        if (!are_sound(m, s, slice_index(m, guest), slice_index(m, guest) + 1))
-            return ZQCOW2_ECORRUPT;
-    }
-    rc = stretch(m, s, guest, (uint32_t)(span >> m->cluster_bits),
-                 (uint32_t)(asked >> m->cluster_bits), e, &n);
     if (rc)
         return rc;
+    if (zq_l2_stretch(&b, entry_in(m, s, guest), skew, end - guest, &like))
+        return ZQCOW2_ECORRUPT;
+    e->l2 = like.first;
+    e->type = like.first.type;
+    e->own = e->type == ZQ_EXT_DATA && like.first.copied;
+    e->host = like.first.host ? like.first.host + skew : 0;
+    e->len = zq_min(len, like.bytes);
     if (runs && zq_extent_in_place(e))
-        zq_runs_add(runs, m->hooks, guest - skew, e->host, (uint64_t)n << m->cluster_bits);
-    e->host += e->host ? skew : 0;
-    e->len = zq_min(len, ((uint64_t)n << m->cluster_bits) - skew);
+        zq_runs_add(runs, m->hooks, guest - like.before, e->host - like.before,
+                    like.before + like.bytes);
     zq_assert_k(E3, e->len && guest + e->len <= zq_map_slice_end(m, guest));
     return 0;
 }
@@ -302,10 +261,7 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
         return 0;
     }
     if (!zq_map_has_table(m, guest, &next)) {
-        e->type = ZQ_EXT_UNALLOC;
-        e->own = false;
-        e->host = e->entry = 0;
-        e->len = zq_min(len, next - guest);
+        *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = zq_min(len, next - guest)};
         return 0;
     }
     return lookup_slice(m, g, guest, len, e);
@@ -359,7 +315,7 @@ static void fresh_done(struct zq_io *io, int ret)
 static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
 {
     struct zq_new_l2 *f = &m->fresh;
-    uint64_t size = (uint64_t)1 << m->cluster_bits, old = m->l1[index] & ZQ_OFFSET_MASK;
+    uint64_t size = (uint64_t)1 << m->cluster_bits, old = zq_entry_host(m->l1[index]);
     struct zq_found found;
     int rc = zq_alloc_find(m->alloc, g, 1, &found);
 
@@ -391,12 +347,12 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
 static void fresh_link(struct zq_map *m)
 {
     struct zq_new_l2 *f = &m->fresh;
-    uint64_t old = m->l1[f->index] & ZQ_OFFSET_MASK;
+    uint64_t old = zq_entry_host(m->l1[f->index]);
 
     zq_assert_k(K2, f->ready && !f->busy && !m->frozen); /* written, and L1 may change */
-    zq_index_set(&m->index, m->l1, (uint32_t)f->index, f->host | ZQ_OFLAG_COPIED);
+    zq_index_set(&m->index, m->l1, (uint32_t)f->index, zq_l1_set_own(f->host, true));
     m->alloc->tables++;
-    m->l1_dirty[f->index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
+    m->l1_dirty[zq_table_sector(f->index)] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;
     if (!old) {
@@ -418,7 +374,7 @@ int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest)
     int rc;
 
     for (;;) {
-        if (m->l1[index] & ZQ_OFLAG_COPIED)
+        if (zq_l1_is_own(m->l1[index]))
             return 0;
         if (f->ready) {
             if (m->frozen)
@@ -441,56 +397,63 @@ int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct z
 
 /* ---- changing entries ---- */
 
+uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                            uint32_t n)
+{
+    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - slice_index(m, guest));
+    return zq_l2_count_empty(&m->form, entry_in(m, s, guest), n);
+}
+
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n)
 {
-    uint32_t i = slice_index(m, guest);
     struct zq_runs *runs = runs_of(m, guest);
 
-    zq_assert_k(E3, n && i + n <= 1u << m->slice_bits);
+    zq_assert_k(E3, n && slice_index(m, guest) + n <= 1u << m->slice_bits);
     zq_assert(((guest | host) & (((uint64_t)1 << m->cluster_bits) - 1)) == 0);
     zq_assert_k(K1, host && host + ((uint64_t)n << m->cluster_bits) <= m->alloc->file_size);
-    for (uint32_t k = 0; k < n; k++)
-        zq_put_be64(s->data + (size_t)(i + k) * 8,
-                    (host + ((uint64_t)k << m->cluster_bits)) | ZQ_OFLAG_COPIED);
+    zq_l2_link(&m->form, entry_in(m, s, guest), host, n);
     zq_cache_dirty(m->cache, s);
     if (runs)
         zq_runs_add(runs, m->hooks, guest, host, (uint64_t)n << m->cluster_bits);
 }
 
-void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed)
+void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct zq_freed *freed)
 {
-    uint64_t host = entry & ZQ_OFFSET_MASK, len = 0;
+    freed->punch = l2->copied;
+    freed->cluster = l2->host >> m->cluster_bits;
+    freed->count = l2->len ? ((l2->host + l2->len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
+}
 
-    freed->punch = !(entry & ZQ_OFLAG_COMPRESSED) && (entry & ZQ_OFLAG_COPIED);
-    if (entry & ZQ_OFLAG_COMPRESSED)
-        zq_compressed_range(entry, m->cluster_bits, &host, &len);
-    else if (host)
-        len = (uint64_t)1 << m->cluster_bits;
-    freed->cluster = host >> m->cluster_bits;
-    freed->count = len ? ((host + len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
+/* Of an entry that has been judged. */
+static void owned_by(const struct zq_map *m, const uint8_t *entry, struct zq_freed *freed)
+{
+    const struct zq_bounds b = bounds(m);
+    struct zq_l2_entry l2;
+
+    (void)zq_l2_read(&b, entry, &l2);
+    zq_map_owned(m, &l2, freed);
 }
 
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        struct zq_freed *freed)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits, at = guest;
-    uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
+    uint8_t *entry = entry_in(m, s, guest);
     struct zq_runs *runs = runs_of(m, guest);
 
     zq_assert_k(K11, s->pins && !s->frozen);
     zq_assert((guest & (size - 1)) == 0);
     freed->count = 0;
     end = zq_min(end, zq_map_slice_end(m, guest));
-    for (; at < end; at += size, entry += 8) {
-        uint64_t v = zq_be64(entry);
+    for (; at < end; at += size, entry = zq_l2_at(&m->form, entry, 1)) {
         struct zq_freed one;
 
-        if (!v)
+        if (zq_l2_is_empty(&m->form, entry))
             continue;
-        zq_map_owned(m, v, &one);
+        owned_by(m, entry, &one);
         if (!join_run(freed, &one))
             break;
-        zq_put_be64(entry, 0);
+        zq_l2_clear(&m->form, entry);
         zq_cache_dirty(m->cache, s);
     }
     if (runs)
@@ -502,14 +465,14 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
                            uint64_t end)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits;
-    const uint8_t *entry = s->data + (size_t)slice_index(m, guest) * 8;
+    uint8_t *entry = entry_in(m, s, guest);
     struct zq_freed run = {.count = 0};
     uint32_t n = 1; /* the last call may find nothing, and wants a record all the same */
 
-    for (; guest < end; guest += size, entry += 8) {
+    for (; guest < end; guest += size, entry = zq_l2_at(&m->form, entry, 1)) {
         struct zq_freed one;
 
-        zq_map_owned(m, zq_be64(entry), &one);
+        owned_by(m, entry, &one);
         if (join_run(&run, &one))
             continue;
         n++;
@@ -521,7 +484,7 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
 void zq_map_thaw(struct zq_map *m)
 {
     zq_assert_k(K2, m->frozen);
-    zq_sectors_settle(m->l1_dirty, zq_div_up(m->l1_entries * 8, ZQ_SECTOR), ZQ_SECTOR_CLEAN);
+    zq_sectors_settle(m->l1_dirty, zq_table_sectors(m->l1_entries), ZQ_SECTOR_CLEAN);
     m->frozen = false;
     zq_wake(m->cache->ready, &m->cache->frozen_waiters);
 }
@@ -530,7 +493,7 @@ void zq_map_stop(struct zq_map *m)
 {
     if (!m->frozen)
         return;
-    zq_sectors_settle(m->l1_dirty, zq_div_up(m->l1_entries * 8, ZQ_SECTOR), ZQ_SECTOR_DIRTY);
+    zq_sectors_settle(m->l1_dirty, zq_table_sectors(m->l1_entries), ZQ_SECTOR_DIRTY);
     m->is_dirty = true;
     m->frozen = false;
 }

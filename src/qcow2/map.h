@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The mapping: guest ranges to typed extents. L1 lies in memory, L2 tables in the cache's slices,
- * and each sequential zone has its runs. Nothing outside map.c reads or writes an L2 entry.
+ * and each sequential zone has its runs. Nothing else of the engine reads or writes an L2 entry.
  * Reference: the qcow2 specification, section "Cluster mapping".
  */
 #ifndef ZQ_QCOW2_MAP_H
 #define ZQ_QCOW2_MAP_H
 
+#include "format/l2entry.h"
 #include "qcow2/alloc.h"
 #include "qcow2/runs.h"
 
-enum zq_extent_type { ZQ_EXT_UNALLOC, ZQ_EXT_ZERO, ZQ_EXT_DATA, ZQ_EXT_COMPRESSED };
-
 struct zq_extent {
     enum zq_extent_type type;
-    bool own;       /* DATA: refcount 1, may be written in place */
-    uint64_t host;  /* DATA, ZERO with a cluster: where the asked offset lies; else 0 */
-    uint64_t len;   /* bytes from the asked offset on */
-    uint64_t entry; /* COMPRESSED, and what else is not simply overwritten: the raw L2 entry */
+    bool own;              /* DATA: refcount 1, may be written in place */
+    uint64_t host;         /* DATA, ZERO with a cluster: where the asked offset lies; else 0 */
+    uint64_t len;          /* bytes from the asked offset on */
+    struct zq_l2_entry l2; /* of its first cluster; not set where the extent is own */
 };
 
 /* May it be written where it lies? */
@@ -40,9 +39,9 @@ struct zq_map {
     struct zq_cache *cache;
     struct zq_alloc *alloc;
     const struct zqcow2_hooks *hooks;
+    struct zq_form form;               /* fixed: of L2 entries */
     uint32_t cluster_bits, slice_bits; /* fixed; slice_bits: log2(entries in a slice) */
-    uint32_t version;                  /* fixed: 2 knows no zero flag */
-    uint64_t *l1;                      /* raw entries, native byte order */
+    uint64_t *l1;                      /* judged entries, native byte order */
     struct zq_index index;             /* of L1 */
     uint64_t l1_entries, l1_offset;
     uint8_t *l1_dirty;     /* a byte for each 512-byte sector */
@@ -91,7 +90,7 @@ int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
 uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                            uint64_t end);
 /* What an L2 entry holds on to, for giving it back; count 0: nothing. */
-void zq_map_owned(const struct zq_map *m, uint64_t entry, struct zq_freed *freed);
+void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct zq_freed *freed);
 /* Is there an L2 table at all? If not, nothing is mapped until *next. */
 bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next);
 /* Guest bytes up to the end of the slice that holds guest. */

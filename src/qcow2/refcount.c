@@ -18,7 +18,7 @@ uint64_t zq_ref_slice(const struct zq_refs *r, uint64_t cluster, uint32_t *index
 void zq_refs_mark(struct zq_refs *r, uint64_t index)
 {
     zq_assert_k(K2, index < r->entries && !r->frozen); /* the round writes it as it was */
-    r->dirty[index * 8 / ZQ_SECTOR] = ZQ_SECTOR_DIRTY;
+    r->dirty[zq_table_sector(index)] = ZQ_SECTOR_DIRTY;
     r->is_dirty = true;
 }
 

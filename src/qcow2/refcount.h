@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "cache/cache.h"
+#include "format/entry.h"
 #include "format/refbits.h"
 #include "qcow2/index.h"
 
@@ -28,7 +29,7 @@ struct zq_refs {
 
 static inline uint64_t zq_refs_sector_count(const struct zq_refs *r)
 {
-    return zq_div_up(r->entries * 8, ZQ_SECTOR);
+    return zq_table_sectors(r->entries);
 }
 
 /* Refcount number i of a slice. */

@@ -66,7 +66,7 @@ static bool next_pointers(struct zq_core *c, struct zq_round_io *w, enum zq_tabl
 static bool next_sectors(struct zq_core *c, struct zq_round_io *w, const uint64_t *table,
                          uint64_t entries, uint8_t *dirty, uint64_t host)
 {
-    uint64_t per = ZQ_SECTOR / 8, nr = zq_div_up(entries, per), s = c->round.cursor;
+    uint64_t per = zq_table_count(ZQ_SECTOR), nr = zq_div_up(entries, per), s = c->round.cursor;
     uint32_t bytes = 0;
 
     while (s < nr && dirty[s] != ZQ_SECTOR_DIRTY)
@@ -76,7 +76,7 @@ static bool next_sectors(struct zq_core *c, struct zq_round_io *w, const uint64_
             zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, host + s * ZQ_SECTOR, 0);
         for (uint64_t i = 0; i < per; i++) {
             uint64_t k = s * per + i;
-            zq_put_be64(w->buf + bytes + i * 8, k < entries ? table[k] : 0);
+            zq_table_put(w->buf + bytes, i, k < entries ? table[k] : 0);
         }
         dirty[s] = ZQ_SECTOR_WRITTEN;
     }

@@ -33,7 +33,7 @@ static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
         return NULL;
     f->old = *old;
     f->freed = zq_zalloc(&c->hooks, sizeof(*f->freed));
-    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, old->entry) == 0))
+    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, &old->l2) == 0))
         return f;
     free_fill(c, f);
     return NULL;
@@ -172,7 +172,7 @@ static int link_new(struct zq_core *c, struct zq_op *op)
     if (rc)
         return rc;
     zq_assert_k(K2, f->phase == F_LINK && !op->xfer.moving); /* all of it is in the file */
-    zq_map_owned(&c->map, f->old.type == ZQ_EXT_UNALLOC ? 0 : f->old.entry, f->freed);
+    zq_map_owned(&c->map, &f->old.l2, f->freed);
     zq_map_link(&c->map, s, f->guest, f->host, (uint32_t)(f->bytes >> c->cluster_bits));
     if (f->freed->count) {
         zq_alloc_quarantine(&c->alloc, f->freed, true);

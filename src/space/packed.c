@@ -6,13 +6,13 @@
 #include "format/codec.h"
 
 /* What is read are whole blocks of the backend: compressed clusters begin and end anywhere. */
-static void find_packed(const struct zq_core *c, struct zq_packed *p, uint64_t entry)
+static void find_packed(const struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2)
 {
     uint64_t align = c->be->limits.io_align;
 
-    zq_compressed_range(entry, c->cluster_bits, &p->host, &p->size);
-    p->skew = p->host & (align - 1);
-    p->host -= p->skew;
+    p->size = l2->len;
+    p->skew = l2->host & (align - 1);
+    p->host = l2->host - p->skew;
     p->len = zq_round_up(p->skew + p->size, align);
 }
 
@@ -23,11 +23,11 @@ void zq_packed_free(struct zq_core *c, struct zq_packed *p)
     p->in = p->out = NULL;
 }
 
-int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry)
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2)
 {
     p->len = 0;
-    if (entry & ZQ_OFLAG_COMPRESSED)
-        find_packed(c, p, entry);
+    if (l2->type == ZQ_EXT_COMPRESSED)
+        find_packed(c, p, l2);
     p->out = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
     p->in = zq_alloc(&c->hooks, 4096, p->len);
     if (p->out && (p->in || !p->len))

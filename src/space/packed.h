@@ -7,7 +7,9 @@
 
 #include "loop/core.h"
 
-int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, uint64_t entry);
+/* For the cluster of data that l2 holds: if it is compressed, room for its bytes in the file, too.
+ */
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2);
 void zq_packed_free(struct zq_core *c, struct zq_packed *p);
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
 

@@ -4,7 +4,7 @@
 #include "base/report.h"
 #include "zone/zones.h"
 
-#define PER_SECTOR (ZQ_SECTOR / 8)
+#define PER_SECTOR (ZQ_SECTOR / ZQ_ENTRY)
 
 static uint64_t on_disk(const struct zq_zones *zs, uint32_t i)
 {
@@ -119,7 +119,7 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
             zq_entry_encode(&zs->g, i, z->snap, finished, z->raw);
             z->doubt = ZQ_COMPOSED;
         }
-        memcpy(buf + (size_t)(i - first) * 8, z->raw, 8);
+        memcpy(buf + zq_entries_bytes(i - first), z->raw, ZQ_ENTRY);
     }
 }
 

@@ -39,8 +39,8 @@ int zq_zones_init(struct zq_zones *zs, const uint8_t *table)
     const struct zq_geometry *g = &zs->g;
     size_t tail;
 
-    zs->nr_sectors = (uint32_t)zq_div_up((uint64_t)g->nr_zones * 8, ZQ_SECTOR);
-    tail = (size_t)g->nr_zones * 8 - (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR;
+    zs->nr_sectors = (uint32_t)zq_div_up(zq_entries_bytes(g->nr_zones), ZQ_SECTOR);
+    tail = (size_t)zq_entries_bytes(g->nr_zones) - (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR;
     memcpy(zs->tail, table + (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR, tail);
     zs->max_open = effective_limit(g, g->max_open);
     zs->max_active = effective_limit(g, g->max_active);
@@ -54,7 +54,7 @@ int zq_zones_init(struct zq_zones *zs, const uint8_t *table)
     if (!zs->v || !zs->dirty || !zs->in_round)
         return -ENOMEM;
     for (uint32_t i = 0; i < g->nr_zones; i++)
-        load_zone(zs, i, table + (size_t)i * 8);
+        load_zone(zs, i, table + zq_entries_bytes(i));
     return 0;
 }
 

@@ -37,12 +37,12 @@ enum zq_doubt {
     ZQ_COMPOSED /* in the running stage: its barrier makes it sure */
 };
 
-struct zq_zone {    /* 64 bytes */
-    uint64_t wp;    /* committed; absolute. FULL: start + capacity */
-    uint64_t next;  /* the next reservation begins here */
-    uint64_t snap;  /* what the running round may store at most */
-    uint64_t high;  /* the highest value that the entry may have on disk (R1) */
-    uint8_t raw[8]; /* the entry as last read or written */
+struct zq_zone {           /* 64 bytes */
+    uint64_t wp;           /* committed; absolute. FULL: start + capacity */
+    uint64_t next;         /* the next reservation begins here */
+    uint64_t snap;         /* what the running round may store at most */
+    uint64_t high;         /* the highest value that the entry may have on disk (R1) */
+    uint8_t raw[ZQ_ENTRY]; /* the entry as last read or written */
     struct zq_live *live;
     uint32_t lru_prev, lru_next; /* of IMP_OPEN zones, least recently written first */
     uint8_t state;               /* what the write pointer and the opens say */

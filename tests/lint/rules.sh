@@ -58,6 +58,9 @@ rule 'assert besides zq_assert' "${word}assert *\\(" $(without '^src/base/report
 rule 'a backend asked past zq_call_*(), which judge its answer' \
     '(->|[.])ops[.](length|readv|writev|flush|limits|truncate|discard|zero|allocate|lock|submit|fd)[(]' \
     $(without '^src/device/backend\.h$')
+rule "an entry of a table read or written past format/, which knows its width and its bits" \
+    'ZQ_(OFLAG|OFFSET_MASK)|(entries|zones) *[*] *8|be64[(].*[*] *8' \
+    $(without '^src/((format|base|simdisk)/|qcow2/alloc\.c)')
 rule 'a lock taken outside loop.c, queue.c, the backends and the simulated disk' \
     "${word}((pthread|mtx|cnd)_([a-z_]*_)?(try|timed|rd|wr|un)*(lock|wait)) *\\(" \
     $(without '^src/(loop/loop|api/queue|backend/[a-z_]+|simdisk/[a-z_]+)\.c$')

@@ -110,31 +110,6 @@ static int unpack(enum zq_compression type, size_t in_len)
     return rc;
 }
 
-static void range(uint64_t entry, uint32_t bits, uint64_t want_host, uint64_t want_len)
-{
-    uint64_t host, len;
-
-    zq_compressed_range(entry, bits, &host, &len);
-    if (host != want_host || len != want_len)
-        fail_msg("entry 0x%llx, cluster_bits %u: 0x%llx + %llu", (unsigned long long)entry, bits,
-                 (unsigned long long)host, (unsigned long long)len);
-}
-
-static void test_range(void **state)
-{
-    const uint64_t c = 1ull << 62;
-
-    (void)state;
-    range(c | 0x50000, 16, 0x50000, 512);
-    range(c | 1ull << 54 | 0x50000, 16, 0x50000, 1024);      /* x = 54: one sector more */
-    range(c | 0xffull << 54 | 0x50000, 16, 0x50000, 131072); /* all there can be */
-    range(c | 2ull << 54 | 0x501ff, 16, 0x501ff, 3 * 512 - 511);
-    range(c | 1ull << 61 | 0x1000, 9, 0x1000, 1024); /* x = 61 */
-    range(c | 1ull << 60 | 0x1000, 9, 1ull << 60 | 0x1000, 512);
-    range(c | 0x1fffull << 49 | 0x200000, 21, 0x200000, 4ull << 20); /* x = 49 */
-    range(0xc000000000000000ull, 16, 0, 512);                        /* bit 63 belongs to neither */
-}
-
 static void test_zlib(void **state)
 {
     size_t n;
@@ -279,11 +254,10 @@ static int group_setup(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_range),        cmocka_unit_test(test_zlib),
-        cmocka_unit_test(test_zlib_refused), cmocka_unit_test(test_zstd),
-        cmocka_unit_test(test_zstd_frames),  cmocka_unit_test(test_zstd_refused),
-        cmocka_unit_test(test_zstd_window),  cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_zlib),         cmocka_unit_test(test_zlib_refused),
+        cmocka_unit_test(test_zstd),         cmocka_unit_test(test_zstd_frames),
+        cmocka_unit_test(test_zstd_refused), cmocka_unit_test(test_zstd_window),
+        cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_damage),
     };
 
     return cmocka_run_group_tests(tests, group_setup, NULL);

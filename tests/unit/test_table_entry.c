@@ -7,14 +7,14 @@
 
 #include <cmocka.h>
 
-#include "format/entry.h"
+#include "format/l2entry.h"
 
 #define BIT(n) ((uint64_t)1 << (n))
 #define HOST   ((uint64_t)5 << 16)
 
 /* No offset is past the end of this file: what is refused is refused for its bits. */
-static const struct zq_bounds huge = {UINT64_MAX, 9, 3};
-static const struct zq_bounds small = {1 << 20, 16, 3};
+static const struct zq_bounds huge = {{9, 3}, UINT64_MAX};
+static const struct zq_bounds small = {{16, 3}, 1 << 20};
 
 static bool in_offset(unsigned bit)
 {
@@ -27,6 +27,16 @@ static void expect(const char *table, unsigned bit, bool ok, const char *why)
         fail_msg("%s entry, bit %u: %s", table, bit, why ? why : "taken");
 }
 
+/* An entry is read where it lies in a table. */
+static const char *l2_read(const struct zq_bounds *b, uint64_t raw, struct zq_l2_entry *e)
+{
+    uint8_t table[8];
+
+    for (int i = 0; i < 8; i++)
+        table[i] = (uint8_t)(raw >> (56 - 8 * i));
+    return zq_l2_read(b, table, e);
+}
+
 static void test_every_bit(void **state)
 {
     (void)state;
@@ -36,7 +46,7 @@ static void test_every_bit(void **state)
         struct zq_l2_entry e;
         bool ones;
 
-        v2.version = 2;
+        v2.form.version = 2;
         expect("L1", bit, in_offset(bit) || bit == 63, zq_l1_read(&huge, raw, &host));
         assert_true(host == (raw & ~BIT(63)) || !in_offset(bit));
         expect("refcount table", bit, in_offset(bit), zq_rt_read(&huge, raw, &host));
@@ -44,9 +54,10 @@ static void test_every_bit(void **state)
         expect("bitmap", bit, in_offset(bit), zq_bitmap_read(&huge, raw, &host, &ones));
         if (bit == 62)
             continue; /* compressed */
-        expect("L2", bit, in_offset(bit) || bit == 63 || bit == 0, zq_l2_read(&huge, raw, &e));
-        assert_true(e.zero == (bit == 0) && e.copied == (bit == 63) && !e.compressed);
-        expect("L2 of version 2", bit, in_offset(bit) || bit == 63, zq_l2_read(&v2, raw, &e));
+        expect("L2", bit, in_offset(bit) || bit == 63 || bit == 0, l2_read(&huge, raw, &e));
+        assert_int_equal(e.type, bit == 0 ? ZQ_EXT_ZERO : ZQ_EXT_DATA);
+        assert_true(e.copied == (bit == 63));
+        expect("L2 of version 2", bit, in_offset(bit) || bit == 63, l2_read(&v2, raw, &e));
     }
 }
 
@@ -64,14 +75,14 @@ static void test_places(void **state)
     assert_non_null(zq_l1_read(&small, BIT(63), &host));
     assert_non_null(zq_rt_read(&small, 0x100000, &host));
     assert_non_null(zq_rt_read(&small, 0x10200, &host));
-    assert_non_null(zq_l2_read(&small, 0x100000, &e));
-    assert_non_null(zq_l2_read(&small, 0x10200, &e));
-    assert_non_null(zq_l2_read(&small, BIT(63), &e));
-    assert_non_null(zq_l2_read(&small, BIT(63) | 1, &e));
-    assert_null(zq_l2_read(&small, 1, &e));
-    assert_true(e.zero && !e.len);
-    assert_null(zq_l2_read(&small, 0x10001, &e));
-    assert_true(e.zero && e.len == 65536);
+    assert_non_null(l2_read(&small, 0x100000, &e));
+    assert_non_null(l2_read(&small, 0x10200, &e));
+    assert_non_null(l2_read(&small, BIT(63), &e));
+    assert_non_null(l2_read(&small, BIT(63) | 1, &e));
+    assert_null(l2_read(&small, 1, &e));
+    assert_true(e.type == ZQ_EXT_ZERO && !e.len);
+    assert_null(l2_read(&small, 0x10001, &e));
+    assert_true(e.type == ZQ_EXT_ZERO && e.len == 65536);
     assert_null(zq_bitmap_read(&small, 1, &host, &ones));
     assert_true(ones && !host);
     assert_non_null(zq_bitmap_read(&small, 0x10001, &host, &ones));
@@ -84,25 +95,119 @@ static void test_compressed(void **state)
     struct zq_l2_entry e;
 
     (void)state;
-    assert_null(zq_l2_read(&small, BIT(62) | 2ull << 54 | 0x10123, &e));
-    assert_true(e.compressed && !e.copied && !e.zero);
+    assert_null(l2_read(&small, BIT(62) | 2ull << 54 | 0x10123, &e));
+    assert_true(e.type == ZQ_EXT_COMPRESSED && !e.copied);
     assert_int_equal(e.host, 0x10123);
     assert_int_equal(e.len, 3 * 512 - 0x123);
-    assert_null(zq_l2_read(&small, BIT(63) | BIT(62) | 2ull << 54 | 0x10123, &e));
-    assert_true(e.compressed && !e.copied);
-    assert_null(zq_l2_read(&small, BIT(62) | (0x100000 - 1), &e));
-    assert_non_null(zq_l2_read(&small, BIT(62) | 1ull << 54 | (0x100000 - 1), &e));
-    assert_non_null(zq_l2_read(&small, BIT(62) | 0x100000, &e));
+    assert_null(l2_read(&small, BIT(63) | BIT(62) | 2ull << 54 | 0x10123, &e));
+    assert_true(e.type == ZQ_EXT_COMPRESSED && !e.copied);
+    assert_null(l2_read(&small, BIT(62) | (0x100000 - 1), &e));
+    assert_non_null(l2_read(&small, BIT(62) | 1ull << 54 | (0x100000 - 1), &e));
+    assert_non_null(l2_read(&small, BIT(62) | 0x100000, &e));
     /* beyond 2^56 no file reaches, whatever its length says */
-    assert_non_null(zq_l2_read(&huge, BIT(62) | BIT(57), &e));
+    assert_non_null(l2_read(&huge, BIT(62) | BIT(57), &e));
+}
+
+static void range(uint64_t raw, uint32_t bits, uint64_t want_host, uint64_t want_len)
+{
+    const struct zq_bounds b = {{bits, 3}, UINT64_MAX};
+    struct zq_l2_entry e;
+
+    (void)l2_read(&b, raw, &e); /* a place that no file has is said all the same */
+    if (e.type != ZQ_EXT_COMPRESSED || e.host != want_host || e.len != want_len)
+        fail_msg("entry 0x%" PRIx64 ", cluster_bits %u: 0x%" PRIx64 " + %" PRIu64, raw, bits,
+                 e.host, e.len);
+}
+
+static void test_range(void **state)
+{
+    const uint64_t c = 1ull << 62;
+
+    (void)state;
+    range(c | 0x50000, 16, 0x50000, 512);
+    range(c | 1ull << 54 | 0x50000, 16, 0x50000, 1024);      /* x = 54: one sector more */
+    range(c | 0xffull << 54 | 0x50000, 16, 0x50000, 131072); /* all there can be */
+    range(c | 2ull << 54 | 0x501ff, 16, 0x501ff, 3 * 512 - 511);
+    range(c | 1ull << 61 | 0x1000, 9, 0x1000, 1024); /* x = 61 */
+    range(c | 1ull << 60 | 0x1000, 9, 1ull << 60 | 0x1000, 512);
+    range(c | 0x1fffull << 49 | 0x200000, 21, 0x200000, 4ull << 20); /* x = 49 */
+    range(0xc000000000000000ull, 16, 0, 512);                        /* bit 63 belongs to neither */
+}
+
+/* ---- stretches, in tables of clusters of 64 KiB ---- */
+
+#define C       65536ull
+#define OWN(n)  (BIT(63) | (n)*C)
+#define N(list) (sizeof(list) / sizeof((list)[0]))
+
+static void stretch(const char *what, const uint64_t *entries, size_t n, uint64_t skew,
+                    uint64_t max, enum zq_extent_type type, uint64_t bytes)
+{
+    const struct zq_bounds b = {{16, 3}, 100 * C};
+    struct zq_l2_stretch s;
+    uint8_t table[64];
+    const char *why;
+
+    for (size_t i = 0; i < n; i++) {
+        for (int k = 0; k < 8; k++)
+            table[i * 8 + (size_t)k] = (uint8_t)(entries[i] >> (56 - 8 * k));
+    }
+    why = zq_l2_stretch(&b, table, skew, max, &s);
+    if (why || s.first.type != type || s.before != skew || s.bytes != bytes)
+        fail_msg("%s: %s, type %d, %" PRIu64 " before, %" PRIu64 " bytes", what,
+                 why ? why : "taken", s.first.type, s.before, s.bytes);
+}
+
+static void test_stretch(void **state)
+{
+    const uint64_t run[] = {OWN(5), OWN(6), OWN(7), OWN(9)};
+    const uint64_t shared[] = {OWN(5), 6 * C}, behind[] = {OWN(98), OWN(99), OWN(100)};
+    const uint64_t holes[] = {0, 0, 1, 1}, packed[] = {BIT(62) | C, BIT(62) | C};
+    const uint64_t zeros[] = {OWN(5) | 1, OWN(6) | 1}, data[] = {OWN(5), OWN(6) | 1};
+
+    (void)state;
+    stretch("a run", run, N(run), 0, 4 * C, ZQ_EXT_DATA, 3 * C);
+    stretch("the middle of a run", run, N(run), 512, 2 * C, ZQ_EXT_DATA, 2 * C);
+    stretch("part of a cluster", run, N(run), 512, 512, ZQ_EXT_DATA, 512);
+    stretch("up to what is shared", shared, N(shared), 0, 2 * C, ZQ_EXT_DATA, C);
+    stretch("up to the file's end", behind, N(behind), 0, 3 * C, ZQ_EXT_DATA, 2 * C);
+    stretch("up to zeros", data, N(data), 0, 2 * C, ZQ_EXT_DATA, C);
+    stretch("holes", holes, N(holes), 1024, 4 * C - 1024, ZQ_EXT_UNALLOC, 2 * C - 1024);
+    stretch("zeros without clusters", holes + 2, 2, 0, 2 * C, ZQ_EXT_ZERO, 2 * C);
+    stretch("one cluster of zeros", zeros, N(zeros), 0, 2 * C, ZQ_EXT_ZERO, C);
+    stretch("one compressed cluster", packed, N(packed), 512, C, ZQ_EXT_COMPRESSED, C - 512);
+}
+
+/* ---- written ---- */
+
+static void test_written(void **state)
+{
+    const struct zq_bounds b = {{16, 3}, 100 * C};
+    uint8_t table[24] = {0};
+    struct zq_l2_entry e;
+
+    (void)state;
+    assert_int_equal(zq_l2_count_empty(&b.form, table, 3), 3);
+    zq_l2_link(&b.form, table + 8, 7 * C, 2);
+    assert_int_equal(zq_l2_count_empty(&b.form, table, 3), 1);
+    assert_memory_equal(table + 8, "\x80\0\0\0\0\7\0\0\x80\0\0\0\0\x8\0\0", 16);
+    zq_l2_set_own(&b.form, table + 8, false);
+    assert_memory_equal(table + 8, "\0\0\0\0\0\7\0\0", 8);
+    table[15] = 1; /* zeros, with a cluster */
+    zq_l2_set_host(&b.form, table + 8, 9 * C);
+    assert_memory_equal(table + 8, "\x80\0\0\0\0\x9\0\1", 8);
+    assert_null(zq_l2_read(&b, table + 8, &e));
+    assert_true(e.type == ZQ_EXT_ZERO && e.copied && e.host == 9 * C && e.len == C);
+    zq_l2_clear(&b.form, table + 16);
+    assert_true(zq_l2_is_empty(&b.form, table + 16));
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_bit),
-        cmocka_unit_test(test_places),
-        cmocka_unit_test(test_compressed),
+        cmocka_unit_test(test_every_bit),  cmocka_unit_test(test_places),
+        cmocka_unit_test(test_compressed), cmocka_unit_test(test_range),
+        cmocka_unit_test(test_stretch),    cmocka_unit_test(test_written),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

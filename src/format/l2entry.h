@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Entries of L2 tables, typed: what a cluster is, and what it holds on to in the file. Callers have
+ * an entry as the place in memory where it lies, in the file's order. How many bytes it takes, what
+ * its bits are and what differs by version is known here only: another form of entry, such as 128
+ * bits with subclusters, is another zq_form and nothing more to a caller. That is why a stretch of
+ * like bytes is asked for, and not one entry after the other.
+ */
+#ifndef ZQ_FORMAT_L2ENTRY_H
+#define ZQ_FORMAT_L2ENTRY_H
+
+#include "format/entry.h"
+
+#define ZQ_L2_ENTRY_MAX 8u /* bytes of an entry of any form */
+
+enum zq_extent_type { ZQ_EXT_UNALLOC, ZQ_EXT_ZERO, ZQ_EXT_DATA, ZQ_EXT_COMPRESSED };
+
+struct zq_l2_entry {
+    enum zq_extent_type type;
+    bool copied;        /* refcount 1: may be written in place; never of a compressed cluster */
+    uint64_t host, len; /* of what it holds in the file, ZERO too; len 0: nothing */
+};
+
+/* Bytes of the device around one of them, in the clusters of a table, that are alike. */
+struct zq_l2_stretch {
+    struct zq_l2_entry first; /* the entry of the cluster that was asked for */
+    uint64_t before;          /* how many in front of it, in its cluster, belong to it */
+    uint64_t bytes;           /* from it on; DATA: contiguous in the file */
+};
+
+/* ---- tables ---- */
+
+/* log2 of an entry's bytes. */
+static inline unsigned zq_l2_entry_bits(const struct zq_form *f)
+{
+    (void)f;
+    return 3;
+}
+/* log2 of the entries in a table, which is a cluster. */
+static inline unsigned zq_l2_table_bits(const struct zq_form *f)
+{
+    return f->cluster_bits - zq_l2_entry_bits(f);
+}
+/* log2 of the bytes of the device that a table, an entry of L1, maps. */
+static inline unsigned zq_l2_span_bits(const struct zq_form *f)
+{
+    return f->cluster_bits + zq_l2_table_bits(f);
+}
+static inline uint64_t zq_l2_bytes(const struct zq_form *f, uint64_t entries)
+{
+    return entries << zq_l2_entry_bits(f);
+}
+/* How many entries of L1 a device needs. */
+static inline uint64_t zq_l1_needed(const struct zq_form *f, uint64_t device_size)
+{
+    return zq_div_up(device_size, (uint64_t)1 << zq_l2_span_bits(f));
+}
+
+/* ---- entries ---- */
+
+static inline uint8_t *zq_l2_at(const struct zq_form *f, uint8_t *table, uint64_t i)
+{
+    return table + zq_l2_bytes(f, i);
+}
+/* UNALLOC, and nothing else about it? */
+static inline bool zq_l2_is_empty(const struct zq_form *f, const uint8_t *entry)
+{
+    (void)f;
+    return !zq_be64(entry);
+}
+static inline void zq_l2_clear(const struct zq_form *f, uint8_t *entry)
+{
+    (void)f;
+    zq_put_be64(entry, 0);
+}
+/* How many of at most n entries, from this one on, are empty. */
+static inline uint32_t zq_l2_count_empty(const struct zq_form *f, const uint8_t *entry, uint32_t n)
+{
+    uint32_t k = 0;
+
+    while (k < n && zq_l2_is_empty(f, entry + zq_l2_bytes(f, k)))
+        k++;
+    return k;
+}
+/* n whole clusters of data, contiguous in the file from host on, refcount 1. */
+static inline void zq_l2_link(const struct zq_form *f, uint8_t *entry, uint64_t host, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++)
+        zq_put_be64(zq_l2_at(f, entry, k),
+                    (host + ((uint64_t)k << f->cluster_bits)) | ZQ_OFLAG_COPIED);
+}
+/* The refcount of what it holds has become 1, or is no longer. Compressed: own is false. */
+void zq_l2_set_own(const struct zq_form *f, uint8_t *entry, bool own);
+/* Its cluster, of data or zeros, has moved to host, refcount 1; what it is stays. */
+void zq_l2_set_host(const struct zq_form *f, uint8_t *entry, uint64_t host);
+/* Is the flag set, whatever else the entry says? */
+bool zq_l2_says_copied(const struct zq_form *f, const uint8_t *entry);
+/* For messages: the entry's first 64 bits. */
+static inline uint64_t zq_l2_word(const uint8_t *entry)
+{
+    return zq_be64(entry);
+}
+
+/* NULL, or why the entry is none; *e is what it says all the same. */
+const char *zq_l2_read(const struct zq_bounds *b, const uint8_t *entry, struct zq_l2_entry *e);
+/* How many bytes, at most end, of the entry's cluster and those that follow are like the first. */
+uint64_t zq_l2_follow(const struct zq_bounds *b, const uint8_t *entry, uint64_t end,
+                      const struct zq_l2_entry *first);
+/*
+ * The stretch around the byte `skew` of the entry's cluster. It ends with what is like that byte,
+ * and at the latest after max bytes; so many lie in the clusters of the entries that follow.
+ */
+static inline const char *zq_l2_stretch(const struct zq_bounds *b, const uint8_t *entry,
+                                        uint64_t skew, uint64_t max, struct zq_l2_stretch *s)
+{
+    const char *why = zq_l2_read(b, entry, &s->first);
+
+    s->before = skew;
+    s->bytes = max;
+    if (!why && (skew + max - 1) >> b->form.cluster_bits)
+        s->bytes = zq_l2_follow(b, entry, skew + max, &s->first) - skew;
+    return why;
+}
+
+#endif
