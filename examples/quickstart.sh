@@ -26,6 +26,7 @@ step 'Build the library and the command'
 if ! { cmake -S "$top" -B "$tmp/build" -DBUILD_TESTING=OFF &&
     cmake --build "$tmp/build" -j "$(nproc)"; } >"$tmp/build.log" 2>&1; then
     cat "$tmp/build.log"
+    echo "the build failed; it needs 30 MB in $tmp"
     exit 1
 fi
 PATH=$(dirname "$(find "$tmp/build" -name zqcow2 -type f -perm -u+x)"):$PATH

@@ -80,6 +80,15 @@ static unsigned terminal_width(void)
     return columns && zt_parse_u64(columns, &n) && n && n < 4096 ? (unsigned)n : 80;
 }
 
+/* On a terminal that has colours, to a user who has not said no. */
+static bool wants_colour(void)
+{
+    const char *no = getenv("NO_COLOR");
+    const char *term = getenv("TERM");
+
+    return isatty(STDOUT_FILENO) == 1 && !(no && *no) && term && *term && strcmp(term, "dumb") != 0;
+}
+
 /* Rows of a power of two: the labels stay round numbers. */
 static void lay_out(struct map *m, uint64_t nr_zones)
 {
@@ -93,7 +102,7 @@ static void lay_out(struct map *m, uint64_t nr_zones)
     while ((nr_zones + m->group - 1) / m->group > (uint64_t)m->width * MOST_ROWS)
         m->group *= 2;
     m->nr_cells = (nr_zones + m->group - 1) / m->group;
-    m->colour = isatty(STDOUT_FILENO) == 1 && !getenv("NO_COLOR");
+    m->colour = wants_colour();
     m->utf8 = strcmp(nl_langinfo(CODESET), "UTF-8") == 0;
 }
 

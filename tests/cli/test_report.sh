@@ -111,9 +111,20 @@ is 'in a screenful' yes "$([ "$(wc -l <out)" -le 40 ] && echo yes)"
 run 0 'its report' report many.qcow2
 is 'lists them all' 65536 "$(wc -l <out | tr -d ' ')"
 if command -v script >/dev/null; then
-    script -qec '"$tool" report --map z.qcow2' /dev/null >out 2>err </dev/null
-    has 'colour on a terminal' out "$(printf '\033\\[')"
-    NO_COLOR=1 script -qec '"$tool" report --map z.qcow2' /dev/null >out 2>err </dev/null
-    lacks 'unless NO_COLOR is set' out "$(printf '\033\\[[0-9;]*m')"
+    # in_terminal VARIABLE...: the map in a terminal, with nothing but these in the environment.
+    in_terminal() {
+        env -i PATH="$PATH" tool="$tool" "$@" \
+            script -qec '"$tool" report --map z.qcow2' /dev/null >out 2>err </dev/null
+    }
+    colour=$(printf '\033\\[[0-9;]*m')
+    in_terminal TERM=xterm
+    has 'colour on a terminal' out "$colour"
+    in_terminal TERM=xterm NO_COLOR=
+    has 'NO_COLOR without a value means nothing' out "$colour"
+    for with in 'TERM=xterm NO_COLOR=1' TERM=dumb TERM= NO_TERM=; do
+        in_terminal $with
+        lacks "no colour with $with" out "$colour"
+        has "but the map, with $with" out '^c closed'
+    done
 fi
 finish
