@@ -191,6 +191,34 @@ static void mistakes_go_to_done(void **state)
     }
 }
 
+/* A state that is taken back behind one that waits for a write in flight. */
+static void states_in_order(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    for (int w = 0; w < NR_WORLDS; w++) {
+        struct zqcow2_queue *q = begin(&r, worlds[w], 1, 16);
+        struct ticket *t[] = {
+            ticket(ZQCOW2_OP_WRITE, 2 * Z, 4096, 1),
+            ticket(ZQCOW2_OP_ZONE_SET_STATE, 2 * Z, ZQCOW2_ZONE_OFFLINE, 1),
+            ticket(ZQCOW2_OP_ZONE_SET_STATE, 2 * Z, ZQCOW2_ZONE_NOT_WP, 1),
+            ticket(ZQCOW2_OP_WRITE, 2 * Z + 4096, 4096, 1),
+        };
+
+        for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++)
+            assert_int_equal(submit(q, t[i]), 1);
+        wait_all(q);
+        for (size_t i = 0; i < sizeof(t) / sizeof(*t); i++) {
+            if (t[i]->ret)
+                fail_msg("%s: request %zu: %d", world_names[w], i, t[i]->ret);
+            drop(t[i]);
+        }
+        assert_int_equal(rig_zone(&r, 2).write_pointer, 2 * Z + 8192);
+        end(&r, q);
+    }
+}
+
 static void depth_limits(void **state)
 {
     struct zqcow2_queue *q = NULL;
@@ -510,6 +538,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_takes_no_more),
         cmocka_unit_test(malformed_requests),
         cmocka_unit_test(mistakes_go_to_done),
+        cmocka_unit_test(states_in_order),
         cmocka_unit_test(depth_limits),
         cmocka_unit_test(the_descriptor_is_enough),
         cmocka_unit_test(waiting_for_no_time_moves_on),

@@ -195,6 +195,31 @@ static void by_a_read(void **state)
     printf("shorter files and a read: %u, every one noticed\n", n);
 }
 
+/* Noticed once, it is not forgotten: what is gone does not read as zeros afterwards. */
+static void and_stays_lost(void **state)
+{
+    static uint8_t got[65536];
+    struct zqcow2_image *img;
+    unsigned n = 0;
+
+    (void)state;
+    for (unsigned kind = FILES; kind <= URING; kind++, n++) {
+        if (!start(kind, &img))
+            break;
+        append(img, 0, 65536, ZQCOW2_FUA);
+        assert_int_equal(truncate(path, (off_t)(length_now() - MIB)), 0);
+        if (!zqcow2_flush(img))
+            fail_msg("backend %d: the flush says that all is durable", kind);
+        for (unsigned i = 0; i < 2; i++) {
+            if (zqcow2_read(img, got, 65536, 0) != -EIO)
+                fail_msg("backend %d: read %u after the flush succeeds", kind, i);
+        }
+        is_noticed(kind, img, "a read after the flush");
+        /* To the next one it is another file: the same backend could open it. */
+    }
+    printf("shorter files and reads after a flush: %u, every one noticed\n", n);
+}
+
 static int remove_file(void **state)
 {
     (void)state;
@@ -208,6 +233,7 @@ int main(void)
         cmocka_unit_test(by_an_empty_flush),
         cmocka_unit_test(under_a_write_to_the_end),
         cmocka_unit_test(by_a_read),
+        cmocka_unit_test(and_stays_lost),
     };
 
     close(mkstemp(path));

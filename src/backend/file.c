@@ -218,8 +218,10 @@ int zq_file_length(void *self, uint64_t *bytes)
     if (fstat(f->fd, &st) < 0)
         return -errno;
     *bytes = (uint64_t)st.st_size;
-    atomic_store(&f->reach, *bytes);
-    atomic_store(&f->cut, false);
+    if (f->lock_mode != ZQCOW2_LOCK_NONE)
+        zq_file_reached(f, *bytes); /* in use: what was there and is not any more stays lost */
+    else if (!atomic_load(&f->cut))
+        atomic_store(&f->reach, *bytes);
     return 0;
 }
 
@@ -287,6 +289,7 @@ void zq_file_invalidate(void *self)
     struct zq_file *f = self;
 
     (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+    zq_file_forget_length(f);
 }
 
 static void file_close(void *self)

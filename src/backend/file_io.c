@@ -90,6 +90,12 @@ void zq_file_reached(struct zq_file *f, uint64_t end)
         ;
 }
 
+void zq_file_forget_length(struct zq_file *f)
+{
+    atomic_store(&f->reach, 0);
+    atomic_store(&f->cut, false);
+}
+
 int zq_file_check_length(struct zq_file *f)
 {
     uint64_t reach = atomic_load(&f->reach);

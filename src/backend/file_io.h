@@ -26,7 +26,7 @@ struct zq_file {
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;                /* zqcow2_lock that is held */
     _Atomic uint64_t reach; /* of a regular file: it was at least so long, and must be still */
-    atomic_bool cut;        /* it was not: said by every flush until length() is asked */
+    atomic_bool cut;        /* it was not: every flush fails until somebody else may use it again */
     atomic_bool no_punch;   /* the file system cannot punch holes: not asked again */
     /*
      * A block device cannot shrink, so its length is kept here; bytes between it and the
@@ -49,6 +49,8 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
                        uint64_t done);
 /* Something was written up to `end`. */
 void zq_file_reached(struct zq_file *f, uint64_t end);
+/* A new life: it may be as long as it likes. */
+void zq_file_forget_length(struct zq_file *f);
 /*
  * -EIO if another program has truncated the file. keeps_end: call it before a write, or a change of
  * the length, that reaches `end`: it could hide the truncation; within the file the check is free.

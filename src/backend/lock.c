@@ -171,6 +171,8 @@ int zq_file_lock(void *self, int mode)
     if (both && f->lock_mode != ZQCOW2_LOCK_NONE) /* it would be in our own way */
         apply(f->fd, &claims[ZQCOW2_LOCK_NONE], true);
     rc = change(f->lock_fd >= 0 ? f->lock_fd : f->fd, f->lock_mode, mode);
+    if (rc == 0 && f->lock_mode == ZQCOW2_LOCK_NONE) /* until now others could change the file */
+        zq_file_forget_length(f);
     if (rc == 0)
         f->lock_mode = mode;
     if (both && f->lock_mode != ZQCOW2_LOCK_NONE)

@@ -41,7 +41,7 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     if (s == ZQCOW2_ZONE_NOT_WP || z->forced)
         return true;
     switch (action_of(op)) {
-    case ZQ_ACT_OPEN: return s != ZQCOW2_ZONE_CLOSED;
+    case ZQ_ACT_OPEN: return s != ZQCOW2_ZONE_CLOSED || !z->opening;
     case ZQ_ACT_CLOSE: return !zq_state_is_open(s);
     case ZQ_ACT_FINISH: return !zq_state_is_active(s);
     default: return false;
@@ -186,7 +186,7 @@ static int begin(struct zq_core *c, struct zq_op *op)
     int rc = check_zones(c, op);
 
     if (rc == 0 && is_all(c, op) && action_of(op) == ZQ_ACT_OPEN)
-        rc = zq_zones_room_for_all(&c->zones);
+        rc = zq_zones_begin_open_all(&c->zones);
     return rc;
 }
 
@@ -224,12 +224,10 @@ int zq_step_set_state(struct zq_core *c, struct zq_op *op)
         return -EINVAL;
     if (zone < c->zones.g.conventional)
         return ZQCOW2_EZONE_STATE;
-    if (op->req.length == ZQCOW2_ZONE_NOT_WP && !c->zones.v[zone].forced)
-        return 0;
-    rc = zq_turn_take(c, op, zone);
+    rc = zq_turn_take(c, op, zone); /* even if nothing is forced now: an earlier one may wait */
     if (rc == 0 && !c->dead)
         rc = zq_zone_wait_drained(c, op, zone);
-    if (rc == 0)
+    if (rc == 0 && (op->req.length != ZQCOW2_ZONE_NOT_WP || c->zones.v[zone].forced))
         zq_zone_force(&c->zones, zone, (uint8_t)op->req.length);
     return rc;
 }

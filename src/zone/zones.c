@@ -231,13 +231,17 @@ int zq_zones_room(const struct zq_zones *zs, uint32_t i, const struct zq_verdict
     return *victim == ZQ_NO_ZONE ? ZQCOW2_EZONE_OPEN : 0;
 }
 
-int zq_zones_room_for_all(const struct zq_zones *zs)
+int zq_zones_begin_open_all(struct zq_zones *zs)
 {
-    uint32_t closed = zs->nr_active - zs->nr_open;
+    uint64_t closed = 0;
 
-    for (uint32_t i = zs->g.conventional; i < zs->g.nr_zones; i++)
-        closed -= zs->v[i].forced && zs->v[i].state == ZQCOW2_ZONE_CLOSED;
-    return (uint64_t)closed + zs->nr_exp_open > zs->max_open ? ZQCOW2_EZONE_OPEN : 0;
+    for (uint32_t i = zs->g.conventional; i < zs->g.nr_zones; i++) {
+        struct zq_zone *z = &zs->v[i];
+
+        z->opening = !z->forced && z->state == ZQCOW2_ZONE_CLOSED;
+        closed += z->opening;
+    }
+    return closed + zs->nr_exp_open > zs->max_open ? ZQCOW2_EZONE_OPEN : 0;
 }
 
 void zq_zone_do_close(struct zq_zones *zs, uint32_t i)

@@ -50,7 +50,8 @@ struct zq_zone {           /* 64 bytes */
     uint8_t finished;            /* FULL by finish */
     uint8_t ahead;               /* clusters may be mapped beyond the write pointer */
     uint8_t doubt;               /* of raw: zq_doubt */
-    uint8_t spare[3];
+    uint8_t opening;             /* was CLOSED when an "open all" began */
+    uint8_t spare[2];
 };
 
 struct zq_reservation {
@@ -115,8 +116,11 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
  */
 int zq_zones_room(const struct zq_zones *zs, uint32_t i, const struct zq_verdict *v,
                   uint32_t *victim);
-/* May all CLOSED zones become EXP_OPEN at once? */
-int zq_zones_room_for_all(const struct zq_zones *zs);
+/*
+ * Begins to open all CLOSED zones, which are marked: those that are closed to make room for them
+ * are none of them. EZONE_OPEN: they do not all fit.
+ */
+int zq_zones_begin_open_all(struct zq_zones *zs);
 /* Changes the state and keeps the counts. */
 void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state);
 /* Closes a drained open zone. */

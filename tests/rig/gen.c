@@ -110,24 +110,6 @@ static void draw_discard(struct dice *d, struct gen_op *op)
     }
 }
 
-static uint32_t count_state(const struct model *m, unsigned a, unsigned b)
-{
-    uint32_t n = 0;
-
-    for (uint32_t i = 0; i < m->nr; i++)
-        n += !m->zone[i].forced && (m->zone[i].state == a || m->zone[i].state == b);
-    return n;
-}
-
-/* Opening all where only closing implicitly opened zones would make room: the text is silent. */
-static bool open_all_is_clear(const struct model *m)
-{
-    uint32_t closed = count_state(m, ZQCOW2_ZONE_CLOSED, ZQCOW2_ZONE_CLOSED);
-
-    return !m->g.max_open || closed + model_open_zones(m) <= m->g.max_open ||
-           count_state(m, ZQCOW2_ZONE_CLOSED, ZQCOW2_ZONE_EXP_OPEN) > m->g.max_open;
-}
-
 static void draw_manage(struct dice *d, struct gen_op *op)
 {
     uint64_t zs = d->m->g.zone_size, size = d->m->g.size;
@@ -138,8 +120,6 @@ static void draw_manage(struct dice *d, struct gen_op *op)
     if (form == 0) {
         op->off = 0;
         op->len = size;
-        if (op->kind == ZQCOW2_OP_ZONE_OPEN && !open_all_is_clear(d->m))
-            op->kind = ZQCOW2_OP_ZONE_CLOSE;
     } else if (form < 8) {
         op->len = zs * (1 + roll(d, 4));
     } else if (form == 8) {

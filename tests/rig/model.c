@@ -230,6 +230,13 @@ static bool open_all_fits(const struct model *m)
     return !m->g.max_open || n <= m->g.max_open;
 }
 
+/* Those that are closed to make room for the others are not meant. */
+static void mark_meant(struct model *m, bool all, int op)
+{
+    for (uint32_t i = 0; i < m->nr; i++)
+        m->zone[i].meant = !all || meant(&m->zone[i], op);
+}
+
 int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *failed)
 {
     bool all = len == m->g.size && m->nr > 1;
@@ -242,8 +249,9 @@ int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *
         return -EINVAL;
     if (all && op == ZQCOW2_OP_ZONE_OPEN && !open_all_fits(m))
         return ZQCOW2_EZONE_OPEN;
+    mark_meant(m, all, op);
     for (; !rc && model_start(m, i) < off + len && i < m->nr; i++) {
-        if (!all || meant(&m->zone[i], op))
+        if (m->zone[i].meant)
             rc = manage_zone(m, op, i);
         *failed = model_start(m, i);
     }

@@ -19,6 +19,7 @@ struct model_zone {
     uint64_t wp, stamp;
     uint8_t state; /* never RDONLY or OFFLINE: those lie over it, in `forced` */
     uint8_t forced;
+    bool meant; /* by the call for several zones that runs */
 };
 
 #define MODEL_NONE UINT32_MAX

@@ -183,7 +183,7 @@ static void same(struct world *w)
     expect(w, w->zs.nr_open == m_count(w, false) && w->zs.nr_active == m_count(w, true)); /* K5 */
     expect(w, zq_zones_counted(&w->zs));
     expect(w, !w->max_open || w->zs.nr_open <= w->max_open);
-    expect(w, (zq_zones_room_for_all(&w->zs) == ZQCOW2_EZONE_OPEN) ==
+    expect(w, (zq_zones_begin_open_all(&w->zs) == ZQCOW2_EZONE_OPEN) ==
                   (w->max_open && closed + explicitly > w->max_open));
 }
 
