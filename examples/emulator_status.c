@@ -65,7 +65,8 @@ static const struct status table[] = {
 };
 #define ROWS (sizeof(table) / sizeof(table[0]))
 
-/* What to tell the guest. An error without a row is an I/O error: no guest mistake is hidden so. */
+/* What to report to the guest. An error without a row is an I/O error: no guest mistake is hidden
+ * so. */
 static struct status status_of(int rc)
 {
     const struct status ok = {0, NVME_OK, VIRTIO_OK}, bad = {rc, NVME_INTERNAL, VIRTIO_IOERR};

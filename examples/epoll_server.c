@@ -52,7 +52,7 @@ static void request(struct client *c)
         answered(c, &(struct zqcow2_result){.ret = -EINVAL});
 }
 
-static int client(int fd, unsigned id) /* a child: appends, and is told where it went */
+static int client(int fd, unsigned id) /* a child: appends, and receives the offset */
 {
     static struct message m;
 

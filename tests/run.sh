@@ -265,6 +265,6 @@ if [ -n "$rest" ] && [ -z "$missing" ]; then
     failed=$((failed + 1))
 fi
 printf '\n%s s in all\n' $(($(date +%s) - begun))
-[ -z "$missing" ] || echo "did not run to the end, for want of time:$missing"
+[ -z "$missing" ] || echo "did not run to the end, for lack of time:$missing"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]

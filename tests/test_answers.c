@@ -41,7 +41,7 @@ static const int answers[] = {0,       1,     512,   4096,   INT_MAX, -EPERM, -E
                               -EINVAL, -4095, -4096, -10005, -10024,  -70000, INT_MIN};
 #define ANSWERS (sizeof(answers) / sizeof(*answers))
 
-/* Does what it is asked, but for one callback, which only answers what it was told to. */
+/* Does what it is asked, except for one callback, which only returns the given answer. */
 struct liar {
     struct store store;
     enum way way;
@@ -49,14 +49,14 @@ struct liar {
     uint32_t kind; /* of SUBMIT and DONE: for which kind of I/O */
     bool lies;
     int answer;
-    unsigned told;
+    unsigned asked;
 };
 
-static bool tells(struct liar *l, enum callback who)
+static bool is_lying(struct liar *l, enum callback who)
 {
     if (!l->lies || l->who != who)
         return false;
-    l->told++;
+    l->asked++;
     return true;
 }
 
@@ -64,7 +64,7 @@ static bool tells(struct liar *l, enum callback who)
     do { \
         struct liar *l = self; \
         struct rig_be under = store_be(&l->store); \
-        if (tells(l, who) && l->answer) \
+        if (is_lying(l, who) && l->answer) \
             return l->answer; \
         return under.ops->call; \
     } while (0)
@@ -114,7 +114,7 @@ static int liar_lock(void *self, int mode)
 {
     struct liar *l = self;
 
-    return mode != ZQCOW2_LOCK_NONE && tells(l, LOCK) ? l->answer : 0;
+    return mode != ZQCOW2_LOCK_NONE && is_lying(l, LOCK) ? l->answer : 0;
 }
 
 static int liar_submit(void *self, struct zqcow2_io *io)
@@ -122,9 +122,9 @@ static int liar_submit(void *self, struct zqcow2_io *io)
     struct liar *l = self;
     bool it = io->kind == l->kind;
 
-    if (it && tells(l, SUBMIT) && l->answer)
+    if (it && is_lying(l, SUBMIT) && l->answer)
         return l->answer;
-    if (!it || !tells(l, DONE))
+    if (!it || !is_lying(l, DONE))
         return -EOPNOTSUPP;
     zqcow2_io_done(io, l->answer);
     return 0;
@@ -134,7 +134,7 @@ static int liar_fd(void *self)
 {
     struct liar *l = self;
 
-    return tells(l, FD) ? l->answer : -EBADF;
+    return is_lying(l, FD) ? l->answer : -EBADF;
 }
 
 static int liar_poll(void *self, int timeout_ms)
@@ -252,14 +252,14 @@ static int plain_write(void)
     return zqcow2_backend_write(be, buf, 512, 1 << 20);
 }
 
-static int append(void) /* the short way: the zone is open, its clusters are there */
+static int append(void) /* the fast path: the zone is open, its clusters are there */
 {
     uint64_t at = ZONE;
 
     return zqcow2_append(img, buf, 4096, &at, 0);
 }
 
-static int append_elsewhere(void) /* the long way, with a longer file */
+static int append_elsewhere(void) /* the slow path, with a longer file */
 {
     uint64_t at = 3 * ZONE;
 
@@ -271,7 +271,7 @@ static int read_back(void)
     return zqcow2_read(img, buf, 4096, ZONE);
 }
 
-static int read_two(void) /* committed bytes and zeros beyond: the long way */
+static int read_two(void) /* committed bytes and zeros beyond: the slow path */
 {
     return zqcow2_read(img, buf, 65536, ZONE);
 }
@@ -314,11 +314,11 @@ static void ask(const char *what, enum callback who, int (*call)(void), bool har
 
     liar.who = !img || liar.way <= THREADS ? who : liar.way == REFUSING ? SUBMIT : DONE;
     liar.kind = kinds[who];
-    liar.told = 0;
+    liar.asked = 0;
     liar.lies = true;
     rc = call();
     liar.lies = false;
-    if (!liar.told)
+    if (!liar.asked)
         fail_msg("%s, %s: was not asked at all", ways[liar.way], what);
     want(what, rc, harmless ? 0 : expected(liar.answer));
 }

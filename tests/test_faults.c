@@ -103,7 +103,7 @@ static void check(struct rig *r, bool clean)
         rig_say(r, "check: %llu corruptions, %llu leaks", (unsigned long long)r->check.corruptions,
                 (unsigned long long)r->check.leaked_clusters);
     else
-        r->why[0] = 0; /* leaks that are allowed are told, too */
+        r->why[0] = 0; /* leaks that are allowed are reported, too */
 }
 
 /* Every zone can be written, finished and reset: without faults all of it has to succeed. */
@@ -190,7 +190,7 @@ static bool one_run(struct bench *b, const struct plan *p, uint64_t n, char *why
     r.open.extent_bytes = sc->extent_bytes;
     oracle_init(&story.oracle, sc->g);
     struck = begin(&r, b, p, n);
-    sc->tell(&r);
+    sc->run(&r);
     struck |= finish(&r, p);
     oracle_free(&story.oracle);
     verdict = rig_free(&r);
@@ -265,7 +265,7 @@ static unsigned one_scenario(const struct scenario *sc, bool memory, uint64_t *p
 
 static void all_scenarios(const char *what, bool memory)
 {
-    unsigned told = 0, bad = 0;
+    unsigned ran = 0, bad = 0;
     uint64_t points = 0;
 
     for (size_t s = 0; s < NR_SETS; s++) {
@@ -273,10 +273,10 @@ static void all_scenarios(const char *what, bool memory)
             if (!wanted("ZQ_SCENARIO", sets[s]->list[k].name))
                 continue;
             bad += one_scenario(&sets[s]->list[k], memory, &points);
-            told++;
+            ran++;
         }
     }
-    printf("%s: %u scenarios, %llu fault points, %u violations\n", what, told,
+    printf("%s: %u scenarios, %llu fault points, %u violations\n", what, ran,
            (unsigned long long)points, bad);
     if (bad)
         fail_msg("%u violations under %s", bad, what);

@@ -239,7 +239,7 @@ static void one_growth(const struct limits *l, enum rig_world world)
     for (uint64_t zone = 2; zone < 4; zone++)
         assert_int_equal(rig_manage(&r, ZQCOW2_OP_ZONE_RESET, MiB(zone), MiB(1), NULL), 0);
     assert_int_equal(rig_close(&r), 0);
-    put64(&r, get64(&r, get64(&r, 48)) + 63 * 8, 9); /* counted too often, whoever has it */
+    put64(&r, get64(&r, get64(&r, 48)) + 63 * 8, 9); /* counted too often, whatever owns it */
     assert_int_equal(rig_check(&r, ZQCOW2_CHECK_REPAIR_ALL), 0);
     r.why[0] = 0;
     assert_int_equal(rig_check(&r, 0), 0);

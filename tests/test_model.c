@@ -109,7 +109,7 @@ static int call(struct run *t, struct job *j)
     case ZQCOW2_OP_DRAIN: return zqcow2_drain(img);
     case ZQCOW2_OP_ZONE_SET_STATE: return zqcow2_zone_set_state(img, op->off, op->state);
     }
-    req = request(j); /* of zone calls, only this tells which zone failed */
+    req = request(j); /* of zone calls, only this shows which zone failed */
     zqcow2_run(img, &req, &res);
     j->got_off = res.offset;
     return res.ret;
@@ -160,7 +160,7 @@ static bool reopen(struct run *t)
     return rc ? rig_say(r, "open: %d %s", rc, r->err.text) : rig_same(r, &t->model);
 }
 
-static void tell(const struct job *j, uint64_t n)
+static void print_replay(const struct job *j, uint64_t n)
 {
     printf("  #%llu %s off %#llx len %#llx%s", (unsigned long long)n,
            j->op.kind == GEN_REOPEN ? "reopen" : rig_op_name(j->op.kind),
@@ -187,7 +187,7 @@ static bool judge(struct run *t, struct job *j)
 
     t->last = n;
     if (t->loud)
-        tell(j, n);
+        print_replay(j, n);
     if (r->strict.broken)
         return rig_say(r, "#%llu: %s", (unsigned long long)n, r->strict.why);
     if (j->got != j->want)

@@ -38,7 +38,7 @@ static void end(struct rig *r, struct zqcow2_queue *q)
 
 /*
  * Appends of one zone commit in the order of submission, whatever the backend does. In zones that
- * are open and mapped before, most go the short way.
+ * are open and mapped before, most take the fast path.
  */
 static void appends_keep_their_order(void **state)
 {
@@ -106,7 +106,7 @@ static void writes_back_to_back(void **state)
     }
 }
 
-/* Zones 1 and 2 are open and mapped, so that what follows goes the short way. */
+/* Zones 1 and 2 are open and mapped, so that what follows takes the fast path. */
 static struct zqcow2_queue *begin_open(struct rig *r, uint64_t seed)
 {
     struct zqcow2_queue *q = begin(r, RIG_SHUFFLED, seed, 16);

@@ -322,7 +322,7 @@ static uint64_t pointer_after(const struct at *t, const struct zqcow2_zone *befo
     return before->write_pointer + (t->op == WRITE || t->op == APPEND ? 1024 : 0);
 }
 
-/* The others: all as they were, but for the one that had to give way. */
+/* The others: all as they were, except for the one that had to give way. */
 static void look_at_others(const struct at *t, struct rig *r, const struct zqcow2_zone *before,
                            uint32_t nr, bool evicts)
 {

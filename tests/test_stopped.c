@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rounds that stop for want of space (R10), one story for each of their rules: the n-th call that
+ * Rounds that stop for lack of space (R10), one story for each of their rules: the n-th call that
  * takes space fails, for each n, the story goes on with room, and then the power goes. The judge is
  * the rig's own: every reference is counted (K1) whichever write the cut loses, and what was
  * flushed is there.
@@ -113,7 +113,7 @@ static bool struck(void)
     return failed;
 }
 
-/* The power goes: the image is what the last barrier covered, and is opened anew. */
+/* The power goes: the image is what the last barrier covered, and is reopened. */
 static void cut(void)
 {
     struct store kept;

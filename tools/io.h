@@ -7,7 +7,7 @@
 
 #include "tool.h"
 
-#define ZT_IO_FILL 0xcd /* the byte that qemu-io writes unless told otherwise */
+#define ZT_IO_FILL 0xcd /* the byte that qemu-io writes by default */
 
 struct zt_io {
     struct zt_target target;
@@ -20,7 +20,7 @@ struct zt_io {
 struct zt_io_command {
     const char *name, *other; /* other may be NULL */
     int min, max;             /* operands and options; max -1: any number */
-    int (*run)(struct zt_io *io, int argc, char **argv); /* 0, or -1 after telling */
+    int (*run)(struct zt_io *io, int argc, char **argv); /* 0, or -1 after a message */
     const char *operands, *summary;
 };
 
@@ -29,12 +29,12 @@ extern const struct zt_io_command zt_io_data[], zt_io_async[], zt_io_zone[];
 
 /* Errors of commands go to standard output, as with qemu-io, so that they keep their place. */
 void zt_io_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-bool zt_io_size(const char *text, uint64_t *value); /* tells what is wrong */
+bool zt_io_size(const char *text, uint64_t *value); /* reports what is wrong */
 bool zt_io_byte(const char *text, uint8_t *value);
 
 /* Reports the failure of a command on the range at `off`; -1. */
 int zt_io_failed(struct zt_io *io, const char *what, int rc, uint64_t off);
-bool zt_io_bad_option(const char *command); /* tells which one; false */
+bool zt_io_bad_option(const char *command); /* reports which one; false */
 
 struct zt_io_result {
     const char *verb; /* "wrote" */

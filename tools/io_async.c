@@ -161,7 +161,7 @@ static bool take_buffer(struct request *r, struct zqcow2_request *req)
     return true;
 }
 
-/* Everything but the letters of one command; false after telling. */
+/* Everything but the letters of one command; false after a message. */
 static bool take_options(struct request *r, struct zqcow2_request *req, int argc, char **argv,
                          const char *letters)
 {

@@ -68,7 +68,7 @@ static int report(const struct options *o, const char *verb, double start)
     return 0;
 }
 
-/* False, and told, if bytes[start, start + length) are not all the pattern. */
+/* False, after a message, if bytes[start, start + length) are not all the pattern. */
 static bool verify(const struct options *o, const uint8_t *bytes)
 {
     uint64_t length = o->partial ? o->pattern_length : o->length - o->pattern_start;

@@ -73,14 +73,14 @@ struct zt_target {
 #define ZT_HELP_SHARE \
     "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
 
-/* Handles what all verbs share; false: `c` was none of it, or its value was bad (and was told). */
+/* Handles what all verbs share; false: `c` was none of it, or its value was bad (and reported). */
 bool zt_target_option(struct zt_target *t, int c);
-/* Are there `min` to `max` operands? Tells which one is missing; `names` are for that. */
+/* Are there `min` to `max` operands? Reports which one is missing; `names` are for that. */
 bool zt_operands(int argc, char **argv, int min, int max, const char *const *names);
 
 bool zt_parse_u64(const char *text, uint64_t *value);  /* decimal, or hex after 0x */
 bool zt_parse_size(const char *text, uint64_t *value); /* also 1.5G: suffixes b K M G T P E */
-/* The same for an option's value; tells what is wrong. */
+/* The same for an option's value; reports what is wrong. */
 bool zt_size_arg(const char *what, const char *text, uint64_t *value);
 bool zt_u64_arg(const char *what, const char *text, uint64_t *value);
 
@@ -139,9 +139,9 @@ void zt_backend_error(const struct zt_target *t, int rc); /* reports it */
 void zt_backend_list(FILE *out);
 /* The text of `err` if it has one, else that of `rc`. */
 const char *zt_reason(int rc, const struct zqcow2_error *err);
-/* zqcow2_open_flag; NULL after telling why. */
+/* zqcow2_open_flag; NULL after a message. */
 struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags);
-/* Closes; `status` or 1 if closing failed (which is told). */
+/* Closes; `status` or 1 if closing failed (which is reported). */
 int zt_close(const struct zt_target *t, struct zqcow2_image *img, int status);
 bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info);
 /* As zt_info, and the image must have zones. */
@@ -175,7 +175,7 @@ const char *zt_zone_reason(struct zqcow2_image *img, int rc, uint64_t off, char 
 int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,
                  uint64_t count, void (*fn)(void *arg, uint64_t index, const struct zqcow2_zone *z),
                  void *arg);
-void *zt_buffer(size_t len); /* aligned for direct I/O; free() it; NULL after telling */
+void *zt_buffer(size_t len); /* aligned for direct I/O; free() it; NULL after a message */
 
 /* --map of report. */
 int zt_picture(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,

@@ -180,7 +180,7 @@ static bool put_last(struct transfer *t, size_t have)
     return fail(t, text);
 }
 
-/* Room for all pieces that may wait: none is shorter than the length, but for the last. */
+/* Room for all pieces that may wait: none is shorter than the length, except for the last. */
 static bool take_pieces(struct transfer *t, size_t length)
 {
     if (!t->append || t->quiet)

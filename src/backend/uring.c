@@ -480,7 +480,7 @@ static bool can_truncate(struct uring *u)
            io_uring_opcode_supported(&probe.p, OP_FTRUNCATE);
 }
 
-/* Where io_uring is switched off for this program the kernel says EPERM. */
+/* Where io_uring is switched off for this program the kernel returns EPERM. */
 static int init_ring(struct io_uring *ring)
 {
     int rc = io_uring_queue_init(DEPTH, ring, 0);

@@ -66,7 +66,7 @@ unsigned zq_counts_once(struct zq_counts *c, uint64_t cluster);
 struct zq_ref *zq_counts_next(struct zq_counts *c, uint64_t from);
 void zq_counts_free(struct zq_counts *c);
 
-/* "L2 table": the most telling of several kinds. */
+/* "L2 table": the most specific of several kinds. */
 const char *zq_kind_name(unsigned kinds);
 
 #endif

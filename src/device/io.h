@@ -5,7 +5,7 @@
  * backend lacks.
  *
  * An io is started under the image's mutex, issued without it, and finished under it again. It
- * belongs to whoever embeds it; between start and complete() nothing in it may change.
+ * belongs to the struct that embeds it; between start and complete() nothing in it may change.
  */
 #ifndef ZQ_DEVICE_IO_H
 #define ZQ_DEVICE_IO_H
@@ -149,7 +149,7 @@ static inline bool zq_io_all_past(const struct zq_iox *x, uint64_t seq)
     return zq_list_empty(&x->flight) ||
            zq_container(x->flight.next, struct zq_io, flight)->seq > seq;
 }
-/* The oldest data I/O is gone: whoever waits for it looks again. */
+/* The oldest data I/O is gone: its waiters check again. */
 static inline void zq_io_leave_flight(struct zq_iox *x, struct zq_io *io)
 {
     bool oldest = x->flight.next == &io->flight;

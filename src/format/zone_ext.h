@@ -56,7 +56,7 @@ static inline uint64_t zq_zone_capacity(const struct zq_geometry *g, uint32_t zo
 uint32_t zq_geometry_max_append(const struct zq_geometry *g);
 
 /*
- * Tells the layouts apart and checks every field against the header (h->virtual_size, cluster
+ * Detects the layout and checks every field against the header (h->virtual_size, cluster
  * size, bit 5) and file_size. *bit_missing: a v3..v7 image without bit 5 (opens read-only);
  * h->zoned_offset == 0 with the bit set: ECORRUPT. g->layout NONE: the extension says not zoned.
  * g->code is not yet known.

@@ -12,7 +12,7 @@
 #include "ops/zone_write.h"
 #include "space/fill.h"
 
-/* The hot way is one piece in each function that goes it; what it seldom needs is not in it. */
+/* The common case is one piece of code in each function; the rare cases are out of line. */
 #define INLINE   inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 

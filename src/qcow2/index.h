@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which clusters the entries of a table name: the numbers of its entries, in the order of what they
- * name. Four bytes an entry, so that a table of any size can be asked "does one of you lie here?".
+ * name. Four bytes per entry, so that a table of any size can be asked "does one of you lie here?".
  */
 #ifndef ZQ_QCOW2_INDEX_H
 #define ZQ_QCOW2_INDEX_H

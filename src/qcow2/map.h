@@ -25,7 +25,7 @@ static inline bool zq_extent_in_place(const struct zq_extent *e)
     return e->type == ZQ_EXT_DATA && e->own;
 }
 
-/* An L2 table on its way to the file; linked by whoever needs it when it is there. */
+/* An L2 table being written to the file; linked by the first operation that needs it. */
 struct zq_new_l2 {
     struct zq_io io;
     uint64_t index, host;   /* of L1; in the file */

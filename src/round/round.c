@@ -101,7 +101,7 @@ static void set_incompat(struct zq_core *c, uint64_t bit)
 }
 
 /*
- * What was found to be corrupt says so to whoever opens it next, where the header has room for it.
+ * Marks an image that was found corrupt, if the header has the field, for those that open it next.
  * The mark says that leaks may be found after a crash; DIRTY on lazy images says the same.
  */
 static bool next_mark(struct zq_core *c, struct zq_round_io *w)

@@ -220,7 +220,7 @@ static bool keeps(const struct zqcow2_simdisk_cut *c, const struct choice *w, ui
     return w->around == 2 || (w->around == 1 && change < w->torn);
 }
 
-/* Everything that builds one image needs, whoever chooses. */
+/* Everything that builds one image needs, however it is chosen. */
 struct chooser {
     const struct zqcow2_simdisk_cut *cut;
     const struct choice *choice; /* or */

@@ -191,8 +191,8 @@ static void turn(const struct side *side, void *self, unsigned nr, struct times 
 }
 
 /*
- * A and B take turns; B is the library. The first turn of each only warms up. Who comes second
- * finds other pages and caches than who came first, so they change places each time.
+ * A and B take turns; B is the library. The first turn of each only warms up. The side that comes
+ * second finds other pages and caches than who came first, so they change places each time.
  */
 static void row(const struct plan *given, const struct side *a, const struct side *b)
 {

@@ -69,7 +69,7 @@ static double timed(const char *command)
     return seconds;
 }
 
-/* Scattered: a step that is no power of two, as far as the image reaches and round again. */
+/* Scattered: a step that is not a power of two, as far as the image reaches and round again. */
 static double chunk(void *self)
 {
     struct qemu *q = self;

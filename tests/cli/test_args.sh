@@ -15,7 +15,7 @@ for verb in $verbs; do
     has "$verb --help begins with the usage" out "^usage: zqcow2 $verb .*FILE"
     is "$verb --help is quiet on stderr" '' "$(cat err)"
     run 1 "$verb without operands" "$verb"
-    has "$verb tells what is missing" err '^zqcow2: .*(FILE is missing|--all)'
+    has "$verb reports what is missing" err '^zqcow2: .*(FILE is missing|--all)'
     run 1 "$verb with an unknown option" "$verb" --no-such-option z.qcow2
     has "$verb names the option" err 'no-such-option'
     run 1 "$verb with an unknown backend" "$verb" --backend=floppy z.qcow2
@@ -60,6 +60,6 @@ done
 run 0 'an image' create --force s.qcow2 1M
 if [ -c /dev/full ]; then
     "$tool" info s.qcow2 >/dev/full 2>err
-    is 'a full disk under stdout is told' 1 $?
+    is 'a full disk under stdout is reported' 1 $?
 fi
 finish

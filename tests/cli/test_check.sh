@@ -51,14 +51,14 @@ end=$(($(stat -c %s leak.qcow2) / 65536))
 truncate -s $(((end + 1) * 65536)) leak.qcow2
 poke leak.qcow2 $((block + 2 * end)) 0001
 run 3 'a leak' check leak.qcow2
-has 'is told' out '^leak at 0x'
+has 'is reported' out '^leak at 0x'
 has 'and counted' out '^1 leaked cluster found'
 run 3 'as JSON' check --json leak.qcow2
 is 'one leak' 1 "$(count leaked_clusters)"
 is 'no corruption' 0 "$(count corruptions)"
 has 'with its kind' out '"kind": "leak"'
 run 0 'its repair' check --repair=leaks leak.qcow2
-has 'is told' out '1 repaired'
+has 'is reported' out '1 repaired'
 run 0 'and lasts' check leak.qcow2
 has 'nothing is left' out '^no errors$'
 
@@ -69,7 +69,7 @@ l2=$(offset corrupt.qcow2 "$l1")
 cluster=$(offset corrupt.qcow2 $((l2 + 8)))
 poke corrupt.qcow2 $((block + 2 * (cluster / 65536))) 0000
 run 2 'a corruption' check corrupt.qcow2
-has 'is told' out '^corruption: '
+has 'is reported' out '^corruption: '
 run 2 'repair of leaks only' check --repair=leaks corrupt.qcow2
 run 2 'as JSON' check --json corrupt.qcow2
 verdict $(python3 -m json.tool <out >/dev/null; echo $?) 'it is JSON'
@@ -94,7 +94,7 @@ run 1 'no file' check --json
 is 'is JSON' 'check: FILE is missing; see zqcow2 check --help' "$(count error)"
 head -c 100000 /dev/zero >zeros
 run 1 'a file that is no image' check zeros
-has 'is told' err '^zqcow2: zeros: cannot be checked: '
+has 'is reported' err '^zqcow2: zeros: cannot be checked: '
 is 'and nothing on stdout' '' "$(cat out)"
 run 1 'the same as JSON' check --json zeros
 verdict $(python3 -m json.tool <out >/dev/null; echo $?) 'is JSON all the same'

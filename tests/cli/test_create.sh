@@ -211,7 +211,7 @@ RANGES
 run 1 'a size that is out of range' create r.qcow2 5E
 is 'with the range' 'zqcow2: size: 5E is out of range (512 to 4E)' "$(cat err)"
 run 1 'info of zeros' info zeros
-has 'tells that it is not qcow2' err '^zqcow2: zeros: .*qcow2'
+has 'reports that it is not qcow2' err '^zqcow2: zeros: .*qcow2'
 
 name=$(printf 'a"b\\c\n\377.qcow2')
 run 0 'a file name with odd bytes' create "$name" 1M

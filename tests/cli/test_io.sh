@@ -31,13 +31,13 @@ is 'no word' '' "$(cat out err)"
 "$tool" io -c 'write -C 0 64k' z.qcow2 >out 2>err
 has 'for machines' out '^65536,1,0:00:[0-9.]{5},[0-9.]+,[0-9.]+$'
 io 1 'a pattern that is not there' 'read -P 0xac 4M 512' 'read -q -P 0xab 4M 512'
-is 'is told, and the next command runs' 'Pattern verification failed at offset 4194304, 512 bytes
+is 'is reported, and the next command runs' 'Pattern verification failed at offset 4194304, 512 bytes
 read 512/512 bytes at offset 4194304
 512 bytes, 1 ops; XX' "$(cat out)"
 io 0 'a part of the range' 'write -q -P 7 0 4k' 'write -q -P 8 512 512' \
     'read -q -P 8 -s 512 -l 512 0 4k' 'read -q -P 7 -l 512 0 4k' 'read -q -P 7 -s 1k 0 4k'
 io 1 'the wrong part' 'read -q -P 8 -s 513 -l 512 0 4k'
-is 'is told by its place' 'Pattern verification failed at offset 513, 512 bytes' "$(cat out)"
+is 'is reported with its place' 'Pattern verification failed at offset 513, 512 bytes' "$(cat out)"
 io 0 'a file over and over' 'write -q -s pattern 0 4608'
 run 0 'read it' read z.qcow2 0 4608
 cat pattern pattern pattern >wanted
@@ -73,13 +73,13 @@ io 0 'long names' 'zone_open 8M 4M' 'zone_append -p 8M 4k' 'zone_close 8M 4M' 'z
 is 'work too' 'After zap done, the append sector is 0x4000' "$(cat out)"
 io 0 'appends' 'zap -p 8M 0x1000 0x2000' 'zap 8M 512' 'zap -p 8M 512' 'zrp 8M 1' \
     'read -q -P 0xcd 8M 13312' 'zrs 8M 4M'
-is 'tell their sector' 'After zap done, the append sector is 0x4000
+is 'report their sector' 'After zap done, the append sector is 0x4000
 After zap done, the append sector is 0x4019
 start: 0x4000, len 0x2000, cap 0x1800, wptr 0x401a, zcond:2, [type: 2]' "$(cat out)"
 io 1 'what a zone refuses' 'write 8390656 512' 'zap -p 0 4k' 'zo 100 4M' 'zc 0 4M' 'zf 0 4M' \
     'zrs 0 4M' 'zrp 33M 1' 'write 0 100' 'write 32M 512' 'read 32M 512' 'write -q 8M 512' 'zrp 8M 1'
 sed 's/failed: .*/failed/' out >errors
-is 'is told each by its command' 'write failed
+is 'each command reports its own' 'write failed
 zone append failed
 zone open failed
 zone close failed
@@ -124,7 +124,7 @@ io 1 'asynchronous failures' 'aio_write 12M 4k' 'aio_read -P 1 12M 512' 'aio_flu
 has 'the write' out '^aio_write failed: '
 has 'the pattern' out '^Pattern verification failed at offset 12582912, 512 bytes'
 io 0 'at the end all are waited for' 'aio_write -P 5 12607488 4k'
-has 'and told' out '^wrote 4096/4096 bytes at offset 12607488$'
+has 'and reported' out '^wrote 4096/4096 bytes at offset 12607488$'
 
 io 1 'mistakes' 'frobnicate' 'write 0' 'write x 512' 'write -P 256 0 512' 'write -Y 0 512' \
     'write -P' 'read 0 512 512' 'write -s missing 0 512' 'read -s 1 0 512' 'zap 8M' 'zo 8M x' \
@@ -184,7 +184,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     sleep 0.2
 done
 run 1 'a second writer' io -c 'write 0 512' z.qcow2
-has 'is told about the lock' err '^zqcow2: z\.qcow2: .*(lock|use)'
+has 'is refused because of the lock' err '^zqcow2: z\.qcow2: .*(lock|use)'
 run 0 'a reader that takes no lock' report -U -c 1 z.qcow2
 exec 3>&-
 wait $holder

@@ -3,7 +3,7 @@
 # map: against qemu-img map on images of all shapes; what it shows of zones; ranges.
 . "$(dirname "$0")/lib.sh"
 
-# compare NAME IMAGE: the same rows as qemu-img's, but for the key that only newer ones have, and
+# compare NAME IMAGE: the same rows as qemu-img's, except for the key that only newer ones have, and
 # for holes in data: in a file that looks preallocated it asks the file system for them, we do not.
 compare() {
     ran="zqcow2 map --json $2"

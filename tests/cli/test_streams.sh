@@ -24,7 +24,7 @@ random 1049088 1 >input
 "$tool" append base.qcow2 4M <input >/dev/null || exit 99
 "$tool" append base.qcow2 8M <input >/dev/null || exit 99
 
-# What a verb makes of the image must not depend on the streams, but for the input.
+# What a verb makes of the image must not depend on the streams, except for the input.
 # verb NAME ARGUMENT...: FILE stands for the image.
 verb() {
     verb_name=$1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# append, write and read: bytes arrive, pieces are told, odd ends and full zones are refused.
+# append, write and read: bytes arrive, pieces are reported, odd ends and full zones are refused.
 . "$(dirname "$0")/lib.sh"
 
 # feed FILE WANTED_STATUS NAME ARGUMENT...: as run, with FILE on standard input.
@@ -13,7 +13,7 @@ feed() {
 run 0 'an image' create -o zone.size=4M,zone.capacity=3M,zone.conventional_zones=1 z.qcow2 32M
 random 2621440 1 >two_and_a_half
 feed two_and_a_half 0 'append in pieces' append z.qcow2 4M
-is 'each is told' '4194304 1048576
+is 'each is reported' '4194304 1048576
 5242880 1048576
 6291456 524288' "$(cat out)"
 is 'and nothing else' '' "$(cat err)"
@@ -29,13 +29,13 @@ is 'and the write pointer stays' 6816256 "$(zone z.qcow2 1 write_pointer)"
 random 1049000 3 >odd
 feed odd 1 'an odd end' append z.qcow2 8M
 is 'whole sectors are in' '8388608 1048576' "$(cat out)"
-has 'the rest is told' err '; 1048576 bytes were written$'
+has 'the rest is reported' err '; 1048576 bytes were written$'
 is 'the write pointer agrees' $((8388608 + 1048576)) "$(zone z.qcow2 2 write_pointer)"
 random 1049700 6 >odder
 feed odder 1 'an odd end behind whole sectors' append z.qcow2 8M
 is 'these are in' '9437184 1048576
 10485760 1024' "$(cat out)"
-has 'and told' err '; 1049600 bytes were written$'
+has 'and reported' err '; 1049600 bytes were written$'
 feed odd 0 'an odd end with --pad' append --pad z.qcow2 12M
 is 'fills a sector' '12582912 1048576
 13631488 512' "$(cat out)"
@@ -109,7 +109,7 @@ has 'says so' err 'beyond the device'
 run 1 'read without a length' read p.qcow2 0
 has 'names it' err 'LENGTH is missing'
 feed two_and_a_half 1 'write across the end' write p.qcow2 7M
-has 'tells what was written' err '; 1048576 bytes were written$'
+has 'reports what was written' err '; 1048576 bytes were written$'
 run 0 'after finish' finish -o 4M z.qcow2
 run 0 'read behind the data' read z.qcow2 6816256 512
 head -c 512 /dev/zero >zeros

@@ -16,7 +16,7 @@ is 'the feature bit' 040 "$(dd if=old.qcow2 bs=1 skip=79 count=1 2>/dev/null | o
 bit old.qcow2 000
 cp old.qcow2 before.qcow2
 run 0 'without it: info' info old.qcow2
-has 'tells' out '^feature: zones without the feature bit'
+has 'is reported' out '^feature: zones without the feature bit'
 run 0 'without it: report' report -o 4M -c 1 old.qcow2
 has 'reads' out 'wptr 0x000008 .*zcond: 4\(cl\)'
 run 0 'without it: reading' read old.qcow2 4M 4096

@@ -80,13 +80,13 @@ for zone in 0 4M; do
 done
 "$tool" append l.qcow2 8M <data >out 2>err
 is 'a third active zone is refused' 1 $?
-has 'and told' err 'append at 8388608: .*active.*; 0 bytes were written'
+has 'and reported' err 'append at 8388608: .*active.*; 0 bytes were written'
 run 0 'finish one' finish -o 0 l.qcow2
 "$tool" append l.qcow2 8M <data >out 2>err
 is 'now there is room' 0 $?
 chmod 444 l.qcow2
 if [ "$(id -u)" != 0 ]; then
     run 1 'a file that cannot be written' reset --all l.qcow2
-    has 'is told' err '^zqcow2: l\.qcow2: '
+    has 'is reported' err '^zqcow2: l\.qcow2: '
 fi
 finish

@@ -170,7 +170,7 @@ static int block(struct zqcow2_image *img, const char *kind, unsigned nr)
     return rc;
 }
 
-static void told(void *arg, const struct zqcow2_result *res)
+static void on_done(void *arg, const struct zqcow2_result *res)
 {
     int *rc = arg;
 
@@ -192,7 +192,7 @@ static int queue(struct zqcow2_image *img, bool append, unsigned nr)
                                            .iov = &iov,
                                            .iovcnt = 1,
                                            .op = append ? ZQCOW2_OP_APPEND : ZQCOW2_OP_READ,
-                                           .done = told,
+                                           .done = on_done,
                                            .arg = &bad,
                                            .offset = append ? ZONE : read_at(i + k)};
         if (zqcow2_queue_submit(q, r, DEPTH) != (int)DEPTH ||

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A real file and a real kill: a writer appends and flushes, is killed with SIGKILL at a random
- * moment, and what it had been told to be safe must be in the file; again and again on one image.
+ * moment, and what it had reported as safe must be in the file; again and again on one image.
  */
 #include <errno.h>
 #include <signal.h>
@@ -22,7 +22,7 @@
 #define ZONE_SIZE (256u << 10)
 #define CAPACITY  (192u << 10)
 
-/* What the writer tells before and after each step; in memory that outlives it. */
+/* What the writer reports before and after each step; in memory that outlives it. */
 struct ledger {
     _Atomic uint32_t life[ZONES];      /* resets begun; odd numbers do not occur */
     _Atomic uint64_t submitted[ZONES]; /* bytes of this life */
@@ -105,7 +105,8 @@ static int flush(struct ledger *l, struct zqcow2_image *img)
     return rc;
 }
 
-/* Order matters: the new life is told before it can happen, its safe length before it counts. */
+/* Order matters: the new life is reported before it can happen, its safe length before it counts.
+ */
 static int reset(struct ledger *l, struct zqcow2_image *img, uint32_t z)
 {
     l->submitted[z] = 0;
@@ -114,7 +115,7 @@ static int reset(struct ledger *l, struct zqcow2_image *img, uint32_t z)
     return zqcow2_zone_reset(img, z * (uint64_t)ZONE_SIZE, ZONE_SIZE, 0);
 }
 
-/* Never returns but for an error. */
+/* Never returns except on an error. */
 static int writer(const char *path, struct ledger *l, uint64_t seed)
 {
     struct zqcow2_error err = {0, ""};

@@ -50,7 +50,7 @@ relink() {
         sh -c "$(sed "s#[^ ]*libzqcow2\.a#$1/libzqcow2.a#g; s#-o $2 #-o $1/$2 #" "$link")")
 }
 
-# library TREE NUMBER: the base's objects, but for the files that the mutant changes.
+# library TREE NUMBER: the base's objects, except for the files that the mutant changes.
 library() {
     cp -r "$top/src" "$1/src"
     cp "$base/libzqcow2.a" "$1/libzqcow2.a"

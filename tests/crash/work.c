@@ -215,7 +215,7 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
 /* ---- workloads ---- */
 
 /* What led to a violation that is replayed: requests and backend calls by position. */
-static void tell(struct run *r, uint64_t stop)
+static void report(struct run *r, uint64_t stop)
 {
     static const char *acts[] = {"write", "zero", "flush", "finish", "reset", "read", "other"};
     static const char *calls[] = {"read", "write", "flush", "zero", "discard", "truncate"};
@@ -340,14 +340,14 @@ static int crash_everywhere(struct worker *w, struct run *r, struct power_model 
             bad = try_cut(w, &c, cut, o, cap_of(w, r->g));
     }
     if (bad && w->replaying)
-        tell(r, w->here.cut);
+        report(r, w->here.cut);
     zqcow2_simdisk_cut_free(cut);
     checker_fini(&c);
     return bad;
 }
 
 /*
- * text: kind, number, then perhaps e (for ever), or without space: s (half of it is there), n
+ * text: kind, number, then perhaps e (forever), or without space: s (half of it is there), n
  * (nothing is), l (all of it is).
  */
 static void arm(struct zqcow2_simdisk *disk, const char *text)
@@ -484,7 +484,7 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct p
         bad = w->replaying ? try_state(w, c, cut, w->want.state, o, power_hash(o)) :
                              try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2);
         if (bad && w->replaying)
-            tell(r, p);
+            report(r, p);
         if (bad)
             break;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A worker of the crash test: what it is told to do and what it tells the others. */
+/* A worker of the crash test: its orders and its reports. */
 #ifndef CRASH_WORK_H
 #define CRASH_WORK_H
 

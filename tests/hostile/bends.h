@@ -12,7 +12,7 @@ enum base { PLAIN, SNAP, Z44, Z48B, Z56, ZV7 };
 /* What an offset of a bend counts from. */
 enum place { HEADER, ZONED, L1, RT, BLOCK, WP, L2, SNAPSHOT, CUT };
 
-/* Who must refuse it. */
+/* Which calls must refuse it. */
 enum who {
     OPEN, /* both ways of opening */
     RDWR, /* opening for writing; reading works */

@@ -116,7 +116,7 @@ static int run(struct pic *p, struct zqcow2_image *img, enum op op)
     }
 }
 
-/* Bytes [at, at + len) of the file, but for the mark and the zone's write pointer. */
+/* Bytes [at, at + len) of the file, except for the mark and the zone's write pointer. */
 static void expect_same(struct pic *p, const uint8_t *before, uint64_t at, uint64_t len,
                         const char *what)
 {

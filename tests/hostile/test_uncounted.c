@@ -122,7 +122,7 @@ static void expect_refused(struct pic *p, uint64_t table, const char *what)
 }
 
 /* And a repair makes it what it was. */
-static void expect_mended(struct pic *p, const char *what)
+static void expect_repaired(struct pic *p, const char *what)
 {
     struct zqcow2_image *img;
 
@@ -145,7 +145,7 @@ static void test_l2(void **state)
 
         make(&p, zoned ? MiB(2) : 0, 16);
         expect_refused(&p, pic_get(&p, p.l1, 8) & ~PIC_COPIED, zoned ? "zoned, L2" : "plain, L2");
-        expect_mended(&p, "L2");
+        expect_repaired(&p, "L2");
     }
 }
 
@@ -157,7 +157,7 @@ static void test_block(void **state)
 
         make(&p, MiB(2), bits);
         expect_refused(&p, pic_get(&p, p.rt, 8), "refcount block");
-        expect_mended(&p, "refcount block");
+        expect_repaired(&p, "refcount block");
     }
 }
 
@@ -168,7 +168,7 @@ static void test_snapshot_table(void **state)
     (void)state;
     make(&p, 0, 16);
     expect_refused(&p, pic_snapshot(&p), "snapshot table");
-    expect_mended(&p, "snapshot table");
+    expect_repaired(&p, "snapshot table");
 }
 
 /* Where a snapshot's record says that its L1 table lies: no find, but passed over. */
@@ -190,7 +190,7 @@ static void test_snapshot_l1(void **state)
     assert_int_equal(zqcow2_close(img), 0);
     assert_int_equal(pic_get(&p, l1, 8), entry);
     pic_finds(&p, 1, 0, 0, "refcount too low", "");
-    expect_mended(&p, "L1 table of a snapshot");
+    expect_repaired(&p, "L1 table of a snapshot");
 }
 
 /* No block covers the L2 table: the place of a new block, and of a growing table, looks free. */
@@ -246,7 +246,7 @@ static void test_fixed(void **state)
         img = open_image(&p, ZQCOW2_OPEN_BORROW);
         expect_seen(img, "fixed table");
         assert_int_equal(zqcow2_close(img), 0);
-        expect_mended(&p, "fixed table");
+        expect_repaired(&p, "fixed table");
     }
 }
 

@@ -22,7 +22,7 @@ find $code docs -type f >"$tmp/files"
 find $code docs -type d | sed 's,$,/,' >>"$tmp/files"
 
 for doc in $docs; do
-    # The code in the text, `like this`, but for commands, which hold a space.
+    # The code in the text, `like this`, except for commands, which hold a space.
     grep -oE '`[^`]+`' "$doc" | tr -d '`' | sort -u >"$tmp/spans"
     while IFS= read -r span; do
         case $span in

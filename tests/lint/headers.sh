@@ -25,7 +25,7 @@ for header in include/zqcow2/*.h; do
     done
 done
 [ $count -gt 0 ] || { echo 'no compiler was found'; exit 1; }
-# The struct that callers hold arrays of keeps its size for ever.
+# The struct of which callers hold arrays keeps its size: the ABI fixes it.
 cat >"$tmp/x.c" <<'END'
 #include <zqcow2/zqcow2.h>
 _Static_assert(sizeof(struct zqcow2_zone) == 64, "zqcow2_zone");

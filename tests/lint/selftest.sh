@@ -33,7 +33,7 @@ breach() {
 }
 
 # A tree that fails already would prove nothing.
-for check in layers size rules headers docs; do
+for check in layers size rules headers english docs; do
     sh tests/lint/$check.sh >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 done
 
@@ -74,6 +74,8 @@ breach rules src/zone/x.c "/* TO""DO */"
 breach rules docs/x.md 'see /''home/somebody/notes'
 breach headers include/zqcow2/x.h 'struct x { char a; int b; };'
 breach headers include/zqcow2/x.h 'size_t x;'
+breach english docs/DESIGN.md 'Who waits is parked.'
+breach english src/zone/x.c '/* It tells the caller. */'
 breach docs docs/DESIGN.md '`zq_nowhere()`'
 breach docs docs/DESIGN.md '`device/nowhere.c`'
 breach docs docs/DESIGN.md '[x](#nowhere)'

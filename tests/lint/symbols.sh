@@ -36,7 +36,7 @@ while read -r name; do
     fi
 done <"$tmp/exported"
 
-# Constants too: every one in a page, but for the errors' numbers, which one page lists.
+# Constants too: every one in a page, except for the errors' numbers, which one page lists.
 cat include/zqcow2/*.h | sed 's,/\*.*\*/,,' | grep -oE '^ *ZQCOW2_[A-Z0-9_]+|, ZQCOW2_[A-Z0-9_]+|\{ ZQCOW2_[A-Z0-9_]+|define ZQCOW2_[A-Z0-9_]+' |
     grep -oE 'ZQCOW2_[A-Z0-9_]+' | grep -vE '_H$|^ZQCOW2_API$' | sort -u >"$tmp/constants"
 while read -r name; do

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The n-th backend call fails, once or for ever, wholly or half done. */
+/* The n-th backend call fails, once or forever, wholly or half done. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -9,7 +9,7 @@
 enum shuffle_mode {
     SHUFFLE_POLLED,   /* completes from poll(); has fd() and wake() */
     SHUFFLE_THREADED, /* completes from a thread of its own; no poll() */
-    SHUFFLE_HELD      /* from poll(), one at a time, as submitted, but for what a test holds */
+    SHUFFLE_HELD      /* from poll(), one at a time, as submitted, except for what a test holds */
 };
 
 #define SHUFFLE_HOLDS 4
@@ -29,7 +29,7 @@ struct shuffle {
     struct zqcow2_io *head; /* linked through backend[0] */
     uint32_t count, deepest;
     uint64_t rng, done;
-    uint32_t refuse;    /* bit per zqcow2_io_kind: submit() says -EOPNOTSUPP */
+    uint32_t refuse;    /* bit per zqcow2_io_kind: submit() returns -EOPNOTSUPP */
     bool oldest_last;   /* in order, but that the oldest waits as long as there are others */
     uint32_t inline_in; /* about one in so many completes inside submit(); 0: none */
     int event;          /* readable while count > 0 or somebody said wake */

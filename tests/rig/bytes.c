@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Marked bytes: the rig's blocking calls with data that tells where it belongs and who wrote it. */
+/* Marked bytes: the rig's blocking calls with data that encodes its place and its writer. */
 #include <stdlib.h>
 #include <string.h>
 #include "rig/rig.h"

@@ -44,7 +44,7 @@ struct rig {
     struct shuffle shuffle;
     char path[32]; /* URING: the file, in the working directory */
     struct zqcow2_image *img;
-    struct zqcow2_open_options open; /* what rig_open() passes on, but for RDWR */
+    struct zqcow2_open_options open; /* what rig_open() passes on, except for RDWR */
     struct zqcow2_error err;
     struct zqcow2_check_result check; /* of the last rig_check() */
     struct story *story;              /* of a scenario that runs: story.h */
@@ -82,7 +82,7 @@ bool rig_same_status(struct rig *r, const struct model *m, uint64_t off, uint64_
 struct zqcow2_zone rig_zone(struct rig *r, uint32_t i);
 uint64_t rig_start(const struct rig *r, uint32_t i);
 struct zqcow2_info rig_info(struct rig *r);
-/* Bytes that tell where they belong and who wrote them. */
+/* Bytes that encode their place and their writer. */
 void rig_pattern(void *buf, uint64_t len, uint64_t off, uint64_t tag);
 /* Blocking calls with such bytes. */
 int rig_write(struct rig *r, uint64_t off, uint64_t len, uint64_t tag);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Tells a scenario step by step, compares each answer with what it may be, informs the oracle. */
+/* Runs a scenario step by step, compares each answer with what it may be, informs the oracle. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,7 +45,7 @@ static bool is_conventional(struct rig *r, uint64_t off)
 }
 
 /*
- * After a failure the report tells what became of a zone: nothing, or what `may` allows. A write of
+ * After a failure the report shows the state of a zone: nothing, or what `may` allows. A write of
  * len bytes may have been committed only where it was the durability that failed.
  */
 void st_resync(struct rig *r, uint32_t i, unsigned may, const uint8_t *data, uint64_t len)

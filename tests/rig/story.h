@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How a scenario talks to an image that may fail under it. As long as no fault has struck, each
- * call must do what it is told; from then on it may fail, but never lie: the oracle hears all.
+ * call must do what it is asked; from then on it may fail, but never lie: the oracle hears all.
  */
 #ifndef RIG_STORY_H
 #define RIG_STORY_H
@@ -17,7 +17,7 @@ struct story {
 struct scenario {
     const char *name;
     const struct geometry *g;
-    void (*tell)(struct rig *r);
+    void (*run)(struct rig *r);
     enum rig_world world;
     bool creates; /* begins without an image, and makes it */
     uint64_t cache_bytes, extent_bytes;

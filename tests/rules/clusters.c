@@ -4,7 +4,7 @@
 
 /* ---- freeing: R5 ---- */
 
-/* Who has looked a cluster up may still read it when it is unmapped for good. */
+/* An operation that has looked a cluster up may still read it when it is unmapped for good. */
 void r5_reader_of_an_unmapped_cluster(void **state)
 {
     struct ticket *read;

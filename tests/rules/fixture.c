@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the stories are told with, and the judge of every state that a crash could leave. */
+/* What the stories share, and the judge of every state that a crash could leave. */
 #include "image/image.h"
 #include "rules/rules.h"
 
@@ -154,11 +154,11 @@ void go(void)
 {
     for (unsigned idle = 0; idle < 3; idle++) {
         uint64_t done = r.shuffle.done;
-        unsigned told = completions;
+        unsigned seen = completions;
 
         ends = 0;
         poll_queue(q, 0);
-        if (done != r.shuffle.done || told != completions)
+        if (done != r.shuffle.done || seen != completions)
             idle = 0;
     }
 }

@@ -232,7 +232,7 @@ static void again(void *arg, const struct zqcow2_result *res)
         c->taken += zqcow2_queue_submit(c->q, &c->req, 1) == 1;
 }
 
-/* In a queue of one the callback has the slot of the request that it is told about. */
+/* In a queue of one the callback has the slot of the request that it reports. */
 void k10_a_callback_may_submit(void **state)
 {
     struct chain c = {

@@ -84,14 +84,14 @@ static void died_twice(struct rig *r)
 }
 
 static const struct scenario table[] = {
-    {.name = "created", .g = &sc_base, .tell = use_a_little, .creates = true},
-    {.name = "created_tiny", .g = &sc_tiny, .tell = use_a_little, .creates = true},
-    {.name = "opened_and_closed", .g = &sc_base, .tell = opened_and_closed},
-    {.name = "reopened_often", .g = &sc_base, .tell = reopened_often},
-    {.name = "died_after_flush", .g = &sc_base, .tell = died_after_flush},
-    {.name = "died_before_flush", .g = &sc_base, .tell = died_before_flush},
-    {.name = "died_twice", .g = &sc_base, .tell = died_twice},
-    {.name = "died_shuffled", .g = &sc_base, .tell = died_before_flush, .world = RIG_SHUFFLED},
-    {.name = "died_tiny", .g = &sc_tiny, .tell = died_after_flush},
+    {.name = "created", .g = &sc_base, .run = use_a_little, .creates = true},
+    {.name = "created_tiny", .g = &sc_tiny, .run = use_a_little, .creates = true},
+    {.name = "opened_and_closed", .g = &sc_base, .run = opened_and_closed},
+    {.name = "reopened_often", .g = &sc_base, .run = reopened_often},
+    {.name = "died_after_flush", .g = &sc_base, .run = died_after_flush},
+    {.name = "died_before_flush", .g = &sc_base, .run = died_before_flush},
+    {.name = "died_twice", .g = &sc_base, .run = died_twice},
+    {.name = "died_shuffled", .g = &sc_base, .run = died_before_flush, .world = RIG_SHUFFLED},
+    {.name = "died_tiny", .g = &sc_tiny, .run = died_after_flush},
 };
 SCENARIOS(scenarios_file, table);

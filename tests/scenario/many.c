@@ -49,18 +49,18 @@ static void neighbours(struct rig *r)
 }
 
 static const struct scenario table[] = {
-    {.name = "burst", .g = &sc_base, .tell = appends_to_one_zone},
-    {.name = "burst_shuffled", .g = &sc_base, .tell = appends_to_one_zone, .world = RIG_SHUFFLED},
-    {.name = "burst_many", .g = &sc_base, .tell = appends_to_many_zones, .world = RIG_SHUFFLED},
-    {.name = "burst_full", .g = &sc_base, .tell = appends_until_full, .world = RIG_SHUFFLED},
-    {.name = "burst_limits", .g = &sc_limits, .tell = appends_under_limits, .world = RIG_SHUFFLED},
-    {.name = "burst_threaded", .g = &sc_base, .tell = appends_to_many_zones, .world = RIG_THREADED},
+    {.name = "burst", .g = &sc_base, .run = appends_to_one_zone},
+    {.name = "burst_shuffled", .g = &sc_base, .run = appends_to_one_zone, .world = RIG_SHUFFLED},
+    {.name = "burst_many", .g = &sc_base, .run = appends_to_many_zones, .world = RIG_SHUFFLED},
+    {.name = "burst_full", .g = &sc_base, .run = appends_until_full, .world = RIG_SHUFFLED},
+    {.name = "burst_limits", .g = &sc_limits, .run = appends_under_limits, .world = RIG_SHUFFLED},
+    {.name = "burst_threaded", .g = &sc_base, .run = appends_to_many_zones, .world = RIG_THREADED},
     {.name = "burst_metadata",
      .g = &sc_tiny,
-     .tell = appends_that_allocate,
+     .run = appends_that_allocate,
      .world = RIG_SHUFFLED,
      .extent_bytes = KiB(1)},
-    {.name = "neighbours", .g = &sc_base, .tell = neighbours},
-    {.name = "neighbours_shuffled", .g = &sc_base, .tell = neighbours, .world = RIG_SHUFFLED},
+    {.name = "neighbours", .g = &sc_base, .run = neighbours},
+    {.name = "neighbours_shuffled", .g = &sc_base, .run = neighbours, .world = RIG_SHUFFLED},
 };
 SCENARIOS(scenarios_crowd, table);

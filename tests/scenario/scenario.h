@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Stories about an image, told under every fault there is. Each file has its table. */
+/* Stories about an image, run under every fault there is. Each file has its table. */
 #ifndef SCENARIO_SCENARIO_H
 #define SCENARIO_SCENARIO_H
 

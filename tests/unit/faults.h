@@ -15,8 +15,8 @@
 struct fault {
     const char *name;
     void (*make)(struct pic *p); /* NULL: none */
-    unsigned flags;              /* the least that mends it */
-    bool raise;                  /* refcounts were too low: until it is mended, so may they be */
+    unsigned flags;              /* the least that repairs it */
+    bool raise;                  /* refcounts were too low: until it is repaired, so may they be */
 };
 
 extern const struct fault faults[];

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What check finds: each kind of fault, made by hand, is found and told apart. */
+/* What check finds: each kind of fault, made by hand, is found and distinguished. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>

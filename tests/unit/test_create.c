@@ -24,7 +24,7 @@ static struct zqcow2_create_options opt(uint64_t size, uint64_t zone)
     return o;
 }
 
-/* ---- a memory backend that tells and fails ---- */
+/* ---- a memory backend that records and fails ---- */
 
 struct spy {
     uint8_t *data;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Entries of the write-pointer table: every revision's bytes, both ways, and telling them apart. */
+/* Entries of the write-pointer table: every revision's bytes, both ways, and their detection. */
 #include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -221,7 +221,7 @@ static void test_code_new(void **state)
     }
 }
 
-/* ---- telling tables apart ---- */
+/* ---- detection ---- */
 
 static uint8_t table[16 * 8];
 
@@ -285,7 +285,7 @@ static void test_detect_both_fit(void **state)
     assert_false(g.code.big_endian);
 }
 
-/* v4 has v3's layout without states; only what is there tells. */
+/* v4 has v3's layout without states; only the content shows which. */
 static void test_detect_v4(void **state)
 {
     struct zq_geometry g = geometry(3, LITTLE, 59, false);

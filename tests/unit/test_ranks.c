@@ -366,7 +366,7 @@ static void one(unsigned long long seed)
     unsigned flags = degrees[rng(&s) % 3];
     struct view before, after, a, b;
     int opened, writable;
-    bool mended;
+    bool repaired;
     struct image m;
 
     make(&m, &s);
@@ -374,8 +374,8 @@ static void one(unsigned long long seed)
     opened = pic_open(&m.p, 0);
     view_active(&before, &m.p);
     (void)pic_check(&m.p, flags);
-    mended = m.p.res.corruptions == m.p.res.corruptions_fixed ||
-             (flags != ZQCOW2_CHECK_REPAIR_LEAKS && rank != REFCOUNTS);
+    repaired = m.p.res.corruptions == m.p.res.corruptions_fixed ||
+               (flags != ZQCOW2_CHECK_REPAIR_LEAKS && rank != REFCOUNTS);
     view_active(&after, &m.p);
     expect_same(&before, &after, "the active disk", seed, flags, m.p.found);
     if (rank != SNAPSHOT) {
@@ -388,7 +388,7 @@ static void one(unsigned long long seed)
         fail_msg("ZQ_SEED=%llu, %s damaged, repair %u: opens no longer: %s", seed, names[rank],
                  flags, m.p.err.text);
     /* what is wrong with a snapshot stays, and is no danger; refcounts that stay wrong are one */
-    if (writable == 0 && mended)
+    if (writable == 0 && repaired)
         expect_room(&m, &before, seed);
     free(before.b);
     free(after.b);

@@ -129,7 +129,7 @@ static void test_patterns(void **state)
         add_all(&c, patterns[p].at);
         expect_all(&c, patterns[p].at, patterns[p].name);
         expect_order(&c, patterns[p].at, patterns[p].name);
-        printf("ref tree, %s: %.1f bytes a cluster, %.2f allocations\n", patterns[p].name,
+        printf("ref tree, %s: %.1f bytes per cluster, %.2f allocations\n", patterns[p].name,
                (double)heap.peak_bytes / MANY, (double)heap.calls / MANY);
         if (heap.peak_bytes > (uint64_t)ALLOWED * MANY)
             fail_msg("%s: %" PRIu64 " bytes for %u clusters", patterns[p].name, heap.peak_bytes,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Repair: each fault mended, twice; data, write pointers and marks afterwards. */
+/* Repair: each fault repaired, twice; data, write pointers and marks afterwards. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -36,7 +36,7 @@ static void expect_unchanged(struct pic *p, const char *name, unsigned flags)
 }
 
 /* With less than it needs, a repair leaves a fault that is still the same one to a full repair. */
-static void mend(const struct fault *f, uint32_t cluster, uint32_t bits, unsigned first)
+static void repair(const struct fault *f, uint32_t cluster, uint32_t bits, unsigned first)
 {
     struct pic p;
     uint64_t found;
@@ -53,7 +53,7 @@ static void mend(const struct fault *f, uint32_t cluster, uint32_t bits, unsigne
     if (first < f->flags)
         assert_int_equal(pic_check(&p, f->flags), 0);
     if (p.res.corruptions != p.res.corruptions_fixed || p.res.leaked_clusters != p.res.leaks_fixed)
-        fail_msg("%s, cluster_size %u, refcount_bits %u: %d of %d, %d of %d mended: %s", f->name,
+        fail_msg("%s, cluster_size %u, refcount_bits %u: %d of %d, %d of %d repaired: %s", f->name,
                  cluster, bits, (int)p.res.corruptions_fixed, (int)p.res.corruptions,
                  (int)p.res.leaks_fixed, (int)p.res.leaked_clusters, p.found);
     expect_clean(&p, f->name, cluster, bits);
@@ -72,7 +72,7 @@ static void test_every_fault(void **state)
         for (uint32_t cluster = 4096; cluster <= 16384; cluster *= 4) {
             for (uint32_t bits = 2; bits <= 64; bits *= 2) {
                 for (int k = 0; k < 3; k++)
-                    mend(&faults[i], cluster, bits, flags[k]);
+                    repair(&faults[i], cluster, bits, flags[k]);
             }
         }
     }
@@ -515,7 +515,7 @@ static void test_no_flag_without_its_refcount(void **state)
     entry = pic_get(&p, at, 8) & ~PIC_COPIED;
     pic_put(&p, at, 8, entry);
     pic_set_refcount(&p, entry, 2);
-    pic_put(&p, p.rt + 8, 8, 1); /* no place for refcounts: only a rebuild mends that */
+    pic_put(&p, p.rt + 8, 8, 1); /* no place for refcounts: only a rebuild repairs that */
     assert_int_equal(pic_check(&p, LEAKS), 0);
     assert_int_equal(p.res.corruptions, 1);
     assert_int_equal(p.res.leaks_fixed, 0);
@@ -542,7 +542,8 @@ static void test_compressed_copied(void **state)
     pic_free(&p);
 }
 
-/* A write-pointer table that is counted twice is a leak: readable, and for writing once mended. */
+/* A write-pointer table that is counted twice is a leak: readable, and for writing once repaired.
+ */
 static void test_wp_table_counted_twice(void **state)
 {
     struct pic p;

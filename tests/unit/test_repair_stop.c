@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Repair interrupted at every call and every allocation: what is left is never worse, and mended.
+/* Repair interrupted at every call and every allocation: what is left is never worse, and repaired.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -140,7 +140,7 @@ struct before {
     int worse;
 };
 
-/* Corruptions, but for flags, which go with a refcount and are set right beside it. */
+/* Corruptions, except for flags, which go with a refcount and are set right beside it. */
 static int worse(const char *found)
 {
     int n = 0;
@@ -168,7 +168,7 @@ static void after_stop(const struct fault *f, int call, const uint8_t *data, uin
         fail_msg("%s, stopped at call %d, %s: %s", f->name, call, which, p.found);
     assert_int_equal(pic_check(&p, f->flags), 0);
     if (pic_check(&p, 0) != 0 || p.res.corruptions || p.res.leaked_clusters)
-        fail_msg("%s, stopped at call %d, %s: not mended: %s", f->name, call, which, p.found);
+        fail_msg("%s, stopped at call %d, %s: not repaired: %s", f->name, call, which, p.found);
     pic_free(&p);
 }
 
@@ -185,7 +185,7 @@ static void after_stop_open(const struct fault *f, int call, const uint8_t *data
     assert_int_equal(zqcow2_backend_write(p.be, data, length, 0), 0);
     pic_find(&p);
     assert_int_equal(pic_check(&p, 0), 0);
-    if (p.res.corruptions || pic_get(&p, 72, 8) & 2) { /* is refused, until it is mended */
+    if (p.res.corruptions || pic_get(&p, 72, 8) & 2) { /* is refused, until it is repaired */
         pic_free(&p);
         return;
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The zoned extension: each revision's bytes, telling them apart, every field bent. */
+/* The zoned extension: each revision's bytes, their detection, every field bent. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -246,7 +246,7 @@ static void refused(const struct revision *r, unsigned at, unsigned width, uint6
     char want[64];
 
     if (r->layout == ZQCOW2_LAYOUT_48B && (at == r->size || at == r->nr_zones)) {
-        /* these two are what tells the layout */
+        /* these two determine the layout */
         if (bent(r, at, width, value) != ZQCOW2_ECORRUPT)
             fail_msg("48b, %s %llu: %s", field, (unsigned long long)value, err.text);
         return;

@@ -307,23 +307,23 @@ static int with_no_descriptor_left(size_t kind, unsigned arg)
     struct zqcow2_hooks hooks = ZQCOW2_HOOKS_INIT;
     struct zqcow2_backend *a = NULL, *b = NULL;
     struct rlimit none = {0, 0};
-    int told = 0, fd = open(path, O_RDWR | O_CLOEXEC);
+    int logged = 0, fd = open(path, O_RDWR | O_CLOEXEC);
 
     (void)kind;
     (void)arg;
-    hooks.ctx = &told;
+    hooks.ctx = &logged;
     hooks.log = count_log;
     STEP(zqcow2_file_open(path, 0, &hooks, &b) == 0);
     STEP(setrlimit(RLIMIT_NOFILE, &none) == 0);
     STEP(zqcow2_file_from_fd(fd, &hooks, &a) == 0);
     STEP(zq_be_lock(b, ZQCOW2_LOCK_SHARED) == 0);
     STEP(zq_be_lock(b, ZQCOW2_LOCK_NONE) == 0);
-    STEP(told == 0); /* opened anew: nothing to tell */
+    STEP(logged == 0); /* reopened: nothing to report */
     STEP(zq_be_lock(a, ZQCOW2_LOCK_EXCLUSIVE) == 0);
-    STEP(told == 1);
+    STEP(logged == 1);
     STEP(zq_be_lock(b, ZQCOW2_LOCK_SHARED) == -EAGAIN);
     zqcow2_backend_close(a);
-    STEP(told == 1);
+    STEP(logged == 1);
     STEP(zq_be_lock(b, ZQCOW2_LOCK_SHARED) == 0);
     zqcow2_backend_close(b);
     return 0;

@@ -103,7 +103,7 @@ static void *serve(void *arg)
         h->head = io->backend[0];
         slow = h->hold;
         pthread_mutex_unlock(&h->lock);
-        if (slow) /* whoever has submitted is out of the library by then */
+        if (slow) /* the submitter has left the library by then */
             usleep(50000);
         zqcow2_io_done(io,
                        each(h, io->iov, (int)io->iovcnt, io->offset, io->kind == ZQCOW2_IO_WRITE));
@@ -130,7 +130,7 @@ static void *flush(void *img)
     return (void *)(intptr_t)zqcow2_flush(img);
 }
 
-static void told(void *arg, const struct zqcow2_result *res)
+static void on_done(void *arg, const struct zqcow2_result *res)
 {
     *(int *)arg = res->ret;
 }
@@ -179,7 +179,7 @@ static void test_others_go_on(void **state)
                                   .op = ZQCOW2_OP_READ,
                                   .iov = &iov,
                                   .iovcnt = 1,
-                                  .done = told,
+                                  .done = on_done,
                                   .arg = &ret};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
@@ -224,7 +224,7 @@ static void test_others_go_on(void **state)
     assert_int_equal(zqcow2_close(img), 0);
 }
 
-/* Who has a backend in use does not get it wrapped. */
+/* A backend in use cannot be wrapped. */
 static void test_wrap_in_use(void **state)
 {
     struct zqcow2_create_options how = {

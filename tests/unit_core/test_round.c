@@ -160,7 +160,8 @@ static int result(struct zq_op *op)
     return zq_round_wait(&w.core, op);
 }
 
-/* Who came behind the snapshot is not served by this round: what it changed is not in it (I1). */
+/* An operation after the snapshot is not served by this round: what it changed is not in it (I1).
+ */
 static void a_round_serves_who_came_before_its_snapshot(void **state)
 {
     struct zq_op before, behind;
@@ -237,7 +238,7 @@ static void expect_stopped(struct zq_op *before, struct zq_op *behind, unsigned 
     assert_int_equal(w.core.zones.v[1].high == (uint64_t)1 << ZONE_BITS, n > 6);
     assert_int_equal(result(behind), ZQ_WAIT);
     if (!w.core.marked) {
-        assert_false(w.core.want_mark); /* whoever needs it asks again */
+        assert_false(w.core.want_mark); /* the next that needs it asks again */
         w.core.want_mark = true;
     }
     start_round(&w);

@@ -173,7 +173,8 @@ static unsigned pick(struct world *w)
     return w->seed % 3 ? CONV + (unsigned)rng_below(&w->rng, ZONES - CONV) : ZONES - 1;
 }
 
-/* R2 in the operations: whoever begins a new life waits until the old one cannot come back. */
+/* R2 in the operations: an operation that begins a new life waits until the old one cannot come
+ * back. */
 static bool must_wait(const struct world *w, unsigned i)
 {
     return w->zs.v[i].next == start_of(i) && w->zs.v[i].high != start_of(i);
@@ -323,7 +324,7 @@ static void check_durable(struct world *w)
     }
 }
 
-/* Whoever waits for a reset to be durable (R2) need not wait for the rest of the round. */
+/* A waiter for a durable reset (R2) need not wait for the rest of the round. */
 static void check_resets(struct world *w)
 {
     for (unsigned i = CONV; i < ZONES; i++) {

@@ -33,7 +33,7 @@ struct ublk_queue {
     uint32_t max_io, nbatch, in_library, live_tags;
     uint16_t id, depth;
     int fd;       /* of the character device; the server's */
-    int ended_fd; /* eventfd of the server, told when the thread ends */
+    int ended_fd; /* eventfd of the server, signalled when the thread ends */
     int error;    /* why the thread ended, when not because the device was stopped */
     pthread_t thread;
 };
@@ -44,7 +44,7 @@ int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
 /* After the thread has ended, or if it never started. What closing the library's queue returned. */
 int ublk_queue_free(struct ublk_queue *q);
-/* What the kernel is told of a result of the library. */
+/* The result for the kernel of a result of the library. */
 int ublk_errno(int rc);
 
 #endif

@@ -46,7 +46,7 @@ fill_zone() {
     zqguest io write $DEV $(($1 * ZONE + at)) $((ZONE - at))
 }
 
-no_space() { # COMMAND...: fails for want of space and for nothing else
+no_space() { # COMMAND...: fails for lack of space and for nothing else
     "$@" >/tmp/out 2>&1 && { echo "no error: $*"; return 1; }
     cat /tmp/out
     grep -q 'No space left on device' /tmp/out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# The server itself: add, list, del, what wrong use is told, and a plain device.
+# The server itself: add, list, del, messages for wrong use, and a plain device.
 load ublk_drv
 Z=/data/z.qcow2
 P=/data/p.qcow2

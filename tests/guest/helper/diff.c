@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Two zoned devices of one geometry in step: A is ours, B is null_blk. Each random operation goes
- * to both; results, reports and data must be the same, but for the differences that our semantics
- * intend. Those are named here one by one, recognised exactly, and counted.
+ * to both; results, reports and data must be the same, except for the differences that our
+ * semantics intend. Those are named here one by one, recognised exactly, and counted.
  */
 #include "helper.h"
 

@@ -2,7 +2,8 @@
 /*
  * A load of small files for power cuts: each step replaces one file of a ring by write, fsync and
  * rename, and is acknowledged once the directory is fsynced, too. What file a step makes follows
- * from the seed alone, so a later boot can tell what must be there from the last number it knows.
+ * from the seed alone, so a later boot can compute what must be there from the last number it
+ * knows.
  */
 #include "helper.h"
 

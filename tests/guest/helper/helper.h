@@ -31,7 +31,7 @@ uint64_t zg_number(const char *text); /* decimal or 0x; ends the program on anyt
 
 /* ---- data ---- */
 
-/* len is a multiple of 8; every 8 bytes tell where they belong. */
+/* len is a multiple of 8; every 8 bytes encode where they belong. */
 void zg_fill(void *buf, size_t len, uint64_t key, uint64_t pos);
 /* The first wrong byte, or len. */
 size_t zg_mismatch(const void *buf, size_t len, uint64_t key, uint64_t pos);
