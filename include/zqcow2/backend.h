@@ -5,7 +5,7 @@
  *
  * Contract
  *   - The library never has two overlapping writes in flight, unless its caller issues such writes
- *     where there is no write pointer.
+ *     outside sequential zones.
  *   - Bytes that truncate() adds read as zeros.
  *   - flush() makes durable every write, zero, truncate and discard that completed before flush()
  *     was called. A crash may keep, lose, reorder or tear (at multiples of atomic_write) anything

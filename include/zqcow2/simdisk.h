@@ -202,8 +202,8 @@ ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          void *arg, uint64_t order, struct zqcow2_simdisk **image);
 /*
  * Makes the disk that remains if the program is killed here while power stays on. Reads return
- * every change that has ended; those that were pending still are. Changes that have begun but not
- * ended are absent. The disk has no log; zqcow2_simdisk_record() begins one.
+ * every change that has ended; pending ones stay pending. Changes that have begun but not ended are
+ * absent. The disk has no log; zqcow2_simdisk_record() begins one.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *cut,
                                        struct zqcow2_simdisk **disk);

@@ -97,7 +97,7 @@ struct zqcow2_hooks {
 struct zqcow2_backend; /* <zqcow2/backend.h> */
 struct zqcow2_image;
 
-/* Which revision of the zoned extension an image carries: zqcow2-format(5). */
+/* The revision of the zoned extension in an image: zqcow2-format(5). */
 enum zqcow2_layout {
     ZQCOW2_LAYOUT_NONE = 0, /* info: no zones; create: the default, 44 */
     ZQCOW2_LAYOUT_V3 = 3,   /* cannot be created */
@@ -241,7 +241,7 @@ ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 /* ---- block status: what the image holds, without reading it ---- */
 
 enum zqcow2_block_kind {
-    ZQCOW2_BLOCK_UNALLOCATED, /* nothing: reads as zeros, and so does all beyond a write pointer */
+    ZQCOW2_BLOCK_UNALLOCATED, /* not mapped, or beyond a write pointer: reads as zeros */
     ZQCOW2_BLOCK_ZERO,        /* marked as zeros */
     ZQCOW2_BLOCK_DATA,
     ZQCOW2_BLOCK_COMPRESSED
@@ -250,9 +250,9 @@ enum zqcow2_block_kind {
 struct zqcow2_extent {
     size_t size;
     uint32_t kind;   /* zqcow2_block_kind */
-    uint32_t depth;  /* of the image that holds it, in a chain of images; 0: this one */
-    uint64_t length; /* bytes of that kind from the offset on, at most as many as asked for */
-    uint64_t host;   /* where the first one lies in the file; UINT64_MAX: nowhere, or compressed */
+    uint32_t depth;  /* which image of a chain holds the bytes; 0: this one */
+    uint64_t length; /* number of bytes of that kind, at most the requested length */
+    uint64_t host;   /* offset of the first byte in the file; UINT64_MAX: none, or compressed */
 };
 #define ZQCOW2_EXTENT_INIT \
     { \
@@ -260,10 +260,10 @@ struct zqcow2_extent {
     }
 
 /*
- * Reports the kind of the bytes at `off` and how many of the next `len` bytes are of the same kind
- * and, where they have a place in the file, lie behind one another there. A run that is longer may
- * come in parts. Both numbers are multiples of 512. Waits for no other request; reads at most one
- * part of one table.
+ * Reports the kind of the bytes at `off`, and how many of the next `len` bytes are of the same kind
+ * and, if they have a place in the file, contiguous there. A long run may be reported in parts.
+ * `off` and `len` are multiples of 512. Does not wait for other requests; reads at most one part of
+ * one L2 table.
  */
 ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                    struct zqcow2_extent *status);
@@ -325,7 +325,7 @@ ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, uns
 enum zqcow2_check_flag {
     ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* free clusters without references */
     ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts, COPIED; copy shared clusters */
-    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also unmap beyond write pointers, repair these */
+    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also repair write pointers, unmap beyond them */
     ZQCOW2_CHECK_NOLOCK = 1 << 3
 };
 
