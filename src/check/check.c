@@ -55,7 +55,7 @@ static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount
 {
     uint64_t cluster = zq_ref_cluster(ref), index = cluster >> zq_scan_block_bits(s);
 
-    ref->once = refcount == 1 ? ZQ_ONCE_NOW : 0;
+    ref->once |= refcount == 1 ? ZQ_ONCE_NOW : 0;
     if (refcount_after(s, refcount, ref->count) == 1) {
         ref->once |= ZQ_ONCE_AFTER;
         s->to_one += refcount > 1;

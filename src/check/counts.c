@@ -244,7 +244,14 @@ int zq_counts_add(struct zq_counts *c, uint64_t cluster, uint32_t n, enum zq_kin
         *before = r->kind;
     r->count = n > UINT32_MAX - r->count ? UINT32_MAX : r->count + n;
     r->kind |= (uint8_t)kind;
+    if (kind == ZQ_KIND_NONE)
+        r->once |= ZQ_BY_WRONG;
     return 0;
+}
+
+void zq_counts_note(struct zq_counts *c, uint64_t cluster, enum zq_by by)
+{
+    find(c, cluster)->once |= (uint8_t)by;
 }
 
 uint32_t zq_counts_get(struct zq_counts *c, uint64_t cluster)

@@ -28,6 +28,8 @@ enum zq_kind {
  * is wrong itself, so that nothing can be said about COPIED yet.
  */
 enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1, ZQ_ONCE_TOO_LOW = 1 << 2 };
+/* In the same byte: a reference that is counted is wrong; an active entry has packed data there. */
+enum zq_by { ZQ_BY_WRONG = 1 << 3, ZQ_BY_PACKED = 1 << 4 };
 
 /* One cluster that something refers to. Twelve bytes: there may be very many. */
 struct zq_ref {
@@ -35,7 +37,7 @@ struct zq_ref {
     uint32_t count; /* references; stays at its maximum */
     uint16_t high;
     uint8_t kind; /* zq_kind */
-    uint8_t once; /* zq_once */
+    uint8_t once; /* zq_once, zq_by */
 };
 
 static inline uint64_t zq_ref_cluster(const struct zq_ref *r)
@@ -59,6 +61,8 @@ struct zq_counts {
 /* Adds n references of a kind. -ENOMEM. *before: the kinds that were there (may be NULL). */
 int zq_counts_add(struct zq_counts *c, uint64_t cluster, uint32_t n, enum zq_kind kind,
                   unsigned *before);
+/* Notes something of a cluster that was added. */
+void zq_counts_note(struct zq_counts *c, uint64_t cluster, enum zq_by by);
 uint32_t zq_counts_get(struct zq_counts *c, uint64_t cluster);
 unsigned zq_counts_kind(struct zq_counts *c, uint64_t cluster);
 unsigned zq_counts_once(struct zq_counts *c, uint64_t cluster);

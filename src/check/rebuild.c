@@ -154,7 +154,7 @@ int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
                  "the refcount table cannot be rebuilt: it would exceed 8 MiB");
     } else if ((rc = write_all(s, &r)) == 0) {
-        *changed = true;
+        *changed = s->run.rebuilt = true;
         zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
                  "refcount table rebuilt at 0x%" PRIx64 ", %" PRIu64 " blocks",
                  r.base << s->h.cluster_bits, r.blocks);

@@ -203,7 +203,8 @@ static void note_clash(struct zq_scan *s, enum zq_kind kind, unsigned before)
 static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint64_t end,
                        enum zq_kind kind, const char *name)
 {
-    bool clash = false;
+    unsigned stays = kind == ZQ_KIND_REFCOUNTS ? ~0u : ~(unsigned)ZQ_KIND_REFCOUNTS;
+    bool reported = false, clash = false;
 
     for (uint64_t c = first; c < end; c++) {
         unsigned before = zq_counts_kind(&s->counts, c);
@@ -211,11 +212,12 @@ static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint6
         if (!before)
             continue;
         note_clash(s, kind, before);
-        if (!clash)
+        if (!reported)
             zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                      "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,
                      zq_kind_name(before), c << s->h.cluster_bits);
-        clash = true;
+        reported = true;
+        clash |= before & stays;
     }
     return clash;
 }

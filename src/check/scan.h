@@ -48,6 +48,7 @@ struct zq_mending {
     bool begun;      /* the first write is done */
     bool marked;     /* the in-use mark is set by this repair, and was not before */
     bool grown;      /* the refcounts were rebuilt to have room for copies */
+    bool rebuilt;    /* which refcounts were too low shows no longer */
     uint64_t copies; /* clusters that may still be copied: as many as the file had */
 };
 
@@ -104,6 +105,7 @@ struct zq_target {
     uint64_t host, len; /* len 0: to nothing in the file */
     bool compressed;
     bool counted;      /* wrong, but what it points to is known */
+    bool on_refcounts; /* wrong only until a rebuild moves the refcounts away */
     const char *why;   /* NULL: the entry is sound */
     const char *where; /* completes why */
 };
@@ -129,7 +131,8 @@ int zq_scan_bitmaps(struct zq_scan *s);
 /*
  * Counts a table that has one owner. *clash: something lies there already, and the table is not to
  * be entered. What a lower rank then claims counts as a reference where copying on write makes that
- * safe; where tables are written in place it counts for nothing.
+ * safe; where tables are written in place it counts for nothing. Refcounts are no such thing: a
+ * rebuild moves them away, so the table is entered now, and nothing is found only after that.
  */
 int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_kind kind,
                   const char *name, bool *clash);

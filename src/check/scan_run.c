@@ -74,20 +74,22 @@ static const char *whose(const struct zq_scan *s)
 static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     struct zq_target t;
+    bool entered;
     int rc = 0;
 
     (void)arg;
     zq_l1_target(s, *entry, &t);
+    entered = !t.why || t.on_refcounts;
     if (t.why) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%sL1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
                  at, *entry, t.why, t.where);
-        s->hidden = true;
+        s->hidden |= !entered;
     }
     if (t.len)
         rc = zq_counts_add(&s->counts, t.host >> s->h.cluster_bits, 1,
-                           t.why ? ZQ_KIND_NONE : ZQ_KIND_L2, NULL);
-    if (rc < 0 || t.why)
+                           entered ? ZQ_KIND_L2 : ZQ_KIND_NONE, NULL);
+    if (rc < 0 || !entered)
         return rc;
     return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX);
 }
@@ -146,8 +148,11 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
                  "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
                  at, zq_l2_word(entry), t.why, t.where);
     s->hidden |= t.why && !t.counted;
-    for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++)
+    for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++) {
         rc = zq_counts_add(&s->counts, c, table->refs, t.why ? ZQ_KIND_NONE : ZQ_KIND_DATA, NULL);
+        if (rc == 0 && t.compressed && table->index != ZQ_NO_INDEX)
+            zq_counts_note(&s->counts, c, ZQ_BY_PACKED);
+    }
     if (rc == 0 && !t.why && table->index != ZQ_NO_INDEX)
         note_use(s, zq_scan_guest(s, table, index), &t);
     return rc;

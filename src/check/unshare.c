@@ -20,6 +20,7 @@ struct move {
     uint8_t entry[ZQ_L2_ENTRY_MAX]; /* as it lies there */
     bool in_l1;                     /* it is one of L1, number `index`; else of an L2 table */
     bool must;                      /* also where the refcount is right */
+    bool stays; /* a copy would hold wrong entries, too, so that there were more of them */
     uint32_t index;
 };
 
@@ -55,6 +56,20 @@ static int push(struct zq_scan *s, struct moves *l, struct move m)
 
 /* ---- what is to be copied ---- */
 
+static bool may_be_low(const struct zq_scan *s)
+{
+    return s->too_low || s->run.rebuilt;
+}
+
+/*
+ * Whether n active entries share a cluster that was counted for fewer. A rebuild counts all that it
+ * finds; after it no more than one may point there.
+ */
+static bool is_low(const struct zq_scan *s, unsigned once, size_t n)
+{
+    return once & ZQ_ONCE_TOO_LOW || (s->run.rebuilt && (n > 1 || once & ZQ_BY_PACKED));
+}
+
 static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     const struct zq_l2 *table;
@@ -81,7 +96,7 @@ static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t a
     zq_l2_target(s, entry, &t);
     cluster = t.host >> s->h.cluster_bits;
     if (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
-        !(zq_counts_once(&s->counts, cluster) & ZQ_ONCE_TOO_LOW))
+        !is_low(s, zq_counts_once(&s->counts, cluster), SIZE_MAX))
         return 0;
     m = (struct move){.host = t.host, .at = at};
     memcpy(m.entry, entry, (size_t)zq_l2_bytes(&form, 1));
@@ -90,7 +105,7 @@ static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t a
 
 struct look {
     struct zq_l2 table;
-    bool found;
+    bool bad, beyond; /* an entry is wrong, or maps what lies beyond a write pointer */
 };
 
 static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
@@ -100,17 +115,19 @@ static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, ui
 
     (void)at;
     zq_l2_target(s, entry, &t);
-    l->found |= t.why || zq_scan_beyond_wp(s, &l->table, index);
+    l->bad |= t.why != NULL;
+    l->beyond |= zq_scan_beyond_wp(s, &l->table, index);
     return 0;
 }
 
-/* Whether REPAIR_ALL will drop an entry of the table. */
-static int must_move(struct zq_scan *s, struct move *m)
+/* REPAIR_ALL drops entries of the copy that are wrong; a lesser repair does not double them. */
+static int look_into(struct zq_scan *s, bool all, struct move *m)
 {
-    struct look l = {{m->host, 1, m->index, false}, false};
+    struct look l = {{m->host, 1, m->index, false}, false, false};
     int rc = zq_walk_l2(s, m->host, look_at, &l);
 
-    m->must = l.found;
+    m->must = all && (l.bad || l.beyond);
+    m->stays = !all && l.bad;
     return rc;
 }
 
@@ -119,10 +136,10 @@ static int collect_tables(struct zq_scan *s, unsigned flags, struct moves *l)
     bool all = flags & ZQCOW2_CHECK_REPAIR_ALL;
     int rc = 0;
 
-    if (all || s->too_low)
+    if (all || may_be_low(s))
         rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
-    for (size_t i = 0; all && rc == 0 && i < l->nr; i++)
-        rc = must_move(s, &l->m[i]);
+    for (size_t i = 0; i < l->nr && rc == 0; i++)
+        rc = look_into(s, all, &l->m[i]);
     return rc;
 }
 
@@ -130,7 +147,7 @@ static int collect_clusters(struct zq_scan *s, struct moves *l)
 {
     int rc = 0;
 
-    for (size_t i = 0; s->too_low && i < s->nr_active_l2s && rc == 0; i++) {
+    for (size_t i = 0; may_be_low(s) && i < s->nr_active_l2s && rc == 0; i++) {
         if (zq_l2_is_own(&s->l2s[i]))
             rc = zq_walk_l2(s, s->l2s[i].offset, collect_data, l);
     }
@@ -146,19 +163,22 @@ static bool move_less(const void *pa, const void *pb, const void *arg)
 }
 
 /*
- * Of those that point to one cluster the first one keeps it, unless even then there are more
- * references than the refcount's width can count.
+ * Of those that point to one cluster the first one keeps it, unless there is packed data, too, or
+ * even then there are more references than the refcount's width can count. None leaves the cluster
+ * to a reference that is wrong: what it makes of it would be wrong all through.
  */
 static size_t choose_among(struct zq_scan *s, struct move *m, size_t n, struct move *out)
 {
     uint64_t cluster = m->host >> s->h.cluster_bits;
-    bool low = zq_counts_once(&s->counts, cluster) & ZQ_ONCE_TOO_LOW;
+    unsigned once = zq_counts_once(&s->counts, cluster);
+    bool low = is_low(s, once, n);
     uint64_t rest = zq_counts_get(&s->counts, cluster) - (n - 1);
-    bool keep = rest <= zq_refbits_max(s->h.refcount_order);
+    bool fits = rest <= zq_refbits_max(s->h.refcount_order);
+    bool keep = once & ZQ_BY_WRONG || (fits && !(once & ZQ_BY_PACKED));
     size_t chosen = 0;
 
     for (size_t i = 0; i < n; i++) {
-        if (m[i].must || (low && !(i == 0 && keep)))
+        if (m[i].must || (low && !m[i].stays && !(i == 0 && keep)))
             out[chosen++] = m[i];
     }
     return chosen;

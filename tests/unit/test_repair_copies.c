@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: MIT */
+/* What a repair copies, what it does not, and that what it leaves is never more than it found. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "unit/faults.h"
+
+/* No refcount structure at all: everything that is referred to has to be counted anew. */
+static void lose_refcounts(struct pic *p)
+{
+    pic_put(p, p->rt, 8, p->l1);
+}
+
+static void expect_left(struct pic *p, uint64_t corruptions)
+{
+    assert_int_equal(pic_check(p, 0), 0);
+    if (p->res.corruptions != corruptions || p->res.leaked_clusters)
+        fail_msg("%d corruptions and %d leaks are left, expected %d: %s", (int)p->res.corruptions,
+                 (int)p->res.leaked_clusters, (int)corruptions, p->found);
+    assert_int_equal(pic_check(p, REPAIR), 0);
+    assert_null(strstr(p->found, "repaired"));
+}
+
+/* One cluster each, with the same content. */
+static void expect_apart(struct pic *p, const uint64_t *at, int n)
+{
+    for (int i = 0; i < n; i++) {
+        uint64_t e = pic_get(p, at[i], 8);
+
+        assert_true(e & PIC_COPIED);
+        e &= ~PIC_COPIED;
+        assert_int_equal(pic_refcount(p, e), 1);
+        assert_int_equal(pic_get(p, e + 4088, 8), 0x0707070707070707);
+        for (int k = 0; k < i; k++)
+            assert_int_not_equal(pic_get(p, at[k], 8), pic_get(p, at[i], 8));
+    }
+}
+
+/* A rebuild counts both references; that they were counted once can be seen only before. */
+static void test_copied_after_a_rebuild(void **state)
+{
+    (void)state;
+    for (uint32_t bits = 1; bits <= 64; bits *= 2) {
+        struct pic p;
+        uint64_t at[3];
+
+        fault_image(&p, 4096, bits);
+        fault_shared(&p);
+        for (int i = 0; i < 3; i++)
+            at[i] = pic_l2(&p, KiB(4) * (uint64_t)(i + 1));
+        lose_refcounts(&p);
+        assert_int_equal(pic_check(&p, REPAIR), 0);
+        assert_non_null(strstr(p.found, "repaired: refcount table rebuilt"));
+        assert_non_null(strstr(p.found, "repaired: 2 shared clusters and tables copied"));
+        pic_find(&p);
+        expect_apart(&p, at, 3);
+        expect_left(&p, 0);
+        pic_free(&p);
+    }
+}
+
+static void pack(struct pic *p, uint64_t at, uint64_t host)
+{
+    pic_put(p, at, 8, PIC_COMPRESSED | 1ull << 58 | (host + 512));
+}
+
+/* Packed data is never copied, so what else lies on it is, even where it is alone. */
+static void test_packed_beside_normal(void **state)
+{
+    (void)state;
+    for (int rebuild = 0; rebuild < 2; rebuild++) {
+        for (uint32_t bits = 1; bits <= 64; bits *= 4) {
+            struct pic p;
+            uint64_t at, host;
+
+            fault_image(&p, 4096, bits);
+            host = pic_map(&p, KiB(4), 7);
+            at = pic_l2(&p, KiB(4));
+            pack(&p, pic_l2(&p, KiB(8)), host);
+            if (rebuild)
+                lose_refcounts(&p);
+            assert_int_equal(pic_check(&p, REPAIR), 0);
+            assert_non_null(strstr(p.found, "repaired: 1 shared clusters and tables copied"));
+            pic_find(&p);
+            assert_int_not_equal(pic_get(&p, at, 8) & ~PIC_COPIED, host);
+            expect_apart(&p, &at, 1);
+            assert_int_equal(pic_get(&p, pic_l2(&p, KiB(8)), 8),
+                             PIC_COMPRESSED | 1ull << 58 | (host + 512));
+            expect_left(&p, 0);
+            pic_free(&p);
+        }
+    }
+}
+
+/* Packed pieces may share a cluster, and so may snapshots and the disk: no reason to copy. */
+static void test_rightly_shared_stays(void **state)
+{
+    struct pic p;
+    uint64_t host, table;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    host = pic_alloc(&p, 1);
+    pack(&p, pic_l2(&p, KiB(4)), host);
+    pack(&p, pic_l2(&p, KiB(8)), host + 1024);
+    pic_set_refcount(&p, host, 2);
+    pic_snapshot(&p);
+    table = pic_get(&p, p.l1, 8);
+    lose_refcounts(&p);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    assert_null(strstr(p.found, "copied"));
+    pic_find(&p);
+    assert_int_equal(pic_get(&p, p.l1, 8), table);
+    assert_int_equal(pic_refcount(&p, host), 4);
+    expect_left(&p, 0);
+    pic_free(&p);
+}
+
+/* Two L1 entries, one table with wrong entries: a copy would hold them, too. */
+static void test_no_copy_of_wrong_entries(void **state)
+{
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 512, 16); /* a table covers 32 KiB */
+    pic_map(&p, 512, 1);
+    pic_put(&p, pic_l2(&p, KiB(1)), 8, PIC_COPIED | MiB(512));
+    pic_put(&p, pic_l2(&p, KiB(2)), 8, 0x123);
+    pic_put(&p, p.l1 + 8, 8, pic_get(&p, p.l1, 8));
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    assert_non_null(strstr(p.found, "refcounts raised"));
+    assert_null(strstr(p.found, "copied"));
+    assert_int_equal(pic_get(&p, p.l1, 8), pic_get(&p, p.l1 + 8, 8));
+    expect_left(&p, 2);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(pic_get(&p, pic_l2(&p, KiB(1)), 8), 0);
+    assert_int_not_equal(pic_get(&p, p.l1, 8), pic_get(&p, p.l1 + 8, 8));
+    expect_left(&p, 0);
+    pic_free(&p);
+}
+
+/*
+ * What lies on the refcounts is what is left when these have moved away, with all that is wrong in
+ * it: check counts it before.
+ */
+static void test_on_refcounts(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct pic p;
+        uint64_t table, before, block;
+
+        fault_image(&p, 4096, 16);
+        table = pic_snapshot(&p);
+        block = pic_get(&p, p.rt, 8);
+        if (k)
+            pic_put(&p, table, 8, p.rt); /* a snapshot's L1 */
+        else
+            pic_put(&p, pic_get(&p, table, 8), 8, block); /* its first L2 table */
+        assert_int_equal(pic_check(&p, 0), 0);
+        before = p.res.corruptions;
+        assert_non_null(strstr(p.found, "a snapshot's L2 entry 0"));
+        assert_int_equal(pic_check(&p, REPAIR), 0);
+        assert_non_null(strstr(p.found, "repaired: refcount table rebuilt"));
+        assert_int_equal(pic_check(&p, 0), 0);
+        assert_in_range(p.res.corruptions, 1, before - 1);
+        pic_free(&p);
+    }
+}
+
+/* A snapshot's entry points to data that cannot be counted twice: the disk does not make room. */
+static void test_no_room_for_wrong_entries(void **state)
+{
+    struct pic p;
+    uint64_t host, l1, at, before;
+
+    (void)state;
+    fault_image(&p, 512, 2); /* a table covers 32 KiB */
+    l1 = pic_get(&p, pic_snapshot(&p), 8);
+    at = pic_l2(&p, KiB(512)); /* in a table that the snapshot does not have */
+    host = pic_map(&p, KiB(512), 7);
+    pic_put(&p, p.wp + 8 * 8, 8, KiB(513));
+    for (int i = 0; i < 8; i++)
+        pic_put(&p, l1 + (uint64_t)i * 8, 8, host);
+    assert_int_equal(pic_check(&p, 0), 0);
+    before = p.res.corruptions;
+    assert_int_equal(pic_check(&p, ALL), 0);
+    assert_int_equal(pic_get(&p, at, 8) & ~PIC_COPIED, host);
+    assert_int_equal(pic_check(&p, 0), 0);
+    assert_in_range(p.res.corruptions, 1, before);
+    pic_free(&p);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_copied_after_a_rebuild),
+        cmocka_unit_test(test_packed_beside_normal),
+        cmocka_unit_test(test_rightly_shared_stays),
+        cmocka_unit_test(test_no_copy_of_wrong_entries),
+        cmocka_unit_test(test_on_refcounts),
+        cmocka_unit_test(test_no_room_for_wrong_entries),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
