@@ -201,13 +201,6 @@ static bool one_run(struct bench *b, const struct plan *p, uint64_t n, char *why
     return struck;
 }
 
-static bool wanted(const char *variable, const char *name)
-{
-    const char *text = getenv(variable);
-
-    return !text || !*text || !strcmp(text, name);
-}
-
 static void complain(struct bench *b, const struct plan *p, uint64_t n, const char *why)
 {
     if (b->bad++ < 12)
@@ -255,7 +248,7 @@ static unsigned one_scenario(const struct scenario *sc, bool memory, uint64_t *p
     if (why[0])
         complain(&b, NULL, 0, why);
     for (size_t p = 0; !why[0] && p < NR_PLANS; p++) {
-        if (plans[p].memory == memory && wanted("ZQ_FAULT", plans[p].name))
+        if (plans[p].memory == memory && rig_wanted("ZQ_FAULT", plans[p].name))
             sweep(&b, &plans[p]);
     }
     store_free(&b.fresh);
@@ -270,7 +263,7 @@ static void all_scenarios(const char *what, bool memory)
 
     for (size_t s = 0; s < NR_SETS; s++) {
         for (unsigned k = 0; k < sets[s]->nr; k++) {
-            if (!wanted("ZQ_SCENARIO", sets[s]->list[k].name))
+            if (!rig_wanted("ZQ_SCENARIO", sets[s]->list[k].name))
                 continue;
             bad += one_scenario(&sets[s]->list[k], memory, &points);
             ran++;
@@ -302,5 +295,5 @@ int main(void)
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return rig_exit(cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -24,6 +24,12 @@ wanted() {
     case " $numbers " in '  ' | *" $1 "*) ;; *) return 1 ;; esac
 }
 numbers=$*
+for n in $numbers; do
+    grep -q "^$n " "$dir/list" || {
+        echo "mutants.txt has no mutant $n"
+        exit 2
+    }
+done
 suites=$(while read -r number _ suite; do
     wanted "$number" && echo "$suite"
 done <"$dir/list" | sort -u)

@@ -19,6 +19,38 @@ uint64_t rig_env(const char *name, uint64_t otherwise)
     return text && *text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+/* The variables that were asked about, and whether any name was what they say. */
+static struct {
+    const char *variable;
+    bool matched;
+} choices[8];
+
+bool rig_wanted(const char *variable, const char *name)
+{
+    const char *text = getenv(variable);
+    unsigned i = 0;
+
+    if (!text || !*text)
+        return true;
+    while (choices[i].variable && strcmp(choices[i].variable, variable))
+        i++;
+    choices[i].variable = variable;
+    choices[i].matched |= !strcmp(text, name);
+    return !strcmp(text, name);
+}
+
+int rig_exit(int failed)
+{
+    for (unsigned i = 0; choices[i].variable; i++) {
+        if (choices[i].matched)
+            continue;
+        printf("%s=%s: there is nothing of that name\n", choices[i].variable,
+               getenv(choices[i].variable));
+        failed++;
+    }
+    return failed;
+}
+
 bool rig_say(struct rig *r, const char *fmt, ...)
 {
     va_list ap;

@@ -97,5 +97,9 @@ const char *rig_state_name(unsigned state);
 void rig_watch(unsigned seconds, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* A number from the environment, or its default. */
 uint64_t rig_env(const char *name, uint64_t otherwise);
+/* Does the variable choose what has this name? If it is not set, yes. */
+bool rig_wanted(const char *variable, const char *name);
+/* The exit status of a program that had so many failures: a choice that nothing matched is one. */
+int rig_exit(int failed);
 
 #endif
