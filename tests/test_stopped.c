@@ -3,7 +3,7 @@
  * Rounds that stop for lack of space (R10), one story for each of their rules: the n-th call that
  * takes space fails, for each n, the story goes on with room, and then the power goes. The judge is
  * the rig's own: every reference is counted (K1) whichever write the cut loses, and what was
- * flushed is there.
+ * flushed is there. A barrier that finds none is the end of the image (R11).
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <zqcow2/queue.h>
+#include <zqcow2/simdisk.h>
 #include "rig/raw.h"
 #include "rig/rig.h"
 
@@ -314,12 +316,97 @@ static void rounds_end(void **state)
     rig_end(&r);
 }
 
+/* ---- a barrier without space: its data may be gone, and no caller shall flush again ---- */
+
+static uint8_t sectors[4096];
+
+static bool is_dead(struct zqcow2_image *img)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    return info.flags & ZQCOW2_INFO_DEAD;
+}
+
+static struct zqcow2_image *one_append(struct zqcow2_simdisk *disk)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+    uint64_t at = 0;
+
+    c.virtual_size = MiB(8);
+    c.zone_size = MiB(1);
+    o.flags = ZQCOW2_OPEN_RDWR;
+    assert_int_equal(zqcow2_simdisk_backend(disk, &be), 0);
+    assert_int_equal(zqcow2_create(be, &c, NULL), 0);
+    assert_int_equal(zqcow2_open(be, &o, &img, NULL), 0);
+    assert_int_equal(zqcow2_append(img, sectors, 4096, &at, 0), 0);
+    return img;
+}
+
+/* The n-th barrier of a request, or of the close (op < 0) fails; false: there was none. */
+static bool one_barrier(unsigned flags, int op, unsigned n, int error)
+{
+    struct zqcow2_simdisk_fault f = ZQCOW2_SIMDISK_FAULT_INIT;
+    struct zqcow2_simdisk_options s = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct iovec v = {sectors, 4096};
+    struct zqcow2_request req = {sizeof(req), (uint16_t)op, ZQCOW2_FUA, 0, MiB(1), &v, 1, 0, 0, 0};
+    struct zqcow2_simdisk_counters count = ZQCOW2_SIMDISK_COUNTERS_INIT;
+    struct zqcow2_simdisk *disk;
+    struct zqcow2_image *img;
+    bool met;
+    int rc;
+
+    s.flags = flags;
+    assert_int_equal(zqcow2_simdisk_new(&s, &disk), 0);
+    img = one_append(disk);
+    f.kinds = 1u << ZQCOW2_IO_FLUSH;
+    f.nth = n;
+    f.error = error;
+    assert_int_equal(zqcow2_simdisk_set_fault(disk, &f), 0);
+    rc = op < 0 ? zqcow2_close(img) : zqcow2_run(img, &req, NULL);
+    assert_int_equal(zqcow2_simdisk_get_counters(disk, &count), 0);
+    met = count.faults;
+    if (rc != (met ? -EIO : 0))
+        fail_msg("flags %u, op %d: barrier %u fails with %d: returned %d", flags, op, n, error, rc);
+    if (op >= 0) {
+        assert_int_equal(is_dead(img), met);
+        assert_int_equal(zqcow2_simdisk_set_fault(disk, NULL), 0);
+        assert_int_equal(zqcow2_flush(img), met ? ZQCOW2_EDEAD : 0);
+        assert_int_equal(zqcow2_close(img), met ? ZQCOW2_EDEAD : 0);
+    }
+    zqcow2_simdisk_free(disk);
+    return met;
+}
+
+static void a_barrier_without_space_kills(void **state)
+{
+    static const int errors[] = {-ENOSPC, -EDQUOT, -EFBIG};
+    static const int ops[] = {ZQCOW2_OP_FLUSH, ZQCOW2_OP_DRAIN, ZQCOW2_OP_APPEND,
+                              ZQCOW2_OP_ZONE_FINISH, -1};
+    unsigned points = 0;
+
+    (void)state;
+    for (unsigned k = 0; k < 5 * 2; k++) {
+        unsigned n = 1;
+
+        while (one_barrier(k % 2 ? ZQCOW2_SIMDISK_ASYNC : 0, ops[k / 2], n, errors[n % 3]))
+            n++;
+        assert_true(n > 2);
+        points += n - 1;
+    }
+    printf("barriers without space: %u points, each killed and none was \"no space\"\n", points);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_is_dirty_again),
         cmocka_unit_test(growth_stays),
         cmocka_unit_test(rounds_end),
+        cmocka_unit_test(a_barrier_without_space_kills),
     };
 
     return cmocka_run_group_tests_name("stopped", tests, NULL, NULL);

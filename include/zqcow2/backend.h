@@ -13,7 +13,8 @@
  *   - Callbacks may run in any thread that is inside a library call, several at a time. No library
  *     lock is held during a callback.
  *   - Callbacks return 0, unless their comment specifies another value, or a negated errno from
- *     -4095 to -1, which is passed on unchanged. Any other value counts as -EIO.
+ *     -4095 to -1, which is passed on unchanged. Any other value counts as -EIO, and so does a lack
+ *     of space (-ENOSPC, -EDQUOT, -EFBIG) in flush() of an open image: it makes the image dead.
  *   - A write either writes all bytes or fails.
  */
 #ifndef ZQCOW2_BACKEND_H

@@ -3,7 +3,8 @@
  * libzqcow2 - zoned qcow2 images.  zqcow2(7) is the guide.
  *
  * Return values   >= 0 success; -4095..-1 a negated errno, passed on unchanged
- *                 from the backend or the system; <= -10000 an enum zqcow2_err.
+ *                 from the backend or the system, but see zqcow2_strerror(3);
+ *                 <= -10000 an enum zqcow2_err.
  *                 -EINVAL may also come from the library: zqcow2_read(3) lists
  *                 the cases.
  * Threads         Any thread may use an image. Only one thread at a time may use

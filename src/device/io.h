@@ -28,6 +28,15 @@ static inline bool zq_is_no_space(int rc)
     return rc == -ENOSPC || rc == -EDQUOT || rc == -EFBIG;
 }
 
+/*
+ * What a caller gets for a failed barrier. "No space" would mean that nothing is lost and a later
+ * flush may succeed (R10), but no later barrier brings back what a failed one has lost (R11).
+ */
+static inline int zq_barrier_error(int rc)
+{
+    return zq_is_no_space(rc) ? -EIO : rc;
+}
+
 /* Beyond the public kinds: `work` runs outside the mutex, in the thread that would issue the io. */
 #define ZQ_IO_WORK 0x100u
 /* Zeros with space for [offset, offset + length), by the backend's allocate(). */

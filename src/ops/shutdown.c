@@ -60,10 +60,10 @@ int zq_step_shutdown(struct zq_core *c, struct zq_op *op)
     int rc = 0;
 
     for (;;) {
+        if (op->phase == S_CLEAN_FLUSH + 1 && !c->dead)
+            return zq_barrier_error(op->rc);
         if (op->rc < 0 || c->dead)
             return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
-        if (op->phase == S_CLEAN_FLUSH + 1)
-            return 0;
         if (op->phase == S_CLEAN_FLUSH) {
             op->phase++;
             return c->x.unbarriered ? zq_op_io(c, op, ZQCOW2_IO_FLUSH, NULL, 0, 0) : 0;

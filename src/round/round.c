@@ -264,7 +264,7 @@ static void round_end(struct zq_core *c)
     zq_assert_k(K9, !r->in_flight && (at == ZQ_ST_END || r->rc < 0));
     r->stage = ZQ_ST_IDLE;
     if (r->fatal) {
-        zq_wake_with(&c->ready, &r->waiters, r->rc);
+        zq_wake_with(&c->ready, &r->waiters, zq_barrier_error(r->rc));
         zq_core_die(c, r->rc);
         return;
     }
