@@ -80,9 +80,11 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     uint64_t host = index << r->block_bits << r->cluster_bits;
     int rc;
 
-    /* A table that grows is a copy of this one: no block is linked before the switch (R9). */
-    if (a->growth.table)
-        return zq_growth_wait(a, g);
+    /*
+     * A table that grows is a copy of this one, which lacks no block then: a search steps over no
+     * range without one, and only a search that has come to the end lets the table grow (R9).
+     */
+    zq_assert_k(R9, !a->growth.table);
     if (r->frozen)
         return zq_cache_park(a->cache, g, &a->cache->frozen_waiters);
     if (a->block_ready) {

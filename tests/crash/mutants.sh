@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: MIT
 # mutants.sh [NUMBER...]: breaks one rule at a time in a copy of src/ (mutants.txt says which) and
 # runs the tests until one fails. Prints the survivors, and "mutants: N killed, M alive".
-# ZQ_BUILD: where to build; ZQ_JOBS: mutants at a time; ZQ_SECONDS: of crash testing per mutant;
-# ZQ_SUITE_ONLY=1: no other test than the one that the list names.
+# ZQ_BUILD: where to build; ZQ_JOBS: mutants at a time; ZQ_STATES: crash states per mutant;
+# ZQ_SUITE_ONLY=1: no other test than the one that the list names; ZQ_ASSERTS=OFF: without the
+# assertions that every other tree of tests has.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../.." && pwd)
-seconds=${ZQ_SECONDS:-60}
+states=${ZQ_STATES:-60000}
+asserts=${ZQ_ASSERTS:-ON}
 jobs=${ZQ_JOBS:-$(nproc)}
 if [ -n "${ZQ_BUILD:-}" ]; then
     dir=$ZQ_BUILD
@@ -41,7 +43,7 @@ program() {
 
 # The tests are built once; for each mutant only what it changes, and the tests are linked again.
 base=$dir/base
-cmake -S "$top" -B "$base" -DCMAKE_BUILD_TYPE=Release >"$dir/base.log" 2>&1 || exit 2
+cmake -S "$top" -B "$base" -DCMAKE_BUILD_TYPE=Release -DZQCOW2_ASSERTS="$asserts" >"$dir/base.log" 2>&1 || exit 2
 targets=$(for t in $tests $suites; do program "$t"; done | sort -u)
 # shellcheck disable=SC2086 # one word for each target
 cmake --build "$base" -j "$(nproc)" --target zqcow2_static $targets >>"$dir/base.log" 2>&1 || {
@@ -62,9 +64,10 @@ library() {
     cp "$base/libzqcow2.a" "$1/libzqcow2.a"
     files=$(python3 "$here/mutate.py" "$2" "$here/mutants.txt" "$1") || return 1
     case $files in *.h*) files=$(cd "$1" && find src -name '*.c' ! -name '*_none.c') ;; esac
+    [ "$asserts" = ON ] && ndebug=-UNDEBUG || ndebug=-DNDEBUG
     for f in $files; do
         o=$1/$(basename "$f").o
-        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -DNDEBUG -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$o" &&
+        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 "$ndebug" -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$o" &&
             ar r "$1/libzqcow2.a" "$o" 2>/dev/null || return 1
     done
 }
@@ -74,7 +77,7 @@ try() {
     p=$(program "$2")
     relink "$1" "$p" || return 2
     if [ "$2" = crash ]; then
-        "$1/$p" --quick --workers 1 --cap 24 --seconds "$seconds" --states 1000000000
+        "$1/$p" --quick --workers 1 --cap 24 --states "$states"
     else
         (cd "$1" && ZQ_SOURCE_DIR=$top ZQ_OPS=50000 ZQ_STEP=7 timeout 240 "./$p")
     fi >"$1/log" 2>&1
@@ -94,7 +97,7 @@ one() {
         if [ ! -x "$tree/$(program "$t")" ]; then
             echo "broken $1 $2: there is no test $t" >>"$dir/results"
         else
-            echo "killed $1 $2 by $t: $(grep -aE 'crash --replay|no end|FAILED|rror:|^hung|library waits|seed' "$tree/log" |
+            echo "killed $1 $2 by $t: $(grep -aE 'crash --replay|no end|Assertion|FAILED|rror:|^hung|library waits|seed' "$tree/log" |
                 head -n 1)" >>"$dir/results"
         fi
         rm -rf "$tree"
@@ -118,16 +121,16 @@ for t in $suites; do
 done
 
 : >"$dir/results"
-running=0
 while read -r number name suite; do
-    wanted "$number" || continue
-    one "$number" "$name" "$suite" &
-    running=$((running + 1))
-    if [ $running -ge "$jobs" ]; then
-        wait
-        running=0
-    fi
-done <"$dir/list"
+    ! wanted "$number" || echo "$number $name $suite"
+done <"$dir/list" >"$dir/todo"
+job=0
+while [ "$job" -lt "$jobs" ]; do
+    awk -v n="$jobs" -v job="$job" 'NR % n == job' "$dir/todo" | while read -r number name suite; do
+        one "$number" "$name" "$suite" </dev/null
+    done &
+    job=$((job + 1))
+done
 wait
 sort -k 2n "$dir/results"
 killed=$(grep -c '^killed' "$dir/results")

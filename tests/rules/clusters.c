@@ -294,19 +294,21 @@ void e3_freed_over_two_slices(void **state)
     end();
 }
 
-/* 64 refcount blocks of 64 refcounts each are not enough; the table of before is no leak. */
+/* An image of 64 refcount blocks of 64 refcounts each, which reach 2 MiB. */
+static const struct geometry small_table = {.name = "512, refcounts of 64 bits",
+                                            .size = 32 * Z,
+                                            .zone_size = Z,
+                                            .conventional = 24,
+                                            .cluster = 512,
+                                            .refcount_bits = 64};
+
+/* They are not enough; the table of before is no leak. */
 void r9_a_table_that_grows(void **state)
 {
-    static const struct geometry g = {.name = "512, refcounts of 64 bits",
-                                      .size = 32 * Z,
-                                      .zone_size = Z,
-                                      .conventional = 24,
-                                      .cluster = 512,
-                                      .refcount_bits = 64};
     uint64_t old;
 
     (void)state;
-    begin_on(&g, 0);
+    begin_on(&small_table, 0);
     old = raw.rt;
     for (uint64_t at = 0; at < 20 * Z; at += KiB(64))
         assert_int_equal(rig_write(&r, at, KiB(64), 1), 0);
@@ -314,5 +316,41 @@ void r9_a_table_that_grows(void **state)
     done(flush(), 0);
     assert_true(raw_find(&raw, &r.store));
     assert_int_not_equal(raw.rt, old);
+    end();
+}
+
+/*
+ * While the new table is written, what needs no longer table goes on: it frees clusters, and takes
+ * them, and none of the refcounts is lost at the switch.
+ */
+void r9_others_while_the_table_grows(void **state)
+{
+    struct ticket *first;
+    uint64_t at = 0, old;
+
+    (void)state;
+    begin_on(&small_table, 0);
+    old = raw.rt;
+    hold(KIND(WRITE), MiB(2), MiB(2)); /* the new table lies where the old one ends */
+    do
+        first = send(ZQCOW2_OP_WRITE, at, KiB(32), 1);
+    while (first->calls && (at += KiB(32)) < 20 * Z);
+    assert_int_equal(held(), 1);
+    done(send(ZQCOW2_OP_DISCARD, KiB(64), KiB(64), 0), 0);
+    done(flush(), 0);
+    for (uint64_t i = 0; i < KiB(64); i += KiB(4))
+        done(send(ZQCOW2_OP_WRITE, KiB(64) + i, 512, 2), 0);
+    done(flush(), 0);
+    waits(first);
+    assert_int_equal(held(), 1);
+    release();
+    done(first, 0);
+    done(send(ZQCOW2_OP_WRITE, 20 * Z, KiB(64), 3), 0);
+    done(flush(), 0);
+    done(flush(), 0);
+    assert_true(raw_find(&raw, &r.store));
+    assert_int_not_equal(raw.rt, old);
+    for (uint64_t i = 0; i < KiB(64); i += KiB(4))
+        assert_true(rig_holds(&r, KiB(64) + i, 512, KiB(64) + i, 2));
     end();
 }

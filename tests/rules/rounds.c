@@ -250,3 +250,24 @@ void k10_a_callback_may_submit(void **state)
     assert_int_equal(zqcow2_queue_close(c.q), 0);
     end();
 }
+
+/* A write that a zone takes behind the round's snapshot is the next round's to show. */
+void k2_pointers_as_in_the_snapshot(void **state)
+{
+    struct ticket *first;
+
+    (void)state;
+    zone_with_data();
+    zone_with_data_grows(2 * C);
+    done(send(ZQCOW2_OP_WRITE, 2 * Z + KiB(32), C, 1), 0);
+    hold_all(KIND(FLUSH));
+    first = flush();
+    done(send(ZQCOW2_OP_WRITE, 2 * Z + KiB(36), C, 1), 0);
+    waits(first);
+    release();
+    done(first, 0);
+    assert_int_equal(raw_wp(&raw, 2), 2 * Z + KiB(36));
+    done(flush(), 0);
+    assert_int_equal(raw_wp(&raw, 2), 2 * Z + KiB(40));
+    end();
+}

@@ -372,12 +372,39 @@ static void test_read_only(void **state)
     free(d.safe);
 }
 
+/* What lies beyond a pointer becomes a hole, but where a snapshot reads it. */
+static void test_holes(void **state)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    uint64_t shared[64], own[64];
+    struct pic p;
+
+    (void)state;
+    o.virtual_size = MiB(4);
+    o.zone_size = MiB(2); /* as much as an L2 table maps */
+    o.cluster_size = 4096;
+    pic_make(&p, &o);
+    for (unsigned i = 0; i < 64; i++)
+        shared[i] = pic_map(&p, i * 4096ull, 7);
+    pic_snapshot(&p);
+    for (unsigned i = 0; i < 64; i++)
+        own[i] = pic_map(&p, MiB(2) + i * 4096ull, 7);
+    assert_int_equal(pic_check(&p, LEAKS), 0);
+    assert_int_equal(p.res.corruptions, 0);
+    for (unsigned i = 0; i < 64; i++) {
+        assert_int_equal(pic_get(&p, shared[i] + 8 * i, 1), 7);
+        assert_int_equal(pic_get(&p, own[i] + 8 * i, 1), 0);
+    }
+    pic_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_call_fails),
         cmocka_unit_test(test_no_memory),
         cmocka_unit_test(test_read_only),
+        cmocka_unit_test(test_holes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
