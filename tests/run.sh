@@ -146,17 +146,6 @@ tree() {
     return 1
 }
 
-# Why tests were skipped: what a skipped test, or a skipped part of one, printed last.
-reasons() {
-    awk '/^[0-9]+\/[0-9]+ Testing: / { name = $3; last = ""; next }
-        /\[ RUN/ { last = "" }
-        /\[ *SKIPPED *\] [a-z]/ && !/listed below/ {
-            if (last) print "-- skipped: " name ", " $NF ": " last
-        }
-        /^Test Skipped/ { print "-- skipped: " name ": " (last ? last : "?") }
-        !/^$|^-+$|^<end of output>|^Test time|^\[/ { last = $0 }' "$1" | sort -u
-}
-
 tests() { # NAME CTEST-ARGUMENTS...: those tests of tree NAME, and the figures that they print
     name=$1
     shift
@@ -170,7 +159,7 @@ tests() { # NAME CTEST-ARGUMENTS...: those tests of tree NAME, and the figures t
     last=$dir/$name/Testing/Temporary/LastTest.log
     [ -f "$last" ] || return $status
     grep -hE "$figures" "$last" | grep -vE '^(not )?ok ' || true
-    reasons "$last"
+    sh "$top/tests/reasons.sh" "$dir/log" "$last"
     return $status
 }
 

@@ -100,6 +100,8 @@ bool rig_uring_works(void)
 
     if (rc == 0)
         zqcow2_backend_close(be);
+    if (rc == -ENOSYS)
+        printf("no io_uring here\n");
     return rc != -ENOSYS;
 }
 
