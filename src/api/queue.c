@@ -194,7 +194,7 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
 
 static void queue_finish(struct zq_op *op)
 {
-    struct zqcow2_queue *q = op->owner;
+    struct zqcow2_queue *q = op->queue;
 
     zq_list_push(&q->completed, &op->link);
     q->nr_completed++;
@@ -228,7 +228,7 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
             break;
         op = zq_container(slot, struct zq_op, link);
         op->req = reqs[taken++];
-        op->owner = q;
+        op->queue = q;
         op->finish = queue_finish;
         q->bell.pending++;
         zq_op_begin(c, op);

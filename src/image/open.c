@@ -12,6 +12,7 @@
 #include "image/image.h"
 #include "ops/request.h"
 #include "ops/shutdown.h"
+#include "space/unmap.h"
 #include "check/overlap.h"
 #include "image/opening.h"
 
@@ -404,9 +405,9 @@ static void shutdown_finish(struct zq_op *op)
 /* Runs like an operation, but is none of the caller's kinds. */
 static int run_shutdown(struct zq_core *c)
 {
-    struct zq_op op = {.step = zq_step_shutdown, .finish = shutdown_finish};
+    struct zq_op op = {.finish = shutdown_finish};
 
-    zq_op_reset(c, &op);
+    zq_op_reset(c, &op, zq_step_shutdown, zq_release_mapping);
     op.req.op = ZQCOW2_OP_FLUSH;
     c->nr_ops++;
     zq_op_ready(&op);

@@ -147,8 +147,8 @@ void zq_core_fini(struct zq_core *c);
 void zq_engine_run(struct zq_core *c);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
 void zq_engine_wait(struct zq_core *c, int timeout_ms);
-/* Sets what the slow path starts from, except step and what gather and its users set first. */
-void zq_op_reset(struct zq_core *c, struct zq_op *op);
+/* Sets what the slow path starts from, except what gather and its users set first. */
+void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release);
 void zq_op_step(struct zq_op *op);
 void zq_op_ready(struct zq_op *op);
 /* Parks op, which then holds nothing, until a round or another operation has made progress. */

@@ -198,25 +198,25 @@ static void step_ready(struct zq_op *op)
     zq_op_step(op);
 }
 
-void zq_op_reset(struct zq_core *c, struct zq_op *op)
+void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release)
 {
     op->core = c;
+    op->step = step;
+    op->release = release;
     zq_list_init(&op->g.wait.link);
     op->g.wait.rc = 0;
     op->g.npins = op->g.stale = op->g.loads = 0;
     op->g.starved = false;
     op->has_turn = op->finished = false;
     op->fill = NULL;
-    zq_list_init(&op->owns);
     zq_list_init(&op->fills);
     zq_list_init(&op->spare);
     op->nr_spare = 0;
-    op->prepared = 0;
-    op->phase = 0;
     op->rc = 0;
     op->pos = op->length = op->round = 0;
     op->iov_at = 0;
     op->iov_skip = 0;
+    memset(&op->own, 0, sizeof(op->own));
     op->res = (struct zqcow2_result){0, 0, 0};
 }
 

@@ -17,8 +17,10 @@
 #include "zone/zones.h"
 
 struct zq_core;
+struct zqcow2_queue;
 struct zq_op;
 typedef int zq_step(struct zq_core *c, struct zq_op *op);
+typedef void zq_release(struct zq_core *c, struct zq_op *op);
 
 /* Which bytes of the request move next, and where the host has them. */
 struct zq_transfer {
@@ -48,39 +50,88 @@ struct zq_fill {
     struct zq_packed old_bytes; /* old content that must be kept, in .out */
 };
 
+/* Guest clusters that no other operation may change the mapping of (R14): in the core's list. */
+struct zq_owned_range {
+    struct zq_list link;
+    bool held;
+};
+
+/* How far the unmapping of what is mapped beyond write pointers has come. */
+struct zq_ahead {
+    uint32_t zone;
+    uint64_t at; /* device address; 0: the zone has not been begun */
+};
+
+/* What only one kind of operation uses, all 0 at its beginning. phase: an enum of its file. */
+union zq_op_own {
+    struct {
+        uint8_t phase;
+        struct zq_packed packed; /* the compressed cluster that is read */
+    } read;
+    struct {
+        uint8_t phase;
+        uint64_t mapped; /* bytes from the write's first one on */
+    } zone_write;
+    struct {
+        uint8_t phase;
+        uint64_t prepared; /* bytes of the request that nothing but I/O can hinder any more */
+        struct zq_owned_range range;
+    } overwrite;
+    struct {
+        uint8_t phase;
+        uint64_t done;     /* bytes of the request, whole zones */
+        uint64_t unmapped; /* of the zone beyond its write pointer: up to this device address */
+    } manage;
+    struct {
+        uint8_t phase;
+        bool counted; /* in nr_drains */
+        struct zq_ahead ahead;
+    } drain;
+    struct {
+        uint8_t phase;
+        struct zq_ahead ahead;
+    } shutdown;
+    struct {
+        uint8_t phase;
+        struct zq_freed *freed; /* the record at work on */
+        uint32_t zone;          /* that is being punched, from device address `at` on */
+        uint64_t at;
+    } janitor;
+};
+
 struct zq_op {
     /* first what the fast path uses (fast.c): few cache lines, next to one another */
     struct zq_core *core;
     void (*finish)(struct zq_op *op); /* under the mutex, when all is over */
     struct zq_list link;              /* queue: free or completed list */
-    void *owner;                      /* queue: which one */
+    struct zqcow2_queue *queue;       /* that it belongs to, or NULL */
     struct zqcow2_request req;
     struct zqcow2_result res;
     uint64_t length; /* of the whole request, bytes */
-    uint32_t zone;   /* whose turn it holds, or at work on */
+    uint32_t zone;   /* that it writes, or whose turn it has or had */
     bool finished;
     struct zq_reservation r;
     struct zq_io io;
     /* what follows is of the slow path */
     struct zq_gather g; /* g.wait.link: ready list, or what it is parked on */
     zq_step *step;
-    int rc;          /* of the io that was under way */
+    zq_release *release; /* gives back all that the kind may hold, at the end; or NULL */
+    int rc;              /* of the io that was under way */
+    uint64_t round;      /* waits until this many rounds have been done */
+    /* the request's bytes */
     uint32_t iov_at; /* cursor into req.iov */
     size_t iov_skip;
     uint64_t pos; /* bytes of it that are done */
     struct zq_transfer xfer;
     struct iovec seg[ZQ_IO_SEGMENTS];
-    struct zq_list turn;  /* in a zone's admission FIFO */
-    struct zq_list owns;  /* in the core's list: its guest clusters belong to it (R14) */
-    uint64_t round;       /* waits until this many rounds have been done */
+    /* what space/ keeps for it; see release */
+    struct zq_list turn; /* in the admission FIFO of `zone` */
+    bool has_turn;
     struct zq_list fills; /* prepared */
     struct zq_fill *fill; /* at work, or NULL */
     struct zq_list spare; /* zq_freed records for unmapping */
     uint32_t nr_spare;
-    bool has_turn;
-    uint8_t phase;
-    uint64_t prepared; /* bytes of the request that nothing but I/O can hinder any more */
-    struct zq_packed packed;
+    union zq_op_own own;
 };
 
 #endif

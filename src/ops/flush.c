@@ -3,6 +3,7 @@
 #include "ops/flush.h"
 #include "round/round.h"
 #include "space/reclaim.h"
+#include "space/unmap.h"
 
 enum { D_BEGIN, D_ALONE, D_AHEAD, D_FLUSH, D_EMPTY };
 
@@ -20,32 +21,38 @@ int zq_step_flush(struct zq_core *c, struct zq_op *op)
 
 int zq_step_drain(struct zq_core *c, struct zq_op *op)
 {
-    if (op->phase == D_BEGIN) {
+    if (op->own.drain.phase == D_BEGIN) {
         c->nr_drains++;
-        op->zone = 0;
-        op->phase = D_ALONE;
+        op->own.drain.counted = true;
+        op->own.drain.phase = D_ALONE;
     }
     /* Other drains wait for the same, and the janitor ends by itself. */
-    if (op->phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_runs)
+    if (op->own.drain.phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_runs)
         return zq_op_park(c, op, &c->drain_waiters);
-    if (op->phase <= D_AHEAD) {
-        op->phase = D_AHEAD;
-        if (zq_unmap_ahead(c, op))
+    if (op->own.drain.phase <= D_AHEAD) {
+        op->own.drain.phase = D_AHEAD;
+        if (zq_unmap_ahead(c, op, &op->own.drain.ahead))
             return ZQ_WAIT;
-        op->phase = D_FLUSH;
+        op->own.drain.phase = D_FLUSH;
     }
     for (;;) {
-        int rc = op->phase == D_FLUSH ? zq_step_flush(c, op) : 0;
+        int rc = op->own.drain.phase == D_FLUSH ? zq_step_flush(c, op) : 0;
 
         if (rc)
             return rc;
         /* What the round set free is given back now, which makes refcounts dirty once more. */
-        op->phase = D_EMPTY;
+        op->own.drain.phase = D_EMPTY;
         zq_janitor_kick(c);
         if (c->janitor_runs)
             return zq_op_park(c, op, &c->drain_waiters);
         if (c->dead || !zq_cache_has_dirty(&c->cache))
             return 0;
-        op->phase = D_FLUSH;
+        op->own.drain.phase = D_FLUSH;
     }
+}
+
+void zq_release_drain(struct zq_core *c, struct zq_op *op)
+{
+    c->nr_drains -= op->own.drain.counted;
+    zq_release_mapping(c, op);
 }

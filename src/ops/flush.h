@@ -10,5 +10,6 @@
 /* FUA, or nothing more: the last step of an operation that changed something. */
 int zq_step_fua(struct zq_core *c, struct zq_op *op);
 zq_step zq_step_flush, zq_step_drain;
+zq_release zq_release_drain;
 
 #endif

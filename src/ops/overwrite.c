@@ -97,21 +97,22 @@ static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_
     zq_assert_k(R14, zq_extent_in_place(e) && e->len && e->len <= op->length - op->pos);
     zq_cache_release(&c->cache, &op->g);
     zq_transfer_begin(op, io_kind(op), e->host, e->len);
-    op->phase = D_MOVE;
+    op->own.overwrite.phase = D_MOVE;
 }
 
 /* *e: what the guest range maps to, if this hold of the mutex has looked it up; else len is 0. */
 static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
-    uint64_t at = op->req.offset + op->prepared, end = piece_end(c, op, at), stop = end;
+    uint64_t at = op->req.offset + op->own.overwrite.prepared, end = piece_end(c, op, at),
+             stop = end;
     int rc = 0;
 
-    zq_assert_k(R14, !zq_list_empty(&op->owns) && op->prepared < op->length);
+    zq_assert_k(R14, op->own.overwrite.range.held && op->own.overwrite.prepared < op->length);
     if (can_unmap(c, op, at, &stop)) {
         rc = zq_unmap_prepare(c, op, &at, stop);
         stop = at;
         if (rc == ZQ_WAIT) /* what has its records keeps them */
-            op->prepared = zq_min(at - op->req.offset, op->length);
+            op->own.overwrite.prepared = zq_min(at - op->req.offset, op->length);
     } else if (op->req.op != ZQCOW2_OP_DISCARD) {
         rc = e->len ? 0 : zq_map_lookup(&c->map, &op->g, at, end - at, e);
         if (rc == 0 && (zq_extent_in_place(e) || is_zero_already(op, e)))
@@ -120,7 +121,7 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
             rc = prepare_new(c, op, at, end, e, &stop);
     }
     if (rc == 0)
-        op->prepared = zq_min(stop - op->req.offset, op->length);
+        op->own.overwrite.prepared = zq_min(stop - op->req.offset, op->length);
     if (rc == 0)
         zq_cache_release(&c->cache, &op->g);
     return rc;
@@ -133,7 +134,7 @@ static bool begin_fill(struct zq_op *op, uint64_t at)
     if (zq_list_empty(&op->fills) || at < f->guest || at >= f->guest + f->bytes)
         return false;
     zq_fill_start(op);
-    op->phase = D_FILL;
+    op->own.overwrite.phase = D_FILL;
     return true;
 }
 
@@ -144,9 +145,9 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
     struct zq_extent e;
     int rc;
 
-    zq_assert_k(I13, op->prepared == op->length && op->pos < op->length);
+    zq_assert_k(I13, op->own.overwrite.prepared == op->length && op->pos < op->length);
     if (can_unmap(c, op, at, &stop)) {
-        op->phase = D_UNMAP;
+        op->own.overwrite.phase = D_UNMAP;
         return 0;
     }
     if (begin_fill(op, at))
@@ -173,7 +174,7 @@ static int unmap_piece(struct zq_core *c, struct zq_op *op)
     uint64_t at = op->req.offset + op->pos, begin = at, stop = at;
     int rc;
 
-    zq_assert_k(R14, !zq_list_empty(&op->owns));
+    zq_assert_k(R14, op->own.overwrite.range.held);
     can_unmap(c, op, at, &stop);
     rc = zq_unmap(c, op, &at, stop);
     op->pos = zq_min(op->pos + (at - begin), op->length);
@@ -184,15 +185,15 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 {
     int rc;
 
-    if (op->phase == D_FILL)
+    if (op->own.overwrite.phase == D_FILL)
         return zq_fill_step(c, op);
-    if (op->phase == D_MOVE) {
+    if (op->own.overwrite.phase == D_MOVE) {
         rc = zq_transfer_step(c, op);
         return zq_acknowledged(c, rc);
     }
     if (op->rc < 0 || c->dead)
         return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
-    return op->phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
+    return op->own.overwrite.phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
 }
 
 /* One I/O in place changes no mapping, and R5 keeps its cluster: no operation has to wait for it.
@@ -201,7 +202,7 @@ static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD || !zq_list_empty(&op->owns))
+    if (op->req.op == ZQCOW2_OP_DISCARD || op->own.overwrite.range.held)
         return 0;
     rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);
     if (rc == 0 && zq_extent_in_place(e) && e->len == op->length && !may_unmap(c, op))
@@ -216,14 +217,14 @@ static int prepare(struct zq_core *c, struct zq_op *op)
 
     if (rc == 0)
         rc = overwrite(c, op, &e);
-    if (rc || op->phase != D_PREPARE)
+    if (rc || op->own.overwrite.phase != D_PREPARE)
         return rc;
     rc = zq_range_take(c, op);
-    for (; rc == 0 && op->prepared < op->length; e.len = 0)
+    for (; rc == 0 && op->own.overwrite.prepared < op->length; e.len = 0)
         rc = prepare_piece(c, op, &e);
     if (rc == 0) {
         zq_cache_release(&c->cache, &op->g);
-        op->phase = D_NEXT;
+        op->own.overwrite.phase = D_NEXT;
     }
     return rc;
 }
@@ -232,15 +233,15 @@ int zq_step_write(struct zq_core *c, struct zq_op *op)
 {
     int rc = 0;
 
-    if (op->phase == D_PREPARE)
+    if (op->own.overwrite.phase == D_PREPARE)
         rc = prepare(c, op);
-    while (rc == 0 && op->phase != D_FUA) {
-        uint8_t before = op->phase;
+    while (rc == 0 && op->own.overwrite.phase != D_FUA) {
+        uint8_t before = op->own.overwrite.phase;
 
         if (before == D_NEXT && op->pos >= op->length) {
             zq_assert_k(I13, op->pos == op->length && zq_list_empty(&op->fills) && !op->fill);
             zq_range_leave(c, op);
-            op->phase = D_FUA;
+            op->own.overwrite.phase = D_FUA;
             op->round = 0;
             break;
         }
@@ -248,12 +249,13 @@ int zq_step_write(struct zq_core *c, struct zq_op *op)
         if (rc == 0)
             zq_cache_release(&c->cache, &op->g);
         if (rc == 0 && before != D_NEXT)
-            op->phase = D_NEXT;
+            op->own.overwrite.phase = D_NEXT;
     }
     return rc ? rc : zq_step_fua(c, op);
 }
 
-int zq_step_discard(struct zq_core *c, struct zq_op *op)
+void zq_release_overwrite(struct zq_core *c, struct zq_op *op)
 {
-    return zq_step_write(c, op);
+    zq_range_leave(c, op);
+    zq_release_mapping(c, op);
 }

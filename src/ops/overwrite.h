@@ -7,6 +7,7 @@
 
 #include "loop/core.h"
 
-zq_step zq_step_write, zq_step_discard;
+zq_step zq_step_write;
+zq_release zq_release_overwrite;
 
 #endif

@@ -42,14 +42,15 @@ uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_
 /* A compressed cluster: its bytes are read whole, and unpacked outside the mutex. */
 static int begin_packed(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
 {
-    int rc = zq_packed_alloc(c, &op->packed, &e->l2);
+    int rc = zq_packed_alloc(c, &op->own.read.packed, &e->l2);
 
     zq_assert(e->type == ZQ_EXT_COMPRESSED && e->len);
     if (rc < 0)
         return rc;
     op->xfer.left = e->len;
-    op->phase = R_PACKED;
-    return zq_op_io(c, op, ZQCOW2_IO_READ, op->packed.in, op->packed.host, op->packed.len);
+    op->own.read.phase = R_PACKED;
+    return zq_op_io(c, op, ZQCOW2_IO_READ, op->own.read.packed.in, op->own.read.packed.host,
+                    op->own.read.packed.len);
 }
 
 static void unpack_work(struct zq_io *io)
@@ -57,9 +58,10 @@ static void unpack_work(struct zq_io *io)
     struct zq_op *op = zq_container(io, struct zq_op, io);
     uint64_t mask = ((uint64_t)1 << op->core->cluster_bits) - 1;
 
-    io->ret = zq_packed_inflate(op->core, &op->packed);
+    io->ret = zq_packed_inflate(op->core, &op->own.read.packed);
     if (io->ret == 0)
-        zq_iov_copy_out(op, op->packed.out + ((op->req.offset + op->pos) & mask), op->xfer.left);
+        zq_iov_copy_out(op, op->own.read.packed.out + ((op->req.offset + op->pos) & mask),
+                        op->xfer.left);
 }
 
 static int next_piece(struct zq_core *c, struct zq_op *op)
@@ -80,7 +82,7 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
     }
     zq_transfer_begin(op, e.type == ZQ_EXT_DATA ? (uint32_t)ZQCOW2_IO_READ : ZQ_IO_WORK, e.host,
                       e.len);
-    op->phase = R_MOVE;
+    op->own.read.phase = R_MOVE;
     return 0;
 }
 
@@ -88,26 +90,28 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 {
     int rc;
 
-    switch (op->phase) {
+    switch (op->own.read.phase) {
     case R_NEXT: return op->rc < 0 ? op->rc : next_piece(c, op);
     case R_MOVE:
         rc = zq_transfer_step(c, op);
         if (rc == 0)
-            op->phase = R_NEXT;
+            op->own.read.phase = R_NEXT;
         return rc;
-    case R_PACKED: op->phase = R_UNPACKED; return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
+    case R_PACKED:
+        op->own.read.phase = R_UNPACKED;
+        return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
     default:
-        zq_packed_free(c, &op->packed);
-        op->phase = R_NEXT;
+        zq_packed_free(c, &op->own.read.packed);
+        op->own.read.phase = R_NEXT;
         return op->rc < 0 ? op->rc : 0;
     }
 }
 
 int zq_step_read(struct zq_core *c, struct zq_op *op)
 {
-    if (c->zoned && op->pos == 0 && op->phase == R_NEXT && touches_offline(c, op))
+    if (c->zoned && op->pos == 0 && op->own.read.phase == R_NEXT && touches_offline(c, op))
         return ZQCOW2_EZONE_OFFLINE;
-    while (op->pos < op->length || op->phase != R_NEXT) {
+    while (op->pos < op->length || op->own.read.phase != R_NEXT) {
         int rc = run_phase(c, op);
         if (rc)
             return rc;

@@ -39,16 +39,11 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     zq_assert(zq_core_is_held(c) && rc <= 0);
     zq_assert(!op->fill && zq_list_empty(&op->g.wait.link)); /* nothing is under way for it */
     zq_cache_release(&c->cache, &op->g);
-    if (op->has_turn)
-        zq_turn_leave(c, op);
-    zq_closing_drop(c, op);
-    zq_range_leave(c, op);
-    zq_fills_drop(c, op);
-    zq_unmap_drop(c, op);
+    if (op->release)
+        op->release(c, op);
     op->res.ret = rc;
     op->res.offset = result_offset(c, op, rc);
-    zq_assert(zq_list_empty(&op->owns) && zq_list_empty(&op->spare) && !op->nr_spare);
-    c->nr_drains -= op->req.op == ZQCOW2_OP_DRAIN && op->phase > 0;
+    zq_assert(!op->has_turn && zq_list_empty(&op->fills) && zq_list_empty(&op->spare));
     zq_op_over(c, op);
     op->finish(op);
 }
@@ -111,21 +106,29 @@ static int check_range(const struct zq_core *c, struct zq_op *op)
     return end > c->size && r->op != ZQCOW2_OP_APPEND ? -EINVAL : 0;
 }
 
-static zq_step *step_of(const struct zq_core *c, const struct zqcow2_request *r)
+/* What an operation of a kind does, and what it gives back at its end. */
+struct kind {
+    zq_step *step;
+    zq_release *release;
+};
+
+static struct kind kind_of(const struct zq_core *c, const struct zqcow2_request *r)
 {
+    static const struct kind zone_write = {zq_step_zone_write, zq_release_mapping};
+    static const struct kind overwrite = {zq_step_write, zq_release_overwrite};
     bool sequential = r->offset >= c->seq_start;
 
     switch (r->op) {
-    case ZQCOW2_OP_READ: return zq_step_read;
+    case ZQCOW2_OP_READ: return (struct kind){zq_step_read, NULL};
     case ZQCOW2_OP_WRITE:
-    case ZQCOW2_OP_WRITE_ZEROES: return sequential ? zq_step_zone_write : zq_step_write;
-    case ZQCOW2_OP_APPEND: return zq_step_zone_write;
-    case ZQCOW2_OP_DISCARD: return zq_step_discard;
-    case ZQCOW2_OP_FLUSH: return zq_step_flush;
-    case ZQCOW2_OP_DRAIN: return zq_step_drain;
-    case ZQCOW2_OP_ZONE_SET_STATE: return zq_step_set_state;
-    case ZQCOW2_OP_BLOCK_STATUS: return zq_step_block_status;
-    default: return zq_step_manage;
+    case ZQCOW2_OP_WRITE_ZEROES: return sequential ? zone_write : overwrite;
+    case ZQCOW2_OP_APPEND: return zone_write;
+    case ZQCOW2_OP_DISCARD: return overwrite;
+    case ZQCOW2_OP_FLUSH: return (struct kind){zq_step_flush, NULL};
+    case ZQCOW2_OP_DRAIN: return (struct kind){zq_step_drain, zq_release_drain};
+    case ZQCOW2_OP_ZONE_SET_STATE: return (struct kind){zq_step_set_state, zq_release_mapping};
+    case ZQCOW2_OP_BLOCK_STATUS: return (struct kind){zq_step_block_status, NULL};
+    default: return (struct kind){zq_step_manage, zq_release_mapping};
     }
 }
 
@@ -155,9 +158,10 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
 
 static void begin_in_phases(struct zq_core *c, struct zq_op *op)
 {
+    const struct kind kind = kind_of(c, &op->req);
     int rc;
 
-    zq_op_reset(c, op);
+    zq_op_reset(c, op, kind.step, kind.release);
     op->r.rc = 0;
     c->nr_ops++;
     rc = check_request(c, op);
@@ -166,7 +170,6 @@ static void begin_in_phases(struct zq_core *c, struct zq_op *op)
         return;
     }
     zq_assert_k(K9, !writes(op->req.op) || (c->writable && !c->sealed));
-    op->step = step_of(c, &op->req);
     zq_op_step(op);
 }
 

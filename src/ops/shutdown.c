@@ -7,7 +7,7 @@
 #include "space/reclaim.h"
 #include "space/transfer.h"
 
-enum { S_AHEAD, S_FLUSH, S_EMPTY, S_CLEAN, S_CLEAN_FLUSH };
+enum { S_AHEAD, S_FLUSH, S_EMPTY, S_CLEAN, S_CLEAN_FLUSH, S_DONE };
 
 static int write_clean(struct zq_core *c, struct zq_op *op)
 {
@@ -27,15 +27,17 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
 {
     int rc;
 
-    switch (op->phase) {
+    switch (op->own.shutdown.phase) {
     case S_AHEAD:
-        rc = zq_unmap_ahead(c, op);
-        if (rc == 0)
-            zq_map_drop_fresh(&c->map);
-        return rc;
+        rc = zq_unmap_ahead(c, op, &op->own.shutdown.ahead);
+        if (rc)
+            return rc;
+        zq_map_drop_fresh(&c->map);
+        op->own.shutdown.phase = S_FLUSH;
+        return 0;
     case S_FLUSH:
         op->round = 0;
-        op->phase = S_EMPTY;
+        op->own.shutdown.phase = S_EMPTY;
         return zq_round_wait(c, op);
     case S_EMPTY:
         rc = zq_round_wait(c, op);
@@ -45,13 +47,16 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
             return zq_op_park(c, op, &c->drain_waiters);
         if (zq_alloc_has_quarantined(&c->alloc) || zq_cache_has_dirty(&c->cache)) {
             zq_janitor_kick(c);
-            op->phase = S_FLUSH;
+            op->own.shutdown.phase = S_FLUSH;
             return c->janitor_runs ? zq_op_park(c, op, &c->drain_waiters) : 0;
         }
-        op->phase = S_CLEAN;
+        op->own.shutdown.phase = S_CLEAN;
         return 0;
-    case S_CLEAN: op->phase = S_CLEAN_FLUSH; return write_clean(c, op);
-    default: return 0;
+    case S_CLEAN: op->own.shutdown.phase = S_CLEAN_FLUSH; return write_clean(c, op);
+    default:
+        zq_assert(op->own.shutdown.phase == S_CLEAN_FLUSH);
+        op->own.shutdown.phase = S_DONE;
+        return c->x.unbarriered ? zq_op_io(c, op, ZQCOW2_IO_FLUSH, NULL, 0, 0) : 0;
     }
 }
 
@@ -60,18 +65,12 @@ int zq_step_shutdown(struct zq_core *c, struct zq_op *op)
     int rc = 0;
 
     for (;;) {
-        if (op->phase == S_CLEAN_FLUSH + 1 && !c->dead)
+        if (op->own.shutdown.phase == S_DONE && !c->dead)
             return zq_barrier_error(op->rc);
         if (op->rc < 0 || c->dead)
             return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
-        if (op->phase == S_CLEAN_FLUSH) {
-            op->phase++;
-            return c->x.unbarriered ? zq_op_io(c, op, ZQCOW2_IO_FLUSH, NULL, 0, 0) : 0;
-        }
         rc = shutdown_phase(c, op);
         if (rc)
             return rc;
-        if (op->phase == S_AHEAD)
-            op->phase = S_FLUSH;
     }
 }

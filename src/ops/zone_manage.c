@@ -71,9 +71,9 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 
     /* Nothing is mapped here meanwhile: what is done stays done when this is entered again. */
     zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);
-    op->prepared = zq_max(op->prepared, zq_round_up(z->wp, size));
-    rc = zq_unmap(c, op, &op->prepared, end);
-    if (rc || head == z->wp || op->phase == M_TAIL)
+    op->own.manage.unmapped = zq_max(op->own.manage.unmapped, zq_round_up(z->wp, size));
+    rc = zq_unmap(c, op, &op->own.manage.unmapped, end);
+    if (rc || head == z->wp || op->own.manage.phase == M_TAIL)
         return rc;
     rc = zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
     if (rc)
@@ -91,7 +91,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
         return zq_fill_step(c, op);
     }
     zq_cache_release(&c->cache, &op->g);
-    op->phase = M_TAIL;
+    op->own.manage.phase = M_TAIL;
     return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, head + size - z->wp);
 }
 
@@ -176,9 +176,10 @@ static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
     if (op->has_turn)
         zq_turn_leave(c, op);
     zq_cache_release(&c->cache, &op->g);
-    op->pos = zq_zone_start(&c->zones.g, zone) + zq_zone_length(&c->zones.g, zone) - op->req.offset;
-    op->phase = M_ZONE;
-    op->round = op->prepared = 0;
+    op->own.manage.done =
+        zq_zone_start(&c->zones.g, zone) + zq_zone_length(&c->zones.g, zone) - op->req.offset;
+    op->own.manage.phase = M_ZONE;
+    op->round = op->own.manage.unmapped = 0;
 }
 
 static int begin(struct zq_core *c, struct zq_op *op)
@@ -192,16 +193,15 @@ static int begin(struct zq_core *c, struct zq_op *op)
 
 int zq_step_manage(struct zq_core *c, struct zq_op *op)
 {
-    int rc = op->pos == 0 && !op->has_turn ? begin(c, op) : 0;
+    int rc = op->own.manage.done == 0 && !op->has_turn ? begin(c, op) : 0;
 
-    while (rc == 0 && op->phase != M_FUA && op->pos < op->length) {
-        uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->pos);
+    while (rc == 0 && op->own.manage.phase != M_FUA && op->own.manage.done < op->length) {
+        uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->own.manage.done);
 
         op->res.offset = zq_zone_start(&c->zones.g, zone);
-        if (op->fill) {
+        if (op->fill)
             rc = zq_fill_step(c, op);
-            op->pos = op->res.offset - op->req.offset; /* a fill has bytes of its own */
-        } else
+        else
             rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
         if (rc == 0)
             rc = manage_zone(c, op, zone);
@@ -210,7 +210,7 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
     }
     if (rc)
         return rc;
-    op->phase = M_FUA;
+    op->own.manage.phase = M_FUA;
     return zq_step_fua(c, op);
 }
 

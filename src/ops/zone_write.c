@@ -8,6 +8,7 @@
 #include "space/fill.h"
 #include "space/mapahead.h"
 #include "space/transfer.h"
+#include "space/unmap.h"
 
 enum { W_GATHER, W_MOVE, W_COMMIT, W_FUA };
 
@@ -113,8 +114,8 @@ static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
     struct zq_list out, *n;
 
     zq_list_init(&out);
-    zq_assert(zq_core_is_held(c) && op->phase <= W_MOVE);
-    op->phase = W_COMMIT;
+    zq_assert(zq_core_is_held(c) && op->own.zone_write.phase <= W_MOVE);
+    op->own.zone_write.phase = W_COMMIT;
     if (rc < 0)
         fail_behind(c, op, op->zone, rc);
     zq_zone_data_done(&c->zones, op->zone, &op->r, rc, &out);
@@ -126,7 +127,7 @@ static int after_commit(struct zq_core *c, struct zq_op *op)
 {
     if (op->r.rc < 0)
         return op->r.rc;
-    op->phase = W_FUA;
+    op->own.zone_write.phase = W_FUA;
     return zq_step_fua(c, op);
 }
 
@@ -135,8 +136,7 @@ void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc)
     uint64_t at = op->r.end - op->length;
 
     zq_assert_k(K7, at >= c->zones.v[op->zone].wp && op->r.end <= c->zones.v[op->zone].next);
-    zq_op_reset(c, op);
-    op->step = zq_step_zone_write;
+    zq_op_reset(c, op, zq_step_zone_write, zq_release_mapping);
     op->res.offset = at;
     commit_in_order(c, op, rc);
 }
@@ -148,7 +148,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
     bool allowed;
     int rc;
 
-    switch (op->phase) {
+    switch (op->own.zone_write.phase) {
     case W_GATHER:
         if (op->req.op == ZQCOW2_OP_APPEND && op->req.offset != zq_zone_start(&c->zones.g, zone))
             return -EINVAL;
@@ -161,7 +161,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
         if (rc)
             return rc;
         reserve(c, op, zone, &v, victim);
-        op->phase = W_MOVE;
+        op->own.zone_write.phase = W_MOVE;
         zq_transfer_begin(op, ZQCOW2_IO_WRITE, 0, 0);
         /* fall through */
     case W_MOVE:

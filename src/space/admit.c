@@ -155,21 +155,25 @@ static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, cons
 int zq_range_take(struct zq_core *c, struct zq_op *op)
 {
     zq_assert_k(R14, op->length && op->req.offset + op->length <= c->seq_start);
-    if (!zq_list_empty(&op->owns))
+    if (op->own.overwrite.range.held)
         return 0;
     for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
-        if (share_a_cluster(c, op, zq_container(n, const struct zq_op, owns)))
+        if (share_a_cluster(c, op, zq_container(n, const struct zq_op, own.overwrite.range.link)))
             return zq_op_park(c, op, &c->owner_waiters);
     }
-    zq_list_push(&c->owners, &op->owns);
+    zq_list_push(&c->owners, &op->own.overwrite.range.link);
+    op->own.overwrite.range.held = true;
     return 0;
 }
 
 void zq_range_leave(struct zq_core *c, struct zq_op *op)
 {
-    if (zq_list_empty(&op->owns))
+    struct zq_owned_range *r = &op->own.overwrite.range;
+
+    if (!r->held)
         return;
-    zq_list_del(&op->owns);
+    zq_list_del(&r->link);
+    r->held = false;
     zq_wake(&c->ready, &c->owner_waiters);
 }
 

@@ -105,14 +105,14 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
 /* The turn keeps what is mapped: each step is gathered and done once. */
 int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
 {
-    while (op->prepared < len) {
-        uint64_t to = at + op->prepared;
+    while (op->own.zone_write.mapped < len) {
+        uint64_t to = at + op->own.zone_write.mapped;
         int rc = map_step(c, op, &to, at + len);
 
         if (rc)
             return rc;
-        zq_assert(to - at >= op->prepared);
-        op->prepared = to - at;
+        zq_assert(to - at >= op->own.zone_write.mapped);
+        op->own.zone_write.mapped = to - at;
         zq_cache_release(&c->cache, &op->g);
     }
     return 0;

@@ -12,7 +12,7 @@
 
 /* ---- the janitor ---- */
 
-enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_ZONE };
+enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_ZONE, J_DONE };
 
 static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
 {
@@ -75,26 +75,28 @@ static int punch(struct zq_core *c, struct zq_op *op, uint64_t host, uint64_t le
 /* Gives the zone's runs to the host, one a call; what L2 maps stays mapped. */
 static int punch_zone(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_live *l = c->zones.v[op->zone].live;
-    uint64_t end = zq_zone_end(&c->zones, op->zone);
+    struct zq_live *l = c->zones.v[op->own.janitor.zone].live;
+    uint64_t end = zq_zone_end(&c->zones, op->own.janitor.zone);
 
-    while (op->pos < end) {
+    while (op->own.janitor.at < end) {
         struct zq_extent e;
-        int rc = op->rc < 0 ? op->rc : zq_map_lookup(&c->map, &op->g, op->pos, end - op->pos, &e);
+        int rc = op->rc < 0 ? op->rc :
+                              zq_map_lookup(&c->map, &op->g, op->own.janitor.at,
+                                            end - op->own.janitor.at, &e);
 
         if (rc == ZQ_WAIT)
             return rc;
         if (rc < 0)
             break; /* it only costs space */
         zq_cache_release(&c->cache, &op->g);
-        op->pos += e.len;
+        op->own.janitor.at += e.len;
         if (zq_extent_in_place(&e))
             return punch(c, op, e.host, e.len);
     }
     zq_cache_release(&c->cache, &op->g);
     l->punching = false;
     zq_wake(&c->ready, &l->drained);
-    op->phase = J_NEXT;
+    op->own.janitor.phase = J_NEXT;
     return 0;
 }
 
@@ -106,25 +108,26 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
     op->rc = 0;
     if (f) {
         zq_list_del(&f->link);
-        op->owner = f;
-        op->phase = f->punch ? J_PUNCH_FREED : J_LOWER;
+        op->own.janitor.freed = f;
+        op->own.janitor.phase = f->punch ? J_PUNCH_FREED : J_LOWER;
         return 0;
     }
-    if (!c->dead && next_punch(c, &op->zone, &punch_io)) {
-        zq_list_del(&c->zones.v[op->zone].live->punch);
-        c->zones.v[op->zone].live->punching = true;
-        op->pos = zq_zone_start(&c->zones.g, op->zone);
-        op->phase = J_PUNCH_ZONE;
+    if (!c->dead && next_punch(c, &op->own.janitor.zone, &punch_io)) {
+        zq_list_del(&c->zones.v[op->own.janitor.zone].live->punch);
+        c->zones.v[op->own.janitor.zone].live->punching = true;
+        op->own.janitor.at = zq_zone_start(&c->zones.g, op->own.janitor.zone);
+        op->own.janitor.phase = J_PUNCH_ZONE;
         return 0;
     }
     if (io_only || punch_io)
         return zq_op_park(c, op, &c->x.flight_waiters);
-    return 1 + ZQ_WAIT; /* nothing left to do now */
+    op->own.janitor.phase = J_DONE; /* nothing left to do now */
+    return 0;
 }
 
 static int lower(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_freed *f = op->owner;
+    struct zq_freed *f = op->own.janitor.freed;
     int rc = c->dead ? ZQCOW2_EDEAD : op->rc < 0 ? op->rc : zq_alloc_lower(&c->alloc, &op->g, f);
 
     if (rc == ZQ_WAIT)
@@ -133,14 +136,14 @@ static int lower(struct zq_core *c, struct zq_op *op)
     if (zq_is_no_space(rc)) { /* the round for it stopped: not ripe before the next one is done */
         f->after_round = c->alloc.snapshots + 1;
         zq_list_push_front(&c->alloc.quarantine[1], &f->link);
-        op->owner = NULL;
+        op->own.janitor.freed = NULL;
         return rc;
     }
     /* Another error leaves a leak: then the mark stays, and the next writable open finds it. */
     c->leaked |= rc < 0;
     zq_free(&c->hooks, f, sizeof(*f));
-    op->owner = NULL;
-    op->phase = J_NEXT;
+    op->own.janitor.freed = NULL;
+    op->own.janitor.phase = J_NEXT;
     return 0;
 }
 
@@ -148,19 +151,19 @@ static int step_janitor(struct zq_core *c, struct zq_op *op)
 {
     int rc = 0;
 
-    while (rc == 0) {
-        struct zq_freed *f = op->owner;
+    while (rc == 0 && op->own.janitor.phase != J_DONE) {
+        struct zq_freed *f = op->own.janitor.freed;
 
-        switch (op->phase) {
+        switch (op->own.janitor.phase) {
         case J_NEXT: rc = janitor_next(c, op); break;
         case J_PUNCH_FREED:
-            op->phase = J_PUNCHED;
+            op->own.janitor.phase = J_PUNCHED;
             rc = c->dead ? 0 :
                            punch(c, op, f->cluster << c->cluster_bits, f->count << c->cluster_bits);
             break;
         case J_PUNCHED: /* whether the host could or not (R6) */
             op->rc = 0;
-            op->phase = J_LOWER;
+            op->own.janitor.phase = J_LOWER;
             break;
         case J_LOWER: rc = lower(c, op); break;
         default: rc = punch_zone(c, op);
@@ -193,8 +196,7 @@ bool zq_janitor_kick(struct zq_core *c)
         return false;
     c->janitor_runs = true;
     c->nr_ops++;
-    zq_op_reset(c, op);
-    op->step = step_janitor;
+    zq_op_reset(c, op, step_janitor, NULL);
     op->finish = janitor_finish;
     zq_op_ready(op);
     return true;
@@ -203,35 +205,35 @@ bool zq_janitor_kick(struct zq_core *c)
 /* ---- what lies ahead ---- */
 
 /* Of one zone, in its turn and drained: a write that fails would move the pointer back (R8). */
-static int unmap_zone(struct zq_core *c, struct zq_op *op)
+static int unmap_zone(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
 {
-    struct zq_zone *z = &c->zones.v[op->zone];
+    struct zq_zone *z = &c->zones.v[a->zone];
     uint64_t size = (uint64_t)1 << c->cluster_bits;
-    int rc = op->rc < 0 ? op->rc : zq_turn_take(c, op, op->zone);
+    int rc = op->rc < 0 ? op->rc : zq_turn_take(c, op, a->zone);
 
     if (rc == 0)
-        rc = zq_zone_wait_drained(c, op, op->zone);
+        rc = zq_zone_wait_drained(c, op, a->zone);
     if (rc)
         return rc;
-    op->pos = zq_max(op->pos, zq_round_up(z->wp, size));
-    rc = zq_unmap(c, op, &op->pos, zq_round_up(zq_zone_end(&c->zones, op->zone), size));
+    a->at = zq_max(a->at, zq_round_up(z->wp, size));
+    rc = zq_unmap(c, op, &a->at, zq_round_up(zq_zone_end(&c->zones, a->zone), size));
     if (rc == 0)
         z->ahead = 0;
     return rc;
 }
 
-/* What is mapped beyond write pointers goes, zone by zone; op->zone counts them. */
-int zq_unmap_ahead(struct zq_core *c, struct zq_op *op)
+/* What is mapped beyond write pointers goes, zone by zone. */
+int zq_unmap_ahead(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
 {
     struct zq_zones *zs = &c->zones;
 
-    for (; c->zoned && !c->sealed && op->zone < zs->g.nr_zones; op->zone++, op->pos = 0) {
-        const struct zq_zone *z = &zs->v[op->zone];
+    for (; c->zoned && !c->sealed && a->zone < zs->g.nr_zones; a->zone++, a->at = 0) {
+        const struct zq_zone *z = &zs->v[a->zone];
         int rc;
 
         if (!z->ahead && !op->has_turn) /* with a turn another one was faster: leave it below */
             continue;
-        rc = unmap_zone(c, op);
+        rc = unmap_zone(c, op, a);
         if (rc == ZQ_WAIT)
             return rc;
         zq_cache_release(&c->cache, &op->g);
@@ -239,7 +241,7 @@ int zq_unmap_ahead(struct zq_core *c, struct zq_op *op)
             zq_turn_leave(c, op);
         if (rc < 0) { /* it stays mapped, which is no error; without space so do the others */
             op->rc = 0;
-            op->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : op->zone;
+            a->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : a->zone;
         }
     }
     if (op->has_turn)

@@ -9,7 +9,8 @@
 
 /* Lets the janitor run if there is work for it. True: it has begun. */
 bool zq_janitor_kick(struct zq_core *c);
-/* Unmaps what lies beyond write pointers, zone by zone; op->zone counts them. ZQ_WAIT, 0. */
-int zq_unmap_ahead(struct zq_core *c, struct zq_op *op);
+/* Unmaps what lies beyond write pointers, zone by zone; *a, all 0 at first, is the place. ZQ_WAIT,
+ * 0. */
+int zq_unmap_ahead(struct zq_core *c, struct zq_op *op, struct zq_ahead *a);
 
 #endif

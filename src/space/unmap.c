@@ -27,7 +27,7 @@ static void keep_record(struct zq_op *op, struct zq_freed *f)
     op->nr_spare++;
 }
 
-void zq_unmap_drop(struct zq_core *c, struct zq_op *op)
+static void drop_records(struct zq_core *c, struct zq_op *op)
 {
     for (struct zq_list *n; (n = zq_list_pop(&op->spare));)
         zq_free(&c->hooks, zq_container(n, struct zq_freed, link), sizeof(struct zq_freed));
@@ -148,4 +148,13 @@ int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
             return rc;
     }
     return 0;
+}
+
+void zq_release_mapping(struct zq_core *c, struct zq_op *op)
+{
+    if (op->has_turn)
+        zq_turn_leave(c, op);
+    zq_closing_drop(c, op);
+    zq_fills_drop(c, op);
+    drop_records(c, op);
 }

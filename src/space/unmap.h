@@ -11,6 +11,7 @@
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);
 /* Unmaps whole clusters of [*at, end), a slice at a time; *at: how far. ZQ_WAIT, 0, error. */
 int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end);
-void zq_unmap_drop(struct zq_core *c, struct zq_op *op);
+/* All that space/ keeps for an operation: its turn, room, new clusters, records. */
+zq_release zq_release_mapping;
 
 #endif

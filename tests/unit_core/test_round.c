@@ -140,7 +140,7 @@ static void a_stage_may_be_large(void **state)
 static void join(struct zq_op *op)
 {
     memset(op, 0, sizeof(*op));
-    zq_op_reset(&w.core, op);
+    zq_op_reset(&w.core, op, NULL, NULL);
     assert_int_equal(zq_round_wait(&w.core, op), ZQ_WAIT);
     assert_true(zq_round_runs(&w.core) || zq_round_needed(&w.core));
 }
