@@ -15,13 +15,7 @@ unsigned zqcow2_version(void)
 int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
                   struct zqcow2_error *err)
 {
-    int rc = zq_be_claim(be);
-
-    if (rc < 0)
-        return zq_fail(err, rc, "the backend is in use by this program");
-    rc = zq_create(be, opt, err);
-    zq_be_release(be);
-    return rc;
+    return zq_create(be, opt, err);
 }
 
 int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
@@ -211,19 +205,11 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
         return zq_fail_rc(err, rc);
     repair = o.flags & (ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL);
     lock = !(o.flags & ZQCOW2_CHECK_NOLOCK);
-    if (repair && !zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend is not writable");
-    if (zq_be_claim(be) < 0)
-        return zq_fail(err, -EBUSY, "the backend is in use by this program");
-    rc = lock ? zq_be_lock(be, repair ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED) : 0;
-    if (rc < 0) {
-        zq_fail_lock(err, rc);
-    } else {
+    rc = zq_be_enter(be, repair, lock, err);
+    if (rc == 0) {
         rc = zq_check(be, &hooks, &o, &r, err);
-        if (lock)
-            zq_be_lock(be, ZQCOW2_LOCK_NONE);
+        (void)zq_be_leave(be, lock);
     }
-    zq_be_release(be);
     if (rc == 0 && res)
         rc = zq_return_sized(res, &r, sizeof(r), sizeof(size_t));
     return rc < 0 ? zq_fail_rc(err, rc) : 0;

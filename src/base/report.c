@@ -71,15 +71,6 @@ int zq_fail_rc(struct zqcow2_error *err, int code)
     return code;
 }
 
-int zq_fail_lock(struct zqcow2_error *err, int code)
-{
-    if (code == -EAGAIN)
-        return zq_fail(err, code,
-                       "in use: locked by another program, or by this one through "
-                       "another backend");
-    return zq_fail(err, code, "cannot lock: %s", zqcow2_strerror(code));
-}
-
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...)
 {
     char text[256];

@@ -14,8 +14,6 @@ const char *zq_errtext(int err);
 int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...) ZQ_PRINTF(3, 4);
 /* As zq_fail with the code's own text, unless err already holds a text for this code. */
 int zq_fail_rc(struct zqcow2_error *err, int code);
-/* For a lock that was refused. The other user may as well be of this process. */
-int zq_fail_lock(struct zqcow2_error *err, int code);
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...) ZQ_PRINTF(3, 4);
 
 /*

@@ -2,7 +2,6 @@
 /* Compares what a scan counted with the refcounts, flags and write pointers that are stored. */
 #include "check/check.h"
 
-#include <errno.h>
 #include <inttypes.h>
 
 #include "base/bytes.h"
@@ -318,8 +317,6 @@ int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
 
     s.res = res;
     s.run.raise = flags & ZQCOW2_CHECK_REPAIR;
-    if (flags && !zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend is not writable: nothing can be repaired");
     rc = examine(&s);
     s.run.copies = s.file_size >> s.h.cluster_bits;
     if (rc == 0 && flags)

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/report.h"
 
 #define BOUNCE_BYTES (64u * 1024)
 #define PIECE_MAX    (1u << 30) /* of one direct transfer, where the backend sets no limit */
@@ -325,6 +326,42 @@ int zq_be_flush(struct zqcow2_backend *be)
 int zq_be_lock(struct zqcow2_backend *be, int mode)
 {
     return be->ops.lock ? zq_call_lock(be, mode) : 0;
+}
+
+/* ---- one use of it ---- */
+
+/* The other user may be in this process. */
+static int fail_lock(struct zqcow2_error *err, int code)
+{
+    if (code == -EAGAIN)
+        return zq_fail(err, code,
+                       "in use: locked by another program, or by this one through "
+                       "another backend");
+    return zq_fail(err, code, "cannot lock: %s", zqcow2_strerror(code));
+}
+
+int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_error *err)
+{
+    int rc = 0;
+
+    if (write && !zq_be_writable(be))
+        return zq_fail(err, -EROFS, "the backend is not writable");
+    if (zq_be_claim(be) < 0)
+        return zq_fail(err, -EBUSY, "the backend is in use by this program");
+    if (lock)
+        rc = zq_be_lock(be, write ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
+    if (rc == 0)
+        return 0;
+    zq_be_release(be);
+    return fail_lock(err, rc);
+}
+
+int zq_be_leave(struct zqcow2_backend *be, bool locked)
+{
+    int rc = locked ? zq_be_lock(be, ZQCOW2_LOCK_NONE) : 0;
+
+    zq_be_release(be);
+    return rc;
 }
 
 /* ---- the public face of the same ---- */

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <zqcow2/backend.h>
 #include "base/mem.h"
 
@@ -96,6 +97,13 @@ int zq_be_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len);
 int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes);
 int zq_be_flush(struct zqcow2_backend *be);
 int zq_be_lock(struct zqcow2_backend *be, int mode);
+/*
+ * Takes the backend for one use of it, reading only or also writing, and locks the file unless the
+ * caller has said not to. An error has its text. zq_be_leave ends the use.
+ */
+int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_error *err);
+/* The unlock's error; the use has ended all the same. */
+int zq_be_leave(struct zqcow2_backend *be, bool locked);
 /* One user at a time: -EBUSY. */
 static inline int zq_be_claim(struct zqcow2_backend *be)
 {

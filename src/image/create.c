@@ -306,12 +306,10 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
         return zq_fail_rc(err, rc);
     if ((rc = plan_options(&p, &o, err)) < 0 || (rc = plan_layout(&p, err)) < 0)
         return rc;
-    if (!zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend is not writable");
-    rc = zq_be_lock(be, ZQCOW2_LOCK_EXCLUSIVE);
+    rc = zq_be_enter(be, true, true, err);
     if (rc < 0)
-        return zq_fail_lock(err, rc);
+        return rc;
     rc = create_locked(be, &o, &hooks, &p, err);
-    unlock = zq_be_lock(be, ZQCOW2_LOCK_NONE);
+    unlock = zq_be_leave(be, true);
     return rc < 0 || unlock >= 0 ? rc : zq_fail_rc(err, unlock);
 }

@@ -352,25 +352,11 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
     return rc < 0 ? rc : build_image(o, out);
 }
 
-static int open_claimed(struct opening *o, struct zqcow2_image **out)
-{
-    bool lock = !(o->opt.flags & ZQCOW2_OPEN_NOLOCK);
-    int rc = 0;
-
-    if (lock)
-        rc = zq_be_lock(o->be, o->rdwr ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
-    if (rc < 0)
-        return zq_fail_lock(o->err, rc);
-    rc = open_locked(o, out);
-    if (rc < 0 && lock)
-        zq_be_lock(o->be, ZQCOW2_LOCK_NONE);
-    return rc;
-}
-
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err)
 {
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
+    bool lock;
     int rc = 0;
 
     if (err)
@@ -385,13 +371,13 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
     if (rc < 0)
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
-    if (o.rdwr && !zq_be_writable(be))
-        return zq_fail(err, -EROFS, "the backend is not writable");
-    if (zq_be_claim(be) < 0)
-        return zq_fail(err, -EBUSY, "the backend is in use by this program");
-    rc = open_claimed(&o, out);
+    lock = !(o.opt.flags & ZQCOW2_OPEN_NOLOCK);
+    rc = zq_be_enter(be, o.rdwr, lock, err);
     if (rc < 0)
-        zq_be_release(be);
+        return zq_fail_rc(err, rc);
+    rc = open_locked(&o, out);
+    if (rc < 0)
+        (void)zq_be_leave(be, lock);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 
@@ -437,9 +423,8 @@ int zq_image_close(struct zqcow2_image *img)
     zq_core_unlock(c);
     if (rc < 0 && c->dead && be->ops.invalidate)
         be->ops.invalidate(be->self);
-    zq_be_lock(be, ZQCOW2_LOCK_NONE);
     free_image(img);
-    zq_be_release(be);
+    (void)zq_be_leave(be, true);
     if (!borrowed)
         zqcow2_backend_close(be);
     return rc;
