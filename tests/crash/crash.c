@@ -87,13 +87,17 @@ static void name_random(const struct crash_geometry *g, uint64_t *rng, char *spe
 static const struct {
     const char *geometry, *spec;
 } pointed[] = {
-    {"wide", "cb"},           {"wide", "jb"},           {"wide", "hb"},
-    {"grow", "ac"},           {"grow", "aaee"},         {"c512", "aommm!F3"},
-    {"c512used", "ammmm!F3"}, {"plain4k", "omomm!F4"},  {"c512", "amm!W5n"},
-    {"c4k", "amm!W4n"},       {"c4k", "amm!W6n"},       {"c4k", "ajmam!W4n"},
-    {"c4k", "amjmaam!W7n"},   {"c4k", "jambm!W3n"},     {"c4k", "aam!W1n"},
-    {"c4k", "amaq!W8n"},      {"wide", "cbm!W9n"},      {"c4k", "ammm!F2n"},
-    {"c4k", "dmdmdjdm@1"},    {"c512r1", "dmjdmjdm@2"}, {"c1kodd", "drhjdh@3"},
+    {"wide", "cb"},           {"wide", "jb"},
+    {"wide", "hb"},           {"grow", "ac"},
+    {"grow", "aaee"},         {"c512", "aommm!F3"},
+    {"c512used", "ammmm!F3"}, {"plain4k", "omomm!F4"},
+    {"c512", "amm!W5n"},      {"c4k", "amm!W4n"},
+    {"c4k", "amm!W6n"},       {"c4k", "ajmam!W4n"},
+    {"c4k", "amjmaam!W7n"},   {"c4k", "jambm!W3n"},
+    {"c4k", "aam!W1n"},       {"c4k", "amaq!W8n"},
+    {"wide", "cbm!W9n"},      {"c4k", "ammm!F2n"},
+    {"c4k", "dmdmdjdm@1"},    {"c512r1", "dmjdmjdm@2"},
+    {"c1kodd", "drhjdh@3"},   {"c4kold", "jbt!W1n!W2l"},
 };
 
 static const struct crash_geometry *find_geometry(const char *name)

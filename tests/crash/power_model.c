@@ -142,6 +142,9 @@ static void finish_submitted(struct power_model *o, struct act *a, uint32_t z)
     /* Had it been taken, an error would have stopped the finish, but not one of FUA's round. */
     while (a->result == 0 && l->writes && (l->reqs[l->writes - 1] & (FAILED | UNSURE)) == FAILED)
         l->writes--;
+    /* One that fails for its own round's sake has been done, too, or it has not. */
+    for (uint32_t w = l->writes; a->result < 0 && w && (l->reqs[w - 1] & FAILED); w--)
+        l->reqs[w - 1] |= UNSURE;
 }
 
 /* What is acknowledged now, zone by zone, then sector by sector: a flush will promise it. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Proves that the model of power loss refuses what breaks I1-I8 and takes what does not. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -184,6 +185,47 @@ static void test_finish(void **state)
     assert_false(allows(d)); /* FULL stays */
 }
 
+static void failed(struct device *d, enum act_kind kind, uint64_t sector, uint64_t sectors,
+                   uint32_t req)
+{
+    struct act *a = &d->acts[d->n++];
+
+    *a = (struct act){.kind = kind,
+                      .fua = kind == ACT_FINISH,
+                      .result = -ENOSPC,
+                      .off = sector * SECTOR,
+                      .len = sectors * SECTOR,
+                      .req = req,
+                      .zone = (uint32_t)(sector / 8),
+                      .stamped = sector * SECTOR};
+    power_submit(&d->o, a);
+    power_ack(&d->o, a);
+}
+
+/* A write that failed is there or not; a finish behind it, whose round failed, came or did not. */
+static void test_failed_finish(void **state)
+{
+    struct device *d = *state;
+
+    did(d, ACT_WRITE, 16, 1, 1);
+    failed(d, ACT_WRITE, 17, 2, 2);
+    failed(d, ACT_FINISH, 16, 8, 0);
+    did(d, ACT_FLUSH, 0, 0, 0);
+    holds(d, 16, 1, 1);
+    zone_is(d, 2, 1, ZQCOW2_ZONE_CLOSED);
+    assert_true(allows(d));
+    zone_is(d, 2, 0, ZQCOW2_ZONE_FULL);
+    assert_true(allows(d));
+    holds(d, 17, 1, 2);
+    assert_false(allows(d)); /* half of it */
+    did(d, ACT_FINISH, 16, 8, 0);
+    did(d, ACT_FLUSH, 0, 0, 0);
+    memset(d->data + 17 * SECTOR, 0, SECTOR);
+    assert_true(allows(d));
+    memset(d->data + 16 * SECTOR, 0, SECTOR);
+    assert_false(allows(d)); /* what was acknowledged stays */
+}
+
 static void test_conventional(void **state)
 {
     struct device *d = *state;
@@ -227,6 +269,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_flush, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_finish, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failed_finish, setup, teardown),
         cmocka_unit_test_setup_teardown(test_conventional, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
     };
