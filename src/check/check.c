@@ -131,6 +131,18 @@ struct flag {
     bool set;
 };
 
+/*
+ * Refcount and flag lie in different sectors, so that a crash may leave them apart. Under a set
+ * mark that is no damage, as long as there is one reference only: recovery sets it right.
+ */
+static bool is_loose(struct zq_scan *s, const struct zq_target *t)
+{
+    if (!s->marked || zq_counts_get(&s->counts, t->host >> s->h.cluster_bits) != 1)
+        return false;
+    s->loose++;
+    return true;
+}
+
 static void compare_flag(struct zq_scan *s, const struct flag *f, const struct zq_target *t)
 {
     unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
@@ -146,7 +158,7 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
     if (t->compressed || known & ZQ_ONCE_TOO_LOW)
         return;
     if (once != f->set)
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+        zq_found(s, is_loose(s, t) ? ZQCOW2_FOUND_LEAK : ZQCOW2_FOUND_CORRUPTION, 1,
                  "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
                  ": COPIED is %s although the refcount is %s1",
                  f->table, f->index, f->at, f->word, once ? "clear" : "set", once ? "" : "not ");
@@ -225,18 +237,36 @@ static void check_zones(struct zq_scan *s)
                  s->g.max_active);
 }
 
-static int check_marks(struct zq_scan *s)
+static int read_mark(struct zq_scan *s)
 {
     uint8_t mark = 0;
     int rc = s->h.mark_offset ? zq_be_read(s->be, &mark, 1, s->h.mark_offset) : 0;
 
-    if (rc < 0)
-        return rc;
-    if (mark || s->h.incompat & ZQ_INCOMPAT_DIRTY)
+    s->marked = mark && !s->run.marked;
+    return rc;
+}
+
+static void check_header(struct zq_scan *s)
+{
+    if (s->marked || s->h.incompat & ZQ_INCOMPAT_DIRTY)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1, "the image was not closed cleanly");
     if (s->h.incompat & ZQ_INCOMPAT_CORRUPT)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1, "the image is marked corrupt");
-    return 0;
+    if (zq_scan_stray_bits(s) & ZQ_AUTOCLEAR_BITMAPS)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "autoclear_features 0x%" PRIx64
+                 " at byte %d: bit 0 is set but there is no bitmaps extension",
+                 s->h.autoclear, ZQ_HDR_AUTOCLEAR);
+    if (zq_scan_stray_bits(s) & ZQ_AUTOCLEAR_RAW_DATA)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "autoclear_features 0x%" PRIx64
+                 " at byte %d: bit 1 is set but there is no external data file",
+                 s->h.autoclear, ZQ_HDR_AUTOCLEAR);
+    if (zq_scan_stray_snapshots(s))
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "snapshots_offset 0x%" PRIx64
+                 " at byte %d: no place for a table, although there are no snapshots",
+                 s->h.snapshots_offset, ZQ_HDR_SNAPSHOTS);
 }
 
 /* ---- the whole ---- */
@@ -245,9 +275,10 @@ static int examine(struct zq_scan *s)
 {
     int rc = zq_scan_run(s);
 
-    if (rc < 0 || (rc = compare_counted(s)) < 0 || (rc = compare_uncounted(s)) < 0 ||
-        (rc = compare_flags(s)) < 0 || (rc = check_marks(s)) < 0)
+    if (rc < 0 || (rc = read_mark(s)) < 0 || (rc = compare_counted(s)) < 0 ||
+        (rc = compare_uncounted(s)) < 0 || (rc = compare_flags(s)) < 0)
         return rc;
+    check_header(s);
     check_zones(s);
     s->res->total_clusters = zq_div_up(s->h.virtual_size, zq_scan_cluster(s));
     s->res->image_end_offset = s->end_cluster << s->h.cluster_bits;

@@ -111,7 +111,7 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
 
 struct fix {
     bool all;          /* REPAIR_ALL: entries may be dropped */
-    bool only_changed; /* set flags only where this repair changes the refcount */
+    bool only_changed; /* flags only where this repair changes the refcount, or that are loose */
     bool own;          /* no snapshot reads the table, and no other L1 entry points to it */
     const struct zq_l2 *table;
     uint64_t flags, dropped, unmapped;
@@ -125,7 +125,8 @@ static enum verdict judge_flag(struct zq_scan *s, const struct fix *f, const str
 
     if (t->len && !t->compressed)
         once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
-    if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER)
+    if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER &&
+        !(s->marked && zq_counts_get(&s->counts, t->host >> s->h.cluster_bits) == 1))
         return LEAVE;
     return once & ZQ_ONCE_AFTER ? SET_OWN : CLEAR_OWN;
 }
@@ -230,7 +231,7 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
     uint64_t fixed = 0;
     int rc;
 
-    if (f.only_changed && (!s->to_one || !zq_scan_may_free(s)))
+    if (f.only_changed && !s->loose && (!s->to_one || !zq_scan_may_free(s)))
         return 0;
     rc = fix_tables(s, &f);
     if (rc == 0 && f.all)
@@ -245,21 +246,12 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
     return zq_be_flush(s->be);
 }
 
-/* ---- the header ---- */
+/* ---- a round ---- */
 
-static int put_header64(struct zq_scan *s, uint64_t at, uint64_t value)
-{
-    uint8_t raw[8];
-
-    zq_put_be64(raw, value);
-    return zq_scan_write(s, raw, sizeof(raw), at);
-}
-
-int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
+static int repair_tables(struct zq_scan *s, unsigned flags, bool *changed)
 {
     int rc = 0;
 
-    *changed = false;
     if (s->tangled)
         return 0;
     if (flags & ZQCOW2_CHECK_REPAIR && (s->rebuild || s->no_block)) {
@@ -280,14 +272,70 @@ int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
     return lower_refcounts(s, changed);
 }
 
+/* ---- the header ---- */
+
+static int put_header64(struct zq_scan *s, uint64_t at, uint64_t value)
+{
+    uint8_t raw[8];
+
+    zq_put_be64(raw, value);
+    return zq_scan_write(s, raw, sizeof(raw), at);
+}
+
+static uint64_t final_incompat(const struct zq_scan *s, unsigned flags, bool sound)
+{
+    if (sound)
+        return s->h.incompat & ~(ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT);
+    if (flags & ZQCOW2_CHECK_REPAIR && s->too_low && s->h.version >= 3)
+        return s->h.incompat | ZQ_INCOMPAT_CORRUPT;
+    return s->h.incompat;
+}
+
+/* Whether zq_repair_finish() will write. */
+static bool ends_with_write(const struct zq_scan *s, unsigned flags)
+{
+    bool sound = !s->res->corruptions;
+
+    return s->run.marked || (s->marked && sound) ||
+           final_incompat(s, flags, sound) != s->h.incompat;
+}
+
+/*
+ * Any write clears stray bits, the last one of a repair, too; but after it nobody looks at what may
+ * be freed without them. So where such a write will come, they go before the last look.
+ */
+static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    bool repair = flags & ZQCOW2_CHECK_REPAIR;
+    uint64_t stray = zq_scan_stray_bits(s), known = ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA;
+    int rc = 0;
+
+    if (stray && ((repair && stray & known) || ends_with_write(s, flags))) {
+        *changed = true;
+        repaired(s, 1, "set of stray autoclear bits cleared");
+        rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
+    }
+    if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
+        *changed = true;
+        repaired(s, 1, "offset of no snapshot table cleared");
+        rc = put_header64(s, ZQ_HDR_SNAPSHOTS, 0);
+    }
+    return rc < 0 || !*changed ? rc : zq_be_flush(s->be);
+}
+
+int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
+{
+    int rc;
+
+    *changed = false;
+    rc = repair_tables(s, flags, changed);
+    return rc < 0 || *changed ? rc : fix_header(s, flags, changed);
+}
+
 static int finish_incompat(struct zq_scan *s, unsigned flags, bool sound)
 {
-    uint64_t incompat = s->h.incompat;
+    uint64_t incompat = final_incompat(s, flags, sound);
 
-    if (sound)
-        incompat &= ~(ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT);
-    else if (flags & ZQCOW2_CHECK_REPAIR && s->too_low && s->h.version >= 3)
-        incompat |= ZQ_INCOMPAT_CORRUPT;
     if (incompat == s->h.incompat)
         return 0;
     if (!sound)

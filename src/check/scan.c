@@ -42,8 +42,8 @@ static int begin_writing(struct zq_scan *s)
         mark = s->run.marked = true;
         rc = zq_be_write(s->be, &mark, 1, s->h.mark_offset);
     }
-    if (rc == 0 && s->h.unknown_autoclear) {
-        zq_put_be64(raw, s->h.autoclear & (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA));
+    if (rc == 0 && zq_scan_stray_bits(s)) {
+        zq_put_be64(raw, s->h.autoclear & ~zq_scan_stray_bits(s));
         rc = zq_be_write(s->be, raw, sizeof(raw), ZQ_HDR_AUTOCLEAR);
     }
     if (rc == 0)

@@ -86,17 +86,19 @@ struct zq_scan {
     struct zq_mending run; /* of the repair that the scan belongs to */
     bool hidden;           /* there may be references that could not be followed: free nothing */
     bool tangled;          /* active tables with one owner overlap: which is right is unknown */
+    bool marked;           /* in use; not by this repair */
     bool rebuild;          /* the refcounts must not be changed where they are */
     uint64_t too_low;      /* clusters whose refcount is below their references */
     uint64_t no_block;     /* of these, such as no refcount block covers */
     uint64_t to_one;       /* clusters that freeing leaks brings down to 1: they then need COPIED */
+    uint64_t loose;        /* COPIED flags as an interrupted change leaves them */
     uint64_t past_end;     /* behind what entries name not far beyond the file's end; 0: nothing */
     uint64_t end_cluster;  /* behind the last cluster that is referred to or has a refcount */
 };
 
 /*
  * Every write of a repair goes here: before the first one it durably sets the in-use mark (R13)
- * and clears autoclear bits that this library does not know, as the specification asks for.
+ * and clears stray autoclear bits, as the specification asks for.
  */
 int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off);
 
@@ -180,6 +182,20 @@ static inline struct zq_bounds zq_scan_bounds(const struct zq_scan *s)
 static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
 {
     return s->h.cluster_bits + 3 - s->h.refcount_order;
+}
+
+/* Autoclear bits that are unknown or stand for nothing that is here: any write clears them. */
+static inline uint64_t zq_scan_stray_bits(const struct zq_scan *s)
+{
+    return s->h.autoclear & ~(s->h.bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0);
+}
+
+/* No snapshots, but an offset of their table that other programs refuse nevertheless. */
+static inline bool zq_scan_stray_snapshots(const struct zq_scan *s)
+{
+    uint64_t at = s->h.snapshots_offset;
+
+    return !s->h.nb_snapshots && (at & (zq_scan_cluster(s) - 1) || at > INT64_MAX);
 }
 
 /* What is written to the table is seen through one L1 entry only, of the active L1. */

@@ -15,7 +15,11 @@
 #define BITMAP_FLAGS          7u          /* in use, automatic, extra data may be ignored */
 #define MAX_HOLES             (1u << 20)  /* clusters */
 #define BITMAP_FIXED          24u
+#define BITMAP_IN_USE         1u /* it does not hold, and has to fit nothing */
 #define BITMAP_DIRTY_TRACKING 1u /* the only type */
+#define MIN_GRANULARITY       9
+#define MAX_GRANULARITY       31
+#define MAX_BITMAP_NAME       1023
 
 /* What lies behind a table that cannot be read may look unused, and is not. */
 static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_t at,
@@ -186,6 +190,31 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
     return zq_scan_count_lost(s, cluster);
 }
 
+static uint64_t bitmap_entries(const struct zq_scan *s, unsigned granularity)
+{
+    uint64_t bits = zq_div_up(s->h.virtual_size, (uint64_t)1 << granularity);
+
+    return zq_div_up(zq_div_up(bits, 8), zq_scan_cluster(s));
+}
+
+/* What other programs refuse, but does not stand in the way of following the table. */
+static void judge_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    uint32_t entries = zq_be32(e + 8), flags = zq_be32(e + 12), name = zq_be16(e + 18);
+    bool known = e[17] >= MIN_GRANULARITY && e[17] <= MAX_GRANULARITY;
+
+    if (!known)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "bitmap granularity_bits %u at 0x%" PRIx64 ": must be 9 to 31", e[17], at + 17);
+    if (!name || name > MAX_BITMAP_NAME)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "bitmap name_size %" PRIu32 " at 0x%" PRIx64 ": must be 1 to 1023", name, at + 18);
+    if (!entries || (known && !(flags & BITMAP_IN_USE) && entries != bitmap_entries(s, e[17])))
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "bitmap_table_size %" PRIu32 " at 0x%" PRIx64 ": the table does not fit the disk",
+                 entries, at + 8);
+}
+
 static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
     uint64_t offset = zq_be64(e), bytes = zq_table_bytes(zq_be32(e + 8));
@@ -196,13 +225,14 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
         give_up(s, "bitmap flags and type", zq_be64(e + 12), at + 12, "unknown value");
         return 0;
     }
-    if (!bytes)
-        return 0;
     if (bytes > MAX_BITMAP_TABLE) {
         give_up(s, "bitmap_table_size", zq_table_count(bytes), at + 8,
                 "the table is larger than 64 MiB");
         return 0;
     }
+    judge_bitmap(s, e, at);
+    if (!bytes)
+        return 0;
     if (!in_file(s, offset, bytes)) {
         give_up(s, "bitmap_table_offset", offset, at, "not a valid table offset");
         return 0;

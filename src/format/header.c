@@ -306,12 +306,7 @@ static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t l
 
 static int check_bitmaps(const struct zq_header *h, bool rdwr, struct zqcow2_error *err)
 {
-    if (!(h->autoclear & ZQ_AUTOCLEAR_BITMAPS))
-        return 0;
-    if (!h->bitmaps_offset)
-        return bad(err, "autoclear_features", h->autoclear, ZQ_HDR_AUTOCLEAR,
-                   "bit 0 is set but there is no bitmaps extension");
-    if (rdwr) /* a write would leave the bitmaps wrong */
+    if (h->bitmaps_offset && rdwr) /* a write would leave the bitmaps wrong */
         return lacking(err, "autoclear_features", h->autoclear, ZQ_HDR_AUTOCLEAR,
                        "writing to an image with persistent bitmaps is");
     return 0;
@@ -389,7 +384,7 @@ static void load_fields(struct zq_header *h, const uint8_t *b)
     h->rt_offset = zq_be64(b + ZQ_HDR_RT_OFFSET);
     h->rt_clusters = zq_be32(b + ZQ_HDR_RT_CLUSTERS);
     h->nb_snapshots = zq_be32(b + 60);
-    h->snapshots_offset = zq_be64(b + 64);
+    h->snapshots_offset = zq_be64(b + ZQ_HDR_SNAPSHOTS);
     h->refcount_order = 4;
     h->header_length = 72;
 }

@@ -38,6 +38,7 @@
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
 #define ZQ_HDR_RT_OFFSET   48
 #define ZQ_HDR_RT_CLUSTERS 56
+#define ZQ_HDR_SNAPSHOTS   64
 #define ZQ_HDR_INCOMPAT    72
 #define ZQ_HDR_COMPAT      80
 #define ZQ_HDR_AUTOCLEAR   88

@@ -78,8 +78,10 @@ const struct bend bends[] = {
      {"feature name table length", "49", "byte 188"}},
     {"into backing name", PLAIN, PP({HEADER, 8, 8, 0}, {HEADER, 132, 4, 70000}), OPEN, C,
      {"0x6803f857", "70000", "byte 128"}},
-    {"bitmaps bit alone", PLAIN, P(HEADER, 88, 8, 1), OPEN, C,
-     {"autoclear_features", "1", "byte 88"}},
+    {"raw data bit alone", PLAIN, P(HEADER, 88, 8, 2), CHECK, 0,
+     {"autoclear_features", "0x2", "byte 88"}},
+    {"no snapshots, unaligned", PLAIN, P(HEADER, 64, 8, 0x1008), CHECK, 0,
+     {"snapshots_offset", "0x1008", "byte 64"}},
     /* ---- tables ---- */
     {"L1 at 0", Z44, P(HEADER, 40, 8, 0), OPEN, C, {"l1_table_offset", "0", "byte 40"}},
     {"L1 unaligned", Z44, P(HEADER, 40, 8, 0x40008), OPEN, C, {"l1_table_offset", "0x40008", "40"}},

@@ -15,7 +15,7 @@ static void plain(struct pic *p)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
 
-    o.virtual_size = KiB(1024);
+    o.virtual_size = KiB(32768);
     o.cluster_size = 4096;
     pic_make(p, &o);
     pic_map(p, 0, 1);
@@ -78,7 +78,7 @@ static void add_bitmaps(struct pic *p, uint64_t *dir, uint64_t *table, uint64_t 
     pic_put(p, 88, 8, 1);
     pic_put(p, *dir, 8, *table);
     pic_put(p, *dir + 8, 4, 2);
-    pic_put(p, *dir + 16, 4, 1 << 24 | 16 << 16 | 4);
+    pic_put(p, *dir + 16, 4, 1 << 24 | 9 << 16 | 4);
     pic_put(p, *table, 8, *data);
     pic_put(p, *table + 8, 8, 1);
 }
@@ -126,11 +126,43 @@ static void test_bitmaps(void **state)
     pic_free(&p);
 }
 
+/* What QEMU refuses, although the table can be followed. */
+static void test_bitmap_constraints(void **state)
+{
+    static const struct {
+        unsigned at, width, value;
+        const char *text;
+    } bad[] = {{17, 1, 8, "granularity_bits 8"},     {17, 1, 32, "granularity_bits 32"},
+               {17, 1, 255, "granularity_bits 255"}, {18, 2, 0, "name_size 0"},
+               {8, 4, 0, "bitmap_table_size 0"},     {8, 4, 1, "bitmap_table_size 1"},
+               {8, 4, 3, "bitmap_table_size 3"},     {17, 1, 10, "bitmap_table_size 2"}};
+    struct pic p;
+    uint64_t dir, table, data;
+
+    (void)state;
+    plain(&p);
+    add_bitmaps(&p, &dir, &table, &data);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        uint64_t old = pic_get(&p, dir + bad[i].at, bad[i].width);
+
+        pic_put(&p, dir + bad[i].at, bad[i].width, bad[i].value);
+        pic_finds(&p, 1, bad[i].at == 8 && !bad[i].value ? 2 : 0, 0, bad[i].text, "");
+        pic_put(&p, dir + bad[i].at, bad[i].width, old);
+    }
+    pic_put(&p, dir + 12, 4, 1); /* in use: whatever it was made for */
+    pic_put(&p, dir + 8, 4, 3);
+    pic_finds(&p, 0, 0, 0, "", "");
+    pic_put(&p, dir + 8, 4, 0);
+    pic_finds(&p, 1, 2, 0, "bitmap_table_size 0", "");
+    pic_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_bitmaps),
+        cmocka_unit_test(test_bitmap_constraints),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -152,7 +152,7 @@ static const struct bend bends[] = {
     {"bit 6", 72, 8, 0x40, F, {"0x40", "byte 72", "unknown bit 6"}, false},
     {"bit 63", 72, 8, 1ull << 63, F, {"0x8000000000000000", "byte 72", "unknown bit 63"}, false},
     {"bits 6, 7", 72, 8, 0xc0, F, {"byte 72", "unknown bit 6", "and more"}, false},
-    {"autoclear bitmaps", 88, 8, 1, C, {"autoclear_features 1", "byte 88", "bitmaps"}, false},
+    {"bitmaps bit, no bitmaps", 88, 8, 1, 0, {"", "", ""}, false},
     {"refcount_order", 96, 4, 7, C, {"refcount_order 7", "byte 96", "0 to 6"}, false},
     {"header_length 96", 100, 4, 96, C, {"header_length 96", "byte 100", ""}, false},
     {"header_length 108", 100, 4, 108, C, {"header_length 108", "byte 100", "multiple"}, false},

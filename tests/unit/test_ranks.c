@@ -211,6 +211,7 @@ static void add_bitmap(struct image *m)
     pic_put(p, 88, 8, 1);
     pic_put(p, m->dir, 8, m->bits);
     pic_put(p, m->dir + 8, 4, 2);
+    pic_put(p, m->dir + 12, 4, 1); /* in use, so that the table may have any size */
     pic_put(p, m->dir + 16, 4, 1 << 24 | 16 << 16 | 4);
     pic_put(p, m->bits, 8, data);
 }
