@@ -102,7 +102,8 @@ bool zt_size_arg(const char *what, const char *text, uint64_t *value)
 {
     if (zt_parse_size(text, value))
         return true;
-    zt_error("%s: '%s' is not a size (a number, optionally with K, M, G or T)", what, text);
+    zt_error("%s: '%s' is not a size (whole bytes below 16E, optionally with K, M, G, T, P or E)",
+             what, text);
     return false;
 }
 
