@@ -97,7 +97,8 @@ static void write_zone(struct power_model *o, struct act *a)
     l->ends = must(realloc(l->ends, (l->writes + 1) * sizeof(*l->ends)));
     l->reqs = must(realloc(l->reqs, (l->writes + 1) * sizeof(*l->reqs)));
     l->ends[l->writes] = at + a->len;
-    l->reqs[l->writes++] = a->req | (a->result < 0 ? FAILED | (a->fua ? UNSURE : 0) : 0);
+    l->reqs[l->writes++] = a->req | (a->result < 0 ? FAILED : 0) |
+                           (a->result < 0 && (a->fua || l->finished) ? UNSURE : 0);
     if (a->kind == ACT_ZERO)
         memset(l->data + at, 0, a->len);
     else

@@ -226,6 +226,24 @@ static void test_failed_finish(void **state)
     assert_false(allows(d)); /* what was acknowledged stays */
 }
 
+/* One that was sent before it was answered, and fails for a write in front of both. */
+static void test_failed_behind_a_finish(void **state)
+{
+    struct device *d = *state;
+    struct act *finish;
+
+    failed(d, ACT_WRITE, 16, 2, 1);
+    finish = begin(d, ACT_FINISH, 16, 8, 0);
+    failed(d, ACT_WRITE, 16, 1, 2);
+    power_ack(&d->o, finish);
+    did(d, ACT_FLUSH, 0, 0, 0);
+    assert_false(allows(d));
+    zone_is(d, 2, 0, ZQCOW2_ZONE_FULL);
+    assert_true(allows(d));
+    holds(d, 16, 2, 1);
+    assert_false(allows(d));
+}
+
 static void test_conventional(void **state)
 {
     struct device *d = *state;
@@ -270,6 +288,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lives, setup, teardown),
         cmocka_unit_test_setup_teardown(test_finish, setup, teardown),
         cmocka_unit_test_setup_teardown(test_failed_finish, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_failed_behind_a_finish, setup, teardown),
         cmocka_unit_test_setup_teardown(test_conventional, setup, teardown),
         cmocka_unit_test_setup_teardown(test_limits, setup, teardown),
     };
