@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The blocking face of the library: each call fills a request, runs it and waits. */
+/*
+ * The blocking face of the library: each call fills a request, runs it and waits. The operation
+ * lies on the caller's stack, so a blocking call takes no memory of its own, and every rule is kept
+ * by the same code that serves queues.
+ */
 #include <errno.h>
 #include "base/report.h"
 #include "check/check.h"

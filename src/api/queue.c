@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Queues: slots for requests in flight, a list of what is complete, a descriptor to wait on. */
+/*
+ * Queues: slots for requests in flight, a list of what is complete, a descriptor to wait on.
+ *
+ * A queue belongs to one thread, and all its memory is taken when it is opened: submitting cannot
+ * fail for memory. A slot is free, in flight (the engine's), completed (under the mutex) or taken
+ * (the thread's own, while callbacks run), and moves on in that order. Callbacks run without a
+ * lock, may submit and poll, and see their slot free already.
+ */
 #include <errno.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>

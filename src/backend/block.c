@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Makes a block device behave as a file that can shrink and grow, for as long as it is open. */
+/*
+ * Makes a block device behave as a file that can shrink and grow, for as long as it is open.
+ *
+ * Invariant: what lies between the length and the device's end is stale and unread. It becomes
+ * zeros before the length moves over it, never after: a reader must not see old bytes.
+ */
 #include <errno.h>
 #include <linux/fs.h>
 #include <stdint.h>

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A queue of requests, linked through the words that each has for its backend. */
+/*
+ * A queue of requests, linked through the words that each has for its backend: taking a request in
+ * needs no memory, so it cannot fail for it. The words are the backend's until the request is done.
+ */
 #ifndef ZQ_BACKEND_FIFO_H
 #define ZQ_BACKEND_FIFO_H
 

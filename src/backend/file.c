@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The file backend: a host file or block device through blocking system calls. */
+/*
+ * The file backend: a host file or block device through blocking system calls.
+ *
+ * A descriptor that the caller handed in stays the caller's until keep(): an opening that fails
+ * halfway gives it back open. Transfers keep no state in the descriptor, so any number of threads
+ * may use one file.
+ */
 #include "backend/file.h"
 
 #include <errno.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Transfers on a file through system calls, and holes in it. */
+/*
+ * Transfers on a file through system calls, and holes in it.
+ *
+ * Linux may move fewer bytes than asked, for every call and at any time, and a signal may interrupt
+ * it before the first: all loops are here, so that callers see all of a transfer or an error.
+ */
 #include "backend/file_io.h"
 
 #include <errno.h>

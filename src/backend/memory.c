@@ -3,7 +3,8 @@
  * The memory backend: a sparse radix tree of pages, so that a huge virtual length costs nothing.
  *
  * Transfers hold the lock shared and install missing pages by compare-and-swap; what frees pages
- * holds it alone. Non-overlapping transfers therefore run side by side.
+ * holds it alone. Non-overlapping transfers therefore run side by side. A slot only ever changes
+ * from NULL to a page or node while the lock is shared, so what a transfer has found stays valid.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -27,8 +28,8 @@ struct node {
 
 struct memory {
     struct zqcow2_hooks hooks;
-    pthread_rwlock_t lock;
-    _Atomic uint64_t length;
+    pthread_rwlock_t lock;   /* shared: pages may be added; alone: they may be freed */
+    _Atomic uint64_t length; /* writes beyond it raise it when their bytes are there */
     struct node root;
 };
 

@@ -3,7 +3,8 @@
  * Makes a blocking backend asynchronous: a fixed number of threads take requests from one queue.
  *
  * All memory is taken at creation; the queue is linked through the requests themselves. Close
- * lets the threads finish what is queued, and joins them.
+ * lets the threads finish what is queued, and joins them. The inner backend is owned from success
+ * on, and is closed when no thread can call it any more.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -20,8 +21,8 @@
 
 struct threads {
     struct zqcow2_hooks hooks;
-    struct zqcow2_backend *inner;
-    uint8_t *zeros;        /* for inner backends that cannot zero cheaply */
+    struct zqcow2_backend *inner; /* called by several threads at once */
+    uint8_t *zeros; /* for inner backends that cannot zero cheaply; shared, for it is only read */
     pthread_mutex_t mutex; /* of what follows */
     pthread_cond_t wanted;
     struct zq_fifo queue;

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Compares what a scan counted with the refcounts, flags and write pointers that are stored. */
+/*
+ * Compares what a scan counted with the refcounts, flags and write pointers that are stored.
+ *
+ * A repair is rounds of scan and repair until a scan finds nothing more that can be repaired: each
+ * scan starts from the file alone, so no round relies on what an earlier one remembered. The first
+ * scan reports what was wrong, later ones only what was repaired.
+ */
 #include "check/check.h"
 
 #include <inttypes.h>

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Keeps reference counts in a radix tree of small sorted bags. */
+/*
+ * Keeps reference counts in a radix tree of small sorted bags.
+ *
+ * A hostile image may name clusters anywhere below 2^47, so neither an array nor a tree of pages
+ * would do: memory follows the number of clusters that something refers to, at most 16 bytes for
+ * each, wherever they lie.
+ */
 #include "check/counts.h"
 
 #include <errno.h>

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Builds a whole refcount structure out of place and switches to it in one sector. */
+/*
+ * Builds a whole refcount structure out of place and switches to it in one sector.
+ *
+ * Until the switch the old structure stays as it was, so a crash before it loses only the bytes
+ * that were appended. The new one counts itself, and every cluster at least as high as the old one
+ * did where that could be read: what looks free by the scan may be data that it could not see.
+ */
 #include <errno.h>
 #include <inttypes.h>
 

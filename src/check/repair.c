@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes what a scan found to be wrong: refcounts, COPIED flags, and on request more. */
+/*
+ * Writes what a scan found to be wrong: refcounts, COPIED flags, and on request more.
+ *
+ * Refcounts are raised before entries change and lowered after (R13): at every moment between, a
+ * crash leaves counts that are too high, which is a leak, and never one that is too low. What the
+ * scan could not follow counts as referring to everything: nothing is freed then.
+ */
 #include "check/repair.h"
 
 #include <inttypes.h>

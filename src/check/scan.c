@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What every part of a scan uses: findings, writes, tables walked once, clusters counted. */
+/*
+ * What every part of a scan uses: findings, writes, tables walked once, clusters counted.
+ *
+ * Tables are read in pieces of a fixed size and holes of the file are skipped, so memory does not
+ * depend on what a header claims. Counts are of references, not of refcounts: these are read from
+ * the file when they are compared, one block at a time.
+ */
 #include "check/scan.h"
 
 #include <errno.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The parts of a scan for snapshots and bitmaps, which this library keeps but does not use. */
+/*
+ * The parts of a scan for snapshots and bitmaps, which this library keeps but does not use.
+ *
+ * All of it was written by other programs. Where a table cannot be followed to its end, what lies
+ * behind is unknown, and the scan is `hidden`: it reports what it found, and nothing is freed.
+ */
 #include "check/scan.h"
 
 #include <inttypes.h>

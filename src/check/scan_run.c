@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads an image's metadata once and counts what refers to each host cluster. */
+/*
+ * Reads an image's metadata once and counts what refers to each host cluster.
+ *
+ * The order is that of trust: header and fixed tables, the active L1 and its tables, then
+ * snapshots, then bitmaps. Nothing that a later part claims changes what an earlier one was found
+ * to own, so damage in a snapshot cannot cost data of the active disk. All memory of a scan is its
+ * own and is freed by zq_scan_free(), however far the scan came.
+ */
 #include <errno.h>
 #include <inttypes.h>
 

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* Judges single entries of L1 and L2: what they point to, and what is wrong with it. */
+/*
+ * Judges single entries of L1 and L2: what they point to, and what is wrong with it.
+ *
+ * One judge for scan and repair: what check reports about an entry is what repair acts on.
+ */
 #include "check/scan.h"
 
 #include "base/bytes.h"

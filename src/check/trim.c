@@ -3,6 +3,9 @@
  * Gives the host back what nothing in the image uses. A process that was killed leaves it behind:
  * the file longer than anything refers to, bytes in clusters that were never counted, and the
  * content of zones whose reset was durable when their holes were still to be punched.
+ *
+ * Only of an image in which nothing is wrong, and behind a barrier (R13): what is cut off or
+ * punched cannot come back, and the tables that made it free must not either.
  */
 #include <inttypes.h>
 

@@ -3,6 +3,11 @@
  * Gives entries of the active disk a copy of their own: of a cluster or table whose refcount is
  * below its references, before a write to one changes the other; and of an L2 table that others
  * see, too, before its entries are dropped.
+ *
+ * First all copies are written, then, behind a barrier, the entries that point to them: a crash in
+ * between leaves the old entries and some leaked clusters. The copies and their
+ * clusters are planned first; a host that gets full while they are written leaves the entries as
+ * they were.
  */
 #include <errno.h>
 #include <inttypes.h>

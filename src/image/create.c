@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Lays out and writes a new, empty image; the header's sector comes last and makes it one. */
+/*
+ * Lays out and writes a new, empty image; the header's sector comes last and makes it one.
+ *
+ * Whatever stops this before, a full host or a crash, leaves a file that no program takes for an
+ * image. Tables get space behind them now (R10): a round that writes them must not find the host
+ * full.
+ */
 #include "image/create.h"
 
 #include <errno.h>

@@ -5,12 +5,18 @@
 
 #include "loop/core.h"
 
+/* By value, and nothing else: a pointer to the core is a pointer to the image. */
 struct zqcow2_image {
     struct zq_core core;
 };
 
+/*
+ * Takes the backend on success only. *out is written last, so a failure leaves it as it was, and
+ * everything that was taken on the way, the backend's lock too, is given back.
+ */
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err);
+/* -EBUSY: something still runs, and the image stays open. Any other result: it is gone. */
 int zq_image_close(struct zqcow2_image *img);
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *info);
 

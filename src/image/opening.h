@@ -5,7 +5,10 @@
 
 #include "loop/core.h"
 
-/* What is known while an image is being opened. */
+/*
+ * What is known while an image is being opened. It lives on the stack of the opening call and owns
+ * no memory; what is loaded goes into the core, which frees it, whether opening succeeds or not.
+ */
 struct opening {
     struct zqcow2_backend *be;
     struct zqcow2_open_options opt;
@@ -14,7 +17,7 @@ struct opening {
     struct zq_header h;
     struct zq_geometry g;
     uint64_t file_size;
-    bool rdwr, bit_missing;
+    bool rdwr, bit_missing; /* bit_missing: zoned by its extension, without feature bit 5 */
     uint8_t sector0[ZQ_SECTOR];
 };
 

@@ -2,6 +2,9 @@
 /*
  * May an image be written whose tables look sound one by one? A refcount of 0 on a table, or a
  * table that is named twice, would let a write destroy what it does not mean.
+ *
+ * Only what every allocation relies on is asked, so that the cost of opening does not grow with the
+ * data in an image: single L2 entries are judged when they are used, and the rest is check's.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads.
+ * Reads. They take no turn: what lies below a write pointer does not change while the zone lives,
+ * and what a reset sets free waits for readers that have looked it up (R5).
  */
 #ifndef ZQ_OPS_READ_H
 #define ZQ_OPS_READ_H

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Requests, from their beginning to their result.
+ *
+ * The structure that embeds a zq_op owns its memory and sets req and finish; between zq_op_begin()
+ * and finish() nothing in it may be touched. finish() runs under the mutex: it may hand the
+ * operation on, but not call the user.
  */
 #ifndef ZQ_OPS_REQUEST_H
 #define ZQ_OPS_REQUEST_H

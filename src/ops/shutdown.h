@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The last operation of an image.
+ * The last operation of an image. Nothing else runs then, so it need not take turns; whatever it
+ * cannot give back is a leak, for which it leaves the in-use mark set (R12).
  */
 #ifndef ZQ_OPS_SHUTDOWN_H
 #define ZQ_OPS_SHUTDOWN_H

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Open, close, finish, reset, and states that the embedding program sets.
+ * Open, close, finish, reset, and states that the embedding program sets. A request over several
+ * zones handles them in order, each in its turn and drained, and stops at the first refusal: the
+ * zones before it stay changed.
  */
 #ifndef ZQ_OPS_ZONE_MANAGE_H
 #define ZQ_OPS_ZONE_MANAGE_H

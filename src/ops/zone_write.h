@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writes, appends and writes of zeroes to sequential zones.
+ * Writes, appends and writes of zeroes to sequential zones. They are checked and reserved in turn
+ * (E1), move their data side by side, and are answered in the order of their reservations (K7).
  */
 #ifndef ZQ_OPS_ZONE_WRITE_H
 #define ZQ_OPS_ZONE_WRITE_H

@@ -2,7 +2,11 @@
 /*
  * Rounds: metadata goes to the disk as it was in one snapshot, stage by stage, with a barrier
  * behind each stage that wrote something. Keeps K1-K3, K8, K9; the reasons are in DESIGN.md.
- * Rounds run one at a time. Also flush, drain and FUA, which wait for rounds.
+ *
+ * Rounds run one at a time, as a machine that pump() drives from the completion of its own I/O: it
+ * takes no thread and is no operation. What the snapshot took is frozen until it is written, so a
+ * stage may be written in any order and in as many pieces as there are I/Os. All errors end in
+ * round_end(), when nothing is in flight any more.
  */
 #include <errno.h>
 #include "base/report.h"
@@ -38,6 +42,7 @@ static void prep_buf(struct zq_round_io *w, uint64_t at, uint32_t bytes)
     zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, at, bytes);
 }
 
+/* Written from where it lies: it is frozen until write_done() thaws it. */
 static bool next_slice(struct zq_core *c, struct zq_round_io *w, enum zq_slice_kind kind)
 {
     struct zq_slice *s = zq_cache_next_frozen(&c->cache, kind);
@@ -158,6 +163,7 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
 
 /* ---- stages: begin and end ---- */
 
+/* In one hold of the mutex: all parts are of one moment, or K1-K3 would compare two. */
 static void snapshot(struct zq_core *c)
 {
     zq_assert_k(K2, !c->map.frozen && !c->alloc.refs.frozen && !c->alloc.growth.switching);
@@ -295,6 +301,7 @@ static void round_failed(struct zq_core *c, int ret, bool fatal)
     r->fatal |= fatal;
 }
 
+/* A slice stays frozen if its write failed: the stop or death decides what becomes of it. */
 static void write_done(struct zq_io *io, int ret)
 {
     struct zq_round_io *w = zq_container(io, struct zq_round_io, io);
@@ -310,6 +317,7 @@ static void write_done(struct zq_io *io, int ret)
     pump(c);
 }
 
+/* Whatever its error: after a failed barrier nobody knows what is on disk (K9). */
 static void barrier_done(struct zq_io *io, int ret)
 {
     struct zq_core *c = zq_container(io, struct zq_round, flush)->core;
@@ -365,6 +373,7 @@ static bool start_length(struct zq_core *c)
     return true;
 }
 
+/* After an error none is started: what has been composed may be on disk, the rest is not. */
 static void start_writes(struct zq_core *c)
 {
     struct zq_round *r = &c->round;

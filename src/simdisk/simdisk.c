@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The simulated disk as an object: life, bytes, counters, faults, power and log. */
+/*
+ * The simulated disk as an object: life, bytes, counters, faults, power and log.
+ *
+ * Every public call takes the lock, so a test may look at a disk while an image in another thread
+ * uses it. Backends on the disk must be closed before it is freed; cuts before, images at any time.
+ */
 #include <errno.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -102,6 +107,7 @@ void zqcow2_simdisk_free(struct zqcow2_simdisk *d)
     zq_free(&hooks, d, sizeof(*d));
 }
 
+/* As a copy of the file: all that reads show is durable in the clone, and its log is empty. */
 int zqcow2_simdisk_clone(struct zqcow2_simdisk *d, struct zqcow2_simdisk **clone)
 {
     struct zqcow2_simdisk *c;
@@ -126,6 +132,7 @@ void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *d, uint64_t seed)
     pthread_mutex_unlock(&d->lock);
 }
 
+/* What was there before the test began: no event, so not while a log could miss it. */
 int zqcow2_simdisk_import(struct zqcow2_simdisk *d, const void *buf, size_t len, uint64_t off)
 {
     int rc = 0;

@@ -3,6 +3,9 @@
  * The asynchronous face of the simulated disk: requests fly until poll() completes a seeded number
  * of them in a seeded order. What a change writes is taken at submit, what a read gives at its
  * completion; reads see a change from its completion on.
+ *
+ * An io in flight is the caller's memory, linked through io->backend; the disk gives it back by
+ * zqcow2_io_done(), which it calls without its lock, since the callback may submit again.
  */
 #include <errno.h>
 #include <poll.h>
@@ -21,6 +24,7 @@ static void signal_fd(struct zqcow2_simdisk *d)
         return;
 }
 
+/* Before the list is looked at, never after: what is submitted meanwhile signals anew. */
 static void calm_fd(struct zqcow2_simdisk *d)
 {
     uint64_t n;
@@ -76,6 +80,7 @@ int sim_submit(void *self, struct zqcow2_io *io)
     return rc;
 }
 
+/* Any of those in flight: the order of completion is nobody's promise. */
 static struct zqcow2_io *pick(struct zqcow2_simdisk *d)
 {
     uint64_t skip = sim_random(&d->rng) % d->count.in_flight--;

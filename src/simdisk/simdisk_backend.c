@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The simulated disk as a backend: its blocking calls, limits and locks. */
+/*
+ * The simulated disk as a backend: its blocking calls, limits and locks.
+ *
+ * A backend is a handle: the disk is the test's and outlives it, as a file outlives its descriptor,
+ * and several may be open on one disk. A lock belongs to a handle and ends with it.
+ */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,6 +122,7 @@ static void drop_lock(struct zqcow2_simdisk *d, int mode)
     d->shared -= mode == ZQCOW2_LOCK_SHARED;
 }
 
+/* Its own lock is dropped first and, if the new one is refused, taken again: nobody is between. */
 static int sim_lock(void *self, int mode)
 {
     struct sim_handle *h = self;

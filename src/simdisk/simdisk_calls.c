@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* One call on a simulated disk: the fault that hits it, its events, and what it changes. */
+/*
+ * One call on a simulated disk: the fault that hits it, its events, and what it changes.
+ *
+ * A call is two events, its beginning and its end, and all room for both is reserved before the
+ * first: nothing can fail in between but what the test has asked for. Reads see a change from its
+ * end on; the disk may have it from its beginning on.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -73,6 +79,7 @@ int sim_misuse(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov,
     return -EINVAL;
 }
 
+/* Two changes of one sector in flight leave either: no caller may rely on an order (misuse). */
 static void note_overlaps(struct zqcow2_simdisk *d, const struct sim_op *op)
 {
     for (uint32_t i = 0; i < d->now.n; i++) {
@@ -86,6 +93,7 @@ static void note_overlaps(struct zqcow2_simdisk *d, const struct sim_op *op)
     }
 }
 
+/* A discard that scrambles leaves bytes that no test has written, other ones each time. */
 static void fill(struct zqcow2_simdisk *d, struct sim_op *op, const struct iovec *iov)
 {
     size_t at = 0;
@@ -123,6 +131,7 @@ static int log_event(struct zqcow2_simdisk *d, enum sim_event_type type, struct 
     return sim_state_step(&d->now, type, op, d->opt.discard);
 }
 
+/* A call that fails changes nothing, or, as the fault says, all that it would have, or half. */
 static struct sim_op *make_op(struct zqcow2_simdisk *d, uint32_t kind, uint64_t off, uint64_t len,
                               int fault)
 {
@@ -140,6 +149,7 @@ static struct sim_op *make_op(struct zqcow2_simdisk *d, uint32_t kind, uint64_t 
     return op;
 }
 
+/* The host is full: what would make the file longer fails; what lies within it does not. */
 static bool too_long(const struct zqcow2_simdisk *d, uint32_t kind, uint64_t off, uint64_t len)
 {
     uint64_t end = off + (kind == ZQCOW2_IO_WRITE ? len : 0);
@@ -172,7 +182,10 @@ int sim_begin(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, 
     return 0;
 }
 
-/* What the flush would have covered: a seeded half is lost, the rest stays pending. */
+/*
+ * What the flush would have covered: a seeded half is lost, the rest stays pending. Linux marks
+ * pages clean when their write-back has failed: no later flush brings them to the disk.
+ */
 static void lose(struct zqcow2_simdisk *d, const struct sim_op *flush)
 {
     for (uint32_t i = 0; i < d->now.n;) {
@@ -205,6 +218,7 @@ int sim_end(struct zqcow2_simdisk *d, struct sim_op *op, int fault)
     return rc;
 }
 
+/* The view again from what is durable or pending: lost changes are seen no longer. */
 int sim_forget_cache(struct zqcow2_simdisk *d)
 {
     int rc = 0;

@@ -1,5 +1,17 @@
 /* SPDX-License-Identifier: MIT */
-/* Power cuts: a position of the log, its crash states by number, and the disk that each leaves. */
+/*
+ * Power cuts: a position of the log, its crash states by number, and the disk that each leaves.
+ *
+ * Invariant: a number always means the same state, for it is all that a replay has. So the choice
+ * depends on the number, the position, the changes that are pending there and the seed, and on
+ * nothing that happened before. First come the subsets of whole changes, then one torn change
+ * among others that share one fate, then everything torn at once. Small numbers of changes are
+ * enumerated in full; above that, the subsets that break real protocols most often (prefixes,
+ * single losses, single survivors, lost pairs), and random ones.
+ *
+ * A cut owns a copy of the state at its position. The images that it builds are the caller's, and
+ * outlive it and the disk.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -15,7 +27,7 @@
 #define TORN_ALL    16u /* states in which everything tears by seed */
 
 struct zqcow2_simdisk_cut {
-    struct zqcow2_simdisk *disk;
+    struct zqcow2_simdisk *disk; /* borrowed: for its log, its options and its hooks */
     struct sim_state state;
     uint64_t position;
 };
@@ -55,6 +67,7 @@ void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *c)
     zq_free(&c->disk->hooks, c, sizeof(*c));
 }
 
+/* Events are not undone: an earlier position is reached again from the log's beginning. */
 static int rewind_to(struct zqcow2_simdisk_cut *c, uint64_t position)
 {
     const struct sim_log *l = &c->disk->log;
@@ -234,7 +247,7 @@ static bool survives(const struct chooser *ch, uint32_t change, uint64_t unit)
                       keeps(ch->cut, ch->choice, change, unit);
 }
 
-/* Runs of surviving units at a time. */
+/* Runs of surviving units at a time: each call owns a page of the image, which costs a copy. */
 static int land(struct sim_content *to, const struct chooser *ch, uint32_t change)
 {
     const struct zqcow2_simdisk_options *o = &ch->cut->disk->opt;
@@ -318,6 +331,10 @@ int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *c,
     return rc;
 }
 
+/*
+ * A process that was killed loses what it had not written, and the host keeps the rest: changes
+ * that have ended stay pending, and a later flush or power cut decides about them.
+ */
 int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *c, struct zqcow2_simdisk **disk)
 {
     struct zqcow2_simdisk *d;

@@ -6,6 +6,11 @@
  * Invariants. S1 tree nodes are shared between contents and never change while refs > 1.
  * S2 a change is immutable once logged, except `ended` and `result`. S3 pending holds exactly the
  * changes that have begun, are not lost, and that no completed flush covers, in order of `begun`.
+ *
+ * Ownership. Nodes and changes are counted, because a disk, its log, its cuts and the images built
+ * from them share both: a crash state costs only what differs. Disks that share them may be used
+ * by different threads, so the counts are atomic. The last holder frees through the hooks of its
+ * own disk; images inherit the hooks of the disk that they were cut from.
  */
 #ifndef ZQ_SIMDISK_SIMDISK_INT_H
 #define ZQ_SIMDISK_SIMDISK_INT_H
@@ -21,6 +26,7 @@
 #define SIM_FAN   64u
 #define SIM_NEVER UINT64_MAX
 
+/* A page, or a table of SIM_FAN nodes below it; what a level covers is a power of SIM_FAN. */
 struct sim_node {
     _Atomic uint32_t refs;
     union {
@@ -29,12 +35,16 @@ struct sim_node {
     } u;
 };
 
+/*
+ * The bytes of a disk. Its hash is a sum, so that a write changes it by what the touched sectors
+ * were and are: two disks of equal content and length have equal hashes, whatever was written.
+ */
 struct sim_content {
-    const struct zqcow2_hooks *hooks;
-    struct sim_node *root; /* NULL: zeros */
-    unsigned height;       /* levels above the pages */
-    uint64_t length, hash; /* hash: sum over sectors that are not zero, and the length */
-    bool unhashed;         /* the hash is not used, so it is not kept */
+    const struct zqcow2_hooks *hooks; /* of the disk that it belongs to */
+    struct sim_node *root;            /* NULL: zeros */
+    unsigned height;                  /* levels above the pages */
+    uint64_t length, hash;            /* hash: sum over sectors that are not zero, and the length */
+    bool unhashed;                    /* the hash is not used, so it is not kept */
 };
 
 /* simdisk_tree.c. Failures are -ENOMEM and leave a content that is usable but incomplete. */
@@ -48,17 +58,19 @@ void sim_content_read(const struct sim_content *c, void *buf, size_t len, uint64
 int sim_content_write(struct sim_content *c, const void *data, uint64_t len, uint64_t off);
 int sim_content_truncate(struct sim_content *c, uint64_t length);
 
+/* A change, as it was asked for. The caller's buffers are copied: it may free them at once. */
 struct sim_op {
-    _Atomic uint32_t refs;
+    _Atomic uint32_t refs; /* of events, of states, of the call until sim_end() */
     uint32_t kind;
-    uint64_t offset, length;
-    _Atomic uint64_t begun, ended;
+    uint64_t offset, length; /* length: what it can change, less than asked if it is cut short */
+    _Atomic uint64_t begun, ended; /* positions of its events; ended: SIM_NEVER while it flies */
     _Atomic int result;
-    bool empty; /* failed and left nothing */
-    size_t alloc;
+    bool empty;     /* failed and left nothing */
+    size_t alloc;   /* for zq_free() */
     uint8_t data[]; /* WRITE, scrambling DISCARD */
 };
 
+/* LOST: a failed flush has lost the change for good, though reads still show it (S3). */
 enum sim_event_type { SIM_BEGIN, SIM_END, SIM_LOST };
 
 struct sim_event {
@@ -73,8 +85,12 @@ struct sim_state {
     uint32_t n, room;
 };
 
-struct sim_log { /* from `first` on; items are kept in record mode only */
-    struct sim_state base;
+/*
+ * From `first` on; events are kept in record mode only. A position is the number of an event: of
+ * position p are all events before p. Seeking replays events from `base`, and never backwards.
+ */
+struct sim_log {
+    struct sim_state base; /* at `first` */
     struct sim_event *events;
     size_t n, room;
     uint64_t first;
@@ -102,17 +118,17 @@ int sim_log_reserve(struct sim_log *l, const struct zqcow2_hooks *hooks, size_t 
 struct zqcow2_simdisk {
     struct zqcow2_hooks hooks;
     struct zqcow2_simdisk_options opt;
-    pthread_mutex_t lock; /* guards everything below */
-    uint64_t rng;
-    struct sim_content view; /* what reads see */
-    struct sim_state now;
+    pthread_mutex_t lock;    /* guards everything below */
+    uint64_t rng;            /* what is scrambled, lost or completed next: replayed by the seed */
+    struct sim_content view; /* what reads see: the durable bytes and all changes that have ended */
+    struct sim_state now;    /* at the end of the log */
     struct sim_log log;
     struct zqcow2_simdisk_counters count;
     struct zqcow2_simdisk_fault fault;
-    uint64_t off_at;                         /* power */
+    uint64_t off_at; /* the position from which on the power is off: every call fails */
     struct zqcow2_io *flying, **flying_tail; /* asynchronous: backend[0] links, backend[1] the op */
-    int fd; /* readable while something flies, or woken; -1: blocking */
-    unsigned exclusive, shared;
+    int fd;                     /* readable while something flies, or woken; -1: blocking */
+    unsigned exclusive, shared; /* backends that hold such a lock */
 };
 
 /* simdisk.c */

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Changes of a simulated disk, their log; what a position leaves durable and pending (S2, S3). */
+/*
+ * Changes of a simulated disk, their log; what a position leaves durable and pending (S2, S3).
+ *
+ * A flush covers the changes that had ended before it began, and no others: one that was still
+ * under way may reach the disk or not, as with a real write cache. They become durable in the
+ * order in which they began, so that the later of two that overlap wins on disk, too.
+ */
 #include <errno.h>
 #include <string.h>
 
@@ -107,6 +113,7 @@ int sim_state_copy(struct sim_state *to, const struct sim_state *from)
     return 0;
 }
 
+/* Taken before the event is logged: a log and a state that disagree could not be replayed. */
 int sim_state_reserve(struct sim_state *s)
 {
     return s->n < s->room ? 0 : set_room(s, s->room ? 2 * s->room : 16);

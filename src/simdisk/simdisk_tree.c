@@ -2,6 +2,10 @@
 /*
  * The content of a simulated disk: a radix tree of pages whose nodes are shared between copies
  * and copied on the first write (S1), so that a crash image costs what differs and no more.
+ *
+ * A missing node reads as zeros. The tree grows at its root when an offset lies beyond it, so that
+ * small disks are shallow. A tree that holds the only reference to a node owns it and may change
+ * it: no other tree can take a reference meanwhile, since it would have to come from this one.
  */
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * New clusters made whole.
+ *
+ * A fill belongs to its operation: prepared ones wait in op->fills, the one at work is op->fill,
+ * and both are gone when the operation ends. It carries the record that gives its new clusters
+ * back if it fails; once they are linked, the same record takes the old ones.
  */
 #ifndef ZQ_SPACE_FILL_H
 #define ZQ_SPACE_FILL_H

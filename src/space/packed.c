@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Compressed clusters: room for their bytes, and inflating them. */
+/*
+ * Compressed clusters: room for their bytes, and inflating them.
+ *
+ * Nobody writes compressed clusters here, so several operations may read one side by side; each has
+ * buffers of its own, sized by checked values before anything is read.
+ */
 #include <errno.h>
 #include "space/packed.h"
 #include "base/report.h"

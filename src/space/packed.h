@@ -11,6 +11,7 @@
  */
 int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2);
 void zq_packed_free(struct zq_core *c, struct zq_packed *p);
+/* Unpacks p->in into p->out. Takes long: it runs without the mutex, as an io's work. */
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
 
 #endif

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Takes back what is no longer used: empties the quarantine (R5), punches holes where a durable
- * reset left data (R6), and shuts an image down without leaks (R4).
+ * reset left data (R6), and unmaps what lies beyond write pointers (R4).
+ *
+ * A record in the quarantine goes through the janitor alone: once it has been taken from its list
+ * it belongs to the janitor, until its refcounts are lowered and it is freed. The space is punched
+ * before the refcount falls, for after that the cluster may be somebody's again.
  */
 #include <errno.h>
 #include "space/reclaim.h"
@@ -14,6 +18,7 @@
 
 enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_ZONE, J_DONE };
 
+/* R5: the unmapping is durable, and nobody who looked the cluster up before is still at it. */
 static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
 {
     return f->after_round <= c->round.done && zq_io_all_past(&c->x, f->after_io);

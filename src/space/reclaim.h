@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Gives clusters and space back.
+ *
+ * The janitor is one operation of the core's own. It runs in whatever thread is inside a call, and
+ * only while there is something that no round has to come first for; whatever fails in it costs
+ * space and is never an error of a request.
  */
 #ifndef ZQ_SPACE_RECLAIM_H
 #define ZQ_SPACE_RECLAIM_H

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Moves a request's bytes between the caller's buffers and the host. */
+/*
+ * Moves a request's bytes between the caller's buffers and the host.
+ *
+ * An operation has one io, op->io, so it moves one piece at a time, and its result is in op->rc
+ * when it is stepped again. The elements are the caller's, which the library never changes: a
+ * cursor in the operation says which byte of them comes next.
+ */
 #include "space/transfer.h"
 #include "base/report.h"
 

@@ -2,7 +2,8 @@
 /*
  * Unmaps whole clusters. What the entries held goes into the quarantine (R5). The records for it,
  * the mark and tables of the image's own can be had beforehand, so that a request fails for memory
- * or space before it has changed anything (I13).
+ * or space before it has changed anything (I13). A record is taken from op->spare in the same hold
+ * of the mutex that clears the entries: no cluster is ever without an entry, a record or an owner.
  */
 #include <errno.h>
 #include "space/unmap.h"

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* The zone state table. It knows no image, no I/O and no lock. */
+/*
+ * The zone state table. It knows no image, no I/O and no lock. It knows no limits either: a verdict
+ * says what the action needs, and the caller finds out whether that is free, so that a refusal for
+ * the state always comes before one for resources.
+ */
 #include "zone/fsm.h"
 
 static struct zq_verdict refuse(uint8_t state, int rc)

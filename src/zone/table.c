@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Composes the write-pointer table's sectors from a round's snapshot. Keeps K3, K8 and I7. */
+/*
+ * Composes the write-pointer table's sectors from a round's snapshot. Keeps K3, K8 and I7.
+ *
+ * raw is what the entry is on disk, as far as that is known; doubt says how far. high is never
+ * below any value that the entry may have there (R1), and falls only behind a barrier. Entries are
+ * judged one by one: a sector may be written in several stages, each time with those entries only
+ * that belong to the stage, and all others as they are on disk.
+ */
 #include "base/bytes.h"
 #include "base/report.h"
 #include "zone/zones.h"

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Zones in memory: counts and limits, reservations, commits, states, reports. Keeps K4-K7. */
+/*
+ * Zones in memory: counts and limits, reservations, commits, states, reports. Keeps K4-K7.
+ *
+ * Every change of a state goes through zq_zone_set_state(), which alone keeps the counts and the
+ * list of implicitly open zones. The array of zones and the live parts belong to zq_zones; a
+ * reservation belongs to its operation and is linked here from reserve to commit.
+ */
 #include "zone/zones.h"
 
 #include <errno.h>
