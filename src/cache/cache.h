@@ -39,7 +39,7 @@ struct zq_slice {
 
 #define ZQ_MAX_BLANK 512u /* slices of 4 KiB in the largest cluster */
 
-/* Part of the newest table of a kind: zeros in the file, and which slices were never loaded. */
+/* A part of a table that is zeros in the file, and which of its slices were never loaded. */
 struct zq_blank {
     uint64_t host;
     uint32_t nr; /* slices */
@@ -112,8 +112,8 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
                       struct zq_slice *b);
 void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s);
 /*
- * A new table was written as zeros, and is linked now: the first load of each of its slices reads
- * nothing. One range for each kind.
+ * These slices of a new table were written as zeros and never loaded: the first load of each reads
+ * nothing. One range for each kind; a new one takes its place.
  */
 void zq_cache_blank(struct zq_cache *c, enum zq_slice_kind kind, uint64_t host, uint64_t len);
 /* A table was given up: from now on no look-up finds its slices. None is dirty. */

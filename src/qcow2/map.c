@@ -5,6 +5,24 @@
 #include <errno.h>
 #include "base/report.h"
 
+#define MAX_UNTOUCHED (1u << 20) /* bytes */
+
+/* Of all slices of L2 tables, in the order of what they map. */
+static uint64_t slice_number(const struct zq_map *m, uint64_t guest)
+{
+    return guest >> (m->slice_bits + m->cluster_bits);
+}
+
+static uint64_t slices_of(const struct zq_map *m, uint64_t tables)
+{
+    return tables << (zq_l2_span_bits(&m->form) - m->cluster_bits - m->slice_bits);
+}
+
+static size_t untouched_bytes(const struct zq_map *m)
+{
+    return (size_t)zq_div_up(slices_of(m, m->l1_entries), 8);
+}
+
 int zq_map_init(struct zq_map *m, uint32_t nr_zones)
 {
     zq_list_init(&m->fresh.waiters);
@@ -24,6 +42,8 @@ void zq_map_fini(struct zq_map *m, uint32_t nr_zones)
         zq_runs_free(&m->runs[i], m->hooks);
     zq_free(m->hooks, m->runs, nr_zones * sizeof(*m->runs));
     zq_index_free(&m->index, m->hooks);
+    if (m->untouched)
+        zq_free(m->hooks, m->untouched, untouched_bytes(m));
     zq_free(m->hooks, m->fresh.freed, sizeof(*m->fresh.freed));
     zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
     m->runs = NULL;
@@ -65,12 +85,28 @@ uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest)
            ((uint64_t)1 << (m->slice_bits + m->cluster_bits));
 }
 
-bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next)
+static bool is_untouched(const struct zq_map *m, uint64_t guest)
+{
+    uint64_t n = slice_number(m, guest);
+
+    return m->untouched && m->untouched[n / 8] >> n % 8 & 1;
+}
+
+static void set_untouched(struct zq_map *m, uint64_t n, bool untouched)
+{
+    uint8_t bit = (uint8_t)(1u << n % 8);
+
+    if (m->untouched)
+        m->untouched[n / 8] = (uint8_t)((m->untouched[n / 8] & ~bit) | (untouched ? bit : 0));
+}
+
+bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next)
 {
     unsigned bits = zq_l2_span_bits(&m->form);
+    bool table = m->l1[l1_index(m, guest)] != 0;
 
-    *next = ((guest >> bits) + 1) << bits;
-    return m->l1[l1_index(m, guest)] != 0;
+    *next = table ? zq_map_slice_end(m, guest) : ((guest >> bits) + 1) << bits;
+    return table && !is_untouched(m, guest);
 }
 
 static struct zq_runs *runs_of(const struct zq_map *m, uint64_t guest)
@@ -260,7 +296,7 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
         e->len = zq_min(len, run->len - skew);
         return 0;
     }
-    if (!zq_map_has_table(m, guest, &next)) {
+    if (!zq_map_may_hold(m, guest, &next)) {
         *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = zq_min(len, next - guest)};
         return 0;
     }
@@ -311,6 +347,13 @@ static void fresh_done(struct zq_io *io, int ret)
     zq_wake_with(m->cache->ready, &f->waiters, ret);
 }
 
+/* Where it would take too much, or there is no memory, slices of new tables are read as others. */
+static void make_untouched(struct zq_map *m)
+{
+    if (!m->untouched && untouched_bytes(m) <= MAX_UNTOUCHED)
+        m->untouched = zq_zalloc(m->hooks, untouched_bytes(m));
+}
+
 /* Memory first, then a cluster, then its content: it is linked when all is written (R10). */
 static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
 {
@@ -326,6 +369,7 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
         return rc;
     if (!f->freed)
         f->freed = zq_zalloc(m->hooks, sizeof(*f->freed));
+    make_untouched(m);
     if (f->freed && old)
         f->copy = zq_alloc(m->hooks, 4096, size);
     if (!f->freed || (old && !f->copy))
@@ -355,9 +399,9 @@ static void fresh_link(struct zq_map *m)
     m->l1_dirty[zq_table_sector(f->index)] = ZQ_SECTOR_DIRTY;
     m->is_dirty = true;
     f->ready = false;
-    if (!old) {
-        zq_cache_blank(m->cache, ZQ_SLICE_L2, f->host, (uint64_t)1 << m->cluster_bits);
-    } else { /* the snapshot's table: our reference is dropped, and it is not read again */
+    for (uint64_t n = slices_of(m, f->index); !old && n < slices_of(m, f->index + 1); n++)
+        set_untouched(m, n, true);
+    if (old) { /* the snapshot's table: our reference is dropped, and it is not read again */
         zq_cache_forget(m->cache, old, (uint64_t)1 << m->cluster_bits);
         f->freed->cluster = old >> m->cluster_bits;
         f->freed->count = 1;
@@ -392,7 +436,16 @@ int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest)
 
 int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct zq_slice **s)
 {
-    return zq_cache_pin(m->cache, g, slice_host(m, guest), ZQ_SLICE_L2, s);
+    uint64_t host = slice_host(m, guest);
+    bool untouched = is_untouched(m, guest);
+    int rc;
+
+    if (untouched)
+        zq_cache_blank(m->cache, ZQ_SLICE_L2, host, m->cache->slice_bytes);
+    rc = zq_cache_pin(m->cache, g, host, ZQ_SLICE_L2, s);
+    if (rc == 0 && untouched)
+        set_untouched(m, slice_number(m, guest), false);
+    return rc;
 }
 
 /* ---- changing entries ---- */

@@ -46,6 +46,7 @@ struct zq_map {
     uint64_t l1_entries, l1_offset;
     uint8_t *l1_dirty;     /* a byte for each 512-byte sector */
     bool is_dirty, frozen; /* of L1; frozen: the running round has still to write it */
+    uint8_t *untouched; /* a bit for each slice: of a table made since the open, and still zeros */
     struct zq_new_l2 fresh;
     struct zq_runs *runs; /* per zone; NULL: a device without zones */
     uint32_t zone_bits, first_seq_zone;
@@ -91,8 +92,8 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
                            uint64_t end);
 /* What an L2 entry holds on to, for giving it back; count 0: nothing. */
 void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct zq_freed *freed);
-/* Is there an L2 table at all? If not, nothing is mapped until *next. */
-bool zq_map_has_table(const struct zq_map *m, uint64_t guest, uint64_t *next);
+/* May anything be mapped there, as far as is known without a look? If not, not until *next. */
+bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next);
 /* Guest bytes up to the end of the slice that holds guest. */
 uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest);
 /* The round has written L1, and its barrier has completed. */

@@ -82,7 +82,7 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
         struct zq_slice *s;
         int rc;
 
-        if (!zq_map_has_table(&c->map, *at, &next)) {
+        if (!zq_map_may_hold(&c->map, *at, &next)) {
             *at = zq_min(next, end);
             continue;
         }
@@ -141,7 +141,7 @@ int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
         uint64_t next;
         int rc = 0;
 
-        if (!zq_map_has_table(&c->map, *at, &next))
+        if (!zq_map_may_hold(&c->map, *at, &next))
             *at = zq_min(next, end);
         else
             rc = unmap_slice(c, op, at, end);

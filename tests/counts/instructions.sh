@@ -45,5 +45,5 @@ each 'overwrite without a write pointer' over "${ZQ_OVER_LIMIT:-700}" zqcow2_wri
 each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-740}" zqcow2_queue_submit zqcow2_queue_wait
 each 'read in a queue' qread "${ZQ_QREAD_LIMIT:-530}" zqcow2_queue_submit zqcow2_queue_wait
 nr=40
-each 'first write to a zone' zone "${ZQ_ZONE_LIMIT:-25000}" zqcow2_write
+each 'first write to a zone' zone "${ZQ_ZONE_LIMIT:-21500}" zqcow2_write
 exit $bad
