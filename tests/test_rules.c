@@ -41,6 +41,7 @@ int main(void)
         cmocka_unit_test(k11_gather_changes_nothing),
         cmocka_unit_test(e3_freed_over_two_slices),
         cmocka_unit_test(r9_a_table_that_grows),
+        cmocka_unit_test(r9_header_behind_a_barrier),
         cmocka_unit_test(r9_others_while_the_table_grows),
         cmocka_unit_test(r7_full_at_commit),
         cmocka_unit_test(r13_order_of_a_repair),

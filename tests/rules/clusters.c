@@ -319,6 +319,32 @@ void r9_a_table_that_grows(void **state)
     end();
 }
 
+/* The header names the new table when that is durable, and not before. */
+void r9_header_behind_a_barrier(void **state)
+{
+    struct ticket *first;
+    uint64_t at = 0, old;
+
+    (void)state;
+    begin_on(&small_table, 0);
+    old = raw.rt;
+    hold(KIND(WRITE), MiB(2), MiB(2));
+    do
+        first = send(ZQCOW2_OP_WRITE, at, KiB(32), 1);
+    while (first->calls && (at += KiB(32)) < 20 * Z);
+    assert_int_equal(held(), 1);
+    release_all_but(KIND(FLUSH), 0, UINT64_MAX);
+    assert_int_equal(held(), 1);
+    waits(first);
+    assert_true(raw_find(&raw, &r.store));
+    assert_int_equal(raw.rt, old);
+    release();
+    done(first, 0);
+    assert_true(raw_find(&raw, &r.store));
+    assert_int_not_equal(raw.rt, old);
+    end();
+}
+
 /*
  * While the new table is written, what needs no longer table goes on: it frees clusters, and takes
  * them, and none of the refcounts is lost at the switch.

@@ -113,6 +113,7 @@ void e3_new_clusters_over_two_slices(void **state);
 void k11_gather_changes_nothing(void **state);
 void e3_freed_over_two_slices(void **state);
 void r9_a_table_that_grows(void **state);
+void r9_header_behind_a_barrier(void **state);
 void r9_others_while_the_table_grows(void **state);
 void r7_full_at_commit(void **state);
 void r13_order_of_a_repair(void **state);
