@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Heap sort. */
+/*
+ * Heap sort: in place, and no input makes it slow. What is sorted comes from image files, which may
+ * be made to hit the worst case of a faster one.
+ */
 #include "base/sort.h"
 
 #include <stdint.h>

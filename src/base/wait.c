@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Wakes waiters. */
+/* Wakes waiters, in the order in which they came: the ready list is served from its front. */
 #include "base/wait.h"
 
 void zq_wake(struct zq_list *ready, struct zq_list *from)

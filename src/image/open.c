@@ -2,6 +2,10 @@
 /*
  * Opens an image: every table that the header names is checked before anything relies on it, and
  * what open will allocate is known from checked values before the first allocation.
+ *
+ * The order matters for a writer: lock, flush, header, recovery, header again, tables. Nothing is
+ * read into the core before recovery is over, since that may rewrite all of it. From then on what
+ * was read is taken for what is on disk, which the flush has made true.
  */
 #include <errno.h>
 #include <inttypes.h>

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Flush, drain and FUA: operations that wait for rounds. */
+/*
+ * Flush, drain and FUA: operations that wait for rounds.
+ *
+ * A drain waits until it is alone, except for other drains and the janitor: each counts itself, so
+ * that two of them do not wait for one another. Giving clusters back makes refcounts dirty again,
+ * which is why a drain may need more than one round.
+ */
 #include "ops/flush.h"
 #include "round/round.h"
 #include "space/reclaim.h"

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Reads: what is mapped from the host, what is packed unpacked, everything else zeros. */
+/*
+ * Reads: what is mapped from the host, what is packed unpacked, everything else zeros.
+ *
+ * A read goes piece by piece, and each piece is looked up when it begins: the mapping may change
+ * between two of them, never under one, for a piece in flight keeps its clusters (R5). The write
+ * pointer is asked before the mapping, so that stale clusters behind it are never served (I5).
+ */
 #include <errno.h>
 #include "ops/read.h"
 #include "base/report.h"

@@ -2,6 +2,10 @@
 /*
  * Requests: checked, begun on the fast path or in phases, and ended. What the loop must ask of the
  * layers above it is here, too.
+ *
+ * Every operation ends in op_end(), on the fast path in zq_op_over(): nr_ops counts what has begun
+ * and not ended, and close and drains rely on it. All that a request can be refused for without a
+ * zone is checked before its first step.
  */
 #include <errno.h>
 #include "ops/request.h"

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Shuts an image down without leaks (R4, R5), and marks it clean (R12). */
+/*
+ * Shuts an image down without leaks (R4, R5), and marks it clean (R12).
+ *
+ * The mark is cleared last, behind a barrier that follows everything else: an image without it is
+ * trusted by the next open and not walked.
+ */
 #include <errno.h>
 #include "ops/shutdown.h"
 #include "base/report.h"

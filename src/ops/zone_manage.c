@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Open, close, finish and reset of zones, and states that the embedding program sets. */
+/*
+ * Open, close, finish and reset of zones, and states that the embedding program sets.
+ *
+ * Each zone is judged when the operation has its turn and the zone has drained, and not before: the
+ * writes in front of it may fill the zone or fail. A zone that is done is left before the next one
+ * is entered, so an operation never stands in two queues at once (E1).
+ */
 #include <errno.h>
 #include "ops/zone_manage.h"
 #include "base/report.h"

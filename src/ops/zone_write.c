@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Writes, appends and writes of zeros to sequential zones. Keeps K7 and R8. */
+/*
+ * Writes, appends and writes of zeros to sequential zones. Keeps K7 and R8.
+ *
+ * The turn is held from the first check to the reservation and no longer, so the zone's queue moves
+ * on while data does. After that only the reservation ties the write to its zone: it is ended by
+ * commit alone, whatever the I/O came to, and a failed write stays linked until the earlier ones
+ * are done.
+ */
 #include <errno.h>
 #include "ops/zone_write.h"
 #include "base/report.h"
@@ -73,6 +80,10 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
     return rc;
 }
 
+/*
+ * In the hold of the mutex of the last gather, so what that has found still holds: the victim is
+ * closed before the zone opens, or the limit would be exceeded in between.
+ */
 static void reserve(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
                     uint32_t victim)
 {
