@@ -1,5 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* Keeps slices of L2 tables and refcount blocks: pin, load, dirty, freeze, evict. */
+/*
+ * Keeps slices of L2 tables and refcount blocks: pin, load, dirty, freeze, evict.
+ *
+ * A slice is in one list, spare, lru, dirty or round; one that was forgotten is in none until its
+ * load and its pins are over. All slices, and their memory, belong to the cache; a pin only keeps
+ * one where it is. Of n slices at most n - ZQ_MAX_PINS are dirty, so that a gather with the token
+ * always finds its slots without waiting for a round (E2).
+ */
 #include "cache/cache.h"
 
 #include <errno.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* The backend object: takes a caller's table of callbacks, and serves blocking I/O on it. */
+/*
+ * The backend object: takes a caller's table of callbacks, and serves blocking I/O on it.
+ *
+ * The table is copied, with NULL for members that an older caller does not have, and limits are
+ * asked once and made complete: nothing above has to know which version of the table it was.
+ */
 #include "device/backend.h"
 
 #include <errno.h>

@@ -1,5 +1,10 @@
 /* SPDX-License-Identifier: MIT */
-/* Turns the header cluster into a checked struct zq_header, and a new image's struct into bytes. */
+/*
+ * Turns the header cluster into a checked struct zq_header, and a new image's struct into bytes.
+ *
+ * Every field is checked here, against the file's size and the other fields, and once: what is in a
+ * struct zq_header needs no second look. A refusal names the field, its value and its offset.
+ */
 #include "format/header.h"
 
 #include <inttypes.h>

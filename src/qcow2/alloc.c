@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Finds free host clusters and lowers refcounts again. Keeps K1. */
+/*
+ * Finds free host clusters and lowers refcounts again. Keeps K1.
+ *
+ * The two cursors only skip what is known to be taken, so nothing is lost when a search is given
+ * up halfway: single clusters fill the gaps, runs go on where the last one ended. A block of
+ * refcounts describes itself in its first entry, so making one takes no cluster from another.
+ */
 #include "qcow2/alloc.h"
 
 #include <errno.h>

@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* The file as a place for clusters: how long it is, what in it is never free, what leaves it. */
+/*
+ * The file as a place for clusters: how long it is, what in it is never free, what leaves it.
+ *
+ * file_size is what the file is known to cover, and only grows while the image is open; `virgin` is
+ * where nothing was ever written, so that clusters behind it need no zeros. Records in the
+ * quarantine belong to it until the janitor takes them.
+ */
 #include "qcow2/host.h"
 
 #include "base/report.h"

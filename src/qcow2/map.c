@@ -1,5 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* Looks up, links and unlinks guest clusters, and makes L2 tables. Keeps K2. */
+/*
+ * Looks up, links and unlinks guest clusters, and makes L2 tables. Keeps K2.
+ *
+ * A table is written whole, or copied whole from a shared one, before L1 names it. Clusters that an
+ * entry lets go of are handed to the caller as a record for the quarantine, in the same hold of the
+ * mutex: the map never lowers a refcount itself (R5).
+ */
 #include "qcow2/map.h"
 
 #include <errno.h>
