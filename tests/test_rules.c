@@ -48,6 +48,8 @@ int main(void)
         cmocka_unit_test(k10_a_callback_may_submit),
         cmocka_unit_test(e2_janitor_sleeps_until_the_round),
         cmocka_unit_test(e1_a_drain_gives_each_turn_back),
+        cmocka_unit_test(e1_fast_path_keeps_the_queue),
+        cmocka_unit_test(r1_a_barrier_at_open),
         cmocka_unit_test(r10_janitor_without_space),
     };
 

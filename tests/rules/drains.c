@@ -61,6 +61,43 @@ void e1_a_drain_gives_each_turn_back(void **state)
     end();
 }
 
+/* Nor does the fast path overtake who waits for the zone: here a finish, which drains it. */
+void e1_fast_path_keeps_the_queue(void **state)
+{
+    struct ticket *first, *finish, *last;
+
+    (void)state;
+    zone_with_data();
+    zone_with_data_grows(C);
+    life(2, 1, KiB(36), true);
+    hold_data(KIND(WRITE), 2 * Z + KiB(32), C);
+    first = send(ZQCOW2_OP_WRITE, 2 * Z + KiB(32), C, 1);
+    finish = send(ZQCOW2_OP_ZONE_FINISH, 2 * Z, Z, 0);
+    last = send(ZQCOW2_OP_WRITE, 2 * Z + KiB(36), C, 1);
+    waits(first);
+    waits(finish);
+    waits(last);
+    release();
+    done(first, 0);
+    done(finish, 0);
+    done(last, ZQCOW2_EZONE_FULL);
+    end();
+}
+
+/* What the last writer left in the host's cache is durable before anything read counts as such. */
+void r1_a_barrier_at_open(void **state)
+{
+    (void)state;
+    begin(&wide);
+    close_all();
+    record_reset(&r.record);
+    open_all();
+    assert_int_equal(r.record.calls[ZQCOW2_IO_FLUSH], 1);
+    assert_int_equal(r.record.calls[ZQCOW2_IO_WRITE], 0); /* it is for nothing that open wrote */
+    done(send(ZQCOW2_OP_APPEND, 3 * Z, C, 1), 0);
+    end();
+}
+
 /*
  * The janitor needs room in the cache, and the round that would make it finds no space: it tries
  * again behind the next round that ends well, and a drain fails meanwhile.

@@ -120,6 +120,8 @@ void r13_order_of_a_repair(void **state);
 void k10_a_callback_may_submit(void **state);
 void e2_janitor_sleeps_until_the_round(void **state);
 void e1_a_drain_gives_each_turn_back(void **state);
+void e1_fast_path_keeps_the_queue(void **state);
+void r1_a_barrier_at_open(void **state);
 void r10_janitor_without_space(void **state);
 
 #endif
