@@ -118,13 +118,12 @@ static int write_blocks(struct zq_scan *s, const struct rebuild *r, uint64_t *ta
 /* Table offset and length lie side by side: one write, inside one sector. */
 static int switch_over(struct zq_scan *s, const struct rebuild *r)
 {
-    uint8_t raw[12];
+    uint8_t raw[ZQ_HDR_RT_BYTES];
     int rc = zq_be_flush(s->be);
 
     if (rc < 0)
         return rc;
-    zq_put_be64(raw, r->base << s->h.cluster_bits);
-    zq_put_be32(raw + 8, (uint32_t)r->rt_clusters);
+    zq_header_put_rt(raw, r->base << s->h.cluster_bits, (uint32_t)r->rt_clusters);
     rc = zq_scan_write(s, raw, sizeof(raw), ZQ_HDR_RT_OFFSET);
     return rc < 0 ? rc : zq_be_flush(s->be);
 }

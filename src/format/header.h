@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <zqcow2/zqcow2.h>
 
+#include "base/bytes.h"
+
 #define ZQ_MAGIC            0x514649fbu
 #define ZQ_MAX_L1_BYTES     (32u << 20)
 #define ZQ_MAX_RT_BYTES     (8u << 20)
@@ -38,10 +40,22 @@
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
 #define ZQ_HDR_RT_OFFSET   48
 #define ZQ_HDR_RT_CLUSTERS 56
+#define ZQ_HDR_RT_BYTES    12 /* both of these */
 #define ZQ_HDR_SNAPSHOTS   64
 #define ZQ_HDR_INCOMPAT    72
 #define ZQ_HDR_COMPAT      80
 #define ZQ_HDR_AUTOCLEAR   88
+
+/*
+ * Where the refcount table is, for a table that has moved: the bytes from ZQ_HDR_RT_OFFSET on. They
+ * lie in one sector, so the write of them switches from the old table to the new one (R9, R13).
+ */
+static inline void zq_header_put_rt(uint8_t raw[ZQ_HDR_RT_BYTES], uint64_t offset,
+                                    uint32_t clusters)
+{
+    zq_put_be64(raw, offset);
+    zq_put_be32(raw + (ZQ_HDR_RT_CLUSTERS - ZQ_HDR_RT_OFFSET), clusters);
+}
 
 struct zq_header {
     uint32_t version;                      /* 2 or 3 */

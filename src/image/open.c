@@ -133,18 +133,15 @@ static int check_entry(struct opening *o, const char *name, uint64_t offset, uin
     return zq_layout_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
-static int load_table(struct opening *o, const char *name, uint64_t offset, uint64_t entries,
-                      read_entry *read, uint64_t **out)
+static int load_table(struct opening *o, const char *name, struct zq_memtable *t, read_entry *read)
 {
-    uint64_t *t = zq_zalloc_array(&o->hooks, entries, sizeof(*t));
-    size_t bytes = (size_t)zq_table_bytes(entries);
-    int rc = !entries ? 0 : t ? zq_be_read(o->be, t, bytes, offset) : -ENOMEM;
+    size_t bytes = (size_t)zq_table_bytes(t->entries);
+    int rc = bytes ? zq_be_read(o->be, t->v, bytes, t->offset) : 0;
 
-    *out = t; /* the core frees it */
-    for (uint64_t i = 0; rc == 0 && i < entries; i++) {
-        t[i] = zq_table_get(t, i);
-        if (t[i])
-            rc = check_entry(o, name, offset, i, t[i], read);
+    for (uint64_t i = 0; rc == 0 && i < t->entries; i++) {
+        t->v[i] = zq_table_get(t->v, i);
+        if (t->v[i])
+            rc = check_entry(o, name, t->offset, i, t->v[i], read);
     }
     return rc;
 }
@@ -159,12 +156,10 @@ static int load_zones(struct opening *o, struct zq_core *c)
     if (rc == 0)
         rc = zq_entry_code_detect(&o->g, table, o->err);
     if (rc == 0) {
-        c->zones.g = o->g;
-        c->zones.hooks = &c->hooks;
-        c->zones.ready = &c->ready;
+        const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table};
+
         c->seq_start = zq_zone_start(&o->g, o->g.conventional);
-        rc = zq_zones_init(&c->zones, table);
-        memcpy(c->zones.tail, table + padded - ZQ_SECTOR, ZQ_SECTOR);
+        rc = zq_zones_open(&c->zones, &p);
     }
     zq_free(&o->hooks, table, padded);
     return rc;
@@ -172,70 +167,61 @@ static int load_zones(struct opening *o, struct zq_core *c)
 
 /* ---- the core ---- */
 
-static void set_refs(struct opening *o, struct zq_core *c)
+/* Only writers need refcounts: an image whose refcounts are damaged can still be read. */
+static int open_alloc(struct opening *o, struct zq_core *c)
 {
-    struct zq_refs *r = &c->alloc.refs;
+    const struct zq_alloc_params p = {
+        .cache = &c->cache,
+        .cluster_bits = o->h.cluster_bits,
+        .refcount_order = o->h.refcount_order,
+        .table_offset = o->h.rt_offset,
+        .table_entries =
+            o->rdwr ? zq_table_count((uint64_t)o->h.rt_clusters << o->h.cluster_bits) : 0,
+        .file_size = o->file_size};
 
-    r->cache = &c->cache;
-    r->cluster_bits = o->h.cluster_bits;
-    r->order = o->h.refcount_order;
-    r->block_bits = o->h.cluster_bits + 3 - o->h.refcount_order;
-    r->offset = o->h.rt_offset;
-    r->slice_refs = c->cache.slice_bytes * 8 >> o->h.refcount_order;
+    return zq_alloc_open(&c->alloc, &p);
 }
 
-static int set_map(struct opening *o, struct zq_core *c)
+static int open_map(struct opening *o, struct zq_core *c)
 {
-    struct zq_map *m = &c->map;
-    uint64_t cluster = (uint64_t)1 << o->h.cluster_bits;
+    const struct zq_map_params p = {.cache = &c->cache,
+                                    .alloc = &c->alloc,
+                                    .form = zq_form_of(&o->h),
+                                    .l1_offset = o->h.l1_offset,
+                                    .l1_entries = o->h.l1_entries,
+                                    .nr_zones = c->zoned ? o->g.nr_zones : 0,
+                                    .zone_bits = o->g.zone_bits,
+                                    .first_seq_zone = o->g.conventional};
 
-    m->cache = &c->cache;
-    m->alloc = &c->alloc;
-    m->hooks = &c->hooks;
-    m->cluster_bits = o->h.cluster_bits;
-    m->form = zq_form_of(&o->h);
-    m->l1_offset = o->h.l1_offset;
-    m->zone_bits = o->g.zone_bits;
-    m->first_seq_zone = o->g.conventional;
-    m->fixed[0][1] = cluster;
-    m->fixed[1][0] = o->h.l1_offset;
-    m->fixed[1][1] = zq_round_up(zq_table_bytes(o->h.l1_entries), cluster);
-    m->fixed[2][0] = o->h.rt_offset;
-    m->fixed[2][1] = (uint64_t)o->h.rt_clusters << o->h.cluster_bits;
-    m->fixed[3][0] = o->g.table_offset;
-    m->fixed[3][1] = zq_round_up(zq_entries_bytes(o->g.nr_zones), cluster);
-    m->fixed[4][0] = o->h.snapshots_offset;
-    m->fixed[4][1] = zq_round_up((uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED, cluster);
-    return zq_map_init(m, c->zoned ? o->g.nr_zones : 0);
+    return zq_map_open(&c->map, &p);
 }
 
-/* Only a writer needs refcounts: an image whose refcounts are damaged can still be read. */
-static int load_refcounts(struct opening *o, struct zq_core *c)
+static void set_fixed(const struct opening *o, struct zq_alloc *a, enum zq_fixed which,
+                      uint64_t offset, uint64_t bytes)
 {
-    struct zq_refs *r = &c->alloc.refs;
-    int rc;
+    bytes = zq_round_up(bytes, (uint64_t)1 << o->h.cluster_bits);
+    a->fixed[which] = (struct zq_host_range){offset, bytes};
+}
 
-    r->entries = zq_table_count((uint64_t)o->h.rt_clusters << o->h.cluster_bits);
-    rc = load_table(o, "refcount table", o->h.rt_offset, r->entries, zq_rt_read, &r->table);
-    if (rc < 0)
-        return rc;
-    r->dirty = zq_zalloc(&c->hooks, zq_refs_sector_count(r));
-    return r->dirty ? zq_opening_trust(o, c) : -ENOMEM;
+static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
+{
+    const struct zq_header *h = &o->h;
+
+    set_fixed(o, a, ZQ_FIXED_HEADER, 0, 1);
+    set_fixed(o, a, ZQ_FIXED_L1, h->l1_offset, zq_table_bytes(h->l1_entries));
+    set_fixed(o, a, ZQ_FIXED_REFCOUNTS, h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
+    set_fixed(o, a, ZQ_FIXED_POINTERS, o->g.table_offset, zq_entries_bytes(o->g.nr_zones));
+    set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset,
+              (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
 }
 
 static int load_tables(struct opening *o, struct zq_core *c)
 {
-    int rc;
+    int rc = load_table(o, "L1", &c->map.l1, zq_l1_read);
 
-    c->map.l1_entries = o->h.l1_entries;
-    rc = load_table(o, "L1", o->h.l1_offset, o->h.l1_entries, zq_l1_read, &c->map.l1);
-    if (rc < 0)
-        return rc;
-    c->alloc.l1 = c->map.l1;
-    c->map.l1_dirty = zq_zalloc(&c->hooks, zq_table_sectors(c->map.l1_entries));
-    if (!c->map.l1_dirty && c->map.l1_entries)
-        return -ENOMEM;
-    return o->rdwr ? load_refcounts(o, c) : 0;
+    if (rc == 0 && o->rdwr)
+        rc = load_table(o, "refcount table", &c->alloc.refs.table, zq_rt_read);
+    return rc < 0 || !o->rdwr ? rc : zq_opening_trust(o, c);
 }
 
 static void set_info(struct opening *o, struct zq_core *c)
@@ -280,13 +266,14 @@ static int build_core(struct opening *o, struct zq_core *c)
     rc = zq_core_init(c);
     if (rc == 0)
         rc = zq_cache_init(&c->cache, &c->x, &c->ready, slice, cache);
+    if (rc == 0)
+        rc = open_alloc(o, c);
+    if (rc == 0)
+        rc = open_map(o, c);
     if (rc < 0)
         return rc;
-    set_refs(o, c);
-    zq_alloc_init(&c->alloc, &c->cache, o->file_size);
-    rc = set_map(o, c);
-    if (rc == 0)
-        rc = load_tables(o, c);
+    set_all_fixed(o, &c->alloc);
+    rc = load_tables(o, c);
     if (rc == 0 && c->zoned)
         rc = load_zones(o, c);
     if (rc == 0)

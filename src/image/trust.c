@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
-#include "base/sort.h"
 #include "format/entry.h"
 #include "format/snapshot.h"
 #include "image/opening.h"
@@ -30,10 +29,10 @@ static int read_refcount(struct opening *o, const struct zq_refs *r, struct coun
     int rc = 0;
 
     *v = 0;
-    if (block >= r->entries || !r->table[block])
+    if (block >= r->table.entries || !r->table.v[block])
         return 0;
     bit = (cluster & (((uint64_t)1 << r->block_bits) - 1)) << r->order;
-    at = r->table[block] + zq_round_down(bit / 8, ZQ_SECTOR);
+    at = r->table.v[block] + zq_round_down(bit / 8, ZQ_SECTOR);
     if (at != k->at)
         rc = zq_be_read(o->be, k->sector, sizeof(k->sector), at);
     k->at = rc < 0 ? 0 : at;
@@ -43,12 +42,12 @@ static int read_refcount(struct opening *o, const struct zq_refs *r, struct coun
 }
 
 static int check_counted(struct opening *o, const struct zq_refs *r, struct counts *k,
-                         const char *name, const uint64_t range[2], uint64_t most)
+                         const char *name, const struct zq_host_range *range, uint64_t most)
 {
     uint64_t bits = o->h.cluster_bits, cluster = (uint64_t)1 << bits;
-    uint64_t end = (range[0] + range[1] + cluster - 1) >> bits;
+    uint64_t end = (range->offset + range->bytes + cluster - 1) >> bits;
 
-    for (uint64_t i = range[0] >> bits; range[1] && i < end; i++) {
+    for (uint64_t i = range->offset >> bits; range->bytes && i < end; i++) {
         uint64_t v;
         int rc = read_refcount(o, r, k, i, &v);
 
@@ -65,15 +64,21 @@ static int check_counted(struct opening *o, const struct zq_refs *r, struct coun
 
 static int check_all_counted(struct opening *o, struct zq_core *c)
 {
-    static const char *const names[] = {"header", "L1 table", "refcount table",
-                                        "write-pointer table"}; /* of snapshots: when it is met */
+    static const char *const names[ZQ_FIXED] = {
+        [ZQ_FIXED_HEADER] = "header",
+        [ZQ_FIXED_L1] = "L1 table",
+        [ZQ_FIXED_REFCOUNTS] = "refcount table",
+        [ZQ_FIXED_POINTERS] = "write-pointer table",
+    }; /* of snapshots: when it is met */
     struct counts k = {0};
     int rc = 0;
 
     /* More than one is a leak; but nothing else may share the clusters of the write pointers. */
-    for (int i = 0; i < 4 && rc == 0; i++)
-        rc = check_counted(o, &c->alloc.refs, &k, names[i], c->map.fixed[i],
-                           i == 3 ? 1 : UINT64_MAX);
+    for (int i = 0; i < ZQ_FIXED && rc == 0; i++) {
+        if (names[i])
+            rc = check_counted(o, &c->alloc.refs, &k, names[i], &c->alloc.fixed[i],
+                               i == ZQ_FIXED_POINTERS ? 1 : UINT64_MAX);
+    }
     return rc;
 }
 
@@ -95,14 +100,15 @@ static int check_twice(struct opening *o, struct zq_core *c)
     const struct zq_map *m = &c->map;
     uint32_t i, j;
 
-    if (zq_index_twice(&r->index, r->table, &i, &j))
-        return named_twice(o, "refcount table", i, "refcount table", j, r->table[i]);
-    if (zq_index_twice(&m->index, m->l1, &i, &j))
-        return named_twice(o, "L1", i, "L1", j, zq_entry_host(m->l1[i]));
-    for (uint32_t k = 0; k < r->index.n; k++) {
-        i = r->index.order[k];
-        if (zq_index_hit(&m->index, m->l1, r->table[i], (uint64_t)1 << o->h.cluster_bits, &j))
-            return named_twice(o, "refcount table", i, "L1", j, r->table[i]);
+    if (zq_index_twice(&r->table.index, r->table.v, &i, &j))
+        return named_twice(o, "refcount table", i, "refcount table", j, r->table.v[i]);
+    if (zq_index_twice(&m->l1.index, m->l1.v, &i, &j))
+        return named_twice(o, "L1", i, "L1", j, zq_entry_host(m->l1.v[i]));
+    for (uint32_t k = 0; k < r->table.index.n; k++) {
+        i = r->table.index.order[k];
+        if (zq_index_hit(&m->l1.index, m->l1.v, r->table.v[i], (uint64_t)1 << o->h.cluster_bits,
+                         &j))
+            return named_twice(o, "refcount table", i, "L1", j, r->table.v[i]);
     }
     return 0;
 }
@@ -116,8 +122,7 @@ static void add_area(struct opening *o, struct zq_alloc *a, uint64_t offset, uin
     if (!bytes || offset >= o->file_size) /* nothing can be there */
         return;
     bytes = zq_min(bytes, o->file_size - offset);
-    a->areas[a->nr_areas][0] = begin;
-    a->areas[a->nr_areas++][1] = zq_round_up(offset + bytes, cluster) - begin;
+    zq_alloc_add_area(a, begin, zq_round_up(offset + bytes, cluster) - begin);
 }
 
 /* Follows the table as far as it can be followed: what is wrong with it is check's to say. */
@@ -143,45 +148,17 @@ static int read_snapshots(struct opening *o, struct zq_alloc *a)
     return 0;
 }
 
-static bool area_less(const void *a, const void *b, const void *arg)
-{
-    (void)arg;
-    return *(const uint64_t *)a < *(const uint64_t *)b;
-}
-
-/* What overlaps or touches becomes one, so that the ends ascend, too. */
-static void merge_areas(struct zq_alloc *a)
-{
-    uint32_t out = 0;
-
-    zq_sort(a->areas, a->nr_areas, sizeof(*a->areas), area_less, NULL);
-    for (uint32_t i = 1; i < a->nr_areas; i++) {
-        uint64_t *last = a->areas[out], *next = a->areas[i];
-
-        if (next[0] <= last[0] + last[1]) {
-            last[1] = zq_max(last[0] + last[1], next[0] + next[1]) - last[0];
-        } else {
-            out++;
-            a->areas[out][0] = next[0];
-            a->areas[out][1] = next[1];
-        }
-    }
-    a->nr_areas = a->nr_areas ? out + 1 : 0;
-}
-
 static int find_areas(struct opening *o, struct zq_alloc *a)
 {
     int rc;
 
     if (!o->h.nb_snapshots)
         return 0;
-    a->areas_room = o->h.nb_snapshots + 1;
-    a->areas = zq_zalloc_array(&o->hooks, a->areas_room, sizeof(*a->areas));
-    if (!a->areas)
-        return -ENOMEM;
-    rc = read_snapshots(o, a);
+    rc = zq_alloc_open_areas(a, o->h.nb_snapshots + 1);
     if (rc == 0)
-        merge_areas(a);
+        rc = read_snapshots(o, a);
+    if (rc == 0)
+        zq_alloc_sort_areas(a);
     return rc;
 }
 
@@ -191,8 +168,7 @@ int zq_opening_trust(struct opening *o, struct zq_core *c)
     struct zq_map *m = &c->map;
     int rc;
 
-    if ((rc = zq_index_build(&r->index, &c->hooks, r->table, r->entries)) < 0 ||
-        (rc = zq_index_build(&m->index, &c->hooks, m->l1, m->l1_entries)) < 0 ||
+    if ((rc = zq_memtable_index(&r->table)) < 0 || (rc = zq_memtable_index(&m->l1)) < 0 ||
         (rc = check_twice(o, c)) < 0 || (rc = check_all_counted(o, c)) < 0)
         return rc;
     return find_areas(o, &c->alloc);

@@ -10,7 +10,6 @@
 #include <inttypes.h>
 #include <time.h>
 #include "base/report.h"
-#include "qcow2/growth.h"
 #include "loop/core.h"
 
 void zq_core_lock(struct zq_core *c)
@@ -143,22 +142,10 @@ int zq_core_init(struct zq_core *c)
 void zq_core_fini(struct zq_core *c)
 {
     zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
-    if (c->alloc.cache)
-        zq_growth_drop(&c->alloc);
-    for (int i = 0; c->alloc.cache && i < 2; i++) {
-        for (struct zq_list *n; (n = zq_list_pop(&c->alloc.quarantine[i]));)
-            zq_free(&c->hooks, n, sizeof(struct zq_freed));
-    }
-    zq_zones_fini(&c->zones);
-    if (c->map.hooks)
-        zq_map_fini(&c->map, c->map.nr_runs);
+    zq_zones_close(&c->zones);
+    zq_map_close(&c->map);
+    zq_alloc_close(&c->alloc);
     zq_cache_fini(&c->cache);
-    zq_index_free(&c->alloc.refs.index, &c->hooks);
-    zq_free(&c->hooks, c->alloc.areas, c->alloc.areas_room * sizeof(*c->alloc.areas));
-    zq_free(&c->hooks, c->alloc.refs.dirty, zq_refs_sector_count(&c->alloc.refs));
-    zq_free(&c->hooks, c->alloc.refs.table, c->alloc.refs.entries * sizeof(*c->alloc.refs.table));
-    zq_free(&c->hooks, c->map.l1_dirty, zq_table_sectors(c->map.l1_entries));
-    zq_free(&c->hooks, c->map.l1, c->map.l1_entries * sizeof(*c->map.l1));
     zq_free(&c->hooks, c->round.bufs, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
     zq_iox_fini(&c->x);
 }

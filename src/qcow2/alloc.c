@@ -13,17 +13,42 @@
 #include "format/header.h"
 #include "qcow2/growth.h"
 
-void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size)
+int zq_alloc_open(struct zq_alloc *a, const struct zq_alloc_params *p)
 {
-    a->cache = cache;
-    a->file_size = file_size;
-    a->virgin = zq_round_up(file_size, (uint64_t)1 << a->refs.cluster_bits);
+    struct zq_refs *r = &a->refs;
+
+    a->cache = r->cache = p->cache;
+    r->cluster_bits = p->cluster_bits;
+    r->order = p->refcount_order;
+    r->block_bits = p->cluster_bits + 3 - p->refcount_order;
+    r->slice_refs = p->cache->slice_bytes * 8 >> p->refcount_order;
+    a->tables = 1;
+    a->file_size = p->file_size;
+    a->virgin = zq_round_up(p->file_size, (uint64_t)1 << p->cluster_bits);
     zq_list_init(&a->growth.waiters);
     zq_list_init(&a->quarantine[0]);
     zq_list_init(&a->quarantine[1]);
     zq_list_init(&a->cover_waiters);
     zq_list_init(&a->block_waiters);
     zq_list_init(&a->rest_waiters);
+    return zq_memtable_open(&r->table, p->cache->x->hooks, p->table_entries, p->table_offset);
+}
+
+void zq_alloc_close(struct zq_alloc *a)
+{
+    const struct zqcow2_hooks *h;
+
+    if (!a->cache)
+        return;
+    h = a->cache->x->hooks;
+    zq_growth_drop(a);
+    for (int i = 0; i < 2; i++) {
+        for (struct zq_list *n; (n = zq_list_pop(&a->quarantine[i]));)
+            zq_free(h, zq_container(n, struct zq_freed, link), sizeof(struct zq_freed));
+    }
+    zq_free(h, a->areas, a->areas_room * sizeof(*a->areas));
+    zq_memtable_close(&a->refs.table);
+    a->cache = NULL;
 }
 
 /* ---- new refcount blocks ---- */
@@ -53,7 +78,7 @@ static void block_done(struct zq_io *io, int ret)
 
 static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint64_t bytes)
 {
-    zq_assert_k(K1, !a->block_busy && !a->block_ready && !a->refs.table[index]);
+    zq_assert_k(K1, !a->block_busy && !a->block_ready && !a->refs.table.v[index]);
     memset(a->block_first, 0, sizeof(a->block_first));
     zq_ref_set(&a->refs, a->block_first, 0, 1);
     a->block_index = index;
@@ -90,18 +115,18 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
      * A table that grows is a copy of this one, which lacks no block then: a search steps over no
      * range without one, and only a search that has come to the end lets the table grow (R9).
      */
-    zq_assert_k(R9, !a->growth.table);
-    if (r->frozen)
+    zq_assert_k(R9, !a->growth.next.v);
+    if (r->table.frozen)
         return zq_cache_park(a->cache, g, &a->cache->frozen_waiters);
     if (a->block_ready) {
-        zq_assert_k(K2, a->block_counted && !r->table[a->block_index]); /* written before linked */
-        zq_index_set(&r->index, r->table, (uint32_t)a->block_index,
-                     a->block_index << r->block_bits << r->cluster_bits);
+        zq_assert_k(K2,
+                    a->block_counted && !r->table.v[a->block_index]); /* written before linked */
+        zq_memtable_set(&r->table, a->block_index,
+                        a->block_index << r->block_bits << r->cluster_bits);
         a->tables++;
-        zq_refs_mark(r, a->block_index);
         blank_rest(a, a->block_index << r->block_bits << r->cluster_bits);
         a->block_ready = false;
-        if (r->table[index])
+        if (r->table.v[index])
             return 0;
     }
     if (a->block_busy)
@@ -244,11 +269,11 @@ static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, 
 
     if (*cursor >= ZQ_MAX_HOST_OFFSET >> r->cluster_bits)
         return -EFBIG;
-    if (block >= r->entries)
+    if (block >= r->table.entries)
         return zq_growth_wait(a, g);
-    if (!r->table[block] && !block)
+    if (!r->table.v[block] && !block)
         return ZQCOW2_ECORRUPT; /* the header's own cluster is not counted */
-    if (!r->table[block]) {
+    if (!r->table.v[block]) {
         rc = new_block(a, g, block);
         if (rc)
             return rc;

@@ -19,7 +19,17 @@ struct zq_found {
     struct zq_slice *slice; /* pinned and writable */
 };
 
-void zq_alloc_init(struct zq_alloc *a, struct zq_cache *cache, uint64_t file_size);
+struct zq_alloc_params {
+    struct zq_cache *cache;
+    uint32_t cluster_bits, refcount_order;
+    uint64_t table_offset, table_entries; /* of the refcount table; 0 entries: for reading only */
+    uint64_t file_size;
+};
+
+/* The refcount table's entries are all 0, and so are `fixed`: the caller fills them. -ENOMEM. */
+int zq_alloc_open(struct zq_alloc *a, const struct zq_alloc_params *p);
+/* Also after a failure, or where it was never opened. */
+void zq_alloc_close(struct zq_alloc *a);
 
 /*
  * Finds up to `want` free clusters in a row, at least one; a longer run is preferred when want > 1.

@@ -26,28 +26,28 @@ static int plan(const struct zq_alloc *a, struct zq_growth *gr, uint64_t *blocks
 {
     const struct zq_refs *r = &a->refs;
     uint64_t size = (uint64_t)1 << r->cluster_bits;
-    uint64_t clusters = zq_div_up(zq_table_bytes(r->entries * 2), size);
+    uint64_t clusters = zq_div_up(zq_table_bytes(r->table.entries * 2), size);
 
     *blocks = blocks_for(r, clusters);
-    if (zq_table_bytes(r->entries) >= ZQ_MAX_RT_BYTES)
+    if (zq_table_bytes(r->table.entries) >= ZQ_MAX_RT_BYTES)
         return -EFBIG;
     clusters = zq_min(clusters, ZQ_MAX_RT_BYTES / size);
-    if (zq_table_count(clusters * size) < r->entries + *blocks)
+    if (zq_table_count(clusters * size) < r->table.entries + *blocks)
         return -EFBIG;
-    gr->entries = zq_table_count(clusters * size);
-    gr->start = r->entries << r->block_bits << r->cluster_bits;
-    gr->offset = gr->start + (*blocks << r->cluster_bits);
+    gr->next.entries = zq_table_count(clusters * size);
+    gr->start = r->table.entries << r->block_bits << r->cluster_bits;
+    gr->next.offset = gr->start + (*blocks << r->cluster_bits);
     gr->len = (*blocks + clusters) << r->cluster_bits;
     return 0;
 }
 
 static int take_memory(const struct zqcow2_hooks *h, struct zq_growth *gr)
 {
-    gr->table = zq_zalloc_array(h, gr->entries, sizeof(*gr->table));
-    gr->dirty = zq_zalloc(h, zq_table_sectors(gr->entries));
+    int rc = zq_memtable_open(&gr->next, h, gr->next.entries, gr->next.offset);
+
     gr->bytes = zq_alloc(h, 4096, gr->len);
     gr->freed = zq_zalloc(h, sizeof(*gr->freed));
-    return gr->table && gr->dirty && gr->bytes && gr->freed ? 0 : -ENOMEM;
+    return rc == 0 && gr->bytes && gr->freed ? 0 : -ENOMEM;
 }
 
 void zq_growth_drop(struct zq_alloc *a)
@@ -55,13 +55,10 @@ void zq_growth_drop(struct zq_alloc *a)
     const struct zqcow2_hooks *h = a->cache->x->hooks;
     struct zq_growth *gr = &a->growth;
 
-    zq_free(h, gr->table, gr->entries * sizeof(*gr->table));
-    zq_free(h, gr->dirty, zq_table_sectors(gr->entries));
+    zq_memtable_close(&gr->next);
     zq_free(h, gr->bytes, gr->len);
     zq_free(h, gr->freed, sizeof(*gr->freed));
-    zq_index_free(&gr->index, h);
-    gr->table = NULL;
-    gr->dirty = gr->bytes = NULL;
+    gr->bytes = NULL;
     gr->freed = NULL;
     gr->whole = gr->switching = false;
 }
@@ -71,14 +68,14 @@ static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t bloc
     uint64_t used = gr->len >> r->cluster_bits;
 
     memset(gr->bytes, 0, (size_t)gr->len);
-    memcpy(gr->table, r->table, (size_t)r->entries * sizeof(*r->table));
+    memcpy(gr->next.v, r->table.v, (size_t)r->table.entries * sizeof(*r->table.v));
     /* A block's refcounts are contiguous, and so are the blocks: one array. */
     for (uint64_t i = 0; i < used; i++)
         zq_ref_set(r, gr->bytes, (uint32_t)i, 1);
     for (uint64_t b = 0; b < blocks; b++)
-        gr->table[r->entries + b] = gr->start + (b << r->cluster_bits);
-    for (uint64_t i = 0; i < gr->entries; i++)
-        zq_table_put(gr->bytes + (gr->offset - gr->start), i, gr->table[i]);
+        gr->next.v[r->table.entries + b] = gr->start + (b << r->cluster_bits);
+    for (uint64_t i = 0; i < gr->next.entries; i++)
+        zq_table_put(gr->bytes + (gr->next.offset - gr->start), i, gr->next.v[i]);
 }
 
 /* ---- in gather ---- */
@@ -100,7 +97,7 @@ static void write_done(struct zq_io *io, int ret)
     struct zq_alloc *a = zq_container(io, struct zq_alloc, growth.io);
     struct zq_growth *gr = &a->growth;
 
-    zq_assert_k(R9, gr->table && !gr->whole && !gr->switching);
+    zq_assert_k(R9, gr->next.v && !gr->whole && !gr->switching);
     if (ret == 0 && gr->written < gr->len) {
         write_next(a);
         return;
@@ -130,7 +127,7 @@ static int start(struct zq_alloc *a, struct zq_gather *g)
         return rc;
     }
     compose(&a->refs, gr, blocks);
-    rc = zq_index_build(&gr->index, a->cache->x->hooks, gr->table, gr->entries);
+    rc = zq_memtable_index(&gr->next);
     if (rc < 0) {
         zq_growth_drop(a);
         return rc;
@@ -145,7 +142,7 @@ static int start(struct zq_alloc *a, struct zq_gather *g)
 int zq_growth_wait(struct zq_alloc *a, struct zq_gather *g)
 {
     struct zq_growth *gr = &a->growth;
-    int rc = gr->table ? 0 : start(a, g);
+    int rc = gr->next.v ? 0 : start(a, g);
 
     if (rc)
         return rc;
@@ -160,37 +157,28 @@ void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0)
     const struct zq_growth *gr = &a->growth;
 
     zq_assert_k(R9, gr->whole && gr->switching); /* all that it will point to is written */
-    zq_put_be64(sector0 + ZQ_HDR_RT_OFFSET, gr->offset);
-    zq_put_be32(sector0 + ZQ_HDR_RT_CLUSTERS,
-                (uint32_t)(zq_table_bytes(gr->entries) >> a->refs.cluster_bits));
+    zq_header_put_rt(sector0 + ZQ_HDR_RT_OFFSET, gr->next.offset,
+                     (uint32_t)(zq_table_bytes(gr->next.entries) >> a->refs.cluster_bits));
 }
 
 void zq_growth_switch(struct zq_alloc *a)
 {
-    const struct zqcow2_hooks *h = a->cache->x->hooks;
     struct zq_growth *gr = &a->growth;
     struct zq_refs *r = &a->refs;
 
     zq_assert_k(R9, gr->whole && gr->switching && gr->written == gr->len);
-    gr->freed->cluster = r->offset >> r->cluster_bits;
-    gr->freed->count = zq_div_up(zq_table_bytes(r->entries), (uint64_t)1 << r->cluster_bits);
+    gr->freed->cluster = r->table.offset >> r->cluster_bits;
+    gr->freed->count = zq_div_up(zq_table_bytes(r->table.entries), (uint64_t)1 << r->cluster_bits);
     gr->freed->punch = true;
     zq_alloc_quarantine(a, gr->freed, false);
     gr->freed = NULL;
-    zq_free(h, r->table, (size_t)r->entries * sizeof(*r->table));
-    zq_free(h, r->dirty, zq_refs_sector_count(r));
-    zq_index_free(&r->index, h);
-    r->index = gr->index;
-    gr->index = (struct zq_index){0};
-    r->table = gr->table;
-    r->dirty = gr->dirty;
-    r->entries = gr->entries;
-    r->offset = gr->offset;
-    a->fixed[2][0] = gr->offset;
-    a->fixed[2][1] = zq_table_bytes(gr->entries);
+    gr->next.frozen = r->table.frozen; /* until the round thaws it */
+    zq_memtable_close(&r->table);
+    r->table = gr->next;
+    gr->next = (struct zq_memtable){0};
+    a->fixed[ZQ_FIXED_REFCOUNTS] =
+        (struct zq_host_range){r->table.offset, zq_table_bytes(r->table.entries)};
     a->tables++;
-    gr->table = NULL;
-    gr->dirty = NULL;
     zq_growth_drop(a);
     a->want_switch = false;
     zq_wake(a->cache->ready, &gr->waiters);

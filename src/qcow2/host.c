@@ -8,7 +8,9 @@
  */
 #include "qcow2/host.h"
 
+#include <errno.h>
 #include "base/report.h"
+#include "base/sort.h"
 
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host)
 {
@@ -28,26 +30,64 @@ uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t
     while (low < high) { /* the first one that ends behind host */
         uint32_t mid = low + (high - low) / 2;
 
-        if (a->areas[mid][0] + a->areas[mid][1] <= host)
+        if (a->areas[mid].offset + a->areas[mid].bytes <= host)
             low = mid + 1;
         else
             high = mid;
     }
-    if (low == a->nr_areas || a->areas[low][0] >= host + len)
+    if (low == a->nr_areas || a->areas[low].offset >= host + len)
         return len;
-    return a->areas[low][0] > host ? a->areas[low][0] - host : 0;
+    return a->areas[low].offset > host ? a->areas[low].offset - host : 0;
+}
+
+int zq_alloc_open_areas(struct zq_alloc *a, uint32_t n)
+{
+    a->areas = zq_zalloc_array(a->cache->x->hooks, n, sizeof(*a->areas));
+    a->areas_room = a->areas ? n : 0;
+    return a->areas ? 0 : -ENOMEM;
+}
+
+void zq_alloc_add_area(struct zq_alloc *a, uint64_t offset, uint64_t bytes)
+{
+    zq_assert(a->nr_areas < a->areas_room);
+    a->areas[a->nr_areas++] = (struct zq_host_range){offset, bytes};
+}
+
+static bool area_less(const void *a, const void *b, const void *arg)
+{
+    (void)arg;
+    return ((const struct zq_host_range *)a)->offset < ((const struct zq_host_range *)b)->offset;
+}
+
+/* What overlaps or touches becomes one, so that the ends ascend, too. */
+void zq_alloc_sort_areas(struct zq_alloc *a)
+{
+    uint32_t out = 0;
+
+    zq_sort(a->areas, a->nr_areas, sizeof(*a->areas), area_less, NULL);
+    for (uint32_t i = 1; i < a->nr_areas; i++) {
+        struct zq_host_range *last = &a->areas[out];
+        const struct zq_host_range *next = &a->areas[i];
+
+        if (next->offset <= last->offset + last->bytes)
+            last->bytes =
+                zq_max(last->offset + last->bytes, next->offset + next->bytes) - last->offset;
+        else
+            a->areas[++out] = *next;
+    }
+    a->nr_areas = a->nr_areas ? out + 1 : 0;
 }
 
 bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len)
 {
-    return zq_index_hit(a->l1_index, a->l1, host, len, NULL) ||
-           zq_index_hit(&a->refs.index, a->refs.table, host, len, NULL);
+    return zq_index_hit(&a->l1->index, a->l1->v, host, len, NULL) ||
+           zq_index_hit(&a->refs.table.index, a->refs.table.v, host, len, NULL);
 }
 
 static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
 {
     for (int i = 0; i < ZQ_FIXED; i++) {
-        if (zq_ranges_overlap(host, len, a->fixed[i][0], a->fixed[i][1]))
+        if (zq_ranges_overlap(host, len, a->fixed[i].offset, a->fixed[i].bytes))
             return true;
     }
     return zq_alloc_is_named(a, host, len) ||

@@ -22,27 +22,37 @@ struct zq_freed {
  * gather; then a round switches to it in one sector of the header.
  */
 struct zq_growth {
-    uint64_t *table;        /* NULL: none is under way */
-    uint8_t *dirty, *bytes; /* bytes: new blocks and table as they go to the file */
-    uint64_t entries, offset, start, len, written;
+    struct zq_memtable next; /* v NULL: none is under way */
+    uint8_t *bytes;          /* new blocks and table as they go to the file */
+    uint64_t start, len, written;
     bool whole;             /* all is written: the next round switches */
     bool switching;         /* the running round does */
     struct zq_freed *freed; /* the old table */
-    struct zq_index index;
     struct zq_io io;
     struct zq_list waiters;
 };
 
-#define ZQ_FIXED 5 /* header, L1, refcount table, write-pointer table, snapshot table */
+/* Where the file has what there is one of. */
+enum zq_fixed {
+    ZQ_FIXED_HEADER,
+    ZQ_FIXED_L1,
+    ZQ_FIXED_REFCOUNTS, /* the table */
+    ZQ_FIXED_POINTERS,  /* the write-pointer table */
+    ZQ_FIXED_SNAPSHOTS, /* the table */
+    ZQ_FIXED            /* how many */
+};
+
+struct zq_host_range {
+    uint64_t offset, bytes;
+};
 
 struct zq_alloc {
     struct zq_refs refs;
     /* What is never free, whatever a refcount says: of the map, and of snapshots. */
-    uint64_t (*fixed)[2]; /* ZQ_FIXED of them */
-    uint32_t tables;      /* changes with what they name; never 0 */
-    const struct zq_index *l1_index;
-    const uint64_t *l1;
-    uint64_t (*areas)[2]; /* passed over: by offset, ascending; none touches another */
+    struct zq_host_range fixed[ZQ_FIXED]; /* the last bytes of each cluster, too */
+    uint32_t tables;                      /* changes with what they name; never 0 */
+    const struct zq_memtable *l1;         /* the map's */
+    struct zq_host_range *areas;          /* owned, passed over: by offset; none touches another */
     uint32_t nr_areas, areas_room;
     bool corrupt; /* a free run was found to be one of these: no more is taken */
     uint64_t corrupt_at;
@@ -94,5 +104,9 @@ static inline bool zq_alloc_has_quarantined(const struct zq_alloc *a)
  * snapshots say that their tables lie: if these are damaged, that is no reason to stop writing.
  */
 uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len);
+/* Room for n areas, then each of them in any order, then all are sorted. -ENOMEM. */
+int zq_alloc_open_areas(struct zq_alloc *a, uint32_t n);
+void zq_alloc_add_area(struct zq_alloc *a, uint64_t offset, uint64_t bytes);
+void zq_alloc_sort_areas(struct zq_alloc *a);
 
 #endif

@@ -26,33 +26,43 @@ static uint64_t slices_of(const struct zq_map *m, uint64_t tables)
 
 static size_t untouched_bytes(const struct zq_map *m)
 {
-    return (size_t)zq_div_up(slices_of(m, m->l1_entries), 8);
+    return (size_t)zq_div_up(slices_of(m, m->l1.entries), 8);
 }
 
-int zq_map_init(struct zq_map *m, uint32_t nr_zones)
+int zq_map_open(struct zq_map *m, const struct zq_map_params *p)
 {
-    zq_list_init(&m->fresh.waiters);
-    m->alloc->fixed = m->fixed;
-    m->alloc->tables = 1;
-    m->alloc->l1_index = &m->index;
+    m->cache = p->cache;
+    m->alloc = p->alloc;
+    m->hooks = p->cache->x->hooks;
+    m->form = p->form;
+    m->cluster_bits = p->form.cluster_bits;
     m->slice_bits = zq_ctz(m->cache->slice_bytes) - zq_l2_entry_bits(&m->form);
-    m->nr_runs = nr_zones;
-    if (nr_zones)
-        m->runs = zq_zalloc_array(m->hooks, nr_zones, sizeof(*m->runs));
-    return nr_zones && !m->runs ? -ENOMEM : 0;
+    m->zone_bits = p->zone_bits;
+    m->first_seq_zone = p->first_seq_zone;
+    m->nr_runs = p->nr_zones;
+    m->alloc->l1 = &m->l1;
+    zq_list_init(&m->fresh.waiters);
+    if (m->nr_runs)
+        m->runs = zq_zalloc_array(m->hooks, m->nr_runs, sizeof(*m->runs));
+    if (m->nr_runs && !m->runs)
+        return -ENOMEM;
+    return zq_memtable_open(&m->l1, m->hooks, p->l1_entries, p->l1_offset);
 }
 
-void zq_map_fini(struct zq_map *m, uint32_t nr_zones)
+void zq_map_close(struct zq_map *m)
 {
-    for (uint32_t i = 0; m->runs && i < nr_zones; i++)
+    if (!m->cache)
+        return;
+    for (uint32_t i = 0; m->runs && i < m->nr_runs; i++)
         zq_runs_free(&m->runs[i], m->hooks);
-    zq_free(m->hooks, m->runs, nr_zones * sizeof(*m->runs));
-    zq_index_free(&m->index, m->hooks);
+    zq_free(m->hooks, m->runs, m->nr_runs * sizeof(*m->runs));
     if (m->untouched)
         zq_free(m->hooks, m->untouched, untouched_bytes(m));
     zq_free(m->hooks, m->fresh.freed, sizeof(*m->fresh.freed));
     zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
+    zq_memtable_close(&m->l1);
     m->runs = NULL;
+    m->cache = NULL;
 }
 
 /* ---- where things are ---- */
@@ -61,7 +71,7 @@ static uint64_t l1_index(const struct zq_map *m, uint64_t guest)
 {
     uint64_t index = guest >> zq_l2_span_bits(&m->form);
 
-    zq_assert(index < m->l1_entries);
+    zq_assert(index < m->l1.entries);
     return index;
 }
 
@@ -78,7 +88,7 @@ static uint8_t *entry_in(const struct zq_map *m, const struct zq_slice *s, uint6
 /* Where in the file the slice lies that holds guest's entry; the table exists. */
 static uint64_t slice_host(const struct zq_map *m, uint64_t guest)
 {
-    uint64_t table = zq_entry_host(m->l1[l1_index(m, guest)]);
+    uint64_t table = zq_entry_host(m->l1.v[l1_index(m, guest)]);
     uint64_t entry = zq_l2_bytes(&m->form, guest >> m->cluster_bits); /* and tables before it */
 
     zq_assert(table);
@@ -109,7 +119,7 @@ static void set_untouched(struct zq_map *m, uint64_t n, bool untouched)
 bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next)
 {
     unsigned bits = zq_l2_span_bits(&m->form);
-    bool table = m->l1[l1_index(m, guest)] != 0;
+    bool table = m->l1.v[l1_index(m, guest)] != 0;
 
     *next = table ? zq_map_slice_end(m, guest) : ((guest >> bits) + 1) << bits;
     return table && !is_untouched(m, guest);
@@ -138,7 +148,7 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 static bool lies_on_tables(const struct zq_map *m, uint64_t host, uint64_t len)
 {
     for (int i = 0; len && i < ZQ_FIXED; i++) {
-        if (zq_ranges_overlap(host, len, m->fixed[i][0], m->fixed[i][1]))
+        if (zq_ranges_overlap(host, len, m->alloc->fixed[i].offset, m->alloc->fixed[i].bytes))
             return true;
     }
     return false;
@@ -281,7 +291,7 @@ bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_exten
 {
     struct zq_slice *s = NULL;
 
-    if (m->l1[l1_index(m, guest)])
+    if (m->l1.v[l1_index(m, guest)])
         s = zq_cache_peek(m->cache, slice_host(m, guest));
     return s && !extent_in(m, s, guest, len, e);
 }
@@ -364,7 +374,7 @@ static void make_untouched(struct zq_map *m)
 static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
 {
     struct zq_new_l2 *f = &m->fresh;
-    uint64_t size = (uint64_t)1 << m->cluster_bits, old = zq_entry_host(m->l1[index]);
+    uint64_t size = (uint64_t)1 << m->cluster_bits, old = zq_entry_host(m->l1.v[index]);
     struct zq_found found;
     int rc = zq_alloc_find(m->alloc, g, 1, &found);
 
@@ -397,13 +407,11 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
 static void fresh_link(struct zq_map *m)
 {
     struct zq_new_l2 *f = &m->fresh;
-    uint64_t old = zq_entry_host(m->l1[f->index]);
+    uint64_t old = zq_entry_host(m->l1.v[f->index]);
 
-    zq_assert_k(K2, f->ready && !f->busy && !m->frozen); /* written, and L1 may change */
-    zq_index_set(&m->index, m->l1, (uint32_t)f->index, zq_l1_set_own(f->host, true));
+    zq_assert_k(K2, f->ready && !f->busy && !m->l1.frozen); /* written, and L1 may change */
+    zq_memtable_set(&m->l1, f->index, zq_l1_set_own(f->host, true));
     m->alloc->tables++;
-    m->l1_dirty[zq_table_sector(f->index)] = ZQ_SECTOR_DIRTY;
-    m->is_dirty = true;
     f->ready = false;
     for (uint64_t n = slices_of(m, f->index); !old && n < slices_of(m, f->index + 1); n++)
         set_untouched(m, n, true);
@@ -424,10 +432,10 @@ int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest)
     int rc;
 
     for (;;) {
-        if (zq_l1_is_own(m->l1[index]))
+        if (zq_l1_is_own(m->l1.v[index]))
             return 0;
         if (f->ready) {
-            if (m->frozen)
+            if (m->l1.frozen)
                 return zq_cache_park(m->cache, g, &m->cache->frozen_waiters);
             fresh_link(m);
             continue;
@@ -542,17 +550,6 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
 
 void zq_map_thaw(struct zq_map *m)
 {
-    zq_assert_k(K2, m->frozen);
-    zq_sectors_settle(m->l1_dirty, zq_table_sectors(m->l1_entries), ZQ_SECTOR_CLEAN);
-    m->frozen = false;
+    zq_memtable_thaw(&m->l1);
     zq_wake(m->cache->ready, &m->cache->frozen_waiters);
-}
-
-void zq_map_stop(struct zq_map *m)
-{
-    if (!m->frozen)
-        return;
-    zq_sectors_settle(m->l1_dirty, zq_table_sectors(m->l1_entries), ZQ_SECTOR_DIRTY);
-    m->is_dirty = true;
-    m->frozen = false;
 }

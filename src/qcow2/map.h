@@ -41,21 +41,26 @@ struct zq_map {
     const struct zqcow2_hooks *hooks;
     struct zq_form form;               /* fixed: of L2 entries */
     uint32_t cluster_bits, slice_bits; /* fixed; slice_bits: log2(entries in a slice) */
-    uint64_t *l1;                      /* judged entries, native byte order */
-    struct zq_index index;             /* of L1 */
-    uint64_t l1_entries, l1_offset;
-    uint8_t *l1_dirty;     /* a byte for each 512-byte sector */
-    bool is_dirty, frozen; /* of L1; frozen: the running round has still to write it */
+    struct zq_memtable l1;
     uint8_t *untouched; /* a bit for each slice: of a table made since the open, and still zeros */
     struct zq_new_l2 fresh;
     struct zq_runs *runs; /* per zone; NULL: a device without zones */
     uint32_t zone_bits, first_seq_zone;
     uint32_t nr_runs;
-    uint64_t fixed[ZQ_FIXED][2]; /* host ranges that are never data: offset, length */
 };
 
-int zq_map_init(struct zq_map *m, uint32_t nr_zones);
-void zq_map_fini(struct zq_map *m, uint32_t nr_zones);
+struct zq_map_params {
+    struct zq_cache *cache;
+    struct zq_alloc *alloc; /* opened before, closed behind */
+    struct zq_form form;
+    uint64_t l1_offset, l1_entries;
+    uint32_t nr_zones, zone_bits, first_seq_zone; /* nr_zones 0: a device without zones */
+};
+
+/* The entries of L1 are all 0: the caller fills them. -ENOMEM. */
+int zq_map_open(struct zq_map *m, const struct zq_map_params *p);
+/* Also after a failure, or where it was never opened. */
+void zq_map_close(struct zq_map *m);
 
 /*
  * The extent at guest, at most len bytes long; the slice that says so is pinned. 0, ZQ_WAIT,
@@ -98,7 +103,5 @@ bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next);
 uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest);
 /* The round has written L1, and its barrier has completed. */
 void zq_map_thaw(struct zq_map *m);
-/* It stopped before that: what it took of L1 is dirty again. */
-void zq_map_stop(struct zq_map *m);
 
 #endif

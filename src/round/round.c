@@ -67,28 +67,15 @@ static bool next_pointers(struct zq_core *c, struct zq_round_io *w, enum zq_tabl
     return n > 0;
 }
 
-/* The next dirty sectors of a table that is kept in memory in native order: L1, refcount table. */
-static bool next_sectors(struct zq_core *c, struct zq_round_io *w, const uint64_t *table,
-                         uint64_t entries, uint8_t *dirty, uint64_t host)
+/* L1, refcount table. */
+static bool next_sectors(struct zq_core *c, struct zq_round_io *w, struct zq_memtable *t)
 {
-    uint64_t per = zq_table_count(ZQ_SECTOR), nr = zq_div_up(entries, per), s = c->round.cursor;
-    uint32_t bytes = 0;
+    uint64_t at;
+    uint32_t n = zq_memtable_compose(t, &c->round.cursor, w->buf, ZQ_ROUND_BUF, &at);
 
-    while (s < nr && dirty[s] != ZQ_SECTOR_DIRTY)
-        s++;
-    for (; s < nr && dirty[s] == ZQ_SECTOR_DIRTY && bytes < ZQ_ROUND_BUF; s++, bytes += ZQ_SECTOR) {
-        if (!bytes)
-            zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, host + s * ZQ_SECTOR, 0);
-        for (uint64_t i = 0; i < per; i++) {
-            uint64_t k = s * per + i;
-            zq_table_put(w->buf + bytes, i, k < entries ? table[k] : 0);
-        }
-        dirty[s] = ZQ_SECTOR_WRITTEN;
-    }
-    c->round.cursor = s;
-    zq_assert(bytes <= ZQ_ROUND_BUF && s <= nr);
-    w->io.pub.length = w->io.one.iov_len = bytes;
-    return bytes > 0;
+    if (n)
+        prep_buf(w, at, n);
+    return n > 0;
 }
 
 static bool next_header(struct zq_core *c, struct zq_round_io *w)
@@ -135,14 +122,14 @@ static bool next_table(struct zq_core *c, struct zq_round_io *w)
         zq_growth_patch(&c->alloc, c->sector0);
         return next_header(c, w);
     }
-    return r->frozen && next_sectors(c, w, r->table, r->entries, r->dirty, r->offset);
+    return r->table.frozen && next_sectors(c, w, &r->table);
 }
 
 static bool next_l2(struct zq_core *c, struct zq_round_io *w)
 {
     struct zq_map *m = &c->map;
 
-    if (m->frozen && next_sectors(c, w, m->l1, m->l1_entries, m->l1_dirty, m->l1_offset))
+    if (m->l1.frozen && next_sectors(c, w, &m->l1))
         return true;
     return next_slice(c, w, ZQ_SLICE_L2);
 }
@@ -166,14 +153,13 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
 /* In one hold of the mutex: all parts are of one moment, or K1-K3 would compare two. */
 static void snapshot(struct zq_core *c)
 {
-    zq_assert_k(K2, !c->map.frozen && !c->alloc.refs.frozen && !c->alloc.growth.switching);
+    zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen && !c->alloc.growth.switching);
     c->alloc.snapshots++;
     zq_cache_snapshot(&c->cache);
-    c->map.frozen = c->map.is_dirty;
-    c->map.is_dirty = false;
+    zq_memtable_freeze(&c->map.l1);
     c->alloc.growth.switching = c->alloc.growth.whole;
-    c->alloc.refs.frozen = c->alloc.refs.is_dirty || c->alloc.growth.switching;
-    c->alloc.refs.is_dirty = false;
+    zq_memtable_freeze(&c->alloc.refs.table);
+    c->alloc.refs.table.frozen |= c->alloc.growth.switching;
     if (c->zoned)
         zq_table_snapshot(&c->zones);
 }
@@ -208,11 +194,11 @@ static void leave_stage(struct zq_core *c)
     case ZQ_ST_TABLE:
         if (c->alloc.growth.switching)
             zq_growth_switch(&c->alloc);
-        if (c->alloc.refs.frozen)
+        if (c->alloc.refs.table.frozen)
             zq_refs_thaw(&c->alloc.refs);
         break;
     case ZQ_ST_L2:
-        if (c->map.frozen)
+        if (c->map.l1.frozen)
             zq_map_thaw(&c->map);
         break;
     case ZQ_ST_FULL:
@@ -252,8 +238,8 @@ static void round_stop(struct zq_core *c, enum zq_stage at)
 
     if (at == ZQ_ST_MARK)
         c->want_mark = false; /* for the next operation that needs it */
-    zq_map_stop(&c->map);
-    zq_refs_stop(&c->alloc.refs);
+    zq_memtable_stop(&c->map.l1);
+    zq_memtable_stop(&c->alloc.refs.table);
     if (c->alloc.growth.switching)
         zq_growth_stop(&c->alloc, r->rc);
     if (c->zoned)
@@ -278,7 +264,7 @@ static void round_end(struct zq_core *c)
         round_stop(c, at);
         return;
     }
-    zq_assert_k(K2, !c->map.frozen && !c->alloc.refs.frozen);
+    zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen);
     r->done = c->alloc.snapshots;
     zq_cache_round_done(&c->cache);
     if (c->zoned)

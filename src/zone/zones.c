@@ -24,7 +24,7 @@ static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
     struct zq_zone *z = &zs->v[i];
     struct zq_entry e = {0};
 
-    memcpy(z->raw, raw, 8);
+    memcpy(z->raw, raw, ZQ_ENTRY);
     if (i < zs->g.conventional) {
         z->state = ZQCOW2_ZONE_NOT_WP;
         z->wp = z->next = zq_zone_start(&zs->g, i);
@@ -40,14 +40,15 @@ static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
         zs->disk_active = ++zs->nr_active;
 }
 
-int zq_zones_init(struct zq_zones *zs, const uint8_t *table)
+int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p)
 {
     const struct zq_geometry *g = &zs->g;
-    size_t tail;
 
+    zs->g = *p->geometry;
+    zs->hooks = p->hooks;
+    zs->ready = p->ready;
     zs->nr_sectors = (uint32_t)zq_div_up(zq_entries_bytes(g->nr_zones), ZQ_SECTOR);
-    tail = (size_t)zq_entries_bytes(g->nr_zones) - (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR;
-    memcpy(zs->tail, table + (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR, tail);
+    memcpy(zs->tail, p->table + (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR, ZQ_SECTOR);
     zs->max_open = effective_limit(g, g->max_open);
     zs->max_active = effective_limit(g, g->max_active);
     zs->max_append = zq_geometry_max_append(g);
@@ -60,11 +61,11 @@ int zq_zones_init(struct zq_zones *zs, const uint8_t *table)
     if (!zs->v || !zs->dirty || !zs->in_round)
         return -ENOMEM;
     for (uint32_t i = 0; i < g->nr_zones; i++)
-        load_zone(zs, i, table + zq_entries_bytes(i));
+        load_zone(zs, i, p->table + zq_entries_bytes(i));
     return 0;
 }
 
-void zq_zones_fini(struct zq_zones *zs)
+void zq_zones_close(struct zq_zones *zs)
 {
     for (uint32_t i = 0; zs->v && i < zs->g.nr_zones; i++)
         zq_free(zs->hooks, zs->v[i].live, sizeof(struct zq_live));

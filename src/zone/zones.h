@@ -82,9 +82,16 @@ struct zq_zones {
     bool is_dirty;
 };
 
-/* table: nr_zones entries, already checked. -ENOMEM. */
-int zq_zones_init(struct zq_zones *zs, const uint8_t *table);
-void zq_zones_fini(struct zq_zones *zs);
+struct zq_zones_params {
+    const struct zq_geometry *geometry;
+    const struct zqcow2_hooks *hooks;
+    struct zq_list *ready;
+    const uint8_t *table; /* whole sectors; nr_zones entries, already checked */
+};
+
+/* -ENOMEM: to be closed all the same. */
+int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p);
+void zq_zones_close(struct zq_zones *zs);
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t zone); /* K4-K6, for assertions */
 bool zq_zones_counted(const struct zq_zones *zs); /* K5, a recount where zones are few; likewise */
 

@@ -78,18 +78,18 @@ void check_new_blocks(struct world *w)
 {
     const struct zq_refs *r = &w->alloc.refs;
 
-    for (uint64_t b = 0; b < r->entries; b++) {
-        const uint8_t *bytes = w->dev.file + r->table[b];
+    for (uint64_t b = 0; b < r->table.entries; b++) {
+        const uint8_t *bytes = w->dev.file + r->table.v[b];
 
-        if (r->table[b] == w->known_table[b])
+        if (r->table.v[b] == w->known_table[b])
             continue;
-        expect(w, !w->known_table[b] && r->table[b] == b * w->block_refs << w->bits);
-        expect(w, r->dirty[b * 8 / 512] == ZQ_SECTOR_DIRTY && r->is_dirty);
+        expect(w, !w->known_table[b] && r->table.v[b] == b * w->block_refs << w->bits);
+        expect(w, r->table.dirty[b * 8 / 512] == ZQ_SECTOR_DIRTY && r->table.is_dirty);
         for (uint64_t i = 0; i < w->block_refs; i++)
             expect(w, count_at(w, bytes, i) == (i == 0));
-        expect(w, r->table[b] + ((uint64_t)1 << w->bits) <= w->dev.length);
+        expect(w, r->table.v[b] + ((uint64_t)1 << w->bits) <= w->dev.length);
         w->refs[b * w->block_refs] = 1;
-        w->known_table[b] = r->table[b];
+        w->known_table[b] = r->table.v[b];
     }
 }
 
@@ -98,7 +98,7 @@ void check_refs(struct world *w)
     const struct zq_refs *r = &w->alloc.refs;
 
     for (uint64_t c = 0; c < CLUSTERS; c++) {
-        uint64_t block = r->table[c / w->block_refs], i = c % w->block_refs, at, got;
+        uint64_t block = r->table.v[c / w->block_refs], i = c % w->block_refs, at, got;
         const struct zq_slice *s;
 
         if (!block) {
@@ -117,20 +117,24 @@ void check_refs(struct world *w)
 
 /* ---- begin and end ---- */
 
-static void put_table(struct world *w)
+static void open_tables(struct world *w, uint64_t cluster)
 {
-    struct zq_refs *r = &w->alloc.refs;
-    uint64_t entries = ((uint64_t)1 << w->bits) / 8;
+    const struct zq_alloc_params p = {.cache = &w->cache,
+                                      .cluster_bits = w->bits,
+                                      .refcount_order = w->order,
+                                      .table_offset = cluster,
+                                      .table_entries = cluster / 8,
+                                      .file_size = w->dev.length};
+    struct zq_memtable *t = &w->alloc.refs.table;
 
-    r->entries = entries;
-    r->table = zq_zalloc_array(&w->hooks, entries, 8);
-    r->dirty = zq_zalloc(&w->hooks, (entries * 8 + 511) / 512);
-    assert_true(r->table && r->dirty);
-    r->table[0] = (uint64_t)(USED - 1) << w->bits;
-    w->known_table[0] = r->table[0];
-    w->l1[1] = (uint64_t)L2_TABLE << w->bits | UINT64_C(1) << 63;
-    assert_int_equal(zq_index_build(&r->index, &w->hooks, r->table, entries), 0);
-    assert_int_equal(zq_index_build(&w->l1_index, &w->hooks, w->l1, 4), 0);
+    assert_int_equal(zq_alloc_open(&w->alloc, &p), 0);
+    t->v[0] = (uint64_t)(USED - 1) << w->bits;
+    w->known_table[0] = t->v[0];
+    assert_int_equal(zq_memtable_open(&w->l1, &w->hooks, 4, 0), 0);
+    w->l1.v[1] = (uint64_t)L2_TABLE << w->bits | UINT64_C(1) << 63;
+    w->alloc.l1 = &w->l1;
+    assert_int_equal(zq_memtable_index(t), 0);
+    assert_int_equal(zq_memtable_index(&w->l1), 0);
 }
 
 void alloc_begin(struct world *w, uint64_t seed)
@@ -156,24 +160,12 @@ void alloc_begin(struct world *w, uint64_t seed)
     zq_list_init(&w->ready);
     assert_int_equal(zq_iox_init(&w->x), 0);
     assert_int_equal(zq_cache_init(&w->cache, &w->x, &w->ready, slice, 1), 0);
-    w->alloc.refs = (struct zq_refs){.cache = &w->cache,
-                                     .cluster_bits = w->bits,
-                                     .order = w->order,
-                                     .block_bits = w->bits + 3 - w->order,
-                                     .slice_refs = slice * 8 >> w->order,
-                                     .offset = cluster};
-    put_table(w);
-    zq_alloc_init(&w->alloc, &w->cache, w->dev.length);
+    open_tables(w, cluster);
     for (unsigned i = 0; i < ZQ_FIXED; i++) {
         static const unsigned at[ZQ_FIXED] = {0, 2, 1, 4, 5};
 
-        w->fixed[i][0] = at[i] * cluster;
-        w->fixed[i][1] = cluster;
+        w->alloc.fixed[i] = (struct zq_host_range){at[i] * cluster, cluster};
     }
-    w->alloc.fixed = w->fixed;
-    w->alloc.l1 = w->l1;
-    w->alloc.l1_index = &w->l1_index;
-    w->alloc.tables = 1;
     for (unsigned c = 0; c < USED; c++) {
         w->refs[c] = 1;
         set_count(w, w->dev.file + w->known_table[0], c, 1);
@@ -182,16 +174,8 @@ void alloc_begin(struct world *w, uint64_t seed)
 
 void alloc_end(struct world *w)
 {
-    struct zq_alloc *a = &w->alloc;
-
-    for (struct zq_list *n;
-         (n = zq_list_pop(&a->quarantine[0])) || (n = zq_list_pop(&a->quarantine[1]));)
-        zq_free(&w->hooks, n, sizeof(struct zq_freed));
-    zq_index_free(&a->refs.index, &w->hooks);
-    zq_index_free(&w->l1_index, &w->hooks);
-    zq_free(&w->hooks, a->refs.table, a->refs.entries * 8);
-    zq_free(&w->hooks, a->refs.dirty, (a->refs.entries * 8 + 511) / 512);
-    zq_free(&w->hooks, a->areas, a->areas_room * sizeof(*a->areas));
+    zq_alloc_close(&w->alloc);
+    zq_memtable_close(&w->l1);
     zq_cache_fini(&w->cache);
     zq_iox_fini(&w->x);
     fake_free(&w->dev);

@@ -33,8 +33,7 @@ struct world {
     struct zq_list ready;
     struct zq_cache cache;
     struct zq_alloc alloc;
-    uint64_t fixed[ZQ_FIXED][2], l1[4];
-    struct zq_index l1_index;
+    struct zq_memtable l1;
     uint64_t known_table[2048]; /* the refcount table as last seen */
     uint32_t refs[CLUSTERS];    /* what each refcount has to be */
 };

@@ -39,9 +39,9 @@ static void put_version(struct round_world *w, enum part p, unsigned i, uint64_t
     w->memory[p][i] = v;
     zq_put_be64(place(w, p, i), v);
     if (p == TABLE)
-        w->core.alloc.refs.table[64 + i] = v;
+        w->core.alloc.refs.table.v[64 + i] = v;
     if (p == L1)
-        w->core.map.l1[i] = v;
+        w->core.map.l1.v[i] = v;
 }
 
 static void set_zones(struct round_world *w, uint32_t max_active, const uint64_t *pointers)
@@ -54,46 +54,37 @@ static void set_zones(struct round_world *w, uint32_t max_active, const uint64_t
         for (unsigned p = 0; p < WP && w->memory[WP][i]; p++)
             put_version(w, (enum part)p, i, ZONE_SECTORS);
     }
-    zs->g = (struct zq_geometry){.device_size = (uint64_t)CHAINS << ZONE_BITS,
-                                 .zone_size = (uint64_t)1 << ZONE_BITS,
-                                 .capacity = (uint64_t)1 << ZONE_BITS,
-                                 .table_offset = AT_WP,
-                                 .nr_zones = CHAINS,
-                                 .max_active = max_active,
-                                 .layout = ZQCOW2_LAYOUT_44,
-                                 .zone_bits = ZONE_BITS,
-                                 .code = {.big_endian = true, .flag_bit = 63}};
-    zs->hooks = &w->hooks;
-    zs->ready = &w->core.ready;
-    assert_int_equal(zq_zones_init(zs, w->dev.file + AT_WP), 0);
-    memcpy(zs->tail, w->dev.file + AT_WP, 512);
+    const struct zq_geometry g = {.device_size = (uint64_t)CHAINS << ZONE_BITS,
+                                  .zone_size = (uint64_t)1 << ZONE_BITS,
+                                  .capacity = (uint64_t)1 << ZONE_BITS,
+                                  .table_offset = AT_WP,
+                                  .nr_zones = CHAINS,
+                                  .max_active = max_active,
+                                  .layout = ZQCOW2_LAYOUT_44,
+                                  .zone_bits = ZONE_BITS,
+                                  .code = {.big_endian = true, .flag_bit = 63}};
+    assert_int_equal(zq_zones_open(zs, &(struct zq_zones_params){&g, &w->hooks, &w->core.ready,
+                                                                 w->dev.file + AT_WP}),
+                     0);
 }
 
 static void set_tables(struct round_world *w)
 {
     struct zq_core *c = &w->core;
-    struct zq_refs *r = &c->alloc.refs;
+    const struct zq_alloc_params alloc = {.cache = &c->cache,
+                                          .cluster_bits = 12,
+                                          .refcount_order = 4,
+                                          .table_offset = AT_TABLE,
+                                          .table_entries = 512,
+                                          .file_size = FILE_SIZE};
+    const struct zq_map_params map = {.cache = &c->cache,
+                                      .alloc = &c->alloc,
+                                      .form = {12, 3},
+                                      .l1_offset = AT_L1,
+                                      .l1_entries = 64};
 
-    *r = (struct zq_refs){.cache = &c->cache,
-                          .cluster_bits = 12,
-                          .order = 4,
-                          .block_bits = 11,
-                          .slice_refs = 2048,
-                          .entries = 512,
-                          .offset = AT_TABLE};
-    r->table = zq_zalloc_array(&w->hooks, 512, 8);
-    r->dirty = zq_zalloc(&w->hooks, 8);
-    zq_alloc_init(&c->alloc, &c->cache, FILE_SIZE);
-    c->map.cache = &c->cache;
-    c->map.alloc = &c->alloc;
-    c->map.hooks = &w->hooks;
-    c->map.cluster_bits = 12;
-    c->map.l1_entries = 64;
-    c->map.l1_offset = AT_L1;
-    c->map.l1 = zq_zalloc_array(&w->hooks, 64, 8);
-    c->map.l1_dirty = zq_zalloc(&w->hooks, 1);
-    assert_true(r->table && r->dirty && c->map.l1 && c->map.l1_dirty);
-    assert_int_equal(zq_map_init(&c->map, 0), 0);
+    assert_int_equal(zq_alloc_open(&c->alloc, &alloc), 0);
+    assert_int_equal(zq_map_open(&c->map, &map), 0);
 }
 
 static struct zq_slice *pinned(struct round_world *w, struct zq_gather *g, uint64_t at,
@@ -180,7 +171,7 @@ bool map_chain(struct round_world *w, unsigned i)
     uint64_t v = w->memory[REFS][i] + 1;
     int rc;
 
-    if (c->alloc.refs.frozen || c->map.frozen)
+    if (c->alloc.refs.table.frozen || c->map.l1.frozen)
         return false;
     zq_list_init(&g.wait.link);
     refs = pinned(w, &g, AT_REFS + i * CLUSTER, ZQ_SLICE_REFS);
@@ -191,11 +182,12 @@ bool map_chain(struct round_world *w, unsigned i)
     if (rc == 0) {
         zq_put_be64(refs->data, v);
         zq_cache_dirty(&c->cache, refs);
-        c->alloc.refs.table[64 + i] = v;
-        zq_refs_mark(&c->alloc.refs, 64 + i);
-        c->map.l1[i] = v;
-        c->map.l1_dirty[0] = ZQ_SECTOR_DIRTY;
-        c->map.is_dirty = true;
+        c->alloc.refs.table.v[64 + i] = v;
+        c->alloc.refs.table.dirty[(64 + i) * 8 / 512] = ZQ_SECTOR_DIRTY;
+        c->alloc.refs.table.is_dirty = true;
+        c->map.l1.v[i] = v;
+        c->map.l1.dirty[0] = ZQ_SECTOR_DIRTY;
+        c->map.l1.is_dirty = true;
         zq_put_be64(l2->data, v);
         zq_cache_dirty(&c->cache, l2);
         for (unsigned p = 0; p < WP; p++)

@@ -147,7 +147,7 @@ static void clusters_are_taken_and_come_back(void **state)
             if (rng_below(&w->rng, 40) == 0)
                 write_back(w);
         }
-        for (unsigned b = 1; b < w->alloc.refs.entries; b++)
+        for (unsigned b = 1; b < w->alloc.refs.table.entries; b++)
             blocks += w->known_table[b] != 0;
         alloc_end(w);
     }

@@ -55,11 +55,9 @@ static void tables_of_snapshots_are_passed_over(void **state)
     (void)state;
     for (uint32_t want = 1; want < 40; want += 19) {
         alloc_begin(&w, seed_of(0, 4));
-        w.alloc.areas = zq_zalloc_array(&w.hooks, 1, sizeof(*w.alloc.areas));
-        assert_non_null(w.alloc.areas);
-        w.alloc.areas_room = w.alloc.nr_areas = 1;
-        w.alloc.areas[0][0] = from << w.bits;
-        w.alloc.areas[0][1] = (to - from) << w.bits;
+        assert_int_equal(zq_alloc_open_areas(&w.alloc, 1), 0);
+        zq_alloc_add_area(&w.alloc, from << w.bits, (to - from) << w.bits);
+        zq_alloc_sort_areas(&w.alloc);
         for (unsigned k = 0; k < 80; k++) {
             struct zq_gather g = fresh();
             struct zq_found f;
@@ -87,7 +85,7 @@ static void fill_first_block(struct world *w)
         zq_alloc_take(&w->alloc, &f, 1);
         zq_cache_release(&w->cache, &g);
     }
-    assert_null(w->alloc.refs.table[1]);
+    assert_null(w->alloc.refs.table.v[1]);
 }
 
 /* A block of 16 KiB is four slices, and each cluster is counted in the one where its count lies. */
@@ -132,7 +130,7 @@ static void a_block_is_whole_before_it_counts(void **state)
     assert_int_equal(fake_started(&w.x), 1); /* one block for both */
     assert_true(fake_io(&w.x, 0)->pub.offset == host && fake_io(&w.x, 0)->pub.length == 4096);
     fake_complete(&w.dev, &w.x, 0, 0);
-    assert_null(w.alloc.refs.table[1]);
+    assert_null(w.alloc.refs.table.v[1]);
     assert_true(zq_list_empty(&w.ready)); /* nobody may use it yet */
     assert_int_equal(count_at(&w, w.dev.file + host, 0), 0);
     assert_true(fake_io(&w.x, 0)->pub.offset == host && fake_io(&w.x, 0)->pub.length == 512);
@@ -173,7 +171,7 @@ static void a_block_without_space_is_not_linked(void **state)
         }
         assert_int_equal(g.wait.rc, -ENOSPC);
         zq_cache_release(&w.cache, &g);
-        assert_null(w.alloc.refs.table[1]);
+        assert_null(w.alloc.refs.table.v[1]);
         assert_int_equal(fake_started(&w.x), 0);
         assert_int_equal(find_now(&w, 1, &f), 0);
         assert_int_equal(f.cluster, w.block_refs + 1);
@@ -193,11 +191,11 @@ static void no_block_is_linked_while_the_table_is_frozen(void **state)
     alloc_begin(&w, seed_of(1, 6));
     fill_first_block(&w);
     zq_list_init(&g.wait.link);
-    w.alloc.refs.frozen = true;
+    w.alloc.refs.table.frozen = true;
     assert_int_equal(zq_alloc_find(&w.alloc, &g, 1, &f), ZQ_WAIT);
     fake_run(&w.dev, &w.x);
     assert_true(zq_list_empty(&w.ready));
-    assert_null(w.alloc.refs.table[1]);
+    assert_null(w.alloc.refs.table.v[1]);
     zq_refs_thaw(&w.alloc.refs);
     assert_ptr_equal(w.ready.next, &g.wait.link);
     zq_list_del(&g.wait.link);
@@ -267,7 +265,7 @@ static void a_long_search_rests(void **state)
 
         for (unsigned i = 0; i < w.block_refs; i++)
             set_count(&w, w.dev.file + host, i, 1);
-        zq_index_set(&w.alloc.refs.index, w.alloc.refs.table, b, host);
+        zq_index_set(&w.alloc.refs.table.index, w.alloc.refs.table.v, b, host);
     }
     set_count(&w, w.dev.file + ((uint64_t)(USED + blocks - 1) << w.bits), 5, 0);
     w.dev.length = w.alloc.file_size = (uint64_t)w.block_refs * blocks << w.bits;

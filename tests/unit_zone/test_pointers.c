@@ -423,6 +423,7 @@ static void fill(struct world *w)
 
 static void begin(struct world *w, uint64_t seed)
 {
+    struct zq_geometry g;
     static const uint32_t limits[][2] = {{2, 4}, {3, 3}, {0, 5}, {4, 0}, {1, 3}};
 
     memset(w, 0, sizeof(*w));
@@ -432,28 +433,27 @@ static void begin(struct world *w, uint64_t seed)
     heap_init(&w->heap);
     w->hooks = heap_hooks(&w->heap);
     zq_list_init(&w->ready);
-    w->zs.hooks = &w->hooks;
-    w->zs.ready = &w->ready;
-    w->zs.g = (struct zq_geometry){.device_size = (ZONES - 1) * ZONE_BYTES + LAST_BYTES,
-                                   .zone_size = ZONE_BYTES,
-                                   .capacity = CAPACITY,
-                                   .table_offset = TABLE,
-                                   .nr_zones = ZONES,
-                                   .conventional = CONV,
-                                   .max_open = limits[seed % 5][0],
-                                   .max_active = limits[seed % 5][1],
-                                   .layout = w->little ? ZQCOW2_LAYOUT_56 : ZQCOW2_LAYOUT_44,
-                                   .zone_bits = 13};
-    w->zs.g.code.big_endian = !w->little;
-    w->zs.g.code.flag_bit = w->little ? 59 : 63;
-    assert_int_equal(zq_zones_init(&w->zs, w->durable[0]), 0);
-    memcpy(w->zs.tail, w->durable[SECTORS - 1], SECTOR);
+    g = (struct zq_geometry){.device_size = (ZONES - 1) * ZONE_BYTES + LAST_BYTES,
+                             .zone_size = ZONE_BYTES,
+                             .capacity = CAPACITY,
+                             .table_offset = TABLE,
+                             .nr_zones = ZONES,
+                             .conventional = CONV,
+                             .max_open = limits[seed % 5][0],
+                             .max_active = limits[seed % 5][1],
+                             .layout = w->little ? ZQCOW2_LAYOUT_56 : ZQCOW2_LAYOUT_44,
+                             .zone_bits = 13};
+    g.code.big_endian = !w->little;
+    g.code.flag_bit = w->little ? 59 : 63;
+    assert_int_equal(
+        zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, w->durable[0]}),
+        0);
     check_disk(w);
 }
 
 static void end(struct world *w)
 {
-    zq_zones_fini(&w->zs);
+    zq_zones_close(&w->zs);
     assert_null(heap_verdict(&w->heap));
     heap_destroy(&w->heap);
 }

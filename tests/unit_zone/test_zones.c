@@ -427,7 +427,7 @@ static void begin(struct world *w, uint64_t seed)
 {
     static const uint32_t limits[][2] = {{0, 0}, {1, 2}, {2, 4}, {3, 3}, {2, 0}, {1, 1}};
     uint8_t table[SECTOR] = {0};
-    struct zq_geometry *g = &w->zs.g;
+    struct zq_geometry g;
 
     memset(w, 0, sizeof(*w));
     w->seed = w->rng = seed;
@@ -437,26 +437,25 @@ static void begin(struct world *w, uint64_t seed)
     heap_init(&w->heap);
     w->hooks = heap_hooks(&w->heap);
     zq_list_init(&w->ready);
-    w->zs.hooks = &w->hooks;
-    w->zs.ready = &w->ready;
-    *g = (struct zq_geometry){.device_size = (ZONES - 1) * ZONE_BYTES + LAST_BYTES,
-                              .zone_size = ZONE_BYTES,
-                              .capacity = CAPACITY,
-                              .nr_zones = ZONES,
-                              .conventional = 1,
-                              .max_open = w->max_open,
-                              .max_active = w->max_active,
-                              .max_append = MAX_APPEND,
-                              .layout = ZQCOW2_LAYOUT_44,
-                              .zone_bits = 15,
-                              .code = {.big_endian = true, .flag_bit = 63}};
-    assert_int_equal(zq_zones_init(&w->zs, table), 0);
+    g = (struct zq_geometry){.device_size = (ZONES - 1) * ZONE_BYTES + LAST_BYTES,
+                             .zone_size = ZONE_BYTES,
+                             .capacity = CAPACITY,
+                             .nr_zones = ZONES,
+                             .conventional = 1,
+                             .max_open = w->max_open,
+                             .max_active = w->max_active,
+                             .max_append = MAX_APPEND,
+                             .layout = ZQCOW2_LAYOUT_44,
+                             .zone_bits = 15,
+                             .code = {.big_endian = true, .flag_bit = 63}};
+    assert_int_equal(
+        zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, table}), 0);
     same(w);
 }
 
 static void end(struct world *w)
 {
-    zq_zones_fini(&w->zs);
+    zq_zones_close(&w->zs);
     assert_null(heap_verdict(&w->heap));
     heap_destroy(&w->heap);
 }
@@ -497,12 +496,13 @@ static void without_memory(void **state)
     assert_null(zq_zone_live(&w.zs, 3));
     assert_non_null(zq_zone_live(&w.zs, 3));
     for (uint64_t n = 1;; n++) {
-        struct zq_zones other = {.g = w.zs.g, .hooks = &w.hooks, .ready = &w.ready};
+        const struct zq_zones_params p = {&w.zs.g, &w.hooks, &w.ready, table};
+        struct zq_zones other = {0};
         int rc;
 
         heap_plan(&w.heap, n, false);
-        rc = zq_zones_init(&other, table);
-        zq_zones_fini(&other);
+        rc = zq_zones_open(&other, &p);
+        zq_zones_close(&other);
         if (rc == 0)
             break;
         assert_int_equal(rc, -ENOMEM);
