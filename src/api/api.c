@@ -11,6 +11,10 @@
 #include "image/image.h"
 #include "ops/request.h"
 
+#define REPAIRS \
+    ((uint32_t)(ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL))
+#define CHECK_FLAGS (REPAIRS | (uint32_t)ZQCOW2_CHECK_NOLOCK)
+
 unsigned zqcow2_version(void)
 {
     return ZQCOW2_VERSION;
@@ -201,13 +205,13 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
         memset(err, 0, sizeof(*err));
     if (opt)
         rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks));
-    if (rc == 0 && ((o.flags & ~15u) || o.reserved))
-        rc = -EINVAL;
     if (rc == 0)
-        rc = zq_hooks_init(&hooks, o.hooks);
+        rc = zq_check_unknown(err, o.flags, CHECK_FLAGS, o.reserved);
+    if (rc == 0 && (rc = zq_hooks_init(&hooks, o.hooks)) < 0)
+        zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc));
     if (rc < 0)
         return zq_fail_rc(err, rc);
-    repair = o.flags & (ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL);
+    repair = o.flags & REPAIRS;
     lock = !(o.flags & ZQCOW2_CHECK_NOLOCK);
     rc = zq_be_enter(be, repair, lock, err);
     if (rc == 0) {

@@ -32,7 +32,7 @@ int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in)
         if (rc < 0)
             return rc;
     }
-    if (!h.alloc != !h.free)
+    if (!h.alloc != !h.free || h.reserved || h.log_level < 0 || h.log_level > ZQCOW2_LOG_DEBUG)
         return -EINVAL;
     if (!h.alloc) {
         h.alloc = libc_alloc;

@@ -5,7 +5,7 @@
 
 #include <zqcow2/zqcow2.h>
 
-/* Fills *out from the caller's hooks (NULL: the C library). -E2BIG; -EINVAL: alloc without free. */
+/* Fills *out from the caller's hooks (NULL: the C library). -EINVAL, -E2BIG: they are wrong. */
 int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in);
 
 /*

@@ -3,6 +3,7 @@
 #include "base/report.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -69,6 +70,13 @@ int zq_fail_rc(struct zqcow2_error *err, int code)
     if (err && (err->code != code || !err->text[0]))
         zq_fail(err, code, "%s", zqcow2_strerror(code));
     return code;
+}
+
+int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, uint32_t reserved)
+{
+    if (flags & ~known)
+        return zq_fail(err, -EINVAL, "flags: 0x%" PRIx32 " is unknown", flags & ~known);
+    return reserved ? zq_fail(err, -EINVAL, "reserved: must be 0") : 0;
 }
 
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...)

@@ -3,6 +3,7 @@
 #ifndef ZQ_BASE_REPORT_H
 #define ZQ_BASE_REPORT_H
 
+#include <stdint.h>
 #include <zqcow2/zqcow2.h>
 
 /* What an errno means; NULL: it means nothing. */
@@ -14,6 +15,8 @@ const char *zq_errtext(int err);
 int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...) ZQ_PRINTF(3, 4);
 /* As zq_fail with the code's own text, unless err already holds a text for this code. */
 int zq_fail_rc(struct zqcow2_error *err, int code);
+/* Refuses what no release knows yet in the members of a caller's options. */
+int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, uint32_t reserved);
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...) ZQ_PRINTF(3, 4);
 
 /*

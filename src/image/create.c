@@ -119,10 +119,10 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
 {
     int rc = plan_clusters(p, o, err);
 
+    if (rc == 0)
+        rc = zq_check_unknown(err, o->flags, ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE, 0);
     if (rc < 0)
         return rc;
-    if (o->flags & ~(unsigned)(ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE))
-        return refuse(err, "flags", o->flags, "unknown flag");
     if (o->flags & ZQCOW2_CREATE_LAZY_REFCOUNTS) {
         /* Its dirty bit makes other zoned programs free the write-pointer table. */
         if (o->zone_size)
@@ -308,8 +308,10 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
     if (err)
         *err = (struct zqcow2_error){0};
     rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_create_options, hooks));
-    if (rc < 0 || (rc = zq_hooks_init(&hooks, o.hooks)) < 0)
+    if (rc < 0)
         return zq_fail_rc(err, rc);
+    if ((rc = zq_hooks_init(&hooks, o.hooks)) < 0)
+        return zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc));
     if ((rc = plan_options(&p, &o, err)) < 0 || (rc = plan_layout(&p, err)) < 0)
         return rc;
     rc = zq_be_enter(be, true, true, err);

@@ -20,6 +20,9 @@
 #include "check/overlap.h"
 #include "image/opening.h"
 
+#define OPEN_FLAGS \
+    ((uint32_t)(ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_NOLOCK | ZQCOW2_OPEN_UPGRADE | ZQCOW2_OPEN_BORROW))
+
 #define DEFAULT_CACHE  (8u << 20)
 #define DEFAULT_EXTENT (16u << 20)
 
@@ -356,9 +359,9 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
         rc = zq_copy_sized(&o.opt, sizeof(o.opt), opt,
                            offsetof(struct zqcow2_open_options, cache_bytes));
     if (rc == 0)
-        rc = zq_hooks_init(&o.hooks, o.opt.hooks);
-    if (rc == 0 && ((o.opt.flags & ~15u) || o.opt.reserved))
-        rc = -EINVAL;
+        rc = zq_check_unknown(err, o.opt.flags, OPEN_FLAGS, o.opt.reserved);
+    if (rc == 0 && (rc = zq_hooks_init(&o.hooks, o.opt.hooks)) < 0)
+        zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc));
     if (rc < 0)
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;

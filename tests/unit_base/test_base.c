@@ -177,6 +177,24 @@ static void the_c_library_serves_without_hooks(void **state)
     zq_log(&h, ZQCOW2_LOG_ERROR, "nobody listens");
 }
 
+static void hooks_of_no_release_are_refused(void **state)
+{
+    struct zqcow2_hooks in = ZQCOW2_HOOKS_INIT, h;
+
+    (void)state;
+    for (in.log_level = 0; in.log_level <= ZQCOW2_LOG_DEBUG; in.log_level++)
+        assert_int_equal(zq_hooks_init(&h, &in), 0);
+    assert_int_equal(zq_hooks_init(&h, &in), -EINVAL);
+    in.log_level = -1;
+    assert_int_equal(zq_hooks_init(&h, &in), -EINVAL);
+    in.log_level = 0;
+    in.reserved = 1;
+    assert_int_equal(zq_hooks_init(&h, &in), -EINVAL);
+    in.reserved = 0;
+    in.free = count_free;
+    assert_int_equal(zq_hooks_init(&h, &in), -EINVAL);
+}
+
 static void the_log_hears_what_it_asked_for(void **state)
 {
     struct account a = {0};
@@ -281,6 +299,7 @@ int main(void)
         cmocka_unit_test(what_is_returned_fits_the_callers_struct),
         cmocka_unit_test(memory_goes_through_the_hooks),
         cmocka_unit_test(the_c_library_serves_without_hooks),
+        cmocka_unit_test(hooks_of_no_release_are_refused),
         cmocka_unit_test(the_log_hears_what_it_asked_for),
         cmocka_unit_test(every_error_has_a_text_and_an_errno),
         cmocka_unit_test(a_refusal_fills_the_callers_buffer_within_its_bounds),

@@ -189,6 +189,176 @@ static void an_image_without_zones_says_so(void **state)
     assert_int_equal(zqcow2_close(img), 0);
 }
 
+/* Create, open and check refuse what no release knows, in one way, and name it. */
+struct unknown {
+    uint32_t flags, reserved;
+    struct zqcow2_hooks *hooks;
+};
+
+static int try_create(struct zqcow2_backend *be, const struct unknown *u, struct zqcow2_error *err)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+
+    o.virtual_size = Z;
+    o.flags = u->flags | ZQCOW2_CREATE_FORCE;
+    o.hooks = u->hooks;
+    return zqcow2_create(be, &o, err);
+}
+
+static int try_open(struct zqcow2_backend *be, const struct unknown *u, struct zqcow2_error *err)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_image *img;
+    int rc;
+
+    o.flags = u->flags | ZQCOW2_OPEN_BORROW;
+    o.reserved = u->reserved;
+    o.hooks = u->hooks;
+    rc = zqcow2_open(be, &o, &img, err);
+    return rc ? rc : zqcow2_close(img);
+}
+
+static int try_check(struct zqcow2_backend *be, const struct unknown *u, struct zqcow2_error *err)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+
+    o.flags = u->flags;
+    o.reserved = u->reserved;
+    o.hooks = u->hooks;
+    return zqcow2_check(be, &o, NULL, err); /* which needs no result */
+}
+
+static void what_no_release_knows_is_refused_and_named(void **state)
+{
+    int (*const calls[])(struct zqcow2_backend *, const struct unknown *,
+                         struct zqcow2_error *) = {try_create, try_open, try_check};
+    struct zqcow2_hooks reserved = ZQCOW2_HOOKS_INIT, level = ZQCOW2_HOOKS_INIT;
+    const struct {
+        struct unknown u;
+        const char *name;
+    } row[] = {{{1u << 7, 0, NULL}, "0x80"},
+               {{1u << 31, 0, NULL}, "0x80000000"},
+               {{0, 1, NULL}, "reserved"},
+               {{0, 0, &reserved}, "hooks"},
+               {{0, 0, &level}, "hooks"}};
+    struct zqcow2_backend *be;
+    struct zqcow2_error err;
+
+    (void)state;
+    reserved.reserved = 1;
+    level.log_level = 99;
+    assert_int_equal(zqcow2_mem_open(0, NULL, &be), 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(calls[i](be, &(struct unknown){0, 0, NULL}, &err), 0);
+        for (unsigned k = 0; k < 5; k++) {
+            if (calls[i] == try_create && row[k].u.reserved) /* it has no such member */
+                continue;
+            assert_int_equal(calls[i](be, &row[k].u, &err), -EINVAL);
+            if (!strstr(err.text, row[k].name))
+                fail_msg("call %u: \"%s\" does not name %s", i, err.text, row[k].name);
+        }
+    }
+    zqcow2_backend_close(be);
+}
+
+/* Options may hold what is not known only as zeros; what is returned is zeros there. */
+static void a_longer_result_ends_in_zeros(void **state)
+{
+    struct {
+        struct zqcow2_info known;
+        uint8_t newer[8];
+    } info = {{.size = sizeof(info)}, {9, 9}};
+    struct {
+        struct zqcow2_extent known;
+        uint8_t newer[8];
+    } extent = {{.size = sizeof(extent)}, {9, 9}};
+    struct {
+        struct zqcow2_check_result known;
+        uint8_t newer[8];
+    } found = {{.size = sizeof(found)}, {9, 9}};
+    struct {
+        struct zqcow2_open_options known;
+        uint8_t newer[8];
+    } how = {{.size = sizeof(how)}, {9, 9}};
+    const uint8_t zeros[8] = {0};
+    struct zqcow2_image *img = make(Z);
+    struct zqcow2_backend *be;
+
+    (void)state;
+    assert_int_equal(zqcow2_get_info(img, &info.known), 0);
+    assert_int_equal(zqcow2_block_status(img, 0, 512, &extent.known), 0);
+    assert_memory_equal(info.newer, zeros, 8);
+    assert_memory_equal(extent.newer, zeros, 8);
+    assert_int_equal(zqcow2_close(img), 0);
+    assert_int_equal(zqcow2_mem_open(0, NULL, &be), 0);
+    assert_int_equal(try_create(be, &(struct unknown){0, 0, NULL}, NULL), 0);
+    assert_int_equal(zqcow2_check(be, NULL, &found.known, NULL), 0);
+    assert_memory_equal(found.newer, zeros, 8);
+    assert_int_equal(zqcow2_open(be, &how.known, &img, NULL), -E2BIG);
+    zqcow2_backend_close(be);
+}
+
+static int run(struct zqcow2_image *img, int op, uint64_t off, uint64_t len, uint64_t *where)
+{
+    struct zqcow2_request req = {
+        .size = sizeof(req), .op = (uint16_t)op, .offset = off, .length = len};
+    struct zqcow2_result res = {.offset = 99};
+    int rc = zqcow2_run(img, &req, &res);
+
+    *where = res.offset;
+    return rc;
+}
+
+/* A zone has failed only if the request got as far as a zone: not with a range that is none. */
+static void a_refused_range_names_no_zone(void **state)
+{
+    struct zqcow2_image *img = make(Z);
+    uint64_t where;
+
+    (void)state;
+    assert_int_equal(run(img, ZQCOW2_OP_ZONE_FINISH, 3 * Z, Z - 512, &where), -EINVAL);
+    assert_int_equal(where, 0);
+    assert_int_equal(run(img, ZQCOW2_OP_ZONE_CLOSE, 7 * Z, 2 * Z, &where), -EINVAL);
+    assert_int_equal(where, 0);
+    for (unsigned i = 1; i < 4; i++) {
+        assert_int_equal(zqcow2_write_zeroes(img, 512, i * Z, 0), 0);
+        assert_int_equal(zqcow2_zone_close(img, i * Z, Z, 0), 0);
+    }
+    assert_int_equal(run(img, ZQCOW2_OP_ZONE_OPEN, 0, 8 * Z, &where), ZQCOW2_EZONE_OPEN);
+    assert_int_equal(where, 0); /* all or none */
+    assert_int_equal(run(img, ZQCOW2_OP_ZONE_OPEN, 2 * Z, 3 * Z, &where), ZQCOW2_EZONE_OPEN);
+    assert_int_equal(where, 4 * Z);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+/* In memory only, so an image that is open for reading has it, too; what was not forced stays. */
+static void forced_states_come_and_go(void **state)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_image *img = make(Z);
+    struct zqcow2_backend *be;
+
+    (void)state;
+    assert_int_equal(zqcow2_zone_open(img, Z, Z, 0), 0);
+    assert_int_equal(zqcow2_write_zeroes(img, 512, Z, 0), 0);
+    assert_int_equal(zqcow2_zone_set_state(img, Z, ZQCOW2_ZONE_NOT_WP), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_EXP_OPEN);
+    assert_int_equal(zqcow2_zone_set_state(img, Z, ZQCOW2_ZONE_RDONLY), 0);
+    assert_int_equal(zqcow2_zone_set_state(img, Z, ZQCOW2_ZONE_NOT_WP), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_CLOSED);
+    assert_int_equal(zqcow2_close(img), 0);
+    how.virtual_size = 2 * Z;
+    how.zone_size = Z;
+    assert_int_equal(zqcow2_mem_open(0, NULL, &be), 0);
+    assert_int_equal(zqcow2_create(be, &how, NULL), 0);
+    assert_int_equal(zqcow2_open(be, &opt, &img, NULL), 0);
+    assert_int_equal(zqcow2_zone_reset(img, Z, Z, 0), -EROFS);
+    assert_int_equal(zqcow2_zone_set_state(img, Z, ZQCOW2_ZONE_OFFLINE), 0);
+    assert_int_equal(zone(img, Z).state, ZQCOW2_ZONE_OFFLINE);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +370,10 @@ int main(void)
         cmocka_unit_test(a_report_ends_with_the_device),
         cmocka_unit_test(information_fits_a_shorter_struct),
         cmocka_unit_test(an_image_without_zones_says_so),
+        cmocka_unit_test(what_no_release_knows_is_refused_and_named),
+        cmocka_unit_test(a_longer_result_ends_in_zeros),
+        cmocka_unit_test(a_refused_range_names_no_zone),
+        cmocka_unit_test(forced_states_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
