@@ -48,11 +48,12 @@ enum zqcow2_simdisk_discard {
 struct zqcow2_simdisk_options {
     size_t size;
     uint64_t seed;
-    uint64_t length;       /* initial size in bytes, all zeros */
-    uint64_t max_length;   /* changes beyond this size fail with -ENOSPC; 0: no limit */
-    uint32_t flags;        /* zqcow2_simdisk_flag */
-    uint32_t discard;      /* zqcow2_simdisk_discard */
-    uint32_t atomic_write; /* unit of tearing: multiple of 512, or ZQCOW2_SIMDISK_ATOMIC; 0: 512 */
+    uint64_t length;     /* initial size in bytes, all zeros */
+    uint64_t max_length; /* changes beyond this size fail with -ENOSPC; 0: no limit */
+    uint32_t flags;      /* zqcow2_simdisk_flag */
+    uint32_t discard;    /* zqcow2_simdisk_discard */
+    uint32_t
+        atomic_write; /* unit of tearing: power of two >= 512, or ZQCOW2_SIMDISK_ATOMIC; 0: 512 */
     uint32_t io_align, buf_align, max_transfer; /* as in struct zqcow2_limits */
     const struct zqcow2_hooks *hooks;
     uint32_t max_iov; /* as in struct zqcow2_limits */
@@ -125,7 +126,7 @@ struct zqcow2_simdisk_fault {
     uint64_t nth;   /* 1: the next call of these kinds */
     uint32_t kinds; /* 1u << zqcow2_io_kind, or'ed */
     uint32_t flags; /* zqcow2_simdisk_fault_flag */
-    int error;      /* what the call returns: negative */
+    int error;      /* what the call returns: -4095 .. -1 */
     int reserved;
 };
 #define ZQCOW2_SIMDISK_FAULT_INIT \
@@ -146,7 +147,7 @@ ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t p
 /* ---- the log and its cuts ---- */
 
 ZQCOW2_API uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *disk);
-/* Discards the log and begins a new one at the current position. Not while a cut exists. */
+/* Discards the log and begins a new one at the current position. -EBUSY: a cut of it exists. */
 ZQCOW2_API int zqcow2_simdisk_record(struct zqcow2_simdisk *disk);
 
 struct zqcow2_simdisk_op { /* a change in the log */
@@ -176,7 +177,10 @@ ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL
  */
 ZQCOW2_API int zqcow2_simdisk_cut_seek(struct zqcow2_simdisk_cut *cut, uint64_t position);
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_position(const struct zqcow2_simdisk_cut *cut);
-/* The number of pending changes; cut_op() returns them in the order in which they began. */
+/*
+ * The number of pending changes; cut_op() returns them in the order in which they began.
+ * -EINVAL: there is no change `i`.
+ */
 ZQCOW2_API uint32_t zqcow2_simdisk_cut_pending(const struct zqcow2_simdisk_cut *cut);
 ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint32_t i,
                                      struct zqcow2_simdisk_op *op);
@@ -189,7 +193,10 @@ ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint3
  *   - All changes torn by seed.
  */
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *cut);
-/* Makes an independent disk in state k after a power loss here, with power on and no log. */
+/*
+ * Makes an independent disk in state k after a power loss here, with power on and no log.
+ * -EINVAL: there is no state k.
+ */
 ZQCOW2_API int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *cut, uint64_t k,
                                         struct zqcow2_simdisk **image);
 /*

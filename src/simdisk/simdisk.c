@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The simulated disk as an object: life, bytes, counters, faults, power and log.
+ * The simulated disk as an object: its bytes, counters, faults, power and log.
  *
  * Every public call takes the lock, so a test may look at a disk while an image in another thread
  * uses it. Backends on the disk must be closed before it is freed; cuts before, images at any time.
@@ -10,25 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "base/bytes.h"
 #include "simdisk/simdisk_int.h"
-
-static int check_options(struct zqcow2_simdisk_options *o)
-{
-    const uint32_t flags = ZQCOW2_SIMDISK_ASYNC | ZQCOW2_SIMDISK_RECORD | ZQCOW2_SIMDISK_NO_ZERO |
-                           ZQCOW2_SIMDISK_NO_DISCARD;
-
-    if (!o->atomic_write)
-        o->atomic_write = ZQ_SECTOR;
-    if ((o->flags & ~flags) || o->discard > ZQCOW2_SIMDISK_DISCARD_SCRAMBLES)
-        return -EINVAL;
-    if (o->atomic_write != ZQCOW2_SIMDISK_ATOMIC &&
-        (!zq_is_pow2(o->atomic_write) || o->atomic_write < ZQ_SECTOR))
-        return -EINVAL;
-    if ((o->io_align && !zq_is_pow2(o->io_align)) || (o->buf_align && !zq_is_pow2(o->buf_align)))
-        return -EINVAL;
-    return o->length > INT64_MAX ? -EINVAL : 0;
-}
 
 int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2_hooks *hooks,
                    struct zqcow2_simdisk **out)
@@ -60,35 +42,6 @@ int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2
     }
     *out = d;
     return 0;
-}
-
-int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt, struct zqcow2_simdisk **disk)
-{
-    struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
-    struct zqcow2_hooks hooks;
-    struct zqcow2_simdisk *d;
-    int rc = 0;
-
-    if (opt)
-        rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_simdisk_options, hooks));
-    if (rc == 0)
-        rc = check_options(&o);
-    if (rc == 0)
-        rc = zq_hooks_init(&hooks, o.hooks);
-    if (rc == 0)
-        rc = sim_disk_alloc(&o, &hooks, &d);
-    if (rc < 0)
-        return rc;
-    sim_content_truncate(&d->now.durable, o.length);
-    sim_content_copy(&d->view, &d->now.durable);
-    d->view.unhashed = true;
-    if (o.flags & ZQCOW2_SIMDISK_RECORD)
-        rc = zqcow2_simdisk_record(d);
-    if (rc < 0)
-        zqcow2_simdisk_free(d);
-    else
-        *disk = d;
-    return rc;
 }
 
 void zqcow2_simdisk_free(struct zqcow2_simdisk *d)
@@ -192,6 +145,15 @@ int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *d, struct zqcow2_simdisk_
     return rc;
 }
 
+static bool bad_fault(const struct zqcow2_simdisk_fault *f)
+{
+    const uint32_t flags = ZQCOW2_SIMDISK_FOREVER | ZQCOW2_SIMDISK_SHORT |
+                           ZQCOW2_SIMDISK_AT_SUBMIT | ZQCOW2_SIMDISK_LANDS;
+
+    return !f->nth || !f->kinds || f->kinds >= 2u << ZQCOW2_IO_TRUNCATE || (f->flags & ~flags) ||
+           f->error >= 0 || f->error < -4095 || f->reserved;
+}
+
 int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *d, const struct zqcow2_simdisk_fault *fault)
 {
     struct zqcow2_simdisk_fault f = {.size = sizeof(f)};
@@ -199,7 +161,7 @@ int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *d, const struct zqcow2_simdi
 
     if (fault) {
         rc = zq_copy_sized(&f, sizeof(f), fault, sizeof(f));
-        if (rc == 0 && (!f.nth || f.error >= 0 || !f.kinds))
+        if (rc == 0 && bad_fault(&f))
             rc = -EINVAL;
     }
     if (rc < 0)
@@ -229,13 +191,15 @@ uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *d)
 
 int zqcow2_simdisk_record(struct zqcow2_simdisk *d)
 {
-    int rc;
+    int rc = -EBUSY;
 
     pthread_mutex_lock(&d->lock);
-    sim_log_clear(&d->log, &d->hooks);
-    rc = sim_state_copy(&d->log.base, &d->now);
-    d->log.on = rc == 0;
-    d->log.first = d->count.position;
+    if (!d->cuts) {
+        sim_log_clear(&d->log, &d->hooks);
+        rc = sim_state_copy(&d->log.base, &d->now);
+        d->log.on = rc == 0;
+        d->log.first = d->count.position;
+    }
     pthread_mutex_unlock(&d->lock);
     return rc;
 }

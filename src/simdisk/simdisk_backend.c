@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The simulated disk as a backend: its blocking calls, limits and locks.
+ * The simulated disk as a backend: its blocking calls, limits and locks; and how it is made.
  *
  * A backend is a handle: the disk is the test's and outlives it, as a file outlives its descriptor,
  * and several may be open on one disk. A lock belongs to a handle and ends with it.
@@ -186,5 +186,61 @@ int zqcow2_simdisk_backend(struct zqcow2_simdisk *d, struct zqcow2_backend **be)
     rc = zqcow2_backend_new(sim_ops(d->fd >= 0), h, &d->hooks, be);
     if (rc < 0)
         zq_free(&d->hooks, h, sizeof(*h));
+    return rc;
+}
+
+/* ---- a new disk ---- */
+
+/* The limits are left to zqcow2_backend_new(). */
+static int check_options(struct zqcow2_simdisk_options *o)
+{
+    const uint32_t flags = ZQCOW2_SIMDISK_ASYNC | ZQCOW2_SIMDISK_RECORD | ZQCOW2_SIMDISK_NO_ZERO |
+                           ZQCOW2_SIMDISK_NO_DISCARD;
+
+    if (!o->atomic_write)
+        o->atomic_write = ZQ_SECTOR;
+    if ((o->flags & ~flags) || o->discard > ZQCOW2_SIMDISK_DISCARD_SCRAMBLES || o->reserved)
+        return -EINVAL;
+    return o->length > INT64_MAX ? -EINVAL : 0;
+}
+
+/* A disk whose limits no backend may have is none. */
+static int try_backend(struct zqcow2_simdisk *d)
+{
+    struct zqcow2_backend *be;
+    int rc = zqcow2_simdisk_backend(d, &be);
+
+    if (rc == 0)
+        zqcow2_backend_close(be);
+    return rc;
+}
+
+int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt, struct zqcow2_simdisk **disk)
+{
+    struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_hooks hooks;
+    struct zqcow2_simdisk *d;
+    int rc = 0;
+
+    if (opt)
+        rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_simdisk_options, hooks));
+    if (rc == 0)
+        rc = check_options(&o);
+    if (rc == 0)
+        rc = zq_hooks_init(&hooks, o.hooks);
+    if (rc == 0)
+        rc = sim_disk_alloc(&o, &hooks, &d);
+    if (rc < 0)
+        return rc;
+    sim_content_truncate(&d->now.durable, o.length);
+    sim_content_copy(&d->view, &d->now.durable);
+    d->view.unhashed = true;
+    rc = try_backend(d);
+    if (rc == 0 && (o.flags & ZQCOW2_SIMDISK_RECORD))
+        rc = zqcow2_simdisk_record(d);
+    if (rc < 0)
+        zqcow2_simdisk_free(d);
+    else
+        *disk = d;
     return rc;
 }

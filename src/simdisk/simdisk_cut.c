@@ -49,6 +49,7 @@ int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *d, struct zqcow2_simdisk_cut *
     c->disk = d;
     sim_state_init(&c->state, &d->hooks);
     pthread_mutex_lock(&d->lock);
+    d->cuts++;
     c->position = d->log.on ? d->log.first : d->count.position;
     rc = sim_state_copy(&c->state, d->log.on ? &d->log.base : &d->now);
     pthread_mutex_unlock(&d->lock);
@@ -63,6 +64,9 @@ void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *c)
 {
     if (!c)
         return;
+    pthread_mutex_lock(&c->disk->lock);
+    c->disk->cuts--;
+    pthread_mutex_unlock(&c->disk->lock);
     sim_state_drop(&c->state);
     zq_free(&c->disk->hooks, c, sizeof(*c));
 }
@@ -116,7 +120,7 @@ int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *c, uint32_t i,
     struct zqcow2_simdisk_op op;
 
     if (i >= c->state.n)
-        return -ENOENT;
+        return -EINVAL;
     sim_op_describe(c->state.pending[i], c->disk->opt.atomic_write, &op);
     return zq_return_sized(out, &op, sizeof(op), sizeof(size_t));
 }
@@ -158,7 +162,7 @@ static int choose(const struct zqcow2_simdisk_cut *c, uint64_t k, struct choice 
     if (k < subsets)
         return 0;
     if (k >= zqcow2_simdisk_cut_states(c))
-        return -ENOENT;
+        return -EINVAL;
     k -= subsets;
     out->part = TORN;
     for (uint32_t i = 0; i < c->state.n; i++) {

@@ -129,6 +129,7 @@ struct zqcow2_simdisk {
     struct zqcow2_io *flying, **flying_tail; /* asynchronous: backend[0] links, backend[1] the op */
     int fd;                     /* readable while something flies, or woken; -1: blocking */
     unsigned exclusive, shared; /* backends that hold such a lock */
+    unsigned cuts;              /* they replay this log */
 };
 
 /* simdisk.c */
