@@ -97,7 +97,8 @@ struct zqcow2_backend_ops {
     int (*fd)(void *self);                   /* readable when poll() has work; required with it */
     /*
      * Writes zeros and allocates their space, so that no later write there fails with -ENOSPC.
-     * Blocking; called rarely, for new tables. NULL or -EOPNOTSUPP: the library writes zeros.
+     * Blocking; called rarely, for new tables of 16 KiB or more. NULL or -EOPNOTSUPP: the library
+     * writes zeros.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*

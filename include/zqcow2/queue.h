@@ -47,7 +47,8 @@ struct zqcow2_result {
     uint32_t reserved;
     /*
      * Append: the offset of the data. A failed zone operation, and every error EZONE_*: the start
-     * of the zone that failed. Otherwise 0.
+     * of the zone that failed. Otherwise 0, also if a zone operation reached no zone: its range is
+     * not whole zones, or the limits do not allow all zones of an open of the whole device.
      */
     uint64_t offset;
 };

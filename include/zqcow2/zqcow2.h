@@ -15,8 +15,9 @@
  * Units           Every offset and length is in bytes. I/O is in multiples of 512.
  * Growth          A struct whose first member is `size` may gain members at its
  *                 end. Initialise it with its _INIT macro; a zero member selects
- *                 the default. Bytes that the library does not know must be zero;
- *                 otherwise the call returns -E2BIG.
+ *                 the default. Bytes of options, hooks and callbacks that the
+ *                 library does not know must be zero; otherwise the call returns
+ *                 -E2BIG. In a struct that the library fills it zeroes them.
  */
 #ifndef ZQCOW2_ZQCOW2_H
 #define ZQCOW2_ZQCOW2_H
@@ -142,7 +143,8 @@ struct zqcow2_create_options {
     uint32_t conventional_zones; /* at the start of the device; at least one is not */
     uint32_t max_open_zones;     /* 0: no limit */
     uint32_t max_active_zones;   /* 0: no limit */
-    uint32_t max_append_bytes;   /* 0: the layout's default; layout 44 cannot store it */
+    uint32_t max_append_bytes;   /* multiple of 512, < zone_capacity - 512; 0: the layout's default;
+                                    layout 44 cannot store it */
     uint32_t cluster_size;       /* power of two, 512 .. 2 MiB; 0: 64 KiB */
     uint32_t refcount_bits;      /* 1, 2, 4 .. 64; 0: 16 */
     uint32_t layout;             /* zqcow2_layout; 0: 44 */
@@ -315,9 +317,10 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
                                  unsigned flags);
 /*
  * For device models and fault tests: puts the zone that contains `off` into state RDONLY or
- * OFFLINE, in memory only. Setting the current forced state again, or NOT_WP, restores the state
- * that follows from the write pointer. -EINVAL: any other state. EZONE_STATE: a conventional zone.
- * Waits for the writes in the zone.
+ * OFFLINE, in memory only, so also on an image that is open for reading. Setting the current forced
+ * state again, or NOT_WP, restores the state that follows from the write pointer; NOT_WP leaves a
+ * zone alone that is not forced. -EINVAL: any other state. EZONE_STATE: a conventional zone. Waits
+ * for the writes in the zone.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 
@@ -365,7 +368,7 @@ struct zqcow2_check_result {
 
 /*
  * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to its end;
- * *res is then incomplete. opt and err may be NULL.
+ * *res is then incomplete. opt, res and err may be NULL.
  */
 ZQCOW2_API int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                             struct zqcow2_check_result *res, struct zqcow2_error *err);
