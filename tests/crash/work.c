@@ -290,7 +290,8 @@ static struct base *base_of(struct worker *w, const struct crash_geometry *g, bo
         return NULL;
     }
     if (g->snapshot && take_snapshot(b) < 0) {
-        b->absent = w->sh->absent[g - crash_geometries] = true; /* there is no qemu-img here */
+        b->absent = true; /* there is no qemu-img here */
+        w->sh->absent[g - crash_geometries] = true;
         run_fini(&b->run);
         return NULL;
     }
