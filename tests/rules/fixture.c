@@ -24,7 +24,7 @@ struct life {
 struct rig r;
 struct raw raw;
 struct zqcow2_queue *q;
-static struct ticket *sent[64];
+static struct ticket *sent[256];
 static unsigned nr_sent;
 static struct life lives[8];
 static unsigned nr_lives;
@@ -35,6 +35,7 @@ static char wrong[240];
 
 void life(uint32_t zone, uint64_t tag, uint64_t len, bool finished)
 {
+    assert_true(nr_lives < sizeof(lives) / sizeof(*lives));
     lives[nr_lives++] = (struct life){zone, tag, len, finished};
 }
 
@@ -163,9 +164,15 @@ void go(void)
     }
 }
 
+static struct ticket *keep(struct ticket *t)
+{
+    assert_true(nr_sent < sizeof(sent) / sizeof(*sent));
+    return sent[nr_sent++] = t;
+}
+
 struct ticket *post(int op, uint64_t off, uint64_t len, uint64_t tag)
 {
-    struct ticket *t = sent[nr_sent++] = ticket(op, off, len, tag);
+    struct ticket *t = keep(ticket(op, off, len, tag));
 
     assert_int_equal(submit(q, t), 1);
     return t;
@@ -181,7 +188,7 @@ struct ticket *send(int op, uint64_t off, uint64_t len, uint64_t tag)
 
 struct ticket *write_fua(uint64_t off, uint64_t len, uint64_t tag)
 {
-    struct ticket *t = sent[nr_sent++] = ticket(ZQCOW2_OP_WRITE, off, len, tag);
+    struct ticket *t = keep(ticket(ZQCOW2_OP_WRITE, off, len, tag));
 
     t->req.flags = ZQCOW2_FUA;
     assert_int_equal(submit(q, t), 1);
