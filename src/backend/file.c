@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "backend/block.h"
+#include "backend/blockdev.h"
 #include "backend/direct_align.h"
 #include "base/bytes.h"
 #include "base/fd.h"
@@ -60,8 +60,8 @@ static int check_type(struct zq_file *f)
         return -errno;
     if (S_ISDIR(st.st_mode))
         return -EISDIR;
-    f->block = S_ISBLK(st.st_mode);
-    return f->block || S_ISREG(st.st_mode) ? 0 : -EINVAL;
+    f->is_device = S_ISBLK(st.st_mode);
+    return f->is_device || S_ISREG(st.st_mode) ? 0 : -EINVAL;
 }
 
 /* What the kernel says of this file, else the safe guess. */
@@ -110,8 +110,8 @@ static int set_up(struct zq_file *f, int fd, const char *path, const struct zqco
     rc = check_type(f);
     if (rc == 0)
         rc = check_mode(f);
-    if (rc == 0 && f->block)
-        rc = zq_block_adopt(f);
+    if (rc == 0 && f->is_device)
+        rc = zq_blockdev_adopt(f);
     /* A program that is executed would go on holding the file, and its lock. */
     if (rc == 0 && fcntl(fd, F_SETFD, FD_CLOEXEC) < 0)
         rc = -errno;
@@ -183,7 +183,7 @@ void zq_file_give_back(struct zq_file *f)
 /* What a block device holds beyond its length here is stale: it reads as zeros. */
 static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off)
 {
-    uint64_t length = atomic_load(&f->block_length);
+    uint64_t length = atomic_load(&f->device_length);
     struct zq_cursor c = {iov, cnt, 0};
 
     zq_cursor_skip(&c, length > off ? length - off : 0);
@@ -195,7 +195,7 @@ int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
     struct zq_file *f = self;
     int rc = zq_file_read_rest(f, iov, cnt, off, 0);
 
-    if (rc == 0 && f->block)
+    if (rc == 0 && f->is_device)
         hide_stale(f, iov, cnt, off);
     return rc;
 }
@@ -205,8 +205,8 @@ int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
     struct zq_file *f = self;
     int rc = 0;
 
-    if (f->block)
-        rc = off > INT64_MAX ? -EFBIG : zq_block_grow(f, off + zq_cursor_total(iov, cnt));
+    if (f->is_device)
+        rc = off > INT64_MAX ? -EFBIG : zq_blockdev_grow(f, off + zq_cursor_total(iov, cnt));
     return rc < 0 ? rc : zq_file_write_rest(f, iov, cnt, off, 0);
 }
 
@@ -217,8 +217,8 @@ int zq_file_length(void *self, uint64_t *bytes)
     struct zq_file *f = self;
     struct stat st;
 
-    if (f->block) {
-        *bytes = atomic_load(&f->block_length);
+    if (f->is_device) {
+        *bytes = atomic_load(&f->device_length);
         return 0;
     }
     if (fstat(f->fd, &st) < 0)
@@ -256,9 +256,9 @@ int zq_file_truncate(void *self, uint64_t bytes)
 
     if (bytes > INT64_MAX)
         return -EFBIG;
-    if (f->block) {
-        zq_block_shrink(f, bytes);
-        return zq_block_grow(f, bytes);
+    if (f->is_device) {
+        zq_blockdev_shrink(f, bytes);
+        return zq_blockdev_grow(f, bytes);
     }
     /* Growing it would hide what was cut off. */
     rc = zq_file_keeps_end(f, bytes);
@@ -280,8 +280,8 @@ int zq_file_allocate(void *self, uint64_t off, uint64_t len)
     struct zq_file *f = self;
     int rc;
 
-    if (f->block || off > INT64_MAX || len > INT64_MAX - off)
-        return f->block ? -EOPNOTSUPP : -EFBIG;
+    if (f->is_device || off > INT64_MAX || len > INT64_MAX - off)
+        return f->is_device ? -EOPNOTSUPP : -EFBIG;
     do {
         rc = fallocate(f->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
     } while (rc < 0 && errno == EINTR);
@@ -313,7 +313,7 @@ int zq_file_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end)
     const struct zq_file *f = self;
     off_t at, hole;
 
-    if (f->block)
+    if (f->is_device)
         return -EOPNOTSUPP;
     at = lseek(f->fd, (off_t)off, SEEK_DATA);
     hole = at < 0 ? at : lseek(f->fd, at, SEEK_HOLE);

@@ -91,7 +91,7 @@ void zq_file_reached(struct zq_file *f, uint64_t end)
 {
     uint64_t was = atomic_load_explicit(&f->reach, memory_order_relaxed);
 
-    while (!f->block && was < end && !atomic_compare_exchange_weak(&f->reach, &was, end))
+    while (!f->is_device && was < end && !atomic_compare_exchange_weak(&f->reach, &was, end))
         ;
 }
 
@@ -106,7 +106,7 @@ int zq_file_check_length(struct zq_file *f)
     uint64_t reach = atomic_load(&f->reach);
     struct stat st;
 
-    if (f->block)
+    if (f->is_device)
         return 0;
     if (fstat(f->fd, &st) < 0)
         return -errno;

@@ -22,7 +22,7 @@ struct zq_file {
     int fd;
     int lock_fd; /* the same file, opened for its locks alone; -1: locks go to fd */
     int given;   /* what adopt() was handed, if that is not fd itself; else -1 */
-    bool writable, block;
+    bool writable, is_device;
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;                /* zqcow2_lock that is held */
     _Atomic uint64_t reach; /* of a regular file: it was at least so long, and must be still */
@@ -33,7 +33,7 @@ struct zq_file {
      * device's end are stale and are zeroed when the length grows over them, under the mutex.
      */
     uint64_t device_bytes;
-    _Atomic uint64_t block_length;
+    _Atomic uint64_t device_length;
     pthread_mutex_t grow;
 };
 

@@ -183,8 +183,8 @@ static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
 {
     uint64_t end = io->offset + io->length;
 
-    return f->block ? end > atomic_load(&f->block_length) :
-                      io->kind == ZQCOW2_IO_WRITE && zq_file_keeps_end(f, end) < 0;
+    return f->is_device ? end > atomic_load(&f->device_length) :
+                          io->kind == ZQCOW2_IO_WRITE && zq_file_keeps_end(f, end) < 0;
 }
 
 /* The ring takes plain transfers; what needs thought is left to the blocking callbacks. */
@@ -476,7 +476,8 @@ static bool can_truncate(struct uring *u)
                      (OP_FTRUNCATE + 1) * sizeof(struct io_uring_probe_op)];
     } probe = {.room = {0}};
 
-    return !u->file.block && io_uring_register_probe(&u->ring, &probe.p, OP_FTRUNCATE + 1) == 0 &&
+    return !u->file.is_device &&
+           io_uring_register_probe(&u->ring, &probe.p, OP_FTRUNCATE + 1) == 0 &&
            io_uring_opcode_supported(&probe.p, OP_FTRUNCATE);
 }
 

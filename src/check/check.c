@@ -15,7 +15,7 @@
 #include "format/refbits.h"
 #include "check/repair.h"
 
-#define MAX_ROUNDS 12 /* each repairs what the one before uncovered; three are the usual number */
+#define MAX_PASSES 12 /* each repairs what the one before uncovered; three are the usual number */
 
 /* ---- refcounts: neighbours with the same fault are one finding ---- */
 
@@ -320,10 +320,10 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
     bool changed = true;
     int rc;
 
-    for (int round = 0; round < MAX_ROUNDS; round++) {
+    for (int pass = 0; pass < MAX_PASSES; pass++) {
         struct zq_scan next = {.be = s->be, .hooks = s->hooks, .opt = s->opt, .err = s->err};
 
-        if ((rc = zq_repair_round(s, flags, &changed)) < 0)
+        if ((rc = zq_repair_pass(s, flags, &changed)) < 0)
             return rc;
         if (!changed)
             break;

@@ -44,8 +44,8 @@ static int compare(const struct zq_area *a, const struct zq_area *b, struct zqco
                    a->name, a->offset, a->bytes, b->name, b->offset, b->bytes);
 }
 
-int zq_layout_check(const struct zq_header *h, const struct zq_geometry *g,
-                    uint64_t snapshots_bytes, struct zqcow2_error *err)
+int zq_overlap_check(const struct zq_header *h, const struct zq_geometry *g,
+                     uint64_t snapshots_bytes, struct zqcow2_error *err)
 {
     struct zq_area a[MAX_AREAS];
     unsigned n = collect(a, h, g, snapshots_bytes);
@@ -58,8 +58,8 @@ int zq_layout_check(const struct zq_header *h, const struct zq_geometry *g,
     return rc;
 }
 
-int zq_layout_check_area(const struct zq_header *h, const struct zq_geometry *g,
-                         const struct zq_area *area, struct zqcow2_error *err)
+int zq_overlap_check_area(const struct zq_header *h, const struct zq_geometry *g,
+                          const struct zq_area *area, struct zqcow2_error *err)
 {
     struct zq_area a[MAX_AREAS];
     unsigned n = collect(a, h, g, 0);

@@ -16,12 +16,12 @@ struct zq_area {
  * NONE for a plain image. snapshots_bytes: what is known of that table's length; 0: the least
  * that nb_snapshots entries take.
  */
-int zq_layout_check(const struct zq_header *h, const struct zq_geometry *g,
-                    uint64_t snapshots_bytes, struct zqcow2_error *err);
+int zq_overlap_check(const struct zq_header *h, const struct zq_geometry *g,
+                     uint64_t snapshots_bytes, struct zqcow2_error *err);
 /*
  * The same for one more area, such as a refcount block: ECORRUPT when it overlaps one of them.
  */
-int zq_layout_check_area(const struct zq_header *h, const struct zq_geometry *g,
-                         const struct zq_area *area, struct zqcow2_error *err);
+int zq_overlap_check_area(const struct zq_header *h, const struct zq_geometry *g,
+                          const struct zq_area *area, struct zqcow2_error *err);
 
 #endif

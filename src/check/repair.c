@@ -329,7 +329,7 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
     return rc < 0 || !*changed ? rc : zq_be_flush(s->be);
 }
 
-int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed)
+int zq_repair_pass(struct zq_scan *s, unsigned flags, bool *changed)
 {
     int rc;
 

@@ -10,7 +10,7 @@
 #include "check/scan.h"
 
 /* flags: zqcow2_check_flag. *changed: something was written, the scan is out of date. */
-int zq_repair_round(struct zq_scan *s, unsigned flags, bool *changed);
+int zq_repair_pass(struct zq_scan *s, unsigned flags, bool *changed);
 /* Of an image without corruptions. Behind the last barrier, before zq_repair_finish(). */
 int zq_repair_space(struct zq_scan *s);
 /*

@@ -25,9 +25,10 @@ int zq_iox_init(struct zq_iox *x)
     zq_list_init(&x->parked);
     zq_list_init(&x->flight);
     zq_list_init(&x->flight_waiters);
-    x->plain = l->io_align <= ZQ_SECTOR && l->buf_align <= 1;
+    x->takes_any = l->io_align <= ZQ_SECTOR && l->buf_align <= 1;
     x->max_piece = l->max_transfer ? l->max_transfer : UINT64_MAX;
-    x->bounce_bytes = (uint32_t)zq_min(x->plain ? ZQ_BOUNCE_SMALL : ZQ_BOUNCE_BYTES, x->max_piece);
+    x->bounce_bytes =
+        (uint32_t)zq_min(x->takes_any ? ZQ_BOUNCE_SMALL : ZQ_BOUNCE_BYTES, x->max_piece);
     for (unsigned i = 0; i < ZQ_BOUNCES; i++) {
         x->bounce[i].buf = zq_alloc(x->hooks, 4096, x->bounce_bytes);
         if (!x->bounce[i].buf) {
@@ -101,7 +102,7 @@ static bool has_range(const struct zq_io *io)
     return transfers(io) || io->pub.kind == ZQCOW2_IO_ZERO || io->pub.kind == ZQCOW2_IO_DISCARD;
 }
 
-/* Of a backend that is plain. */
+/* On a backend that takes any buffer. */
 static inline bool fits_as_it_is(const struct zq_iox *x, const struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
@@ -115,7 +116,7 @@ static bool element_fits(const struct zq_iox *x, const void *base, size_t len)
 {
     const struct zqcow2_limits *l = &x->be->limits;
 
-    return x->plain ||
+    return x->takes_any ||
            (!(((uintptr_t)base | len) & (l->buf_align - 1)) && !(len & (l->io_align - 1)));
 }
 
@@ -301,14 +302,14 @@ static bool next_piece(struct zq_iox *x, struct zq_io *io)
     io->pub.offset = zq_round_down(off, align);
     io->pub.length = zq_round_up(off + n, align) - io->pub.offset;
     zq_assert(io->pub.length <= x->max_piece && (direct || io->pub.length <= x->bounce_bytes));
-    if (!x->plain && is_write(io) && write_conflicts(x, io->pub.offset, io->pub.length))
+    if (!x->takes_any && is_write(io) && write_conflicts(x, io->pub.offset, io->pub.length))
         return false;
     io->bounce = direct ? NULL : take_bounce(x);
     if (!direct && !io->bounce)
         return false;
     if (!direct)
         start_bounced(io);
-    if (!x->plain && is_write(io))
+    if (!x->takes_any && is_write(io))
         zq_list_push(&x->writes, &io->range);
     zq_list_push(&x->submit, &io->link);
     return true;
@@ -424,7 +425,7 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
     x->in_flight++;
     if (io->pub.kind == ZQCOW2_IO_TRUNCATE)
         start_truncate(x, io);
-    if (!has_range(io) || (x->plain && fits_as_it_is(x, io)))
+    if (!has_range(io) || (x->takes_any && fits_as_it_is(x, io)))
         zq_list_push(&x->submit, &io->link);
     else
         zq_io_start_pieces(x, io);

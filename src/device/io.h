@@ -78,14 +78,14 @@ struct zq_bounce {
 struct zq_iox {
     struct zqcow2_backend *be;        /* fixed */
     const struct zqcow2_hooks *hooks; /* fixed: the image's */
-    bool plain;                       /* fixed: it takes whole sectors, at any address */
+    bool takes_any;                   /* fixed: whole sectors, at any address */
     uint64_t max_piece;               /* fixed: bytes in one call; UINT64_MAX: no limit */
     uint32_t bounce_bytes;            /* fixed: of each buffer, none above max_piece */
     void (*notify)(struct zq_iox *x, struct zq_io *io); /* fixed: an io was done by the backend */
     void (*away)(struct zq_iox *x, bool begin); /* fixed: a blocking call begins, or is over */
     struct zq_list submit;                      /* started, to be issued */
     struct zq_list done;                        /* done, to be finished */
-    struct zq_list writes, parked;              /* not plain: writes in flight. ios that wait */
+    struct zq_list writes, parked; /* unless takes_any: writes in flight. ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];
     unsigned in_flight;            /* started and not finished */
     struct zq_list flight;         /* data I/O that looked up its clusters, oldest first */
@@ -147,7 +147,7 @@ static inline void zq_io_start_whole(struct zq_iox *x, struct zq_io *io)
     zq_io_enter_flight(x, io);
     io->x = x;
     x->in_flight++;
-    if (x->plain)
+    if (x->takes_any)
         zq_list_push(&x->submit, &io->link);
     else
         zq_io_start_pieces(x, io); /* beside others that it must not meet */
@@ -175,14 +175,14 @@ static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t off, const st
     const struct zqcow2_limits *l = &x->be->limits;
 
     return iov->iov_len <= x->max_piece &&
-           (x->plain || (!((off | iov->iov_len) & (l->io_align - 1)) &&
-                         !(((uintptr_t)iov->iov_base | iov->iov_len) & (l->buf_align - 1))));
+           (x->takes_any || (!((off | iov->iov_len) & (l->io_align - 1)) &&
+                             !(((uintptr_t)iov->iov_base | iov->iov_len) & (l->buf_align - 1))));
 }
 
 /*
  * One read or write of data in a single blocking call, past the lists of what is to be issued and
- * finished: begin and end under the mutex, run without it. The backend is plain and blocking, and
- * zq_io_is_whole() holds.
+ * finished: begin and end under the mutex, run without it. The backend takes any buffer and blocks,
+ * and zq_io_is_whole() holds.
  */
 static inline void zq_io_alone_begin(struct zq_iox *x, struct zq_io *io)
 {

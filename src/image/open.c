@@ -57,7 +57,7 @@ static int read_header(struct opening *o)
     if (rc == 0)
         rc = parse_cluster(o, cluster_bits);
     if (rc == 0)
-        rc = zq_layout_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
+        rc = zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
     return rc;
 }
 
@@ -133,7 +133,7 @@ static int check_entry(struct opening *o, const char *name, uint64_t offset, uin
         return zq_fail(o->err, ZQCOW2_ECORRUPT,
                        "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i, raw,
                        offset + zq_table_bytes(i), why);
-    return zq_layout_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
+    return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
 static int load_table(struct opening *o, const char *name, struct zq_memtable *t, read_entry *read)
@@ -391,9 +391,9 @@ static int run_shutdown(struct zq_core *c)
     op.req.op = ZQCOW2_OP_FLUSH;
     c->nr_ops++;
     zq_op_ready(&op);
-    zq_engine_run(c);
+    zq_loop_run(c);
     while (!op.finished)
-        zq_engine_wait(c, -1);
+        zq_loop_wait(c, -1);
     return op.res.ret;
 }
 
@@ -405,15 +405,15 @@ int zq_image_close(struct zqcow2_image *img)
     int rc = 0;
 
     zq_core_lock(c);
-    if (c->nr_ops > c->janitor_runs || !zq_list_empty(&c->doorbells) || c->runners || c->sleepers ||
-        c->polling) {
+    if (c->nr_ops > c->janitor_running || !zq_list_empty(&c->doorbells) || c->runners ||
+        c->sleepers || c->polling) {
         zq_core_unlock(c);
         return -EBUSY;
     }
     if (c->writable)
         rc = run_shutdown(c);
-    while (c->x.in_flight || c->janitor_runs)
-        zq_engine_wait(c, -1);
+    while (c->x.in_flight || c->janitor_running)
+        zq_loop_wait(c, -1);
     zq_core_unlock(c);
     if (rc < 0 && c->dead && be->ops.invalidate)
         be->ops.invalidate(be->self);

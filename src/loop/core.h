@@ -72,7 +72,7 @@ struct zq_core {
 
     pthread_mutex_t mutex; /* guards all below */
 #ifndef NDEBUG
-    pthread_t owner; /* of the mutex, while it is held */
+    pthread_t holder; /* of the mutex, while it is held */
     bool held;
 #endif
     pthread_cond_t cond;        /* threads that wait for progress of others */
@@ -101,7 +101,7 @@ struct zq_core {
     struct zq_list owners; /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;
     struct zq_op janitor; /* gives clusters and space back */
-    bool janitor_runs, want_janitor;
+    bool janitor_running, want_janitor;
     bool leaked; /* clusters could not be given back */
 };
 
@@ -132,21 +132,21 @@ static inline bool zq_core_is_held(const struct zq_core *c)
 #else
 static inline void zq_core_set_held(struct zq_core *c, bool held)
 {
-    c->owner = pthread_self();
+    c->holder = pthread_self();
     c->held = held;
 }
 /* By this thread? */
 static inline bool zq_core_is_held(const struct zq_core *c)
 {
-    return c->held && pthread_equal(c->owner, pthread_self());
+    return c->held && pthread_equal(c->holder, pthread_self());
 }
 #endif
 int zq_core_init(struct zq_core *c); /* hooks, be are set */
 void zq_core_fini(struct zq_core *c);
 /* Under the mutex, which it drops while it does I/O: works until there is nothing to do now. */
-void zq_engine_run(struct zq_core *c);
+void zq_loop_run(struct zq_core *c);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
-void zq_engine_wait(struct zq_core *c, int timeout_ms);
+void zq_loop_wait(struct zq_core *c, int timeout_ms);
 /* Sets what the slow path starts from, except what gather and its users set first. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release);
 void zq_op_step(struct zq_op *op);
@@ -169,11 +169,11 @@ static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
         zq_wake(&c->ready, &c->drain_waiters);
 }
 /* Does a thread wait, in a call, or with requests in flight on a descriptor? */
-bool zq_engine_is_heard(const struct zq_core *c);
+bool zq_loop_is_heard(const struct zq_core *c);
 /* A thread leaves: another must notice the image's own I/O, for which no caller waits. */
-void zq_engine_hand_over(struct zq_core *c);
+void zq_loop_hand_over(struct zq_core *c);
 /* An operation has finished: threads that sleep or poll for it look again. */
-void zq_engine_wake_others(struct zq_core *c);
+void zq_loop_wake_others(struct zq_core *c);
 /* What a write's I/O came to: a dead image acknowledges nothing more (R11). */
 static inline int zq_acknowledged(const struct zq_core *c, int rc)
 {

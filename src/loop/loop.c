@@ -27,7 +27,7 @@ void zq_core_unlock(struct zq_core *c)
 
 /* ---- completions from the backend ---- */
 
-bool zq_engine_is_heard(const struct zq_core *c)
+bool zq_loop_is_heard(const struct zq_core *c)
 {
     if (c->waiters > c->away)
         return true;
@@ -50,11 +50,11 @@ static void ring_all(struct zq_core *c, bool heard)
     }
 }
 
-void zq_engine_hand_over(struct zq_core *c)
+void zq_loop_hand_over(struct zq_core *c)
 {
     bool due = c->be->ops.poll ? c->x.in_flight : !zq_list_empty(&c->x.done);
 
-    if (due && !zq_engine_is_heard(c))
+    if (due && !zq_loop_is_heard(c))
         ring_all(c, false);
 }
 
@@ -69,7 +69,7 @@ static void wake_somebody(struct zq_core *c, bool *wake)
     else if (c->sleepers)
         pthread_cond_broadcast(&c->cond);
     else
-        ring_all(c, zq_engine_is_heard(c));
+        ring_all(c, zq_loop_is_heard(c));
 }
 
 /* Unlocks last: from then on the image may be closed, though not its backend while we are in it. */
@@ -257,7 +257,7 @@ static void report_corruption(struct zq_core *c)
     zq_core_lock(c);
 }
 
-void zq_engine_run(struct zq_core *c)
+void zq_loop_run(struct zq_core *c)
 {
     struct zq_list batch, finished;
 
@@ -311,12 +311,12 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
     c->sleepers--;
 }
 
-void zq_engine_wait(struct zq_core *c, int timeout_ms)
+void zq_loop_wait(struct zq_core *c, int timeout_ms)
 {
     zq_assert(zq_core_is_held(c));
     /* What arrived while the mutex was dropped found no thread to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
-        zq_engine_run(c);
+        zq_loop_run(c);
         return;
     }
     if (c->be->ops.poll && !c->polling) {
@@ -334,10 +334,10 @@ void zq_engine_wait(struct zq_core *c, int timeout_ms)
     } else {
         sleep_on_cond(c, timeout_ms);
     }
-    zq_engine_run(c);
+    zq_loop_run(c);
 }
 
-void zq_engine_wake_others(struct zq_core *c)
+void zq_loop_wake_others(struct zq_core *c)
 {
     if (c->sleepers)
         pthread_cond_broadcast(&c->cond);

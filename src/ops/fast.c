@@ -17,7 +17,7 @@
 #define NOINLINE __attribute__((noinline))
 
 /* One buffer, no flags, sectors of the device. */
-static inline bool is_plain(const struct zq_core *c, struct zq_op *op)
+static inline bool is_simple(const struct zq_core *c, struct zq_op *op)
 {
     const struct zqcow2_request *r = &op->req;
 
@@ -99,7 +99,7 @@ static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, u
 /* Gather and reserve in one: what is left to do is to move the bytes. */
 static INLINE bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
 {
-    if (!is_plain(c, op))
+    if (!is_simple(c, op))
         return false;
     return op->req.offset < c->seq_start ? admit_anywhere(c, op, host) : admit_to_zone(c, op, host);
 }
@@ -126,8 +126,8 @@ static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
     if (op->req.op != ZQCOW2_OP_READ)
         rc = zq_acknowledged(c, rc);
     if (op->req.op != ZQCOW2_OP_READ && op->req.offset >= c->seq_start) {
-        if (!zq_zone_commits_now(c, op, rc)) {
-            zq_zone_write_done(c, op, rc);
+        if (!zq_write_commits_now(c, op, rc)) {
+            zq_write_done(c, op, rc);
             return false;
         }
         zq_assert_k(K7, c->zones.v[op->zone].wp == op->r.end);
@@ -170,7 +170,7 @@ bool zq_fast_run(struct zq_core *c, struct zq_op *op)
     uint64_t host;
     int rc;
 
-    if (!c->x.plain || !admit(c, op, &host))
+    if (!c->x.takes_any || !admit(c, op, &host))
         return false;
     c->nr_ops++;
     set_io(op, host);
@@ -181,6 +181,6 @@ bool zq_fast_run(struct zq_core *c, struct zq_op *op)
     zq_io_alone_end(&c->x, &op->io);
     (void)complete(c, op, rc);
     if (!zq_list_empty(&c->ready))
-        zq_engine_run(c);
+        zq_loop_run(c);
     return true;
 }

@@ -33,7 +33,7 @@ int zq_step_drain(struct zq_core *c, struct zq_op *op)
         op->own.drain.phase = D_ALONE;
     }
     /* Other drains wait for the same, and the janitor ends by itself. */
-    if (op->own.drain.phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_runs)
+    if (op->own.drain.phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_running)
         return zq_op_park(c, op, &c->drain_waiters);
     if (op->own.drain.phase <= D_AHEAD) {
         op->own.drain.phase = D_AHEAD;
@@ -49,7 +49,7 @@ int zq_step_drain(struct zq_core *c, struct zq_op *op)
         /* What the round set free is given back now, which makes refcounts dirty once more. */
         op->own.drain.phase = D_EMPTY;
         zq_janitor_kick(c);
-        if (c->janitor_runs)
+        if (c->janitor_running)
             return zq_op_park(c, op, &c->drain_waiters);
         if (c->dead || !zq_cache_has_dirty(&c->cache))
             return 0;

@@ -191,17 +191,17 @@ static void run_in_phases(struct zq_core *c, struct zq_op *op)
         zq_op_begin(c, op);
     else
         begin_in_phases(c, op);
-    zq_engine_run(c);
+    zq_loop_run(c);
     while (!op->finished)
-        zq_engine_wait(c, -1);
+        zq_loop_wait(c, -1);
     zq_assert(zq_core_is_held(c) && c->waiters);
     c->waiters--;
-    zq_engine_hand_over(c);
+    zq_loop_hand_over(c);
 }
 
 static void blocking_finish(struct zq_op *op)
 {
-    zq_engine_wake_others(op->core);
+    zq_loop_wake_others(op->core);
 }
 
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
@@ -211,7 +211,7 @@ int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
     if (c->be->ops.submit || !zq_fast_run(c, op))
         run_in_phases(c, op);
     while (!op->finished)
-        zq_engine_wait(c, -1);
+        zq_loop_wait(c, -1);
     zq_core_unlock(c);
     return op->res.ret;
 }

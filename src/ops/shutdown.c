@@ -48,12 +48,12 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
         rc = zq_round_wait(c, op);
         if (rc)
             return rc;
-        if (c->janitor_runs) /* it ends by itself: nothing else is in flight */
+        if (c->janitor_running) /* it ends by itself: nothing else is in flight */
             return zq_op_park(c, op, &c->drain_waiters);
         if (zq_alloc_has_quarantined(&c->alloc) || zq_cache_has_dirty(&c->cache)) {
             zq_janitor_kick(c);
             op->own.shutdown.phase = S_FLUSH;
-            return c->janitor_runs ? zq_op_park(c, op, &c->drain_waiters) : 0;
+            return c->janitor_running ? zq_op_park(c, op, &c->drain_waiters) : 0;
         }
         op->own.shutdown.phase = S_CLEAN;
         return 0;

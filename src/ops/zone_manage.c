@@ -104,15 +104,15 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 static int do_finish(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v)
 {
     uint32_t victim;
-    int rc = zq_zone_wait_reset(c, op, zone);
+    int rc = zq_await_reset(c, op, zone);
 
     if (rc == 0)
         rc = make_zero(c, op, zone);
     if (rc == 0)
-        rc = zq_zone_get_room(c, op, zone, v, &victim);
+        rc = zq_room_get(c, op, zone, v, &victim);
     if (rc)
         return rc;
-    zq_zone_use_room(c, op, victim);
+    zq_room_use(c, op, victim);
     zq_zone_do_finish(&c->zones, zone);
     zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
     return 0;
@@ -127,10 +127,10 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
     switch (action_of(op)) {
     case ZQ_ACT_FINISH: return do_finish(c, op, zone, v);
     case ZQ_ACT_OPEN:
-        rc = zq_zone_get_room(c, op, zone, v, &victim);
+        rc = zq_room_get(c, op, zone, v, &victim);
         if (rc)
             return rc;
-        zq_zone_use_room(c, op, victim);
+        zq_room_use(c, op, victim);
         zq_zone_set_state(&c->zones, zone, v->state);
         return 0;
     case ZQ_ACT_CLOSE: zq_zone_do_close(&c->zones, zone); return 0;
@@ -168,7 +168,7 @@ static int manage_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
         return v.rc;
     rc = zq_turn_take(c, op, zone);
     if (rc == 0)
-        rc = zq_zone_wait_drained(c, op, zone);
+        rc = zq_await_drained(c, op, zone);
     if (rc)
         return rc;
     if (judge(c, op, zone, &v))
@@ -232,7 +232,7 @@ int zq_step_set_state(struct zq_core *c, struct zq_op *op)
         return ZQCOW2_EZONE_STATE;
     rc = zq_turn_take(c, op, zone); /* even if nothing is forced now: an earlier one may wait */
     if (rc == 0 && !c->dead)
-        rc = zq_zone_wait_drained(c, op, zone);
+        rc = zq_await_drained(c, op, zone);
     if (rc == 0 && (op->req.length != ZQCOW2_ZONE_NOT_WP || c->zones.v[zone].forced))
         zq_zone_force(&c->zones, zone, (uint8_t)op->req.length);
     return rc;

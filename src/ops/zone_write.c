@@ -60,7 +60,7 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
     if (rc == 0 && op->r.rc < 0)
         return op->r.rc;
     if (rc == 0)
-        rc = zq_zone_wait_admissible(c, op, zone);
+        rc = zq_await_admissible(c, op, zone);
     if (rc)
         return rc;
     rc = zq_zone_check_write(&c->zones, zone, op->req.offset, op->length, append);
@@ -72,11 +72,11 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
         return rc;
     *allowed = true;
     at = append ? z->next : op->req.offset;
-    rc = zq_zone_wait_reset(c, op, zone);
+    rc = zq_await_reset(c, op, zone);
     if (rc == 0)
-        rc = zq_zone_map(c, op, at, op->length);
+        rc = zq_map_ahead(c, op, at, op->length);
     if (rc == 0)
-        rc = zq_zone_get_room(c, op, zone, v, victim);
+        rc = zq_room_get(c, op, zone, v, victim);
     return rc;
 }
 
@@ -89,7 +89,7 @@ static void reserve(struct zq_core *c, struct zq_op *op, uint32_t zone, const st
 {
     zq_assert_k(K7, op->has_turn && c->zones.v[zone].live->admission.next == &op->turn);
     op->res.offset = c->zones.v[zone].next;
-    zq_zone_use_room(c, op, victim);
+    zq_room_use(c, op, victim);
     zq_zone_set_state(&c->zones, zone, v->state);
     zq_zone_reserve(&c->zones, zone, &op->r, op->length);
     zq_assert_k(K4 - K6, zq_zones_valid(&c->zones, zone));
@@ -142,7 +142,7 @@ static int after_commit(struct zq_core *c, struct zq_op *op)
     return zq_step_fua(c, op);
 }
 
-void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc)
+void zq_write_done(struct zq_core *c, struct zq_op *op, int rc)
 {
     uint64_t at = op->r.end - op->length;
 
@@ -181,7 +181,7 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
             return rc;
         zq_cache_release(&c->cache, &op->g);
         rc = zq_acknowledged(c, rc);
-        if (!zq_zone_commits_now(c, op, rc)) {
+        if (!zq_write_commits_now(c, op, rc)) {
             commit_in_order(c, op, rc);
             return ZQ_WAIT;
         }

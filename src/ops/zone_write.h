@@ -10,13 +10,13 @@
 
 zq_step zq_step_zone_write;
 /* The data of a reserved write of fast.c is there, or failed: commits as the slow path does. */
-void zq_zone_write_done(struct zq_core *c, struct zq_op *op, int rc);
+void zq_write_done(struct zq_core *c, struct zq_op *op, int rc);
 /*
  * A write to a zone ended with rc. True: it has committed alone, and may be answered at once. Else
  * it continues in order: operations that are ready may have committed earlier, and are answered
  * earlier (K7).
  */
-static inline bool zq_zone_commits_now(struct zq_core *c, struct zq_op *op, int rc)
+static inline bool zq_write_commits_now(struct zq_core *c, struct zq_op *op, int rc)
 {
     return rc == 0 && zq_list_empty(&c->ready) && zq_zone_commit_first(&c->zones, op->zone, &op->r);
 }

@@ -407,7 +407,7 @@ static void pump(struct zq_core *c)
 
 bool zq_round_needed(const struct zq_core *c)
 {
-    return !zq_round_runs(c) && !c->dead &&
+    return !zq_round_is_running(c) && !c->dead &&
            (c->round.wanted || c->cache.want_round || c->alloc.want_switch);
 }
 
@@ -415,7 +415,7 @@ void zq_round_start(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
-    zq_assert_k(K9, zq_core_is_held(c) && !c->dead && !zq_round_runs(c) && !r->in_flight);
+    zq_assert_k(K9, zq_core_is_held(c) && !c->dead && !zq_round_is_running(c) && !r->in_flight);
     r->wanted = c->cache.want_round = c->alloc.want_switch = false;
     r->fatal = r->asked = false;
     r->rc = 0;

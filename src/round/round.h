@@ -17,7 +17,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op);
 bool zq_round_needed(const struct zq_core *c);
 /* Takes the snapshot in this hold of the mutex, and starts the first writes. None runs. */
 void zq_round_start(struct zq_core *c);
-static inline bool zq_round_runs(const struct zq_core *c)
+static inline bool zq_round_is_running(const struct zq_core *c)
 {
     return c->round.stage != ZQ_ST_IDLE;
 }

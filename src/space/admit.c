@@ -50,7 +50,7 @@ void zq_turn_leave(struct zq_core *c, struct zq_op *op)
         zq_op_ready(zq_container(fifo->next, struct zq_op, turn));
 }
 
-int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
+int zq_await_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zones *zs = &c->zones;
     struct zq_live *l = zs->v[zone].live;
@@ -63,13 +63,13 @@ int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
     return 0;
 }
 
-int zq_zone_wait_drained(struct zq_core *c, struct zq_op *op, uint32_t zone)
+int zq_await_drained(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_live *l = c->zones.v[zone].live;
 
     if (!zq_list_empty(&l->reserved))
         return zq_op_park(c, op, &l->drained);
-    return zq_zone_wait_admissible(c, op, zone);
+    return zq_await_admissible(c, op, zone);
 }
 
 /* ---- implicit close ---- */
@@ -91,8 +91,8 @@ void zq_closing_drop(struct zq_core *c, struct zq_op *op)
  * A victim with writes in flight is kept from taking new ones until it has drained, so that a
  * busy zone cannot keep its place forever. One at a time; the operation that waits does the close.
  */
-int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
-                     uint32_t *victim)
+int zq_room_get(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
+                uint32_t *victim)
 {
     struct zq_zones *zs = &c->zones;
     int rc = zq_zones_room(zs, zone, v, victim);
@@ -115,7 +115,7 @@ int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const s
     return zq_op_park(c, op, &zs->closing_waiters);
 }
 
-void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim)
+void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim)
 {
     zq_assert_k(K6, victim == ZQ_NO_ZONE || !is_busy(&c->zones, victim));
     if (victim != ZQ_NO_ZONE)
@@ -125,7 +125,7 @@ void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim)
 
 /* ---- what must be durable first ---- */
 
-int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
+int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zone *z = &c->zones.v[zone];
     uint64_t start = zq_zone_start(&c->zones.g, zone);

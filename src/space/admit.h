@@ -16,18 +16,18 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* Wakes the next one in the queue, if this operation was its head. */
 void zq_turn_leave(struct zq_core *c, struct zq_op *op);
 /* ZQ_WAIT until the zone has no reservation and nothing else in its way. */
-int zq_zone_wait_drained(struct zq_core *c, struct zq_op *op, uint32_t zone);
+int zq_await_drained(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* The same, but reservations of others may be under way: enough for one more write. */
-int zq_zone_wait_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone);
+int zq_await_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* Room for the verdict; waits for the victim of an implicit close to drain. */
-int zq_zone_get_room(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
-                     uint32_t *victim);
+int zq_room_get(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
+                uint32_t *victim);
 /* Closes the victim, in the hold of the mutex in which the room was found: nobody is between. */
-void zq_zone_use_room(struct zq_core *c, struct zq_op *op, uint32_t victim);
+void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim);
 /* An operation that ends otherwise must not leave its victim closed to writers. */
 void zq_closing_drop(struct zq_core *c, struct zq_op *op);
 /* R2: nothing new before `start` is durable and the readers of the earlier life are gone. */
-int zq_zone_wait_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
+int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* R12: nothing is allocated before the mark is durable. */
 int zq_may_allocate(struct zq_core *c, struct zq_op *op);
 

@@ -103,7 +103,7 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
 }
 
 /* The turn keeps what is mapped: each step is gathered and done once. */
-int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
+int zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
 {
     while (op->own.zone_write.mapped < len) {
         uint64_t to = at + op->own.zone_write.mapped;

@@ -12,6 +12,6 @@
  * in the zone's runs: 0, ZQ_WAIT, or an error. The caller has the zone's turn, which keeps anybody
  * else from unmapping what an earlier step has mapped.
  */
-int zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
+int zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
 
 #endif

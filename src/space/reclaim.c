@@ -179,7 +179,7 @@ static int step_janitor(struct zq_core *c, struct zq_op *op)
 
 static void janitor_finish(struct zq_op *op)
 {
-    op->core->janitor_runs = false;
+    op->core->janitor_running = false;
 }
 
 /* Something is ripe, or waits only for I/O: what waits for a round would keep only us busy.
@@ -197,9 +197,9 @@ bool zq_janitor_kick(struct zq_core *c)
 {
     struct zq_op *op = &c->janitor;
 
-    if (c->janitor_runs || !has_work(c))
+    if (c->janitor_running || !has_work(c))
         return false;
-    c->janitor_runs = true;
+    c->janitor_running = true;
     c->nr_ops++;
     zq_op_reset(c, op, step_janitor, NULL);
     op->finish = janitor_finish;
@@ -217,7 +217,7 @@ static int unmap_zone(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
     int rc = op->rc < 0 ? op->rc : zq_turn_take(c, op, a->zone);
 
     if (rc == 0)
-        rc = zq_zone_wait_drained(c, op, a->zone);
+        rc = zq_await_drained(c, op, a->zone);
     if (rc)
         return rc;
     a->at = zq_max(a->at, zq_round_up(z->wp, size));

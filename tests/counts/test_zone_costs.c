@@ -24,8 +24,8 @@ static struct {
 
 int __real_zq_step_zone_write(struct zq_core *c, struct zq_op *op);
 int __wrap_zq_step_zone_write(struct zq_core *c, struct zq_op *op);
-int __real_zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
-int __wrap_zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
+int __real_zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
+int __wrap_zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
 int __real_zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host,
                         enum zq_slice_kind kind, struct zq_slice **out);
 int __wrap_zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host,
@@ -39,10 +39,10 @@ int __wrap_zq_step_zone_write(struct zq_core *c, struct zq_op *op)
     return __real_zq_step_zone_write(c, op);
 }
 
-int __wrap_zq_zone_map(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
+int __wrap_zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
 {
     seen.gathers++;
-    return __real_zq_zone_map(c, op, at, len);
+    return __real_zq_map_ahead(c, op, at, len);
 }
 
 int __wrap_zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host,

@@ -52,7 +52,7 @@ static void expect_round(const char *want)
     start_round(&w);
     run(got, 0, 0);
     assert_string_equal(got, want);
-    assert_false(zq_round_runs(&w.core));
+    assert_false(zq_round_is_running(&w.core));
 }
 
 /* One zone is reset, one finished, two opened at the limit of two, new clusters, and the mark. */
@@ -142,7 +142,7 @@ static void join(struct zq_op *op)
     memset(op, 0, sizeof(*op));
     zq_op_reset(&w.core, op, NULL, NULL);
     assert_int_equal(zq_round_wait(&w.core, op), ZQ_WAIT);
-    assert_true(zq_round_runs(&w.core) || zq_round_needed(&w.core));
+    assert_true(zq_round_is_running(&w.core) || zq_round_needed(&w.core));
 }
 
 /* What its wait came to, when it was woken; ZQ_WAIT: it was not, or goes on waiting. */
@@ -312,7 +312,7 @@ static void a_stopped_round_starts_nothing_more(void **state)
     for (unsigned k = started; k; k--) {
         complete(&w, 0, k == started ? -ENOSPC : 0);
         assert_int_equal(fake_started(&w.core.x), k - 1);
-        assert_int_equal(zq_round_runs(&w.core), k > 1);
+        assert_int_equal(zq_round_is_running(&w.core), k > 1);
     }
     round_end_world(&w);
 }
@@ -379,7 +379,7 @@ static void random_histories(void **state)
                 fails &= fake_io(&w.core.x, pick)->pub.kind == ZQCOW2_IO_WRITE;
                 complete(&w, pick, fails ? -ENOSPC : 0);
                 stops += fails;
-            } else if (!zq_round_runs(&w.core) && rng_below(&w.rng, 30) == 0) {
+            } else if (!zq_round_is_running(&w.core) && rng_below(&w.rng, 30) == 0) {
                 start_round(&w);
                 rounds++;
             } else {

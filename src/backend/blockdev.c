@@ -13,12 +13,12 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "backend/block.h"
+#include "backend/blockdev.h"
 #include "base/bytes.h"
 
 #define BLOCK ((uint64_t)4096) /* covers every logical block size that O_DIRECT may ask for */
 
-int zq_block_adopt(struct zq_file *f)
+int zq_blockdev_adopt(struct zq_file *f)
 {
     uint64_t bytes = 0;
 
@@ -26,7 +26,7 @@ int zq_block_adopt(struct zq_file *f)
     if (syscall(SYS_ioctl, f->fd, BLKGETSIZE64, &bytes) < 0)
         return -errno;
     f->device_bytes = bytes;
-    atomic_store(&f->block_length, bytes);
+    atomic_store(&f->device_length, bytes);
     return 0;
 }
 
@@ -57,7 +57,7 @@ static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
     return rc == -EOPNOTSUPP ? zq_file_write_zeros(f, from, to) : rc;
 }
 
-int zq_block_grow(struct zq_file *f, uint64_t end)
+int zq_blockdev_grow(struct zq_file *f, uint64_t end)
 {
     uint64_t length;
     int rc = 0;
@@ -65,20 +65,20 @@ int zq_block_grow(struct zq_file *f, uint64_t end)
     if (end > f->device_bytes)
         return -ENOSPC;
     pthread_mutex_lock(&f->grow);
-    length = atomic_load(&f->block_length);
+    length = atomic_load(&f->device_length);
     if (end > length) {
         rc = zero_gain(f, length, end);
         if (rc == 0)
-            atomic_store(&f->block_length, end);
+            atomic_store(&f->device_length, end);
     }
     pthread_mutex_unlock(&f->grow);
     return rc;
 }
 
-void zq_block_shrink(struct zq_file *f, uint64_t bytes)
+void zq_blockdev_shrink(struct zq_file *f, uint64_t bytes)
 {
     pthread_mutex_lock(&f->grow);
-    if (bytes < atomic_load(&f->block_length))
-        atomic_store(&f->block_length, bytes);
+    if (bytes < atomic_load(&f->device_length))
+        atomic_store(&f->device_length, bytes);
     pthread_mutex_unlock(&f->grow);
 }
