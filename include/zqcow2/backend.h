@@ -12,9 +12,10 @@
  *     that was not flushed.
  *   - Callbacks may run in any thread that is inside a library call, several at a time. No library
  *     lock is held during a callback.
- *   - Callbacks return 0, unless their comment specifies another value, or a negated errno from
- *     -4095 to -1, which is passed on unchanged. Any other value counts as -EIO, and so does a lack
- *     of space (-ENOSPC, -EDQUOT, -EFBIG) in flush() of an open image: it makes the image dead.
+ *   - Callbacks return 0 (or another value where their comment says so), or a negated errno from
+ *     -4095 to -1, which is passed on unchanged. Any other value counts as -EIO. -ENOSPC, -EDQUOT
+ *     or -EFBIG from flush() of an open image also counts as -EIO. Any failed flush() makes that
+ *     image dead.
  *   - A write either writes all bytes or fails.
  */
 #ifndef ZQCOW2_BACKEND_H
@@ -32,10 +33,11 @@ enum zqcow2_io_kind {
     ZQCOW2_IO_FLUSH,
     ZQCOW2_IO_ZERO,    /* the range reads as zeros afterwards; may punch a hole */
     ZQCOW2_IO_DISCARD, /* the content of the range is no longer needed */
-    ZQCOW2_IO_TRUNCATE /* offset: the new size; only create shrinks a file */
+    ZQCOW2_IO_TRUNCATE /* offset: the new size; only zqcow2_create(), repairs and the recovery after
+                          a crash shrink a file */
 };
 
-struct zqcow2_io { /* owned by the library; grows at its end */
+struct zqcow2_io { /* owned by the library; may gain members at its end */
     uint32_t kind, iovcnt;
     uint64_t offset, length;
     const struct iovec *iov; /* READ, WRITE: `length` bytes in all */
@@ -49,13 +51,14 @@ enum zqcow2_backend_cap {
 struct zqcow2_limits {
     size_t size;
     uint32_t io_align, buf_align; /* alignment of offsets and lengths, and of memory: powers of
-                                     two <= 4096; 0: 1. If buf_align is above 1, the length of
-                                     every element must be a multiple of io_align, too. The
-                                     library pads and copies as needed. */
+                                     two <= 4096; 0 means 1. If buf_align is above 1, the
+                                     length of every element must also be a multiple of
+                                     io_align. The library pads and copies as needed. */
     uint32_t atomic_write;        /* size of an aligned write that a crash cannot tear; 0: 512 */
     uint32_t max_transfer;        /* bytes per I/O of any kind, >= 512 and >= io_align;
                                      0: no limit */
-    uint32_t max_iov;             /* elements per I/O, none of them empty; 0: 1024 */
+    uint32_t max_iov;             /* elements per I/O; 0: 1024. The library passes no empty
+                                     element. */
     uint32_t caps;                /* zqcow2_backend_cap */
 };
 
@@ -72,7 +75,8 @@ struct zqcow2_backend_ops {
     int (*writev)(void *self, const struct iovec *iov, int cnt, uint64_t off); /* NULL: read-only */
     int (*flush)(void *self);
     /* Any of the following may be NULL. Without truncate an image cannot be written. */
-    int (*limits)(void *self, struct zqcow2_limits *out); /* all zero except size */
+    int (*limits)(void *self, struct zqcow2_limits *out); /* on entry *out is all zeros
+                                                             except size */
     int (*truncate)(void *self, uint64_t bytes);
     int (*discard)(void *self, uint64_t off, uint64_t len); /* frees space; may fail */
     int (*zero)(void *self, uint64_t off, uint64_t len);    /* cheap zeroing, or -EOPNOTSUPP */
@@ -80,21 +84,24 @@ struct zqcow2_backend_ops {
     /* Drops cached content. Called before an image whose flush failed is closed. */
     void (*invalidate)(void *self);
     /*
-     * Asynchronous backends. NULL: a blocking backend.
+     * For asynchronous backends. submit NULL: the backend is blocking.
      * submit() returns 0 if it accepts the I/O. The backend then completes the I/O with
      * zqcow2_io_done(), called from submit() itself, from poll() or from a thread of the backend.
-     * If submit() returns an error, it must not call zqcow2_io_done() for that I/O.
+     * If submit() returns an error, the backend must not call zqcow2_io_done() for that I/O.
      * -EOPNOTSUPP: the library calls the blocking function of that kind instead. That call blocks
      * the thread that submits or polls, so a backend for event loops should accept every kind.
-     * Any other error is the result of the I/O. For metadata it makes the image dead
-     * (ZQCOW2_EDEAD), so a backend whose ring is full should queue the I/O instead of refusing it.
+     * Any other error is the result of the I/O. If the I/O was a flush or a metadata write, the
+     * error makes the image dead (ZQCOW2_EDEAD), unless a write failed for lack of space.
+     * A backend whose ring is full should therefore queue the I/O instead of refusing it.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                /* after a batch of submits */
     void (*wake)(void *self);                /* ends a poll() in another thread, or the next
                                                 poll() if none is running; required with poll */
-    int (*poll)(void *self, int timeout_ms); /* -1: no limit. NULL: completes from own threads */
-    int (*fd)(void *self);                   /* readable when poll() has work; required with it */
+    int (*poll)(void *self, int timeout_ms); /* -1: no limit. NULL: the backend completes I/O
+                                                from its own threads */
+    int (*fd)(void *self);                   /* readable when poll() has work; required with
+                                                poll */
     /*
      * Writes zeros and allocates their space, so that no later write there fails with -ENOSPC.
      * Blocking; called rarely, for new tables of 16 KiB or more. NULL or -EOPNOTSUPP: the library
@@ -110,15 +117,15 @@ struct zqcow2_backend_ops {
 };
 
 /*
- * Makes a backend from ops; self is passed to every callback. zqcow2_backend_close() calls close();
- * a failure here does not.
+ * Makes a backend from ops; self is passed to every callback. zqcow2_backend_close() calls close().
+ * If zqcow2_backend_new() itself fails, it does not call close().
  */
 ZQCOW2_API int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *self,
                                   const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
 ZQCOW2_API void zqcow2_backend_close(struct zqcow2_backend *be); /* NULL is allowed */
 /*
  * Completes an accepted io; ret is 0 or a negated errno. Called exactly once per io, from any
- * thread. After an error the request must not change the file any more.
+ * thread. Once an error has been reported, that I/O must no longer change the file.
  */
 ZQCOW2_API void zqcow2_io_done(struct zqcow2_io *io, int ret);
 
@@ -129,13 +136,17 @@ enum zqcow2_file_flag {
     ZQCOW2_FILE_DIRECT = 1 << 3     /* O_DIRECT */
 };
 
-/* flags: zqcow2_file_flag. hooks may be NULL. Opening an image takes the locks, not this call. */
+/*
+ * flags: zqcow2_file_flag. hooks may be NULL. The locks are taken when an image is opened, not by
+ * this call.
+ */
 ZQCOW2_API int zqcow2_file_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                                 struct zqcow2_backend **be);
 /*
- * On success the backend owns fd and closes it when it is closed. If fd is 0, 1 or 2, the backend
- * uses a duplicate instead and closes fd at once. The access mode and O_DIRECT are those of fd.
- * Locks belong to this backend alone if the file can be opened again.
+ * On success the backend owns fd and closes it when the backend is closed. If fd is 0, 1 or 2, the
+ * backend uses a duplicate instead and closes fd at once. The access mode and O_DIRECT are those of
+ * fd. If the library can reopen the file, its locks are held by this backend alone; otherwise they
+ * are shared with every copy of fd, also in other processes.
  */
 ZQCOW2_API int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                    struct zqcow2_backend **be);
@@ -143,19 +154,19 @@ ZQCOW2_API int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks,
 ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
                                struct zqcow2_backend **be);
 /*
- * As zqcow2_file_open(), through io_uring: requests run concurrently without library threads.
+ * Like zqcow2_file_open(), but through io_uring: requests run concurrently without library threads.
  * -ENOSYS: the kernel does not allow io_uring or is older than Linux 5.11, or the library was built
  * without it. A completion may interrupt epoll_wait(2) and similar calls with EINTR, although no
  * signal arrived.
  */
 ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                                  struct zqcow2_backend **be);
-/* As zqcow2_file_from_fd(), through io_uring. */
+/* Like zqcow2_file_from_fd(), but through io_uring. */
 ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);
 /*
- * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so n requests can run at
- * a time. On success the new backend owns inner. The threads block all signals.
+ * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so up to n requests can
+ * run at once. On success the new backend owns inner. The threads block all signals.
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);

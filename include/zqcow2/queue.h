@@ -3,17 +3,17 @@
  * The queue: many requests in flight, with completion callbacks. The blocking calls of zqcow2.h
  * perform the same operations and wait for the result. See zqcow2_queue_open(3).
  *
- * Order    Requests that one queue submits for one sequential zone take effect in the order of
+ * Order    Requests submitted to one queue for the same sequential zone take effect in the order of
  *          submission: one write after another, reset then write, finish then append. A request for
  *          several zones visits them in order. Reads and all other requests are unordered, and so
- *          are completions of different zones. A flush covers the requests that completed before it
- *          was submitted.
+ *          are completions for different zones. A flush covers the requests that completed before
+ *          it was submitted.
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
- *          that submits or polls performs the I/O and blocks meanwhile. An event loop should use
- *          zqcow2_uring_open() or zqcow2_threads_wrap().
- * Failure  If the host fails a write to a sequential zone, all later writes and appends in flight
- *          for that zone fail with the same error, started or not, up to the next reset. Writing
- *          continues at the write pointer that the zone then reports.
+ *          that submits or polls performs the I/O and blocks until it is done. An event loop should
+ *          use zqcow2_uring_open() or zqcow2_threads_wrap().
+ * Failure  If the host fails a write to a sequential zone, all later writes and appends already in
+ *          flight for that zone, started or not, up to the next reset submitted, fail with the same
+ *          error. Writing resumes at the write pointer that the zone then reports.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H
@@ -47,8 +47,9 @@ struct zqcow2_result {
     uint32_t reserved;
     /*
      * Append: the offset of the data. A failed zone operation, and every error EZONE_*: the start
-     * of the zone that failed. Otherwise 0, also if a zone operation reached no zone: its range is
-     * not whole zones, or the limits do not allow all zones of an open of the whole device.
+     * of the zone that failed. Otherwise 0, including when a zone operation reached no zone because
+     * its range does not consist of whole zones, or because it opens the whole device and the
+     * limits do not allow all zones to be opened.
      */
     uint64_t offset;
 };
@@ -108,7 +109,7 @@ ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeo
  * it cannot be created.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
-/* The number of requests accepted and not yet delivered. */
+/* The number of accepted requests whose completions have not yet been delivered. */
 ZQCOW2_API uint32_t zqcow2_queue_pending(struct zqcow2_queue *q);
 
 #ifdef __cplusplus

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A simulated disk: a backend in memory that loses power, fails and reorders on request. The same
- * seed gives the same behaviour. For tests of this library and of any program that stores data in
- * an image. See zqcow2_simdisk(3).
+ * A simulated disk: an in-memory backend that can lose power, fail and reorder I/O on request. The
+ * same seed gives the same behaviour. For tests of this library and of any program that stores data
+ * in an image. See zqcow2_simdisk(3).
  *
  * Position     The disk counts events: every write, zero, discard, truncate and flush is one event
  *              when it begins and one when it ends. Position p is the moment after p events.
  * Pending      A change is pending at a position if it has begun and no flush covers it. A power
  *              loss may keep, lose or tear it. A flush covers the changes that ended before the
  *              flush began.
- * State        One possible outcome of a power loss: a choice of the surviving units of each
- *              pending change. A unit is atomic_write bytes.
+ * State        One possible outcome of a power loss: a choice of which units of each pending
+ *              change survive. A unit is atomic_write bytes.
  * Cut          A view of the disk at one position, from which states are made.
  *
- * Free the cuts and close the backends of a disk before the disk. Several threads may call one disk
- * at a time; a cut belongs to one thread.
+ * Free the cuts and close the backends of a disk before freeing the disk. Several threads may use a
+ * disk concurrently; a cut belongs to one thread.
  */
 #ifndef ZQCOW2_SIMDISK_H
 #define ZQCOW2_SIMDISK_H
@@ -30,7 +30,8 @@ struct zqcow2_simdisk_cut;
 
 enum zqcow2_simdisk_flag {
     ZQCOW2_SIMDISK_ASYNC = 1 << 0,     /* submit and poll; the seed orders completions */
-    ZQCOW2_SIMDISK_RECORD = 1 << 1,    /* log from the start, to cut at any position */
+    ZQCOW2_SIMDISK_RECORD = 1 << 1,    /* log from the start, so that cuts can be made at
+                                          any position */
     ZQCOW2_SIMDISK_NO_ZERO = 1 << 2,   /* zero() returns -EOPNOTSUPP */
     ZQCOW2_SIMDISK_NO_DISCARD = 1 << 3 /* discard() returns -EOPNOTSUPP */
 };
@@ -98,7 +99,7 @@ struct zqcow2_simdisk_counters {
     uint64_t max_in_flight;
     uint64_t faults; /* calls that failed because of an injected fault */
     uint64_t misuse; /* violations of the backend contract: overlapping writes in flight,
-                        requests beyond the limits, empty ones */
+                        requests that exceed the limits, empty requests */
 };
 #define ZQCOW2_SIMDISK_COUNTERS_INIT \
     { \
@@ -111,15 +112,16 @@ ZQCOW2_API int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *disk,
 /* ---- faults ---- */
 
 enum zqcow2_simdisk_fault_flag {
-    ZQCOW2_SIMDISK_FOREVER = 1 << 0,   /* that call and every later one of these kinds fail */
+    ZQCOW2_SIMDISK_FOREVER = 1 << 0,   /* the nth and every later call of the fault's kinds
+                                          fail */
     ZQCOW2_SIMDISK_SHORT = 1 << 1,     /* the first half of a failing write is written */
     ZQCOW2_SIMDISK_AT_SUBMIT = 1 << 2, /* asynchronous: submit() itself fails */
     ZQCOW2_SIMDISK_LANDS = 1 << 3      /* all of a failing write is written */
 };
 
 /*
- * A failed flush permanently loses a seeded part of what it covered. As with a page cache, reads
- * still return all of it until the backend's invalidate() is called.
+ * A failed flush permanently loses a part, chosen by the seed, of what it covered. As with a page
+ * cache, reads still return all of it until the backend's invalidate() is called.
  */
 struct zqcow2_simdisk_fault {
     size_t size;
@@ -152,7 +154,8 @@ ZQCOW2_API int zqcow2_simdisk_record(struct zqcow2_simdisk *disk);
 
 struct zqcow2_simdisk_op { /* a change in the log */
     size_t size;
-    uint64_t offset, length; /* bytes that may reach the disk; TRUNCATE: offset is the length */
+    uint64_t offset, length; /* bytes that may reach the disk; TRUNCATE: offset is the new
+                                length */
     uint64_t begun, ended;   /* positions of its events; ended UINT64_MAX: still running */
     uint32_t kind;           /* zqcow2_io_kind */
     uint32_t units;          /* number of units into which a crash may tear it */
@@ -168,7 +171,10 @@ struct zqcow2_simdisk_op { /* a change in the log */
 ZQCOW2_API int zqcow2_simdisk_event(struct zqcow2_simdisk *disk, uint64_t position,
                                     struct zqcow2_simdisk_op *op);
 
-/* Makes a cut at the first position of the log. Without a log, the current one is the only one. */
+/*
+ * Makes a cut at the first position of the log. Without a log, the current position is the only
+ * one.
+ */
 ZQCOW2_API int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *disk, struct zqcow2_simdisk_cut **cut);
 ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL is allowed */
 /*
@@ -188,8 +194,9 @@ ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint3
  * The number of states that the disk proposes here. In state 0 everything pending is lost.
  *   - Whole changes. Up to 10 pending: every subset. More: none, all, every prefix, all but one,
  *     only one, all but two (up to 32 pending), and 64 seeded subsets.
- *   - Torn changes. Each change is torn at every unit (up to 16 units) and by seeded masks, with
- *     the other changes lost, only the earlier ones kept, or all kept.
+ *   - Torn changes. Each change is torn at every unit boundary (at 16 of them if it has more than
+ *     16 units) and by seeded masks, with the other changes lost, only the earlier ones kept, or
+ *     all kept.
  *   - All changes torn by seed.
  */
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *cut);
@@ -200,7 +207,7 @@ ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *c
 ZQCOW2_API int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *cut, uint64_t k,
                                         struct zqcow2_simdisk **image);
 /*
- * As zqcow2_simdisk_cut_image(), but keep() chooses: it returns nonzero if that unit of a pending
+ * Like zqcow2_simdisk_cut_image(), but keep() chooses: it returns nonzero if that unit of a pending
  * change survives. order 0: surviving changes are applied in the order in which they began. Any
  * other value is a seed that shuffles them.
  */
@@ -209,8 +216,8 @@ ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          void *arg, uint64_t order, struct zqcow2_simdisk **image);
 /*
  * Makes the disk that remains if the program is killed here while power stays on. Reads return
- * every change that has ended; pending ones stay pending. Changes that have begun but not ended are
- * absent. The disk has no log; zqcow2_simdisk_record() begins one.
+ * every change that has ended; those that no flush covers stay pending. Changes that have begun but
+ * not ended are absent. The disk has no log; zqcow2_simdisk_record() begins one.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *cut,
                                        struct zqcow2_simdisk **disk);

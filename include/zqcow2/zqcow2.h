@@ -15,9 +15,10 @@
  * Units           Every offset and length is in bytes. I/O is in multiples of 512.
  * Growth          A struct whose first member is `size` may gain members at its
  *                 end. Initialise it with its _INIT macro; a zero member selects
- *                 the default. Bytes of options, hooks and callbacks that the
- *                 library does not know must be zero; otherwise the call returns
- *                 -E2BIG. In a struct that the library fills it zeroes them.
+ *                 the default. In options, hooks and callback structs, bytes
+ *                 beyond the members that the library knows must be zero;
+ *                 otherwise the call returns -E2BIG. In a struct that the
+ *                 library fills in, it zeroes such bytes.
  */
 #ifndef ZQCOW2_ZQCOW2_H
 #define ZQCOW2_ZQCOW2_H
@@ -59,7 +60,7 @@ enum zqcow2_err {
     ZQCOW2_ENOTZONED = -10021,      /* a zone operation on an image without zones */
     ZQCOW2_EFEATURE = -10022,       /* needs a feature that this library lacks */
     ZQCOW2_ECORRUPT = -10023,       /* metadata contradicts itself */
-    ZQCOW2_EDEAD = -10024           /* a metadata write or flush failed earlier; reopen */
+    ZQCOW2_EDEAD = -10024           /* a flush or a metadata write failed earlier; reopen */
 };
 
 ZQCOW2_API const char *zqcow2_strerror(int rc); /* never NULL; static storage, any thread */
@@ -83,7 +84,8 @@ enum zqcow2_log_level { ZQCOW2_LOG_ERROR = 1, ZQCOW2_LOG_WARN, ZQCOW2_LOG_INFO, 
 struct zqcow2_hooks {
     size_t size;
     void *ctx;
-    void *(*alloc)(void *ctx, size_t align, size_t size); /* both NULL: C library */
+    void *(*alloc)(void *ctx, size_t align, size_t size); /* alloc and free both NULL: the
+                                                             C library's */
     void (*free)(void *ctx, void *ptr, size_t size);
     void (*log)(void *ctx, int level, const char *text); /* NULL: silent */
     int log_level;                                       /* 0: ZQCOW2_LOG_WARN */
@@ -122,7 +124,8 @@ struct zqcow2_open_options {
     uint32_t flags; /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t reserved;
     uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum */
-    uint64_t extent_bytes;            /* first extent allocated ahead in a zone; 0: 16 MiB */
+    uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
+                                         0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
@@ -140,7 +143,8 @@ struct zqcow2_create_options {
     uint64_t virtual_size;       /* multiple of 512, 512 .. 2^62 */
     uint64_t zone_size;          /* power of two >= cluster_size; 0: no zones */
     uint64_t zone_capacity;      /* multiple of 512, <= zone_size; 0: zone_size */
-    uint32_t conventional_zones; /* at the start of the device; at least one is not */
+    uint32_t conventional_zones; /* at the start of the device; at least one zone must be
+                                    sequential */
     uint32_t max_open_zones;     /* 0: no limit */
     uint32_t max_active_zones;   /* 0: no limit */
     uint32_t max_append_bytes;   /* multiple of 512, < zone_capacity - 512; 0: the layout's default;
@@ -162,7 +166,7 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_DEAD = 1 << 2,         /* see ZQCOW2_EDEAD */
     ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3, /* zoned, but feature bit 5 is clear: read-only */
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
-    ZQCOW2_INFO_DIRTY = 1 << 5,        /* not closed cleanly; the next writable open repairs */
+    ZQCOW2_INFO_DIRTY = 1 << 5,        /* not closed cleanly; the next writable open repairs it */
     ZQCOW2_INFO_SNAPSHOTS = 1 << 6,    /* internal snapshots present */
     ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,  /* more active zones stored than max_active_zones */
     ZQCOW2_INFO_SIZE_CUT = 1 << 8,     /* stored size not a multiple of 512: rounded down */
@@ -208,8 +212,9 @@ ZQCOW2_API int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_crea
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
- * -EBUSY: a queue is open or another call is running; the image stays open. Otherwise flushes,
- * marks the image clean, frees everything even if the flush fails, and returns the result.
+ * -EBUSY: a queue is open or another call is running; the image stays open. Otherwise flushes
+ * and, if that succeeds, marks the image clean; then frees everything in any case, and returns the
+ * result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
@@ -217,7 +222,8 @@ ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *inf
 /* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
-    ZQCOW2_FUA = 1 << 0 /* this request and everything below it in its zone are durable on return */
+    ZQCOW2_FUA = 1 << 0 /* includes a flush, covering this request and everything at lower
+                           offsets in its zone */
 };
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -275,7 +281,7 @@ ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint6
 
 enum zqcow2_zone_type { ZQCOW2_ZONE_CONVENTIONAL = 1, ZQCOW2_ZONE_SEQWRITE_REQ = 2 };
 
-/* The numbers of <linux/blkzoned.h>. */
+/* Same values as in <linux/blkzoned.h>. */
 enum zqcow2_zone_state {
     ZQCOW2_ZONE_NOT_WP = 0x0,
     ZQCOW2_ZONE_EMPTY = 0x1,
@@ -289,7 +295,8 @@ enum zqcow2_zone_state {
 
 struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
     uint64_t start, length, capacity;
-    uint64_t write_pointer; /* FULL: the end; conventional: start; RDONLY, OFFLINE: all ones */
+    uint64_t write_pointer; /* FULL: the end of the zone, start + length; conventional: start;
+                               RDONLY, OFFLINE: all ones */
     uint8_t type, state, reserved[30];
 };
 
@@ -302,9 +309,9 @@ ZQCOW2_API int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct
                                   uint32_t *nr);
 /*
  * Zone operations. [off, off + len) is a range of whole zones; the last zone of a device may be
- * short. If the range is the whole device and that is more than one zone, the call is the "all"
- * form. A call for several zones stops at the first failure; zqcow2_run() reports which zone
- * failed.
+ * short. If the range is the whole device and the device has more than one zone, the call is
+ * treated as the "all" form. A call for several zones stops at the first failure; zqcow2_run()
+ * reports which zone failed.
  * flags: ZQCOW2_FUA.
  */
 ZQCOW2_API int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len,
@@ -317,19 +324,21 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
                                  unsigned flags);
 /*
  * For device models and fault tests: puts the zone that contains `off` into state RDONLY or
- * OFFLINE, in memory only, so also on an image that is open for reading. Setting the current forced
- * state again, or NOT_WP, restores the state that follows from the write pointer; NOT_WP leaves a
- * zone alone that is not forced. -EINVAL: any other state. EZONE_STATE: a conventional zone. Waits
- * for the writes in the zone.
+ * OFFLINE, in memory only, so it also works on an image opened read-only. Setting the current
+ * forced state again, or NOT_WP, restores the state that follows from the write pointer; NOT_WP has
+ * no effect on a zone whose state is not forced. -EINVAL: any other state. EZONE_STATE: a
+ * conventional zone. Waits for writes in progress in the zone.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 
 /* ---- check: the caller keeps be; the image must not be open elsewhere ---- */
 
 enum zqcow2_check_flag {
-    ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* free clusters without references */
-    ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts, COPIED; copy shared clusters */
-    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also repair write pointers, unmap beyond them */
+    ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* release unreferenced clusters */
+    ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts and COPIED flags; copy shared
+                                           clusters */
+    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also repair write pointers, unmap clusters beyond
+                                           them */
     ZQCOW2_CHECK_NOLOCK = 1 << 3
 };
 
@@ -358,7 +367,8 @@ struct zqcow2_check_result {
     size_t size;
     uint64_t corruptions, leaked_clusters, warnings; /* found, fixed or not */
     uint64_t corruptions_fixed, leaks_fixed;
-    uint64_t total_clusters, allocated_clusters; /* of the device: all; mapped to data */
+    uint64_t total_clusters, allocated_clusters; /* clusters of the device: all of them;
+                                                    those mapped to data */
     uint64_t compressed_clusters, image_end_offset;
 };
 #define ZQCOW2_CHECK_RESULT_INIT \
@@ -367,8 +377,8 @@ struct zqcow2_check_result {
     }
 
 /*
- * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to its end;
- * *res is then incomplete. opt, res and err may be NULL.
+ * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to
+ * completion; *res is then incomplete. opt, res and err may be NULL.
  */
 ZQCOW2_API int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                             struct zqcow2_check_result *res, struct zqcow2_error *err);
