@@ -11,7 +11,8 @@ uint64_t count_at(const struct world *w, const uint8_t *block, uint64_t i)
     uint64_t v = 0;
 
     if (w->order < 3)
-        return block[(i << w->order) / 8] >> ((i << w->order) % 8) & ((1u << (1u << w->order)) - 1);
+        return (uint64_t)block[(i << w->order) / 8] >> ((i << w->order) % 8) &
+               ((1u << (1u << w->order)) - 1);
     for (unsigned k = 0; k < 1u << (w->order - 3); k++)
         v = v << 8 | block[(i << (w->order - 3)) + k];
     return v;
