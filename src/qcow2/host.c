@@ -86,11 +86,7 @@ bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len)
 
 static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
 {
-    for (int i = 0; i < ZQ_FIXED; i++) {
-        if (zq_ranges_overlap(host, len, a->fixed[i].offset, a->fixed[i].bytes))
-            return true;
-    }
-    return zq_alloc_is_named(a, host, len) ||
+    return zq_alloc_is_fixed(a, host, len) || zq_alloc_is_named(a, host, len) ||
            zq_alloc_before_areas(a, host, len) < len; /* new blocks and growth have no choice */
 }
 

@@ -80,6 +80,15 @@ struct zq_alloc {
     struct zq_list rest_waiters;
 };
 
+/* Does the header or a table of which there is one lie here? */
+static inline bool zq_alloc_is_fixed(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    for (int i = 0; len && i < ZQ_FIXED; i++) {
+        if (zq_ranges_overlap(host, len, a->fixed[i].offset, a->fixed[i].bytes))
+            return true;
+    }
+    return false;
+}
 /* Does an L2 table or a refcount block lie in these clusters? */
 bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
 /* True, and it is known to be corrupt from now on: these clusters are not free. */

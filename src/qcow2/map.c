@@ -145,15 +145,6 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 
 /* ---- entries ---- */
 
-static bool lies_on_tables(const struct zq_map *m, uint64_t host, uint64_t len)
-{
-    for (int i = 0; len && i < ZQ_FIXED; i++) {
-        if (zq_ranges_overlap(host, len, m->alloc->fixed[i].offset, m->alloc->fixed[i].bytes))
-            return true;
-    }
-    return false;
-}
-
 static struct zq_bounds bounds(const struct zq_map *m)
 {
     return (struct zq_bounds){m->form, m->alloc->file_size};
@@ -195,7 +186,7 @@ static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t
 
         if (zq_l2_is_empty(&m->form, entry))
             continue;
-        if (zq_l2_read(&b, entry, &l2) || lies_on_tables(m, l2.host, l2.len))
+        if (zq_l2_read(&b, entry, &l2) || zq_alloc_is_fixed(m->alloc, l2.host, l2.len))
             return false;
         zq_map_owned(m, &l2, &one);
         if (join_run(&run, &one))
