@@ -136,15 +136,14 @@ int zqcow2_drain(struct zqcow2_image *img)
 int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                         struct zqcow2_extent *status)
 {
-    struct iovec iov = {status, status->size};
-    struct zq_op op;
+    const struct iovec iov = {status, status->size};
+    struct zqcow2_request req = {.size = sizeof(req), .op = ZQCOW2_OP_BLOCK_STATUS};
 
-    op.req = (struct zqcow2_request){.size = sizeof(op.req), .op = ZQCOW2_OP_BLOCK_STATUS};
-    op.req.offset = off;
-    op.req.length = len;
-    op.req.iov = &iov;
-    op.req.iovcnt = 1;
-    return zq_op_run_blocking(&img->core, &op);
+    req.offset = off;
+    req.length = len;
+    req.iov = &iov;
+    req.iovcnt = 1;
+    return zqcow2_run(img, &req, NULL);
 }
 
 int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len, unsigned flags)
@@ -207,8 +206,8 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
         rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks));
     if (rc == 0)
         rc = zq_check_unknown(err, o.flags, CHECK_FLAGS, o.reserved);
-    if (rc == 0 && (rc = zq_hooks_init(&hooks, o.hooks)) < 0)
-        zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc));
+    if (rc == 0)
+        rc = zq_take_hooks(err, &hooks, o.hooks);
     if (rc < 0)
         return zq_fail_rc(err, rc);
     repair = o.flags & REPAIRS;

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include "base/mem.h"
 
 static const struct {
     int code, err;
@@ -77,6 +78,13 @@ int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, u
     if (flags & ~known)
         return zq_fail(err, -EINVAL, "flags: 0x%" PRIx32 " is unknown", flags & ~known);
     return reserved ? zq_fail(err, -EINVAL, "reserved: must be 0") : 0;
+}
+
+int zq_take_hooks(struct zqcow2_error *err, struct zqcow2_hooks *out, const struct zqcow2_hooks *in)
+{
+    int rc = zq_hooks_init(out, in);
+
+    return rc < 0 ? zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc)) : 0;
 }
 
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...)

@@ -310,8 +310,8 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
     rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_create_options, hooks));
     if (rc < 0)
         return zq_fail_rc(err, rc);
-    if ((rc = zq_hooks_init(&hooks, o.hooks)) < 0)
-        return zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc));
+    if ((rc = zq_take_hooks(err, &hooks, o.hooks)) < 0)
+        return rc;
     if ((rc = plan_options(&p, &o, err)) < 0 || (rc = plan_layout(&p, err)) < 0)
         return rc;
     rc = zq_be_enter(be, true, true, err);

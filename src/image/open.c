@@ -360,8 +360,8 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
                            offsetof(struct zqcow2_open_options, cache_bytes));
     if (rc == 0)
         rc = zq_check_unknown(err, o.opt.flags, OPEN_FLAGS, o.opt.reserved);
-    if (rc == 0 && (rc = zq_hooks_init(&o.hooks, o.opt.hooks)) < 0)
-        zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc));
+    if (rc == 0)
+        rc = zq_take_hooks(err, &o.hooks, o.opt.hooks);
     if (rc < 0)
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
