@@ -26,7 +26,7 @@ static const struct {
     {'f', ZQCOW2_INFO_OVER_ACTIVE, "more active zones stored than the limit"},
     {'f', ZQCOW2_INFO_SIZE_CUT, "size rounded down to a multiple of 512"},
     {'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (ignored)"},
-    {'f', ZQCOW2_INFO_DEAD, "dead: a metadata write failed"},
+    {'f', ZQCOW2_INFO_DEAD, "dead: a flush or a metadata write failed"},
 };
 
 static uint64_t group_bits(const struct zqcow2_info *i, char group)

@@ -90,8 +90,8 @@ struct zqcow2_backend_ops {
      * If submit() returns an error, the backend must not call zqcow2_io_done() for that I/O.
      * -EOPNOTSUPP: the library calls the blocking function of that kind instead. That call blocks
      * the thread that submits or polls, so a backend for event loops should accept every kind.
-     * Any other error is the result of the I/O. If the I/O was a flush or a metadata write, the
-     * error makes the image dead (ZQCOW2_EDEAD), unless a write failed for lack of space.
+     * Any other error is the result of the I/O. If the I/O was a flush or a write of metadata in
+     * use, the error makes the image dead (ZQCOW2_EDEAD), unless a write failed for lack of space.
      * A backend whose ring is full should therefore queue the I/O instead of refusing it.
      */
     int (*submit)(void *self, struct zqcow2_io *io);

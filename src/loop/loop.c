@@ -239,7 +239,7 @@ static void report_death(struct zq_core *c)
                has, had);
     else
         zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-               "metadata was not written (%s): the image accepts no more writes",
+               "a flush or a metadata write failed (%s): the image accepts no more writes",
                zqcow2_strerror(c->dead_rc));
     zq_core_lock(c);
 }

@@ -232,6 +232,8 @@ static void every_error_has_a_text_and_an_errno(void **state)
     assert_int_equal(zqcow2_errno(-ENOSPC), ENOSPC);
     assert_int_equal(zqcow2_errno(5), 0);
     assert_int_equal(zqcow2_errno(-5000), EIO);
+    assert_string_equal(zqcow2_strerror(ZQCOW2_EDEAD),
+                        "a flush or a metadata write failed earlier: reopen the image");
     assert_string_equal(zqcow2_strerror(-ENOENT), strerror(ENOENT));
     assert_string_equal(zqcow2_strerror(-9999), "unknown error");
     assert_string_equal(zqcow2_strerror(0), zqcow2_strerror(1));
