@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb info: what an image is, as text or JSON. */
 #include <inttypes.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "json.h"
 #include "tool.h"
+
+enum { OPT_JSON = ZT_OPT_VERB, OPT_CHAIN };
 
 static const struct {
     char group; /* i, c, a: incompatible, compatible, autoclear bit; f: zqcow2_info_flag */
@@ -83,22 +86,52 @@ static uint64_t disk_size(const char *path)
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * 512 : UINT64_MAX;
 }
 
-static void print_json(const char *path, const struct zqcow2_info *i)
+/* An image of a chain, or a raw file at its end. */
+struct layer {
+    const char *path;
+    bool raw;
+    struct zqcow2_info info; /* of a raw one only the sizes */
+    struct zqcow2_backing backing;
+};
+
+static const char *or_null(const char *text)
+{
+    return text[0] ? text : NULL;
+}
+
+static void json_disk_size(struct zt_json *j, const char *path)
 {
     uint64_t disk = disk_size(path);
-    struct zt_json j = {.out = stdout};
 
-    zt_json_open(&j, NULL, '{');
-    zt_json_str(&j, "filename", path);
-#define MEMBER(name) zt_json_u64(&j, #name, i->name)
+    if (disk == UINT64_MAX)
+        zt_json_str(j, "disk_size", NULL);
+    else
+        zt_json_u64(j, "disk_size", disk);
+}
+
+static void json_raw(struct zt_json *j, const struct layer *l)
+{
+    zt_json_open(j, NULL, '{');
+    zt_json_str(j, "filename", l->path);
+    zt_json_str(j, "format", "raw");
+    zt_json_u64(j, "virtual_size", l->info.virtual_size);
+    zt_json_u64(j, "file_size", l->info.file_size);
+    json_disk_size(j, l->path);
+    zt_json_close(j, '}');
+}
+
+static void print_json(struct zt_json *j, const struct layer *l)
+{
+    const struct zqcow2_info *i = &l->info;
+
+    zt_json_open(j, NULL, '{');
+    zt_json_str(j, "filename", l->path);
+#define MEMBER(name) zt_json_u64(j, #name, i->name)
     MEMBER(virtual_size);
     MEMBER(zone_size);
     MEMBER(zone_capacity);
     MEMBER(file_size);
-    if (disk == UINT64_MAX)
-        zt_json_str(&j, "disk_size", NULL);
-    else
-        zt_json_u64(&j, "disk_size", disk);
+    json_disk_size(j, l->path);
     MEMBER(incompatible_features);
     MEMBER(compatible_features);
     MEMBER(autoclear_features);
@@ -113,14 +146,16 @@ static void print_json(const char *path, const struct zqcow2_info *i)
     MEMBER(cluster_size);
     MEMBER(refcount_bits);
     MEMBER(version);
-    zt_json_str(&j, "layout", zt_layout_name(i->layout));
+    zt_json_str(j, "layout", zt_layout_name(i->layout));
     MEMBER(flags);
     MEMBER(compression_type);
 #undef MEMBER
-    zt_json_open(&j, "features", '[');
-    each_feature(i, json_feature, &j);
-    zt_json_close(&j, ']');
-    zt_json_close(&j, '}');
+    zt_json_str(j, "backing_file", or_null(l->backing.name));
+    zt_json_str(j, "backing_format", or_null(l->backing.format));
+    zt_json_open(j, "features", '[');
+    each_feature(i, json_feature, j);
+    zt_json_close(j, ']');
+    zt_json_close(j, '}');
 }
 
 static void print_size(const char *what, uint64_t bytes)
@@ -152,17 +187,33 @@ static void print_zones(const struct zqcow2_info *i)
     printf("zoned layout: %s\n", layout ? layout : "none");
 }
 
-static void print_text(const char *path, const struct zqcow2_info *i)
+static void print_sizes(const struct layer *l)
 {
-    uint64_t disk = disk_size(path);
+    uint64_t disk = disk_size(l->path);
 
-    zt_line(stdout, "image: %s", path);
-    printf("format: qcow2 version %" PRIu32 ", %s\n", i->version,
-           i->flags & ZQCOW2_INFO_ZONED ? "host-managed zones" : "no zones");
-    print_size("virtual size", i->virtual_size);
-    print_size("file size", i->file_size);
+    print_size("virtual size", l->info.virtual_size);
+    print_size("file size", l->info.file_size);
     if (disk != UINT64_MAX)
         print_size("disk size", disk);
+}
+
+static void print_text(const struct layer *l)
+{
+    const struct zqcow2_info *i = &l->info;
+
+    zt_line(stdout, "image: %s", l->path);
+    if (l->raw) {
+        printf("format: raw\n");
+        print_sizes(l);
+        return;
+    }
+    printf("format: qcow2 version %" PRIu32 ", %s\n", i->version,
+           i->flags & ZQCOW2_INFO_ZONED ? "host-managed zones" : "no zones");
+    print_sizes(l);
+    if (l->backing.name[0])
+        zt_line(stdout, "backing file: %s", l->backing.name);
+    if (l->backing.format[0])
+        zt_line(stdout, "backing file format: %s", l->backing.format);
     print_size("cluster size", i->cluster_size);
     printf("refcount bits: %" PRIu32 "\n", i->refcount_bits);
     printf("compression: %s\n", i->compression_type ? "zstd" : "zlib");
@@ -171,42 +222,150 @@ static void print_text(const char *path, const struct zqcow2_info *i)
     each_feature(i, text_feature, NULL);
 }
 
+struct showing {
+    struct zt_target target;
+    bool json, chain;
+    struct zt_json j;
+};
+
+static void show(struct showing *s, const struct layer *l, uint32_t depth)
+{
+    if (!s->json && depth)
+        printf("\n");
+    if (!s->json)
+        print_text(l);
+    else if (l->raw)
+        json_raw(&s->j, l);
+    else
+        print_json(&s->j, l);
+}
+
+/* The image at t->path: shows it, and says in *next what it names. */
+static int show_image(struct showing *s, const struct zt_target *t, uint32_t depth,
+                      struct zqcow2_backing *next)
+{
+    struct layer l = {.path = t->path, .backing = ZQCOW2_BACKING_INIT};
+    struct zqcow2_image *img = zt_open(t, 0);
+    bool ok;
+
+    if (!img)
+        return 1;
+    ok = zt_info(t, img, &l.info) && zqcow2_get_backing(img, &l.backing) == 0;
+    *next = l.backing;
+    if (ok)
+        show(s, &l, depth);
+    return zt_close(t, img, ok ? 0 : 1);
+}
+
+static int show_raw(struct showing *s, const char *path, struct zqcow2_backend *be, uint32_t depth)
+{
+    struct layer l = {.path = path, .raw = true};
+    uint64_t bytes;
+    int rc = zqcow2_backend_length(be, &bytes);
+
+    if (rc < 0) {
+        zt_error("%s: %s", path, zqcow2_strerror(rc));
+        return 1;
+    }
+    l.info.file_size = bytes;
+    l.info.virtual_size = (bytes + ZT_SECTOR - 1) / ZT_SECTOR * ZT_SECTOR;
+    show(s, &l, depth);
+    return 0;
+}
+
+/* The file that *next names: only what the resolver would open is shown. */
+static int show_below(struct showing *s, struct zqcow2_resolver *r, uint32_t depth,
+                      struct zqcow2_backing *next)
+{
+    struct zt_target t = s->target;
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_backend *be;
+    const char *format = next->format;
+    int rc, status;
+
+    if (!format[0] && depth == 1 && t.backing_format)
+        format = t.backing_format;
+    if (!format[0]) {
+        zt_error("backing file \"%s\": its format is not stored: add --backing-format=raw|qcow2",
+                 next->name);
+        return 1;
+    }
+    rc = zqcow2_resolve_file(r, next->name, format, depth, &be, &err);
+    if (rc < 0) {
+        zt_error("backing file \"%s\": %s", next->name, zt_reason(rc, &err));
+        return 1;
+    }
+    t.path = zqcow2_resolver_path(r, depth);
+    t.backend = NULL;
+    if (!strcmp(format, "raw")) {
+        next->name[0] = '\0';
+        status = show_raw(s, t.path, be, depth);
+    } else {
+        status = show_image(s, &t, depth, next);
+    }
+    zqcow2_backend_close(be);
+    return status;
+}
+
+static int show_chain(struct showing *s)
+{
+    struct zqcow2_backing next = ZQCOW2_BACKING_INIT;
+    struct zqcow2_resolver *r = NULL;
+    int status;
+
+    s->j.out = stdout;
+    if (s->json && s->chain)
+        zt_json_open(&s->j, NULL, '[');
+    status = show_image(s, &s->target, 0, &next);
+    if (!status && s->chain && next.name[0])
+        status = (r = zt_resolver(&s->target)) ? 0 : 1;
+    for (uint32_t depth = 1; !status && s->chain && next.name[0]; depth++)
+        status = show_below(s, r, depth, &next);
+    if (s->json && s->chain)
+        zt_json_close(&s->j, ']');
+    zqcow2_resolver_free(r);
+    return status;
+}
+
 static int run(int argc, char **argv)
 {
-    static const struct option longs[] = {ZT_OPTION_BACKEND,
-                                          ZT_OPTION_SHARE,
-                                          {"json", no_argument, NULL, ZT_OPT_VERB},
-                                          ZT_OPTION_END};
+    static const struct option longs[] = {
+        ZT_OPTION_BACKEND,
+        ZT_OPTION_SHARE,
+        {"json", no_argument, NULL, OPT_JSON},
+        {"backing-chain", no_argument, NULL, OPT_CHAIN},
+        {"backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT},
+        {"backing-format", required_argument, NULL, ZT_OPT_BACKING_FORMAT},
+        ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
-    struct zt_target t = {.share = false};
-    struct zqcow2_image *img;
-    struct zqcow2_info info;
-    bool json = false, ok;
+    struct showing s = {.json = false};
     int c;
 
+    s.target.no_backing = true; /* what an image is does not depend on what is below it */
     while ((c = zt_option(&o, argc, argv)) != -1) {
-        if (c == ZT_OPT_VERB)
-            json = true;
-        else if (!zt_target_option(&t, c))
+        if (c == OPT_JSON)
+            s.json = true;
+        else if (c == OPT_CHAIN)
+            s.chain = true;
+        else if (!zt_target_option(&s.target, c))
             return 1;
     }
     if (!zt_operands(argc, argv, 1, 1, names))
         return 1;
-    t.path = argv[optind];
-    img = zt_open(&t, 0);
-    if (!img)
-        return 1;
-    ok = zt_info(&t, img, &info);
-    if (ok && json)
-        print_json(t.path, &info);
-    else if (ok)
-        print_text(t.path, &info);
-    return zt_close(&t, img, ok ? 0 : 1);
+    s.target.path = argv[optind];
+    return show_chain(&s);
 }
 
 const struct zt_verb zt_verb_info = {
-    "info", "[--json] [-U] [--backend=NAME] FILE", "Shows the properties of an image",
+    "info",
+    "[--json] [--backing-chain] [--backing-root=DIR] [--backing-format=FMT] [-U] [--backend=NAME] "
+    "FILE",
+    "Shows the properties of an image",
     "  --json                  the members of struct zqcow2_info, the disk space of the file,\n"
-    "                          and the features in use\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
+    "                          the backing file, and the features in use\n"
+    "  --backing-chain         also of each image below; an array with --json\n"
+    "  --backing-root=DIR      open backing files in DIR only\n"
+    "  --backing-format=FMT    raw or qcow2, if the image does not say\n" ZT_HELP_SHARE
+        ZT_HELP_BACKEND,
     run};

@@ -12,6 +12,7 @@ struct mapping {
     bool json;
     uint64_t offset, length; /* of what is shown */
     uint64_t rows;
+    struct zqcow2_resolver *files; /* of the chain */
 };
 
 /* A row: neighbours of one kind, which lie behind one another in the file if they are in it. */
@@ -57,7 +58,7 @@ static void print_text(const struct mapping *m, const struct row *r)
     if (r->s.host != UINT64_MAX)
         snprintf(host, sizeof(host), "%#" PRIx64, r->s.host);
     printf("%#-16" PRIx64 "%#-16" PRIx64 "%-16s", r->start, r->s.length, host);
-    zt_put(stdout, m->target.path);
+    zt_put(stdout, zqcow2_resolver_path(m->files, r->s.depth));
     printf("\n");
 }
 
@@ -128,6 +129,7 @@ static bool parse(struct mapping *m, int argc, char **argv)
 {
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
+                                          ZT_OPTION_SOURCES,
                                           {"json", no_argument, NULL, ZT_OPT_VERB},
                                           {"offset", required_argument, NULL, 'o'},
                                           {"length", required_argument, NULL, 'l'},
@@ -157,17 +159,22 @@ static int run(int argc, char **argv)
 {
     struct mapping m = {.length = UINT64_MAX};
     struct zqcow2_image *img;
+    int status;
 
     if (!parse(&m, argc, argv))
         return 1;
-    img = zt_open(&m.target, 0);
-    return img ? zt_close(&m.target, img, map(&m, img)) : 1;
+    m.files = zt_resolver(&m.target);
+    img = m.files ? zt_open_chain(&m.target, 0, m.files) : NULL;
+    status = img ? zt_close(&m.target, img, map(&m, img)) : 1;
+    zqcow2_resolver_free(m.files);
+    return status;
 }
 
 const struct zt_verb zt_verb_map = {
-    "map", "[--json] [-o OFFSET] [-l LENGTH] [-U] [--backend=NAME] FILE",
+    "map", "[--json] [-o OFFSET] [-l LENGTH] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE",
     "Lists the mapped ranges, in the format of qemu-img map",
     "  --json                  an array, including zeros and unallocated ranges\n"
     "  -o, --offset=OFFSET     start at OFFSET\n"
-    "  -l, --length=LENGTH     the length of the range\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
+    "  -l, --length=LENGTH     the length of the range\n" ZT_HELP_SHARE ZT_HELP_SOURCES
+        ZT_HELP_BACKEND,
     run};

@@ -54,15 +54,26 @@ static bool choose_backend(struct zt_target *t, const char *name)
     return false;
 }
 
+static bool choose_format(struct zt_target *t, const char *name)
+{
+    t->backing_format = name;
+    if (!strcmp(name, "raw") || !strcmp(name, "qcow2"))
+        return true;
+    zt_error("--backing-format: must be raw or qcow2, not '%s'", name);
+    return false;
+}
+
 bool zt_target_option(struct zt_target *t, int c)
 {
     if (c == ZT_OPT_BACKEND)
         return choose_backend(t, optarg);
-    if (c == 'U') {
-        t->share = true;
-        return true;
+    switch (c) {
+    case 'U': t->share = true; return true;
+    case ZT_OPT_NO_BACKING: t->no_backing = true; return true;
+    case ZT_OPT_BACKING_ROOT: t->backing_root = optarg; return true;
+    case ZT_OPT_BACKING_FORMAT: return choose_format(t, optarg);
+    default: return false; /* zt_option() has reported it */
     }
-    return false; /* zt_option() has reported it */
 }
 
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be)
@@ -98,10 +109,44 @@ const char *zt_reason(int rc, const struct zqcow2_error *err)
     return err->text[0] ? err->text : zqcow2_strerror(rc);
 }
 
-struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
+struct zqcow2_resolver *zt_resolver(const struct zt_target *t)
+{
+    struct zqcow2_resolver_options opt = ZQCOW2_RESOLVER_OPTIONS_INIT;
+    struct zqcow2_resolver *r = NULL;
+    int rc;
+
+    opt.root = t->backing_root;
+    opt.hooks = zt_hooks();
+    rc = zqcow2_resolver_new(t->path, &opt, &r);
+    if (rc < 0 && t->backing_root)
+        zt_error("--backing-root: %s: %s", t->backing_root, zqcow2_strerror(rc));
+    else if (rc < 0)
+        zt_backend_error(t, rc);
+    return r;
+}
+
+static int open_on(const struct zt_target *t, unsigned flags, struct zqcow2_resolver *r,
+                   struct zqcow2_backend *be, struct zqcow2_image **img)
 {
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_error err = {0, ""};
+    int rc;
+
+    opt.flags = flags | (t->share ? ZQCOW2_OPEN_NOLOCK : 0u) |
+                (t->no_backing ? ZQCOW2_OPEN_NO_BACKING : 0u);
+    opt.hooks = zt_hooks();
+    opt.resolve = zqcow2_resolve_file;
+    opt.resolve_arg = r;
+    opt.backing_format = t->backing_format;
+    rc = zqcow2_open(be, &opt, img, &err);
+    if (rc < 0)
+        zt_error("%s: %s", t->path, zt_reason(rc, &err));
+    return rc;
+}
+
+struct zqcow2_image *zt_open_chain(const struct zt_target *t, unsigned flags,
+                                   struct zqcow2_resolver *r)
+{
     struct zqcow2_image *img = NULL;
     struct zqcow2_backend *be;
     int rc;
@@ -113,14 +158,18 @@ struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
         zt_backend_error(t, rc);
         return NULL;
     }
-    opt.flags = flags | (t->share ? ZQCOW2_OPEN_NOLOCK : 0u);
-    opt.hooks = zt_hooks();
-    rc = zqcow2_open(be, &opt, &img, &err);
-    if (rc < 0) {
-        zt_error("%s: %s", t->path, zt_reason(rc, &err));
+    rc = open_on(t, flags, r, be, &img);
+    if (rc < 0)
         zqcow2_backend_close(be);
-        return NULL;
-    }
+    return rc < 0 ? NULL : img;
+}
+
+struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
+{
+    struct zqcow2_resolver *r = zt_resolver(t);
+    struct zqcow2_image *img = r ? zt_open_chain(t, flags, r) : NULL;
+
+    zqcow2_resolver_free(r);
     return img;
 }
 

@@ -35,7 +35,14 @@ struct zt_verb {
 /* ---- options and operands ---- */
 
 /* Verbs number their own from ZT_OPT_VERB, below ZT_OPT_END. */
-enum { ZT_OPT_BACKEND = 256, ZT_OPT_VERB, ZT_OPT_END = ZT_OPT_VERB + 8 };
+enum {
+    ZT_OPT_BACKEND = 256,
+    ZT_OPT_NO_BACKING,
+    ZT_OPT_BACKING_ROOT,
+    ZT_OPT_BACKING_FORMAT,
+    ZT_OPT_VERB,
+    ZT_OPT_END = ZT_OPT_VERB + 8
+};
 
 struct zt_options {
     const char *name;   /* of the verb, for messages */
@@ -52,6 +59,9 @@ struct zt_target {
     const char *path;
     const struct zt_backend *backend; /* NULL: the first of the table */
     bool share;                       /* take no lock */
+    bool no_backing;                  /* open no backing file */
+    const char *backing_root;         /* none outside this folder, or NULL */
+    const char *backing_format;       /* where the image does not say, or NULL */
     int failure;                      /* reported already: closing that fails for it says nothing */
 };
 
@@ -64,6 +74,12 @@ struct zt_target {
     { \
         "force-share", no_argument, NULL, 'U' \
     }
+#define ZT_OPTION_SOURCES \
+    {"no-backing", no_argument, NULL, ZT_OPT_NO_BACKING}, \
+        {"backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT}, \
+    { \
+        "backing-format", required_argument, NULL, ZT_OPT_BACKING_FORMAT \
+    }
 #define ZT_OPTION_END \
     { \
         NULL, 0, NULL, 0 \
@@ -72,6 +88,11 @@ struct zt_target {
     "  --backend=NAME          how to access the file: file (the default), uring or threads\n"
 #define ZT_HELP_SHARE \
     "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
+#define ZT_USE_SOURCES "[--no-backing] [--backing-root=DIR] [--backing-format=FMT] "
+#define ZT_HELP_SOURCES \
+    "  --no-backing            open no backing file; reading what it holds fails\n" \
+    "  --backing-root=DIR      open backing files in DIR only\n" \
+    "  --backing-format=FMT    raw or qcow2, if the image does not say\n"
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and reported). */
 bool zt_target_option(struct zt_target *t, int c);
@@ -139,8 +160,13 @@ void zt_backend_error(const struct zt_target *t, int rc); /* reports it */
 void zt_backend_list(FILE *out);
 /* The text of `err` if it has one, else that of `rc`. */
 const char *zt_reason(int rc, const struct zqcow2_error *err);
+/* Of t's image; for zqcow2_resolve_file(). NULL after a message. */
+struct zqcow2_resolver *zt_resolver(const struct zt_target *t);
 /* zqcow2_open_flag; NULL after a message. */
 struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags);
+/* The same; r opens its backing files, and knows their paths then. */
+struct zqcow2_image *zt_open_chain(const struct zt_target *t, unsigned flags,
+                                   struct zqcow2_resolver *r);
 /* Closes; `status` or 1 if closing failed (which is reported). */
 int zt_close(const struct zt_target *t, struct zqcow2_image *img, int status);
 bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info);

@@ -278,8 +278,11 @@ static int transfer(struct transfer *t, unsigned open_flags, bool (*move)(struct
 /* names[0] is FILE; the other operands are sizes. */
 static bool parse(struct transfer *t, int argc, char **argv, const char *const *names, int count)
 {
-    static const struct option reader[] = {
-        ZT_OPTION_BACKEND, ZT_OPTION_SHARE, {"force", no_argument, NULL, OPT_FORCE}, ZT_OPTION_END};
+    static const struct option reader[] = {ZT_OPTION_BACKEND,
+                                           ZT_OPTION_SHARE,
+                                           ZT_OPTION_SOURCES,
+                                           {"force", no_argument, NULL, OPT_FORCE},
+                                           ZT_OPTION_END};
     static const struct option writer[] = {
         ZT_OPTION_BACKEND, {"pad", no_argument, NULL, OPT_PAD}, ZT_OPTION_END};
     static const struct option appender[] = {ZT_OPTION_BACKEND,
@@ -356,6 +359,7 @@ const struct zt_verb zt_verb_write = {"write", "[--pad] [--backend=NAME] FILE OF
                                       HELP_PAD ZT_HELP_BACKEND, run_write};
 
 const struct zt_verb zt_verb_read = {
-    "read", "[--force] [-U] [--backend=NAME] FILE OFFSET LENGTH",
+    "read", "[--force] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE OFFSET LENGTH",
     "Copies a range of the image to standard output",
-    "  --force                 even to a terminal\n" ZT_HELP_SHARE ZT_HELP_BACKEND, run_read};
+    "  --force                 even to a terminal\n" ZT_HELP_SHARE ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    run_read};

@@ -170,6 +170,37 @@ ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
+/* ---- backing files by name: open_options.resolve for files ---- */
+
+struct zqcow2_resolver;
+
+struct zqcow2_resolver_options {
+    size_t size;
+    const char *root;                 /* a folder: nothing outside is opened; NULL: no limit */
+    const struct zqcow2_hooks *hooks; /* of the resolver and its backends; NULL: defaults */
+};
+#define ZQCOW2_RESOLVER_OPTIONS_INIT \
+    { \
+        sizeof(struct zqcow2_resolver_options), NULL, NULL \
+    }
+
+/*
+ * image: the path of the image whose backing files will be opened. -EINVAL, -ENOMEM, or the error
+ * of looking at image or root.
+ */
+ZQCOW2_API int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *opt,
+                                   struct zqcow2_resolver **r);
+ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allowed */
+/*
+ * For open_options.resolve; arg is the resolver. A relative name starts in the folder of the file
+ * that names it. Opens regular files only, and none that is above in the chain. "json:" and names
+ * with a protocol are refused.
+ */
+ZQCOW2_API int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
+                                   struct zqcow2_backend **be, struct zqcow2_error *err);
+/* The path of the file that was opened at that depth, 0: the image; NULL: none was. */
+ZQCOW2_API const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth);
+
 /*
  * Blocking access to the bytes of a backend, for programs that prepare or inspect image files.
  * Must not be used while an image is open on the backend for writing.

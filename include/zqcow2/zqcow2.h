@@ -116,7 +116,12 @@ enum zqcow2_open_flag {
     ZQCOW2_OPEN_NOLOCK = 1 << 1, /* lock nothing: the caller excludes other writers */
     /* With RDWR: set a missing feature bit of a zoned image, instead of returning EFEATURE. */
     ZQCOW2_OPEN_UPGRADE = 1 << 2,
-    ZQCOW2_OPEN_BORROW = 1 << 3 /* the caller keeps be and closes it after the image */
+    ZQCOW2_OPEN_BORROW = 1 << 3, /* the caller keeps be and closes it after the image */
+    /*
+     * Read-only: opens no backing file. A read of what the image itself does not hold fails with
+     * EFEATURE; everything else works.
+     */
+    ZQCOW2_OPEN_NO_BACKING = 1 << 4
 };
 
 struct zqcow2_open_options {
@@ -127,10 +132,22 @@ struct zqcow2_open_options {
     uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
                                          0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
+    /*
+     * Opens the backing file that an image names, and the one that this names in turn: zqcow2-
+     * layers(7). name is as stored in the image, format is "raw" or "qcow2", and depth is 1 for the
+     * backing file of the image itself. Returns 0 and a backend for reading, which the image closes
+     * when it is closed or cannot be opened; or an error, best with its text. Without it an image
+     * with a backing file is refused. zqcow2_resolve_file() is one for files.
+     */
+    int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err);
+    void *resolve_arg;
+    const char *backing_format; /* "raw" or "qcow2", if the image names a backing file and no
+                                   format; NULL: then it is refused */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL \
+        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL \
     }
 
 enum zqcow2_create_flag {
@@ -166,11 +183,12 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_DEAD = 1 << 2,         /* see ZQCOW2_EDEAD */
     ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3, /* zoned, but feature bit 5 is clear: read-only */
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
-    ZQCOW2_INFO_DIRTY = 1 << 5,        /* not closed cleanly; the next writable open repairs it */
-    ZQCOW2_INFO_SNAPSHOTS = 1 << 6,    /* internal snapshots present */
-    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,  /* more active zones stored than max_active_zones */
-    ZQCOW2_INFO_SIZE_CUT = 1 << 8,     /* stored size not a multiple of 512: rounded down */
-    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9 /* a backing file with an empty name: ignored */
+    ZQCOW2_INFO_DIRTY = 1 << 5,         /* not closed cleanly; the next writable open repairs it */
+    ZQCOW2_INFO_SNAPSHOTS = 1 << 6,     /* internal snapshots present */
+    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,   /* more active zones stored than max_active_zones */
+    ZQCOW2_INFO_SIZE_CUT = 1 << 8,      /* stored size not a multiple of 512: rounded down */
+    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* a backing file with an empty name: ignored */
+    ZQCOW2_INFO_BACKING = 1 << 10       /* a backing file: zqcow2_get_backing() */
 };
 
 struct zqcow2_info {
@@ -219,6 +237,19 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
 
+/* What an image says about its backing file. */
+struct zqcow2_backing {
+    size_t size;
+    char format[16]; /* "": not named */
+    char name[1024]; /* "": there is none */
+};
+#define ZQCOW2_BACKING_INIT \
+    { \
+        sizeof(struct zqcow2_backing), "", "" \
+    }
+
+ZQCOW2_API int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backing *backing);
+
 /* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
@@ -250,7 +281,7 @@ ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 /* ---- block status: what the image holds, without reading it ---- */
 
 enum zqcow2_block_kind {
-    ZQCOW2_BLOCK_UNALLOCATED, /* not mapped, or beyond a write pointer: reads as zeros */
+    ZQCOW2_BLOCK_UNALLOCATED, /* mapped nowhere, or beyond a write pointer: reads as zeros */
     ZQCOW2_BLOCK_ZERO,        /* marked as zeros */
     ZQCOW2_BLOCK_DATA,
     ZQCOW2_BLOCK_COMPRESSED
@@ -259,9 +290,9 @@ enum zqcow2_block_kind {
 struct zqcow2_extent {
     size_t size;
     uint32_t kind;   /* zqcow2_block_kind */
-    uint32_t depth;  /* which image of a chain holds the bytes; 0: this one */
+    uint32_t depth;  /* how many backing files below this image the bytes are */
     uint64_t length; /* number of bytes of that kind, at most the requested length */
-    uint64_t host;   /* offset of the first byte in the file; UINT64_MAX: none, or compressed */
+    uint64_t host;   /* offset of the first byte in its file; UINT64_MAX: none, or compressed */
 };
 #define ZQCOW2_EXTENT_INIT \
     { \
@@ -272,7 +303,7 @@ struct zqcow2_extent {
  * Reports the kind of the bytes at `off`, and how many of the next `len` bytes are of the same kind
  * and, if they have a place in the file, contiguous there. A long run may be reported in parts.
  * `off` and `len` are multiples of 512. Does not wait for other requests; reads at most one part of
- * one L2 table.
+ * one L2 table of each image in the chain.
  */
 ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                    struct zqcow2_extent *status);

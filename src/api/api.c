@@ -45,6 +45,11 @@ int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info)
     return zq_return_sized(info, &i, sizeof(i), offsetof(struct zqcow2_info, virtual_size));
 }
 
+int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
+{
+    return zq_image_backing(img, backing);
+}
+
 int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
                struct zqcow2_result *res)
 {

@@ -257,8 +257,11 @@ static void hold(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
 /* If it is free, the first that has to wait gets it. */
 static bool take_token(struct zq_cache *c, struct zq_gather *g)
 {
-    if (!c->token)
+    if (!c->token) {
+        zq_assert_k(E2, !g->token);
         c->token = g;
+        g->token = c;
+    }
     return c->token == g;
 }
 
@@ -304,10 +307,13 @@ void zq_cache_release(struct zq_cache *c, struct zq_gather *g)
     if (c->token != g)
         return;
     g->starved = false;
+    g->token = NULL;
     next = zq_list_pop(&c->token_waiters);
     c->token = next ? zq_container(next, struct zq_gather, wait.link) : NULL;
-    if (next)
-        zq_list_push(c->ready, next);
+    if (!next)
+        return;
+    c->token->token = c;
+    zq_list_push(c->ready, next);
 }
 
 /* No look-up finds it from now on. Holders and waiters may still release it. */

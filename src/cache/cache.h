@@ -53,9 +53,10 @@ struct zq_blank {
 struct zq_gather {
     struct zq_waiter wait;
     struct zq_slice *pin[ZQ_MAX_PINS];
-    unsigned npins, stale; /* stale: a bit for each pin of an earlier pass not met again yet */
-    unsigned loads;        /* asked for without the token */
-    bool starved;          /* has the token, and waits for a slot or for room for dirt */
+    unsigned npins, stale;  /* stale: a bit for each pin of an earlier pass not met again yet */
+    unsigned loads;         /* asked for without the token */
+    bool starved;           /* has the token, and waits for a slot or for room for dirt */
+    struct zq_cache *token; /* the cache whose token it has, or NULL: at most one */
 };
 
 struct zq_cache {
@@ -103,9 +104,9 @@ void zq_cache_unpin(struct zq_cache *c, struct zq_gather *g, struct zq_slice *s)
  * waits for others or for its own I/O, and when it gives up.
  */
 void zq_cache_release(struct zq_cache *c, struct zq_gather *g);
-static inline bool zq_cache_holds_nothing(const struct zq_cache *c, const struct zq_gather *g)
+static inline bool zq_cache_holds_nothing(const struct zq_gather *g)
 {
-    return !g->npins && c->token != g;
+    return !g->npins && !g->token;
 }
 /* May these (b NULL: one) be changed now? 0 or ZQ_WAIT. */
 int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,

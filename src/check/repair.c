@@ -116,7 +116,8 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
 /* ---- entries ---- */
 
 struct fix {
-    bool all;          /* REPAIR_ALL: entries may be dropped */
+    bool all;          /* REPAIR_ALL: entries may be dropped ... */
+    bool zeros;        /* ... and zeros take their place: a source must stay unseen (S4) */
     bool only_changed; /* flags only where this repair changes the refcount, or that are loose */
     bool own;          /* no snapshot reads the table, and no other L1 entry points to it */
     const struct zq_l2 *table;
@@ -157,6 +158,8 @@ static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
     (void)index;
     (void)at;
     zq_l1_target(s, *entry, &t);
+    if (t.why && f->zeros)
+        return 0;
     what = judge(s, f, &t);
     if (what == DROP)
         *entry = 0;
@@ -175,12 +178,16 @@ static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
 
     (void)at;
     zq_l2_target(s, entry, &t);
+    if (t.why && f->zeros && !zq_l2_has_zero(&form))
+        return 0;
     what = judge(s, f, &t);
     if (what != DROP && f->all && f->own && zq_scan_beyond_wp(s, f->table, index)) {
         what = DROP;
         f->unmapped++;
     }
-    if (what == DROP) {
+    if (what == DROP && f->zeros) {
+        zq_l2_set_zero(&form, entry);
+    } else if (what == DROP) {
         zq_l2_clear(&form, entry);
     } else if (what != LEAVE && zq_l2_says_copied(&form, entry) != (what == SET_OWN)) {
         zq_l2_set_own(&form, entry, what == SET_OWN);
@@ -233,6 +240,7 @@ static int fix_zones(struct zq_scan *s, uint64_t *fixed)
 static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 {
     struct fix f = {.all = flags & ZQCOW2_CHECK_REPAIR_ALL,
+                    .zeros = s->h.backing_len,
                     .only_changed = !(flags & ZQCOW2_CHECK_REPAIR)};
     uint64_t fixed = 0;
     int rc;

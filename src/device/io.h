@@ -74,9 +74,10 @@ struct zq_bounce {
     bool busy, reading; /* reading: the first half of a read-modify-write, or a read */
 };
 
-/* The I/O side of one image. Lists are protected by the image's mutex. */
+/* The I/O side of one image, or of one of its sources. The image's mutex protects the lists. */
 struct zq_iox {
     struct zqcow2_backend *be;        /* fixed */
+    struct zq_iox *image, *next;      /* fixed: the image's own; of its next source, or NULL */
     const struct zqcow2_hooks *hooks; /* fixed: the image's */
     bool takes_any;                   /* fixed: whole sectors, at any address */
     uint64_t max_piece;               /* fixed: bytes in one call; UINT64_MAX: no limit */
@@ -95,7 +96,7 @@ struct zq_iox {
     bool unbarriered;              /* something was written since the last flush began */
 };
 
-/* x->be, hooks, ready and notify are set. -ENOMEM. */
+/* x->be, image, hooks, ready, notify and away are set. -ENOMEM. */
 int zq_iox_init(struct zq_iox *x);
 void zq_iox_fini(struct zq_iox *x);
 

@@ -13,7 +13,6 @@
 #include "base/report.h"
 
 #define MAX_SNAPSHOTS     65536u
-#define MAX_BACKING_NAME  1023u
 #define MAX_EXTENSIONS    512u /* keeps the search for doubles short */
 #define FEATURE_BYTES     48u
 #define NEW_HEADER_LENGTH 112u
@@ -39,9 +38,9 @@ static int lacking(struct zqcow2_error *err, const char *field, uint64_t value, 
                    value, value, off, what);
 }
 
-/* Copies bytes of an image for a text: whatever is not plain ASCII becomes '?'. */
-static void printable(char *out, size_t room, const uint8_t *in, size_t n)
+void zq_printable(char *out, size_t room, const void *from, size_t n)
 {
+    const uint8_t *in = from;
     size_t i;
 
     for (i = 0; i + 1 < room && i < n && in[i]; i++)
@@ -162,6 +161,15 @@ static int take_zoned(struct zq_header *h, const struct ext *e, struct zqcow2_er
     return 0;
 }
 
+static int take_backing_format(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
+{
+    if (h->backing_len && e->len > ZQ_MAX_BACKING_FORMAT)
+        return bad(err, "backing format length", e->len, e->data - 4, "must be at most 15");
+    h->backing_format_offset = e->data;
+    h->backing_format_len = e->len;
+    return 0;
+}
+
 static int take_ext(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {
     switch (e->type) {
@@ -175,7 +183,7 @@ static int take_ext(struct zq_header *h, const struct ext *e, struct zqcow2_erro
     case ZQ_EXT_CRYPTO:
         return bad(err, "crypt_method", h->crypt_method, 32,
                    "an encryption header is present but nothing is encrypted");
-    case ZQ_EXT_BACKING_FORMAT: return 0;
+    case ZQ_EXT_BACKING_FORMAT: return take_backing_format(h, e, err);
     default: h->unknown_ext = true; return 0;
     }
 }
@@ -214,7 +222,7 @@ static void feature_name(const struct ext_area *a, unsigned bit, char *out, size
     for (uint32_t i = 0; i + FEATURE_BYTES <= e.len; i += FEATURE_BYTES) {
         const uint8_t *f = a->buf + e.data + i;
         if (f[0] == 0 && f[1] == bit) {
-            printable(out, room, f + 2, FEATURE_BYTES - 2);
+            zq_printable(out, room, f + 2, FEATURE_BYTES - 2);
             return;
         }
     }
@@ -286,27 +294,20 @@ static int check_compression(const struct zq_header *h, struct zqcow2_error *err
     return 0;
 }
 
-/* The name is shown, never opened. */
 static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t len,
                          struct zqcow2_error *err)
 {
-    char name[128];
-
     if (!h->backing_offset)
         return 0;
-    if (h->backing_len > MAX_BACKING_NAME)
+    if (h->backing_len > ZQ_MAX_BACKING_NAME)
         return bad(err, "backing_file_size", h->backing_len, 16, "must be at most 1023");
     if (h->backing_offset < h->header_length || h->backing_offset > len ||
         h->backing_len > len - h->backing_offset)
         return bad(err, "backing_file_offset", h->backing_offset, 8,
                    "the name must lie in the first cluster, behind the header");
-    if (!h->backing_len) /* no name, no file: other programs read it so */
-        return 0;
-    printable(name, sizeof(name), buf + h->backing_offset, h->backing_len);
-    return zq_fail(err, ZQCOW2_EFEATURE,
-                   "backing_file_offset %" PRIu64
-                   " at byte 8: a backing file (\"%s\") is not supported",
-                   h->backing_offset, name);
+    if (memchr(buf + h->backing_offset, 0, h->backing_len))
+        return bad(err, "backing_file_offset", h->backing_offset, 8, "a zero byte is in the name");
+    return 0;
 }
 
 static int check_bitmaps(const struct zq_header *h, bool rdwr, struct zqcow2_error *err)
@@ -379,7 +380,7 @@ static void load_fields(struct zq_header *h, const uint8_t *b)
 {
     h->version = zq_be32(b + 4);
     h->backing_offset = zq_be64(b + 8);
-    h->backing_len = zq_be32(b + 16);
+    h->backing_len = h->backing_offset ? zq_be32(b + 16) : 0;
     h->cluster_bits = zq_be32(b + 20);
     h->stored_size = zq_be64(b + 24);
     h->virtual_size = zq_round_down(h->stored_size, ZQ_SECTOR); /* what others make of it */
@@ -441,6 +442,15 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
         (rc = parse_exts(h, &area, err)) < 0)
         return rc;
     return check_bitmaps(h, rdwr, err);
+}
+
+void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b)
+{
+    zq_assert(h->backing_len < sizeof(b->name));
+    *b = (struct zqcow2_backing)ZQCOW2_BACKING_INIT;
+    memcpy(b->name, buf + h->backing_offset, h->backing_len);
+    if (h->backing_len)
+        memcpy(b->format, buf + h->backing_format_offset, h->backing_format_len);
 }
 
 /* ---- a new image ---- */

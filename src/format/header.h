@@ -17,6 +17,9 @@
 #define ZQ_MAX_HOST_OFFSET  ((uint64_t)1 << 56)
 #define ZQ_MAX_VIRTUAL_SIZE ((uint64_t)1 << 62)
 
+#define ZQ_MAX_BACKING_NAME   1023u /* bytes; other programs take no more */
+#define ZQ_MAX_BACKING_FORMAT 15u
+
 #define ZQ_INCOMPAT_DIRTY        ((uint64_t)1 << 0)
 #define ZQ_INCOMPAT_CORRUPT      ((uint64_t)1 << 1)
 #define ZQ_INCOMPAT_DATA_FILE    ((uint64_t)1 << 2)
@@ -67,8 +70,9 @@ struct zq_header {
     uint64_t l1_offset, rt_offset, snapshots_offset;
     uint64_t incompat, compat, autoclear;
     uint64_t backing_offset; /* 0: none */
-    uint32_t backing_len;
+    uint32_t backing_len;    /* of the name; 0: other programs take it for none */
     /* extensions; offsets are of their data in the file, 0: absent */
+    uint32_t backing_format_offset, backing_format_len;
     uint32_t zoned_offset, zoned_len;
     uint32_t mark_offset;                 /* where it can share sector 0 with the header, else 0 */
     uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
@@ -89,6 +93,10 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
  */
 int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
                     bool rdwr, struct zqcow2_error *err);
+/* What the parsed header in buf names as its source. */
+void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b);
+/* Copies bytes of an image for a text: whatever is not plain ASCII becomes '?'. */
+void zq_printable(char *out, size_t room, const void *from, size_t n);
 /*
  * Writes a version 3 header of a new image into buf (one cluster, zeroed by the caller): the
  * fields of h, the zoned extension (data, zoned_len bytes) when h->incompat has the bit, our mark

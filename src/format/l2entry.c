@@ -2,6 +2,8 @@
 /* Reads L2 entries of 64 bits. Reference: the qcow2 specification, section "Cluster mapping". */
 #include "format/l2entry.h"
 
+#include "base/report.h"
+
 #define COMPRESSED ((uint64_t)1 << 62)
 #define ZERO       ((uint64_t)1 << 0) /* version 3 */
 
@@ -95,6 +97,13 @@ void zq_l2_set_host(const struct zq_form *f, uint8_t *entry, uint64_t host)
 {
     (void)f;
     zq_put_be64(entry, (zq_be64(entry) & ZERO) | host | ZQ_OFLAG_COPIED);
+}
+
+void zq_l2_set_zero(const struct zq_form *f, uint8_t *entry)
+{
+    zq_assert(zq_l2_has_zero(f));
+    (void)f;
+    zq_put_be64(entry, ZERO);
 }
 
 bool zq_l2_says_copied(const struct zq_form *f, const uint8_t *entry)

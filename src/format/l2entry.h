@@ -73,6 +73,14 @@ static inline void zq_l2_clear(const struct zq_form *f, uint8_t *entry)
     (void)f;
     zq_put_be64(entry, 0);
 }
+/* Is there an entry that reads as zeros without a cluster? UNALLOC is none where there is a source.
+ */
+static inline bool zq_l2_has_zero(const struct zq_form *f)
+{
+    return f->version >= 3;
+}
+/* Makes it one. */
+void zq_l2_set_zero(const struct zq_form *f, uint8_t *entry);
 /* How many of at most n entries, from this one on, are empty. */
 static inline uint32_t zq_l2_count_empty(const struct zq_form *f, const uint8_t *entry, uint32_t n)
 {

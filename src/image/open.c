@@ -21,45 +21,13 @@
 #include "image/opening.h"
 
 #define OPEN_FLAGS \
-    ((uint32_t)(ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_NOLOCK | ZQCOW2_OPEN_UPGRADE | ZQCOW2_OPEN_BORROW))
+    ((uint32_t)(ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_NOLOCK | ZQCOW2_OPEN_UPGRADE | ZQCOW2_OPEN_BORROW | \
+                ZQCOW2_OPEN_NO_BACKING))
 
 #define DEFAULT_CACHE  (8u << 20)
 #define DEFAULT_EXTENT (16u << 20)
 
 /* ---- header ---- */
-
-static int parse_cluster(struct opening *o, uint32_t cluster_bits)
-{
-    uint64_t size = (uint64_t)1 << cluster_bits;
-    size_t len = (size_t)zq_min(size, o->file_size);
-    uint8_t *buf = zq_zalloc(&o->hooks, size);
-    int rc = buf ? zq_be_read(o->be, buf, len, 0) : -ENOMEM;
-
-    if (rc == 0)
-        rc = zq_header_parse(&o->h, buf, len, o->file_size, o->rdwr, o->err);
-    if (rc == 0 && (o->h.zoned_offset || (o->h.incompat & ZQ_INCOMPAT_ZONED)))
-        rc = zq_zone_ext_parse(&o->g, &o->h, buf + o->h.zoned_offset, o->h.zoned_len, o->file_size,
-                               &o->bit_missing, o->err);
-    zq_free(&o->hooks, buf, size);
-    return rc;
-}
-
-static int read_header(struct opening *o)
-{
-    uint32_t cluster_bits;
-    int rc = zq_be_length(o->be, &o->file_size);
-
-    if (rc == 0)
-        rc = zq_be_read(o->be, o->sector0, sizeof(o->sector0), 0);
-    if (rc == 0)
-        rc = zq_header_peek(o->sector0, (size_t)zq_min(o->file_size, sizeof(o->sector0)),
-                            &cluster_bits, o->err);
-    if (rc == 0)
-        rc = parse_cluster(o, cluster_bits);
-    if (rc == 0)
-        rc = zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
-    return rc;
-}
 
 static int write_sector0(struct opening *o)
 {
@@ -115,38 +83,7 @@ static int recover(struct opening *o)
                        res.corruptions - res.corruptions_fixed);
     zq_log(&o->hooks, ZQCOW2_LOG_INFO, "recovered: %" PRIu64 " leaked clusters freed",
            res.leaks_fixed);
-    return read_header(o);
-}
-
-/* ---- tables ---- */
-
-typedef const char *read_entry(const struct zq_bounds *b, uint64_t raw, uint64_t *host);
-
-static int check_entry(struct opening *o, const char *name, uint64_t offset, uint64_t i,
-                       uint64_t raw, read_entry *read)
-{
-    const struct zq_bounds b = {zq_form_of(&o->h), o->file_size};
-    struct zq_area area = {name, 0, (uint64_t)1 << o->h.cluster_bits};
-    const char *why = read(&b, raw, &area.offset);
-
-    if (why)
-        return zq_fail(o->err, ZQCOW2_ECORRUPT,
-                       "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i, raw,
-                       offset + zq_table_bytes(i), why);
-    return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
-}
-
-static int load_table(struct opening *o, const char *name, struct zq_memtable *t, read_entry *read)
-{
-    size_t bytes = (size_t)zq_table_bytes(t->entries);
-    int rc = bytes ? zq_be_read(o->be, t->v, bytes, t->offset) : 0;
-
-    for (uint64_t i = 0; rc == 0 && i < t->entries; i++) {
-        t->v[i] = zq_table_get(t->v, i);
-        if (t->v[i])
-            rc = check_entry(o, name, t->offset, i, t->v[i], read);
-    }
-    return rc;
+    return zq_opening_header(o);
 }
 
 static int load_zones(struct opening *o, struct zq_core *c)
@@ -170,63 +107,6 @@ static int load_zones(struct opening *o, struct zq_core *c)
 
 /* ---- the core ---- */
 
-/* Only writers need refcounts: an image whose refcounts are damaged can still be read. */
-static int open_alloc(struct opening *o, struct zq_core *c)
-{
-    const struct zq_alloc_params p = {
-        .cache = &c->cache,
-        .cluster_bits = o->h.cluster_bits,
-        .refcount_order = o->h.refcount_order,
-        .table_offset = o->h.rt_offset,
-        .table_entries =
-            o->rdwr ? zq_table_count((uint64_t)o->h.rt_clusters << o->h.cluster_bits) : 0,
-        .file_size = o->file_size};
-
-    return zq_alloc_open(&c->alloc, &p);
-}
-
-static int open_map(struct opening *o, struct zq_core *c)
-{
-    const struct zq_map_params p = {.cache = &c->cache,
-                                    .alloc = &c->alloc,
-                                    .form = zq_form_of(&o->h),
-                                    .l1_offset = o->h.l1_offset,
-                                    .l1_entries = o->h.l1_entries,
-                                    .nr_zones = c->zoned ? o->g.nr_zones : 0,
-                                    .zone_bits = o->g.zone_bits,
-                                    .first_seq_zone = o->g.conventional};
-
-    return zq_map_open(&c->map, &p);
-}
-
-static void set_fixed(const struct opening *o, struct zq_alloc *a, enum zq_fixed which,
-                      uint64_t offset, uint64_t bytes)
-{
-    bytes = zq_round_up(bytes, (uint64_t)1 << o->h.cluster_bits);
-    a->fixed[which] = (struct zq_host_range){offset, bytes};
-}
-
-static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
-{
-    const struct zq_header *h = &o->h;
-
-    set_fixed(o, a, ZQ_FIXED_HEADER, 0, 1);
-    set_fixed(o, a, ZQ_FIXED_L1, h->l1_offset, zq_table_bytes(h->l1_entries));
-    set_fixed(o, a, ZQ_FIXED_REFCOUNTS, h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
-    set_fixed(o, a, ZQ_FIXED_POINTERS, o->g.table_offset, zq_entries_bytes(o->g.nr_zones));
-    set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset,
-              (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
-}
-
-static int load_tables(struct opening *o, struct zq_core *c)
-{
-    int rc = load_table(o, "L1", &c->map.l1, zq_l1_read);
-
-    if (rc == 0 && o->rdwr)
-        rc = load_table(o, "refcount table", &c->alloc.refs.table, zq_rt_read);
-    return rc < 0 || !o->rdwr ? rc : zq_opening_trust(o, c);
-}
-
 static void set_info(struct opening *o, struct zq_core *c)
 {
     c->info_flags = (c->zoned ? ZQCOW2_INFO_ZONED : 0) | (o->rdwr ? 0 : ZQCOW2_INFO_READ_ONLY) |
@@ -234,7 +114,8 @@ static void set_info(struct opening *o, struct zq_core *c)
                     (c->hdr.compat & ZQ_COMPAT_LAZY_REFCOUNTS ? ZQCOW2_INFO_LAZY_REFCOUNTS : 0) |
                     (c->hdr.nb_snapshots ? ZQCOW2_INFO_SNAPSHOTS : 0) |
                     (c->hdr.stored_size != c->size ? ZQCOW2_INFO_SIZE_CUT : 0) |
-                    (c->hdr.backing_offset ? ZQCOW2_INFO_EMPTY_BACKING : 0) |
+                    (c->hdr.backing_offset && !c->backing ? ZQCOW2_INFO_EMPTY_BACKING : 0) |
+                    (c->backing ? ZQCOW2_INFO_BACKING : 0) |
                     (was_in_use(o) && !o->rdwr ? ZQCOW2_INFO_DIRTY : 0);
     if (c->zoned && c->zones.nr_active > c->zones.max_active)
         c->info_flags |= ZQCOW2_INFO_OVER_ACTIVE;
@@ -260,25 +141,26 @@ static void set_core(struct opening *o, struct zq_core *c)
 
 static int build_core(struct opening *o, struct zq_core *c)
 {
-    uint32_t slice = (uint32_t)zq_min(4096, (uint64_t)1 << o->h.cluster_bits);
-    uint64_t cache = o->opt.cache_bytes ? o->opt.cache_bytes : DEFAULT_CACHE;
+    const struct zq_parts parts = {.x = &c->x,
+                                   .cache = &c->cache,
+                                   .alloc = &c->alloc,
+                                   .map = &c->map,
+                                   .cache_bytes =
+                                       o->opt.cache_bytes ? o->opt.cache_bytes : DEFAULT_CACHE,
+                                   .nr_zones = o->g.layout ? o->g.nr_zones : 0};
     int rc;
 
     set_core(o, c);
     c->upper = &zq_request_upper;
     rc = zq_core_init(c);
     if (rc == 0)
-        rc = zq_cache_init(&c->cache, &c->x, &c->ready, slice, cache);
-    if (rc == 0)
-        rc = open_alloc(o, c);
-    if (rc == 0)
-        rc = open_map(o, c);
-    if (rc < 0)
-        return rc;
-    set_all_fixed(o, &c->alloc);
-    rc = load_tables(o, c);
+        rc = zq_opening_tables(o, &parts);
+    if (rc == 0 && o->rdwr)
+        rc = zq_opening_trust(o, c);
     if (rc == 0 && c->zoned)
         rc = load_zones(o, c);
+    if (rc == 0)
+        rc = zq_opening_sources(o, c);
     if (rc == 0)
         set_info(o, c);
     return rc;
@@ -327,6 +209,20 @@ static int build_image(struct opening *o, struct zqcow2_image **out)
     return rc;
 }
 
+/* Before anything is changed. */
+static int check_source(struct opening *o)
+{
+    if (!o->backing.name[0])
+        return 0;
+    if (o->g.layout)
+        return zq_fail(o->err, ZQCOW2_EFEATURE,
+                       "a backing file of an image with zones is not supported");
+    if (o->rdwr)
+        return zq_fail(o->err, ZQCOW2_EFEATURE,
+                       "writing to an image with a backing file is not supported");
+    return 0;
+}
+
 static int open_locked(struct opening *o, struct zqcow2_image **out)
 {
     int rc = 0;
@@ -338,7 +234,9 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
     if (o->rdwr)
         rc = zq_be_flush(o->be);
     if (rc == 0)
-        rc = read_header(o);
+        rc = zq_opening_header(o);
+    if (rc == 0)
+        rc = check_source(o);
     if (rc == 0 && o->rdwr)
         rc = recover(o);
     if (rc == 0 && o->rdwr)
@@ -365,6 +263,8 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
     if (rc < 0)
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
+    if (o.rdwr && (o.opt.flags & ZQCOW2_OPEN_NO_BACKING))
+        return zq_fail(err, -EINVAL, "NO_BACKING is for reading only");
     lock = !(o.opt.flags & ZQCOW2_OPEN_NOLOCK);
     rc = zq_be_enter(be, o.rdwr, lock, err);
     if (rc < 0)
@@ -422,6 +322,14 @@ int zq_image_close(struct zqcow2_image *img)
     if (!borrowed)
         zqcow2_backend_close(be);
     return rc;
+}
+
+int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
+{
+    const struct zqcow2_backing none = ZQCOW2_BACKING_INIT;
+
+    return zq_return_sized(backing, img->core.backing ? img->core.backing : &none, sizeof(none),
+                           sizeof(none));
 }
 
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)

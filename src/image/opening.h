@@ -16,11 +16,28 @@ struct opening {
     struct zqcow2_hooks hooks;
     struct zq_header h;
     struct zq_geometry g;
+    struct zqcow2_backing backing; /* what the header says; name "": nothing */
     uint64_t file_size;
     bool rdwr, bit_missing; /* bit_missing: zoned by its extension, without feature bit 5 */
     uint8_t sector0[ZQ_SECTOR];
 };
 
+/* What finds clusters, of an image or of one of its sources. */
+struct zq_parts {
+    struct zq_iox *x;
+    struct zq_cache *cache;
+    struct zq_alloc *alloc;
+    struct zq_map *map;
+    uint64_t cache_bytes;
+    uint32_t nr_zones; /* whose runs the map remembers */
+};
+
+/* Reads and checks the header cluster: h, g, backing and file_size. */
+int zq_opening_header(struct opening *o);
+/* Makes the parts, and loads L1 and, for a writer, the refcount table. */
+int zq_opening_tables(struct opening *o, const struct zq_parts *p);
+/* Opens the chain below the image, if it names one. core_fini closes it, whatever this returns. */
+int zq_opening_sources(struct opening *o, struct zq_core *c);
 /*
  * What only a writer requires of the loaded tables: that they are counted and that none is named
  * twice; and where the snapshots' tables lie, so that they are never taken for free.

@@ -7,6 +7,7 @@
 #include "base/report.h"
 #include "loop/op.h"
 #include "format/header.h"
+#include "qcow2/source.h"
 
 #define ZQ_ROUND_IOS 16u
 #define ZQ_ROUND_BUF 4096u
@@ -64,6 +65,9 @@ struct zq_core {
     const struct zq_upper *upper;
     struct zqcow2_hooks hooks;
     struct zqcow2_backend *be;
+    struct zq_source *source;       /* who answers for what is not mapped; NULL: zeros */
+    bool source_absent;             /* there is one, and it was not to be opened */
+    struct zqcow2_backing *backing; /* what the header says of it; NULL: nothing */
     bool borrowed, writable, zoned, lazy;
     struct zq_header hdr;
     uint64_t size, extent_bytes;
@@ -142,6 +146,8 @@ static inline bool zq_core_is_held(const struct zq_core *c)
 }
 #endif
 int zq_core_init(struct zq_core *c); /* hooks, be are set */
+/* Of a source, too: its I/O completes in this image's loop. */
+void zq_core_set_iox(struct zq_core *c, struct zq_iox *x, struct zqcow2_backend *be);
 void zq_core_fini(struct zq_core *c);
 /* Under the mutex, which it drops while it does I/O: works until there is nothing to do now. */
 void zq_loop_run(struct zq_core *c);

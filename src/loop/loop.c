@@ -52,7 +52,8 @@ static void ring_all(struct zq_core *c, bool heard)
 
 void zq_loop_hand_over(struct zq_core *c)
 {
-    bool due = c->be->ops.poll ? c->x.in_flight : !zq_list_empty(&c->x.done);
+    /* A source completes by itself, as does a backend without poll(). */
+    bool due = !zq_list_empty(&c->x.done) || (c->be->ops.poll && c->x.in_flight);
 
     if (due && !zq_loop_is_heard(c))
         ring_all(c, false);
@@ -84,11 +85,11 @@ static void unlock_and_wake(struct zq_core *c, bool wake)
 
 static void io_notify(struct zq_iox *x, struct zq_io *io)
 {
-    struct zq_core *c = zq_container(x, struct zq_core, x);
+    struct zq_core *c = zq_container(x->image, struct zq_core, x);
     bool wake = false;
 
     zq_core_lock(c);
-    zq_list_push(&x->done, &io->link);
+    zq_list_push(&c->x.done, &io->link);
     wake_somebody(c, &wake);
     unlock_and_wake(c, wake);
 }
@@ -96,7 +97,7 @@ static void io_notify(struct zq_iox *x, struct zq_io *io)
 /* What completes while the host holds a runner is another thread's. */
 static void io_away(struct zq_iox *x, bool begin)
 {
-    struct zq_core *c = zq_container(x, struct zq_core, x);
+    struct zq_core *c = zq_container(x->image, struct zq_core, x);
     bool wake = false;
 
     zq_core_lock(c);
@@ -105,9 +106,19 @@ static void io_away(struct zq_iox *x, bool begin)
     else
         c->away--;
     zq_assert_k(E4, c->away <= c->runners);
-    if (begin && !zq_list_empty(&x->done))
+    if (begin && !zq_list_empty(&c->x.done))
         wake_somebody(c, &wake);
     unlock_and_wake(c, wake);
+}
+
+void zq_core_set_iox(struct zq_core *c, struct zq_iox *x, struct zqcow2_backend *be)
+{
+    x->be = be;
+    x->image = &c->x;
+    x->hooks = &c->hooks;
+    x->ready = &c->ready;
+    x->notify = io_notify;
+    x->away = io_away;
 }
 
 int zq_core_init(struct zq_core *c)
@@ -121,11 +132,7 @@ int zq_core_init(struct zq_core *c)
     zq_list_init(&c->owner_waiters);
     zq_list_init(&c->round.waiters);
     c->round.core = c;
-    c->x.be = c->be;
-    c->x.hooks = &c->hooks;
-    c->x.ready = &c->ready;
-    c->x.notify = io_notify;
-    c->x.away = io_away;
+    zq_core_set_iox(c, &c->x, c->be);
     rc = zq_iox_init(&c->x);
     if (rc < 0)
         return rc;
@@ -142,6 +149,8 @@ int zq_core_init(struct zq_core *c)
 void zq_core_fini(struct zq_core *c)
 {
     zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
+    zq_sources_close(c->source);
+    zq_free(&c->hooks, c->backing, sizeof(*c->backing));
     zq_zones_close(&c->zones);
     zq_map_close(&c->map);
     zq_alloc_close(&c->alloc);
@@ -165,7 +174,7 @@ void zq_op_step(struct zq_op *op)
 
     zq_assert(zq_core_is_held(c) && !op->finished);
     rc = op->step(c, op);
-    zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || c->cache.token == &op->g);
+    zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || op->g.token);
     if (c->alloc.corrupt && !c->sealed)
         c->sealed = c->round.wanted = true;
     if (rc != ZQ_WAIT)
@@ -177,7 +186,7 @@ static void step_ready(struct zq_op *op)
 {
     int rc = op->g.wait.rc;
 
-    zq_assert_k(K11, !op->g.npins || op->core->cache.token == &op->g);
+    zq_assert_k(K11, !op->g.npins || op->g.token);
     op->g.wait.rc = 0;
     if (rc < 0)
         op->rc = rc;
@@ -194,6 +203,7 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release 
     op->g.wait.rc = 0;
     op->g.npins = op->g.stale = op->g.loads = 0;
     op->g.starved = false;
+    op->g.token = NULL;
     op->has_turn = op->finished = false;
     op->fill = NULL;
     zq_list_init(&op->fills);
@@ -257,9 +267,20 @@ static void report_corruption(struct zq_core *c)
     zq_core_lock(c);
 }
 
+/* Of the image and its sources, the first that has something to issue. */
+static struct zq_iox *to_issue(struct zq_core *c)
+{
+    struct zq_iox *x = &c->x;
+
+    while (x && zq_list_empty(&x->submit))
+        x = x->next;
+    return x;
+}
+
 void zq_loop_run(struct zq_core *c)
 {
     struct zq_list batch, finished;
+    struct zq_iox *x;
 
     zq_list_init(&batch);
     zq_list_init(&finished);
@@ -267,11 +288,12 @@ void zq_loop_run(struct zq_core *c)
     c->runners++;
     for (;;) {
         work_list(c);
-        if (zq_list_empty(&c->x.submit))
+        x = to_issue(c);
+        if (!x)
             break;
-        zq_list_splice(&batch, &c->x.submit);
+        zq_list_splice(&batch, &x->submit);
         zq_core_unlock(c);
-        zq_io_issue(&c->x, &batch, &finished);
+        zq_io_issue(x, &batch, &finished);
         zq_core_lock(c);
         zq_list_splice(&c->x.done, &finished);
     }
@@ -315,7 +337,7 @@ void zq_loop_wait(struct zq_core *c, int timeout_ms)
 {
     zq_assert(zq_core_is_held(c));
     /* What arrived while the mutex was dropped found no thread to wake. */
-    if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.submit)) {
+    if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || to_issue(c)) {
         zq_loop_run(c);
         return;
     }

@@ -13,7 +13,7 @@
 #define ZQ_LOOP_OP_H
 
 #include <zqcow2/queue.h>
-#include "qcow2/map.h"
+#include "qcow2/source.h"
 #include "zone/zones.h"
 
 struct zq_core;
@@ -24,13 +24,16 @@ typedef void zq_release(struct zq_core *c, struct zq_op *op);
 
 /* Which bytes of the request move next, and where the host has them. */
 struct zq_transfer {
-    uint32_t kind; /* of zqcow2_io_kind, or ZQ_IO_WORK */
+    uint32_t kind;    /* of zqcow2_io_kind, or ZQ_IO_WORK */
+    struct zq_iox *x; /* the host: of the image's file, or of a source */
     uint64_t host, left;
     bool moving; /* they are on their way */
 };
 
 /* A compressed cluster: its bytes in the file, and room for what they unpack to. */
 struct zq_packed {
+    struct zq_iox *x; /* of the file that has them */
+    uint32_t cluster_bits, compression;
     uint64_t host, len; /* what is read; `size` bytes from `skew` on are the cluster's */
     uint64_t skew, size;
     uint8_t *in, *out; /* out: a cluster */
@@ -66,8 +69,14 @@ struct zq_ahead {
 union zq_op_own {
     struct {
         uint8_t phase;
+        struct zq_walk walk;
         struct zq_packed packed; /* the compressed cluster that is read */
     } read;
+    struct {
+        uint8_t phase;
+        struct zq_walk walk;
+        uint64_t data, data_end; /* the next bytes of a raw source that may not be zeros */
+    } status;
     struct {
         uint8_t phase;
         uint64_t mapped; /* bytes from the write's first one on */

@@ -29,16 +29,23 @@ static inline bool is_simple(const struct zq_core *c, struct zq_op *op)
 
 /* ---- sequential zones ---- */
 
-static inline bool find_host(const struct zq_core *c, const struct zq_op *op, uint64_t guest,
-                             uint64_t *host)
+/* Where the bytes are: in the image's file, or in that of a source. */
+struct place {
+    struct zq_iox *x;
+    uint64_t host;
+};
+
+static inline bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t guest,
+                             struct place *to)
 {
     const struct zq_run *run = zq_runs_find(&c->map.runs[op->zone], guest);
 
     if (!run || op->length > run->guest + run->len - guest)
         return false;
     zq_assert(guest - run->guest < run->len);
-    *host = run->host + (guest - run->guest);
-    return zq_io_is_whole(&c->x, *host, op->req.iov);
+    to->x = &c->x;
+    to->host = run->host + (guest - run->guest);
+    return zq_io_is_whole(&c->x, to->host, op->req.iov);
 }
 
 static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
@@ -66,12 +73,12 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
 }
 
-static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, uint64_t *host)
+static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct place *to)
 {
     op->zone = zq_zone_of(&c->zones, op->req.offset);
     if (op->req.op == ZQCOW2_OP_READ)
-        return may_read(c, op) && find_host(c, op, op->req.offset, host);
-    if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, host))
+        return may_read(c, op) && find_host(c, op, op->req.offset, to);
+    if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, to))
         return false;
     zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
     zq_assert_k(K4, zq_zones_valid(&c->zones, op->zone));
@@ -80,7 +87,25 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, uint64_t *
 
 /* ---- where there is no write pointer ---- */
 
-static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, uint64_t *host)
+/* Can a call that blocks on the image's backend read there as well? */
+static inline bool suits(const struct zq_core *c, const struct zq_iox *x)
+{
+    return c->be->ops.submit || (x->takes_any && !x->be->ops.submit);
+}
+
+/* A read of what the image does not map, if a source has all of it. */
+static NOINLINE bool find_in_source(struct zq_core *c, const struct zq_op *op, struct place *to)
+{
+    struct zq_walk w = zq_walk_from(c->source, op->req.offset, op->length);
+
+    if (!zq_walk_peek(&w) || !w.at || w.e.type != ZQ_EXT_DATA || w.e.len < op->length)
+        return false;
+    to->x = &w.at->x;
+    to->host = w.e.host;
+    return suits(c, to->x) && zq_io_is_whole(to->x, to->host, op->req.iov);
+}
+
+static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, struct place *to)
 {
     bool write = op->req.op != ZQCOW2_OP_READ;
     struct zq_extent e;
@@ -91,17 +116,20 @@ static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, u
         return false;
     if (!zq_map_peek(&c->map, op->req.offset, op->length, &e) || e.len < op->length)
         return false;
-    *host = e.host;
+    if (!write && e.type == ZQ_EXT_UNALLOC)
+        return c->source && find_in_source(c, op, to);
+    to->x = &c->x;
+    to->host = e.host;
     return (write ? zq_extent_in_place(&e) : e.type == ZQ_EXT_DATA) &&
            zq_io_is_whole(&c->x, e.host, op->req.iov);
 }
 
 /* Gather and reserve in one: what is left to do is to move the bytes. */
-static INLINE bool admit(struct zq_core *c, struct zq_op *op, uint64_t *host)
+static INLINE bool admit(struct zq_core *c, struct zq_op *op, struct place *to)
 {
     if (!is_simple(c, op))
         return false;
-    return op->req.offset < c->seq_start ? admit_anywhere(c, op, host) : admit_to_zone(c, op, host);
+    return op->req.offset < c->seq_start ? admit_anywhere(c, op, to) : admit_to_zone(c, op, to);
 }
 
 /* ---- on its way and back ---- */
@@ -149,36 +177,36 @@ static void io_done(struct zq_io *io, int ret)
 
 bool zq_fast_start(struct zq_core *c, struct zq_op *op)
 {
-    uint64_t host;
+    struct place to;
 
-    if (!admit(c, op, &host))
+    if (!admit(c, op, &to))
         return false;
     op->core = c;
     op->finished = false;
     c->nr_ops++;
-    set_io(op, host);
+    set_io(op, to.host);
     op->io.in_pieces = false;
     op->io.skip = 0;
     op->io.seg = NULL;
     op->io.complete = io_done;
-    zq_io_start_whole(&c->x, &op->io);
+    zq_io_start_whole(to.x, &op->io);
     return true;
 }
 
 bool zq_fast_run(struct zq_core *c, struct zq_op *op)
 {
-    uint64_t host;
+    struct place to;
     int rc;
 
-    if (!c->x.takes_any || !admit(c, op, &host))
+    if (!c->x.takes_any || !admit(c, op, &to))
         return false;
     c->nr_ops++;
-    set_io(op, host);
-    zq_io_alone_begin(&c->x, &op->io);
+    set_io(op, to.host);
+    zq_io_alone_begin(to.x, &op->io);
     zq_core_unlock(c);
-    rc = zq_io_alone_run(&c->x, &op->io);
+    rc = zq_io_alone_run(to.x, &op->io);
     zq_core_lock(c);
-    zq_io_alone_end(&c->x, &op->io);
+    zq_io_alone_end(to.x, &op->io);
     (void)complete(c, op, rc);
     if (!zq_list_empty(&c->ready))
         zq_loop_run(c);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reads: what is mapped from the host, what is packed unpacked, everything else zeros.
+ * Reads: what is mapped from the host, what is packed unpacked, the rest from the sources, or
+ * zeros.
  *
  * A read goes piece by piece, and each piece is looked up when it begins: the mapping may change
  * between two of them, never under one, for a piece in flight keeps its clusters (R5). The write
- * pointer is asked before the mapping, so that stale clusters behind it are never served (I5).
+ * pointer is asked before the mapping, so that stale clusters behind it are never served (I5). What
+ * was not mapped then is the source's, even if it is mapped by now: the write came after the read.
  */
 #include <errno.h>
 #include "ops/read.h"
@@ -13,7 +15,7 @@
 #include "space/packed.h"
 #include "space/transfer.h"
 
-enum { R_NEXT, R_MOVE, R_PACKED, R_UNPACKED };
+enum { R_NEXT, R_SOURCE, R_MOVE, R_PACKED, R_UNPACKED };
 
 /* A read that touches an OFFLINE zone fails whole. */
 static bool touches_offline(const struct zq_core *c, struct zq_op *op)
@@ -46,28 +48,47 @@ uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_
 }
 
 /* A compressed cluster: its bytes are read whole, and unpacked outside the mutex. */
-static int begin_packed(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
+static int begin_packed(struct zq_core *c, struct zq_op *op)
 {
-    int rc = zq_packed_alloc(c, &op->own.read.packed, &e->l2);
+    const struct zq_walk *w = &op->own.read.walk;
+    struct zq_packed *p = &op->own.read.packed;
+    int rc = zq_packed_alloc(c, p, w->at, &w->e.l2);
+    uint64_t size = (uint64_t)1 << p->cluster_bits;
 
-    zq_assert(e->type == ZQ_EXT_COMPRESSED && e->len);
     if (rc < 0)
         return rc;
-    op->xfer.left = e->len;
+    op->xfer.left = zq_min(w->e.len, size - (w->guest & (size - 1)));
     op->own.read.phase = R_PACKED;
-    return zq_op_io(c, op, ZQCOW2_IO_READ, op->own.read.packed.in, op->own.read.packed.host,
-                    op->own.read.packed.len);
+    return zq_op_read_from(c, op, p->x, p->in, p->host, p->len);
 }
 
 static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
-    uint64_t mask = ((uint64_t)1 << op->core->cluster_bits) - 1;
+    const struct zq_packed *p = &op->own.read.packed;
+    uint64_t mask = ((uint64_t)1 << p->cluster_bits) - 1;
 
-    io->ret = zq_packed_inflate(op->core, &op->own.read.packed);
+    io->ret = zq_packed_inflate(op->core, p);
     if (io->ret == 0)
-        zq_iov_copy_out(op, op->own.read.packed.out + ((op->req.offset + op->pos) & mask),
-                        op->xfer.left);
+        zq_iov_copy_out(op, p->out + ((op->req.offset + op->pos) & mask), op->xfer.left);
+}
+
+/* It is known who has the bytes, and where. */
+static int begin_piece(struct zq_core *c, struct zq_op *op)
+{
+    const struct zq_walk *w = &op->own.read.walk;
+
+    zq_assert(w->e.len && w->e.len <= op->length - op->pos);
+    if (w->e.type == ZQ_EXT_COMPRESSED)
+        return begin_packed(c, op);
+    if (w->e.type != ZQ_EXT_DATA)
+        zq_transfer_begin(op, ZQ_IO_WORK, 0, w->e.len);
+    else if (w->at)
+        zq_transfer_read_from(op, w->at, w->e.host, w->e.len);
+    else
+        zq_transfer_begin(op, ZQCOW2_IO_READ, w->e.host, w->e.len);
+    op->own.read.phase = R_MOVE;
+    return 0;
 }
 
 static int next_piece(struct zq_core *c, struct zq_op *op)
@@ -81,15 +102,27 @@ static int next_piece(struct zq_core *c, struct zq_op *op)
     if (rc)
         return rc;
     zq_cache_release(&c->cache, &op->g);
-    if (e.type == ZQ_EXT_COMPRESSED) {
-        uint64_t size = (uint64_t)1 << c->cluster_bits;
-        e.len = zq_min(e.len, size - (at & (size - 1)));
-        return begin_packed(c, op, &e);
-    }
-    zq_transfer_begin(op, e.type == ZQ_EXT_DATA ? (uint32_t)ZQCOW2_IO_READ : ZQ_IO_WORK, e.host,
-                      e.len);
-    op->own.read.phase = R_MOVE;
+    op->own.read.walk = zq_walk_from(NULL, at, e.len);
+    op->own.read.walk.e = e;
+    if (e.type != ZQ_EXT_UNALLOC)
+        return begin_piece(c, op);
+    if (c->source_absent)
+        return ZQCOW2_EFEATURE;
+    op->own.read.walk.at = c->source;
+    op->own.read.phase = R_SOURCE;
     return 0;
+}
+
+/* The image does not map it: who does? */
+static int ask_source(struct zq_core *c, struct zq_op *op)
+{
+    int rc = op->rc;
+
+    if (rc < 0)
+        zq_walk_drop(&op->own.read.walk, &op->g);
+    else
+        rc = zq_walk(&op->own.read.walk, &op->g);
+    return rc ? rc : begin_piece(c, op);
 }
 
 static int run_phase(struct zq_core *c, struct zq_op *op)
@@ -98,6 +131,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 
     switch (op->own.read.phase) {
     case R_NEXT: return op->rc < 0 ? op->rc : next_piece(c, op);
+    case R_SOURCE: return ask_source(c, op);
     case R_MOVE:
         rc = zq_transfer_step(c, op);
         if (rc == 0)

@@ -278,12 +278,21 @@ static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, u
     return rc ? rc : extent_in(m, s, guest, len, e);
 }
 
+static inline struct zq_extent nothing(uint64_t len)
+{
+    return (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = len};
+}
+
 bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e)
 {
-    struct zq_slice *s = NULL;
+    struct zq_slice *s;
+    uint64_t next;
 
-    if (m->l1.v[l1_index(m, guest)])
-        s = zq_cache_peek(m->cache, slice_host(m, guest));
+    if (!zq_map_may_hold(m, guest, &next)) {
+        *e = nothing(zq_min(len, next - guest));
+        return true;
+    }
+    s = zq_cache_peek(m->cache, slice_host(m, guest));
     return s && !extent_in(m, s, guest, len, e);
 }
 
@@ -304,7 +313,7 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
         return 0;
     }
     if (!zq_map_may_hold(m, guest, &next)) {
-        *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = zq_min(len, next - guest)};
+        *e = nothing(zq_min(len, next - guest));
         return 0;
     }
     return lookup_slice(m, g, guest, len, e);

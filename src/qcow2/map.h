@@ -68,7 +68,7 @@ void zq_map_close(struct zq_map *m);
  */
 int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
                   struct zq_extent *e);
-/* What L2 says, if that is in the cache and not wrong; else false. */
+/* The same, if it is known without I/O and not wrong; else false. */
 bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e);
 /* The run of a sequential zone that holds guest; NULL: not known, use zq_map_lookup. */
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest);

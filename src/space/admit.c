@@ -33,7 +33,7 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
         op->zone = zone;
         zq_list_push(&l->admission, &op->turn);
     }
-    zq_assert_k(K11, l->admission.next == &op->turn || zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, l->admission.next == &op->turn || zq_cache_holds_nothing(&op->g));
     /* Behind the head it is linked nowhere else: the one before it makes it ready. */
     return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
 }

@@ -33,7 +33,7 @@ static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
         return NULL;
     f->old = *old;
     f->freed = zq_zalloc(&c->hooks, sizeof(*f->freed));
-    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, &old->l2) == 0))
+    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, NULL, &old->l2) == 0))
         return f;
     free_fill(c, f);
     return NULL;

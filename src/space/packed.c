@@ -10,10 +10,22 @@
 #include "base/report.h"
 #include "format/codec.h"
 
-/* What is read are whole blocks of the backend: compressed clusters begin and end anywhere. */
-static void find_packed(const struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2)
+static uint64_t cluster_size(const struct zq_packed *p)
 {
-    uint64_t align = c->be->limits.io_align;
+    return (uint64_t)1 << p->cluster_bits;
+}
+
+static void set_place(struct zq_core *c, struct zq_packed *p, struct zq_source *from)
+{
+    p->x = from ? &from->x : &c->x;
+    p->cluster_bits = from ? from->map.cluster_bits : c->cluster_bits;
+    p->compression = from ? from->compression : c->hdr.compression_type;
+}
+
+/* What is read are whole blocks of the backend: compressed clusters begin and end anywhere. */
+static void find_packed(struct zq_packed *p, const struct zq_l2_entry *l2)
+{
+    uint64_t align = p->x->be->limits.io_align;
 
     p->size = l2->len;
     p->skew = l2->host & (align - 1);
@@ -23,17 +35,19 @@ static void find_packed(const struct zq_core *c, struct zq_packed *p, const stru
 
 void zq_packed_free(struct zq_core *c, struct zq_packed *p)
 {
-    zq_free(&c->hooks, p->out, (size_t)1 << c->cluster_bits);
+    zq_free(&c->hooks, p->out, (size_t)cluster_size(p));
     zq_free(&c->hooks, p->in, p->len);
     p->in = p->out = NULL;
 }
 
-int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2)
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
+                    const struct zq_l2_entry *l2)
 {
+    set_place(c, p, from);
     p->len = 0;
     if (l2->type == ZQ_EXT_COMPRESSED)
-        find_packed(c, p, l2);
-    p->out = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
+        find_packed(p, l2);
+    p->out = zq_alloc(&c->hooks, 4096, (size_t)cluster_size(p));
     p->in = zq_alloc(&c->hooks, 4096, p->len);
     if (p->out && (p->in || !p->len))
         return 0;
@@ -44,6 +58,6 @@ int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, const struct zq_l2_e
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
 {
     zq_assert(p->in && p->out && p->skew + p->size <= p->len);
-    return zq_decompress(&c->hooks, (enum zq_compression)c->hdr.compression_type, p->in + p->skew,
-                         (size_t)p->size, p->out, (size_t)1 << c->cluster_bits);
+    return zq_decompress(&c->hooks, (enum zq_compression)p->compression, p->in + p->skew,
+                         (size_t)p->size, p->out, (size_t)cluster_size(p));
 }

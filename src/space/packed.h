@@ -7,9 +7,12 @@
 
 #include "loop/core.h"
 
-/* For the cluster of data that l2 holds: if it is compressed, room for its bytes in the file, too.
+/*
+ * For the cluster of data that l2 holds, in the image itself (from NULL) or in a source: if it is
+ * compressed, room for its bytes in the file, too.
  */
-int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, const struct zq_l2_entry *l2);
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
+                    const struct zq_l2_entry *l2);
 void zq_packed_free(struct zq_core *c, struct zq_packed *p);
 /* Unpacks p->in into p->out. Takes long: it runs without the mutex, as an io's work. */
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);

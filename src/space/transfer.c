@@ -39,10 +39,27 @@ void zq_iov_advance(struct zq_op *op, uint64_t len)
 void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len)
 {
     op->xfer.kind = kind;
+    op->xfer.x = &op->core->x;
     op->xfer.host = host;
     op->xfer.left = len;
     op->xfer.moving = false;
     op->rc = 0;
+}
+
+void zq_transfer_read_from(struct zq_op *op, struct zq_source *from, uint64_t host, uint64_t len)
+{
+    zq_transfer_begin(op, ZQCOW2_IO_READ, host, len);
+    op->xfer.x = &from->x;
+}
+
+/* Clusters of a source never change hands: only of the image's own its I/O holds them (R5). */
+static void start(struct zq_core *c, struct zq_op *op, struct zq_iox *x)
+{
+    op->io.complete = io_done;
+    if (x == &c->x)
+        zq_io_start_data(x, &op->io);
+    else
+        zq_io_start(x, &op->io);
 }
 
 /* Moves past *n bytes of the next element at most, and returns where they are; NULL: *n is 0. */
@@ -95,7 +112,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     }
     if (!t->left)
         return 0;
-    zq_assert_k(K11, zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     if (t->kind == ZQ_IO_WORK)
         return start_zeros(c, op);
     zq_io_prep(&op->io, t->kind, t->host, t->left);
@@ -105,31 +122,39 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
         op->io.skip = op->iov_skip;
         op->io.seg = op->seg;
     }
-    op->io.complete = io_done;
     zq_assert((t->host | t->left) % ZQ_SECTOR == 0);
     t->moving = true;
-    zq_io_start_data(&c->x, &op->io);
+    start(c, op, t->x);
     return ZQ_WAIT;
 }
 
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len)
 {
-    zq_assert_k(K11, zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     zq_assert(zq_core_is_held(c) && (kind == ZQCOW2_IO_FLUSH || len));
     op->rc = 0;
     if (buf)
         zq_io_prep_buf(&op->io, kind, buf, host, len);
     else
         zq_io_prep(&op->io, kind, host, len);
-    op->io.complete = io_done;
-    zq_io_start_data(&c->x, &op->io);
+    start(c, op, &c->x);
+    return ZQ_WAIT;
+}
+
+int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void *buf, uint64_t host,
+                    uint64_t len)
+{
+    zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
+    op->rc = 0;
+    zq_io_prep_buf(&op->io, ZQCOW2_IO_READ, buf, host, len);
+    start(c, op, x);
     return ZQ_WAIT;
 }
 
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
 {
-    zq_assert_k(K11, zq_cache_holds_nothing(&c->cache, &op->g));
+    zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     op->rc = 0;
     zq_io_prep(&op->io, ZQ_IO_WORK, 0, 0);
     op->io.complete = io_done;

@@ -9,11 +9,16 @@
 
 /* The next len bytes of the request, from op's cursor on, and the host bytes that they go to. */
 void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len);
+/* The same, read from where a source has them. */
+void zq_transfer_read_from(struct zq_op *op, struct zq_source *from, uint64_t host, uint64_t len);
 /* ZQ_WAIT while bytes move, then 0 or the error. */
 int zq_transfer_step(struct zq_core *c, struct zq_op *op);
 /* One io that is not of the request's bytes: ZQ_WAIT; the result is in op->rc. */
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len);
+/* The same, read from the file of a source. */
+int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void *buf, uint64_t host,
+                    uint64_t len);
 /* Work that takes long, in the thread that would issue an io, without the mutex. */
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));
 /* Copies from memory into the request's bytes at the cursor, and moves it on. */

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opens the backing files that images name, as files of the host.
+ *
+ * A name comes from an image, and an image from anywhere. So it opens nothing but regular files,
+ * under a folder if the caller wants that, and none of those above in the chain. What is judged is
+ * the descriptor, not the path: a path may be another file a moment later.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zqcow2/backend.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "base/report.h"
+
+#define MAX_DEPTH 64u
+
+struct zqcow2_resolver {
+    struct zqcow2_hooks hooks;
+    bool limited;
+    char root[PATH_MAX]; /* without symbolic links; "": the root of the file system */
+    struct {
+        char *path; /* as given, or as made of a name */
+        dev_t dev;
+        ino_t ino;
+    } file[MAX_DEPTH + 1]; /* [depth]; 0: the image */
+};
+
+static size_t path_bytes(const char *path)
+{
+    return strlen(path) + 1;
+}
+
+static int keep_path(struct zqcow2_resolver *r, uint32_t depth, const char *path)
+{
+    char *copy = zq_alloc(&r->hooks, 1, path_bytes(path));
+
+    if (!copy)
+        return -ENOMEM;
+    if (r->file[depth].path)
+        zq_free(&r->hooks, r->file[depth].path, path_bytes(r->file[depth].path));
+    strcpy(copy, path);
+    r->file[depth].path = copy;
+    return 0;
+}
+
+static void keep_identity(struct zqcow2_resolver *r, uint32_t depth, const struct stat *st)
+{
+    r->file[depth].dev = st->st_dev;
+    r->file[depth].ino = st->st_ino;
+}
+
+static int set_root(struct zqcow2_resolver *r, const char *root)
+{
+    size_t n;
+
+    if (!root)
+        return 0;
+    if (!realpath(root, r->root))
+        return -errno;
+    n = strlen(r->root);
+    if (r->root[n - 1] == '/')
+        r->root[n - 1] = '\0';
+    r->limited = true;
+    return 0;
+}
+
+static int set_image(struct zqcow2_resolver *r, const char *image)
+{
+    struct stat st;
+
+    if (stat(image, &st) < 0)
+        return -errno;
+    keep_identity(r, 0, &st);
+    return keep_path(r, 0, image);
+}
+
+int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *options,
+                        struct zqcow2_resolver **out)
+{
+    struct zqcow2_resolver_options opt = ZQCOW2_RESOLVER_OPTIONS_INIT;
+    struct zqcow2_resolver *r;
+    struct zqcow2_hooks hooks;
+    int rc = image && out ? 0 : -EINVAL;
+
+    if (rc == 0 && options)
+        rc = zq_copy_sized(&opt, sizeof(opt), options,
+                           offsetof(struct zqcow2_resolver_options, root));
+    if (rc == 0)
+        rc = zq_hooks_init(&hooks, opt.hooks);
+    if (rc < 0)
+        return rc;
+    r = zq_zalloc(&hooks, sizeof(*r));
+    if (!r)
+        return -ENOMEM;
+    r->hooks = hooks;
+    rc = set_root(r, opt.root);
+    if (rc == 0)
+        rc = set_image(r, image);
+    if (rc == 0)
+        *out = r;
+    else
+        zqcow2_resolver_free(r);
+    return rc;
+}
+
+void zqcow2_resolver_free(struct zqcow2_resolver *r)
+{
+    struct zqcow2_hooks hooks;
+
+    if (!r)
+        return;
+    hooks = r->hooks;
+    for (uint32_t i = 0; i <= MAX_DEPTH; i++) {
+        if (r->file[i].path)
+            zq_free(&hooks, r->file[i].path, path_bytes(r->file[i].path));
+    }
+    zq_free(&hooks, r, sizeof(*r));
+}
+
+const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth)
+{
+    return depth <= MAX_DEPTH ? r->file[depth].path : NULL;
+}
+
+/* "nbd:", "json:": other programs take what comes before a colon for a protocol. */
+static bool has_protocol(const char *name)
+{
+    size_t n = strcspn(name, ":/");
+
+    return name[n] == ':';
+}
+
+/* A relative name starts where the file that names it lies. */
+static int make_path(const struct zqcow2_resolver *r, const char *name, uint32_t depth,
+                     char path[PATH_MAX], struct zqcow2_error *err)
+{
+    const char *from = r->file[depth - 1].path;
+    const char *slash = name[0] == '/' ? NULL : strrchr(from, '/');
+    int folder = slash ? (int)(slash - from) + 1 : 0;
+
+    if (has_protocol(name))
+        return zq_fail(err, ZQCOW2_EFEATURE, "a name with a protocol is not supported");
+    if (snprintf(path, PATH_MAX, "%.*s%s", folder, from, name) >= PATH_MAX)
+        return -ENAMETOOLONG;
+    return 0;
+}
+
+/* Where the file that is open lies now. */
+static int check_root(const struct zqcow2_resolver *r, int fd, struct zqcow2_error *err)
+{
+    size_t n = strlen(r->root);
+    char link[32], path[PATH_MAX];
+    ssize_t len;
+
+    if (!r->limited)
+        return 0;
+    snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    len = readlink(link, path, sizeof(path) - 1);
+    if (len < 0)
+        return zq_fail(err, -EACCES, "/proc does not say where the file lies");
+    path[len] = '\0';
+    if (!strncmp(path, r->root, n) && path[n] == '/')
+        return 0;
+    return zq_fail(err, -EACCES, "lies outside the folder that backing files may lie in");
+}
+
+static int check_file(struct zqcow2_resolver *r, int fd, uint32_t depth, struct zqcow2_error *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return zq_fail(err, -EINVAL, "not a regular file");
+    for (uint32_t i = 0; i < depth; i++) {
+        if (st.st_dev == r->file[i].dev && st.st_ino == r->file[i].ino)
+            return zq_fail(err, -ELOOP, "the chain returns to the same file");
+    }
+    keep_identity(r, depth, &st);
+    return check_root(r, fd, err);
+}
+
+/* Looks before it opens, for opening a device may do something; and judges what it has opened. */
+static int open_file(const char *path, struct zqcow2_error *err)
+{
+    struct stat st;
+    int fd;
+
+    if (stat(path, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return zq_fail(err, -EINVAL, "not a regular file");
+    do {
+        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    } while (fd < 0 && errno == EINTR);
+    return zq_fd_lift(fd);
+}
+
+int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
+                        struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    struct zqcow2_resolver *r = arg;
+    char path[PATH_MAX];
+    int fd, rc;
+
+    (void)format;
+    if (!r || !name || !be || !depth || depth > MAX_DEPTH || !r->file[depth - 1].path)
+        return -EINVAL;
+    rc = make_path(r, name, depth, path, err);
+    fd = rc < 0 ? rc : open_file(path, err);
+    if (fd < 0)
+        return fd;
+    rc = check_file(r, fd, depth, err);
+    if (rc == 0)
+        rc = keep_path(r, depth, path);
+    if (rc == 0)
+        rc = zqcow2_file_from_fd(fd, &r->hooks, be);
+    if (rc < 0)
+        close(fd);
+    return rc;
+}

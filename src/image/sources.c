@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opens the chain of sources below an image (S1, S2). What an image names is opened by the caller's
+ * resolver only, read as the format that is named and no other, and checked like any image. The
+ * bytes of a raw file may have been written by a guest: guessing a format would let it name files.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "base/report.h"
+#include "image/opening.h"
+
+#define MAX_DEPTH      64u
+#define CACHE_BYTES    (1u << 20) /* of each source */
+#define CACHE_SHARE    8u         /* of it that a source gets, where the caller has set a size */
+#define SOURCE_THREADS 4u
+
+/* In front of what was wrong with it, which backing file it is. */
+static int blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc)
+{
+    char name[100];
+    struct zqcow2_error why;
+
+    if (!err)
+        return rc;
+    zq_fail_rc(err, rc);
+    zq_printable(name, sizeof(name), b->name, sizeof(b->name));
+    why = *err;
+    return zq_fail(err, rc, "backing file \"%s\": %s", name, why.text);
+}
+
+/* Stored, or else given by the caller for the image itself. */
+static const char *format_of(const struct opening *o, const struct zqcow2_backing *b,
+                             uint32_t depth)
+{
+    if (b->format[0] || depth > 1 || !o->opt.backing_format)
+        return b->format;
+    return o->opt.backing_format;
+}
+
+static int check_format(const struct opening *o, const char *format)
+{
+    char text[16];
+
+    if (!format[0])
+        return zq_fail(o->err, ZQCOW2_EFEATURE,
+                       "its format is not stored: open with backing_format (the command: "
+                       "--backing-format=raw|qcow2)");
+    if (!strcmp(format, "raw") || !strcmp(format, "qcow2"))
+        return 0;
+    zq_printable(text, sizeof(text), format, strlen(format));
+    return zq_fail(o->err, ZQCOW2_EFEATURE, "format \"%s\" is not supported", text);
+}
+
+/* An event loop must not be blocked by the files below (E4): those that block get threads. */
+static int fit_backend(const struct opening *o, struct zqcow2_backend **be)
+{
+    struct zqcow2_backend *blocking = *be;
+    int rc;
+
+    if (blocking->ops.poll)
+        return zq_fail(o->err, ZQCOW2_EFEATURE,
+                       "its backend must be polled: only that of the image itself may be");
+    if (!o->be->ops.submit || blocking->ops.submit)
+        return 0;
+    rc = zqcow2_threads_wrap(blocking, SOURCE_THREADS, &o->hooks, be);
+    if (rc < 0)
+        *be = blocking;
+    return rc;
+}
+
+static int resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
+                   struct zqcow2_backend **be)
+{
+    const char *format = format_of(o, b, depth);
+    int rc = check_format(o, format);
+
+    if (rc == 0 && depth > MAX_DEPTH)
+        rc = zq_fail(o->err, ZQCOW2_EFEATURE, "the chain is longer than 64 files, or a loop");
+    if (rc == 0 && !o->opt.resolve)
+        rc = zq_fail(o->err, ZQCOW2_EFEATURE, "there is no resolver to open it");
+    if (rc < 0)
+        return rc;
+    *be = NULL;
+    rc = o->opt.resolve(o->opt.resolve_arg, b->name, format, depth, be, o->err);
+    if (rc == 0 && !*be)
+        rc = -EINVAL;
+    if (rc < 0)
+        return rc;
+    rc = fit_backend(o, be);
+    if (rc == 0)
+        rc = zq_be_enter(*be, false, !(o->opt.flags & ZQCOW2_OPEN_NOLOCK), o->err);
+    if (rc < 0)
+        zqcow2_backend_close(*be);
+    return rc;
+}
+
+/* The file's last bytes may be less than a sector: zeros follow them, as in other programs. */
+static int open_raw(struct zq_source *s)
+{
+    uint64_t bytes;
+    int rc = zq_be_length(s->x.be, &bytes);
+
+    s->raw = true;
+    s->size = rc < 0 ? 0 : zq_round_up(bytes, ZQ_SECTOR);
+    return rc;
+}
+
+/* *b: what it names in turn. */
+static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqcow2_backing *b)
+{
+    struct opening o = {
+        .be = s->x.be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = top->err, .hooks = top->hooks};
+    const struct zq_parts parts = {
+        .x = &s->x,
+        .cache = &s->cache,
+        .alloc = &s->alloc,
+        .map = &s->map,
+        .cache_bytes = top->opt.cache_bytes ? top->opt.cache_bytes / CACHE_SHARE : CACHE_BYTES};
+    int rc = zq_opening_header(&o);
+
+    if (rc == 0 && o.g.layout)
+        rc = zq_fail(o.err, ZQCOW2_EFEATURE, "it has zones, and the image above has none");
+    if (rc < 0)
+        return rc;
+    s->size = o.h.virtual_size;
+    s->compression = o.h.compression_type;
+    *b = o.backing;
+    return zq_opening_tables(&o, &parts);
+}
+
+/* Opens the one that *b names, puts it at *link, and says in *b what it names in turn. */
+static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_backing *b,
+                    uint32_t depth, struct zq_source **link)
+{
+    bool raw = !strcmp(format_of(o, b, depth), "raw");
+    struct zqcow2_backend *be;
+    struct zq_source *s;
+    int rc = resolve(o, b, depth, &be);
+
+    if (rc < 0)
+        return rc;
+    s = zq_zalloc(&o->hooks, sizeof(*s));
+    if (!s) {
+        (void)zq_be_leave(be, true);
+        zqcow2_backend_close(be);
+        return -ENOMEM;
+    }
+    *link = s;
+    s->depth = depth;
+    zq_core_set_iox(c, &s->x, be);
+    rc = zq_iox_init(&s->x);
+    if (rc == 0 && raw) {
+        b->name[0] = '\0';
+        rc = open_raw(s);
+    } else if (rc == 0) {
+        rc = open_qcow2(o, s, b);
+    }
+    return rc;
+}
+
+int zq_opening_sources(struct opening *o, struct zq_core *c)
+{
+    struct zqcow2_backing b = o->backing, named;
+    struct zq_source **link = &c->source;
+    struct zq_iox *above = &c->x;
+    int rc = 0;
+
+    if (!b.name[0])
+        return 0;
+    c->backing = zq_alloc(&o->hooks, _Alignof(struct zqcow2_backing), sizeof(*c->backing));
+    if (!c->backing)
+        return -ENOMEM;
+    *c->backing = b;
+    c->source_absent = o->opt.flags & ZQCOW2_OPEN_NO_BACKING;
+    for (uint32_t depth = 1; rc == 0 && b.name[0] && !c->source_absent; depth++) {
+        named = b;
+        rc = open_one(o, c, &b, depth, link);
+        if (rc < 0)
+            return blame(o->err, &named, rc);
+        above->next = &(*link)->x;
+        above = above->next;
+        link = &(*link)->next;
+    }
+    return rc;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What opening reads, of an image and of its sources alike: the header cluster and the tables in
+ * memory. Each entry is checked here, once.
+ */
+#include <inttypes.h>
+#include "base/report.h"
+#include "check/overlap.h"
+#include "format/entry.h"
+#include "format/snapshot.h"
+#include "image/opening.h"
+
+/* ---- header ---- */
+
+static int parse_cluster(struct opening *o, uint32_t cluster_bits)
+{
+    uint64_t size = (uint64_t)1 << cluster_bits;
+    size_t len = (size_t)zq_min(size, o->file_size);
+    uint8_t *buf = zq_zalloc(&o->hooks, size);
+    int rc = buf ? zq_be_read(o->be, buf, len, 0) : -ENOMEM;
+
+    if (rc == 0)
+        rc = zq_header_parse(&o->h, buf, len, o->file_size, o->rdwr, o->err);
+    if (rc == 0 && (o->h.zoned_offset || (o->h.incompat & ZQ_INCOMPAT_ZONED)))
+        rc = zq_zone_ext_parse(&o->g, &o->h, buf + o->h.zoned_offset, o->h.zoned_len, o->file_size,
+                               &o->bit_missing, o->err);
+    if (rc == 0)
+        zq_header_backing(&o->h, buf, &o->backing);
+    zq_free(&o->hooks, buf, size);
+    return rc;
+}
+
+int zq_opening_header(struct opening *o)
+{
+    uint32_t cluster_bits;
+    int rc = zq_be_length(o->be, &o->file_size);
+
+    if (rc == 0)
+        rc = zq_be_read(o->be, o->sector0, sizeof(o->sector0), 0);
+    if (rc == 0)
+        rc = zq_header_peek(o->sector0, (size_t)zq_min(o->file_size, sizeof(o->sector0)),
+                            &cluster_bits, o->err);
+    if (rc == 0)
+        rc = parse_cluster(o, cluster_bits);
+    if (rc == 0)
+        rc = zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
+    return rc;
+}
+
+/* ---- tables ---- */
+
+typedef const char *read_entry(const struct zq_bounds *b, uint64_t raw, uint64_t *host);
+
+static int check_entry(struct opening *o, const char *name, uint64_t offset, uint64_t i,
+                       uint64_t raw, read_entry *read)
+{
+    const struct zq_bounds b = {zq_form_of(&o->h), o->file_size};
+    struct zq_area area = {name, 0, (uint64_t)1 << o->h.cluster_bits};
+    const char *why = read(&b, raw, &area.offset);
+
+    if (why)
+        return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                       "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i, raw,
+                       offset + zq_table_bytes(i), why);
+    return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
+}
+
+static int load_table(struct opening *o, const char *name, struct zq_memtable *t, read_entry *read)
+{
+    size_t bytes = (size_t)zq_table_bytes(t->entries);
+    int rc = bytes ? zq_be_read(o->be, t->v, bytes, t->offset) : 0;
+
+    for (uint64_t i = 0; rc == 0 && i < t->entries; i++) {
+        t->v[i] = zq_table_get(t->v, i);
+        if (t->v[i])
+            rc = check_entry(o, name, t->offset, i, t->v[i], read);
+    }
+    return rc;
+}
+
+/* Only writers need refcounts: an image whose refcounts are damaged can still be read. */
+static int open_alloc(struct opening *o, const struct zq_parts *parts)
+{
+    const struct zq_alloc_params p = {
+        .cache = parts->cache,
+        .cluster_bits = o->h.cluster_bits,
+        .refcount_order = o->h.refcount_order,
+        .table_offset = o->h.rt_offset,
+        .table_entries =
+            o->rdwr ? zq_table_count((uint64_t)o->h.rt_clusters << o->h.cluster_bits) : 0,
+        .file_size = o->file_size};
+
+    return zq_alloc_open(parts->alloc, &p);
+}
+
+static int open_map(struct opening *o, const struct zq_parts *parts)
+{
+    const struct zq_map_params p = {.cache = parts->cache,
+                                    .alloc = parts->alloc,
+                                    .form = zq_form_of(&o->h),
+                                    .l1_offset = o->h.l1_offset,
+                                    .l1_entries = o->h.l1_entries,
+                                    .nr_zones = parts->nr_zones,
+                                    .zone_bits = o->g.zone_bits,
+                                    .first_seq_zone = o->g.conventional};
+
+    return zq_map_open(parts->map, &p);
+}
+
+static void set_fixed(const struct opening *o, struct zq_alloc *a, enum zq_fixed which,
+                      uint64_t offset, uint64_t bytes)
+{
+    bytes = zq_round_up(bytes, (uint64_t)1 << o->h.cluster_bits);
+    a->fixed[which] = (struct zq_host_range){offset, bytes};
+}
+
+static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
+{
+    const struct zq_header *h = &o->h;
+
+    set_fixed(o, a, ZQ_FIXED_HEADER, 0, 1);
+    set_fixed(o, a, ZQ_FIXED_L1, h->l1_offset, zq_table_bytes(h->l1_entries));
+    set_fixed(o, a, ZQ_FIXED_REFCOUNTS, h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
+    set_fixed(o, a, ZQ_FIXED_POINTERS, o->g.table_offset, zq_entries_bytes(o->g.nr_zones));
+    set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset,
+              (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
+}
+
+int zq_opening_tables(struct opening *o, const struct zq_parts *p)
+{
+    uint32_t slice = (uint32_t)zq_min(4096, (uint64_t)1 << o->h.cluster_bits);
+    int rc = zq_cache_init(p->cache, p->x, p->x->ready, slice, p->cache_bytes);
+
+    if (rc == 0)
+        rc = open_alloc(o, p);
+    if (rc == 0)
+        rc = open_map(o, p);
+    if (rc < 0)
+        return rc;
+    set_all_fixed(o, p->alloc);
+    rc = load_table(o, "L1", &p->map->l1, zq_l1_read);
+    if (rc == 0 && o->rdwr)
+        rc = load_table(o, "refcount table", &p->alloc->refs.table, zq_rt_read);
+    return rc;
+}

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sources: who answers for a guest range that an image does not map. An image has a chain of them:
+ * its backing file, the backing file of that, and so on; where the chain ends, there are zeros.
+ *
+ * A source is a raw file, or a qcow2 image with a map and a cache of its own. It is open for
+ * reading and never changes, so what was found in it stays true. Nothing but this and those who
+ * ask zq_walk() know whether an image has one.
+ */
+#ifndef ZQ_QCOW2_SOURCE_H
+#define ZQ_QCOW2_SOURCE_H
+
+#include "qcow2/map.h"
+
+struct zq_source {
+    struct zq_source *next; /* below this one, or NULL */
+    uint32_t depth;         /* 1: the image's own */
+    bool raw;
+    uint64_t size; /* beyond are zeros, whatever lies below */
+    struct zq_iox x;
+    /* not of a raw one */
+    uint32_t compression; /* of its compressed clusters */
+    struct zq_cache cache;
+    struct zq_alloc alloc; /* only says where tables lie */
+    struct zq_map map;
+};
+
+/*
+ * How far the question is whose the bytes of a guest range are. Each source that is asked is a step
+ * of its own (E2): its gather is over before the next one is asked.
+ */
+struct zq_walk {
+    struct zq_source *at; /* who is asked; at the end, who has the bytes, or NULL: they are zeros */
+    uint32_t depth;       /* of the last one that was asked */
+    uint64_t guest;
+    struct zq_extent e; /* the answer; until then len: how much is asked for */
+};
+
+static inline struct zq_walk zq_walk_from(struct zq_source *s, uint64_t guest, uint64_t len)
+{
+    return (struct zq_walk){s, 0, guest, {.type = ZQ_EXT_UNALLOC, .len = len}};
+}
+/*
+ * Asks down the chain: 0, ZQ_WAIT (then again when the gather is woken), or an error. g holds
+ * nothing before, and nothing after, unless it waits.
+ */
+int zq_walk(struct zq_walk *w, struct zq_gather *g);
+/* The same as far as it is known without a wait; false: use zq_walk(). */
+bool zq_walk_peek(struct zq_walk *w);
+/* The wait has failed: nothing more is asked. */
+void zq_walk_drop(struct zq_walk *w, struct zq_gather *g);
+
+/* Frees a source, with what its backend was entered and opened for, and those below it. */
+void zq_sources_close(struct zq_source *s);
+
+#endif

@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""layers.py ZQCOW2 FIRST COUNT: random chains made by qemu-img and qemu-io, read by zqcow2.
+
+Content and map must be those that qemu-img shows. A failure prints its seed and what was done.
+"""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+TOOL = sys.argv[1]
+BACKENDS = ["file", "threads", "uring"]
+
+
+class Wrong(Exception):
+    pass
+
+
+def run(*words):
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise Wrong(f"{' '.join(words)}: {done.returncode} {done.stderr.decode()}")
+    return done.stdout
+
+
+def qemu_io(form, words, name):
+    """It fails if one command does, as a compressed write over data may: the others are done."""
+    subprocess.run(
+        ["qemu-io", "-f", form, *words, name],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+class Layer:
+    """One file of a chain: its name, format and geometry."""
+
+    def __init__(self, r, depth, top):
+        self.raw = depth == top and r.randrange(2) == 0
+        self.name = f"l{depth}.{'raw' if self.raw else 'qcow2'}"
+        self.size = r.randrange(1, 4000) * 512
+        self.bits = r.choice([9, 12, 14, 16, 16, 18])
+        self.version = r.choice(["0.10", "1.1", "1.1"])
+
+    def create(self, below):
+        words = ["qemu-img", "create", "-q", "-f", "raw" if self.raw else "qcow2"]
+        if not self.raw:
+            words += ["-o", f"cluster_size={1 << self.bits},compat={self.version}"]
+        if below:
+            words += ["-b", below.name, "-F", "raw" if below.raw else "qcow2"]
+        run(*words, self.name, str(self.size))
+        return words
+
+
+def commands(r, layer):
+    """Some writes, of data, zeros, compressed data, and discards, as qemu-io has them."""
+    out = []
+    for _ in range(r.randrange(0, 9)):
+        at = r.randrange(0, layer.size // 512) * 512
+        length = min(r.randrange(1, 200) * 512, layer.size - at)
+        kind = r.choice(["write -P", "write -P", "write -c", "write -z", "write -zu", "discard"])
+        if kind == "write -c":
+            if layer.raw:
+                continue
+            at = at >> layer.bits << layer.bits
+            length = 1 << layer.bits
+            if at + length > layer.size:
+                continue
+            kind = "write -c -P"
+        pattern = f" {r.randrange(1, 256)}" if kind.endswith("P") else ""
+        out.append(f"{kind}{pattern} {at} {length}")
+    return out
+
+
+def rows(text):
+    """A map without what only one of the two says; data side by side is one row."""
+    out = []
+    for row in json.loads(text):
+        row.pop("compressed", None)
+        row["zero"] = row["zero"] and not row["data"]
+        last = out[-1] if out else {}
+        if (
+            row["data"]
+            and last.get("data")
+            and "offset" in row
+            and "offset" in last
+            and row["depth"] == last["depth"]
+            and row["offset"] == last["offset"] + last["length"]
+        ):
+            last["length"] += row["length"]
+        else:
+            out.append(row)
+    return out
+
+
+def check(r, top):
+    run("qemu-img", "convert", "-O", "raw", top.name, "want.raw")
+    with open("want.raw", "rb") as f:
+        want = f.read()
+    os.unlink("want.raw")
+    backend = r.choice(BACKENDS)
+    got = run(TOOL, "read", f"--backend={backend}", top.name, "0", str(top.size))
+    if got != want:
+        at = next(i for i in range(len(want)) if got[i] != want[i])
+        raise Wrong(f"--backend={backend}: byte {at} is {got[at]:#x}, not {want[at]:#x}")
+    ours = rows(run(TOOL, "map", "--json", f"--backend={backend}", top.name))
+    theirs = rows(run("qemu-img", "map", "--output=json", top.name))
+    if ours != theirs:
+        pairs = [p for p in zip(ours, theirs) if p[0] != p[1]]
+        raise Wrong(f"map: {pairs[0] if pairs else (len(ours), len(theirs))}")
+
+
+def one(seed):
+    r = random.Random(seed)
+    top = r.randrange(1, 4)
+    done = []
+    below = None
+    try:
+        for depth in range(top, -1, -1):
+            layer = Layer(r, depth, top)
+            done.append(" ".join(layer.create(below)))
+            script = commands(r, layer)
+            done += script
+            words = [w for c in script for w in ("-c", c)]
+            if words:
+                qemu_io("raw" if layer.raw else "qcow2", words, layer.name)
+            below = layer
+        if not below.raw:
+            check(r, below)
+    except Wrong as why:
+        print(f"# seed {seed}: {why}")
+        for line in done:
+            print(f"#   {line}")
+        return False
+    return True
+
+
+def main():
+    first, count = int(sys.argv[2]), int(sys.argv[3])
+    if b"uring" not in run(TOOL, "--help"):
+        BACKENDS.remove("uring")
+    bad = [s for s in range(first, first + count) if not one(s)]
+    print(f"# layers: {count} chains, {len(bad)} of them otherwise than qemu-img's")
+    return 1 if bad else 0
+
+
+sys.exit(main())

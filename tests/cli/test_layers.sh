@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Backing files: chains against qemu-img; names that are opened and names that are not; info, map.
+. "$(dirname "$0")/lib.sh"
+
+if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
+    echo '# no qemu-img here'
+    exit 77
+fi
+mkdir chains
+ran="layers.py $tool 1 ${ZQ_CHAINS:-25}"
+(cd chains && python3 "$here/layers.py" "$tool" 1 "${ZQ_CHAINS:-25}")
+verdict $? 'chains as qemu-img reads them'
+
+# A folder with a base, a middle and the image; the names in it are relative.
+mkdir in aside
+(
+    cd in || exit
+    qemu-img create -q -f raw base.raw 1M
+    qemu-io -f raw -c 'write -P 1 0 1M' base.raw
+    qemu-img create -q -f qcow2 -b base.raw -F raw mid.qcow2
+    qemu-img create -q -f qcow2 -b mid.qcow2 -F qcow2 top.qcow2 2M
+) >/dev/null
+run 0 'names start in the folder of the image' read in/top.qcow2 0 4096
+is 'and the base is read' 01 "$(od -An -tx1 -N1 out | tr -d ' ')"
+run 0 'info' info in/top.qcow2
+has 'names the backing file' out '^backing file: mid\.qcow2$'
+has 'and its format' out '^backing file format: qcow2$'
+run 0 'info --json' info --json in/top.qcow2
+has 'names it, too' out '"backing_file": "mid\.qcow2"'
+run 0 'info --backing-chain' info --backing-chain in/top.qcow2
+is 'shows all of it' 'image: in/top.qcow2 image: in/mid.qcow2 image: in/base.raw' \
+    "$(grep '^image' out | paste -sd ' ')"
+run 0 'as an array' info --json --backing-chain in/top.qcow2
+is 'of three' '3 raw' "$(python3 -c 'import json
+rows = json.load(open("out")); print(len(rows), rows[2]["format"])')"
+run 0 'map names the file of each range' map in/top.qcow2
+has 'which is the base' out ' in/base\.raw$'
+
+run 1 'no backing file' read --no-backing in/top.qcow2 0 4096
+has 'is an error where it is needed' err 'needs a feature'
+run 0 'within a folder' read --backing-root=in in/top.qcow2 0 512
+run 1 'outside' read --backing-root=aside in/top.qcow2 0 512
+has 'is refused' err 'in/top\.qcow2: backing file "mid\.qcow2": lies outside'
+ln -s ../in/mid.qcow2 aside/link.qcow2
+qemu-img create -q -f qcow2 -u -b link.qcow2 -F qcow2 aside/top.qcow2 1M
+run 1 'a link out of the folder' read --backing-root=aside aside/top.qcow2 0 512
+has 'is refused' err 'lies outside'
+
+# named NAME TEXT: an image that names NAME is refused with TEXT.
+named() {
+    qemu-img create -q -f qcow2 -u -b "$1" -F "${3:-qcow2}" bad.qcow2 1M
+    run 1 "refused: $1" read bad.qcow2 0 512
+    has 'by name' err "bad\.qcow2: backing file \".*\": .*$2"
+}
+mkfifo fifo
+named fifo 'not a regular file' raw
+named /dev/null 'not a regular file' raw
+named /dev/zero 'not a regular file' raw
+named . 'not a regular file'
+qemu-img create -q -f qcow2 bad.qcow2 1M
+qemu-img rebase -q -u -f qcow2 -b bad.qcow2 -F qcow2 bad.qcow2
+run 1 'its own backing file' read bad.qcow2 0 512
+has 'is refused' err 'returns to the same file'
+named none.qcow2 'No such file'
+named 'json:{"driver":"null-co"}' 'protocol'
+named nbd://localhost/x 'protocol' raw
+named file:in/base.raw 'protocol' raw
+named in/base.raw 'not a qcow2 file'
+ln -f bad.qcow2 hard.qcow2
+qemu-img rebase -q -u -f qcow2 -b hard.qcow2 -F qcow2 bad.qcow2
+run 1 'another name of the image' read bad.qcow2 0 512
+has 'is the image' err 'returns to the same file'
+qemu-img create -q -f qcow2 -u -b two.qcow2 -F qcow2 one.qcow2 1M
+qemu-img create -q -f qcow2 -u -b one.qcow2 -F qcow2 two.qcow2 1M
+run 1 'a loop' read one.qcow2 0 512
+has 'is found' err 'returns to the same file'
+
+qemu-img create -q -f qcow2 -u -b in/mid.qcow2 -F qcow2 old.qcow2 1M
+python3 - old.qcow2 <<'END'
+import sys
+with open(sys.argv[1], 'r+b') as f:
+    head = f.read(4096)
+    f.seek(head.find(b'\xe2\x79\x2a\xca'))
+    f.write(b'none')
+END
+run 1 'a name without a format' read old.qcow2 0 512
+has 'is refused, and what helps is named' err 'backing-format=raw|qcow2'
+run 0 'with the format' read --backing-format=qcow2 old.qcow2 0 512
+run 1 'a format that there is not' read --backing-format=vdi old.qcow2 0 512
+
+# Locks: the whole chain is held as QEMU's programs hold it.
+run 1 'writing' io -c 'write 0 512' in/top.qcow2
+has 'is refused by name' err 'writing to an image with a backing file is not supported'
+(sleep 2 | "$tool" io -r in/top.qcow2 >/dev/null) &
+sleep 0.5
+qemu-io -f raw -c 'write 0 512' in/base.raw >o 2>&1
+has 'the base is locked while the image is open' o 'lock'
+wait
+qemu-io -f raw -c 'write -P 1 0 512' in/base.raw >o 2>&1
+has 'and not after' o 'wrote 512'
+
+# What a repair drops must not show what is below.
+qemu-img create -q -f qcow2 -b in/base.raw -F raw fix.qcow2 1M
+qemu-io -c 'write -P 9 0 64k' fix.qcow2 >/dev/null
+python3 - fix.qcow2 <<'END'
+import struct, sys
+with open(sys.argv[1], 'r+b') as f:
+    head = f.read(104)
+    f.seek(struct.unpack_from('>Q', head, 40)[0])
+    l2 = struct.unpack('>Q', f.read(8))[0] & 0xfffffffffffe00
+    f.seek(l2)
+    f.write(struct.pack('>Q', 1 << 63 | 1 << 50)) # far beyond the end
+END
+run 0 'a repair that drops an entry' check --repair=all fix.qcow2
+run 0 'leaves a sound image' check fix.qcow2
+run 0 'the cluster' read fix.qcow2 0 512
+is 'is zeros, not the base' 00 "$(od -An -tx1 -N1 out | tr -d ' ')"
+finish
