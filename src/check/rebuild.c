@@ -11,66 +11,51 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
-#include "format/refbits.h"
+#include "format/reftable.h"
 #include "check/repair.h"
 
 struct rebuild {
-    uint64_t base; /* first cluster of the new structure: the table, then the blocks */
-    uint64_t rt_clusters, blocks;
-    uint64_t room;    /* clusters behind the structure that the blocks cover, too */
-    uint64_t entries; /* of the new table; a whole number of clusters */
-    uint8_t *need;    /* a byte for each possible entry: which blocks there will be */
-    uint8_t *out;     /* a cluster */
+    struct zq_reftable t;
+    uint64_t
+        *kept;    /* owned: the entries before t.first; until there are blocks, 1: one is needed */
+    uint8_t *out; /* owned: a cluster */
 };
 
-static uint64_t region_end(const struct rebuild *r)
-{
-    return r->base + r->rt_clusters + r->blocks;
-}
-
-/* Marks one block as needed; false: the table would get too large. */
-static bool need_block(const struct zq_scan *s, struct rebuild *r, uint64_t index)
-{
-    if (index >= zq_table_count(ZQ_MAX_RT_BYTES))
-        return false;
-    r->blocks += !r->need[index];
-    r->need[index] = 1;
-    r->entries = zq_max(r->entries, index + 1);
-    r->rt_clusters = zq_div_up(zq_table_bytes(r->entries), zq_scan_cluster(s));
-    return r->rt_clusters << s->h.cluster_bits <= ZQ_MAX_RT_BYTES;
-}
-
-/* The new structure must cover itself; each block added may make it longer, up to the limit. */
-static bool need_region(const struct zq_scan *s, struct rebuild *r)
-{
-    unsigned bits = zq_scan_block_bits(s);
-
-    for (uint64_t c = r->base; c < region_end(r) + r->room; c = ((c >> bits) + 1) << bits) {
-        if (!need_block(s, r, c >> bits))
-            return false;
-    }
-    return true;
-}
-
-static bool plan(struct zq_scan *s, struct rebuild *r)
+/* What was described, and what is in use, has a block. All of it lies before the new table. */
+static void need_blocks(struct zq_scan *s, struct rebuild *r, uint64_t below)
 {
     unsigned bits = zq_scan_block_bits(s);
     const struct zq_ref *ref;
     uint64_t next;
 
-    r->base = zq_scan_new_end(s);
-    for (uint64_t i = 0; i < s->rt_entries; i++) {
-        if (s->rt[i] && !need_block(s, r, i))
-            return false;
-    }
+    for (uint64_t i = 0; i < zq_min(s->rt_entries, below); i++)
+        r->kept[i] = s->rt[i] != 0;
     for (ref = zq_counts_next(&s->counts, 0); ref; ref = zq_counts_next(&s->counts, next)) {
         uint64_t index = zq_ref_cluster(ref) >> bits;
 
-        if (!need_block(s, r, index))
-            return false;
+        if (index >= below)
+            break;
+        r->kept[index] = 1;
         next = (index + 1) << bits;
     }
-    return need_region(s, r);
+    for (uint64_t i = 0; i < below; i++)
+        r->t.others += r->kept[i];
+}
+
+/* -EFBIG: no table of the format describes that much. */
+static int plan(struct zq_scan *s, struct rebuild *r, uint64_t spare)
+{
+    uint64_t base = zq_scan_new_end(s), below = base >> zq_scan_block_bits(s);
+
+    r->t = (struct zq_reftable){s->h.cluster_bits, s->h.refcount_order, base, .spare = spare};
+    if (below >= zq_table_count(ZQ_MAX_RT_BYTES))
+        return -EFBIG;
+    r->kept = zq_zalloc_array(s->hooks, below + 1, sizeof(*r->kept));
+    r->out = zq_zalloc(s->hooks, zq_scan_cluster(s));
+    if (!r->kept || !r->out)
+        return -ENOMEM;
+    need_blocks(s, r, below);
+    return zq_reftable_plan(&r->t);
 }
 
 static void fill_block(struct zq_scan *s, const struct rebuild *r, uint64_t index)
@@ -82,7 +67,7 @@ static void fill_block(struct zq_scan *s, const struct rebuild *r, uint64_t inde
         uint64_t v = zq_refbits_get(r->out, order, i);
         uint64_t count = zq_counts_get(&s->counts, cluster);
 
-        if (cluster >= r->base && cluster < region_end(r))
+        if (cluster >= r->t.base && cluster < zq_reftable_end(&r->t))
             v = 1;
         else if (count > v)
             v = zq_min(count, zq_refbits_max(order));
@@ -90,29 +75,48 @@ static void fill_block(struct zq_scan *s, const struct rebuild *r, uint64_t inde
     }
 }
 
-/* Composes and writes every block; the table's entries go to `table`. */
-static int write_blocks(struct zq_scan *s, const struct rebuild *r, uint64_t *table)
+/* Composes and writes block number i of the table. */
+static int write_block(struct zq_scan *s, const struct rebuild *r, uint64_t i, uint64_t at)
 {
-    uint64_t at = (r->base + r->rt_clusters) << s->h.cluster_bits;
     size_t cluster = (size_t)zq_scan_cluster(s);
+    int rc = 0;
 
-    for (uint64_t i = 0; i < r->entries; i++) {
-        int rc = 0;
+    memset(r->out, 0, cluster);
+    if (i < s->rt_entries && s->rt[i])
+        rc = zq_be_read(s->be, r->out, cluster, s->rt[i]);
+    if (rc < 0)
+        return rc;
+    fill_block(s, r, i);
+    return zq_scan_write(s, r->out, cluster, at);
+}
 
-        if (!r->need[i])
+static int write_blocks(struct zq_scan *s, struct rebuild *r)
+{
+    const struct zq_reftable *t = &r->t;
+    uint64_t at = zq_reftable_blocks(t) << t->cluster_bits;
+    int rc = 0;
+
+    for (uint64_t i = 0; i < t->first + t->own && rc == 0; i++) {
+        if (i < t->first && !r->kept[i])
             continue;
-        memset(r->out, 0, cluster);
-        if (i < s->rt_entries && s->rt[i])
-            rc = zq_be_read(s->be, r->out, cluster, s->rt[i]);
-        if (rc < 0)
-            return rc;
-        fill_block(s, r, i);
-        if ((rc = zq_scan_write(s, r->out, cluster, at)) < 0)
-            return rc;
-        zq_table_put(table, i, at);
-        at += cluster;
+        if (i < t->first)
+            r->kept[i] = at;
+        rc = write_block(s, r, i, at);
+        at += (uint64_t)1 << t->cluster_bits;
     }
-    return 0;
+    return rc;
+}
+
+static int write_table(struct zq_scan *s, const struct rebuild *r)
+{
+    uint64_t cluster = zq_scan_cluster(s), bytes = zq_table_bytes(r->t.entries);
+    int rc = 0;
+
+    for (uint64_t at = 0; at < bytes && rc == 0; at += cluster) {
+        zq_reftable_compose(&r->t, r->kept, at, r->out, cluster);
+        rc = zq_scan_write(s, r->out, (size_t)cluster, (r->t.base << s->h.cluster_bits) + at);
+    }
+    return rc;
 }
 
 /* Table offset and length lie side by side: one write, inside one sector. */
@@ -123,48 +127,38 @@ static int switch_over(struct zq_scan *s, const struct rebuild *r)
 
     if (rc < 0)
         return rc;
-    zq_header_put_rt(raw, r->base << s->h.cluster_bits, (uint32_t)r->rt_clusters);
+    zq_header_put_rt(raw, r->t.base << s->h.cluster_bits, (uint32_t)zq_reftable_clusters(&r->t));
     rc = zq_scan_write(s, raw, sizeof(raw), ZQ_HDR_RT_OFFSET);
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
-static int write_all(struct zq_scan *s, const struct rebuild *r)
+static int write_all(struct zq_scan *s, struct rebuild *r)
 {
-    size_t bytes = (size_t)(r->rt_clusters << s->h.cluster_bits);
-    uint64_t *table = zq_zalloc(s->hooks, bytes);
-    int rc;
+    int rc = zq_be_truncate(s->be, zq_reftable_end(&r->t) << s->h.cluster_bits);
 
-    if (!table)
-        return -ENOMEM;
-    rc = zq_be_truncate(s->be, region_end(r) << s->h.cluster_bits);
     if (rc == 0)
-        rc = write_blocks(s, r, table);
+        rc = write_blocks(s, r);
     if (rc == 0)
-        rc = zq_scan_write(s, table, bytes, r->base << s->h.cluster_bits);
-    zq_free(s->hooks, table, bytes);
+        rc = write_table(s, r);
     return rc < 0 ? rc : switch_over(s, r);
 }
 
-int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed)
+int zq_rebuild_refcounts(struct zq_scan *s, uint64_t spare, bool *changed)
 {
-    struct rebuild r = {.room = room};
-    size_t cluster = (size_t)zq_scan_cluster(s);
-    int rc = 0;
+    struct rebuild r = {0};
+    int rc = plan(s, &r, spare);
 
-    r.need = zq_zalloc(s->hooks, zq_table_count(ZQ_MAX_RT_BYTES));
-    r.out = zq_zalloc(s->hooks, cluster);
-    if (!r.need || !r.out) {
-        rc = -ENOMEM;
-    } else if (!plan(s, &r)) {
+    if (rc == -EFBIG) {
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
                  "the refcount table cannot be rebuilt: it would exceed 8 MiB");
-    } else if ((rc = write_all(s, &r)) == 0) {
+        rc = 0;
+    } else if (rc == 0 && (rc = write_all(s, &r)) == 0) {
         *changed = s->run.rebuilt = true;
         zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
                  "refcount table rebuilt at 0x%" PRIx64 ", %" PRIu64 " blocks",
-                 r.base << s->h.cluster_bits, r.blocks);
+                 r.t.base << s->h.cluster_bits, r.t.others + r.t.own);
     }
-    zq_free(s->hooks, r.need, zq_table_count(ZQ_MAX_RT_BYTES));
-    zq_free(s->hooks, r.out, cluster);
+    zq_free(s->hooks, r.kept, ((r.t.base >> zq_scan_block_bits(s)) + 1) * sizeof(*r.kept));
+    zq_free(s->hooks, r.out, zq_scan_cluster(s));
     return rc;
 }

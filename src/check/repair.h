@@ -24,9 +24,9 @@ int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound);
 /*
  * Writes a new refcount table and all blocks behind the end of the file and switches to it. No
  * refcount gets lower than it was; the old table and blocks become leaks. The new blocks cover
- * `room` more clusters behind the new end of the file.
+ * `spare` more clusters behind the new end of the file.
  */
-int zq_rebuild_refcounts(struct zq_scan *s, uint64_t room, bool *changed);
+int zq_rebuild_refcounts(struct zq_scan *s, uint64_t spare, bool *changed);
 
 /* Gives active entries copies of their own, where what they share stands in the way. */
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed);

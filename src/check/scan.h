@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "format/l2entry.h"
+#include "format/refbits.h"
 #include "format/zone_ext.h"
 #include "check/check.h"
 #include "check/counts.h"
@@ -181,7 +182,7 @@ static inline struct zq_bounds zq_scan_bounds(const struct zq_scan *s)
 
 static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
 {
-    return s->h.cluster_bits + 3 - s->h.refcount_order;
+    return zq_block_bits(s->h.cluster_bits, s->h.refcount_order);
 }
 
 /* Autoclear bits that are unknown or stand for nothing that is here: any write clears them. */

@@ -11,6 +11,12 @@ static inline uint64_t zq_refbits_max(uint32_t order)
     return order >= 6 ? UINT64_MAX : ((uint64_t)1 << (1u << order)) - 1;
 }
 
+/* log2(counts in a block) */
+static inline uint32_t zq_block_bits(uint32_t cluster_bits, uint32_t order)
+{
+    return cluster_bits + 3 - order;
+}
+
 /* Below a byte, the first count of a byte is in its lowest bits. */
 static inline uint64_t zq_refbits_get(const uint8_t *block, uint32_t order, uint64_t index)
 {

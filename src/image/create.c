@@ -14,7 +14,7 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "format/l2entry.h"
-#include "format/refbits.h"
+#include "format/reftable.h"
 #include "format/zone_ext.h"
 
 #define DEFAULT_CLUSTER_SIZE  65536u
@@ -26,10 +26,9 @@
 /* Everything that is decided before the first byte is written. */
 struct plan {
     struct zq_header h;
-    struct zq_geometry g;      /* g.layout NONE: a plain image */
-    uint64_t rt_bytes, blocks; /* blocks: how many refcount blocks, right behind the table */
-    uint64_t blocks_offset;
-    uint64_t clusters; /* all of the new file; each has refcount 1 */
+    struct zq_geometry g;    /* g.layout NONE: a plain image */
+    struct zq_reftable refs; /* behind the header; what is behind it belongs to the image, too */
+    uint64_t bytes;          /* of the new file; each cluster has refcount 1 */
     uint8_t zoned[ZQ_ZONE_EXT_MAX];
     uint8_t *buf; /* CHUNK bytes */
 };
@@ -137,30 +136,20 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
 static int plan_layout(struct plan *p, struct zqcow2_error *err)
 {
     unsigned bits = p->h.cluster_bits;
-    uint64_t cluster = (uint64_t)1 << bits, refs_per_block = cluster * 8 >> p->h.refcount_order;
+    uint64_t cluster = (uint64_t)1 << bits;
     uint64_t wp = zq_div_up(zq_entries_bytes(p->g.nr_zones), cluster);
     uint64_t l1 = zq_div_up(zq_table_bytes(p->h.l1_entries), cluster);
-    uint64_t rt = 1, blocks = 1, total;
+    struct zq_reftable *t = &p->refs;
 
-    /* The blocks must cover themselves and the table that points to them; both only grow. */
-    for (;;) {
-        total = 1 + rt + blocks + wp + l1;
-        if (blocks * refs_per_block >= total && rt * zq_table_count(cluster) >= blocks)
-            break;
-        blocks = zq_max(blocks, zq_div_up(total, refs_per_block));
-        rt = zq_max(rt, zq_div_up(zq_table_bytes(blocks), cluster));
-    }
-    p->rt_bytes = rt << bits;
-    if (p->rt_bytes > ZQ_MAX_RT_BYTES)
+    *t = (struct zq_reftable){bits, p->h.refcount_order, .base = 1, .behind = wp + l1};
+    if (zq_reftable_plan(t) < 0)
         return refuse(err, "refcount_bits", 1u << p->h.refcount_order,
                       "the refcount table would exceed 8 MiB");
-    p->blocks = blocks;
-    p->clusters = total;
-    p->h.rt_clusters = (uint32_t)rt;
     p->h.rt_offset = cluster;
-    p->blocks_offset = (1 + rt) << bits;
-    p->g.table_offset = p->blocks_offset + (blocks << bits);
+    p->h.rt_clusters = (uint32_t)zq_reftable_clusters(t);
+    p->g.table_offset = zq_reftable_end(t) << bits;
     p->h.l1_offset = p->g.table_offset + (wp << bits);
+    p->bytes = p->h.l1_offset + (l1 << bits);
     return 0;
 }
 
@@ -180,45 +169,17 @@ static int write_zeros(struct zqcow2_backend *be, struct plan *p, uint64_t from,
     return rc;
 }
 
-static int write_table(struct zqcow2_backend *be, struct plan *p)
+static int write_refcounts(struct zqcow2_backend *be, struct plan *p)
 {
-    for (uint64_t done = 0; done < p->blocks;) {
-        uint64_t n = zq_min(p->blocks - done, zq_table_count(CHUNK));
-        int rc;
+    uint64_t all = zq_reftable_bytes(&p->refs), n;
+    int rc = 0;
 
-        for (uint64_t i = 0; i < n; i++)
-            zq_table_put(p->buf, i, p->blocks_offset + ((done + i) << p->h.cluster_bits));
-        rc = zq_be_write(be, p->buf, (size_t)zq_table_bytes(n),
-                         p->h.rt_offset + zq_table_bytes(done));
-        if (rc < 0)
-            return rc;
-        done += n;
+    for (uint64_t done = 0; done < all && rc == 0; done += n) {
+        n = zq_min(all - done, CHUNK);
+        zq_reftable_compose(&p->refs, NULL, done, p->buf, n);
+        rc = zq_be_write(be, p->buf, (size_t)n, p->h.rt_offset + done);
     }
-    return write_zeros(be, p, p->h.rt_offset + zq_table_bytes(p->blocks), p->blocks_offset);
-}
-
-/* The blocks lie side by side, so that their counts are one array: `clusters` times 1. */
-static int write_blocks(struct zqcow2_backend *be, struct plan *p)
-{
-    uint64_t per_chunk = (uint64_t)CHUNK * 8 >> p->h.refcount_order;
-    uint64_t end = p->blocks_offset + (p->blocks << p->h.cluster_bits);
-
-    for (uint64_t done = 0; done < p->clusters;) {
-        uint64_t n = zq_min(p->clusters - done, per_chunk);
-        uint64_t bytes = zq_div_up(n << p->h.refcount_order, 8);
-        int rc;
-
-        memset(p->buf, 0, CHUNK);
-        for (uint64_t i = 0; i < n; i++)
-            zq_refbits_set(p->buf, p->h.refcount_order, i, 1);
-        rc = zq_be_write(be, p->buf, (size_t)bytes,
-                         p->blocks_offset + (done << p->h.refcount_order) / 8);
-        if (rc < 0)
-            return rc;
-        done += n;
-    }
-    return write_zeros(be, p, p->blocks_offset + zq_div_up(p->clusters << p->h.refcount_order, 8),
-                       end);
+    return rc;
 }
 
 static int write_zones(struct zqcow2_backend *be, struct plan *p)
@@ -265,16 +226,15 @@ static int make_room(struct zqcow2_backend *be, const struct plan *p, uint64_t o
 
     if (old_bytes && ((rc = zq_be_truncate(be, 0)) < 0 || (rc = zq_be_flush(be)) < 0))
         return rc;
-    return zq_be_truncate(be, p->clusters << p->h.cluster_bits);
+    return zq_be_truncate(be, p->bytes);
 }
 
 static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_bytes)
 {
     int rc;
 
-    if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_blocks(be, p)) < 0 ||
-        (rc = write_table(be, p)) < 0 || (rc = write_zones(be, p)) < 0 ||
-        (rc = write_zeros(be, p, p->h.l1_offset, p->clusters << p->h.cluster_bits)) < 0)
+    if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_refcounts(be, p)) < 0 ||
+        (rc = write_zones(be, p)) < 0 || (rc = write_zeros(be, p, p->h.l1_offset, p->bytes)) < 0)
         return rc;
     return write_header(be, p);
 }

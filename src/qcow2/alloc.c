@@ -20,7 +20,7 @@ int zq_alloc_open(struct zq_alloc *a, const struct zq_alloc_params *p)
     a->cache = r->cache = p->cache;
     r->cluster_bits = p->cluster_bits;
     r->order = p->refcount_order;
-    r->block_bits = p->cluster_bits + 3 - p->refcount_order;
+    r->block_bits = zq_block_bits(p->cluster_bits, p->refcount_order);
     r->slice_refs = p->cache->slice_bytes * 8 >> p->refcount_order;
     a->tables = 1;
     a->file_size = p->file_size;

@@ -11,43 +11,40 @@
 #include "base/report.h"
 #include "format/header.h"
 
-/* Blocks at the front describe themselves and the table behind them: how many does that take? */
-static uint64_t blocks_for(const struct zq_refs *r, uint64_t table_clusters)
-{
-    uint64_t b = 1;
+#define PIECE (1u << 20) /* composed and written at once */
 
-    while ((b << r->block_bits) < b + table_clusters)
-        b++;
-    return b;
+static uint64_t start_of(const struct zq_growth *gr)
+{
+    return gr->plan.base << gr->plan.cluster_bits;
 }
 
-/* Where the table goes, and how large it is. */
-static int plan(const struct zq_alloc *a, struct zq_growth *gr, uint64_t *blocks)
+static uint64_t piece(const struct zq_growth *gr)
 {
-    const struct zq_refs *r = &a->refs;
-    uint64_t size = (uint64_t)1 << r->cluster_bits;
-    uint64_t clusters = zq_div_up(zq_table_bytes(r->table.entries * 2), size);
-
-    *blocks = blocks_for(r, clusters);
-    if (zq_table_bytes(r->table.entries) >= ZQ_MAX_RT_BYTES)
-        return -EFBIG;
-    clusters = zq_min(clusters, ZQ_MAX_RT_BYTES / size);
-    if (zq_table_count(clusters * size) < r->table.entries + *blocks)
-        return -EFBIG;
-    gr->next.entries = zq_table_count(clusters * size);
-    gr->start = r->table.entries << r->block_bits << r->cluster_bits;
-    gr->next.offset = gr->start + (*blocks << r->cluster_bits);
-    gr->len = (*blocks + clusters) << r->cluster_bits;
-    return 0;
+    return zq_min(zq_reftable_bytes(&gr->plan), PIECE);
 }
 
-static int take_memory(const struct zqcow2_hooks *h, struct zq_growth *gr)
+/* Twice as large, where the old table describes nothing. */
+static int plan(const struct zq_refs *r, struct zq_reftable *t)
 {
-    int rc = zq_memtable_open(&gr->next, h, gr->next.entries, gr->next.offset);
+    *t = (struct zq_reftable){r->cluster_bits, r->order, .base = r->table.entries << r->block_bits};
+    t->entries = zq_min(r->table.entries * 2, zq_table_count(ZQ_MAX_RT_BYTES));
+    return zq_reftable_plan(t);
+}
 
-    gr->bytes = zq_alloc(h, 4096, gr->len);
+/* The new table as it will be in memory. -ENOMEM: to be dropped all the same. */
+static int make_next(const struct zq_alloc *a, struct zq_growth *gr)
+{
+    const struct zqcow2_hooks *h = a->cache->x->hooks;
+    const struct zq_memtable *old = &a->refs.table;
+    int rc = zq_memtable_open(&gr->next, h, gr->plan.entries, start_of(gr));
+
+    gr->buf = zq_alloc(h, 4096, piece(gr));
     gr->freed = zq_zalloc(h, sizeof(*gr->freed));
-    return rc == 0 && gr->bytes && gr->freed ? 0 : -ENOMEM;
+    if (rc < 0 || !gr->buf || !gr->freed)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < gr->next.entries; i++)
+        gr->next.v[i] = zq_reftable_entry(&gr->plan, old->v, i);
+    return zq_memtable_index(&gr->next);
 }
 
 void zq_growth_drop(struct zq_alloc *a)
@@ -56,26 +53,11 @@ void zq_growth_drop(struct zq_alloc *a)
     struct zq_growth *gr = &a->growth;
 
     zq_memtable_close(&gr->next);
-    zq_free(h, gr->bytes, gr->len);
+    zq_free(h, gr->buf, piece(gr));
     zq_free(h, gr->freed, sizeof(*gr->freed));
-    gr->bytes = NULL;
+    gr->buf = NULL;
     gr->freed = NULL;
     gr->whole = gr->switching = false;
-}
-
-static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t blocks)
-{
-    uint64_t used = gr->len >> r->cluster_bits;
-
-    memset(gr->bytes, 0, (size_t)gr->len);
-    memcpy(gr->next.v, r->table.v, (size_t)r->table.entries * sizeof(*r->table.v));
-    /* A block's refcounts are contiguous, and so are the blocks: one array. */
-    for (uint64_t i = 0; i < used; i++)
-        zq_ref_set(r, gr->bytes, (uint32_t)i, 1);
-    for (uint64_t b = 0; b < blocks; b++)
-        gr->next.v[r->table.entries + b] = gr->start + (b << r->cluster_bits);
-    for (uint64_t i = 0; i < gr->next.entries; i++)
-        zq_table_put(gr->bytes + (gr->next.offset - gr->start), i, gr->next.v[i]);
 }
 
 /* ---- in gather ---- */
@@ -83,10 +65,11 @@ static void compose(const struct zq_refs *r, struct zq_growth *gr, uint64_t bloc
 static void write_next(struct zq_alloc *a)
 {
     struct zq_growth *gr = &a->growth;
-    uint64_t n = zq_min(gr->len - gr->written, 1u << 20);
+    uint64_t n = zq_min(zq_reftable_bytes(&gr->plan) - gr->written, PIECE);
 
     zq_assert(n && n % ZQ_SECTOR == 0);
-    zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, gr->bytes + gr->written, gr->start + gr->written, n);
+    zq_reftable_compose(&gr->plan, gr->next.v, gr->written, gr->buf, n);
+    zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, gr->buf, start_of(gr) + gr->written, n);
     gr->written += n;
     zq_io_start(a->cache->x, &gr->io);
 }
@@ -98,7 +81,7 @@ static void write_done(struct zq_io *io, int ret)
     struct zq_growth *gr = &a->growth;
 
     zq_assert_k(R9, gr->next.v && !gr->whole && !gr->switching);
-    if (ret == 0 && gr->written < gr->len) {
+    if (ret == 0 && gr->written < zq_reftable_bytes(&gr->plan)) {
         write_next(a);
         return;
     }
@@ -112,27 +95,24 @@ static void write_done(struct zq_io *io, int ret)
 static int start(struct zq_alloc *a, struct zq_gather *g)
 {
     struct zq_growth *gr = &a->growth;
-    uint64_t blocks;
-    int rc = plan(a, gr, &blocks);
+    uint64_t bytes;
+    int rc = plan(&a->refs, &gr->plan);
 
-    if (rc == 0 && zq_alloc_is_known(a, gr->start, gr->len))
-        rc = ZQCOW2_ECORRUPT;
-    if (rc == 0) /* first, so that no truncate cuts off what is written */
-        rc = zq_alloc_cover(a, g, gr->start + gr->len);
+    if (rc < 0)
+        return rc;
+    bytes = zq_reftable_bytes(&gr->plan);
+    if (zq_alloc_is_known(a, start_of(gr), bytes))
+        return ZQCOW2_ECORRUPT;
+    /* First, so that no truncate cuts off what is written. */
+    rc = zq_alloc_cover(a, g, start_of(gr) + bytes);
     if (rc)
         return rc;
-    rc = take_memory(a->cache->x->hooks, gr);
+    rc = make_next(a, gr);
     if (rc < 0) {
         zq_growth_drop(a);
         return rc;
     }
-    compose(&a->refs, gr, blocks);
-    rc = zq_memtable_index(&gr->next);
-    if (rc < 0) {
-        zq_growth_drop(a);
-        return rc;
-    }
-    zq_alloc_touch(a, gr->start, gr->len);
+    zq_alloc_touch(a, start_of(gr), bytes);
     gr->written = 0;
     gr->io.complete = write_done;
     write_next(a);
@@ -158,7 +138,7 @@ void zq_growth_patch(const struct zq_alloc *a, uint8_t *sector0)
 
     zq_assert_k(R9, gr->whole && gr->switching); /* all that it will point to is written */
     zq_header_put_rt(sector0 + ZQ_HDR_RT_OFFSET, gr->next.offset,
-                     (uint32_t)(zq_table_bytes(gr->next.entries) >> a->refs.cluster_bits));
+                     (uint32_t)zq_reftable_clusters(&gr->plan));
 }
 
 void zq_growth_switch(struct zq_alloc *a)
@@ -166,7 +146,7 @@ void zq_growth_switch(struct zq_alloc *a)
     struct zq_growth *gr = &a->growth;
     struct zq_refs *r = &a->refs;
 
-    zq_assert_k(R9, gr->whole && gr->switching && gr->written == gr->len);
+    zq_assert_k(R9, gr->whole && gr->switching && gr->written == zq_reftable_bytes(&gr->plan));
     gr->freed->cluster = r->table.offset >> r->cluster_bits;
     gr->freed->count = zq_div_up(zq_table_bytes(r->table.entries), (uint64_t)1 << r->cluster_bits);
     gr->freed->punch = true;

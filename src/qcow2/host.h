@@ -6,6 +6,7 @@
 #ifndef ZQ_QCOW2_HOST_H
 #define ZQ_QCOW2_HOST_H
 
+#include "format/reftable.h"
 #include "qcow2/refcount.h"
 
 /* Clusters on their way back; memory comes from the operation's gather. */
@@ -22,12 +23,13 @@ struct zq_freed {
  * gather; then a round switches to it in one sector of the header.
  */
 struct zq_growth {
+    struct zq_reftable plan;
     struct zq_memtable next; /* v NULL: none is under way */
-    uint8_t *bytes;          /* new blocks and table as they go to the file */
-    uint64_t start, len, written;
-    bool whole;             /* all is written: the next round switches */
-    bool switching;         /* the running round does */
-    struct zq_freed *freed; /* the old table */
+    uint8_t *buf;            /* owned: a piece of table and blocks as it goes to the file */
+    uint64_t written;        /* bytes of them that have gone there or are on their way */
+    bool whole;              /* all is written: the next round switches */
+    bool switching;          /* the running round does */
+    struct zq_freed *freed;  /* the old table */
     struct zq_io io;
     struct zq_list waiters;
 };
