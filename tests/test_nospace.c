@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A full host (R10, I13): metadata has its space before anything depends on it, what fails for
- * space has changed nothing, and a round that finds none stops and loses nothing.
+ * A full host (R10): metadata has its space before anything depends on it, and a round that finds
+ * none stops and loses nothing.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -274,85 +274,6 @@ static void growth_fails_alone(void **state)
     printf("growth without space: %u points, each failed alone\n", struck);
 }
 
-/* ---- whole or nothing ---- */
-
-#define C 512u
-
-static const struct geometry plain = {.name = "plain", .size = MiB(1), .cluster = C};
-
-static uint64_t be64_at(struct rig *r, uint64_t off)
-{
-    uint8_t b[8];
-    uint64_t v = 0;
-
-    store_get(&r->store, b, 8, off);
-    for (unsigned i = 0; i < 8; i++)
-        v = v << 8 | b[i];
-    return v;
-}
-
-/* As a snapshot would: the first four L2 tables have a second owner. L1 at 40, refcounts at 48. */
-static void share_tables(struct rig *r)
-{
-    uint64_t l1 = be64_at(r, 40), block = be64_at(r, be64_at(r, 48));
-
-    for (unsigned i = 0; i < 4; i++) {
-        uint64_t table = be64_at(r, l1 + i * 8) & 0x00fffffffffffe00ull;
-        uint8_t copied;
-
-        store_put(&r->store, (uint8_t[]){0, 2}, 2, block + table / C * 2);
-        store_get(&r->store, &copied, 1, l1 + i * 8);
-        copied &= 0x7f;
-        store_put(&r->store, &copied, 1, l1 + i * 8);
-    }
-}
-
-/* True if the n-th call that takes space was met. */
-static bool one_failure(int op, unsigned n, bool for_ever)
-{
-    struct zqcow2_request req = {
-        .size = sizeof(req), .op = (uint16_t)op, .offset = 0, .length = KiB(128)};
-    bool struck, dead;
-    struct rig r;
-    int rc;
-
-    rig_begin(&r, &plain);
-    assert_int_equal(rig_write(&r, 0, KiB(128), 1), 0);
-    assert_int_equal(rig_close(&r), 0);
-    share_tables(&r);
-    assert_int_equal(rig_open(&r, true), 0);
-    fault_plan(&r.fault, FAULT_ENOSPC, n, for_ever);
-    rc = zqcow2_run(r.img, &req, NULL);
-    struck = r.fault.failed;
-    dead = r.fault.failed_flushes; /* a failed barrier is another matter (I12) */
-    fault_plan(&r.fault, FAULT_NONE, 0, false);
-    if (rc != (dead ? -EIO : struck ? -ENOSPC : 0) || is_dead(r.img) != dead)
-        fail_msg("op %d, call %u fails: %d", op, n, rc);
-    if (rc ? !rig_holds(&r, 0, KiB(128), 0, 1) : !rig_zeros(&r, 0, KiB(128)))
-        fail_msg("op %d, call %u fails: %d, and part of it was done", op, n, rc);
-    assert_int_equal(zqcow2_flush(r.img), dead ? ZQCOW2_EDEAD : 0);
-    assert_int_equal(rig_close(&r), dead ? ZQCOW2_EDEAD : 0);
-    assert_null(rig_free(&r));
-    return struck;
-}
-
-static void whole_or_nothing(void **state)
-{
-    static const int ops[] = {ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_DISCARD};
-    unsigned points = 0;
-
-    (void)state;
-    for (unsigned k = 0; k < 4; k++) {
-        unsigned n = 1;
-
-        while (one_failure(ops[k / 2], n, k % 2))
-            n++;
-        assert_true(n > 4); /* at least the tables' copies were met */
-        points += n - 1;
-    }
-    printf("zeroes and discards without space: %u points, whole or nothing\n", points);
-}
-
 /* ---- a write beside a discard ---- */
 
 static void note(void *arg, const struct zqcow2_result *r)
@@ -521,7 +442,6 @@ int main(void)
         cmocka_unit_test(the_longest_file_is_used),
         cmocka_unit_test(a_flush_needs_no_space),
         cmocka_unit_test(growth_fails_alone),
-        cmocka_unit_test(whole_or_nothing),
         cmocka_unit_test(beside_a_discard),
         cmocka_unit_test(a_round_stops),
         cmocka_unit_test(a_close_stops),

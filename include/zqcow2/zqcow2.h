@@ -128,7 +128,8 @@ struct zqcow2_open_options {
     size_t size;
     uint32_t flags; /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t reserved;
-    uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum */
+    uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum, and
+                                         to 1 MiB while a request needs it */
     uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
                                          0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
@@ -256,6 +257,13 @@ enum zqcow2_io_flag {
     ZQCOW2_FUA = 1 << 0 /* includes a flush, covering this request and everything at lower
                            offsets in its zone */
 };
+
+/*
+ * A call that fails for lack of memory has changed nothing. Nor has one that fails for lack of
+ * space, with two exceptions outside sequential zones: bytes that are overwritten in place may be
+ * old or new, and a call that changes more than 1 MiB of L2 tables (which map 8 GiB with clusters
+ * of 64 KiB), or than a larger cache_bytes, may have done a first part.
+ */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
 ZQCOW2_API int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint64_t off);

@@ -127,6 +127,8 @@ int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, u
     zq_list_init(&c->slot_waiters);
     zq_list_init(&c->room_waiters);
     zq_list_init(&c->frozen_waiters);
+    zq_list_init(&c->claim_waiters);
+    zq_list_init(&c->reserve_waiters);
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
         zq_list_init(&c->dirty[k]);
         zq_list_init(&c->round[k]);
@@ -148,7 +150,7 @@ static struct zq_slice *grow(struct zq_cache *c)
     struct zq_slice *s = c->nr_slices < c->max_slices ? new_slice(c) : NULL;
 
     if (!s)
-        c->max_slices = c->nr_slices;
+        c->max_slices = (uint32_t)zq_min(c->max_slices, c->nr_slices);
     return s;
 }
 
@@ -161,10 +163,10 @@ static struct zq_slice *take_slot(struct zq_cache *c)
     return s ? s : evict(c);
 }
 
-/* Can so many more be dirty, and one gather's pins still find slots that are not? */
+/* Can so many more be dirty, beside what is reserved, and one gather's pins still find slots? */
 static bool has_room(struct zq_cache *c, unsigned more)
 {
-    while (c->nr_dirty + more > c->nr_slices - ZQ_MAX_PINS) {
+    while (c->nr_dirty + c->reserved + more > c->nr_slices - ZQ_MAX_PINS) {
         struct zq_slice *s = grow(c);
 
         if (!s)
@@ -418,6 +420,112 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
     return 0;
 }
 
+/* ---- room beforehand ---- */
+
+/* What one step may want at once must find room beside all that is reserved. */
+static bool can_reserve(const struct zq_cache *c, uint32_t n)
+{
+    return c->nr_dirty + c->reserved + n + ZQ_MAX_DIRTIED <= c->nr_slices - ZQ_MAX_PINS;
+}
+
+/* More slots, where no number of rounds would make room. False: there is no memory. */
+static bool grow_for(struct zq_cache *c, uint32_t n)
+{
+    uint32_t least = c->reserved + n + ZQ_MAX_DIRTIED + ZQ_MAX_PINS;
+    uint32_t most = c->max_slices > least ? c->max_slices : least;
+
+    while (!can_reserve(c, n) && c->nr_slices < most) {
+        struct zq_slice *s = new_slice(c);
+
+        if (!s)
+            return c->nr_slices >= least;
+        zq_list_push(&c->spare, &s->link);
+    }
+    return true;
+}
+
+static uint32_t most_reserved(const struct zq_cache *c)
+{
+    uint32_t most = ZQ_RESERVE_BYTES / c->slice_bytes;
+
+    if (most + ZQ_MAX_DIRTIED + ZQ_MAX_PINS < c->max_slices)
+        most = c->max_slices - ZQ_MAX_DIRTIED - ZQ_MAX_PINS;
+    return most;
+}
+
+static void pass_claim(struct zq_cache *c)
+{
+    struct zq_list *next = zq_list_pop(&c->claim_waiters);
+
+    c->claim = next ? zq_container(next, struct zq_gather, wait.link) : NULL;
+    if (next)
+        zq_list_push(c->ready, next);
+}
+
+/* A wait for other operations: it holds nothing meanwhile. */
+static int park_claim(struct zq_cache *c, struct zq_gather *g, struct zq_list *on)
+{
+    zq_cache_release(c, g);
+    zq_assert(zq_list_empty(&g->wait.link));
+    zq_list_push(on, &g->wait.link);
+    return ZQ_WAIT;
+}
+
+int zq_cache_reserve(struct zq_cache *c, struct zq_gather *g, uint32_t slices)
+{
+    uint32_t n = (uint32_t)zq_min(slices, most_reserved(c));
+
+    zq_assert_k(E2, !g->reserved && !g->npins);
+    if (!n)
+        return 0;
+    if (c->claim && c->claim != g)
+        return park_claim(c, g, &c->claim_waiters);
+    c->claim = g;
+    if (c->reserved + n > most_reserved(c))
+        return park_claim(c, g, &c->reserve_waiters);
+    if (!grow_for(c, n))
+        return c->reserved ? park_claim(c, g, &c->reserve_waiters) : -ENOMEM;
+    if (!can_reserve(c, n)) {
+        c->want_round = true;
+        return park_starved(c, g, &c->room_waiters);
+    }
+    g->reserved = n;
+    c->reserved += n;
+    pass_claim(c);
+    return 0;
+}
+
+static void use_reserve(struct zq_cache *c, struct zq_gather *g, uint32_t n)
+{
+    n = (uint32_t)zq_min(n, g->reserved);
+    g->reserved -= n;
+    c->reserved -= n;
+}
+
+void zq_cache_unreserve(struct zq_cache *c, struct zq_gather *g)
+{
+    if (c->claim == g)
+        pass_claim(c);
+    else if (!g->reserved)
+        return;
+    use_reserve(c, g, g->reserved);
+    zq_cache_shrink(c);
+    zq_wake(c->ready, &c->reserve_waiters);
+}
+
+void zq_cache_shrink(struct zq_cache *c)
+{
+    while (c->nr_slices > c->max_slices && can_reserve(c, 1)) {
+        struct zq_list *n = zq_list_pop(&c->spare);
+        struct zq_slice *s = n ? zq_container(n, struct zq_slice, link) : evict(c);
+
+        if (!s)
+            return;
+        free_slice(c, s);
+        c->nr_slices--;
+    }
+}
+
 int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *a,
                       struct zq_slice *b)
 {
@@ -429,10 +537,11 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
         return zq_cache_park(c, g, &c->frozen_waiters);
     if (is_held_off(c, g))
         return zq_cache_park(c, g, &c->token_waiters);
-    if (!has_room(c, more)) {
+    if (!has_room(c, more - (unsigned)zq_min(more, g->reserved))) {
         c->want_round = true;
         return park_starved(c, g, &c->room_waiters);
     }
+    use_reserve(c, g, more);
     return 0;
 }
 
@@ -445,7 +554,7 @@ void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s)
     if (s->in_round)
         return;
     c->nr_dirty++;
-    zq_assert_k(E2, c->nr_dirty <= c->nr_slices - ZQ_MAX_PINS);
+    zq_assert_k(E2, c->nr_dirty + c->reserved <= c->nr_slices - ZQ_MAX_PINS);
     zq_list_del(&s->link);
     zq_list_push(&c->dirty[s->kind], &s->link);
 }
@@ -460,106 +569,12 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len)
     }
 }
 
-/* ---- rounds ---- */
-
-/* A recount, for assertions. */
-static uint32_t count_dirty(const struct zq_cache *c)
-{
-    uint32_t count = 0;
-
-    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
-        for (const struct zq_list *n = c->dirty[k].next; n != &c->dirty[k]; n = n->next)
-            count++;
-        for (const struct zq_list *n = c->round[k].next; n != &c->round[k]; n = n->next)
-            count++;
-    }
-    return count;
-}
-
-bool zq_cache_has_dirty(const struct zq_cache *c)
-{
-    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
-        if (!zq_list_empty(&c->dirty[k]))
-            return true;
-    }
-    return false;
-}
-
-void zq_cache_snapshot(struct zq_cache *c)
-{
-    c->want_round = false;
-    zq_assert(count_dirty(c) == c->nr_dirty);
-    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
-        zq_assert_k(K2, zq_list_empty(&c->round[k])); /* rounds run one at a time */
-        for (struct zq_list *n = c->dirty[k].next; n != &c->dirty[k]; n = n->next) {
-            struct zq_slice *s = zq_container(n, struct zq_slice, link);
-            zq_assert(s->dirty && !s->in_round && !s->frozen);
-            s->dirty = false;
-            s->in_round = s->frozen = true;
-        }
-        zq_list_splice(&c->round[k], &c->dirty[k]);
-    }
-}
-
-struct zq_slice *zq_cache_next_frozen(struct zq_cache *c, enum zq_slice_kind kind)
-{
-    struct zq_list *n = c->round[kind].next;
-    struct zq_slice *s;
-
-    if (n == &c->round[kind])
-        return NULL;
-    s = zq_container(n, struct zq_slice, link);
-    if (!s->frozen || s->writing)
-        return NULL;
-    /* Being written: behind the others, so that the first one is always the next. */
-    s->writing = true;
-    zq_list_del(&s->link);
-    zq_list_push(&c->round[kind], &s->link);
-    return s;
-}
-
-void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s)
-{
-    zq_assert_k(K2, s->in_round && s->frozen && s->writing);
-    s->frozen = s->writing = false;
-    zq_wake(c->ready, &c->frozen_waiters);
-}
-
-void zq_cache_round_done(struct zq_cache *c)
-{
-    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
-        for (struct zq_list *n; (n = zq_list_pop(&c->round[k]));) {
-            struct zq_slice *s = zq_container(n, struct zq_slice, link);
-            zq_assert_k(K2, s->in_round && !s->frozen); /* all of it was written */
-            s->in_round = false;
-            zq_list_push(s->dirty ? &c->dirty[k] : &c->lru, &s->link);
-            c->nr_dirty -= !s->dirty;
-        }
-    }
-    zq_assert(count_dirty(c) == c->nr_dirty);
-    zq_wake(c->ready, &c->room_waiters);
-}
-
-void zq_cache_round_stop(struct zq_cache *c, int rc)
-{
-    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
-        for (struct zq_list *n = c->round[k].next; n != &c->round[k]; n = n->next) {
-            struct zq_slice *s = zq_container(n, struct zq_slice, link);
-            s->dirty = true;
-            s->in_round = s->frozen = s->writing = false;
-        }
-        zq_list_splice(&c->dirty[k], &c->round[k]);
-    }
-    zq_assert_k(R10, count_dirty(c) == c->nr_dirty);
-    c->want_round = false;
-    zq_wake(c->ready, &c->frozen_waiters);
-    zq_wake_with(c->ready, &c->room_waiters, rc);
-}
-
 void zq_cache_wake_all(struct zq_cache *c)
 {
     zq_wake(c->ready, &c->token_waiters);
     zq_wake(c->ready, &c->slot_waiters);
     zq_wake(c->ready, &c->room_waiters);
     zq_wake(c->ready, &c->frozen_waiters);
+    zq_wake(c->ready, &c->claim_waiters);
+    zq_wake(c->ready, &c->reserve_waiters);
 }

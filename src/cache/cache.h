@@ -17,8 +17,11 @@
 #include "base/wait.h"
 #include "device/io.h"
 
-#define ZQ_MAX_PINS   3u
-#define ZQ_MIN_SLICES 6u /* the pins of one gather, a slice that is never dirtied, and slack */
+#define ZQ_MAX_PINS    3u
+#define ZQ_MAX_DIRTIED 2u /* by one call of zq_cache_writable() */
+#define ZQ_MIN_SLICES  6u /* the pins of one gather, a slice that is never dirtied, and slack */
+/* What may be reserved, if the cache is smaller. */
+#define ZQ_RESERVE_BYTES (1u << 20)
 
 enum zq_slice_kind { ZQ_SLICE_REFS, ZQ_SLICE_L2, ZQ_SLICE_KINDS };
 
@@ -57,6 +60,7 @@ struct zq_gather {
     unsigned loads;         /* asked for without the token */
     bool starved;           /* has the token, and waits for a slot or for room for dirt */
     struct zq_cache *token; /* the cache whose token it has, or NULL: at most one */
+    uint32_t reserved;      /* clean slices that it may make dirty: kept until it is given back */
 };
 
 struct zq_cache {
@@ -69,11 +73,15 @@ struct zq_cache {
     struct zq_list lru;      /* clean, oldest first; pinned ones too */
     struct zq_list dirty[ZQ_SLICE_KINDS], round[ZQ_SLICE_KINDS];
     struct zq_blank blank[ZQ_SLICE_KINDS];
-    struct zq_list token_waiters;  /* for the token, in turn */
-    struct zq_list slot_waiters;   /* the token's holder, for the end of a load */
-    struct zq_list room_waiters;   /* the token's holder, for fewer dirty slices: a round */
-    struct zq_list frozen_waiters; /* for anything frozen by the round */
-    bool want_round;               /* a waiter needs a round */
+    uint32_t reserved;              /* by all; beside nr_dirty */
+    struct zq_gather *claim;        /* the one that reserves next, or NULL */
+    struct zq_list claim_waiters;   /* to reserve, in turn */
+    struct zq_list reserve_waiters; /* the claim's holder, for the reserve of another */
+    struct zq_list token_waiters;   /* for the token, in turn */
+    struct zq_list slot_waiters;    /* the token's holder, for the end of a load */
+    struct zq_list room_waiters;    /* the token's holder, for fewer dirty slices: a round */
+    struct zq_list frozen_waiters;  /* for anything frozen by the round */
+    bool want_round;                /* a waiter needs a round */
 };
 
 int zq_cache_init(struct zq_cache *c, struct zq_iox *x, struct zq_list *ready, uint32_t slice_bytes,
@@ -113,6 +121,14 @@ int zq_cache_writable(struct zq_cache *c, struct zq_gather *g, struct zq_slice *
                       struct zq_slice *b);
 void zq_cache_dirty(struct zq_cache *c, struct zq_slice *s);
 /*
+ * Room for g to make so many clean slices dirty, each once, whatever becomes of rounds meanwhile;
+ * as many as the cache can ever have, if that is less. ZQ_WAIT, 0, -ENOMEM; as wait.rc the error
+ * of the round that had to make room. For this the cache may become larger than its size.
+ */
+int zq_cache_reserve(struct zq_cache *c, struct zq_gather *g, uint32_t slices);
+/* Gives back what is left of it. Also where nothing is reserved, or it was given up. */
+void zq_cache_unreserve(struct zq_cache *c, struct zq_gather *g);
+/*
  * These slices of a new table were written as zeros and never loaded: the first load of each reads
  * nothing. One range for each kind; a new one takes its place.
  */
@@ -142,6 +158,8 @@ void zq_cache_round_done(struct zq_cache *c);
  * endlessly.
  */
 void zq_cache_round_stop(struct zq_cache *c, int rc);
+/* Gives back the slots beyond its size that are not needed. */
+void zq_cache_shrink(struct zq_cache *c);
 /* The image is dead: all waiters wake up and check again. */
 void zq_cache_wake_all(struct zq_cache *c);
 

@@ -201,12 +201,15 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release 
     op->release = release;
     zq_list_init(&op->g.wait.link);
     op->g.wait.rc = 0;
-    op->g.npins = op->g.stale = op->g.loads = 0;
+    op->g.npins = op->g.stale = op->g.loads = op->g.reserved = 0;
     op->g.starved = false;
     op->g.token = NULL;
     op->has_turn = op->finished = false;
     op->fill = NULL;
     zq_list_init(&op->fills);
+    zq_list_init(&op->made);
+    op->slices = 0;
+    op->slices_upto = 0;
     zq_list_init(&op->spare);
     op->nr_spare = 0;
     op->rc = 0;

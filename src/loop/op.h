@@ -41,7 +41,7 @@ struct zq_packed {
 
 /* New clusters that will replace what a guest range maps to: made whole first, then linked. */
 struct zq_fill {
-    struct zq_list link; /* in the operation's list of prepared fills */
+    struct zq_list link; /* in the operation's list of prepared, or of whole ones */
     uint64_t guest, bytes, host;
     uint64_t head, tail; /* [0, head) and [tail, bytes) come from what was there before */
     uint32_t data_kind;  /* how the request's own bytes get in between, and how many */
@@ -84,6 +84,7 @@ union zq_op_own {
     struct {
         uint8_t phase;
         uint64_t prepared; /* bytes of the request that nothing but I/O can hinder any more */
+        bool in_place;     /* some of them will be written where they lie */
         struct zq_owned_range range;
     } overwrite;
     struct {
@@ -138,8 +139,11 @@ struct zq_op {
     bool has_turn;
     struct zq_list fills; /* prepared */
     struct zq_fill *fill; /* at work, or NULL */
+    struct zq_list made;  /* whole in the file, and not linked yet */
+    uint64_t slices_upto; /* device address up to which `slices` counts */
     struct zq_list spare; /* zq_freed records for unmapping */
     uint32_t nr_spare;
+    uint32_t slices; /* of L2 tables, that will change by what is prepared */
     union zq_op_own own;
 };
 

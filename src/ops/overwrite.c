@@ -4,8 +4,10 @@
  * plain images. A cluster that may be overwritten is; any other is replaced by a new one (R14).
  *
  * First the whole request is prepared: its guest clusters made its own, every new cluster, every
- * record. So it fails for space or memory before it has changed anything (I13). Then it is carried
- * out, piece by piece, and nothing is otherwise than it was prepared.
+ * record, and room for the slices that will change. So it fails for space or memory before it has
+ * changed anything (I13). Then its bytes move: first those that go to new clusters, which nothing
+ * points to yet, then those that are overwritten in place. At last the mapping changes, slice by
+ * slice, which waits for nothing that a lack of space could stop.
  */
 #include <errno.h>
 #include "ops/overwrite.h"
@@ -16,7 +18,7 @@
 #include "space/transfer.h"
 #include "space/unmap.h"
 
-enum { D_PREPARE, D_NEXT, D_MOVE, D_FILL, D_UNMAP, D_FUA };
+enum { D_PREPARE, D_FILL, D_IN_PLACE, D_COMMIT, D_FUA };
 
 static bool zeroing(const struct zq_op *op)
 {
@@ -97,7 +99,7 @@ static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_
     zq_assert_k(R14, zq_extent_in_place(e) && e->len && e->len <= op->length - op->pos);
     zq_cache_release(&c->cache, &op->g);
     zq_transfer_begin(op, io_kind(op), e->host, e->len);
-    op->own.overwrite.phase = D_MOVE;
+    op->own.overwrite.phase = D_IN_PLACE;
 }
 
 /* *e: what the guest range maps to, if this hold of the mutex has looked it up; else len is 0. */
@@ -115,6 +117,7 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
             op->own.overwrite.prepared = zq_min(at - op->req.offset, op->length);
     } else if (op->req.op != ZQCOW2_OP_DISCARD) {
         rc = e->len ? 0 : zq_map_lookup(&c->map, &op->g, at, end - at, e);
+        op->own.overwrite.in_place |= rc == 0 && zq_extent_in_place(e);
         if (rc == 0 && (zq_extent_in_place(e) || is_zero_already(op, e)))
             stop = zq_min(end, at + e->len);
         else if (rc == 0)
@@ -127,73 +130,85 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
     return rc;
 }
 
-static bool begin_fill(struct zq_op *op, uint64_t at)
+/* To where nothing points yet. */
+static int make_fills(struct zq_core *c, struct zq_op *op)
 {
-    const struct zq_fill *f = zq_container(op->fills.next, const struct zq_fill, link);
+    int rc = zq_fill_step(c, op);
 
-    if (zq_list_empty(&op->fills) || at < f->guest || at >= f->guest + f->bytes)
-        return false;
-    zq_fill_start(op);
-    op->own.overwrite.phase = D_FILL;
-    return true;
-}
+    while (rc == 0 && !zq_list_empty(&op->fills)) {
+        const struct zq_fill *f = zq_container(op->fills.next, const struct zq_fill, link);
 
-/* Decides what becomes of the next bytes. */
-static int next_piece(struct zq_core *c, struct zq_op *op)
-{
-    uint64_t at = op->req.offset + op->pos, end = piece_end(c, op, at), stop;
-    struct zq_extent e;
-    int rc;
-
-    zq_assert_k(I13, op->own.overwrite.prepared == op->length && op->pos < op->length);
-    if (can_unmap(c, op, at, &stop)) {
-        op->own.overwrite.phase = D_UNMAP;
-        return 0;
+        zq_iov_seek(op, f->guest + f->head - op->req.offset);
+        zq_fill_start(op);
+        rc = zq_fill_step(c, op);
     }
-    if (begin_fill(op, at))
-        return 0;
-    if (op->req.op == ZQCOW2_OP_DISCARD) { /* less than a cluster */
-        op->pos += end - at;
-        return 0;
-    }
-    rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
-    if (rc)
-        return rc;
-    if (zq_extent_in_place(&e)) {
-        begin_in_place(c, op, &e);
-        return 0;
-    }
-    if (!is_zero_already(op, &e)) /* it is ours (R14), and was prepared */
-        return ZQCOW2_ECORRUPT;
-    op->pos += zq_min(end - at, e.len);
-    return 0;
-}
-
-static int unmap_piece(struct zq_core *c, struct zq_op *op)
-{
-    uint64_t at = op->req.offset + op->pos, begin = at, stop = at;
-    int rc;
-
-    zq_assert_k(R14, op->own.overwrite.range.held);
-    can_unmap(c, op, at, &stop);
-    rc = zq_unmap(c, op, &at, stop);
-    op->pos = zq_min(op->pos + (at - begin), op->length);
     return rc;
 }
 
-static int run_phase(struct zq_core *c, struct zq_op *op)
+/* Passes over what is not overwritten in place, or begins to. */
+static int next_in_place(struct zq_core *c, struct zq_op *op)
 {
+    uint64_t at = op->req.offset + op->pos, stop = piece_end(c, op, at);
+    struct zq_extent e;
     int rc;
 
-    if (op->own.overwrite.phase == D_FILL)
-        return zq_fill_step(c, op);
-    if (op->own.overwrite.phase == D_MOVE) {
-        rc = zq_transfer_step(c, op);
-        return zq_acknowledged(c, rc);
+    if (!can_unmap(c, op, at, &stop) && op->req.op != ZQCOW2_OP_DISCARD) {
+        rc = zq_map_lookup(&c->map, &op->g, at, stop - at, &e);
+        if (rc)
+            return rc;
+        if (zq_extent_in_place(&e)) {
+            begin_in_place(c, op, &e);
+            return 0;
+        }
+        stop = at + e.len;
     }
-    if (op->rc < 0 || c->dead)
-        return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
-    return op->own.overwrite.phase == D_UNMAP ? unmap_piece(c, op) : next_piece(c, op);
+    zq_cache_release(&c->cache, &op->g);
+    zq_iov_seek(op, zq_min(stop - op->req.offset, op->length));
+    return 0;
+}
+
+static int move_in_place(struct zq_core *c, struct zq_op *op)
+{
+    int rc = zq_acknowledged(c, zq_transfer_step(c, op));
+
+    while (rc == 0 && op->pos < op->length) {
+        rc = next_in_place(c, op);
+        if (rc == 0)
+            rc = zq_acknowledged(c, zq_transfer_step(c, op));
+    }
+    return rc;
+}
+
+/* The next piece of the mapping. What a slice needs is done in one hold of the mutex. */
+static int commit_piece(struct zq_core *c, struct zq_op *op)
+{
+    const struct zq_fill *f = zq_fill_made(op);
+    uint64_t at = op->req.offset + op->pos, stop = piece_end(c, op, at), to = at;
+    int rc = 0;
+
+    if (can_unmap(c, op, at, &stop)) {
+        rc = zq_unmap(c, op, &to, stop);
+    } else if (f && f->guest + f->head == at) {
+        stop = f->guest + f->tail;
+        rc = zq_fill_link(c, op);
+        to = rc == 0 ? stop : at;
+    } else {
+        to = f ? zq_min(stop, f->guest + f->head) : stop;
+    }
+    op->pos = zq_min(to - op->req.offset, op->length);
+    return rc;
+}
+
+static int commit(struct zq_core *c, struct zq_op *op)
+{
+    int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+
+    zq_assert_k(R14, op->own.overwrite.range.held);
+    zq_assert_k(I13,
+                zq_list_empty(&op->fills) && !op->fill); /* all that has to be is in the file */
+    while (rc == 0 && op->pos < op->length)
+        rc = commit_piece(c, op);
+    return rc;
 }
 
 /* One I/O in place changes no mapping, and R5 keeps its cluster: no operation has to wait for it.
@@ -210,6 +225,17 @@ static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
     return rc;
 }
 
+/*
+ * Room for all slices, before the first of them changes. One alone needs none if nothing has been
+ * overwritten by then: it is the first.
+ */
+static int reserve_room(struct zq_core *c, struct zq_op *op)
+{
+    uint32_t n = op->slices > 1 || op->own.overwrite.in_place ? op->slices : 0;
+
+    return zq_cache_reserve(&c->cache, &op->g, n);
+}
+
 static int prepare(struct zq_core *c, struct zq_op *op)
 {
     struct zq_extent e = {.len = 0};
@@ -222,40 +248,67 @@ static int prepare(struct zq_core *c, struct zq_op *op)
     rc = zq_range_take(c, op);
     for (; rc == 0 && op->own.overwrite.prepared < op->length; e.len = 0)
         rc = prepare_piece(c, op, &e);
-    if (rc == 0) {
-        zq_cache_release(&c->cache, &op->g);
-        op->own.overwrite.phase = D_NEXT;
-    }
+    if (rc == 0)
+        rc = reserve_room(c, op);
     return rc;
+}
+
+static int run_phase(struct zq_core *c, struct zq_op *op)
+{
+    switch (op->own.overwrite.phase) {
+    case D_PREPARE: return prepare(c, op);
+    case D_FILL: return make_fills(c, op);
+    case D_IN_PLACE: return move_in_place(c, op);
+    default: return commit(c, op);
+    }
+}
+
+static uint8_t phase_after(const struct zq_op *op)
+{
+    switch (op->own.overwrite.phase) {
+    case D_PREPARE: return D_FILL;
+    case D_FILL: return op->own.overwrite.in_place ? D_IN_PLACE : D_COMMIT;
+    case D_IN_PLACE: return op->own.overwrite.range.held ? D_COMMIT : D_FUA;
+    default: return D_FUA;
+    }
+}
+
+/* Each begins with the request's first byte. */
+static void enter(struct zq_core *c, struct zq_op *op, uint8_t phase)
+{
+    zq_cache_release(&c->cache, &op->g);
+    op->own.overwrite.phase = phase;
+    zq_iov_seek(op, 0);
+    zq_transfer_begin(op, io_kind(op), 0, 0);
+}
+
+static void give_back(struct zq_core *c, struct zq_op *op)
+{
+    zq_cache_unreserve(&c->cache, &op->g);
+    zq_range_leave(c, op);
 }
 
 int zq_step_write(struct zq_core *c, struct zq_op *op)
 {
-    int rc = 0;
+    while (op->own.overwrite.phase != D_FUA) {
+        uint8_t phase = op->own.overwrite.phase;
+        int rc = run_phase(c, op);
 
-    if (op->own.overwrite.phase == D_PREPARE)
-        rc = prepare(c, op);
-    while (rc == 0 && op->own.overwrite.phase != D_FUA) {
-        uint8_t before = op->own.overwrite.phase;
-
-        if (before == D_NEXT && op->pos >= op->length) {
-            zq_assert_k(I13, op->pos == op->length && zq_list_empty(&op->fills) && !op->fill);
-            zq_range_leave(c, op);
-            op->own.overwrite.phase = D_FUA;
-            op->round = 0;
-            break;
-        }
-        rc = run_phase(c, op);
-        if (rc == 0)
-            zq_cache_release(&c->cache, &op->g);
-        if (rc == 0 && before != D_NEXT)
-            op->own.overwrite.phase = D_NEXT;
+        if (rc)
+            return rc;
+        if (op->own.overwrite.phase == phase)
+            enter(c, op, phase_after(op));
+        if (op->own.overwrite.phase != D_FUA)
+            continue;
+        zq_assert_k(I13, !zq_fill_is_pending(op) && zq_list_empty(&op->fills));
+        give_back(c, op);
+        op->round = 0;
     }
-    return rc ? rc : zq_step_fua(c, op);
+    return zq_step_fua(c, op);
 }
 
 void zq_release_overwrite(struct zq_core *c, struct zq_op *op)
 {
-    zq_range_leave(c, op);
+    give_back(c, op);
     zq_release_mapping(c, op);
 }

@@ -47,7 +47,8 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
         op->release(c, op);
     op->res.ret = rc;
     op->res.offset = result_offset(c, op, rc);
-    zq_assert(!op->has_turn && zq_list_empty(&op->fills) && zq_list_empty(&op->spare));
+    zq_assert(!op->has_turn && zq_list_empty(&op->fills) && zq_list_empty(&op->made) &&
+              zq_list_empty(&op->spare) && !op->g.reserved);
     zq_op_over(c, op);
     op->finish(op);
 }

@@ -94,7 +94,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
             return rc;
         zero_rest(zq_fill_last(op), z->wp - head);
         zq_fill_start(op);
-        return zq_fill_step(c, op);
+        return zq_fill_replace(c, op);
     }
     zq_cache_release(&c->cache, &op->g);
     op->own.manage.phase = M_TAIL;
@@ -205,8 +205,8 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
         uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->own.manage.done);
 
         op->res.offset = zq_zone_start(&c->zones.g, zone);
-        if (op->fill)
-            rc = zq_fill_step(c, op);
+        if (zq_fill_is_pending(op))
+            rc = zq_fill_replace(c, op);
         else
             rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
         if (rc == 0)

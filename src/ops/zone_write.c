@@ -163,7 +163,10 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
     case W_GATHER:
         if (op->req.op == ZQCOW2_OP_APPEND && op->req.offset != zq_zone_start(&c->zones.g, zone))
             return -EINVAL;
-        rc = op->fill ? zq_fill_step(c, op) : op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+        rc = zq_fill_is_pending(op) ? zq_fill_replace(c, op) :
+             op->rc < 0             ? op->rc :
+             c->dead                ? ZQCOW2_EDEAD :
+                                      0;
         allowed = rc < 0;
         if (rc == 0)
             rc = gather(c, op, zone, &v, &victim, &allowed);

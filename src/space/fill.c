@@ -11,7 +11,7 @@
 #include "space/packed.h"
 #include "space/transfer.h"
 
-enum { F_OLD, F_UNPACK, F_BLANK, F_HEAD, F_TAIL, F_START, F_DATA, F_LINK };
+enum { F_OLD, F_UNPACK, F_BLANK, F_HEAD, F_TAIL, F_START, F_DATA, F_MADE };
 
 static bool has_content(const struct zq_extent *e)
 {
@@ -51,6 +51,14 @@ static uint64_t like_clusters(const struct zq_core *c, const struct zq_extent *o
     return zq_min(bytes, zq_map_slice_end(&c->map, guest) - guest);
 }
 
+void zq_count_slice(struct zq_core *c, struct zq_op *op, uint64_t guest)
+{
+    if (guest < op->slices_upto)
+        return;
+    op->slices++;
+    op->slices_upto = zq_map_slice_end(&c->map, guest);
+}
+
 int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
                     const struct zq_extent *old)
 {
@@ -82,6 +90,7 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
     zq_alloc_take(&c->alloc, &found, n);
     zq_cache_release(&c->cache, &op->g);
     zq_list_push(&op->fills, &f->link);
+    zq_count_slice(c, op, guest);
     return 0;
 }
 
@@ -120,6 +129,7 @@ static void give_back(struct zq_core *c, struct zq_fill *f)
 
 void zq_fills_drop(struct zq_core *c, struct zq_op *op)
 {
+    zq_list_splice(&op->fills, &op->made);
     for (struct zq_list *n; (n = zq_list_pop(&op->fills));)
         give_back(c, zq_container(n, struct zq_fill, link));
 }
@@ -161,17 +171,69 @@ static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64
     return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->old_bytes.out + from, f->host + from, to - from);
 }
 
-static int link_new(struct zq_core *c, struct zq_op *op)
+static int run_phase(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
-    struct zq_slice *s;
-    int rc = zq_map_slice(&c->map, &op->g, f->guest, &s);
 
+    zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase < F_MADE);
+    switch (f->phase) {
+    case F_OLD: return read_old(c, op);
+    case F_UNPACK: return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
+    case F_BLANK: return blank(c, op);
+    case F_HEAD: return write_kept(c, op, 0, f->head);
+    case F_TAIL: return write_kept(c, op, f->tail, f->bytes);
+    case F_START: zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len); return 0;
+    default: return zq_transfer_step(c, op);
+    }
+}
+
+static int error_of(const struct zq_core *c, const struct zq_op *op)
+{
+    return op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
+}
+
+/* Each phase either starts something (ZQ_WAIT, come again when it is done) or is over at once. */
+int zq_fill_step(struct zq_core *c, struct zq_op *op)
+{
+    while (op->fill) {
+        struct zq_fill *f = op->fill;
+        int rc = error_of(c, op);
+
+        if (rc == 0)
+            rc = run_phase(c, op);
+        if (rc < 0) {
+            op->fill = NULL;
+            give_back(c, f);
+            return rc;
+        }
+        /* One io per phase, except for the data, which may need several. */
+        if (rc == 0 || f->phase < F_DATA)
+            f->phase++;
+        if (rc == ZQ_WAIT)
+            return rc;
+        if (f->phase == F_MADE) {
+            zq_packed_free(c, &f->old_bytes);
+            zq_list_push(&op->made, &f->link);
+            op->fill = NULL;
+        }
+    }
+    return 0;
+}
+
+int zq_fill_link(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_fill *f = zq_fill_made(op);
+    struct zq_slice *s;
+    int rc = error_of(c, op);
+
+    zq_assert_k(K2, f->phase == F_MADE && !op->xfer.moving); /* all of it is in the file */
+    if (rc == 0)
+        rc = zq_map_slice(&c->map, &op->g, f->guest, &s);
     if (rc == 0)
         rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
     if (rc)
         return rc;
-    zq_assert_k(K2, f->phase == F_LINK && !op->xfer.moving); /* all of it is in the file */
+    zq_list_del(&f->link);
     zq_map_owned(&c->map, &f->old.l2, f->freed);
     zq_map_link(&c->map, s, f->guest, f->host, (uint32_t)(f->bytes >> c->cluster_bits));
     if (f->freed->count) {
@@ -180,44 +242,12 @@ static int link_new(struct zq_core *c, struct zq_op *op)
     }
     zq_cache_release(&c->cache, &op->g);
     free_fill(c, f);
-    op->fill = NULL;
     return 0;
 }
 
-static int run_phase(struct zq_core *c, struct zq_op *op)
+int zq_fill_replace(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_fill *f = op->fill;
+    int rc = zq_fill_step(c, op);
 
-    zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase <= F_LINK);
-    switch (f->phase) {
-    case F_OLD: return read_old(c, op);
-    case F_UNPACK: return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
-    case F_BLANK: return blank(c, op);
-    case F_HEAD: return write_kept(c, op, 0, f->head);
-    case F_TAIL: return write_kept(c, op, f->tail, f->bytes);
-    case F_START: zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len); return 0;
-    case F_DATA: return zq_transfer_step(c, op);
-    default: return link_new(c, op);
-    }
-}
-
-/* Each phase either starts something (ZQ_WAIT, come again when it is done) or is over at once. */
-int zq_fill_step(struct zq_core *c, struct zq_op *op)
-{
-    while (op->fill) {
-        struct zq_fill *f = op->fill;
-        int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : run_phase(c, op);
-
-        if (rc < 0) {
-            op->fill = NULL;
-            give_back(c, f);
-            return rc;
-        }
-        /* One io per phase, except for the data, which may need several. */
-        if (op->fill && (rc == 0 || f->phase < F_DATA))
-            f->phase++;
-        if (rc == ZQ_WAIT)
-            return rc;
-    }
-    return 0;
+    return rc || !zq_fill_made(op) ? rc : zq_fill_link(c, op);
 }

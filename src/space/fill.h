@@ -3,8 +3,9 @@
  * New clusters made whole.
  *
  * A fill belongs to its operation: prepared ones wait in op->fills, the one at work is op->fill,
- * and both are gone when the operation ends. It carries the record that gives its new clusters
- * back if it fails; once they are linked, the same record takes the old ones.
+ * those that are whole wait in op->made to be linked, and all are gone when the operation ends. It
+ * carries the record that gives its new clusters back if it fails; once they are linked, the same
+ * record takes the old ones.
  */
 #ifndef ZQ_SPACE_FILL_H
 #define ZQ_SPACE_FILL_H
@@ -19,10 +20,25 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
                     const struct zq_extent *old);
 /* Begins the first of op->fills. */
 void zq_fill_start(struct zq_op *op);
-/* Moves kept content and data_len of the request's own bytes, links. ZQ_WAIT, 0, error. */
+/* Moves kept content and data_len of the request's own bytes. ZQ_WAIT, 0, error. */
 int zq_fill_step(struct zq_core *c, struct zq_op *op);
-/* Gives back what was prepared and not begun. */
+/* Links the first of op->made. */
+int zq_fill_link(struct zq_core *c, struct zq_op *op);
+/* Both, for an operation that has one fill. */
+int zq_fill_replace(struct zq_core *c, struct zq_op *op);
+/* op->slices: the request will change the slice of `guest`, which is not below the last one. */
+void zq_count_slice(struct zq_core *c, struct zq_op *op, uint64_t guest);
+/* Gives back what was prepared and not linked. */
 void zq_fills_drop(struct zq_core *c, struct zq_op *op);
+/* The first that is whole, or NULL. */
+static inline struct zq_fill *zq_fill_made(const struct zq_op *op)
+{
+    return zq_list_empty(&op->made) ? NULL : zq_container(op->made.next, struct zq_fill, link);
+}
+static inline bool zq_fill_is_pending(const struct zq_op *op)
+{
+    return op->fill || zq_fill_made(op);
+}
 static inline struct zq_fill *zq_fill_last(struct zq_op *op)
 {
     return zq_container(op->fills.prev, struct zq_fill, link);

@@ -72,7 +72,7 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
             return rc;
         zq_fill_last(op)->head = z->next - guest;
         zq_fill_start(op);
-        return zq_fill_step(c, op);
+        return zq_fill_replace(c, op);
     }
     if (e->type == ZQ_EXT_UNALLOC)
         return map_run(c, op, zone, guest, e->len);

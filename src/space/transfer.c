@@ -36,6 +36,16 @@ void zq_iov_advance(struct zq_op *op, uint64_t len)
     }
 }
 
+void zq_iov_seek(struct zq_op *op, uint64_t pos)
+{
+    if (pos < op->pos) {
+        op->iov_at = 0;
+        op->iov_skip = 0;
+        op->pos = 0;
+    }
+    zq_iov_advance(op, pos - op->pos);
+}
+
 void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len)
 {
     op->xfer.kind = kind;

@@ -24,5 +24,7 @@ int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *i
 /* Copies from memory into the request's bytes at the cursor, and moves it on. */
 void zq_iov_copy_out(struct zq_op *op, const uint8_t *from, uint64_t len);
 void zq_iov_advance(struct zq_op *op, uint64_t len);
+/* The cursor goes to this byte of the request. */
+void zq_iov_seek(struct zq_op *op, uint64_t pos);
 
 #endif

@@ -88,6 +88,8 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
         }
         rc = own_slice(c, op, *at, stop, &s);
         if (rc == 0 && s)
+            zq_count_slice(c, op, *at);
+        if (rc == 0 && s)
             rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop));
         if (rc)
             return rc;

@@ -373,6 +373,136 @@ static void failed_load_is_forgotten(void **state)
     end(&w);
 }
 
+/* ---- room that is reserved ---- */
+
+static int reserve(struct world *w, struct zq_gather *g, uint32_t n)
+{
+    settle(g);
+    return zq_cache_reserve(&w->c, g, n);
+}
+
+/* Makes one after the other dirty until there is no room; how many those were. */
+static unsigned dirty_all(struct world *w, struct zq_gather *g, unsigned from)
+{
+    unsigned n = from;
+    struct zq_slice *s = load(w, g, n);
+
+    while (zq_cache_writable(&w->c, g, s, NULL) == 0) {
+        zq_cache_dirty(&w->c, s);
+        zq_cache_release(&w->c, g);
+        s = load(w, g, ++n);
+    }
+    return n - from;
+}
+
+/* With a reserve no round is needed, whatever others do; then the cache has its old size. */
+static void what_is_reserved_is_there(void **state)
+{
+    struct zq_gather g = fresh(), other = fresh();
+    struct world w;
+
+    (void)state;
+    begin(&w);
+    assert_int_equal(reserve(&w, &g, 10), 0);
+    assert_true(dirty_all(&w, &other, 100) >= ZQ_MAX_DIRTIED);
+    zq_list_del(&other.wait.link);
+    zq_cache_release(&w.c, &other);
+    for (unsigned n = 0; n < 10; n++) {
+        dirty(&w, &g, n);
+        if (n == 4)
+            round_of_all(&w);
+        assert_true(w.c.nr_dirty + w.c.reserved + ZQ_MAX_PINS <= w.c.nr_slices);
+    }
+    assert_int_equal(g.reserved, 0);
+    zq_cache_unreserve(&w.c, &g);
+    round_of_all(&w);
+    assert_int_equal(w.c.nr_slices, ZQ_MIN_SLICES);
+    end(&w);
+}
+
+/* What is reserved never takes the room of one step of another, once all others are clean. */
+static void a_step_finds_room_beside_reserves(void **state)
+{
+    struct zq_gather g[3] = {fresh(), fresh(), fresh()}, other = fresh();
+    struct zq_slice *a, *b;
+    struct world w;
+
+    (void)state;
+    begin(&w);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(reserve(&w, &g[i], 5 + i), 0);
+    assert_int_equal(w.c.reserved, 5 + 6 + 7);
+    dirty_all(&w, &other, 100);
+    round_of_all(&w);
+    assert_true(is_ready(&w, &other));
+    a = load(&w, &other, 200);
+    b = load(&w, &other, 201);
+    assert_int_equal(zq_cache_writable(&w.c, &other, a, b), 0);
+    zq_cache_release(&w.c, &other);
+    for (unsigned i = 0; i < 3; i++)
+        zq_cache_unreserve(&w.c, &g[i]);
+    assert_int_equal(w.c.reserved, 0);
+    end(&w);
+}
+
+/* The bound holds for all reserves together; the next one waits for one to be given back. */
+static void reserves_go_in_turn(void **state)
+{
+    struct zq_gather first = fresh(), second = fresh(), third = fresh();
+    uint32_t most = ZQ_RESERVE_BYTES / SLICE;
+    struct world w;
+
+    (void)state;
+    begin(&w);
+    assert_int_equal(reserve(&w, &first, 2 * most), 0);
+    assert_int_equal(first.reserved, most);
+    assert_true(w.c.nr_slices <= most + ZQ_MIN_SLICES);
+    assert_int_equal(reserve(&w, &second, most), ZQ_WAIT);
+    assert_int_equal(reserve(&w, &third, 1), ZQ_WAIT);
+    zq_cache_unreserve(&w.c, &first);
+    assert_false(is_ready(&w, &third));
+    assert_true(is_ready(&w, &second));
+    assert_int_equal(reserve(&w, &second, most), 0);
+    assert_true(is_ready(&w, &third));
+    assert_int_equal(reserve(&w, &third, 1), ZQ_WAIT);
+    zq_cache_unreserve(&w.c, &second);
+    assert_true(is_ready(&w, &third));
+    assert_int_equal(reserve(&w, &third, 1), 0);
+    zq_cache_unreserve(&w.c, &third);
+    assert_int_equal(w.c.nr_slices, ZQ_MIN_SLICES);
+    end(&w);
+}
+
+/* Without memory, or space for the round that makes room, nothing is reserved; the next is next. */
+static void a_refused_reserve_leaves_nothing(void **state)
+{
+    struct zq_gather g = fresh(), next = fresh(), d = fresh();
+    struct world w;
+
+    (void)state;
+    begin(&w);
+    heap_plan(&w.heap, 3, true);
+    assert_int_equal(reserve(&w, &g, 10), -ENOMEM);
+    assert_int_equal(reserve(&w, &next, 1), ZQ_WAIT);
+    zq_cache_unreserve(&w.c, &g);
+    heap_plan(&w.heap, 0, false);
+    assert_int_equal(w.c.nr_slices, ZQ_MIN_SLICES);
+    assert_true(is_ready(&w, &next));
+    dirty(&w, &d, 0);
+    assert_int_equal(reserve(&w, &next, 1), ZQ_WAIT);
+    assert_true(w.c.want_round);
+    zq_cache_snapshot(&w.c);
+    zq_cache_round_stop(&w.c, -ENOSPC);
+    assert_true(is_ready(&w, &next));
+    assert_int_equal(next.wait.rc, -ENOSPC);
+    zq_cache_release(&w.c, &next);
+    zq_cache_unreserve(&w.c, &next);
+    assert_int_equal(w.c.reserved, 0);
+    assert_null(w.c.claim);
+    assert_int_equal(w.c.nr_slices, ZQ_MIN_SLICES);
+    end(&w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +515,10 @@ int main(void)
         cmocka_unit_test(dirt_leaves_room_without_memory),
         cmocka_unit_test(forgotten_is_not_found),
         cmocka_unit_test(failed_load_is_forgotten),
+        cmocka_unit_test(what_is_reserved_is_there),
+        cmocka_unit_test(a_step_finds_room_beside_reserves),
+        cmocka_unit_test(reserves_go_in_turn),
+        cmocka_unit_test(a_refused_reserve_leaves_nothing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
