@@ -28,8 +28,18 @@ enum zq_kind {
  * is wrong itself, so that nothing can be said about COPIED yet.
  */
 enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1, ZQ_ONCE_TOO_LOW = 1 << 2 };
-/* In the same byte: a reference that is counted is wrong; an active entry has packed data there. */
-enum zq_by { ZQ_BY_WRONG = 1 << 3, ZQ_BY_PACKED = 1 << 4 };
+/*
+ * In the same byte, who else is there: a reference that is counted and wrong; packed data of an
+ * active entry; on a table, what a lower rank has there, too: a table of its own, and something of
+ * which every bit counts, not only all but COPIED.
+ */
+enum zq_by {
+    ZQ_BY_WRONG = 1 << 3,
+    ZQ_BY_PACKED = 1 << 4,
+    ZQ_BY_LOWER = 1 << 5,
+    ZQ_BY_LOWER_TABLE = 1 << 6,
+    ZQ_BY_LOWERS = ZQ_BY_LOWER | ZQ_BY_LOWER_TABLE
+};
 
 /* One cluster that something refers to. Twelve bytes: there may be very many. */
 struct zq_ref {

@@ -14,12 +14,6 @@
 #include "base/report.h"
 #include "format/refbits.h"
 
-static void repaired(struct zq_scan *s, uint64_t n, const char *what)
-{
-    if (n)
-        zq_found(s, ZQCOW2_FOUND_REPAIRED, n, "%" PRIu64 " %s", n, what);
-}
-
 /* ---- refcounts in place ---- */
 
 static uint64_t wanted(const struct zq_scan *s, uint64_t refcount, uint32_t count, bool raise)
@@ -95,7 +89,7 @@ static int raise_refcounts(struct zq_scan *s, bool *changed)
     if (!s->too_low)
         return 0;
     rc = adjust_all(s, true, &n);
-    repaired(s, n, "refcounts raised");
+    zq_fixed(s, n, "refcounts raised");
     *changed |= n > 0;
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
@@ -108,108 +102,52 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
     if (!s->res->leaked_clusters || !zq_scan_may_free(s))
         return 0;
     rc = adjust_all(s, false, &n);
-    repaired(s, n, "leaked clusters freed");
+    zq_fixed(s, n, "leaked clusters freed");
     *changed |= n > 0;
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
 /* ---- entries ---- */
 
-struct fix {
-    bool all;          /* REPAIR_ALL: entries may be dropped ... */
-    bool zeros;        /* ... and zeros take their place: a source must stay unseen (S4) */
-    bool only_changed; /* flags only where this repair changes the refcount, or that are loose */
-    bool own;          /* no snapshot reads the table, and no other L1 entry points to it */
-    const struct zq_l2 *table;
-    uint64_t flags, dropped, unmapped;
+struct tables {
+    struct zq_fix fix;
+    bool all; /* REPAIR_ALL: entries may be dropped */
 };
-
-enum verdict { LEAVE, DROP, SET_OWN, CLEAR_OWN };
-
-static enum verdict judge_flag(struct zq_scan *s, const struct fix *f, const struct zq_target *t)
-{
-    unsigned once = 0;
-
-    if (t->len && !t->compressed)
-        once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
-    if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER &&
-        !(s->marked && zq_counts_get(&s->counts, t->host >> s->h.cluster_bits) == 1))
-        return LEAVE;
-    return once & ZQ_ONCE_AFTER ? SET_OWN : CLEAR_OWN;
-}
-
-/* What becomes of an entry. */
-static enum verdict judge(struct zq_scan *s, struct fix *f, const struct zq_target *t)
-{
-    if (t->why && f->all && f->own) {
-        f->dropped++;
-        return DROP;
-    }
-    return t->why && !t->counted ? LEAVE : judge_flag(s, f, t);
-}
 
 static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
-    struct fix *f = arg;
-    uint64_t old = *entry;
-    struct zq_target t;
-    enum verdict what;
+    uint8_t lower = zq_scan_l1_lower(s, index);
+    struct tables *t = arg;
 
-    (void)index;
     (void)at;
-    zq_l1_target(s, *entry, &t);
-    if (t.why && f->zeros)
-        return 0;
-    what = judge(s, f, &t);
-    if (what == DROP)
-        *entry = 0;
-    else if (what != LEAVE)
-        *entry = zq_l1_set_own(old, what == SET_OWN);
-    f->flags += what != DROP && *entry != old;
+    t->fix.may_drop = t->all && !lower;
+    t->fix.may_flag = !(lower & ZQ_BY_LOWER);
+    zq_fix_l1(s, &t->fix, entry);
     return 0;
 }
 
 static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
-    const struct zq_form form = zq_scan_form(s);
-    struct fix *f = arg;
-    struct zq_target t;
-    enum verdict what;
-
     (void)at;
-    zq_l2_target(s, entry, &t);
-    if (t.why && f->zeros && !zq_l2_has_zero(&form))
-        return 0;
-    what = judge(s, f, &t);
-    if (what != DROP && f->all && f->own && zq_scan_beyond_wp(s, f->table, index)) {
-        what = DROP;
-        f->unmapped++;
-    }
-    if (what == DROP && f->zeros) {
-        zq_l2_set_zero(&form, entry);
-    } else if (what == DROP) {
-        zq_l2_clear(&form, entry);
-    } else if (what != LEAVE && zq_l2_says_copied(&form, entry) != (what == SET_OWN)) {
-        zq_l2_set_own(&form, entry, what == SET_OWN);
-        f->flags++;
-    }
+    zq_fix_l2(s, &((struct tables *)arg)->fix, index, entry);
     return 0;
 }
 
 /*
  * Only what the active L1 reaches. Nothing changes what a snapshot reads: in a table that it shares
- * only flags are set right, and the tables that it has alone are never written.
+ * only flags are set right, and what it has alone, or as something else, is never written.
  */
-static int fix_tables(struct zq_scan *s, struct fix *f)
+static int fix_tables(struct zq_scan *s, struct tables *t)
 {
-    int rc;
+    int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, fix_l1, t);
 
-    f->own = true;
-    rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, fix_l1, f);
     for (size_t i = 0; i < s->nr_active_l2s && rc == 0; i++) {
-        f->table = &s->l2s[i];
-        f->own = zq_l2_is_own(f->table);
-        rc = zq_walk_l2(s, f->table->offset, fix_l2, f);
+        const struct zq_l2 *l2 = &s->l2s[i];
+
+        t->fix.table = l2;
+        t->fix.may_drop = t->all && zq_l2_is_own(l2);
+        t->fix.may_flag = !(l2->lower & ZQ_BY_LOWER);
+        rc = zq_walk_l2(s, l2->offset, fix_l2, t);
     }
     return rc;
 }
@@ -222,14 +160,15 @@ static int fix_zones(struct zq_scan *s, uint64_t *fixed)
 {
     for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
         uint64_t start = zq_zone_start(&s->g, i), end = start + zq_zone_capacity(&s->g, i);
+        uint64_t at = s->g.table_offset + zq_entries_bytes(i);
         uint8_t *raw = s->wp + zq_entries_bytes(i);
         struct zq_entry e;
         int rc;
 
-        if (zq_entry_decode(&s->g, i, raw, &e) == 0)
+        if (zq_entry_decode(&s->g, i, raw, &e) == 0 || zq_scan_lower(s, at))
             continue;
         zq_entry_encode(&s->g, i, zq_max(start, zq_min(s->use[i].top, end)), false, raw);
-        rc = zq_scan_write(s, raw, ZQ_ENTRY, s->g.table_offset + zq_entries_bytes(i));
+        rc = zq_scan_write(s, raw, ZQ_ENTRY, at);
         if (rc < 0)
             return rc;
         (*fixed)++;
@@ -239,22 +178,20 @@ static int fix_zones(struct zq_scan *s, uint64_t *fixed)
 
 static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 {
-    struct fix f = {.all = flags & ZQCOW2_CHECK_REPAIR_ALL,
-                    .zeros = s->h.backing_len,
-                    .only_changed = !(flags & ZQCOW2_CHECK_REPAIR)};
+    struct tables t = {.fix.only_changed = !(flags & ZQCOW2_CHECK_REPAIR),
+                       .all = flags & ZQCOW2_CHECK_REPAIR_ALL};
+    const struct zq_fix *f = &t.fix;
     uint64_t fixed = 0;
     int rc;
 
-    if (f.only_changed && !s->loose && (!s->to_one || !zq_scan_may_free(s)))
+    if (f->only_changed && !s->loose && (!s->to_one || !zq_scan_may_free(s)))
         return 0;
-    rc = fix_tables(s, &f);
-    if (rc == 0 && f.all)
+    rc = fix_tables(s, &t);
+    if (rc == 0 && t.all)
         rc = fix_zones(s, &fixed);
-    repaired(s, f.flags, "COPIED flags corrected");
-    repaired(s, f.dropped, "invalid entries dropped");
-    repaired(s, f.unmapped, "clusters beyond write pointers unmapped");
-    repaired(s, fixed, "write pointers corrected");
-    if (rc < 0 || !(f.flags | f.dropped | f.unmapped | fixed))
+    zq_fix_report(s, f);
+    zq_fixed(s, fixed, "write pointers corrected");
+    if (rc < 0 || !(f->flags | f->dropped | f->unmapped | fixed))
         return rc;
     *changed = true;
     return zq_be_flush(s->be);
@@ -326,12 +263,12 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
 
     if (stray && ((repair && stray & known) || ends_with_write(s, flags))) {
         *changed = true;
-        repaired(s, 1, "set of stray autoclear bits cleared");
+        zq_fixed(s, 1, "set of stray autoclear bits cleared");
         rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
     }
     if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
         *changed = true;
-        repaired(s, 1, "offset of no snapshot table cleared");
+        zq_fixed(s, 1, "offset of no snapshot table cleared");
         rc = put_header64(s, ZQ_HDR_SNAPSHOTS, 0);
     }
     return rc < 0 || !*changed ? rc : zq_be_flush(s->be);

@@ -28,6 +28,21 @@ int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound);
  */
 int zq_rebuild_refcounts(struct zq_scan *s, uint64_t spare, bool *changed);
 
+/* What may be done to entries of one table, and what was. */
+struct zq_fix {
+    bool may_drop;     /* entries that are wrong, or map what lies beyond a write pointer */
+    bool may_flag;     /* COPIED may be set right */
+    bool only_changed; /* flags only where this repair changes the refcount, or that are loose */
+    const struct zq_l2 *table;
+    uint64_t flags, dropped, unmapped;
+};
+void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t *entry);
+/* index: of the entry in f->table. */
+void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *entry);
+void zq_fix_report(struct zq_scan *s, const struct zq_fix *f);
+/* Reports n repairs of a kind; nothing when n is 0. */
+void zq_fixed(struct zq_scan *s, uint64_t n, const char *what);
+
 /* Gives active entries copies of their own, where what they share stands in the way. */
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed);
 

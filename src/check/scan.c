@@ -218,6 +218,7 @@ static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint6
         if (!before)
             continue;
         note_clash(s, kind, before);
+        zq_scan_note_lower(s, c, kind == ZQ_KIND_L1 ? ZQ_BY_LOWER_TABLE : ZQ_BY_LOWERS);
         if (!reported)
             zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                      "%s at 0x%" PRIx64 " overlaps the %s at 0x%" PRIx64, name, offset,

@@ -36,6 +36,7 @@ struct zq_l2 {
     uint32_t refs;
     uint32_t index; /* the first entry of the active L1 that points to it, or ZQ_NO_INDEX */
     bool shared;    /* an active one that snapshots have, too */
+    uint8_t lower;  /* zq_by: what else lower ranks have in an active one */
 };
 
 /* Which part of a zone has L2 entries, as guest offsets; low > top: none. */
@@ -85,6 +86,7 @@ struct zq_scan {
     uint64_t holes;      /* clusters in holes that tables of snapshots and bitmaps take */
 
     struct zq_mending run; /* of the repair that the scan belongs to */
+    bool lost;             /* a lower rank's table: a higher one has something there */
     bool hidden;           /* there may be references that could not be followed: free nothing */
     bool tangled;          /* active tables with one owner overlap: which is right is unknown */
     bool marked;           /* in use; not by this repair */
@@ -139,6 +141,14 @@ int zq_scan_bitmaps(struct zq_scan *s);
  */
 int zq_scan_claim(struct zq_scan *s, uint64_t offset, uint64_t bytes, enum zq_kind kind,
                   const char *name, bool *clash);
+/* What is scanned has something on a table of a higher rank, if it is of a lower one. */
+static inline void zq_scan_note_lower(struct zq_scan *s, uint64_t cluster, enum zq_by by)
+{
+    if (s->rank == ZQ_RANK_ACTIVE)
+        return;
+    zq_counts_note(&s->counts, cluster, by);
+    s->lost |= by & ZQ_BY_LOWER_TABLE;
+}
 /* The same for one cluster that a higher rank keeps. */
 int zq_scan_count_lost(struct zq_scan *s, uint64_t cluster);
 
@@ -199,10 +209,31 @@ static inline bool zq_scan_stray_snapshots(const struct zq_scan *s)
     return !s->h.nb_snapshots && (at & (zq_scan_cluster(s) - 1) || at > INT64_MAX);
 }
 
+/*
+ * What lower ranks have on the table that lies there: ZQ_BY_LOWER, ZQ_BY_LOWER_TABLE. Which of two
+ * is right is unknown, so what both of them read stays as it is.
+ */
+static inline uint8_t zq_scan_lower(struct zq_scan *s, uint64_t at)
+{
+    return zq_counts_once(&s->counts, at >> s->h.cluster_bits) & ZQ_BY_LOWERS;
+}
+/*
+ * The same for an entry of the active L1. Those that the disk does not need may be none, where what
+ * a lower rank has here could not be followed.
+ */
+static inline uint8_t zq_scan_l1_lower(struct zq_scan *s, uint64_t index)
+{
+    const struct zq_form form = zq_scan_form(s);
+
+    if (s->lost && index >= zq_l1_needed(&form, s->h.virtual_size))
+        return ZQ_BY_LOWERS;
+    return zq_scan_lower(s, s->h.l1_offset + zq_table_bytes(index));
+}
+
 /* What is written to the table is seen through one L1 entry only, of the active L1. */
 static inline bool zq_l2_is_own(const struct zq_l2 *t)
 {
-    return t->refs == 1 && !t->shared && t->index != ZQ_NO_INDEX;
+    return t->refs == 1 && !t->shared && !t->lower && t->index != ZQ_NO_INDEX;
 }
 
 /* Where entry number i of an active L2 table begins on the device. */

@@ -192,6 +192,7 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
              zq_kind_name(on));
     s->hidden = true;
     s->rebuild |= on & ZQ_KIND_REFCOUNTS;
+    zq_scan_note_lower(s, cluster, ZQ_BY_LOWER);
     return zq_scan_count_lost(s, cluster);
 }
 

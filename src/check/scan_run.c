@@ -69,7 +69,7 @@ static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
         s->l2s = l2s;
         s->l2_room = room;
     }
-    s->l2s[s->nr_l2s++] = (struct zq_l2){offset, 1, index, false};
+    s->l2s[s->nr_l2s++] = (struct zq_l2){.offset = offset, .refs = 1, .index = index};
     return 0;
 }
 
@@ -269,6 +269,20 @@ static int scan_mapping(struct zq_scan *s, enum zq_rank rank, uint32_t first)
     return rc;
 }
 
+/*
+ * Where no flag can be set, a repair that moves no tables frees nothing, so that no refcount falls
+ * to 1 there.
+ */
+static void note_lower(struct zq_scan *s)
+{
+    for (size_t i = 0; i < s->nr_active_l2s; i++) {
+        struct zq_l2 *t = &s->l2s[i];
+
+        t->lower = zq_scan_lower(s, t->offset) | zq_scan_l1_lower(s, t->index);
+        s->hidden |= t->lower & ZQ_BY_LOWER && !s->run.raise;
+    }
+}
+
 static int scan_ranks(struct zq_scan *s)
 {
     int rc = scan_mapping(s, ZQ_RANK_ACTIVE, 0);
@@ -280,6 +294,7 @@ static int scan_ranks(struct zq_scan *s)
         return rc;
     s->rank = ZQ_RANK_BITMAP;
     rc = zq_scan_bitmaps(s);
+    note_lower(s);
     s->rank = ZQ_RANK_ACTIVE; /* what is judged from here on is the active disk's */
     return rc;
 }

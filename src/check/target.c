@@ -16,14 +16,20 @@
  * lower rank cannot take tables away from the active disk that are written in place. Whether the
  * entry or the refcount table is at fault is not known; out of place refcounts suit both.
  */
-static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forbidden)
+static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forbidden,
+                           enum zq_by by)
 {
     uint64_t first = t->host >> s->h.cluster_bits;
     uint64_t last = (t->host + t->len - 1) >> s->h.cluster_bits;
     unsigned on = 0;
 
-    for (uint64_t c = first; c <= last; c++)
-        on |= zq_counts_kind(&s->counts, c) & forbidden;
+    for (uint64_t c = first; c <= last; c++) {
+        unsigned kinds = zq_counts_kind(&s->counts, c) & forbidden;
+
+        if (kinds)
+            zq_scan_note_lower(s, c, by);
+        on |= kinds;
+    }
     if (!on)
         return;
     t->why = "points into the ";
@@ -61,7 +67,7 @@ void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
     if (why)
         target_bad(s, t, why);
     else if (t->len)
-        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_DATA);
+        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_DATA, ZQ_BY_LOWER_TABLE);
 }
 
 void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t)
@@ -75,5 +81,5 @@ void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t)
     if (why)
         target_bad(s, t, why);
     else if (t->len)
-        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_L2);
+        target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_L2, ZQ_BY_LOWER);
 }

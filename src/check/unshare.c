@@ -2,7 +2,7 @@
 /*
  * Gives entries of the active disk a copy of their own: of a cluster or table whose refcount is
  * below its references, before a write to one changes the other; and of an L2 table that others
- * see, too, before its entries are dropped.
+ * see, too, where its entries are to be dropped: the copy is written without them.
  *
  * First all copies are written, then, behind a barrier, the entries that point to them: a crash in
  * between leaves the old entries and some leaked clusters. The copies and their
@@ -25,7 +25,7 @@ struct move {
     uint8_t entry[ZQ_L2_ENTRY_MAX]; /* as it lies there */
     bool in_l1;                     /* it is one of L1, number `index`; else of an L2 table */
     bool must;                      /* also where the refcount is right */
-    bool stays; /* a copy would hold wrong entries, too, so that there were more of them */
+    bool stays;                     /* a copy would make more that is wrong */
     uint32_t index;
 };
 
@@ -59,6 +59,12 @@ static int push(struct zq_scan *s, struct moves *l, struct move m)
     return rc;
 }
 
+/* An L2 table as this one entry of L1 sees it. */
+static struct zq_l2 entry_of(const struct move *m)
+{
+    return (struct zq_l2){.offset = m->host, .refs = 1, .index = m->index};
+}
+
 /* ---- what is to be copied ---- */
 
 static bool may_be_low(const struct zq_scan *s)
@@ -83,7 +89,7 @@ static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
 
     zq_l1_target(s, *entry, &t);
     table = t.why || !t.len ? NULL : zq_scan_active_l2(s, t.host);
-    if (!table || zq_l2_is_own(table))
+    if (!table || zq_l2_is_own(table) || zq_scan_l1_lower(s, index))
         return 0;
     m = (struct move){.host = t.host, .at = at, .in_l1 = true, .index = (uint32_t)index};
     zq_table_put(m.entry, 0, *entry);
@@ -109,40 +115,44 @@ static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t a
 }
 
 struct look {
-    struct zq_l2 table;
-    bool bad, beyond; /* an entry is wrong, or maps what lies beyond a write pointer */
+    struct zq_fix fix; /* what a repair would change */
+    bool bad;          /* an entry is wrong */
 };
 
 static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
+    uint8_t copy[ZQ_L2_ENTRY_MAX];
     struct look *l = arg;
     struct zq_target t;
 
     (void)at;
     zq_l2_target(s, entry, &t);
     l->bad |= t.why != NULL;
-    l->beyond |= zq_scan_beyond_wp(s, &l->table, index);
+    memcpy(copy, entry, sizeof(copy));
+    zq_fix_l2(s, &l->fix, index, copy);
     return 0;
 }
 
-/* REPAIR_ALL drops entries of the copy that are wrong; a lesser repair does not double them. */
+/*
+ * REPAIR_ALL drops wrong entries on the way to the copy; a lesser repair does not double them. Nor
+ * is a table moved away from under one of a lower rank, which would then be followed.
+ */
 static int look_into(struct zq_scan *s, bool all, struct move *m)
 {
-    struct look l = {{m->host, 1, m->index, false}, false, false};
+    const struct zq_l2 *table = zq_scan_active_l2(s, m->host), alone = entry_of(m);
+    bool flags = table->lower & ZQ_BY_LOWER, kept = table->lower & ZQ_BY_LOWER_TABLE;
+    struct look l = {{.may_drop = all, .may_flag = flags, .table = &alone}, false};
     int rc = zq_walk_l2(s, m->host, look_at, &l);
 
-    m->must = all && (l.bad || l.beyond);
-    m->stays = !all && l.bad;
+    m->must = !kept && l.fix.dropped + l.fix.unmapped + l.fix.flags;
+    m->stays = kept || (!all && l.bad);
     return rc;
 }
 
-static int collect_tables(struct zq_scan *s, unsigned flags, struct moves *l)
+static int collect_tables(struct zq_scan *s, bool all, struct moves *l)
 {
-    bool all = flags & ZQCOW2_CHECK_REPAIR_ALL;
-    int rc = 0;
+    int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
 
-    if (all || may_be_low(s))
-        rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
     for (size_t i = 0; i < l->nr && rc == 0; i++)
         rc = look_into(s, all, &l->m[i]);
     return rc;
@@ -242,13 +252,28 @@ static int count_once(struct zq_scan *s, uint64_t cluster)
     return zq_scan_write(s, s->block + low, (size_t)(high - low), s->rt[index] + low);
 }
 
-static int copy_one(struct zq_scan *s, const struct move *m, uint8_t *buf)
+static void drop_wrong(struct zq_scan *s, const struct move *m, struct zq_fix *fix, uint8_t *copy)
+{
+    const struct zq_form form = zq_scan_form(s);
+    const struct zq_l2 alone = entry_of(m);
+
+    fix->table = &alone;
+    for (uint64_t i = 0; i >> zq_l2_table_bits(&form) == 0; i++) {
+        if (!zq_l2_is_empty(&form, zq_l2_at(&form, copy, i)))
+            zq_fix_l2(s, fix, i, zq_l2_at(&form, copy, i));
+    }
+}
+
+/* Without what is wrong: between the switch and another pass it would be there twice. */
+static int copy_one(struct zq_scan *s, const struct move *m, struct zq_fix *fix, uint8_t *buf)
 {
     size_t cluster = (size_t)zq_scan_cluster(s);
     int rc = count_once(s, m->to);
 
     if (rc == 0)
         rc = zq_be_read(s->be, buf, cluster, m->host);
+    if (rc == 0 && m->in_l1 && fix->may_drop)
+        drop_wrong(s, m, fix, buf);
     return rc < 0 ? rc : zq_scan_write(s, buf, cluster, m->to << s->h.cluster_bits);
 }
 
@@ -266,14 +291,14 @@ static int switch_one(struct zq_scan *s, struct move *m)
 }
 
 /* The copies and their refcounts, barrier, the entries, barrier (R13). */
-static int copy_all(struct zq_scan *s, struct moves *l)
+static int copy_all(struct zq_scan *s, struct zq_fix *fix, struct moves *l)
 {
     size_t cluster = (size_t)zq_scan_cluster(s);
     uint8_t *buf = zq_alloc(s->hooks, 4096, cluster);
     int rc = buf ? 0 : -ENOMEM;
 
     for (size_t i = 0; i < l->nr && rc == 0; i++)
-        rc = copy_one(s, &l->m[i], buf);
+        rc = copy_one(s, &l->m[i], fix, buf);
     zq_free(s->hooks, buf, cluster);
     if (rc == 0)
         rc = zq_be_flush(s->be);
@@ -282,8 +307,9 @@ static int copy_all(struct zq_scan *s, struct moves *l)
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
-static int move_all(struct zq_scan *s, struct moves *l, bool *changed)
+static int move_all(struct zq_scan *s, bool all, struct moves *l, bool *changed)
 {
+    struct zq_fix fix = {.may_drop = all};
     uint64_t missing;
     int rc = pick_clusters(s, l, &missing);
 
@@ -295,19 +321,21 @@ static int move_all(struct zq_scan *s, struct moves *l, bool *changed)
         s->run.grown = true;
         return zq_rebuild_refcounts(s, missing, changed);
     }
-    rc = copy_all(s, l);
+    rc = copy_all(s, &fix, l);
     if (rc < 0)
         return rc;
     s->run.copies -= l->nr;
     *changed = true;
     zq_found(s, ZQCOW2_FOUND_REPAIRED, l->nr, "%zu shared clusters and tables copied", l->nr);
+    zq_fix_report(s, &fix);
     return 0;
 }
 
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
 {
     struct moves l = {.limit = (size_t)zq_min(s->run.copies, SIZE_MAX / sizeof(*l.m) / 2)};
-    int rc = collect_tables(s, flags, &l);
+    bool all = flags & ZQCOW2_CHECK_REPAIR_ALL;
+    int rc = collect_tables(s, all, &l);
 
     choose(s, &l);
     if (rc == 0 && !l.nr) { /* data in tables that have one owner by now */
@@ -315,7 +343,7 @@ int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
         choose(s, &l);
     }
     if (rc == 0 && l.nr)
-        rc = move_all(s, &l, changed);
+        rc = move_all(s, all, &l, changed);
     zq_free(s->hooks, l.m, l.room * sizeof(*l.m));
     return rc;
 }

@@ -7,8 +7,8 @@
  * * no repair leaves more corruptions than it found, and what it says is left is what the next
  *   check finds;
  * * the same repair once more finds nothing to do;
- * * what the active disk could read before it reads after. Where only refcounts or bitmaps were
- *   damaged, snapshots do so, too.
+ * * what the active disk could read before it reads after, and so do snapshots, as long as none of
+ *   their own records was damaged.
  *
  * ZQ_SEED and ZQ_COUNT choose the damages; ZQ_IMAGES names a folder whose images are used beside
  * the built-in ones.
@@ -32,7 +32,7 @@
 
 static struct bytes bases[MAX_BASES];
 static char names[MAX_BASES][64];
-static size_t nr_bases;
+static size_t nr_bases, base; /* base: which one is damaged */
 static unsigned long long seed;
 static unsigned failures;
 static char what[512]; /* base and damages */
@@ -328,7 +328,7 @@ static void compare_snapshot(void *arg, uint64_t at)
     uint64_t cluster = 1ull << bytes_get(c->a, 20, 4);
 
     c->differs |= !same_data(c->a, at, c->b, at, 40);
-    for (uint64_t i = 0; i < n && !c->differs; i++) {
+    for (uint64_t i = 0; i < n && l1 + i * 8 < c->a->len && !c->differs; i++) {
         uint64_t x = bytes_get(c->a, l1 + i * 8, 8) & HOST;
         uint64_t y = bytes_get(c->b, l1 + i * 8, 8) & HOST;
 
@@ -340,6 +340,15 @@ static void compare_snapshot(void *arg, uint64_t at)
                 c->differs |= !same_data(c->a, e & HOST, c->b, e & HOST, cluster);
         }
     }
+}
+
+/* No record of a snapshot was damaged, nor what leads to it. */
+static bool snapshots_whole(const struct bytes *m, unsigned groups)
+{
+    return !(groups & (1u << F_SNAPSHOT | 1u << F_SNAP_L1 | 1u << F_SNAP_L2)) &&
+           bytes_get(m, 20, 4) == bytes_get(&bases[base], 20, 4) &&
+           bytes_get(m, 60, 4) == bytes_get(&bases[base], 60, 4) &&
+           bytes_get(m, 64, 8) == bytes_get(&bases[base], 64, 8);
 }
 
 /* ---- the properties ---- */
@@ -380,7 +389,7 @@ static void repair(const struct bytes *m, unsigned groups, unsigned flags, const
     read_disk(&d, &p);
     expect_disk(read, &d, flags, found);
     free_disk(&d);
-    if (!(groups & ~(1u << F_REFTABLE | 1u << F_REFBLOCK | 1u << F_BITMAP)))
+    if (snapshots_whole(m, groups))
         each_snapshot(m, compare_snapshot, &c);
     if (c.differs)
         broken("a snapshot reads otherwise", flags, found);
@@ -396,14 +405,16 @@ static bool one(void)
     static const unsigned degrees[] = {ZQCOW2_CHECK_REPAIR_LEAKS, ZQCOW2_CHECK_REPAIR,
                                        ZQCOW2_CHECK_REPAIR_ALL};
     uint64_t s = (uint64_t)seed * 0x9e3779b97f4a7c15ull + 1;
-    size_t base = (rng(&s), rng(&s) % nr_bases);
-    struct bytes m = {malloc(bases[base].len), bases[base].len};
+    struct bytes m;
     struct fields f;
     struct disk d;
     struct pic p;
     unsigned groups;
     bool taken;
 
+    (void)rng(&s);
+    base = rng(&s) % nr_bases;
+    m = (struct bytes){malloc(bases[base].len), bases[base].len};
     assert_non_null(m.b);
     memcpy(m.b, bases[base].b, m.len);
     snprintf(what, sizeof(what), "%s: ", names[base]);

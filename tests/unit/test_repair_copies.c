@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -195,6 +196,96 @@ static void test_no_room_for_wrong_entries(void **state)
     pic_free(&p);
 }
 
+/* ---- the disk has something where a snapshot has something else ---- */
+
+/* Where a snapshot's record, L1, the first of its L2 tables and the data of that lie. */
+enum { RECORD, L1, L2, DATA, PLACES };
+
+/* Clusters of 512 bytes, of which the disk has none that the snapshot has. */
+static void snapshot_alone(struct pic *p, uint64_t at[PLACES])
+{
+    fault_image(p, 512, 16);
+    at[RECORD] = pic_snapshot(p);
+    at[L1] = pic_get(p, at[RECORD], 8);
+    at[L2] = pic_get(p, at[L1], 8) & ~PIC_COPIED;
+    at[DATA] = pic_get(p, at[L2], 8) & ~PIC_COPIED;
+    pic_zero(p, p->l1, 8 * p->l1_entries);
+    pic_put(p, p->wp + 3 * 8, 8, KiB(192));
+    pic_put(p, p->wp + 5 * 8, 8, KiB(320));
+    assert_int_equal(pic_check(p, LEAKS), 0);
+    pic_finds(p, 0, 0, 0, "", "");
+}
+
+static void expect_places(struct pic *p, const uint64_t at[PLACES], const uint8_t *before,
+                          const char *what)
+{
+    uint64_t len;
+    uint8_t *b = pic_bytes(p, &len);
+
+    for (int i = 0; i < PLACES; i++) {
+        for (uint64_t k = 0; (i == L1 || i == L2) && k < 512; k += 8)
+            b[at[i] + k] ^= (b[at[i] + k] ^ before[at[i] + k]) & 0x80; /* COPIED is the disk's */
+        if (memcmp(b + at[i], before + at[i], 512))
+            fail_msg("%s: what a snapshot has at 0x%llx was changed: %s", what,
+                     (unsigned long long)at[i], p->found);
+    }
+    free(b);
+}
+
+/* Neither is right for certain, so that what both read stays; and it stays after one more repair.
+ */
+static uint64_t expect_untouched(struct pic *p, const uint64_t at[PLACES], unsigned flags,
+                                 const char *what)
+{
+    uint64_t len, found;
+    uint8_t *before = pic_bytes(p, &len);
+
+    assert_int_equal(pic_check(p, 0), 0);
+    found = p->res.corruptions;
+    assert_int_not_equal(found, 0);
+    assert_int_equal(pic_check(p, flags), 0);
+    expect_places(p, at, before, what);
+    assert_int_equal(pic_check(p, flags), 0);
+    expect_places(p, at, before, what);
+    assert_null(strstr(p->found, "repaired"));
+    assert_true(p->res.corruptions <= found);
+    found = p->res.corruptions;
+    free(before);
+    pic_free(p);
+    return found;
+}
+
+static void test_disk_on_a_snapshot(void **state)
+{
+    static const char *const names[] = {"a record", "an L1 table", "an L2 table", "data"};
+
+    (void)state;
+    for (unsigned flags = LEAKS; flags <= ALL; flags *= 2) {
+        uint64_t at[PLACES], left;
+        struct pic p;
+
+        for (int i = 0; i < PLACES; i++) { /* an L1 entry of the disk points there */
+            snapshot_alone(&p, at);
+            pic_put(&p, at[L1] + 8, 8, 0x123); /* wrong, whoever has the table */
+            pic_put(&p, at[L2] + 8, 8, 0x123);
+            pic_put(&p, p.l1, 8, at[i]);
+            left = expect_untouched(&p, at, flags, names[i]);
+            if (i == DATA && flags == ALL) /* the disk has a copy, and only the snapshot's stay */
+                assert_int_equal(left, 2);
+        }
+        snapshot_alone(&p, at); /* the L1 table is the snapshot's, and more of it wrong */
+        pic_put(&p, at[L1] + 8, 8, 0x123);
+        pic_put(&p, 40, 8, at[L1]);
+        expect_untouched(&p, at, flags, "L1 moved");
+        snapshot_alone(&p, at); /* it has more entries than the disk needs */
+        pic_put(&p, 36, 4, (at[L1] - p.l1) / 8 + 1);
+        expect_untouched(&p, at, flags, "L1 too large");
+        snapshot_alone(&p, at); /* so are the write pointers, and all are lost */
+        pic_put(&p, p.zoned + (pic_get(&p, p.zoned - 4, 4) == 44 ? 24 : 40), 8, at[DATA]);
+        expect_untouched(&p, at, flags, "write pointers moved");
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +295,7 @@ int main(void)
         cmocka_unit_test(test_no_copy_of_wrong_entries),
         cmocka_unit_test(test_on_refcounts),
         cmocka_unit_test(test_no_room_for_wrong_entries),
+        cmocka_unit_test(test_disk_on_a_snapshot),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a repair makes of single entries. One judge for entries where they lie and for those of a
+ * copy that is about to be written. Over a source zeros take the place of what is dropped, for it
+ * must stay unseen (S4); where there is no entry for zeros, what is wrong stays.
+ */
+#include "check/repair.h"
+
+#include <inttypes.h>
+
+enum verdict { LEAVE, DROP, SET_OWN, CLEAR_OWN };
+
+static enum verdict judge_flag(struct zq_scan *s, const struct zq_fix *f, const struct zq_target *t)
+{
+    unsigned once = 0;
+
+    if (!f->may_flag)
+        return LEAVE;
+    if (t->len && !t->compressed)
+        once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
+    if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER &&
+        !(s->marked && zq_counts_get(&s->counts, t->host >> s->h.cluster_bits) == 1))
+        return LEAVE;
+    return once & ZQ_ONCE_AFTER ? SET_OWN : CLEAR_OWN;
+}
+
+static enum verdict judge(struct zq_scan *s, struct zq_fix *f, const struct zq_target *t)
+{
+    if (t->why && f->may_drop) {
+        f->dropped++;
+        return DROP;
+    }
+    return t->why && !t->counted ? LEAVE : judge_flag(s, f, t);
+}
+
+void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t *entry)
+{
+    uint64_t old = *entry;
+    struct zq_target t;
+    enum verdict what;
+
+    zq_l1_target(s, *entry, &t);
+    if (t.why && s->h.backing_len)
+        return;
+    what = judge(s, f, &t);
+    if (what == DROP)
+        *entry = 0;
+    else if (what != LEAVE)
+        *entry = zq_l1_set_own(old, what == SET_OWN);
+    f->flags += what != DROP && *entry != old;
+}
+
+void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *entry)
+{
+    const struct zq_form form = zq_scan_form(s);
+    struct zq_target t;
+    enum verdict what;
+
+    zq_l2_target(s, entry, &t);
+    if (t.why && s->h.backing_len && !zq_l2_has_zero(&form))
+        return;
+    what = judge(s, f, &t);
+    if (what != DROP && f->may_drop && zq_scan_beyond_wp(s, f->table, index)) {
+        what = DROP;
+        f->unmapped++;
+    }
+    if (what == DROP && s->h.backing_len) {
+        zq_l2_set_zero(&form, entry);
+    } else if (what == DROP) {
+        zq_l2_clear(&form, entry);
+    } else if (what != LEAVE && zq_l2_says_copied(&form, entry) != (what == SET_OWN)) {
+        zq_l2_set_own(&form, entry, what == SET_OWN);
+        f->flags++;
+    }
+}
+
+void zq_fixed(struct zq_scan *s, uint64_t n, const char *what)
+{
+    if (n)
+        zq_found(s, ZQCOW2_FOUND_REPAIRED, n, "%" PRIu64 " %s", n, what);
+}
+
+void zq_fix_report(struct zq_scan *s, const struct zq_fix *f)
+{
+    zq_fixed(s, f->flags, "COPIED flags corrected");
+    zq_fixed(s, f->dropped, "invalid entries dropped");
+    zq_fixed(s, f->unmapped, "clusters beyond write pointers unmapped");
+}
