@@ -14,10 +14,13 @@
 #include "rig/raw.h"
 #include "rig/rig.h"
 
-/* What is mapped when the request comes: nothing, clusters of its own, shared ones, tables. */
-enum before { EMPTY, OWN, ONE_IN_PLACE, SHARED_DATA, SHARED_TABLES };
-static const char *const befores[] = {"empty", "own", "one in place", "shared data",
-                                      "shared tables"};
+/*
+ * What is mapped when the request comes: nothing, clusters of its own, shared ones, tables; or in a
+ * sequential zone what an earlier life has left beyond the pointer.
+ */
+enum before { EMPTY, OWN, ONE_IN_PLACE, AHEAD, SHARED_DATA, SHARED_TABLES };
+static const char *const befores[] = {"empty", "own",         "one in place",
+                                      "ahead", "shared data", "shared tables"};
 
 static const struct geometry plain = {.name = "plain", .size = MiB(2), .cluster = 512};
 static const struct geometry conv = {.name = "conventional",
@@ -28,6 +31,9 @@ static const struct geometry conv = {.name = "conventional",
                                      .refcount_bits = 64};
 static const struct geometry large = {
     .name = "1 KiB", .size = MiB(4), .zone_size = MiB(2), .conventional = 1, .cluster = 1024};
+
+static const struct geometry seq = {
+    .name = "zone", .size = MiB(8), .zone_size = MiB(4), .conventional = 1, .cluster = 1024};
 
 struct world {
     const struct geometry *g;
@@ -67,7 +73,7 @@ static void fill(struct world *w)
         put(w, w->at / c * c + w->len / 2, 4 * c);
     else if (w->before == OWN)
         put(w, c, end - c);
-    for (uint64_t at = c; w->before > ONE_IN_PLACE && at < end; at += 8 * c)
+    for (uint64_t at = c; w->before > AHEAD && at < end; at += 8 * c)
         put(w, at, c);
 }
 
@@ -135,6 +141,8 @@ static void world_end(struct world *w)
 
 static int request(struct world *w)
 {
+    if (w->op == ZQCOW2_OP_ZONE_FINISH)
+        return rig_manage(&w->r, w->op, MiB(4), MiB(4), NULL);
     if (w->op == ZQCOW2_OP_WRITE)
         return zqcow2_write(w->r.img, w->want + w->at, w->len, w->at, 0);
     return w->op == ZQCOW2_OP_DISCARD ? zqcow2_discard(w->r.img, w->len, w->at, 0) :
@@ -199,6 +207,102 @@ static unsigned every_call(struct world w)
     return points;
 }
 
+/* ---- sequential zones ---- */
+
+/* A tail within a cluster, which a snapshot shares if that is asked for. */
+static void zone_begin(struct world *w)
+{
+    struct raw raw = {.extra = NULL};
+
+    rig_init(&w->r, w->g, RIG_PLAIN, 1);
+    assert_int_equal(rig_create(&w->r), 0);
+    assert_int_equal(rig_open(&w->r, true), 0);
+    if (w->before != EMPTY && w->before != AHEAD)
+        put(w, MiB(4), w->at - MiB(4));
+    assert_int_equal(rig_close(&w->r), 0);
+    assert_true(raw_find(&raw, &w->r.store));
+    if (w->before == SHARED_DATA)
+        raw_share(&raw, w->at - 512, false);
+    free(raw.extra);
+    w->r.open.cache_bytes = w->cache;
+    assert_int_equal(rig_open(&w->r, true), 0);
+    if (w->before == AHEAD) {
+        put(w, MiB(4), w->at - MiB(4) + w->len);
+        assert_int_equal(rig_manage(&w->r, ZQCOW2_OP_ZONE_RESET, MiB(4), MiB(4), NULL), 0);
+        assert_int_equal(zqcow2_flush(w->r.img), 0);
+        put(w, MiB(4), w->at - MiB(4));
+    }
+}
+
+/* The pointer stands where it stood, or behind all of it; what lies beyond reads as zeros. */
+static void compare_zone(struct world *w, int rc, const char *when)
+{
+    bool finish = w->op == ZQCOW2_OP_ZONE_FINISH;
+    uint64_t end = rc || finish ? w->at : w->at + w->len;
+    struct zqcow2_zone z = rig_zone(&w->r, 1);
+
+    if (finish && !rc ? z.state != ZQCOW2_ZONE_FULL :
+                        z.state == ZQCOW2_ZONE_FULL || z.write_pointer != end)
+        complain(w, when, rc);
+    if (w->at > MiB(4) && !rig_holds(&w->r, MiB(4), w->at - MiB(4), MiB(4), 1))
+        complain(w, when, rc);
+    if (w->op == ZQCOW2_OP_WRITE && !rc && !rig_holds(&w->r, w->at, w->len, w->at, 2))
+        complain(w, when, rc);
+    if (w->op != ZQCOW2_OP_WRITE && !rig_zeros(&w->r, w->at, end - w->at + w->slice))
+        complain(w, when, rc);
+    if (!rig_zeros(&w->r, end, w->slice))
+        complain(w, when, rc);
+}
+
+/* True if the n-th call that takes space was met. */
+static bool strike_zone(struct world *w)
+{
+    bool struck;
+    int rc;
+
+    zone_begin(w);
+    fault_plan(&w->r.fault, FAULT_NO_ROOM, w->n, w->for_ever);
+    rc = w->op == ZQCOW2_OP_WRITE ? rig_write(&w->r, w->at, w->len, 2) : request(w);
+    struck = w->r.fault.failed;
+    fault_plan(&w->r.fault, FAULT_NONE, 0, false);
+    if (rc != (struck ? -ENOSPC : 0) && (rc || w->for_ever)) /* else it has tried again with less */
+        complain(w, "another answer", rc);
+    compare_zone(w, rc, "done in part");
+    if (rc && (w->op == ZQCOW2_OP_WRITE ? rig_write(&w->r, w->at, w->len, 2) : request(w)))
+        complain(w, "not done when there is space", rc);
+    compare_zone(w, 0, "done in part when there is space");
+    assert_int_equal(rig_close(&w->r), 0);
+    assert_int_equal(rig_open(&w->r, true), 0);
+    compare_zone(w, 0, "not the same when it is opened again");
+    assert_int_equal(rig_close(&w->r), 0);
+    assert_int_equal(rig_check(&w->r, 0), 0);
+    if (w->r.check.corruptions || (w->before < SHARED_DATA && w->r.check.leaked_clusters))
+        complain(w, "check", rc);
+    assert_null(rig_free(&w->r));
+    return struck;
+}
+
+static void sequential_zones(void **state)
+{
+    static const int ops[] = {ZQCOW2_OP_WRITE, ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_ZONE_FINISH};
+    static const enum before before[] = {EMPTY, OWN, AHEAD, SHARED_DATA};
+    unsigned points = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 48; i++) {
+        struct world w = {.g = &seq, .op = ops[i % 3], .before = before[i / 3 % 4]};
+
+        w.slice = w.g->cluster / 8 * w.g->cluster;
+        w.at = MiB(4) + (w.before == EMPTY ? 0 : 3584);
+        w.len = 9 * w.slice;
+        w.cache = i / 12 % 2;
+        w.for_ever = i / 24;
+        for (w.n = 1; strike_zone(&w); w.n++)
+            points++;
+    }
+    printf("sequential zones without space: %u points, whole or nothing\n", points);
+}
+
 /* More than the smallest cache has slices, from within a table to within another. */
 static struct world spread(const struct geometry *g, int op, enum before before)
 {
@@ -252,6 +356,44 @@ static void zeroes_and_discards(void **state)
     for (unsigned i = 0; i < 18; i++)
         points += every_call(spread(on[i / 6], ops[i / 3 % 2], before[i % 3]));
     printf("zeroes and discards without space: %u points, whole or nothing\n", points);
+}
+
+/* ---- without memory ---- */
+
+/* True if the n-th allocation was met, from which on there is no memory. */
+static bool starve(struct world *w)
+{
+    bool met;
+    int rc;
+
+    world_begin(w);
+    heap_plan(&w->r.heap, w->n, true);
+    rc = request(w);
+    met = w->r.heap.failed;
+    heap_plan(&w->r.heap, 0, false);
+    if (rc && (rc != -ENOMEM || !met))
+        complain(w, "another answer", rc);
+    compare(w, rc, "done in part");
+    reopen(w, rc);
+    world_end(w);
+    return met;
+}
+
+static void without_memory(void **state)
+{
+    static const int ops[] = {ZQCOW2_OP_WRITE, ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_DISCARD};
+    static const enum before before[] = {EMPTY, OWN, SHARED_DATA, SHARED_TABLES};
+    unsigned points = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < 24; i++) {
+        struct world w = spread(&conv, ops[i % 3], before[i / 3 % 4]);
+
+        w.cache = i / 12;
+        for (w.n = 1; starve(&w); w.n++)
+            points++;
+    }
+    printf("requests without memory: %u points, whole or nothing\n", points);
 }
 
 /* ---- longer than what may be reserved ---- */
@@ -328,6 +470,8 @@ int main(void)
         cmocka_unit_test(writes),
         cmocka_unit_test(within_a_slice),
         cmocka_unit_test(zeroes_and_discards),
+        cmocka_unit_test(sequential_zones),
+        cmocka_unit_test(without_memory),
         cmocka_unit_test(the_reserve_has_a_bound),
         cmocka_unit_test(what_is_longer_is_done_in_order),
     };
