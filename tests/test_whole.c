@@ -13,6 +13,7 @@
 #include <cmocka.h>
 #include "rig/raw.h"
 #include "rig/rig.h"
+#include "rig/ticket.h"
 
 /*
  * What is mapped when the request comes: nothing, clusters of its own, shared ones, tables; or in a
@@ -358,6 +359,101 @@ static void zeroes_and_discards(void **state)
     printf("zeroes and discards without space: %u points, whole or nothing\n", points);
 }
 
+/* ---- many at once ---- */
+
+#define CROWD 8u
+
+struct crowd {
+    struct rig r;
+    uint64_t slice, each; /* each: bytes of a request; no two have a cluster in common */
+    struct ticket *t[CROWD];
+};
+
+static void crowd_submit(struct crowd *c, uint64_t rng)
+{
+    static const int ops[] = {ZQCOW2_OP_WRITE, ZQCOW2_OP_WRITE_ZEROES, ZQCOW2_OP_DISCARD};
+    struct zqcow2_request req[CROWD];
+    struct zqcow2_queue *q;
+
+    ticket_begin();
+    assert_int_equal(zqcow2_queue_open(c->r.img, CROWD, &q), 0);
+    for (unsigned i = 0; i < CROWD; i++) {
+        c->t[i] = ticket(ops[rng_below(&rng, 3)], i * c->each, c->each, 2);
+        req[i] = c->t[i]->req;
+    }
+    assert_int_equal(zqcow2_queue_submit(q, req, CROWD), CROWD);
+    wait_all(q);
+    assert_int_equal(zqcow2_queue_close(q), 0);
+}
+
+/* Each by itself: all of it, or what was there before. */
+static unsigned crowd_compare(struct crowd *c, const char *what)
+{
+    unsigned failed = 0;
+
+    for (unsigned i = 0; i < CROWD; i++) {
+        uint64_t at = i * c->each;
+        bool right = c->t[i]->ret                       ? rig_holds(&c->r, at, c->each, at, 1) :
+                     c->t[i]->req.op == ZQCOW2_OP_WRITE ? rig_holds(&c->r, at, c->each, at, 2) :
+                                                          rig_zeros(&c->r, at, c->each);
+
+        failed += c->t[i]->ret != 0;
+        if (!right || (c->t[i]->ret && c->t[i]->ret != -ENOSPC))
+            fail_msg("%s, request %u, op %d: %d", what, i, c->t[i]->req.op, c->t[i]->ret);
+    }
+    return failed;
+}
+
+static unsigned crowd_run(uint64_t seed, unsigned n, bool for_ever)
+{
+    struct crowd c;
+    struct raw raw = {.extra = NULL};
+    unsigned failed;
+    char what[80];
+
+    memset(&c, 0, sizeof(c));
+    c.slice = plain.cluster / 8 * plain.cluster;
+    c.each = 3 * c.slice - plain.cluster;
+    snprintf(what, sizeof(what), "seed %u, call %u%s", (unsigned)seed, n, for_ever ? " on" : "");
+    rig_begin_in(&c.r, &plain, RIG_SHUFFLED, seed);
+    assert_int_equal(rig_write(&c.r, 0, CROWD * c.each, 1), 0);
+    assert_int_equal(rig_close(&c.r), 0);
+    assert_true(raw_find(&raw, &c.r.store)); /* nothing is to be overwritten in place */
+    for (uint64_t at = 0; at < CROWD * c.each; at += c.slice)
+        raw_share(&raw, at, true);
+    free(raw.extra);
+    c.r.open.cache_bytes = 1;
+    assert_int_equal(rig_open(&c.r, true), 0);
+    fault_plan(&c.r.fault, FAULT_NO_ROOM, n, for_ever);
+    crowd_submit(&c, seed);
+    fault_plan(&c.r.fault, FAULT_NONE, 0, false);
+    failed = crowd_compare(&c, what);
+    assert_int_equal(zqcow2_flush(c.r.img), 0);
+    assert_int_equal(rig_close(&c.r), 0);
+    assert_int_equal(rig_open(&c.r, true), 0);
+    crowd_compare(&c, what);
+    for (unsigned i = 0; i < CROWD; i++)
+        drop(c.t[i]);
+    assert_int_equal(rig_close(&c.r), 0);
+    assert_null(rig_free(&c.r));
+    return failed;
+}
+
+static void many_at_once(void **state)
+{
+    uint64_t first = rig_env("ZQ_SEED", 1), seeds = rig_env("ZQ_SEEDS", 60);
+    unsigned failed = 0;
+
+    (void)state;
+    for (uint64_t seed = first; seed < first + seeds; seed++) {
+        rig_watch(120, "ZQ_SEED=%llu", (unsigned long long)seed);
+        failed += crowd_run(seed, 1 + (unsigned)(seed * 37 % 400), seed % 2);
+    }
+    rig_watch(0, "none");
+    assert_true(failed);
+    printf("many at once without space: %u requests failed, each alone\n", failed);
+}
+
 /* ---- without memory ---- */
 
 /* True if the n-th allocation was met, from which on there is no memory. */
@@ -471,6 +567,7 @@ int main(void)
         cmocka_unit_test(within_a_slice),
         cmocka_unit_test(zeroes_and_discards),
         cmocka_unit_test(sequential_zones),
+        cmocka_unit_test(many_at_once),
         cmocka_unit_test(without_memory),
         cmocka_unit_test(the_reserve_has_a_bound),
         cmocka_unit_test(what_is_longer_is_done_in_order),
