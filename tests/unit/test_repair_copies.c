@@ -266,7 +266,7 @@ static void test_disk_on_a_snapshot(void **state)
 
         for (int i = 0; i < PLACES; i++) { /* an L1 entry of the disk points there */
             snapshot_alone(&p, at);
-            pic_put(&p, at[L1] + 8, 8, 0x123); /* wrong, whoever has the table */
+            pic_put(&p, at[L1] + 8, 8, 0x123); /* wrong in any table */
             pic_put(&p, at[L2] + 8, 8, 0x123);
             pic_put(&p, p.l1, 8, at[i]);
             left = expect_untouched(&p, at, flags, names[i]);
