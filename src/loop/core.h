@@ -39,7 +39,7 @@ struct zq_round {
     bool asked;    /* the backend, in this round: by a barrier, or for its length */
     bool fatal;    /* the content of the disk is unknown now (I12) */
     int rc;        /* < 0: it stops when what is in flight has drained */
-    uint64_t done; /* the last that ended well; the last begun: alloc.snapshots */
+    uint64_t done; /* the last that ended well; the last begun: alloc.rounds */
     unsigned in_flight;
     uint64_t cursor; /* within the stage */
     uint32_t sector; /* of the write-pointer table */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Flush, drain and FUA. None of them writes anything: they want a round whose snapshot is taken
- * after they came, and wait for it.
+ * Flush, drain and FUA. None of them writes anything: they want a round that captures after they
+ * came, and wait for it.
  */
 #ifndef ZQ_OPS_FLUSH_H
 #define ZQ_OPS_FLUSH_H

@@ -164,7 +164,7 @@ void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
     struct zq_freed *last;
 
     zq_assert_k(R5, f->count);
-    f->after_round = linked ? a->snapshots + 1 : 0;
+    f->after_round = linked ? a->rounds + 1 : 0;
     f->after_io = a->cache->x->data_seq;
     if (joins(q, f)) {
         last = zq_container(q->prev, struct zq_freed, link);

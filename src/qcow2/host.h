@@ -66,7 +66,7 @@ struct zq_alloc {
     struct zq_growth growth;
     bool want_switch;             /* an operation waits for a round to switch to the grown table */
     struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
-    uint64_t snapshots;           /* how many rounds have begun */
+    uint64_t rounds;              /* how many rounds have begun */
     struct zq_io cover;           /* extends the file ... */
     uint64_t covering, cover_end; /* ... to here, 0: it does not; and at least to here */
     struct zq_list cover_waiters;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rounds: metadata goes to the disk as it was in one snapshot, stage by stage, with a barrier
+ * Rounds: metadata goes to the disk as it was at one capture, stage by stage, with a barrier
  * behind each stage that wrote something. Keeps K1-K3, K8, K9; the reasons are in DESIGN.md.
  *
  * Rounds run one at a time, as a machine that pump() drives from the completion of its own I/O: it
- * takes no thread and is no operation. What the snapshot took is frozen until it is written, so a
+ * takes no thread and is no operation. What the capture took is frozen until it is written, so a
  * stage may be written in any order and in as many pieces as there are I/Os. All errors end in
  * round_end(), when nothing is in flight any more.
  */
@@ -19,7 +19,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
 {
     struct zq_round *r = &c->round;
 
-    zq_assert(zq_core_is_held(c) && op->round <= c->alloc.snapshots + 1);
+    zq_assert(zq_core_is_held(c) && op->round <= c->alloc.rounds + 1);
     if (op->round && r->done >= op->round) {
         op->round = 0;
         return 0;
@@ -29,7 +29,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
         return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
     }
     if (!op->round) {
-        op->round = c->alloc.snapshots + 1;
+        op->round = c->alloc.rounds + 1;
         r->wanted = true;
     }
     return zq_op_park(c, op, &r->waiters);
@@ -151,17 +151,17 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
 /* ---- stages: begin and end ---- */
 
 /* In one hold of the mutex: all parts are of one moment, or K1-K3 would compare two. */
-static void snapshot(struct zq_core *c)
+static void capture(struct zq_core *c)
 {
     zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen && !c->alloc.growth.switching);
-    c->alloc.snapshots++;
+    c->alloc.rounds++;
     zq_cache_snapshot(&c->cache);
     zq_memtable_freeze(&c->map.l1);
     c->alloc.growth.switching = c->alloc.growth.whole;
     zq_memtable_freeze(&c->alloc.refs.table);
     c->alloc.refs.table.frozen |= c->alloc.growth.switching;
     if (c->zoned)
-        zq_table_snapshot(&c->zones);
+        zq_table_capture(&c->zones);
 }
 
 static void enter_stage(struct zq_core *c, enum zq_stage stage)
@@ -209,7 +209,7 @@ static void leave_stage(struct zq_core *c)
     }
 }
 
-/* Waiters for this round get its error; those after its snapshot wait for the next. */
+/* Waiters for this round get its error; those after its capture wait for the next. */
 static void fail_waiters(struct zq_core *c, int rc)
 {
     struct zq_list waiters, *n;
@@ -219,7 +219,7 @@ static void fail_waiters(struct zq_core *c, int rc)
     while ((n = zq_list_pop(&waiters))) {
         struct zq_op *op = zq_container(n, struct zq_op, g.wait.link);
 
-        if (op->round > c->alloc.snapshots) {
+        if (op->round > c->alloc.rounds) {
             zq_list_push(&c->round.waiters, n);
             continue;
         }
@@ -229,7 +229,7 @@ static void fail_waiters(struct zq_core *c, int rc)
 }
 
 /*
- * The host has no space for a write of this round (R10). All that the snapshot took is dirty again,
+ * The host has no space for a write of this round (R10). All that the capture took is dirty again,
  * and the next round begins anew. What this one has composed may be on disk or not.
  */
 static void round_stop(struct zq_core *c, enum zq_stage at)
@@ -265,7 +265,7 @@ static void round_end(struct zq_core *c)
         return;
     }
     zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen);
-    r->done = c->alloc.snapshots;
+    r->done = c->alloc.rounds;
     zq_cache_round_done(&c->cache);
     if (c->zoned)
         zq_table_round_done(&c->zones);
@@ -419,7 +419,7 @@ void zq_round_start(struct zq_core *c)
     r->wanted = c->cache.want_round = c->alloc.want_switch = false;
     r->fatal = r->asked = false;
     r->rc = 0;
-    snapshot(c);
+    capture(c);
     enter_stage(c, ZQ_ST_MARK);
     pump(c);
 }

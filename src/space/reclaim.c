@@ -139,7 +139,7 @@ static int lower(struct zq_core *c, struct zq_op *op)
         return rc;
     zq_cache_release(&c->cache, &op->g);
     if (zq_is_no_space(rc)) { /* the round for it stopped: not ripe before the next one is done */
-        f->after_round = c->alloc.snapshots + 1;
+        f->after_round = c->alloc.rounds + 1;
         zq_list_push_front(&c->alloc.quarantine[1], &f->link);
         op->own.janitor.freed = NULL;
         return rc;

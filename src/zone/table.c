@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Composes the write-pointer table's sectors from a round's snapshot. Keeps K3, K8 and I7.
+ * Composes the write-pointer table's sectors as a round has captured them. Keeps K3, K8 and I7.
  *
  * raw is what the entry is on disk, as far as that is known; doubt says how far. high is never
  * below any value that the entry may have there (R1), and falls only behind a barrier. Entries are
@@ -44,7 +44,7 @@ static uint32_t last_in(const struct zq_zones *zs, uint32_t sector)
     return (uint32_t)zq_min((uint64_t)(sector + 1) * PER_SECTOR, zs->g.nr_zones);
 }
 
-void zq_table_snapshot(struct zq_zones *zs)
+void zq_table_capture(struct zq_zones *zs)
 {
     for (uint32_t s = 0; s < zs->nr_sectors; s++) {
         zq_assert(!zs->in_round[s]); /* rounds run one at a time */
@@ -52,8 +52,8 @@ void zq_table_snapshot(struct zq_zones *zs)
         zs->dirty[s] = 0;
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             struct zq_zone *z = &zs->v[i];
-            z->snap = z->wp;
-            z->high = zq_max(z->high, z->snap);
+            z->captured = z->wp;
+            z->high = zq_max(z->high, z->captured);
         }
     }
     zs->is_dirty = false;
@@ -62,13 +62,13 @@ void zq_table_snapshot(struct zq_zones *zs)
 /* Is zone i's entry to be written in this stage? */
 static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage stage)
 {
-    uint64_t snap = zs->v[i].snap, disk = on_disk(zs, i);
+    uint64_t captured = zs->v[i].captured, disk = on_disk(zs, i);
 
-    if (snap == disk && zs->v[i].doubt != ZQ_UNSURE)
+    if (captured == disk && zs->v[i].doubt != ZQ_UNSURE)
         return false;
     switch (stage) {
-    case ZQ_TABLE_RESETS: return snap == zq_zone_start(&zs->g, i);
-    case ZQ_TABLE_FULL: return !counts_as_active(zs, i, snap);
+    case ZQ_TABLE_RESETS: return captured == zq_zone_start(&zs->g, i);
+    case ZQ_TABLE_FULL: return !counts_as_active(zs, i, captured);
     default: return true;
     }
 }
@@ -100,7 +100,7 @@ bool zq_table_full_first(const struct zq_zones *zs)
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             bool was = may_be_active(zs, i);
             releases |= was && belongs(zs, i, ZQ_TABLE_FULL);
-            active += !was && counts_as_active(zs, i, zs->v[i].snap);
+            active += !was && counts_as_active(zs, i, zs->v[i].captured);
         }
     }
     return releases && active > zs->max_active;
@@ -116,14 +116,14 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
         struct zq_zone *z = &zs->v[i];
 
         if (i >= zs->g.conventional && belongs(zs, i, stage)) {
-            zq_assert_k(K3, z->snap <= z->wp && z->snap <= z->high);
+            zq_assert_k(K3, z->captured <= z->wp && z->captured <= z->high);
             zq_assert_k(I7, zs->disk_active >= may_be_active(zs, i));
             zs->disk_active -= may_be_active(zs, i);
-            zs->disk_active += counts_as_active(zs, i, z->snap);
-            /* `finished` is the present state; the snapshot may be older. */
-            bool finished = z->finished && z->snap == zq_zone_end(zs, i);
+            zs->disk_active += counts_as_active(zs, i, z->captured);
+            /* `finished` is the present state; the capture may be older. */
+            bool finished = z->finished && z->captured == zq_zone_end(zs, i);
 
-            zq_entry_encode(&zs->g, i, z->snap, finished, z->raw);
+            zq_entry_encode(&zs->g, i, z->captured, finished, z->raw);
             z->doubt = ZQ_COMPOSED;
         }
         memcpy(buf + zq_entries_bytes(i - first), z->raw, ZQ_ENTRY);
@@ -155,7 +155,7 @@ void zq_table_resets_durable(struct zq_zones *zs)
             uint64_t start = zq_zone_start(&zs->g, i);
             if (z->doubt == ZQ_COMPOSED)
                 z->doubt = ZQ_SURE;
-            if (z->doubt == ZQ_SURE && z->snap == start && on_disk(zs, i) == start)
+            if (z->doubt == ZQ_SURE && z->captured == start && on_disk(zs, i) == start)
                 z->high = start;
         }
     }

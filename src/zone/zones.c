@@ -31,7 +31,7 @@ static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
         return;
     }
     zq_entry_decode(&zs->g, i, raw, &e);
-    z->wp = z->next = z->high = z->snap = e.wp;
+    z->wp = z->next = z->high = z->captured = e.wp;
     z->finished = e.finished;
     z->state = e.full                           ? ZQCOW2_ZONE_FULL :
                e.wp == zq_zone_start(&zs->g, i) ? ZQCOW2_ZONE_EMPTY :
@@ -278,7 +278,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
     zq_assert_k(K6, is_idle(z) && z->wp == z->next);
     z->wp = z->next = zq_zone_start(&zs->g, i);
     /* A running round must not store the old life's pointer any more. */
-    z->snap = z->wp;
+    z->captured = z->wp;
     z->finished = 0;
     z->ahead = 1;
     z->live->reset_io = io_seq;

@@ -40,7 +40,7 @@ enum zq_doubt {
 struct zq_zone {           /* 64 bytes */
     uint64_t wp;           /* committed; absolute. FULL: start + capacity */
     uint64_t next;         /* the next reservation begins here */
-    uint64_t snap;         /* what the running round may store at most */
+    uint64_t captured;     /* what the running round may store at most */
     uint64_t high;         /* the highest value that the entry may have on disk (R1) */
     uint8_t raw[ZQ_ENTRY]; /* the entry as last read or written */
     struct zq_live *live;
@@ -164,7 +164,7 @@ static inline void zq_table_mark(struct zq_zones *zs, uint32_t zone)
     zs->dirty[zone / 64] = 1; /* 64 entries a sector */
     zs->is_dirty = true;
 }
-void zq_table_snapshot(struct zq_zones *zs);
+void zq_table_capture(struct zq_zones *zs);
 /* Is there an entry to write in this stage? */
 bool zq_table_has(const struct zq_zones *zs, enum zq_table_stage stage);
 /* Must entries that become FULL be durable before the rest (I7)? */

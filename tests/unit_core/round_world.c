@@ -256,7 +256,7 @@ static uint64_t in_file(struct round_world *w, enum part p, unsigned i)
     return p == WP ? (v - start_of(i)) / 512 : v;
 }
 
-/* What the write has brought is what the snapshot had, or a reset since: never something newer. */
+/* What the write has brought is what the capture had, or a reset since: never something newer. */
 static void written(struct round_world *w, enum part p, unsigned i, uint64_t before)
 {
     uint64_t v = in_file(w, p, i);

@@ -43,7 +43,7 @@ struct round_world {
     struct fake_device dev;
     struct zq_core core;
     uint64_t memory[PARTS][CHAINS]; /* versions; of a zone: sectors up to its write pointer */
-    uint64_t snap[PARTS][CHAINS];   /* at the running round's snapshot */
+    uint64_t snap[PARTS][CHAINS];   /* at the running round's capture */
     uint32_t lives[CHAINS], snap_lives[CHAINS];
     uint64_t low[PARTS][CHAINS], high[PARTS][CHAINS];  /* what a power cut may leave */
     uint64_t data, data_of[CHAINS], snap_data[CHAINS]; /* numbers of data writes, all completed */

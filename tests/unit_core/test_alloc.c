@@ -88,7 +88,7 @@ static void give_back(struct history *h)
     zq_alloc_quarantine(&w->alloc, f, linked);
     last = zq_container(w->alloc.quarantine[linked].prev, struct zq_freed, link);
     expect(w, last->cluster + last->count == h->held[k].cluster + h->held[k].count);
-    expect(w, last->after_round == (linked ? w->alloc.snapshots + 1 : 0));
+    expect(w, last->after_round == (linked ? w->alloc.rounds + 1 : 0));
     expect(w, last->after_io == w->x.data_seq);
     h->held[k] = h->held[--h->nr_held];
     for (int q = 0; q < 2; q++) {

@@ -160,7 +160,7 @@ static int result(struct zq_op *op)
     return zq_round_wait(&w.core, op);
 }
 
-/* An operation after the snapshot is not served by this round: what it changed is not in it (I1).
+/* An operation after the capture is not served by this round: what it changed is not in it (I1).
  */
 static void a_round_serves_who_came_before_its_snapshot(void **state)
 {

@@ -243,7 +243,7 @@ static void operations(struct world *w, unsigned most)
 static void check_entry(struct world *w, unsigned i, enum zq_table_stage stage, const uint8_t *old,
                         const uint8_t *now)
 {
-    bool again = w->snap_life[i] != w->life[i]; /* reset since the snapshot */
+    bool again = w->snap_life[i] != w->life[i]; /* reset since the capture */
     uint64_t wp = again ? start_of(i) : w->snap[i];
 
     if (!memcmp(old, now, 8))
@@ -307,7 +307,7 @@ static void take_snapshot(struct world *w)
         w->snap_finished[i] = w->finished[i];
         w->composed[i] = -1;
     }
-    zq_table_snapshot(&w->zs);
+    zq_table_capture(&w->zs);
 }
 
 /*
