@@ -34,7 +34,7 @@ int zq_blockdev_adopt(struct zq_file *f)
 static int zero_block_tail(struct zq_file *f, uint64_t from)
 {
     _Alignas(4096) uint8_t block[BLOCK];
-    uint64_t start = zq_round_down(from, BLOCK);
+    uint64_t start = zq_align_down(from, BLOCK);
     struct iovec iov = {block, (size_t)zq_min(BLOCK, f->device_bytes - start)};
     int rc = zq_file_read_rest(f, &iov, 1, start, 0);
 
@@ -49,8 +49,8 @@ static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
 {
     int rc = from % BLOCK ? zero_block_tail(f, from) : 0;
 
-    from = zq_round_up(from, BLOCK);
-    to = zq_min(zq_round_up(to, BLOCK), f->device_bytes);
+    from = zq_align_up(from, BLOCK);
+    to = zq_min(zq_align_up(to, BLOCK), f->device_bytes);
     if (rc < 0 || from >= to)
         return rc;
     rc = zq_file_zero(f, from, to - from);

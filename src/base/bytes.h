@@ -65,12 +65,12 @@ static inline void zq_put_le64(void *p, uint64_t v)
 }
 
 /* n must be a power of two. */
-static inline uint64_t zq_round_down(uint64_t v, uint64_t n)
+static inline uint64_t zq_align_down(uint64_t v, uint64_t n)
 {
     return v & ~(n - 1);
 }
 
-static inline uint64_t zq_round_up(uint64_t v, uint64_t n)
+static inline uint64_t zq_align_up(uint64_t v, uint64_t n)
 {
     return (v + n - 1) & ~(n - 1);
 }

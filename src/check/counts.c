@@ -67,7 +67,7 @@ static struct zq_bag *bag_of(const struct slot *s)
 static void remember(struct zq_counts *c, const struct slot *s, uint64_t cluster)
 {
     c->last = bag_of(s);
-    c->last_first = zq_round_down(cluster, (uint64_t)1 << s->shift);
+    c->last_first = zq_align_down(cluster, (uint64_t)1 << s->shift);
     c->last_end = c->last_first + ((uint64_t)1 << s->shift);
 }
 

@@ -15,7 +15,7 @@ static void add(struct zq_area *a, unsigned *n, const struct zq_header *h, const
                 uint64_t offset, uint64_t bytes)
 {
     if (bytes)
-        a[(*n)++] = (struct zq_area){name, offset, zq_round_up(bytes, 1ull << h->cluster_bits)};
+        a[(*n)++] = (struct zq_area){name, offset, zq_align_up(bytes, 1ull << h->cluster_bits)};
 }
 
 static unsigned collect(struct zq_area a[MAX_AREAS], const struct zq_header *h,

@@ -115,7 +115,7 @@ static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
         give_up(s, "snapshot table entry", bytes, *pos, "runs past the file's end or 64 MiB");
         return false;
     }
-    *pos = zq_round_up(*pos + bytes, 8);
+    *pos = zq_align_up(*pos + bytes, 8);
     return true;
 }
 
@@ -160,7 +160,7 @@ int zq_scan_snapshots(struct zq_scan *s)
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 ||
             (rc = scan_snapshot_l1(s, e, pos)) < 0)
             return rc;
-        pos += zq_round_up(entry_bytes(e), 8);
+        pos += zq_align_up(entry_bytes(e), 8);
     }
     return 0;
 }
@@ -288,7 +288,7 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
         }
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
             return rc;
-        pos += zq_round_up(BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
+        pos += zq_align_up(BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
         if (pos > end) {
             give_up(s, "bitmap directory entry", i, at, "runs past the directory's end");
             return 0;

@@ -53,7 +53,7 @@ static int complete_limits(struct zqcow2_limits *l)
     block = (uint32_t)zq_max(l->io_align, ZQ_SECTOR);
     if (l->max_transfer && l->max_transfer < block)
         return -EINVAL;
-    l->max_transfer = (uint32_t)zq_round_down(l->max_transfer, block);
+    l->max_transfer = (uint32_t)zq_align_down(l->max_transfer, block);
     return l->caps & ~(uint32_t)ZQCOW2_CAP_READ_ONLY ? -EINVAL : 0;
 }
 
@@ -139,7 +139,7 @@ static size_t direct_bytes(const struct transfer *t, const void *buf, size_t len
 
     if ((uintptr_t)buf % l->buf_align || off % l->io_align)
         return 0;
-    return (size_t)zq_min(zq_round_down(len, l->io_align), max);
+    return (size_t)zq_min(zq_align_down(len, l->io_align), max);
 }
 
 static size_t bounce_bytes(const struct transfer *t, size_t len, uint64_t off)
@@ -154,7 +154,7 @@ static int bounced(struct transfer *t, uint8_t *buf, size_t len, uint64_t off)
 {
     const struct zqcow2_limits *l = &t->be->limits;
     size_t pad = (size_t)(off % l->io_align);
-    size_t span = (size_t)zq_round_up(pad + len, l->io_align);
+    size_t span = (size_t)zq_align_up(pad + len, l->io_align);
     int rc = 0;
 
     if (!t->bounce)
@@ -264,7 +264,7 @@ static int whole_blocks(struct zqcow2_backend *be,
     int rc = 0;
 
     while (*len >= be->limits.io_align && rc == 0) {
-        uint64_t n = zq_min(zq_round_down(*len, be->limits.io_align), max);
+        uint64_t n = zq_min(zq_align_down(*len, be->limits.io_align), max);
         rc = op(be, *off, n);
         if (rc == 0) {
             *off += n;
@@ -276,7 +276,7 @@ static int whole_blocks(struct zqcow2_backend *be,
 
 int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 {
-    uint64_t head = zq_min(zq_round_up(off, be->limits.io_align) - off, len);
+    uint64_t head = zq_min(zq_align_up(off, be->limits.io_align) - off, len);
     int rc = check_range(off, len);
 
     if (rc == 0 && (!be->ops.writev || be->limits.caps & ZQCOW2_CAP_READ_ONLY))
@@ -294,7 +294,7 @@ int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 
 int zq_be_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 {
-    uint64_t head = zq_min(zq_round_up(off, be->limits.io_align) - off, len);
+    uint64_t head = zq_min(zq_align_up(off, be->limits.io_align) - off, len);
     int rc = be->ops.discard ? check_range(off, len) : -EOPNOTSUPP;
 
     off += head;
@@ -320,7 +320,7 @@ int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes)
     if (bytes > INT64_MAX)
         return -EFBIG;
     /* As zq_io_start() does: padded writes are never longer than this. */
-    return zq_call_truncate(be, zq_round_up(bytes, be->limits.io_align));
+    return zq_call_truncate(be, zq_align_up(bytes, be->limits.io_align));
 }
 
 int zq_be_flush(struct zqcow2_backend *be)

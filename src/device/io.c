@@ -171,7 +171,7 @@ static uint64_t cut_elements(const struct zq_iox *x, struct zq_io *io, uint64_t 
         room[io->pub.iovcnt++].iov_len = n;
         got += n;
     }
-    len = got == want ? want : zq_round_down(got, block);
+    len = got == want ? want : zq_align_down(got, block);
     trim_elements(&io->pub, room, got, len);
     return len;
 }
@@ -180,7 +180,7 @@ static uint64_t cut_elements(const struct zq_iox *x, struct zq_io *io, uint64_t 
 static uint64_t cut_direct(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t left)
 {
     uint64_t align = x->be->limits.io_align;
-    uint64_t want = zq_round_down(zq_min(left, x->max_piece), align);
+    uint64_t want = zq_align_down(zq_min(left, x->max_piece), align);
 
     io->pub.iov = NULL;
     io->pub.iovcnt = 0;
@@ -299,8 +299,8 @@ static bool next_piece(struct zq_iox *x, struct zq_io *io)
         n = cut_bounced(x, io, off, left);
     io->piece = n;
     io->pub.kind = io->whole.kind;
-    io->pub.offset = zq_round_down(off, align);
-    io->pub.length = zq_round_up(off + n, align) - io->pub.offset;
+    io->pub.offset = zq_align_down(off, align);
+    io->pub.length = zq_align_up(off + n, align) - io->pub.offset;
     zq_assert(io->pub.length <= x->max_piece && (direct || io->pub.length <= x->bounce_bytes));
     if (!x->takes_any && is_write(io) && write_conflicts(x, io->pub.offset, io->pub.length))
         return false;
@@ -335,7 +335,7 @@ static void retry_parked(struct zq_iox *x)
 static bool shrink_to_blocks(const struct zq_iox *x, struct zqcow2_io *p)
 {
     uint64_t align = x->be->limits.io_align;
-    uint64_t from = zq_round_up(p->offset, align), to = zq_round_down(p->offset + p->length, align);
+    uint64_t from = zq_align_up(p->offset, align), to = zq_align_down(p->offset + p->length, align);
 
     p->offset = from;
     p->length = to > from ? to - from : 0;
@@ -415,7 +415,7 @@ static bool piece_done(struct zq_iox *x, struct zq_io *io)
 /* Padded writes make the file longer than its last cluster: no new length may be below that. */
 static void start_truncate(const struct zq_iox *x, struct zq_io *io)
 {
-    io->pub.offset = zq_round_up(io->pub.offset, x->be->limits.io_align);
+    io->pub.offset = zq_align_up(io->pub.offset, x->be->limits.io_align);
 }
 
 void zq_io_start(struct zq_iox *x, struct zq_io *io)

@@ -96,7 +96,7 @@ static int next_ext(const struct ext_area *a, uint64_t *pos, struct ext *e,
                        "header extension 0x%08" PRIx32 " at byte %" PRIu64 ": length %" PRIu32
                        " exceeds the extension area, which ends at %" PRIu64,
                        e->type, *pos, e->len, a->end);
-    *pos = zq_round_up(e->data + (uint64_t)e->len, 8);
+    *pos = zq_align_up(e->data + (uint64_t)e->len, 8);
     return 1;
 }
 
@@ -364,7 +364,7 @@ static int check_tables(const struct zq_header *h, uint64_t file_size, struct zq
                    "must be at least 1 and at most 8 MiB");
     /* A file may end in the middle of a cluster; the rest of the table is then zeros. */
     rc = check_table(h, "refcount_table_offset", ZQ_HDR_RT_OFFSET, h->rt_offset, rt_bytes,
-                     file_size > UINT64_MAX - cluster ? file_size : zq_round_up(file_size, cluster),
+                     file_size > UINT64_MAX - cluster ? file_size : zq_align_up(file_size, cluster),
                      err);
     if (rc < 0 || !h->nb_snapshots)
         return rc;
@@ -383,7 +383,7 @@ static void load_fields(struct zq_header *h, const uint8_t *b)
     h->backing_len = h->backing_offset ? zq_be32(b + 16) : 0;
     h->cluster_bits = zq_be32(b + 20);
     h->stored_size = zq_be64(b + 24);
-    h->virtual_size = zq_round_down(h->stored_size, ZQ_SECTOR); /* what others make of it */
+    h->virtual_size = zq_align_down(h->stored_size, ZQ_SECTOR); /* what others make of it */
     h->crypt_method = zq_be32(b + 32);
     h->l1_entries = zq_be32(b + 36);
     h->l1_offset = zq_be64(b + 40);
@@ -517,7 +517,7 @@ void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_
         pos = put_ext(buf, pos, ZQ_EXT_ZONED, h->zoned_len);
         h->zoned_offset = (uint32_t)pos;
         memcpy(buf + pos, zoned_data, h->zoned_len);
-        pos = (size_t)zq_round_up(pos + h->zoned_len, 8);
+        pos = (size_t)zq_align_up(pos + h->zoned_len, 8);
     }
     if (pos + 8 + NR_FEATURES * FEATURE_BYTES + 8 <= len)
         pos = put_features(buf, pos);

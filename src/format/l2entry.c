@@ -24,7 +24,7 @@ static const char *read_compressed(const struct zq_bounds *b, uint64_t raw, stru
     compressed_range(raw, b->form.cluster_bits, &e->host, &e->len);
     /* A file may end in the middle of the last sector. */
     if (e->host >= ZQ_MAX_HOST_OFFSET ||
-        zq_round_down(e->host + e->len - 1, ZQ_SECTOR) >= b->file_size)
+        zq_align_down(e->host + e->len - 1, ZQ_SECTOR) >= b->file_size)
         return "compressed data runs past the end of the file";
     return NULL;
 }

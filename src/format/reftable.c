@@ -16,7 +16,7 @@ int zq_reftable_plan(struct zq_reftable *t)
     t->own = 0;
     for (uint64_t need = 1; need > t->own; need = zq_div_up(end, (uint64_t)1 << bits) - t->first) {
         t->own = need;
-        t->entries = zq_round_up(zq_max(t->entries, t->first + need), per_cluster);
+        t->entries = zq_align_up(zq_max(t->entries, t->first + need), per_cluster);
         if (zq_table_bytes(t->entries) > ZQ_MAX_RT_BYTES)
             return -EFBIG;
         end = zq_reftable_end(t) + t->behind + t->spare;

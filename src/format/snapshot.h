@@ -18,7 +18,7 @@ static inline void zq_snapshot_read(const uint8_t raw[ZQ_SNAPSHOT_FIXED], struct
     s->l1_offset = zq_be64(raw);
     s->l1_entries = zq_be32(raw + 8);
     s->extra = zq_be32(raw + 36);
-    s->bytes = zq_round_up(
+    s->bytes = zq_align_up(
         ZQ_SNAPSHOT_FIXED + (uint64_t)s->extra + zq_be16(raw + 12) + zq_be16(raw + 14), 8);
 }
 

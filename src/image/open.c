@@ -89,7 +89,7 @@ static int recover(struct opening *o)
 static int load_zones(struct opening *o, struct zq_core *c)
 {
     size_t bytes = (size_t)zq_entries_bytes(o->g.nr_zones);
-    size_t padded = (size_t)zq_round_up(bytes, ZQ_SECTOR);
+    size_t padded = (size_t)zq_align_up(bytes, ZQ_SECTOR);
     uint8_t *table = zq_zalloc(&o->hooks, padded);
     int rc = table ? zq_be_read(o->be, table, padded, o->g.table_offset) : -ENOMEM;
 

@@ -101,7 +101,7 @@ static int open_raw(struct zq_source *s)
     int rc = zq_be_length(s->x.be, &bytes);
 
     s->raw = true;
-    s->size = rc < 0 ? 0 : zq_round_up(bytes, ZQ_SECTOR);
+    s->size = rc < 0 ? 0 : zq_align_up(bytes, ZQ_SECTOR);
     return rc;
 }
 

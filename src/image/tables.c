@@ -110,7 +110,7 @@ static int open_map(struct opening *o, const struct zq_parts *parts)
 static void set_fixed(const struct opening *o, struct zq_alloc *a, enum zq_fixed which,
                       uint64_t offset, uint64_t bytes)
 {
-    bytes = zq_round_up(bytes, (uint64_t)1 << o->h.cluster_bits);
+    bytes = zq_align_up(bytes, (uint64_t)1 << o->h.cluster_bits);
     a->fixed[which] = (struct zq_host_range){offset, bytes};
 }
 

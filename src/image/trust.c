@@ -32,7 +32,7 @@ static int read_refcount(struct opening *o, const struct zq_refs *r, struct coun
     if (block >= r->table.entries || !r->table.v[block])
         return 0;
     bit = (cluster & (((uint64_t)1 << r->block_bits) - 1)) << r->order;
-    at = r->table.v[block] + zq_round_down(bit / 8, ZQ_SECTOR);
+    at = r->table.v[block] + zq_align_down(bit / 8, ZQ_SECTOR);
     if (at != k->at)
         rc = zq_be_read(o->be, k->sector, sizeof(k->sector), at);
     k->at = rc < 0 ? 0 : at;
@@ -117,12 +117,12 @@ static int check_twice(struct opening *o, struct zq_core *c)
 
 static void add_area(struct opening *o, struct zq_alloc *a, uint64_t offset, uint64_t bytes)
 {
-    uint64_t cluster = (uint64_t)1 << o->h.cluster_bits, begin = zq_round_down(offset, cluster);
+    uint64_t cluster = (uint64_t)1 << o->h.cluster_bits, begin = zq_align_down(offset, cluster);
 
     if (!bytes || offset >= o->file_size) /* nothing can be there */
         return;
     bytes = zq_min(bytes, o->file_size - offset);
-    zq_alloc_add_area(a, begin, zq_round_up(offset + bytes, cluster) - begin);
+    zq_alloc_add_area(a, begin, zq_align_up(offset + bytes, cluster) - begin);
 }
 
 /* Follows the table as far as it can be followed: what is wrong with it is check's to say. */
@@ -142,7 +142,7 @@ static int read_snapshots(struct opening *o, struct zq_alloc *a)
         pos += s.bytes;
     }
     begin = o->h.snapshots_offset + (uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED;
-    begin = zq_round_up(begin, (uint64_t)1 << o->h.cluster_bits); /* before: a fixed range */
+    begin = zq_align_up(begin, (uint64_t)1 << o->h.cluster_bits); /* before: a fixed range */
     if (begin < zq_min(pos, max))
         add_area(o, a, begin, zq_min(pos, max) - begin);
     return 0;

@@ -85,14 +85,14 @@ static int ask_source(struct zq_core *c, struct zq_op *op)
 static void take_holes(struct zq_op *op)
 {
     struct zq_extent *e = &op->own.status.walk.e;
-    uint64_t begin = zq_round_down(op->own.status.data, ZQ_SECTOR);
+    uint64_t begin = zq_align_down(op->own.status.data, ZQ_SECTOR);
     uint64_t end = op->own.status.data_end;
 
     if (begin > e->host) {
         e->type = ZQ_EXT_ZERO;
         e->len = zq_min(e->len, begin - e->host);
     } else if (end - e->host < e->len) {
-        e->len = zq_round_up(end - e->host, ZQ_SECTOR);
+        e->len = zq_align_up(end - e->host, ZQ_SECTOR);
     }
 }
 

@@ -44,7 +44,7 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
     uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
 
     /* The device's last cluster may be short: its end is as good as a cluster's. */
-    end = end == c->size ? zq_round_up(end, size) : zq_round_down(end, size);
+    end = end == c->size ? zq_align_up(end, size) : zq_align_down(end, size);
     if (!zeroing(op) || (at & (size - 1)) || end <= at)
         return false;
     *stop = end;
@@ -54,7 +54,7 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
 /* Does any whole cluster lie in what is to be zeros? */
 static bool may_unmap(const struct zq_core *c, const struct zq_op *op)
 {
-    uint64_t at = zq_round_up(op->req.offset, (uint64_t)1 << c->cluster_bits), stop;
+    uint64_t at = zq_align_up(op->req.offset, (uint64_t)1 << c->cluster_bits), stop;
 
     return can_unmap(c, op, at, &stop);
 }
@@ -64,7 +64,7 @@ static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint6
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
 
-    return zeroing(op) ? zq_min(end, zq_round_down(at, size) + size) : end;
+    return zeroing(op) ? zq_min(end, zq_align_down(at, size) + size) : end;
 }
 
 static bool is_zero_already(const struct zq_op *op, const struct zq_extent *e)
@@ -76,12 +76,12 @@ static bool is_zero_already(const struct zq_op *op, const struct zq_extent *e)
 static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
                        const struct zq_extent *e, uint64_t *stop)
 {
-    uint64_t size = (uint64_t)1 << c->cluster_bits, guest = zq_round_down(at, size);
+    uint64_t size = (uint64_t)1 << c->cluster_bits, guest = zq_align_down(at, size);
     struct zq_fill *f;
     int rc = zq_may_allocate(c, op);
 
     if (rc == 0)
-        rc = zq_fill_prepare(c, op, guest, zq_round_up(end, size) - guest, e);
+        rc = zq_fill_prepare(c, op, guest, zq_align_up(end, size) - guest, e);
     if (rc)
         return rc;
     f = zq_fill_last(op);

@@ -35,7 +35,7 @@ static uint64_t result_offset(const struct zq_core *c, const struct zq_op *op, i
     if (rc > ZQCOW2_EZONE_BOUNDARY || rc < ZQCOW2_EZONE_STATE)
         return 0;
     return kind == ZQCOW2_OP_READ ? op->res.offset :
-                                    zq_round_down(op->req.offset, c->zones.g.zone_size);
+                                    zq_align_down(op->req.offset, c->zones.g.zone_size);
 }
 
 static void op_end(struct zq_core *c, struct zq_op *op, int rc)

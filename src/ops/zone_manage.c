@@ -70,14 +70,14 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zone *z = &c->zones.v[zone];
     uint64_t size = (uint64_t)1 << c->cluster_bits;
-    uint64_t end = zq_round_up(zq_zone_end(&c->zones, zone), size);
-    uint64_t head = zq_round_down(z->wp, size);
+    uint64_t end = zq_align_up(zq_zone_end(&c->zones, zone), size);
+    uint64_t head = zq_align_down(z->wp, size);
     struct zq_extent e;
     int rc;
 
     /* Nothing is mapped here meanwhile: what is done stays done when this is entered again. */
     zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);
-    op->own.manage.unmapped = zq_max(op->own.manage.unmapped, zq_round_up(z->wp, size));
+    op->own.manage.unmapped = zq_max(op->own.manage.unmapped, zq_align_up(z->wp, size));
     rc = zq_unmap(c, op, &op->own.manage.unmapped, end);
     if (rc || head == z->wp || op->own.manage.phase == M_TAIL)
         return rc;

@@ -24,7 +24,7 @@ int zq_alloc_open(struct zq_alloc *a, const struct zq_alloc_params *p)
     r->slice_refs = p->cache->slice_bytes * 8 >> p->refcount_order;
     a->tables = 1;
     a->file_size = p->file_size;
-    a->virgin = zq_round_up(p->file_size, (uint64_t)1 << p->cluster_bits);
+    a->virgin = zq_align_up(p->file_size, (uint64_t)1 << p->cluster_bits);
     zq_list_init(&a->growth.waiters);
     zq_list_init(&a->quarantine[0]);
     zq_list_init(&a->quarantine[1]);
@@ -314,7 +314,7 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
 
     zq_assert(want);
     for (unsigned i = 0; i < MAX_LOOKS; i++) {
-        uint64_t next = zq_round_down(*cursor, a->refs.slice_refs) + a->refs.slice_refs;
+        uint64_t next = zq_align_down(*cursor, a->refs.slice_refs) + a->refs.slice_refs;
         int rc = a->corrupt ? ZQCOW2_ECORRUPT : find_step(a, g, cursor, want, f);
 
         if (rc)

@@ -110,7 +110,7 @@ static uint64_t cover_ahead(uint64_t end)
 {
     uint64_t step = (uint64_t)1 << zq_log2(zq_max(end / 16, COVER_MIN));
 
-    return end < 8 * COVER_MIN ? end : zq_round_up(end, zq_min(step, COVER_MAX));
+    return end < 8 * COVER_MIN ? end : zq_align_up(end, zq_min(step, COVER_MAX));
 }
 
 static void start_cover(struct zq_alloc *a, uint64_t end)

@@ -97,7 +97,7 @@ static uint64_t slice_host(const struct zq_map *m, uint64_t guest)
 
 uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest)
 {
-    return zq_round_down(guest, (uint64_t)1 << (m->slice_bits + m->cluster_bits)) +
+    return zq_align_down(guest, (uint64_t)1 << (m->slice_bits + m->cluster_bits)) +
            ((uint64_t)1 << (m->slice_bits + m->cluster_bits));
 }
 
@@ -240,7 +240,7 @@ static int reach(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
     if (is_judged(m, s))
         return 0;
     /* one cluster at a time */
-    *end = zq_min(*end, zq_round_down(guest, 1ull << m->cluster_bits) + (1ull << m->cluster_bits));
+    *end = zq_min(*end, zq_align_down(guest, 1ull << m->cluster_bits) + (1ull << m->cluster_bits));
     return are_sound(m, s, i, i + 1) ? 0 : ZQCOW2_ECORRUPT;
 }
 

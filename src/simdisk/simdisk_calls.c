@@ -140,7 +140,7 @@ static struct sim_op *make_op(struct zqcow2_simdisk *d, uint32_t kind, uint64_t 
     struct sim_op *op;
 
     if (fault && (d->fault.flags & ZQCOW2_SIMDISK_SHORT) && kind == ZQCOW2_IO_WRITE)
-        len = zq_round_down(len / 2, ZQ_SECTOR);
+        len = zq_align_down(len / 2, ZQ_SECTOR);
     else if (fault && !((d->fault.flags & ZQCOW2_SIMDISK_LANDS) && kind == ZQCOW2_IO_WRITE))
         len = 0;
     op = sim_op_new(&d->hooks, kind, off, len, kind == ZQCOW2_IO_WRITE || scrambles);

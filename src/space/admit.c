@@ -146,10 +146,10 @@ int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
 static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, const struct zq_op *b)
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits;
-    uint64_t from = zq_round_down(a->req.offset, size);
+    uint64_t from = zq_align_down(a->req.offset, size);
 
     return zq_ranges_overlap(b->req.offset, b->length, from,
-                             zq_round_up(a->req.offset + a->length, size) - from);
+                             zq_align_up(a->req.offset + a->length, size) - from);
 }
 
 int zq_range_take(struct zq_core *c, struct zq_op *op)

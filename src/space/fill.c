@@ -47,7 +47,7 @@ static uint64_t like_clusters(const struct zq_core *c, const struct zq_extent *o
 
     if (old->type != ZQ_EXT_UNALLOC)
         return size;
-    bytes = zq_min(bytes, zq_round_up(old->len, size));
+    bytes = zq_min(bytes, zq_align_up(old->len, size));
     return zq_min(bytes, zq_map_slice_end(&c->map, guest) - guest);
 }
 
@@ -149,7 +149,7 @@ static int read_old(struct zq_core *c, struct zq_op *op)
 
     if (f->old.type == ZQ_EXT_COMPRESSED)
         return zq_op_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
-    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_round_down(f->old.host, size), size);
+    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_align_down(f->old.host, size), size);
 }
 
 /* Zeros where nothing will be written: needed only where something was written before. */

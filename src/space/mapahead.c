@@ -99,7 +99,7 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
         return 0;
     }
     rc = zq_may_allocate(c, op);
-    return rc ? rc : map_other(c, op, zone, zq_round_down(*at, (uint64_t)1 << c->cluster_bits), &e);
+    return rc ? rc : map_other(c, op, zone, zq_align_down(*at, (uint64_t)1 << c->cluster_bits), &e);
 }
 
 /* The turn keeps what is mapped: each step is gathered and done once. */

@@ -30,7 +30,7 @@ static void find_packed(struct zq_packed *p, const struct zq_l2_entry *l2)
     p->size = l2->len;
     p->skew = l2->host & (align - 1);
     p->host = l2->host - p->skew;
-    p->len = zq_round_up(p->skew + p->size, align);
+    p->len = zq_align_up(p->skew + p->size, align);
 }
 
 void zq_packed_free(struct zq_core *c, struct zq_packed *p)

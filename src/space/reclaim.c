@@ -220,8 +220,8 @@ static int unmap_zone(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
         rc = zq_await_drained(c, op, a->zone);
     if (rc)
         return rc;
-    a->at = zq_max(a->at, zq_round_up(z->wp, size));
-    rc = zq_unmap(c, op, &a->at, zq_round_up(zq_zone_end(&c->zones, a->zone), size));
+    a->at = zq_max(a->at, zq_align_up(z->wp, size));
+    rc = zq_unmap(c, op, &a->at, zq_align_up(zq_zone_end(&c->zones, a->zone), size));
     if (rc == 0)
         z->ahead = 0;
     return rc;

@@ -37,8 +37,8 @@ static void arithmetic_is_right_at_its_edges(void **state)
     uint64_t sum;
 
     (void)state;
-    assert_true(zq_round_up(511, 512) == 512 && zq_round_up(512, 512) == 512);
-    assert_true(zq_round_down(1023, 512) == 512 && zq_round_up(0, 512) == 0);
+    assert_true(zq_align_up(511, 512) == 512 && zq_align_up(512, 512) == 512);
+    assert_true(zq_align_down(1023, 512) == 512 && zq_align_up(0, 512) == 0);
     assert_true(zq_div_up(UINT64_MAX, 2) == (UINT64_C(1) << 63));
     assert_false(zq_is_pow2(0));
     assert_true(zq_is_pow2(1) && zq_is_pow2(UINT64_C(1) << 63) && !zq_is_pow2(3));
@@ -117,7 +117,7 @@ static void *count_alloc(void *ctx, size_t align, size_t size)
     a->calls++;
     a->bytes += size;
     a->align = align;
-    return aligned_alloc(align, zq_round_up(size, align));
+    return aligned_alloc(align, zq_align_up(size, align));
 }
 
 static void count_free(void *ctx, void *p, size_t size)
