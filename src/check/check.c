@@ -211,7 +211,7 @@ static int compare_flags(struct zq_scan *s)
 static bool check_zone(struct zq_scan *s, uint32_t zone)
 {
     const uint8_t *raw = s->wp + zq_entries_bytes(zone);
-    uint64_t start = zq_zone_start(&s->g, zone);
+    uint64_t start = zq_geometry_start(&s->g, zone);
     struct zq_entry e;
 
     if (zq_entry_decode(&s->g, zone, raw, &e) < 0) {

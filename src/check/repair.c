@@ -159,7 +159,7 @@ static int fix_tables(struct zq_scan *s, struct tables *t)
 static int fix_zones(struct zq_scan *s, uint64_t *fixed)
 {
     for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
-        uint64_t start = zq_zone_start(&s->g, i), end = start + zq_zone_capacity(&s->g, i);
+        uint64_t start = zq_geometry_start(&s->g, i), end = start + zq_geometry_capacity(&s->g, i);
         uint64_t at = s->g.table_offset + zq_entries_bytes(i);
         uint8_t *raw = s->wp + zq_entries_bytes(i);
         struct zq_entry e;

@@ -336,7 +336,7 @@ static bool full_is_next_start(const struct zq_geometry *g, uint32_t zone, bool 
 {
     if (g->layout == ZQCOW2_LAYOUT_44 || g->layout == ZQCOW2_LAYOUT_48B)
         return false;
-    return finished || zq_zone_length(g, zone) < g->zone_size;
+    return finished || zq_geometry_length(g, zone) < g->zone_size;
 }
 
 uint64_t zq_entry_word(const struct zq_geometry *g, const uint8_t raw[ZQ_ENTRY])
@@ -348,7 +348,7 @@ int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t ra
                     struct zq_entry *e)
 {
     uint64_t v = entry_load(&g->code, raw), flag = (uint64_t)1 << g->code.flag_bit;
-    uint64_t start = zq_zone_start(g, zone), full = start + zq_zone_capacity(g, zone);
+    uint64_t start = zq_geometry_start(g, zone), full = start + zq_geometry_capacity(g, zone);
 
     if (!(v & flag) != (zone >= g->conventional))
         return ZQCOW2_ECORRUPT;
@@ -376,7 +376,7 @@ int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t ra
 void zq_entry_encode(const struct zq_geometry *g, uint32_t zone, uint64_t wp, bool finished,
                      uint8_t raw[ZQ_ENTRY])
 {
-    uint64_t start = zq_zone_start(g, zone), full = start + zq_zone_capacity(g, zone);
+    uint64_t start = zq_geometry_start(g, zone), full = start + zq_geometry_capacity(g, zone);
     bool sequential = zone >= g->conventional, is_full = sequential && (finished || wp >= full);
     uint64_t v = sequential ? wp : start | (uint64_t)1 << g->code.flag_bit;
 
@@ -453,6 +453,6 @@ int zq_entry_code_detect(struct zq_geometry *g, const uint8_t *table, struct zqc
                    "write-pointer table: zone %" PRIu32 " has 0x%016" PRIx64 " at byte %" PRIu64
                    ": not a position in this zone (0x%" PRIx64 " to 0x%" PRIx64 ")",
                    best_zone, entry_load(&best, table + zq_entries_bytes(best_zone)),
-                   g->table_offset + zq_entries_bytes(best_zone), zq_zone_start(g, best_zone),
-                   zq_zone_start(g, best_zone) + g->zone_size);
+                   g->table_offset + zq_entries_bytes(best_zone), zq_geometry_start(g, best_zone),
+                   zq_geometry_start(g, best_zone) + g->zone_size);
 }

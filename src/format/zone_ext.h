@@ -30,22 +30,22 @@ struct zq_geometry {
     struct zq_entry_code code;
 };
 
-static inline uint64_t zq_zone_start(const struct zq_geometry *g, uint32_t zone)
+static inline uint64_t zq_geometry_start(const struct zq_geometry *g, uint32_t zone)
 {
     return (uint64_t)zone << g->zone_bits;
 }
 
 /* The last zone may be short. */
-static inline uint64_t zq_zone_length(const struct zq_geometry *g, uint32_t zone)
+static inline uint64_t zq_geometry_length(const struct zq_geometry *g, uint32_t zone)
 {
-    uint64_t rest = g->device_size - zq_zone_start(g, zone);
+    uint64_t rest = g->device_size - zq_geometry_start(g, zone);
     return rest < g->zone_size ? rest : g->zone_size;
 }
 
 /* Of a sequential zone: min(capacity, its length); of a conventional zone: its length. */
-static inline uint64_t zq_zone_capacity(const struct zq_geometry *g, uint32_t zone)
+static inline uint64_t zq_geometry_capacity(const struct zq_geometry *g, uint32_t zone)
 {
-    uint64_t len = zq_zone_length(g, zone);
+    uint64_t len = zq_geometry_length(g, zone);
     return zone < g->conventional || len < g->capacity ? len : g->capacity;
 }
 

@@ -189,7 +189,7 @@ static int write_zones(struct zqcow2_backend *be, struct plan *p)
         int rc;
 
         for (uint32_t i = 0; i < n; i++)
-            zq_entry_encode(&p->g, done + i, zq_zone_start(&p->g, done + i), false,
+            zq_entry_encode(&p->g, done + i, zq_geometry_start(&p->g, done + i), false,
                             p->buf + zq_entries_bytes(i));
         rc = zq_be_write(be, p->buf, (size_t)zq_entries_bytes(n),
                          p->g.table_offset + zq_entries_bytes(done));

@@ -98,7 +98,7 @@ static int load_zones(struct opening *o, struct zq_core *c)
     if (rc == 0) {
         const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table};
 
-        c->seq_start = zq_zone_start(&o->g, o->g.conventional);
+        c->seq_start = zq_geometry_start(&o->g, o->g.conventional);
         rc = zq_zones_open(&c->zones, &p);
     }
     zq_free(&o->hooks, table, padded);

@@ -61,7 +61,7 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
 {
     const struct zq_zone *z = &c->zones.v[op->zone];
     const struct zq_live *l = z->live;
-    uint64_t start = zq_zone_start(&c->zones.g, op->zone);
+    uint64_t start = zq_geometry_start(&c->zones.g, op->zone);
     bool append = op->req.op == ZQCOW2_OP_APPEND;
 
     if (c->sealed || !zq_state_is_open(z->state) || z->next == start || !l)

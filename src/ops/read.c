@@ -25,7 +25,7 @@ static bool touches_offline(const struct zq_core *c, struct zq_op *op)
     for (uint32_t i = zq_zone_of(&c->zones, op->req.offset); i <= last; i++) {
         if (c->zones.v[i].forced != ZQCOW2_ZONE_OFFLINE)
             continue;
-        op->res.offset = zq_zone_start(&c->zones.g, i);
+        op->res.offset = zq_geometry_start(&c->zones.g, i);
         return true;
     }
     return false;
@@ -42,7 +42,7 @@ uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_
     zone = zq_zone_of(zs, at);
     if (at < zs->v[zone].wp)
         return zq_min(len, zs->v[zone].wp - at);
-    end = zq_zone_start(&zs->g, zone) + zq_zone_length(&zs->g, zone);
+    end = zq_geometry_start(&zs->g, zone) + zq_geometry_length(&zs->g, zone);
     *zeros = zq_min(len, end - at);
     return 0;
 }

@@ -147,7 +147,7 @@ static bool judge(const struct zq_core *c, const struct zq_op *op, uint32_t zone
 {
     const struct zq_zone *z = &c->zones.v[zone];
 
-    *v = zq_fsm(zq_zone_state(z), action_of(op), z->next == zq_zone_start(&c->zones.g, zone));
+    *v = zq_fsm(zq_zone_state(z), action_of(op), z->next == zq_geometry_start(&c->zones.g, zone));
     if (passes_over(c, op, zone)) {
         v->rc = 0;
         return true;
@@ -182,8 +182,8 @@ static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
     if (op->has_turn)
         zq_turn_leave(c, op);
     zq_cache_release(&c->cache, &op->g);
-    op->own.manage.done =
-        zq_zone_start(&c->zones.g, zone) + zq_zone_length(&c->zones.g, zone) - op->req.offset;
+    op->own.manage.done = zq_geometry_start(&c->zones.g, zone) +
+                          zq_geometry_length(&c->zones.g, zone) - op->req.offset;
     op->own.manage.phase = M_ZONE;
     op->round = op->own.manage.unmapped = 0;
 }
@@ -204,7 +204,7 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
     while (rc == 0 && op->own.manage.phase != M_FUA && op->own.manage.done < op->length) {
         uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->own.manage.done);
 
-        op->res.offset = zq_zone_start(&c->zones.g, zone);
+        op->res.offset = zq_geometry_start(&c->zones.g, zone);
         if (zq_fill_is_pending(op))
             rc = zq_fill_replace(c, op);
         else

@@ -161,7 +161,8 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
 
     switch (op->own.zone_write.phase) {
     case W_GATHER:
-        if (op->req.op == ZQCOW2_OP_APPEND && op->req.offset != zq_zone_start(&c->zones.g, zone))
+        if (op->req.op == ZQCOW2_OP_APPEND &&
+            op->req.offset != zq_geometry_start(&c->zones.g, zone))
             return -EINVAL;
         rc = zq_fill_is_pending(op) ? zq_fill_replace(c, op) :
              op->rc < 0             ? op->rc :

@@ -128,7 +128,7 @@ void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim)
 int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zone *z = &c->zones.v[zone];
-    uint64_t start = zq_zone_start(&c->zones.g, zone);
+    uint64_t start = zq_geometry_start(&c->zones.g, zone);
 
     zq_assert_k(R2, has_turn(c, op, zone));
     if (z->next != start)

@@ -14,7 +14,7 @@
 /* How much to map from `at` on: what is asked, at least a first piece, then doubling. */
 static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint64_t end)
 {
-    uint64_t start = zq_zone_start(&c->zones.g, zone), limit = zq_zone_end(&c->zones, zone);
+    uint64_t start = zq_geometry_start(&c->zones.g, zone), limit = zq_zone_end(&c->zones, zone);
     uint64_t bytes = zq_max(end - at, zq_max(c->extent_bytes, at - start));
 
     zq_assert_k(K4, start <= at && at < end && end <= limit);

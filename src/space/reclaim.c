@@ -59,9 +59,9 @@ static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
         struct zq_zone *z = &zs->v[i];
 
         next = n->next;
-        if (z->next != zq_zone_start(&zs->g, i) || !zq_list_empty(&l->admission)) {
+        if (z->next != zq_geometry_start(&zs->g, i) || !zq_list_empty(&l->admission)) {
             zq_list_del(n);
-        } else if (z->high == zq_zone_start(&zs->g, i)) {
+        } else if (z->high == zq_geometry_start(&zs->g, i)) {
             if (zq_io_all_past(&c->x, l->reset_io)) {
                 *zone = i;
                 return true;
@@ -120,7 +120,7 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
     if (!c->dead && next_punch(c, &op->own.janitor.zone, &punch_io)) {
         zq_list_del(&c->zones.v[op->own.janitor.zone].live->punch);
         c->zones.v[op->own.janitor.zone].live->punching = true;
-        op->own.janitor.at = zq_zone_start(&c->zones.g, op->own.janitor.zone);
+        op->own.janitor.at = zq_geometry_start(&c->zones.g, op->own.janitor.zone);
         op->own.janitor.phase = J_PUNCH_ZONE;
         return 0;
     }

@@ -23,7 +23,7 @@ static uint64_t on_disk(const struct zq_zones *zs, uint32_t i)
 
 static bool counts_as_active(const struct zq_zones *zs, uint32_t i, uint64_t wp)
 {
-    return wp > zq_zone_start(&zs->g, i) && wp < zq_zone_end(zs, i);
+    return wp > zq_geometry_start(&zs->g, i) && wp < zq_zone_end(zs, i);
 }
 
 /* May zone i's entry on disk be an active one? */
@@ -67,7 +67,7 @@ static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage s
     if (captured == disk && zs->v[i].doubt != ZQ_UNSURE)
         return false;
     switch (stage) {
-    case ZQ_TABLE_RESETS: return captured == zq_zone_start(&zs->g, i);
+    case ZQ_TABLE_RESETS: return captured == zq_geometry_start(&zs->g, i);
     case ZQ_TABLE_FULL: return !counts_as_active(zs, i, captured);
     default: return true;
     }
@@ -152,7 +152,7 @@ void zq_table_resets_durable(struct zq_zones *zs)
     for (uint32_t s = 0; s < zs->nr_sectors; s++) {
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             struct zq_zone *z = &zs->v[i];
-            uint64_t start = zq_zone_start(&zs->g, i);
+            uint64_t start = zq_geometry_start(&zs->g, i);
             if (z->doubt == ZQ_COMPOSED)
                 z->doubt = ZQ_SURE;
             if (z->doubt == ZQ_SURE && z->captured == start && on_disk(zs, i) == start)

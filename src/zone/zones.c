@@ -27,15 +27,15 @@ static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
     memcpy(z->raw, raw, ZQ_ENTRY);
     if (i < zs->g.conventional) {
         z->state = ZQCOW2_ZONE_NOT_WP;
-        z->wp = z->next = zq_zone_start(&zs->g, i);
+        z->wp = z->next = zq_geometry_start(&zs->g, i);
         return;
     }
     zq_entry_decode(&zs->g, i, raw, &e);
     z->wp = z->next = z->high = z->captured = e.wp;
     z->finished = e.finished;
-    z->state = e.full                           ? ZQCOW2_ZONE_FULL :
-               e.wp == zq_zone_start(&zs->g, i) ? ZQCOW2_ZONE_EMPTY :
-                                                  ZQCOW2_ZONE_CLOSED;
+    z->state = e.full                               ? ZQCOW2_ZONE_FULL :
+               e.wp == zq_geometry_start(&zs->g, i) ? ZQCOW2_ZONE_EMPTY :
+                                                      ZQCOW2_ZONE_CLOSED;
     if (z->state == ZQCOW2_ZONE_CLOSED)
         zs->disk_active = ++zs->nr_active;
 }
@@ -116,7 +116,7 @@ bool zq_zones_counted(const struct zq_zones *zs)
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t i)
 {
     const struct zq_zone *z = &zs->v[i];
-    uint64_t start = zq_zone_start(&zs->g, i), end = zq_zone_end(zs, i);
+    uint64_t start = zq_geometry_start(&zs->g, i), end = zq_zone_end(zs, i);
     bool idle = is_idle(z);
 
     if (z->wp < start || z->wp > z->next || z->next > end)
@@ -198,7 +198,7 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
                         bool append)
 {
     const struct zq_zone *z = &zs->v[i];
-    uint64_t start = zq_zone_start(&zs->g, i), length = zq_zone_length(&zs->g, i);
+    uint64_t start = zq_geometry_start(&zs->g, i), length = zq_geometry_length(&zs->g, i);
     uint64_t end = start + zq_min(length, zs->g.capacity);
     uint8_t state = zq_zone_state(z);
     int rc = zq_state_is_open(state) ? 0 : zq_fsm(state, ZQ_ACT_WRITE, false).rc;
@@ -254,7 +254,7 @@ int zq_zones_begin_open_all(struct zq_zones *zs)
 void zq_zone_do_close(struct zq_zones *zs, uint32_t i)
 {
     struct zq_zone *z = &zs->v[i];
-    bool at_start = z->next == zq_zone_start(&zs->g, i);
+    bool at_start = z->next == zq_geometry_start(&zs->g, i);
 
     zq_assert(zq_state_is_open(z->state));
     zq_zone_set_state(zs, i, zq_fsm(z->state, ZQ_ACT_CLOSE, at_start).state);
@@ -276,7 +276,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
     struct zq_zone *z = &zs->v[i];
 
     zq_assert_k(K6, is_idle(z) && z->wp == z->next);
-    z->wp = z->next = zq_zone_start(&zs->g, i);
+    z->wp = z->next = zq_geometry_start(&zs->g, i);
     /* A running round must not store the old life's pointer any more. */
     z->captured = z->wp;
     z->finished = 0;
@@ -397,9 +397,9 @@ void zq_zone_fill_report(const struct zq_zones *zs, uint32_t i, struct zqcow2_zo
     const struct zq_zone *z = &zs->v[i];
 
     memset(out, 0, sizeof(*out));
-    out->start = zq_zone_start(&zs->g, i);
-    out->length = zq_zone_length(&zs->g, i);
-    out->capacity = zq_zone_capacity(&zs->g, i);
+    out->start = zq_geometry_start(&zs->g, i);
+    out->length = zq_geometry_length(&zs->g, i);
+    out->capacity = zq_geometry_capacity(&zs->g, i);
     out->type = i < zs->g.conventional ? ZQCOW2_ZONE_CONVENTIONAL : ZQCOW2_ZONE_SEQWRITE_REQ;
     out->state = zq_zone_state(z);
     out->write_pointer = z->wp;

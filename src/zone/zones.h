@@ -101,7 +101,7 @@ static inline uint32_t zq_zone_of(const struct zq_zones *zs, uint64_t off)
 }
 static inline uint64_t zq_zone_end(const struct zq_zones *zs, uint32_t i) /* of its capacity */
 {
-    return zq_zone_start(&zs->g, i) + zq_zone_capacity(&zs->g, i);
+    return zq_geometry_start(&zs->g, i) + zq_geometry_capacity(&zs->g, i);
 }
 static inline uint8_t zq_zone_state(const struct zq_zone *z)
 {

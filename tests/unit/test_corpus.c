@@ -141,8 +141,9 @@ static void same_entry(const struct item *it, const struct want *w)
     v &= ~(1ull << it->g.code.flag_bit);
     assert_int_equal(zq_entry_decode(&it->g, zone, raw, &e), 0);
     if (v != w->stored || e.full != !strcmp(w->state, "FULL") ||
-        w->start != zq_zone_start(&it->g, zone) || w->length != zq_zone_length(&it->g, zone) ||
-        w->capacity != zq_zone_capacity(&it->g, zone) || (!e.full && e.wp != w->wp) ||
+        w->start != zq_geometry_start(&it->g, zone) ||
+        w->length != zq_geometry_length(&it->g, zone) ||
+        w->capacity != zq_geometry_capacity(&it->g, zone) || (!e.full && e.wp != w->wp) ||
         (e.wp == w->start) != (!strcmp(w->state, "EMPTY") || w->type == 1))
         fail_msg("%s: zone %u: stored 0x%" PRIx64 ", wp 0x%" PRIx64 ", .json 0x%" PRIx64
                  ", 0x%" PRIx64 " %s",

@@ -166,7 +166,7 @@ static void encode(const struct zq_geometry *g, enum order order, uint32_t zone,
                  g->layout, zone, wp, zq_be64(b), zq_be64(w));
     assert_int_equal(zq_entry_decode(g, zone, b, &e), 0);
     if (zone >= g->conventional)
-        assert_int_equal(e.wp, finished ? START(zone) + zq_zone_capacity(g, zone) : wp);
+        assert_int_equal(e.wp, finished ? START(zone) + zq_geometry_capacity(g, zone) : wp);
 }
 
 static void test_encode_new(void **state)
