@@ -2,9 +2,9 @@
 /*
  * Metadata in slices: L2 tables and refcount blocks, cut into pieces of at most 4 KiB.
  *
- * A slice is clean, dirty (changed since the last snapshot), in the running round (written or to
- * be written by it), or both of the latter. From the snapshot until its write has completed it is
- * frozen: it must not change, so that every stage writes the block as it was in the snapshot
+ * A slice is clean, dirty (changed since the last capture), in the running round (written or to
+ * be written by it), or both of the latter. From the capture until its write has completed it is
+ * frozen: it must not change, so that every stage writes the block as it was captured
  * (R-rules of DESIGN.md). It is clean only after its write and the barrier behind it.
  *
  * Everything here runs under the image's mutex. A gather that cannot continue is parked: its waiter
@@ -145,7 +145,7 @@ int zq_cache_park(struct zq_cache *c, struct zq_gather *g, struct zq_list *on);
 
 bool zq_cache_has_dirty(const struct zq_cache *c);
 /* Everything dirty becomes part of the round, frozen. */
-void zq_cache_snapshot(struct zq_cache *c);
+void zq_cache_capture(struct zq_cache *c);
 /* The next frozen slice of a kind that is not being written, or NULL. Marks it as being written. */
 struct zq_slice *zq_cache_next_frozen(struct zq_cache *c, enum zq_slice_kind kind);
 /* Its write has completed. */

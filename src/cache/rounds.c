@@ -27,7 +27,7 @@ bool zq_cache_has_dirty(const struct zq_cache *c)
     return false;
 }
 
-void zq_cache_snapshot(struct zq_cache *c)
+void zq_cache_capture(struct zq_cache *c)
 {
     c->want_round = false;
     zq_assert(count_dirty(c) == c->nr_dirty);

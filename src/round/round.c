@@ -155,7 +155,7 @@ static void capture(struct zq_core *c)
 {
     zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen && !c->alloc.growth.switching);
     c->alloc.rounds++;
-    zq_cache_snapshot(&c->cache);
+    zq_cache_capture(&c->cache);
     zq_memtable_freeze(&c->map.l1);
     c->alloc.growth.switching = c->alloc.growth.whole;
     zq_memtable_freeze(&c->alloc.refs.table);

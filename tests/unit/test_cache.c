@@ -120,7 +120,7 @@ static void round_of_all(struct world *w)
 {
     struct zq_slice *s;
 
-    zq_cache_snapshot(&w->c);
+    zq_cache_capture(&w->c);
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
         while ((s = zq_cache_next_frozen(&w->c, (enum zq_slice_kind)k)))
             zq_cache_thaw(&w->c, s);
@@ -491,7 +491,7 @@ static void a_refused_reserve_leaves_nothing(void **state)
     dirty(&w, &d, 0);
     assert_int_equal(reserve(&w, &next, 1), ZQ_WAIT);
     assert_true(w.c.want_round);
-    zq_cache_snapshot(&w.c);
+    zq_cache_capture(&w.c);
     zq_cache_round_stop(&w.c, -ENOSPC);
     assert_true(is_ready(&w, &next));
     assert_int_equal(next.wait.rc, -ENOSPC);

@@ -38,7 +38,7 @@ void write_back(struct world *w)
 {
     struct zq_slice *s;
 
-    zq_cache_snapshot(&w->cache);
+    zq_cache_capture(&w->cache);
     while ((s = zq_cache_next_frozen(&w->cache, ZQ_SLICE_REFS))) {
         memcpy(w->dev.file + s->host, s->data, w->cache.slice_bytes);
         zq_cache_thaw(&w->cache, s);
