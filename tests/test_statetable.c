@@ -12,13 +12,25 @@
 #include "rig/rig.h"
 
 enum op { WRITE, APPEND, FILL, OPEN, CLOSE, FINISH, RESET, NR_OPS };
-enum row { EMPTY, IMP_OPEN, EXP_OPEN, EXP_OPEN_0, CLOSED, FULL, RDONLY, OFFLINE, NOT_WP, NR_ROWS };
+enum row {
+    EMPTY,
+    IMP_OPEN,
+    EXP_OPEN,
+    EXP_OPEN_0,
+    CLOSED,
+    CLOSED_0,
+    FULL,
+    RDONLY,
+    OFFLINE,
+    NOT_WP,
+    NR_ROWS
+};
 
 static const char *const op_names[NR_OPS] = {"write", "append", "fill", "open",
                                              "close", "finish", "reset"};
 static const char *const row_names[NR_ROWS] = {
-    "EMPTY",  "IMP_OPEN", "EXP_OPEN", "EXP_OPEN at start", "CLOSED", "FULL",
-    "RDONLY", "OFFLINE",  "NOT_WP"};
+    "EMPTY",           "IMP_OPEN", "EXP_OPEN", "EXP_OPEN at start", "CLOSED",
+    "CLOSED at start", "FULL",     "RDONLY",   "OFFLINE",           "NOT_WP"};
 
 /* What a cell says: the next state or the refusal, and the resources it needs. */
 struct cell {
@@ -40,7 +52,7 @@ struct cell {
     }
 
 /* FILL is a write at the write pointer that reaches the capacity. */
-static const struct cell table[NR_ROWS][NR_OPS] = {
+static const struct cell linux_rules[NR_ROWS][NR_OPS] = {
     [EMPTY] = {N(IMP_OPEN, "AO"), N(IMP_OPEN, "AO"), N(FULL, "AO"), N(EXP_OPEN, "AO"), S(EMPTY),
                N(FULL, "AO"), S(EMPTY)},
     [IMP_OPEN] = {S(IMP_OPEN), S(IMP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY)},
@@ -49,6 +61,22 @@ static const struct cell table[NR_ROWS][NR_OPS] = {
     [CLOSED] = {N(IMP_OPEN, "O"), N(IMP_OPEN, "O"), N(FULL, "O"), N(EXP_OPEN, "O"), S(CLOSED),
                 N(FULL, "O"), S(EMPTY)},
     [FULL] = {E(FULL), E(FULL), E(FULL), E(STATE), S(FULL), S(FULL), S(EMPTY)},
+    [RDONLY] = {E(RDONLY), E(RDONLY), E(RDONLY), E(STATE), E(STATE), E(STATE), E(STATE)},
+    [OFFLINE] = {E(OFFLINE), E(OFFLINE), E(OFFLINE), E(STATE), E(STATE), E(STATE), E(STATE)},
+    [NOT_WP] = {S(NOT_WP), E(STATE), S(NOT_WP), E(STATE), E(STATE), E(STATE), E(STATE)},
+};
+
+static const struct cell zns_rules[NR_ROWS][NR_OPS] = {
+    [EMPTY] = {N(IMP_OPEN, "AO"), N(IMP_OPEN, "AO"), N(FULL, "AO"), N(EXP_OPEN, "AO"), E(STATE),
+               S(FULL), S(EMPTY)},
+    [IMP_OPEN] = {S(IMP_OPEN), S(IMP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY)},
+    [EXP_OPEN] = {S(EXP_OPEN), S(EXP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY)},
+    [EXP_OPEN_0] = {S(EXP_OPEN), S(EXP_OPEN), S(FULL), S(EXP_OPEN), S(CLOSED), S(FULL), S(EMPTY)},
+    [CLOSED] = {N(IMP_OPEN, "O"), N(IMP_OPEN, "O"), N(FULL, "O"), N(EXP_OPEN, "O"), S(CLOSED),
+                S(FULL), S(EMPTY)},
+    [CLOSED_0] = {N(IMP_OPEN, "O"), N(IMP_OPEN, "O"), N(FULL, "O"), N(EXP_OPEN, "O"), S(CLOSED),
+                  S(FULL), S(EMPTY)},
+    [FULL] = {E(FULL), E(FULL), E(FULL), E(STATE), E(STATE), S(FULL), S(EMPTY)},
     [RDONLY] = {E(RDONLY), E(RDONLY), E(RDONLY), E(STATE), E(STATE), E(STATE), E(STATE)},
     [OFFLINE] = {E(OFFLINE), E(OFFLINE), E(OFFLINE), E(STATE), E(STATE), E(STATE), E(STATE)},
     [NOT_WP] = {S(NOT_WP), E(STATE), S(NOT_WP), E(STATE), E(STATE), E(STATE), E(STATE)},
@@ -143,8 +171,9 @@ struct at {
 
 static void where(const struct at *t, const char *what, long long is, long long want)
 {
-    fail_msg("geometry \"%s\", %s, %s of %s: %s %lld, expected %lld", t->g->name,
-             pressure_names[t->pressure], op_names[t->op], row_names[t->row], what, is, want);
+    fail_msg("%s rules, geometry \"%s\", %s, %s of %s: %s %lld, expected %lld",
+             t->g->rules ? "ZNS" : "Linux", t->g->name, pressure_names[t->pressure],
+             op_names[t->op], row_names[t->row], what, is, want);
 }
 
 static void expect(const struct at *t, const char *what, long long is, long long want)
@@ -174,13 +203,13 @@ static int force(struct at *t, unsigned state)
 static void bring_to(struct at *t)
 {
     uint64_t start = rig_start(&t->rig, t->target);
-    bool writes = t->row != EMPTY && t->row != EXP_OPEN_0 && t->row != NOT_WP;
+    bool writes = t->row != EMPTY && t->row != EXP_OPEN_0 && t->row != CLOSED_0 && t->row != NOT_WP;
 
-    if (t->row == EXP_OPEN || t->row == EXP_OPEN_0)
+    if (t->row == EXP_OPEN || t->row == EXP_OPEN_0 || t->row == CLOSED_0)
         expect(t, "open beforehand", manage(t, ZQCOW2_OP_ZONE_OPEN, t->target), 0);
     if (writes)
         expect(t, "write beforehand", rig_write(&t->rig, start, 1024, 1), 0);
-    if (t->row == CLOSED)
+    if (t->row == CLOSED || t->row == CLOSED_0)
         expect(t, "close beforehand", manage(t, ZQCOW2_OP_ZONE_CLOSE, t->target), 0);
     if (t->row == FULL)
         expect(t, "finish beforehand", manage(t, ZQCOW2_OP_ZONE_FINISH, t->target), 0);
@@ -203,7 +232,7 @@ static bool row_is_open(enum row row)
 /* RDONLY and OFFLINE zones that hold data stay active. */
 static bool row_is_active(enum row row)
 {
-    return row_is_open(row) || row == CLOSED || row == RDONLY || row == OFFLINE;
+    return row_is_open(row) || row == CLOSED || row == CLOSED_0 || row == RDONLY || row == OFFLINE;
 }
 
 /* Can the geometry come under this pressure with the target in its state? */
@@ -211,6 +240,8 @@ static bool possible(const struct at *t)
 {
     bool exact = t->g->max_open && t->g->max_active;
 
+    if (t->row == CLOSED_0 && t->g->rules == ZQCOW2_RULES_LINUX)
+        return false; /* the zone becomes EMPTY */
     switch (t->pressure) {
     case IMP_FILLS_OPEN:
     case EXP_FILLS_OPEN:
@@ -285,10 +316,16 @@ static int act(struct at *t)
     return manage(t, op, t->target);
 }
 
+static const struct cell *cell_of(const struct at *t)
+{
+    return t->g->rules == ZQCOW2_RULES_ZNS ? &zns_rules[t->row][t->op] :
+                                             &linux_rules[t->row][t->op];
+}
+
 /* From the cell and the pressure: 0 or the refusal. */
 static int outcome(const struct at *t)
 {
-    const struct cell *c = &table[t->row][t->op];
+    const struct cell *c = cell_of(t);
     bool open_full = t->pressure != CALM && t->pressure != FILLS_ACTIVE;
 
     if (c->to < 0)
@@ -304,9 +341,9 @@ static int outcome(const struct at *t)
 static unsigned first_state(enum row row)
 {
     static const unsigned states[NR_ROWS] = {
-        ZQCOW2_ZONE_EMPTY,    ZQCOW2_ZONE_IMP_OPEN, ZQCOW2_ZONE_EXP_OPEN,
-        ZQCOW2_ZONE_EXP_OPEN, ZQCOW2_ZONE_CLOSED,   ZQCOW2_ZONE_FULL,
-        ZQCOW2_ZONE_RDONLY,   ZQCOW2_ZONE_OFFLINE,  ZQCOW2_ZONE_NOT_WP};
+        ZQCOW2_ZONE_EMPTY,   ZQCOW2_ZONE_IMP_OPEN, ZQCOW2_ZONE_EXP_OPEN, ZQCOW2_ZONE_EXP_OPEN,
+        ZQCOW2_ZONE_CLOSED,  ZQCOW2_ZONE_CLOSED,   ZQCOW2_ZONE_FULL,     ZQCOW2_ZONE_RDONLY,
+        ZQCOW2_ZONE_OFFLINE, ZQCOW2_ZONE_NOT_WP};
 
     return states[row];
 }
@@ -356,7 +393,7 @@ static void count(struct at *t, const struct zqcow2_zone *z, uint32_t nr)
 
 static void one_cell(struct at *t)
 {
-    const struct cell *c = &table[t->row][t->op];
+    const struct cell *c = cell_of(t);
     struct zqcow2_zone before[16], after[16];
     uint32_t nr = 16, again = 16;
     unsigned state;
@@ -381,15 +418,17 @@ static void one_cell(struct at *t)
     rig_end(&t->rig);
 }
 
-static unsigned one_geometry(const struct geometry *g)
+static unsigned one_geometry(const struct geometry *g, enum zqcow2_rules rules)
 {
     static struct at t;
+    struct geometry under = *g;
     unsigned cells = 0;
 
+    under.rules = rules;
     for (int row = 0; row < NR_ROWS; row++) {
         for (int op = 0; op < NR_OPS; op++) {
             for (int p = 0; p < NR_PRESSURES; p++) {
-                t = (struct at){.g = g,
+                t = (struct at){.g = &under,
                                 .row = (enum row)row,
                                 .op = (enum op)op,
                                 .pressure = (enum pressure)p,
@@ -406,13 +445,15 @@ static unsigned one_geometry(const struct geometry *g)
 
 static void every_cell(void **state)
 {
-    unsigned cells = 0;
+    unsigned cells[2] = {0, 0};
 
     (void)state;
-    for (size_t i = 0; i < NR_GEOMETRIES; i++)
-        cells += one_geometry(&geometries[i]);
-    printf("state table: %d states, %d operations, %zu geometries, %u cells\n", NR_ROWS, NR_OPS,
-           NR_GEOMETRIES, cells);
+    for (size_t i = 0; i < NR_GEOMETRIES; i++) {
+        cells[0] += one_geometry(&geometries[i], ZQCOW2_RULES_LINUX);
+        cells[1] += one_geometry(&geometries[i], ZQCOW2_RULES_ZNS);
+    }
+    printf("state table: Linux: %d states, ZNS: %d; %d operations, %zu geometries, %u + %u cells\n",
+           NR_ROWS - 1, NR_ROWS, NR_OPS, NR_GEOMETRIES, cells[0], cells[1]);
 }
 
 int main(void)

@@ -124,6 +124,12 @@ enum zqcow2_open_flag {
     ZQCOW2_OPEN_NO_BACKING = 1 << 4
 };
 
+/* What the operations on zones do where standards differ: zqcow2_zone_reset(3). */
+enum zqcow2_rules {
+    ZQCOW2_RULES_LINUX = 0, /* those of <linux/blkzoned.h> devices: ZBC, ZAC, virtio, null_blk */
+    ZQCOW2_RULES_ZNS = 1    /* NVMe Zoned Namespaces */
+};
+
 struct zqcow2_open_options {
     size_t size;
     uint32_t flags; /* zqcow2_open_flag; 0: read-only, locked */
@@ -145,10 +151,11 @@ struct zqcow2_open_options {
     void *resolve_arg;
     const char *backing_format; /* "raw" or "qcow2", if the image names a backing file and no
                                    format; NULL: then it is refused */
+    uint32_t rules;             /* zqcow2_rules */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL \
+        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL, 0 \
     }
 
 enum zqcow2_create_flag {

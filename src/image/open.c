@@ -96,7 +96,8 @@ static int load_zones(struct opening *o, struct zq_core *c)
     if (rc == 0)
         rc = zq_entry_code_detect(&o->g, table, o->err);
     if (rc == 0) {
-        const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table};
+        const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table,
+                                          (enum zqcow2_rules)o->opt.rules};
 
         c->seq_start = zq_geometry_start(&o->g, o->g.conventional);
         rc = zq_zones_open(&c->zones, &p);
@@ -244,22 +245,32 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
     return rc < 0 ? rc : build_image(o, out);
 }
 
+static int take_options(struct opening *o, const struct zqcow2_open_options *opt)
+{
+    int rc = 0;
+
+    if (opt)
+        rc = zq_copy_sized(&o->opt, sizeof(o->opt), opt,
+                           offsetof(struct zqcow2_open_options, cache_bytes));
+    if (rc == 0)
+        rc = zq_check_unknown(o->err, o->opt.flags, OPEN_FLAGS, o->opt.reserved);
+    if (rc == 0 && o->opt.rules > ZQCOW2_RULES_ZNS)
+        rc = zq_fail(o->err, -EINVAL, "rules: %" PRIu32 " is unknown", o->opt.rules);
+    if (rc == 0)
+        rc = zq_take_hooks(o->err, &o->hooks, o->opt.hooks);
+    return rc;
+}
+
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err)
 {
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
     bool lock;
-    int rc = 0;
+    int rc;
 
     if (err)
         memset(err, 0, sizeof(*err));
-    if (opt)
-        rc = zq_copy_sized(&o.opt, sizeof(o.opt), opt,
-                           offsetof(struct zqcow2_open_options, cache_bytes));
-    if (rc == 0)
-        rc = zq_check_unknown(err, o.opt.flags, OPEN_FLAGS, o.opt.reserved);
-    if (rc == 0)
-        rc = zq_take_hooks(err, &o.hooks, o.opt.hooks);
+    rc = take_options(&o, opt);
     if (rc < 0)
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;

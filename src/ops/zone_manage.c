@@ -147,7 +147,8 @@ static bool judge(const struct zq_core *c, const struct zq_op *op, uint32_t zone
 {
     const struct zq_zone *z = &c->zones.v[zone];
 
-    *v = zq_fsm(zq_zone_state(z), action_of(op), z->next == zq_geometry_start(&c->zones.g, zone));
+    *v = zq_fsm(c->zones.rules, zq_zone_state(z), action_of(op),
+                z->next == zq_geometry_start(&c->zones.g, zone));
     if (passes_over(c, op, zone)) {
         v->rc = 0;
         return true;

@@ -66,7 +66,7 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
     rc = zq_zone_check_write(&c->zones, zone, op->req.offset, op->length, append);
     if (rc < 0)
         return rc;
-    *v = zq_fsm(z->state, ZQ_ACT_WRITE, false);
+    *v = zq_fsm(c->zones.rules, z->state, ZQ_ACT_WRITE, false);
     rc = zq_zones_room(&c->zones, zone, v, victim);
     if (rc < 0)
         return rc;

@@ -38,16 +38,31 @@ static struct zq_verdict on_write(uint8_t state)
     }
 }
 
-static struct zq_verdict on_close(uint8_t state, bool at_start)
+/* ZNS: a zone stays active until it is written full, finished or reset, written or not. */
+static struct zq_verdict on_close(enum zqcow2_rules rules, uint8_t state, bool at_start)
 {
-    uint8_t to = at_start ? ZQCOW2_ZONE_EMPTY : ZQCOW2_ZONE_CLOSED;
+    bool zns = rules == ZQCOW2_RULES_ZNS;
+    uint8_t to = at_start && !zns ? ZQCOW2_ZONE_EMPTY : ZQCOW2_ZONE_CLOSED;
 
+    if (zns && !zq_state_is_active(state))
+        return refuse(state, ZQCOW2_EZONE_STATE);
     if (!zq_state_is_open(state))
         return stay(state);
     return (struct zq_verdict){0, to, false, false, true};
 }
 
-struct zq_verdict zq_fsm(uint8_t state, enum zq_action action, bool at_start)
+/* ZNS: on its way to FULL a zone is never open, so it needs no resource. */
+static struct zq_verdict on_finish(enum zqcow2_rules rules, uint8_t state)
+{
+    struct zq_verdict v = enter(state, ZQCOW2_ZONE_FULL);
+
+    if (rules == ZQCOW2_RULES_ZNS)
+        v.needs_active = v.needs_open = false;
+    return v;
+}
+
+struct zq_verdict zq_fsm(enum zqcow2_rules rules, uint8_t state, enum zq_action action,
+                         bool at_start)
 {
     if (action == ZQ_ACT_WRITE)
         return on_write(state);
@@ -58,8 +73,8 @@ struct zq_verdict zq_fsm(uint8_t state, enum zq_action action, bool at_start)
         if (state == ZQCOW2_ZONE_FULL)
             return refuse(state, ZQCOW2_EZONE_STATE);
         return enter(state, ZQCOW2_ZONE_EXP_OPEN);
-    case ZQ_ACT_CLOSE: return on_close(state, at_start);
-    case ZQ_ACT_FINISH: return enter(state, ZQCOW2_ZONE_FULL);
+    case ZQ_ACT_CLOSE: return on_close(rules, state, at_start);
+    case ZQ_ACT_FINISH: return on_finish(rules, state);
     default:
         return (struct zq_verdict){0, ZQCOW2_ZONE_EMPTY, false, false, state != ZQCOW2_ZONE_EMPTY};
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* The zone state machine as a pure function: (state, action) -> new state, needs, or a reason. */
+/* The zone state machine: a pure function (rules, state, action) -> new state, needs, or a reason.
+ */
 #ifndef ZQ_ZONE_FSM_H
 #define ZQ_ZONE_FSM_H
 
@@ -23,7 +24,8 @@ struct zq_verdict {
 };
 
 /* at_start: no byte of the zone is written or reserved. state: as reported, RDONLY too. */
-struct zq_verdict zq_fsm(uint8_t state, enum zq_action action, bool at_start);
+struct zq_verdict zq_fsm(enum zqcow2_rules rules, uint8_t state, enum zq_action action,
+                         bool at_start);
 static inline bool zq_state_is_open(uint8_t s)
 {
     return s == ZQCOW2_ZONE_IMP_OPEN || s == ZQCOW2_ZONE_EXP_OPEN;

@@ -45,6 +45,7 @@ int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p)
     const struct zq_geometry *g = &zs->g;
 
     zs->g = *p->geometry;
+    zs->rules = p->rules;
     zs->hooks = p->hooks;
     zs->ready = p->ready;
     zs->nr_sectors = (uint32_t)zq_div_up(zq_entries_bytes(g->nr_zones), ZQ_SECTOR);
@@ -201,7 +202,7 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
     uint64_t start = zq_geometry_start(&zs->g, i), length = zq_geometry_length(&zs->g, i);
     uint64_t end = start + zq_min(length, zs->g.capacity);
     uint8_t state = zq_zone_state(z);
-    int rc = zq_state_is_open(state) ? 0 : zq_fsm(state, ZQ_ACT_WRITE, false).rc;
+    int rc = zq_state_is_open(state) ? 0 : zq_fsm(zs->rules, state, ZQ_ACT_WRITE, false).rc;
 
     if (rc)
         return rc;
@@ -257,7 +258,7 @@ void zq_zone_do_close(struct zq_zones *zs, uint32_t i)
     bool at_start = z->next == zq_geometry_start(&zs->g, i);
 
     zq_assert(zq_state_is_open(z->state));
-    zq_zone_set_state(zs, i, zq_fsm(z->state, ZQ_ACT_CLOSE, at_start).state);
+    zq_zone_set_state(zs, i, zq_fsm(zs->rules, z->state, ZQ_ACT_CLOSE, at_start).state);
 }
 
 void zq_zone_do_finish(struct zq_zones *zs, uint32_t i)

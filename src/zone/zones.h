@@ -62,7 +62,8 @@ struct zq_reservation {
 };
 
 struct zq_zones {
-    struct zq_geometry g; /* fixed */
+    struct zq_geometry g;    /* fixed */
+    enum zqcow2_rules rules; /* fixed */
     const struct zqcow2_hooks *hooks;
     struct zq_list *ready;
     struct zq_zone *v;
@@ -87,6 +88,7 @@ struct zq_zones_params {
     const struct zqcow2_hooks *hooks;
     struct zq_list *ready;
     const uint8_t *table; /* whole sectors; nr_zones entries, already checked */
+    enum zqcow2_rules rules;
 };
 
 /* -ENOMEM: to be closed all the same. */

@@ -14,6 +14,15 @@ static uint8_t resting(const struct model *m, uint32_t i)
     return wp == model_zone_limit(m, i) ? ZQCOW2_ZONE_FULL : ZQCOW2_ZONE_CLOSED;
 }
 
+/* What an open zone is when it is closed. */
+static uint8_t closed(const struct model *m, uint32_t i)
+{
+    uint8_t state = resting(m, i);
+
+    return m->g.rules == ZQCOW2_RULES_ZNS && state == ZQCOW2_ZONE_EMPTY ? ZQCOW2_ZONE_CLOSED :
+                                                                          state;
+}
+
 /* The least recently written IMP_OPEN zone. */
 static uint32_t eldest(const struct model *m)
 {
@@ -44,7 +53,7 @@ static int take(struct model *m, uint32_t i)
     m->victim = eldest(m);
     if (m->victim == MODEL_NONE)
         return ZQCOW2_EZONE_OPEN;
-    m->zone[m->victim].state = resting(m, m->victim);
+    m->zone[m->victim].state = closed(m, m->victim);
     return 0;
 }
 
@@ -172,7 +181,8 @@ static int open_zone(struct model *m, uint32_t i)
 
 static int finish_zone(struct model *m, uint32_t i)
 {
-    int rc = m->zone[i].state == ZQCOW2_ZONE_FULL ? 0 : take(m, i);
+    bool takes = m->zone[i].state != ZQCOW2_ZONE_FULL && m->g.rules != ZQCOW2_RULES_ZNS;
+    int rc = takes ? take(m, i) : 0;
 
     if (!rc) {
         m->zone[i].state = ZQCOW2_ZONE_FULL;
@@ -201,7 +211,9 @@ static int manage_zone(struct model *m, int op, uint32_t i)
     if (op == ZQCOW2_OP_ZONE_RESET)
         reset_zone(m, i);
     else if (model_is_open(z))
-        z->state = resting(m, i);
+        z->state = closed(m, i);
+    else if (m->g.rules == ZQCOW2_RULES_ZNS && z->state != ZQCOW2_ZONE_CLOSED)
+        return ZQCOW2_EZONE_STATE;
     return 0;
 }
 
@@ -268,7 +280,8 @@ int model_set_state(struct model *m, uint64_t off, unsigned state)
     z = &m->zone[off / m->g.zone_size];
     if (z->state == ZQCOW2_ZONE_NOT_WP)
         return ZQCOW2_EZONE_STATE;
-    z->state = resting(m, (uint32_t)(off / m->g.zone_size));
+    if (model_is_open(z))
+        z->state = closed(m, (uint32_t)(off / m->g.zone_size));
     z->forced = z->forced == state ? 0 : (uint8_t)state;
     return 0;
 }

@@ -196,6 +196,7 @@ int rig_open(struct rig *r, bool writable)
     if (rc)
         return rc;
     o.flags |= writable ? ZQCOW2_OPEN_RDWR : 0;
+    o.rules = r->g->rules;
     o.hooks = &r->hooks;
     rc = zqcow2_open(be, &o, &r->img, &r->err);
     if (rc) {

@@ -261,6 +261,38 @@ static void what_no_release_knows_is_refused_and_named(void **state)
     zqcow2_backend_close(be);
 }
 
+static int open_with(struct zqcow2_backend *be, size_t size, uint32_t rules,
+                     struct zqcow2_error *err)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_image *img;
+    int rc;
+
+    o.size = size;
+    o.flags = ZQCOW2_OPEN_BORROW;
+    o.rules = rules;
+    rc = zqcow2_open(be, &o, &img, err);
+    return rc ? rc : zqcow2_close(img);
+}
+
+/* Members that 0.1 did not have: refused by name, and not read from a struct of that size. */
+static void newer_members_of_the_open_options(void **state)
+{
+    const size_t first = offsetof(struct zqcow2_open_options, rules);
+    const size_t whole = sizeof(struct zqcow2_open_options);
+    struct zqcow2_backend *be;
+    struct zqcow2_error err;
+
+    (void)state;
+    assert_int_equal(zqcow2_mem_open(0, NULL, &be), 0);
+    assert_int_equal(try_create(be, &(struct unknown){0, 0, NULL}, &err), 0);
+    assert_int_equal(open_with(be, whole, ZQCOW2_RULES_ZNS, &err), 0);
+    assert_int_equal(open_with(be, whole, 2, &err), -EINVAL);
+    assert_string_equal(err.text, "rules: 2 is unknown");
+    assert_int_equal(open_with(be, first, 2, &err), 0);
+    zqcow2_backend_close(be);
+}
+
 /* Options may hold what is not known only as zeros; what is returned is zeros there. */
 static void a_longer_result_ends_in_zeros(void **state)
 {
@@ -371,6 +403,7 @@ int main(void)
         cmocka_unit_test(information_fits_a_shorter_struct),
         cmocka_unit_test(an_image_without_zones_says_so),
         cmocka_unit_test(what_no_release_knows_is_refused_and_named),
+        cmocka_unit_test(newer_members_of_the_open_options),
         cmocka_unit_test(a_longer_result_ends_in_zeros),
         cmocka_unit_test(a_refused_range_names_no_zone),
         cmocka_unit_test(forced_states_come_and_go),

@@ -63,9 +63,10 @@ static void set_zones(struct round_world *w, uint32_t max_active, const uint64_t
                                   .layout = ZQCOW2_LAYOUT_44,
                                   .zone_bits = ZONE_BITS,
                                   .code = {.big_endian = true, .flag_bit = 63}};
-    assert_int_equal(zq_zones_open(zs, &(struct zq_zones_params){&g, &w->hooks, &w->core.ready,
-                                                                 w->dev.file + AT_WP}),
-                     0);
+    assert_int_equal(
+        zq_zones_open(zs, &(struct zq_zones_params){&g, &w->hooks, &w->core.ready,
+                                                    w->dev.file + AT_WP, ZQCOW2_RULES_LINUX}),
+        0);
 }
 
 static void set_tables(struct round_world *w)

@@ -17,15 +17,31 @@
  * find free, A (active) and O (open). "X/Y": X, or Y if nothing is written or reserved. "!":
  * refused.
  */
-static const struct {
+struct row {
     uint8_t state;
     const char *on[ZQ_ACTIONS]; /* write, open, close, finish, reset */
-} table[] = {
+};
+
+#define ROWS 8
+
+static const struct row linux_rules[ROWS] = {
     {ZQCOW2_ZONE_EMPTY, {"IMP AO", "EXP AO", "-", "FULL AO", "-"}},
     {ZQCOW2_ZONE_IMP_OPEN, {"-", "EXP", "CLOSED/EMPTY", "FULL", "EMPTY"}},
     {ZQCOW2_ZONE_EXP_OPEN, {"-", "-", "CLOSED/EMPTY", "FULL", "EMPTY"}},
     {ZQCOW2_ZONE_CLOSED, {"IMP O", "EXP O", "-", "FULL O", "EMPTY"}},
     {ZQCOW2_ZONE_FULL, {"!FULL", "!STATE", "-", "-", "EMPTY"}},
+    {ZQCOW2_ZONE_RDONLY, {"!RDONLY", "!STATE", "!STATE", "!STATE", "!STATE"}},
+    {ZQCOW2_ZONE_OFFLINE, {"!OFFLINE", "!STATE", "!STATE", "!STATE", "!STATE"}},
+    {ZQCOW2_ZONE_NOT_WP, {"!STATE", "!STATE", "!STATE", "!STATE", "!STATE"}},
+};
+
+/* From the zone state machine of NVMe ZNS: ZSE, ZSIO, ZSEO, ZSC, ZSF, ZSRO, ZSO. */
+static const struct row zns_rules[ROWS] = {
+    {ZQCOW2_ZONE_EMPTY, {"IMP AO", "EXP AO", "!STATE", "FULL", "-"}},
+    {ZQCOW2_ZONE_IMP_OPEN, {"-", "EXP", "CLOSED", "FULL", "EMPTY"}},
+    {ZQCOW2_ZONE_EXP_OPEN, {"-", "-", "CLOSED", "FULL", "EMPTY"}},
+    {ZQCOW2_ZONE_CLOSED, {"IMP O", "EXP O", "-", "FULL", "EMPTY"}},
+    {ZQCOW2_ZONE_FULL, {"!FULL", "!STATE", "!STATE", "-", "EMPTY"}},
     {ZQCOW2_ZONE_RDONLY, {"!RDONLY", "!STATE", "!STATE", "!STATE", "!STATE"}},
     {ZQCOW2_ZONE_OFFLINE, {"!OFFLINE", "!STATE", "!STATE", "!STATE", "!STATE"}},
     {ZQCOW2_ZONE_NOT_WP, {"!STATE", "!STATE", "!STATE", "!STATE", "!STATE"}},
@@ -85,34 +101,43 @@ static struct zq_verdict expected(uint8_t from, const char *cell, bool at_start)
     return v;
 }
 
-static void every_cell_of_the_table(void **state)
+static unsigned every_cell(enum zqcow2_rules rules, const struct row *table)
 {
     unsigned cells = 0;
 
-    (void)state;
-    for (size_t row = 0; row < sizeof(table) / sizeof(table[0]); row++) {
+    for (size_t row = 0; row < ROWS; row++) {
         for (unsigned k = 0; k < 2 * ZQ_ACTIONS; k++, cells++) {
             unsigned action = k / 2;
             struct zq_verdict want = expected(table[row].state, table[row].on[action], k & 1);
-            struct zq_verdict got = zq_fsm(table[row].state, (enum zq_action)action, k & 1);
+            struct zq_verdict got = zq_fsm(rules, table[row].state, (enum zq_action)action, k & 1);
 
             if (got.rc != want.rc || got.state != want.state || got.changes != want.changes ||
                 got.needs_active != want.needs_active || got.needs_open != want.needs_open)
-                fail_msg("state %u, action %u, at start %u: %d, state %u, A %d, O %d, changes %d; "
+                fail_msg("rules %d, state %u, action %u, at start %u: %d, state %u, A %d, O %d, "
+                         "changes %d; "
                          "the table says \"%s\"",
-                         table[row].state, action, k & 1, got.rc, got.state, got.needs_active,
-                         got.needs_open, got.changes, table[row].on[action]);
+                         rules, table[row].state, action, k & 1, got.rc, got.state,
+                         got.needs_active, got.needs_open, got.changes, table[row].on[action]);
         }
     }
-    printf("state machine: %u verdicts\n", cells);
+    return cells;
+}
+
+static void every_cell_of_both_tables(void **state)
+{
+    unsigned cells = every_cell(ZQCOW2_RULES_LINUX, linux_rules);
+
+    (void)state;
+    cells += every_cell(ZQCOW2_RULES_ZNS, zns_rules);
+    printf("state machine: 2 sets of rules, %u verdicts\n", cells);
 }
 
 /* What counts against the limits: open = IMP_OPEN + EXP_OPEN, active = open + CLOSED. */
 static void what_counts_against_the_limits(void **state)
 {
     (void)state;
-    for (size_t row = 0; row < sizeof(table) / sizeof(table[0]); row++) {
-        uint8_t s = table[row].state;
+    for (size_t row = 0; row < ROWS; row++) {
+        uint8_t s = linux_rules[row].state;
         bool open = s == 2 || s == 3; /* the numbers of <linux/blkzoned.h> */
 
         assert_int_equal(zq_state_is_open(s), open);
@@ -123,7 +148,7 @@ static void what_counts_against_the_limits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_cell_of_the_table),
+        cmocka_unit_test(every_cell_of_both_tables),
         cmocka_unit_test(what_counts_against_the_limits),
     };
 

@@ -182,7 +182,7 @@ static bool must_wait(const struct world *w, unsigned i)
 
 static bool enter(struct world *w, unsigned i, enum zq_action action)
 {
-    struct zq_verdict v = zq_fsm(zq_zone_state(&w->zs.v[i]), action, false);
+    struct zq_verdict v = zq_fsm(ZQCOW2_RULES_LINUX, zq_zone_state(&w->zs.v[i]), action, false);
     uint32_t victim;
 
     if (v.rc || must_wait(w, i) || zq_zones_room(&w->zs, i, &v, &victim) < 0)
@@ -446,7 +446,8 @@ static void begin(struct world *w, uint64_t seed)
     g.code.big_endian = !w->little;
     g.code.flag_bit = w->little ? 59 : 63;
     assert_int_equal(
-        zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, w->durable[0]}),
+        zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, w->durable[0],
+                                                        ZQCOW2_RULES_LINUX}),
         0);
     check_disk(w);
 }

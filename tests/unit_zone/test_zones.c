@@ -241,7 +241,7 @@ static void write_zone(struct world *w, unsigned i)
     w->refusals += rc < 0;
     if (rc < 0)
         return;
-    v = zq_fsm(zq_zone_state(&w->zs.v[i]), ZQ_ACT_WRITE, z->next == z->start);
+    v = zq_fsm(ZQCOW2_RULES_LINUX, zq_zone_state(&w->zs.v[i]), ZQ_ACT_WRITE, z->next == z->start);
     expect(w, v.rc == 0);
     if (!make_room(w, i, &v))
         return;
@@ -327,7 +327,7 @@ static void complete(struct world *w, unsigned i)
 static void take(struct world *w, unsigned i, enum zq_action action)
 {
     struct m_zone *z = &w->z[i];
-    struct zq_verdict v = zq_fsm(m_state(z), action, z->next == z->start);
+    struct zq_verdict v = zq_fsm(ZQCOW2_RULES_LINUX, m_state(z), action, z->next == z->start);
 
     if (v.rc || !v.changes || (action == ZQ_ACT_FINISH && z->n) || z->failed)
         return;
@@ -448,8 +448,9 @@ static void begin(struct world *w, uint64_t seed)
                              .layout = ZQCOW2_LAYOUT_44,
                              .zone_bits = 15,
                              .code = {.big_endian = true, .flag_bit = 63}};
-    assert_int_equal(
-        zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, table}), 0);
+    assert_int_equal(zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready,
+                                                                     table, ZQCOW2_RULES_LINUX}),
+                     0);
     same(w);
 }
 
@@ -496,7 +497,7 @@ static void without_memory(void **state)
     assert_null(zq_zone_live(&w.zs, 3));
     assert_non_null(zq_zone_live(&w.zs, 3));
     for (uint64_t n = 1;; n++) {
-        const struct zq_zones_params p = {&w.zs.g, &w.hooks, &w.ready, table};
+        const struct zq_zones_params p = {&w.zs.g, &w.hooks, &w.ready, table, ZQCOW2_RULES_LINUX};
         struct zq_zones other = {0};
         int rc;
 
