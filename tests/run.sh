@@ -6,7 +6,7 @@
 #   build      gcc and clang, warnings as errors; unit tests; install 7 min
 #   model      random operations against a model; fault sweeps        8 min
 #   crash      power loss at every instant                           10 min
-#   sanitize   AddressSanitizer, UBSan, ThreadSanitizer               7 min
+#   sanitize   AddressSanitizer, UBSan, ThreadSanitizer, fuzzing     10 min
 #   guest      a Linux guest on a zoned disk, if tests/guest is here 12 min
 # The last line is "N passed, N failed", and the exit status says the same: only what is wrong fails.
 # A busy machine takes longer; what has not run when the time is up is listed, and does not fail.
@@ -119,7 +119,7 @@ step() {
 slack=0
 # What of a good run is worth showing: ctest's lines, and "WHAT: ... N" as some tests print it.
 worth='^ *[0-9]+/[0-9]+ Test|% tests passed|^Total Test time|did not run|Skipped|^(not )?ok '
-worth="$worth"'|^\||^Against|^machine: |^kernel: |^open of |^reset of '
+worth="$worth"'|^\||^fuzz, |^Against|^machine: |^kernel: |^open of |^reset of '
 figures='^(I/O|[a-z])[a-z0-9 ,/+-]{2,40}: .*[0-9]'
 
 # tree NAME OPTIONS...: configures and builds it; counted only when it fails.
@@ -132,7 +132,7 @@ tree() {
     fi
     start=$(date +%s)
     if { timeout -k 10 "$(left)" cmake -S "$top" -B "$dir/$name" "$@" &&
-        timeout -k 10 "$(left)" cmake --build "$dir/$name" -j "$jobs"; } </dev/null >"$dir/log" 2>&1; then
+        timeout -k 10 "$(left)" cmake --build "$dir/$name" -j "$jobs" --target "${ZQ_BUILD_TARGET:-all}"; } </dev/null >"$dir/log" 2>&1; then
         echo "-- build $name: $(($(date +%s) - start)) s"
         return 0
     fi
@@ -207,6 +207,10 @@ stage_sanitize() {
         tests tsan -R '^test_(threads|queue$|order|async|uring|image_async|held)' &&
         ZQ_OPS=1000000 tests tsan -R '^test_queues_stress'
     unset ZQ_OPS ZQ_STEP
+    ZQ_BUILD_TARGET=fuzz
+    tree fuzz -DCMAKE_C_COMPILER=clang -DZQCOW2_SANITIZE=fuzzer -DZQCOW2_ASSERTS=ON &&
+        step 'fuzz' sh "$top/tests/fuzz/run.sh" "$dir/fuzz" 800
+    unset ZQ_BUILD_TARGET
 }
 
 stage_guest() {
@@ -219,7 +223,7 @@ stage_guest() {
 
 budget() {
     case $1 in
-    lint) echo 1 ;; build | sanitize) echo 7 ;; model) echo 8 ;; crash) echo 10 ;; guest) echo 12 ;;
+    lint) echo 1 ;; build) echo 7 ;; model) echo 8 ;; crash | sanitize) echo 10 ;; guest) echo 12 ;;
     *) echo 0 ;;
     esac
 }

@@ -2,6 +2,51 @@
 /* The table of bends: one named field of a valid image each, by the classes of the format. */
 #include "hostile/bends.h"
 
+void bend_base(struct pic *p, enum base base)
+{
+    static const uint32_t layouts[] = {0, 0, 44, 48, 56, 7};
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+
+    o.virtual_size = MiB(64);
+    o.zone_size = layouts[base] ? MiB(4) : 0;
+    o.layout = layouts[base];
+    pic_make(p, &o);
+    pic_map(p, 0, 0xff);
+    if (layouts[base]) /* little-endian in v7 and 56 */
+        pic_put(p, p->wp, 8, base == ZV7 || base == Z56 ? 0x0000010000000000 : 65536);
+    if (base == SNAP)
+        pic_snapshot(p);
+}
+
+uint64_t bend_place(struct pic *p, enum place where)
+{
+    switch (where) {
+    case ZONED: return p->zoned;
+    case L1: return p->l1;
+    case RT: return p->rt;
+    case BLOCK: return pic_get(p, p->rt, 8);
+    case WP: return p->wp;
+    case L2: return pic_l2(p, 0);
+    case SNAPSHOT: return pic_get(p, 64, 8);
+    default: return 0;
+    }
+}
+
+void bend_image(struct pic *p, const struct bend *b)
+{
+    uint64_t at[3];
+
+    bend_base(p, b->base);
+    for (int i = 0; i < 3; i++)
+        at[i] = bend_place(p, b->poke[i].place) + b->poke[i].at;
+    for (int i = 0; i < 3; i++) {
+        if (b->poke[i].place == CUT)
+            pic_cut(p, b->poke[i].value);
+        else if (b->poke[i].width)
+            pic_put(p, at[i] & 0xffffffff, b->poke[i].width, b->poke[i].value);
+    }
+}
+
 /* clang-format off */
 #define C   ZQCOW2_ECORRUPT
 #define F   ZQCOW2_EFEATURE

@@ -38,4 +38,8 @@ struct bend {
 extern const struct bend bends[];
 extern const size_t nr_bends;
 
+void bend_base(struct pic *p, enum base base); /* not bent yet */
+uint64_t bend_place(struct pic *p, enum place where);
+void bend_image(struct pic *p, const struct bend *b);
+
 #endif

@@ -109,6 +109,27 @@ static void add_header(struct fields *f, const struct bytes *b)
         add(f, b, F_HEADER, mark, 1);
 }
 
+/* What says how all the rest is to be read. */
+static void add_format(struct fields *f, const struct bytes *b)
+{
+    static const unsigned fields[][2] = {{0, 4},  {4, 4},  {8, 8},   {16, 4}, {20, 4},
+                                         {32, 4}, {96, 4}, {100, 4}, {104, 1}};
+    uint64_t pos = bytes_get(b, 4, 4) == 2 ? 72 : bytes_get(b, 100, 4);
+
+    for (int i = 0; i < 9; i++)
+        add(f, b, F_FORMAT, fields[i][0], fields[i][1]);
+    for (bool last = false; !last && pos < cluster_of(b);) {
+        uint64_t len = bytes_get(b, pos + 4, 4);
+
+        last = !bytes_get(b, pos, 4);
+        add(f, b, F_EXTENSION, pos, 4);
+        add(f, b, F_EXTENSION, pos + 4, 4);
+        for (uint64_t i = 0; !last && i < len && i < 64; i += 4)
+            add(f, b, F_EXTENSION, pos + 8 + i, 4);
+        pos += 8 + (len + 7) / 8 * 8;
+    }
+}
+
 static void add_refcounts(struct fields *f, const struct bytes *b)
 {
     uint64_t rt = bytes_get(b, 48, 8), entries = bytes_get(b, 56, 4) * cluster_of(b) / 8;
@@ -194,6 +215,7 @@ void fields_find(struct fields *f, const struct bytes *b)
 
     memset(f, 0, sizeof(*f));
     add_header(f, b);
+    add_format(f, b);
     add_mapping(f, b, bytes_get(b, 40, 8), bytes_get(b, 36, 4), F_L1, F_L2);
     add_zones(f, b);
     add_refcounts(f, b);
@@ -206,4 +228,43 @@ void fields_free(struct fields *f)
 {
     for (int g = 0; g < F_GROUPS; g++)
         free(f->f[g]);
+}
+
+uint64_t fields_rng(uint64_t *s)
+{
+    *s ^= *s << 13;
+    *s ^= *s >> 7;
+    *s ^= *s << 17;
+    return *s;
+}
+
+static uint64_t any_offset(const struct bytes *b, uint64_t *s)
+{
+    uint64_t cluster = 1ull << bytes_get(b, 20, 4);
+    const uint64_t tables[] = {bytes_get(b, 40, 8), bytes_get(b, 48, 8), bytes_get(b, 64, 8),
+                               bytes_get(b, bytes_get(b, 48, 8), 8),
+                               bytes_get(b, bytes_get(b, 40, 8), 8) & HOST};
+
+    if (fields_rng(s) % 3 == 0)
+        return tables[fields_rng(s) % 5];
+    return fields_rng(s) % (b->len / cluster + 3) * cluster;
+}
+
+uint64_t fields_value(const struct fields *f, const struct bytes *b, uint64_t *s, uint64_t old,
+                      unsigned width)
+{
+    static const uint64_t flags[] = {0, 0, 0, PIC_COPIED, PIC_COPIED, PIC_COMPRESSED, 1};
+    enum group g = (enum group)(fields_rng(s) % F_DAMAGES);
+    const struct field *other = f->n[g] ? &f->f[g][fields_rng(s) % f->n[g]] : &f->f[F_HEADER][0];
+
+    switch (fields_rng(s) % 10) {
+    case 0: return 0;
+    case 1: return fields_rng(s) % 3 ? fields_rng(s) % 64 : UINT64_MAX;
+    case 2:
+    case 3: return old ^ 1ull << fields_rng(s) % (width * 8);
+    case 4: return old + (fields_rng(s) % 2 ? 512 : fields_rng(s) % 2 ? 1 : (uint64_t)-1);
+    case 5: return bytes_get(b, other->at, other->width);
+    case 6: return fields_rng(s);
+    default: return any_offset(b, s) | flags[fields_rng(s) % 7];
+    }
 }

@@ -17,6 +17,9 @@ enum group {
     F_SNAP_L1,
     F_SNAP_L2, /* tables that the active disk does not have */
     F_BITMAP,  /* extension, directory, table */
+    F_DAMAGES, /* those above leave the format what it was */
+    F_FORMAT = F_DAMAGES,
+    F_EXTENSION, /* all of them, in words of 4 bytes */
     F_GROUPS
 };
 
@@ -46,5 +49,10 @@ bool find_extension(const struct bytes *b, uint32_t type, uint64_t *at);
 
 void fields_find(struct fields *f, const struct bytes *b);
 void fields_free(struct fields *f);
+
+uint64_t fields_rng(uint64_t *s); /* *s is not 0 */
+/* A value that a field of this width might hold: near the old one, another's, an offset, any. */
+uint64_t fields_value(const struct fields *f, const struct bytes *b, uint64_t *s, uint64_t old,
+                      unsigned width);
 
 #endif

@@ -13,7 +13,6 @@
  * ZQ_SEED and ZQ_COUNT choose the damages; ZQ_IMAGES names a folder whose images are used beside
  * the built-in ones.
  */
-#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,9 +21,9 @@
 
 #include <cmocka.h>
 
+#include "hostile/bases.h"
 #include "hostile/fields.h"
 
-#define KiB(n)    ((uint64_t)(n) << 10)
 #define MiB(n)    ((uint64_t)(n) << 20)
 #define HOST      0x00fffffffffffe00ull
 #define MAX_BASES 128
@@ -36,14 +35,6 @@ static size_t nr_bases, base; /* base: which one is damaged */
 static unsigned long long seed;
 static unsigned failures;
 static char what[512]; /* base and damages */
-
-static uint64_t rng(uint64_t *s)
-{
-    *s ^= *s << 13;
-    *s ^= *s >> 7;
-    *s ^= *s << 17;
-    return *s;
-}
 
 /* ---- images to begin with ---- */
 
@@ -58,82 +49,18 @@ static void keep(struct pic *p, const char *name)
     pic_free(p);
 }
 
-static void write_some(struct pic *p, uint64_t *s, uint64_t size, uint64_t zone)
-{
-    static uint8_t data[KiB(64)];
-    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_image *img;
-
-    o.flags = ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_BORROW;
-    assert_int_equal(zqcow2_open(p->be, &o, &img, &p->err), 0);
-    for (int i = 0; i < 12; i++) {
-        uint64_t at = rng(s) % (size / zone) * zone, len = (1 + rng(s) % 16) * 1024;
-
-        memset(data, (int)(rng(s) % 255 + 1), sizeof(data));
-        if (at && i % 4 == 3)
-            (void)zqcow2_zone_reset(img, at, zone, 0);
-        if (zqcow2_write(img, data, len, at, 0) != 0)
-            assert_int_equal(zqcow2_append(img, data, len, &at, 0), 0);
-    }
-    assert_int_equal(zqcow2_close(img), 0);
-}
-
-static void make(uint32_t cluster, uint32_t bits, bool zoned)
-{
-    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
-    uint64_t s = cluster * 64ull + bits * 2 + zoned, zone = KiB(64);
-    struct pic p;
-    char name[64];
-
-    o.virtual_size = MiB(1);
-    o.zone_size = zoned ? zone : 0;
-    o.conventional_zones = zoned;
-    o.cluster_size = cluster;
-    o.refcount_bits = bits;
-    pic_make(&p, &o);
-    write_some(&p, &s, MiB(1), zone);
-    if (bits > 1 && cluster >= 4096) {
-        pic_snapshot(&p);
-        write_some(&p, &s, MiB(1), zone);
-        pic_find(&p);
-    }
-    snprintf(name, sizeof(name), "built-in %u %u %d", cluster, bits, zoned);
-    keep(&p, name);
-}
-
-static void load(const char *pattern)
-{
-    glob_t g;
-
-    if (glob(pattern, 0, NULL, &g) != 0)
-        return;
-    for (size_t i = 0; i < g.gl_pathc; i++) {
-        const char *slash = strrchr(g.gl_pathv[i], '/');
-        struct pic p;
-
-        if (pic_load(&p, g.gl_pathv[i]))
-            keep(&p, slash ? slash + 1 : g.gl_pathv[i]);
-    }
-    globfree(&g);
-}
-
 static int setup(void **state)
 {
     const char *source = getenv("ZQ_SOURCE_DIR"), *more = getenv("ZQ_IMAGES");
     char pattern[512];
 
     (void)state;
-    for (uint32_t cluster = 512; cluster <= 4096; cluster *= 8) {
-        for (uint32_t bits = 1; bits <= 64; bits *= 4) {
-            make(cluster, bits, false);
-            make(cluster, bits, true);
-        }
-    }
+    bases_make(keep);
     snprintf(pattern, sizeof(pattern), "%s/tests/hostile/images/*.gz", source ? source : ".");
-    load(pattern);
+    bases_load(pattern, keep);
     if (more) {
         snprintf(pattern, sizeof(pattern), "%s/*", more);
-        load(pattern);
+        bases_load(pattern, keep);
     }
     return 0;
 }
@@ -148,52 +75,21 @@ static int teardown(void **state)
 
 /* ---- the damage ---- */
 
-static uint64_t any_offset(const struct bytes *b, uint64_t *s)
-{
-    uint64_t cluster = 1ull << bytes_get(b, 20, 4);
-    const uint64_t tables[] = {bytes_get(b, 40, 8), bytes_get(b, 48, 8), bytes_get(b, 64, 8),
-                               bytes_get(b, bytes_get(b, 48, 8), 8),
-                               bytes_get(b, bytes_get(b, 40, 8), 8) & HOST};
-
-    if (rng(s) % 3 == 0)
-        return tables[rng(s) % 5];
-    return rng(s) % (b->len / cluster + 3) * cluster;
-}
-
-static uint64_t any_value(const struct bytes *b, const struct fields *f, uint64_t *s, uint64_t old,
-                          unsigned width)
-{
-    static const uint64_t flags[] = {0, 0, 0, PIC_COPIED, PIC_COPIED, PIC_COMPRESSED, 1};
-    enum group g = (enum group)(rng(s) % F_GROUPS);
-    const struct field *other = f->n[g] ? &f->f[g][rng(s) % f->n[g]] : &f->f[F_HEADER][0];
-
-    switch (rng(s) % 10) {
-    case 0: return 0;
-    case 1: return rng(s) % 3 ? rng(s) % 64 : UINT64_MAX;
-    case 2:
-    case 3: return old ^ 1ull << rng(s) % (width * 8);
-    case 4: return old + (rng(s) % 2 ? 512 : rng(s) % 2 ? 1 : (uint64_t)-1);
-    case 5: return bytes_get(b, other->at, other->width);
-    case 6: return rng(s);
-    default: return any_offset(b, s) | flags[rng(s) % 7];
-    }
-}
-
 /* The groups that were damaged, as bits. */
 static unsigned damage(struct bytes *b, const struct fields *f, uint64_t *s)
 {
     unsigned done = 0;
 
-    for (uint64_t n = 1 + rng(s) % 4; n > 0; n--) {
-        enum group g = (enum group)(rng(s) % F_GROUPS);
+    for (uint64_t n = 1 + fields_rng(s) % 4; n > 0; n--) {
+        enum group g = (enum group)(fields_rng(s) % F_DAMAGES);
         const struct field *x;
         uint64_t v, old;
 
         if (!f->n[g])
             continue;
-        x = &f->f[g][rng(s) % f->n[g]];
+        x = &f->f[g][fields_rng(s) % f->n[g]];
         old = bytes_get(b, x->at, x->width);
-        v = any_value(b, f, s, old, x->width);
+        v = fields_value(f, b, s, old, x->width);
         bytes_put(b, x->at, x->width, v);
         done |= 1u << g;
         snprintf(what + strlen(what), sizeof(what) - strlen(what), "%u bytes at 0x%llx: 0x%llx; ",
@@ -412,8 +308,8 @@ static bool one(void)
     unsigned groups;
     bool taken;
 
-    (void)rng(&s);
-    base = rng(&s) % nr_bases;
+    (void)fields_rng(&s);
+    base = fields_rng(&s) % nr_bases;
     m = (struct bytes){malloc(bases[base].len), bases[base].len};
     assert_non_null(m.b);
     memcpy(m.b, bases[base].b, m.len);

@@ -23,53 +23,6 @@
 #endif
 #endif
 
-/* ---- the images ---- */
-
-static void make(struct pic *p, enum base base)
-{
-    static const uint32_t layouts[] = {0, 0, 44, 48, 56, 7};
-    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
-
-    o.virtual_size = MiB(64);
-    o.zone_size = layouts[base] ? MiB(4) : 0;
-    o.layout = layouts[base];
-    pic_make(p, &o);
-    pic_map(p, 0, 0xff);
-    if (layouts[base]) /* little-endian in v7 and 56 */
-        pic_put(p, p->wp, 8, base == ZV7 || base == Z56 ? 0x0000010000000000 : 65536);
-    if (base == SNAP)
-        pic_snapshot(p);
-}
-
-static uint64_t place(struct pic *p, enum place where)
-{
-    switch (where) {
-    case ZONED: return p->zoned;
-    case L1: return p->l1;
-    case RT: return p->rt;
-    case BLOCK: return pic_get(p, p->rt, 8);
-    case WP: return p->wp;
-    case L2: return pic_l2(p, 0);
-    case SNAPSHOT: return pic_get(p, 64, 8);
-    default: return 0;
-    }
-}
-
-static void bend(struct pic *p, const struct bend *b)
-{
-    uint64_t at[3];
-
-    make(p, b->base);
-    for (int i = 0; i < 3; i++)
-        at[i] = place(p, b->poke[i].place) + b->poke[i].at;
-    for (int i = 0; i < 3; i++) {
-        if (b->poke[i].place == CUT)
-            pic_cut(p, b->poke[i].value);
-        else if (b->poke[i].width)
-            pic_put(p, at[i] & 0xffffffff, b->poke[i].width, b->poke[i].value);
-    }
-}
-
 /* ---- the refusals ---- */
 
 static void expect_text(const struct bend *b, const char *text, const char *by)
@@ -177,7 +130,7 @@ static void refuse(const struct bend *b)
     struct pic p;
     int rc;
 
-    bend(&p, b);
+    bend_image(&p, b);
     expect_open(&p, b, 0, b->who == OPEN ? b->code : 0);
     if (b->who == OPEN || b->who == RDWR) {
         expect_open(&p, b, ZQCOW2_OPEN_RDWR, b->code);
@@ -207,7 +160,7 @@ static void test_unbent(void **state)
     for (int base = PLAIN; base <= ZV7; base++) {
         struct pic p;
 
-        make(&p, (enum base)base);
+        bend_base(&p, (enum base)base);
         if (pic_open(&p, 0) != 0 || pic_check(&p, 0) != 0 || p.res.corruptions ||
             p.res.leaked_clusters || p.res.warnings)
             fail_msg("base %d: %s%s", base, p.err.text, p.found);
@@ -227,7 +180,7 @@ static void test_over_active(void **state)
     struct pic p;
 
     (void)state;
-    make(&p, Z44);
+    bend_base(&p, Z44);
     pic_put(&p, p.zoned + 36, 4, 2);
     for (uint64_t z = 0; z < 3; z++)
         pic_put(&p, p.wp + z * 8, 8, z * MiB(4) + 512);
@@ -263,7 +216,7 @@ static void damage(uint64_t seed)
 
     snprintf(name, sizeof(name), "random damage, seed %llu", (unsigned long long)seed);
     b.name = name;
-    make(&p, (enum base)(rng(&s) % 6));
+    bend_base(&p, (enum base)(rng(&s) % 6));
     for (int n = 1 + (int)(rng(&s) % 3); n > 0; n--) {
         uint64_t at = rng(&s) % 2 ? rng(&s) % 320 : (rng(&s) % 8 << 16) + rng(&s) % 32 * 8;
         unsigned width = 1u << rng(&s) % 4;
