@@ -24,7 +24,7 @@ struct run {
     uint32_t count;
 };
 
-static void run_tell(struct zq_scan *s, const struct run *r)
+static void run_report(struct zq_scan *s, const struct run *r)
 {
     unsigned bits = s->h.cluster_bits;
     bool leak = r->refcount > r->count;
@@ -44,7 +44,7 @@ static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t
         r->nr++;
         return;
     }
-    run_tell(s, r);
+    run_report(s, r);
     *r = (struct run){cluster, 1, refcount, count};
 }
 
@@ -52,7 +52,7 @@ static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t
 static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint32_t count)
 {
     if (refcount < count)
-        return s->run.raise ? count : refcount;
+        return s->repair.raise ? count : refcount;
     return zq_scan_may_free(s) ? count : refcount;
 }
 
@@ -89,7 +89,7 @@ static int compare_counted(struct zq_scan *s)
             return rc;
         compare_one(s, ref, refcount, &r);
     }
-    run_tell(s, &r);
+    run_report(s, &r);
     return 0;
 }
 
@@ -124,7 +124,7 @@ static int compare_uncounted(struct zq_scan *s)
         if (rc < 0)
             return rc;
     }
-    run_tell(s, &r);
+    run_report(s, &r);
     return 0;
 }
 
@@ -248,7 +248,7 @@ static int read_mark(struct zq_scan *s)
     uint8_t mark = 0;
     int rc = s->h.mark_offset ? zq_be_read(s->be, &mark, 1, s->h.mark_offset) : 0;
 
-    s->marked = mark && !s->run.marked;
+    s->marked = mark && !s->repair.marked;
     return rc;
 }
 
@@ -330,7 +330,7 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
         now = (struct zqcow2_check_result)ZQCOW2_CHECK_RESULT_INIT;
         next.res = &now;
         next.quiet = true;
-        next.run = s->run;
+        next.repair = s->repair;
         zq_scan_free(s);
         *s = next;
         if ((rc = examine(s)) < 0)
@@ -353,9 +353,9 @@ int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
     int rc;
 
     s.res = res;
-    s.run.raise = flags & ZQCOW2_CHECK_REPAIR;
+    s.repair.raise = flags & ZQCOW2_CHECK_REPAIR;
     rc = examine(&s);
-    s.run.copies = s.file_size >> s.h.cluster_bits;
+    s.repair.copies = s.file_size >> s.h.cluster_bits;
     if (rc == 0 && flags)
         rc = repair(&s, flags, res);
     zq_scan_free(&s);

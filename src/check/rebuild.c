@@ -153,7 +153,7 @@ int zq_rebuild_refcounts(struct zq_scan *s, uint64_t spare, bool *changed)
                  "the refcount table cannot be rebuilt: it would exceed 8 MiB");
         rc = 0;
     } else if (rc == 0 && (rc = write_all(s, &r)) == 0) {
-        *changed = s->run.rebuilt = true;
+        *changed = s->repair.rebuilt = true;
         zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
                  "refcount table rebuilt at 0x%" PRIx64 ", %" PRIu64 " blocks",
                  r.t.base << s->h.cluster_bits, r.t.others + r.t.own);

@@ -247,7 +247,7 @@ static bool ends_with_write(const struct zq_scan *s, unsigned flags)
 {
     bool sound = !s->res->corruptions;
 
-    return s->run.marked || (s->marked && sound) ||
+    return s->repair.marked || (s->marked && sound) ||
            final_incompat(s, flags, sound) != s->h.incompat;
 }
 
@@ -302,9 +302,9 @@ int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound)
 
     if (rc == 0 && s->h.mark_offset)
         rc = zq_be_read(s->be, &mark, 1, s->h.mark_offset);
-    if (rc == 0 && mark && (sound || s->run.marked)) {
+    if (rc == 0 && mark && (sound || s->repair.marked)) {
         mark = 0; /* what came before has ended with a barrier, the header's sector aside */
         rc = zq_scan_write(s, &mark, 1, s->h.mark_offset);
     }
-    return rc < 0 || !s->run.begun ? rc : zq_be_flush(s->be);
+    return rc < 0 || !s->repair.begun ? rc : zq_be_flush(s->be);
 }

@@ -45,7 +45,7 @@ static int begin_writing(struct zq_scan *s)
     if (rc < 0)
         return rc;
     if (!mark) {
-        mark = s->run.marked = true;
+        mark = s->repair.marked = true;
         rc = zq_be_write(s->be, &mark, 1, s->h.mark_offset);
     }
     if (rc == 0 && zq_scan_stray_bits(s)) {
@@ -54,13 +54,13 @@ static int begin_writing(struct zq_scan *s)
     }
     if (rc == 0)
         rc = zq_be_flush(s->be);
-    s->run.begun = rc == 0;
+    s->repair.begun = rc == 0;
     return rc;
 }
 
 int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
 {
-    int rc = s->run.begun ? 0 : begin_writing(s);
+    int rc = s->repair.begun ? 0 : begin_writing(s);
 
     return rc < 0 ? rc : zq_be_write(s->be, buf, len, off);
 }

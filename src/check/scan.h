@@ -45,7 +45,7 @@ struct zq_zone_use {
 };
 
 /* What a repair knows from one of its scans to the next. */
-struct zq_mending {
+struct zq_repair {
     bool raise;      /* it raises refcounts, not only frees leaks */
     bool begun;      /* the first write is done */
     bool marked;     /* the in-use mark is set by this repair, and was not before */
@@ -85,18 +85,18 @@ struct zq_scan {
     uint64_t hole_index; /* of a block that lies in a hole: the last one that was met */
     uint64_t holes;      /* clusters in holes that tables of snapshots and bitmaps take */
 
-    struct zq_mending run; /* of the repair that the scan belongs to */
-    bool lost;             /* a lower rank's table: a higher one has something there */
-    bool hidden;           /* there may be references that could not be followed: free nothing */
-    bool tangled;          /* active tables with one owner overlap: which is right is unknown */
-    bool marked;           /* in use; not by this repair */
-    bool rebuild;          /* the refcounts must not be changed where they are */
-    uint64_t too_low;      /* clusters whose refcount is below their references */
-    uint64_t no_block;     /* of these, such as no refcount block covers */
-    uint64_t to_one;       /* clusters that freeing leaks brings down to 1: they then need COPIED */
-    uint64_t loose;        /* COPIED flags as an interrupted change leaves them */
-    uint64_t past_end;     /* behind what entries name not far beyond the file's end; 0: nothing */
-    uint64_t end_cluster;  /* behind the last cluster that is referred to or has a refcount */
+    struct zq_repair repair; /* of the repair that the scan belongs to */
+    bool lost;               /* a lower rank's table: a higher one has something there */
+    bool hidden;             /* there may be references that could not be followed: free nothing */
+    bool tangled;            /* active tables with one owner overlap: which is right is unknown */
+    bool marked;             /* in use; not by this repair */
+    bool rebuild;            /* the refcounts must not be changed where they are */
+    uint64_t too_low;        /* clusters whose refcount is below their references */
+    uint64_t no_block;       /* of these, such as no refcount block covers */
+    uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
+    uint64_t loose;       /* COPIED flags as an interrupted change leaves them */
+    uint64_t past_end;    /* behind what entries name not far beyond the file's end; 0: nothing */
+    uint64_t end_cluster; /* behind the last cluster that is referred to or has a refcount */
 };
 
 /*

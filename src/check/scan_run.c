@@ -279,7 +279,7 @@ static void note_lower(struct zq_scan *s)
         struct zq_l2 *t = &s->l2s[i];
 
         t->lower = zq_scan_lower(s, t->offset) | zq_scan_l1_lower(s, t->index);
-        s->hidden |= t->lower & ZQ_BY_LOWER && !s->run.raise;
+        s->hidden |= t->lower & ZQ_BY_LOWER && !s->repair.raise;
     }
 }
 

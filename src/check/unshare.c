@@ -69,7 +69,7 @@ static struct zq_l2 entry_of(const struct move *m)
 
 static bool may_be_low(const struct zq_scan *s)
 {
-    return s->too_low || s->run.rebuilt;
+    return s->too_low || s->repair.rebuilt;
 }
 
 /*
@@ -78,7 +78,7 @@ static bool may_be_low(const struct zq_scan *s)
  */
 static bool is_low(const struct zq_scan *s, unsigned once, size_t n)
 {
-    return once & ZQ_ONCE_TOO_LOW || (s->run.rebuilt && (n > 1 || once & ZQ_BY_PACKED));
+    return once & ZQ_ONCE_TOO_LOW || (s->repair.rebuilt && (n > 1 || once & ZQ_BY_PACKED));
 }
 
 static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
@@ -316,15 +316,15 @@ static int move_all(struct zq_scan *s, bool all, struct moves *l, bool *changed)
     if (rc < 0)
         return rc;
     if (missing) {
-        if (s->run.grown)
+        if (s->repair.grown)
             return 0;
-        s->run.grown = true;
+        s->repair.grown = true;
         return zq_rebuild_refcounts(s, missing, changed);
     }
     rc = copy_all(s, &fix, l);
     if (rc < 0)
         return rc;
-    s->run.copies -= l->nr;
+    s->repair.copies -= l->nr;
     *changed = true;
     zq_found(s, ZQCOW2_FOUND_REPAIRED, l->nr, "%zu shared clusters and tables copied", l->nr);
     zq_fix_report(s, &fix);
@@ -333,7 +333,7 @@ static int move_all(struct zq_scan *s, bool all, struct moves *l, bool *changed)
 
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
 {
-    struct moves l = {.limit = (size_t)zq_min(s->run.copies, SIZE_MAX / sizeof(*l.m) / 2)};
+    struct moves l = {.limit = (size_t)zq_min(s->repair.copies, SIZE_MAX / sizeof(*l.m) / 2)};
     bool all = flags & ZQCOW2_CHECK_REPAIR_ALL;
     int rc = collect_tables(s, all, &l);
 
