@@ -39,9 +39,11 @@ void write_back(struct world *w)
     struct zq_slice *s;
 
     zq_cache_capture(&w->cache);
-    while ((s = zq_cache_next_frozen(&w->cache, ZQ_SLICE_REFS))) {
-        memcpy(w->dev.file + s->host, s->data, w->cache.slice_bytes);
-        zq_cache_thaw(&w->cache, s);
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++) {
+        while ((s = zq_cache_next_frozen(&w->cache, (enum zq_slice_kind)k))) {
+            memcpy(w->dev.file + s->host, s->data, w->cache.slice_bytes);
+            zq_cache_thaw(&w->cache, s);
+        }
     }
     zq_cache_round_done(&w->cache);
 }
