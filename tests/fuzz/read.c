@@ -15,7 +15,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         if (world_open(&w, flags) != 0)
             continue;
         world_zones(&w);
-        world_read(&w, 2048);
+        world_read(&w, 512);
         (void)world_close(&w);
     }
     world_end(&w);

@@ -22,7 +22,7 @@ cd "$dir" || exit 1
 passed=0
 failed=0
 sum=0
-for target in ${ZQ_FUZZ_TARGETS:-header zones read repair ops}; do
+for target in ${ZQ_FUZZ_TARGETS:-header zones read repair ops command}; do
     mkdir -p "$new/$target"
     set -- "$new/$target"
     [ ! -d "$top/tests/fuzz/corpus/$target" ] || set -- "$@" "$top/tests/fuzz/corpus/$target"
