@@ -101,7 +101,7 @@ static void one(const char *path)
         runs++;
         if (i == mutations)
             break;
-        rng = seed * 0xd6e8feb86659fd93ull + size + 1;
+        rng = (seed + runs) * 0xd6e8feb86659fd93ull + 1;
         size = LLVMFuzzerCustomMutator ? LLVMFuzzerCustomMutator(data, size, ROOM, (unsigned)rng) :
                                          LLVMFuzzerMutate(data, size, ROOM);
     }
