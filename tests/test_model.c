@@ -23,8 +23,8 @@
 
 #define PASSED UINT64_MAX
 
-static const char *const worlds[] = {"plain", "shuffled", "threaded", "uring"};
-static const unsigned shares[] = {1, 4, 20, 20}; /* each world does ZQ_OPS divided by this */
+static const char *const worlds[] = {"plain", "shuffled", "threaded", "uring", "called"};
+static const unsigned shares[] = {1, 4, 20, 20, 20}; /* each world does ZQ_OPS divided by this */
 
 struct job {
     struct gen_op op;
@@ -374,6 +374,11 @@ static bool end_run(struct run *t, bool good)
     return good;
 }
 
+static bool is_batched(const struct run *t)
+{
+    return t->world != RIG_PLAIN && t->world != RIG_CALLED;
+}
+
 static bool step(struct run *t, uint64_t n)
 {
     struct gen_op op = gen_draw(&t->model, t->seed, n);
@@ -382,7 +387,7 @@ static bool step(struct run *t, uint64_t n)
         rig_watch(t->patient, "ZQ_SEED=%llu ZQ_GEOM=%s ZQ_WORLD=%s ZQ_OPS=%llu test_model",
                   (unsigned long long)t->seed, t->g->name, worlds[t->world],
                   (unsigned long long)(n + 256) * rig_nr_geometries * shares[t->world]);
-    return t->world == RIG_PLAIN ? single(t, op) : step_batched(t, op);
+    return is_batched(t) ? step_batched(t, op) : single(t, op);
 }
 
 /* PASSED, or the operation at which the run failed; why: t->rig.why. */
@@ -392,7 +397,7 @@ static uint64_t go(struct run *t)
 
     for (uint64_t k = 0; good && k < t->nr; k++)
         good = step(t, t->only ? t->only[k] : k);
-    if (good && t->world != RIG_PLAIN)
+    if (good && is_batched(t))
         good = end_batch(t);
     return end_run(t, good) ? PASSED : t->last;
 }
@@ -544,6 +549,13 @@ static void threaded(void **state)
     must_not_differ(visit_all(RIG_THREADED, NULL, rig_env("ZQ_OPS", 1000000)));
 }
 
+/* Blocking calls over an asynchronous backend that need not submit. */
+static void called(void **state)
+{
+    (void)state;
+    must_not_differ(visit_all(RIG_CALLED, NULL, rig_env("ZQ_OPS", 1000000)));
+}
+
 static void uring(void **state)
 {
     (void)state;
@@ -564,6 +576,7 @@ static void limited(void **state)
             continue;
         bad += visit_all(RIG_PLAIN, &rig_limits[i], ops);
         bad += visit_all(RIG_SHUFFLED, &rig_limits[i], ops * 4);
+        bad += visit_all(RIG_CALLED, &rig_limits[i], ops * 4);
     }
     must_not_differ(bad);
 }
@@ -572,7 +585,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(plain), cmocka_unit_test(shuffled), cmocka_unit_test(threaded),
-        cmocka_unit_test(uring), cmocka_unit_test(limited),
+        cmocka_unit_test(uring), cmocka_unit_test(called),   cmocka_unit_test(limited),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

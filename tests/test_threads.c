@@ -21,9 +21,9 @@ static const struct geometry shape = {.name = "threads",
                                       .max_open = 6,
                                       .max_active = 12,
                                       .cluster = 65536};
-static const enum rig_world worlds[] = {RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED};
-static const char *const world_names[] = {"plain", "shuffled", "threaded"};
-#define NR_WORLDS 3
+static const enum rig_world worlds[] = {RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED, RIG_CALLED};
+static const char *const world_names[] = {"plain", "shuffled", "threaded", "called"};
+#define NR_WORLDS 4
 
 /* What the threads of one test share. Failures are counted, not asserted: cmocka's jumps are not
  * for other threads. */

@@ -45,7 +45,14 @@ struct zqcow2_io { /* owned by the library; may gain members at its end */
 };
 
 enum zqcow2_backend_cap {
-    ZQCOW2_CAP_READ_ONLY = 1 << 0 /* no writes: a writable open returns -EROFS */
+    ZQCOW2_CAP_READ_ONLY = 1 << 0, /* no writes: a writable open returns -EROFS */
+    /*
+     * For asynchronous backends. The blocking callbacks may run in any number of threads while
+     * other I/O is in flight: a thread in a blocking call of the library, such as zqcow2_write(),
+     * calls them itself instead of submitting an I/O and sleeping until it is done. Without this
+     * flag it submits. A queue always submits.
+     */
+    ZQCOW2_CAP_BLOCKING_CALLS = 1 << 1
 };
 
 struct zqcow2_limits {
@@ -166,7 +173,8 @@ ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);
 /*
  * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so up to n requests can
- * run at once. On success the new backend owns inner. The threads block all signals.
+ * run at once, besides those of blocking calls, which run in the thread of the caller. On success
+ * the new backend owns inner. The threads block all signals.
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);

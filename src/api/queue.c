@@ -242,7 +242,7 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
     }
     watch_backend(q, true);
     if (!q->calling) /* else they go when the callbacks have been called, in one batch */
-        zq_loop_run(c);
+        zq_loop_run(c, NULL);
     zq_core_unlock(c);
     return taken ? (int)taken : rc;
 }
@@ -285,7 +285,7 @@ static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
         } while (++n % AT_ONCE && n < all && q->nr_taken);
         zq_core_lock(q->core);
         q->calling--;
-        zq_loop_run(q->core); /* what the callbacks have submitted */
+        zq_loop_run(q->core, NULL); /* what the callbacks have submitted */
     }
     if (q->nr_taken || q->nr_completed)
         signal_fd(q);
@@ -299,9 +299,9 @@ static void move_on(struct zqcow2_queue *q)
 
     clear_fd(q);
     if (c->be->ops.poll && !c->polling)
-        zq_loop_wait(c, 0);
+        zq_loop_wait(c, NULL, 0);
     else
-        zq_loop_run(c);
+        zq_loop_run(c, NULL);
 }
 
 /* No other queue has a descriptor. */
@@ -326,7 +326,7 @@ static void leave(struct zqcow2_queue *q, uint32_t n)
     if (q->bell.pending)
         watch_backend(q, true); /* it may have failed before */
     else if (!n)
-        watch_backend(q, is_alone(q) || (c->x.in_flight && !zq_loop_is_heard(c)));
+        watch_backend(q, is_alone(q) || (zq_io_awaited(&c->x) && !zq_loop_is_heard(c)));
     if (!q->watching)
         zq_loop_hand_over(c);
 }
@@ -368,7 +368,7 @@ int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
             if (timeout_ms >= 0 && left <= 0)
                 break;
             c->waiters++;
-            zq_loop_wait(c, (int)left);
+            zq_loop_wait(c, NULL, (int)left);
             c->waiters--;
         }
         got += deliver(q, 0);

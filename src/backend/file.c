@@ -328,6 +328,7 @@ static const struct zqcow2_backend_ops file_ops = {
     ZQ_FILE_OPS,
     .name = "file",
     .close = file_close,
+    .limits = zq_file_limits,
 };
 
 /* Makes the backend of a path, or, where path is NULL, of fd. */

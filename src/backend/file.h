@@ -32,9 +32,8 @@ void zq_file_invalidate(void *self);
 /* What every table of callbacks on a zq_file begins with. */
 #define ZQ_FILE_OPS \
     .size = sizeof(struct zqcow2_backend_ops), .length = zq_file_length, .readv = zq_file_readv, \
-    .writev = zq_file_writev, .flush = zq_file_flush, .limits = zq_file_limits, \
-    .truncate = zq_file_truncate, .discard = zq_file_discard, .zero = zq_file_zero, \
-    .lock = zq_file_lock, .invalidate = zq_file_invalidate, .allocate = zq_file_allocate, \
-    .data = zq_file_data
+    .writev = zq_file_writev, .flush = zq_file_flush, .truncate = zq_file_truncate, \
+    .discard = zq_file_discard, .zero = zq_file_zero, .lock = zq_file_lock, \
+    .invalidate = zq_file_invalidate, .allocate = zq_file_allocate, .data = zq_file_data
 
 #endif

@@ -143,6 +143,7 @@ static int threads_flush(void *self)
 static int threads_limits(void *self, struct zqcow2_limits *out)
 {
     *out = ((struct threads *)self)->inner->limits;
+    out->caps |= ZQCOW2_CAP_BLOCKING_CALLS; /* the inner backend takes calls from any thread */
     return 0;
 }
 

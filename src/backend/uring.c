@@ -462,9 +462,26 @@ static void uring_close(void *self)
     zq_free(&hooks, u, sizeof(*u));
 }
 
+/* A thread that waits is as well served by the calls of file.c, and without the kernel's workers.
+ */
+static int uring_limits(void *self, struct zqcow2_limits *out)
+{
+    int rc = zq_file_limits(self, out);
+
+    out->caps |= ZQCOW2_CAP_BLOCKING_CALLS;
+    return rc;
+}
+
 static const struct zqcow2_backend_ops uring_ops = {
-    ZQ_FILE_OPS,        .name = "io_uring", .close = uring_close, .submit = uring_submit,
-    .kick = uring_kick, .wake = uring_wake, .poll = uring_poll,   .fd = uring_fd,
+    ZQ_FILE_OPS,
+    .name = "io_uring",
+    .close = uring_close,
+    .limits = uring_limits,
+    .submit = uring_submit,
+    .kick = uring_kick,
+    .wake = uring_wake,
+    .poll = uring_poll,
+    .fd = uring_fd,
 };
 
 /* A block device cannot be cut; file.c keeps a length for it. */

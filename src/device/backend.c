@@ -17,6 +17,7 @@
 #define BOUNCE_BYTES (64u * 1024)
 #define PIECE_MAX    (1u << 30) /* of one direct transfer, where the backend sets no limit */
 #define ALIGN_MAX    4096u
+#define CAPS         ((uint32_t)(ZQCOW2_CAP_READ_ONLY | ZQCOW2_CAP_BLOCKING_CALLS))
 
 /* ---- the object ---- */
 
@@ -54,7 +55,7 @@ static int complete_limits(struct zqcow2_limits *l)
     if (l->max_transfer && l->max_transfer < block)
         return -EINVAL;
     l->max_transfer = (uint32_t)zq_align_down(l->max_transfer, block);
-    return l->caps & ~(uint32_t)ZQCOW2_CAP_READ_ONLY ? -EINVAL : 0;
+    return l->caps & ~CAPS ? -EINVAL : 0;
 }
 
 static int ask_limits(struct zqcow2_backend *be)

@@ -113,6 +113,11 @@ static inline void zq_be_release(struct zqcow2_backend *be)
 {
     atomic_flag_clear(&be->in_use);
 }
+/* Does a thread that may block call it, instead of submitting? */
+static inline bool zq_be_is_called(const struct zqcow2_backend *be)
+{
+    return !be->ops.submit || be->limits.caps & ZQCOW2_CAP_BLOCKING_CALLS;
+}
 static inline int zq_be_writable(const struct zqcow2_backend *be)
 {
     return be->ops.writev && be->ops.truncate && !(be->limits.caps & ZQCOW2_CAP_READ_ONLY);

@@ -25,7 +25,9 @@ int zq_iox_init(struct zq_iox *x)
     zq_list_init(&x->parked);
     zq_list_init(&x->flight);
     zq_list_init(&x->flight_waiters);
+    x->called = x->be->ops.submit && zq_be_is_called(x->be);
     x->takes_any = l->io_align <= ZQ_SECTOR && l->buf_align <= 1;
+    x->alone = zq_be_is_called(x->be) && x->takes_any;
     x->max_piece = l->max_transfer ? l->max_transfer : UINT64_MAX;
     x->bounce_bytes =
         (uint32_t)zq_min(x->takes_any ? ZQ_BOUNCE_SMALL : ZQ_BOUNCE_BYTES, x->max_piece);
@@ -472,28 +474,29 @@ static int submit(struct zqcow2_backend *be, struct zq_io *io)
 
 static void run_all_blocking(struct zq_iox *x, struct zq_list *ios, struct zq_list *finished)
 {
-    bool away = x->be->ops.submit && !zq_list_empty(ios);
+    int n_away = 0;
 
-    if (away)
-        x->away(x, true);
+    for (const struct zq_list *n = ios->next; x->be->ops.submit && n != ios; n = n->next)
+        n_away++;
+    if (n_away)
+        x->away(x, n_away);
     for (struct zq_list *n; (n = zq_list_pop(ios));) {
         struct zq_io *io = zq_container(n, struct zq_io, link);
 
         io->ret = run_blocking(x->be, io);
         zq_list_push(finished, n);
     }
-    if (away)
-        x->away(x, false);
+    if (n_away)
+        x->away(x, -n_away);
 }
 
 /* What blocks comes last, so that it holds up nothing of the batch. */
-void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finished)
+void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *own,
+                 struct zq_list *finished)
 {
     struct zqcow2_backend *be = x->be;
-    struct zq_list blocking;
     bool kick = false;
 
-    zq_list_init(&blocking);
     for (struct zq_list *n; (n = zq_list_pop(batch));) {
         struct zq_io *io = zq_container(n, struct zq_io, link);
         int rc = submit(be, io);
@@ -501,7 +504,7 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
         if (rc == 0) {
             kick = true;
         } else if (rc == -EOPNOTSUPP) {
-            zq_list_push(&blocking, n);
+            zq_list_push(own, n);
         } else {
             io->ret = rc;
             zq_list_push(finished, n);
@@ -509,7 +512,7 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finish
     }
     if (kick && be->ops.kick)
         be->ops.kick(be->self);
-    run_all_blocking(x, &blocking, finished);
+    run_all_blocking(x, own, finished);
 }
 
 /* ---- one at a time ---- */

@@ -80,15 +80,19 @@ struct zq_iox {
     struct zq_iox *image, *next;      /* fixed: the image's own; of its next source, or NULL */
     const struct zqcow2_hooks *hooks; /* fixed: the image's */
     bool takes_any;                   /* fixed: whole sectors, at any address */
+    bool called;                      /* fixed: asynchronous, but zq_be_is_called() */
+    bool alone;                       /* fixed: zq_io_alone_run() may be used */
     uint64_t max_piece;               /* fixed: bytes in one call; UINT64_MAX: no limit */
     uint32_t bounce_bytes;            /* fixed: of each buffer, none above max_piece */
     void (*notify)(struct zq_iox *x, struct zq_io *io); /* fixed: an io was done by the backend */
-    void (*away)(struct zq_iox *x, bool begin); /* fixed: a blocking call begins, or is over */
-    struct zq_list submit;                      /* started, to be issued */
-    struct zq_list done;                        /* done, to be finished */
-    struct zq_list writes, parked; /* unless takes_any: writes in flight. ios that wait */
+    void (*away)(struct zq_iox *x, int ios); /* fixed: a thread begins (> 0) or has ended (< 0) so
+                                                many in blocking calls */
+    struct zq_list submit;                   /* started, to be issued */
+    struct zq_list done;                     /* done, to be finished */
+    struct zq_list writes, parked;           /* unless takes_any: writes in flight. ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];
     unsigned in_flight;            /* started and not finished */
+    unsigned in_calls;             /* of these: in a blocking call of an asynchronous backend */
     struct zq_list flight;         /* data I/O that looked up its clusters, oldest first */
     struct zq_list flight_waiters; /* for the oldest of them */
     struct zq_list *ready;         /* fixed: where woken waiters go */
@@ -169,6 +173,11 @@ static inline void zq_io_leave_flight(struct zq_iox *x, struct zq_io *io)
         zq_list_splice(x->ready, &x->flight_waiters);
 }
 void zq_io_finish(struct zq_io *io);
+/* Is there one that no thread carries out, so that one must listen for its end? */
+static inline bool zq_io_awaited(const struct zq_iox *x)
+{
+    return x->in_flight > x->in_calls;
+}
 
 /* Can one call carry all of a transfer from or to this buffer? Whole sectors, and some. */
 static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t off, const struct iovec *iov)
@@ -182,26 +191,25 @@ static inline bool zq_io_is_whole(const struct zq_iox *x, uint64_t off, const st
 
 /*
  * One read or write of data in a single blocking call, past the lists of what is to be issued and
- * finished: begin and end under the mutex, run without it. The backend takes any buffer and blocks,
- * and zq_io_is_whole() holds.
+ * finished: begin and end under the mutex, run without it. The backend takes any buffer and is
+ * called, and zq_io_is_whole() holds. It is not counted in in_flight.
  */
 static inline void zq_io_alone_begin(struct zq_iox *x, struct zq_io *io)
 {
-    x->in_flight++;
     zq_io_enter_flight(x, io);
 }
 int zq_io_alone_run(struct zq_iox *x, struct zq_io *io);
 static inline void zq_io_alone_end(struct zq_iox *x, struct zq_io *io)
 {
-    x->in_flight--;
     zq_io_leave_flight(x, io);
     if (io->pub.kind == ZQCOW2_IO_WRITE)
         x->unbarriered = true;
 }
 /*
  * Without the mutex: hands a batch to the backend. Those that are done on return move to
- * `finished`; the others come through notify.
+ * `finished`; the others come through notify. own: what this thread carries out in any case.
  */
-void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *finished);
+void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *own,
+                 struct zq_list *finished);
 
 #endif

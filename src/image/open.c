@@ -302,9 +302,9 @@ static int run_shutdown(struct zq_core *c)
     op.req.op = ZQCOW2_OP_FLUSH;
     c->nr_ops++;
     zq_op_ready(&op);
-    zq_loop_run(c);
+    zq_loop_run(c, &op);
     while (!op.finished)
-        zq_loop_wait(c, -1);
+        zq_loop_wait(c, &op, -1);
     return op.res.ret;
 }
 
@@ -324,7 +324,7 @@ int zq_image_close(struct zqcow2_image *img)
     if (c->writable)
         rc = run_shutdown(c);
     while (c->x.in_flight || c->janitor_running)
-        zq_loop_wait(c, -1);
+        zq_loop_wait(c, NULL, -1);
     zq_core_unlock(c);
     if (rc < 0 && c->dead && be->ops.invalidate)
         be->ops.invalidate(be->self);

@@ -149,10 +149,13 @@ int zq_core_init(struct zq_core *c); /* hooks, be are set */
 /* Of a source, too: its I/O completes in this image's loop. */
 void zq_core_set_iox(struct zq_core *c, struct zq_iox *x, struct zqcow2_backend *be);
 void zq_core_fini(struct zq_core *c);
-/* Under the mutex, which it drops while it does I/O: works until there is nothing to do now. */
-void zq_loop_run(struct zq_core *c);
+/*
+ * Under the mutex, which it drops while it does I/O: works until there is nothing to do now. op:
+ * the operation that the calling thread waits for, and may block for; NULL: it may not.
+ */
+void zq_loop_run(struct zq_core *c, const struct zq_op *op);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
-void zq_loop_wait(struct zq_core *c, int timeout_ms);
+void zq_loop_wait(struct zq_core *c, const struct zq_op *op, int timeout_ms);
 /* Sets what the slow path starts from, except what gather and its users set first. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release);
 void zq_op_step(struct zq_op *op);

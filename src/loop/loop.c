@@ -53,10 +53,19 @@ static void ring_all(struct zq_core *c, bool heard)
 void zq_loop_hand_over(struct zq_core *c)
 {
     /* A source completes by itself, as does a backend without poll(). */
-    bool due = !zq_list_empty(&c->x.done) || (c->be->ops.poll && c->x.in_flight);
+    bool due = !zq_list_empty(&c->x.done) || (c->be->ops.poll && zq_io_awaited(&c->x));
 
     if (due && !zq_loop_is_heard(c))
         ring_all(c, false);
+}
+
+/* Must the thread that polls look again? The caller wakes it without the mutex. */
+static bool take_wake(struct zq_core *c)
+{
+    bool wake = c->wake_poller && c->polling && c->be->ops.wake;
+
+    c->wake_poller = false;
+    return wake;
 }
 
 static void wake_somebody(struct zq_core *c, bool *wake)
@@ -94,18 +103,20 @@ static void io_notify(struct zq_iox *x, struct zq_io *io)
     unlock_and_wake(c, wake);
 }
 
-/* What completes while the host holds a runner is another thread's. */
-static void io_away(struct zq_iox *x, bool begin)
+/* What completes while the host holds a runner is another thread's, and so is what has done so. */
+static void io_away(struct zq_iox *x, int ios)
 {
     struct zq_core *c = zq_container(x->image, struct zq_core, x);
-    bool wake = false;
+    bool begin = ios > 0, wake;
 
     zq_core_lock(c);
+    x->in_calls += (unsigned)ios;
     if (begin)
         c->away++;
     else
         c->away--;
-    zq_assert_k(E4, c->away <= c->runners);
+    zq_assert_k(E4, c->away <= c->runners && x->in_calls <= x->in_flight);
+    wake = begin && take_wake(c);
     if (begin && !zq_list_empty(&c->x.done))
         wake_somebody(c, &wake);
     unlock_and_wake(c, wake);
@@ -280,12 +291,41 @@ static struct zq_iox *to_issue(struct zq_core *c)
     return x;
 }
 
-void zq_loop_run(struct zq_core *c)
+static bool is_only_one(const struct zq_core *c)
 {
-    struct zq_list batch, finished;
+    unsigned n = 0;
+
+    for (const struct zq_iox *x = &c->x; x && n < 2; x = x->next)
+        n += x->in_flight;
+    return n == 1;
+}
+
+/*
+ * What the calling thread carries out itself, because it would only sleep until that is done: the
+ * I/O of the request that it waits for, or the only one in flight. Others' go on meanwhile.
+ */
+static void take_own(struct zq_core *c, const struct zq_op *op, struct zq_iox *x,
+                     struct zq_list *own)
+{
+    struct zq_list *n = x->submit.next;
+
+    if (op->finished)
+        return;
+    while (n != &op->io.link && n != &x->submit && !is_only_one(c))
+        n = n->next;
+    if (n == &x->submit)
+        return;
+    zq_list_del(n);
+    zq_list_push(own, n);
+}
+
+void zq_loop_run(struct zq_core *c, const struct zq_op *op)
+{
+    struct zq_list batch, own, finished;
     struct zq_iox *x;
 
     zq_list_init(&batch);
+    zq_list_init(&own);
     zq_list_init(&finished);
     zq_assert(zq_core_is_held(c));
     c->runners++;
@@ -294,9 +334,11 @@ void zq_loop_run(struct zq_core *c)
         x = to_issue(c);
         if (!x)
             break;
+        if (op && x->called)
+            take_own(c, op, x, &own);
         zq_list_splice(&batch, &x->submit);
         zq_core_unlock(c);
-        zq_io_issue(x, &batch, &finished);
+        zq_io_issue(x, &batch, &own, &finished);
         zq_core_lock(c);
         zq_list_splice(&c->x.done, &finished);
     }
@@ -306,13 +348,10 @@ void zq_loop_run(struct zq_core *c)
         report_death(c);
     if (c->alloc.corrupt && !c->corrupt_logged)
         report_corruption(c);
-    if (c->wake_poller) {
-        c->wake_poller = false;
-        if (c->polling && c->be->ops.wake) {
-            zq_core_unlock(c);
-            c->be->ops.wake(c->be->self);
-            zq_core_lock(c);
-        }
+    if (take_wake(c)) {
+        zq_core_unlock(c);
+        c->be->ops.wake(c->be->self);
+        zq_core_lock(c);
     }
 }
 
@@ -336,12 +375,12 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
     c->sleepers--;
 }
 
-void zq_loop_wait(struct zq_core *c, int timeout_ms)
+void zq_loop_wait(struct zq_core *c, const struct zq_op *op, int timeout_ms)
 {
     zq_assert(zq_core_is_held(c));
     /* What arrived while the mutex was dropped found no thread to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || to_issue(c)) {
-        zq_loop_run(c);
+        zq_loop_run(c, op);
         return;
     }
     if (c->be->ops.poll && !c->polling) {
@@ -359,7 +398,7 @@ void zq_loop_wait(struct zq_core *c, int timeout_ms)
     } else {
         sleep_on_cond(c, timeout_ms);
     }
-    zq_loop_run(c);
+    zq_loop_run(c, op);
 }
 
 void zq_loop_wake_others(struct zq_core *c)

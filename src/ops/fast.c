@@ -90,7 +90,7 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct pla
 /* Can a call that blocks on the image's backend read there as well? */
 static inline bool suits(const struct zq_core *c, const struct zq_iox *x)
 {
-    return c->be->ops.submit || (x->takes_any && !x->be->ops.submit);
+    return !c->x.alone || x->alone;
 }
 
 /* A read of what the image does not map, if a source has all of it. */
@@ -198,7 +198,8 @@ bool zq_fast_run(struct zq_core *c, struct zq_op *op)
     struct place to;
     int rc;
 
-    if (!c->x.takes_any || !admit(c, op, &to))
+    zq_assert(c->x.alone);
+    if (!admit(c, op, &to))
         return false;
     c->nr_ops++;
     set_io(op, to.host);
@@ -208,7 +209,5 @@ bool zq_fast_run(struct zq_core *c, struct zq_op *op)
     zq_core_lock(c);
     zq_io_alone_end(to.x, &op->io);
     (void)complete(c, op, rc);
-    if (!zq_list_empty(&c->ready))
-        zq_loop_run(c);
     return true;
 }

@@ -185,19 +185,37 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
         begin_in_phases(c, op);
 }
 
-static void run_in_phases(struct zq_core *c, struct zq_op *op)
+/*
+ * Works until op is finished. A thread that carried out all I/O itself has not polled: if nobody
+ * else does, it looks once, so that the image's own I/O gets on however many calls follow.
+ */
+static void work(struct zq_core *c, struct zq_op *op)
 {
     c->waiters++;
-    if (c->be->ops.submit)
-        zq_op_begin(c, op);
-    else
-        begin_in_phases(c, op);
-    zq_loop_run(c);
+    zq_loop_run(c, op);
     while (!op->finished)
-        zq_loop_wait(c, -1);
+        zq_loop_wait(c, op, -1);
     zq_assert(zq_core_is_held(c) && c->waiters);
     c->waiters--;
+    if (c->be->ops.poll && c->x.called && !c->polling && zq_io_awaited(&c->x) &&
+        !zq_loop_is_heard(c))
+        zq_loop_wait(c, NULL, 0);
     zq_loop_hand_over(c);
+}
+
+/* Others can go on now, or may have to be looked for. */
+static bool has_work(const struct zq_core *c)
+{
+    return !zq_list_empty(&c->ready) || (c->be->ops.submit && zq_io_awaited(&c->x));
+}
+
+static void run_in_phases(struct zq_core *c, struct zq_op *op)
+{
+    if (c->x.alone) /* it has been refused by the fast path */
+        begin_in_phases(c, op);
+    else
+        zq_op_begin(c, op);
+    work(c, op);
 }
 
 static void blocking_finish(struct zq_op *op)
@@ -209,10 +227,10 @@ int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    if (c->be->ops.submit || !zq_fast_run(c, op))
+    if (!c->x.alone || !zq_fast_run(c, op))
         run_in_phases(c, op);
-    while (!op->finished)
-        zq_loop_wait(c, -1);
+    else if (!op->finished || has_work(c))
+        work(c, op);
     zq_core_unlock(c);
     return op->res.ret;
 }

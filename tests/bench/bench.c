@@ -240,8 +240,11 @@ static const struct plan deep[] = {
     {"4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false},
     {"64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false},
 };
-static const struct plan first = {
-    "4 KiB first write to a zone, QD1", FIRST, 4096, 1, 1, 1, 61, 32, 0.67, false};
+static const struct plan calls[] = {
+    {"4 KiB first write to a zone, QD1", FIRST, 4096, 1, 1, 1, 61, 32, 0.67, false},
+    {"4 KiB append, 4 threads, 4 zones", APPEND, 4096, 1, 4, 4, 41, 1024, 0, false},
+    {"4 KiB random read, 4 threads", READ, 4096, 1, 4, 1, 41, 2048, 0, false},
+};
 static const struct plan against_qemu[] = {
     {"4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true},
     {"64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true},
@@ -276,13 +279,16 @@ static void rows_bare(void)
     row(p, &raw_ring, &lib_queue_ring);
 }
 
-/* What mapping a zone costs where each wait is one for another thread. */
-static void rows_first(void)
+/* What blocking calls cost on the asynchronous backends. */
+static void rows_calls(void)
 {
-    heading("Against the library's own file backend");
-    if (ring_works())
-        row(&first, &lib_calls, &lib_calls_ring);
-    row(&first, &lib_calls, &lib_calls_threads);
+    heading("Blocking calls, against the library's own file backend");
+    EACH(p, calls)
+    {
+        if (ring_works())
+            row(p, &lib_calls, &lib_calls_ring);
+        row(p, &lib_calls, &lib_calls_threads);
+    }
 }
 
 static bool aio_works(const char *aio)
@@ -353,7 +359,7 @@ int main(int argc, char **argv)
     if (optind < argc)
         dir = argv[optind];
     rows_bare();
-    rows_first();
+    rows_calls();
     rows_qemu();
     rows_once();
     return 0;

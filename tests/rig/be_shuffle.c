@@ -317,7 +317,10 @@ static int op_limits(void *self, struct zqcow2_limits *out)
 {
     struct shuffle *s = self;
 
-    return s->under.ops->limits(s->under.self, out);
+    int rc = s->under.ops->limits(s->under.self, out);
+
+    out->caps |= s->caps;
+    return rc;
 }
 
 static int op_truncate(void *self, uint64_t bytes)

@@ -29,6 +29,7 @@ struct shuffle {
     struct zqcow2_io *head; /* linked through backend[0] */
     uint32_t count, deepest;
     uint64_t rng, done;
+    uint32_t caps;      /* more than the floor has */
     uint32_t refuse;    /* bit per zqcow2_io_kind: submit() returns -EOPNOTSUPP */
     bool oldest_last;   /* in order, but that the oldest waits as long as there are others */
     uint32_t inline_in; /* about one in so many completes inside submit(); 0: none */

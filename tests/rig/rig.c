@@ -90,7 +90,7 @@ void rig_watch(unsigned seconds, const char *fmt, ...)
 
 static bool shuffles(enum rig_world world)
 {
-    return world == RIG_SHUFFLED || world == RIG_THREADED || world == RIG_HELD;
+    return world != RIG_PLAIN && world != RIG_URING;
 }
 
 bool rig_uring_works(void)
@@ -130,6 +130,7 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
                      world == RIG_HELD     ? SHUFFLE_HELD :
                                              SHUFFLE_POLLED,
                      seed);
+    r->shuffle.caps = world == RIG_CALLED ? ZQCOW2_CAP_BLOCKING_CALLS : 0;
 }
 
 const char *rig_free(struct rig *r)

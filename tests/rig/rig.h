@@ -28,6 +28,7 @@ enum rig_world {
     RIG_SHUFFLED, /* asynchronous, polled, completing in seeded order */
     RIG_THREADED, /* asynchronous, completing from a thread of its own */
     RIG_URING,    /* a host file through io_uring; nothing is recorded and nothing fails */
+    RIG_CALLED,   /* as SHUFFLED, but blocking calls may do without submit */
     RIG_HELD      /* asynchronous, polled; the test says what does not complete yet */
 };
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Four threads with four queues each on one image: appends, reads, resets, finishes, reports and
- * flushes on zones that all share. Made for TSan. ZQ_OPS: operations in all worlds together
- * (default 40000), ZQ_SEED, ZQ_WORLD (number of one world).
+ * Four threads with four queues each, and blocking calls, on one image: appends, reads, resets,
+ * finishes, reports and flushes on zones that all share. Made for TSan. ZQ_OPS: operations in all
+ * worlds together (default 50000), ZQ_SEED, ZQ_WORLD (number of one world).
  */
 #include <errno.h>
 #include <pthread.h>
@@ -30,7 +30,7 @@ static const struct geometry shape = {.name = "stress",
                                       .max_open = 6,
                                       .max_active = 10,
                                       .cluster = 16384};
-static const char *const names[] = {"plain", "shuffled", "threaded", "uring"};
+static const char *const names[] = {"plain", "shuffled", "threaded", "uring", "called"};
 
 struct request {
     struct hand *hand;
@@ -144,6 +144,21 @@ static void submit_some(struct hand *h, unsigned q)
     }
 }
 
+/* A blocking call beside all the queues. */
+static void call(struct hand *h, unsigned q)
+{
+    struct zqcow2_result res;
+    struct request *r;
+
+    if (!h->nr_idle[q] || h->begun == h->ops)
+        return;
+    r = h->idle[q][--h->nr_idle[q]];
+    draw(h, r);
+    h->begun++;
+    (void)zqcow2_run(h->rig->img, &r->req, &res);
+    request_done(r, &res);
+}
+
 static void report(struct hand *h)
 {
     struct zqcow2_zone z[ZONES];
@@ -168,7 +183,10 @@ static void *work(void *arg)
     while (h->done < h->ops && !h->why[0]) {
         unsigned q = (unsigned)rng_below(&h->rng, QUEUES);
 
-        submit_some(h, q);
+        if (rng_below(&h->rng, 4))
+            submit_some(h, q);
+        else
+            call(h, q);
         if (rng_below(&h->rng, 3))
             zqcow2_queue_poll(h->queue[q], (uint32_t)rng_below(&h->rng, 4));
         else if (zqcow2_queue_pending(h->queue[q]))
@@ -231,11 +249,11 @@ static void run_world(enum rig_world world, uint64_t ops)
 
 static void all_worlds(void **state)
 {
-    uint64_t ops = rig_env("ZQ_OPS", 40000) / 4, only = rig_env("ZQ_WORLD", 4);
+    uint64_t ops = rig_env("ZQ_OPS", 50000) / 5, only = rig_env("ZQ_WORLD", 5);
 
     (void)state;
-    for (unsigned w = RIG_PLAIN; w <= RIG_URING; w++) {
-        if ((only < 4 && only != w) || (w == RIG_URING && !rig_uring_works()))
+    for (unsigned w = RIG_PLAIN; w <= RIG_CALLED; w++) {
+        if ((only < 5 && only != w) || (w == RIG_URING && !rig_uring_works()))
             continue;
         run_world((enum rig_world)w, ops);
     }

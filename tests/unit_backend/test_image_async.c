@@ -144,7 +144,7 @@ static void test_completions_during_a_callback(void **state)
     check_file(w);
 }
 
-/* ---- threads, each with a queue and zones of its own ---- */
+/* ---- threads, each with zones of its own, which make calls and have a queue ---- */
 
 struct worker {
     struct zqcow2_image *img;
@@ -183,6 +183,15 @@ static struct slot *free_slot(struct worker *w, struct zqcow2_queue *q)
     }
 }
 
+/* The same without the queue. */
+static void call(struct worker *w, const struct zqcow2_request *r)
+{
+    struct zqcow2_result res;
+
+    (void)zqcow2_run(w->img, r, &res);
+    slot_done(r->arg, &res);
+}
+
 /* Appends to a zone from its start on; what a wait has seen done is read back in between. */
 static void fill_zone(struct worker *w, struct zqcow2_queue *q, uint64_t zone)
 {
@@ -212,7 +221,9 @@ static void fill_zone(struct worker *w, struct zqcow2_queue *q, uint64_t zone)
         r.iovcnt = s->op != ZQCOW2_OP_FLUSH;
         sent += s->op == ZQCOW2_OP_APPEND ? len : 0;
         s->busy = true;
-        if (zqcow2_queue_submit(q, &r, 1) != 1)
+        if (next_random(&w->seed) % 4 == 0)
+            call(w, &r);
+        else if (zqcow2_queue_submit(q, &r, 1) != 1)
             w->rc = -EPROTO;
         if (next_random(&w->seed) % 8 == 0) {
             zqcow2_queue_wait(q, zqcow2_queue_pending(q), -1);
