@@ -57,8 +57,6 @@ void zq_alloc_close(struct zq_alloc *a)
 static void block_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, block);
-    struct zq_refs *r = &a->refs;
-    uint64_t host = a->block_index << r->block_bits << r->cluster_bits;
 
     zq_assert(a->block_busy && !a->block_ready);
     if (!a->block_counted && zq_io_more_zeros(a->cache->x, io, a->block_end, ret)) {
@@ -67,7 +65,7 @@ static void block_done(struct zq_io *io, int ret)
     }
     if (!a->block_counted && ret == 0) {
         a->block_counted = true;
-        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, a->block_first, host, ZQ_SECTOR);
+        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, a->block_first, a->block_host, ZQ_SECTOR);
         zq_io_start(a->cache->x, io);
         return;
     }
@@ -78,10 +76,14 @@ static void block_done(struct zq_io *io, int ret)
 
 static void write_block(struct zq_alloc *a, uint64_t index, uint64_t host, uint64_t bytes)
 {
-    zq_assert_k(K1, !a->block_busy && !a->block_ready && !a->refs.table.v[index]);
+    struct zq_refs *r = &a->refs;
+    uint64_t own = (host >> r->cluster_bits) - (index << r->block_bits);
+
+    zq_assert_k(K1, !a->block_busy && !a->block_ready && !r->table.v[index]);
     memset(a->block_first, 0, sizeof(a->block_first));
-    zq_ref_set(&a->refs, a->block_first, 0, 1);
+    zq_ref_set(r, a->block_first, (uint32_t)own, 1);
     a->block_index = index;
+    a->block_host = host;
     a->block_end = host + bytes;
     a->block_busy = true;
     a->block_counted = false;
@@ -100,15 +102,28 @@ static void blank_rest(struct zq_alloc *a, uint64_t host)
 }
 
 /*
- * Brings the block for range `index` into being. It counts itself in its first entry, which is
- * also the first cluster of the range that it describes: all of that range is free as long as no
- * block covers it, so nothing has to be allocated. It is written whole before it is linked (R10).
+ * The first cluster of the range that the block describes, or of those behind areas in it; but the
+ * block's first sector must count it.
+ */
+static uint64_t place_of(const struct zq_alloc *a, uint64_t index)
+{
+    const struct zq_refs *r = &a->refs;
+    uint64_t first = index << r->block_bits << r->cluster_bits;
+    uint64_t host = zq_alloc_behind_areas(a, first, (uint64_t)1 << r->cluster_bits);
+
+    return (host - first) >> r->cluster_bits < ZQ_SECTOR * 8 >> r->order ? host : first;
+}
+
+/*
+ * Brings the block for range `index` into being. It lies in the range that it describes, and counts
+ * itself: all of that range is free as long as no block covers it, so nothing has to be allocated.
+ * It is written whole before it is linked (R10).
  */
 static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
 {
     struct zq_refs *r = &a->refs;
     uint64_t bytes = (uint64_t)1 << r->cluster_bits;
-    uint64_t host = index << r->block_bits << r->cluster_bits;
+    uint64_t host = place_of(a, index);
     int rc;
 
     /*
@@ -121,10 +136,9 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
     if (a->block_ready) {
         zq_assert_k(K2,
                     a->block_counted && !r->table.v[a->block_index]); /* written before linked */
-        zq_memtable_set(&r->table, a->block_index,
-                        a->block_index << r->block_bits << r->cluster_bits);
+        zq_memtable_set(&r->table, a->block_index, a->block_host);
         a->tables++;
-        blank_rest(a, a->block_index << r->block_bits << r->cluster_bits);
+        blank_rest(a, a->block_host);
         a->block_ready = false;
         if (r->table.v[index])
             return 0;

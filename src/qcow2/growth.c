@@ -31,6 +31,21 @@ static int plan(const struct zq_refs *r, struct zq_reftable *t)
     return zq_reftable_plan(t);
 }
 
+/* Behind areas, as far as the first new block describes them; what is left out counts as in use. */
+static int plan_behind(const struct zq_alloc *a, struct zq_reftable *t)
+{
+    uint64_t bits = t->cluster_bits, base = t->base, first = t->first;
+    uint64_t host = zq_alloc_behind_areas(a, base << bits, zq_reftable_bytes(t));
+
+    if (host >> bits == base)
+        return 0;
+    t->base = host >> bits;
+    if (zq_reftable_plan(t) == 0 && t->first == first)
+        return 0;
+    t->base = base;
+    return zq_reftable_plan(t);
+}
+
 /* The new table as it will be in memory. -ENOMEM: to be dropped all the same. */
 static int make_next(const struct zq_alloc *a, struct zq_growth *gr)
 {
@@ -98,7 +113,7 @@ static int start(struct zq_alloc *a, struct zq_gather *g)
     uint64_t bytes;
     int rc = plan(&a->refs, &gr->plan);
 
-    if (rc < 0)
+    if (rc < 0 || (rc = plan_behind(a, &gr->plan)) < 0)
         return rc;
     bytes = zq_reftable_bytes(&gr->plan);
     if (zq_alloc_is_known(a, start_of(gr), bytes))

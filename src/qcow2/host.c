@@ -23,11 +23,12 @@ void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len)
     a->virgin = zq_max(a->virgin, host + len);
 }
 
-uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)
+/* The first one that ends behind host. */
+static uint32_t first_area(const struct zq_alloc *a, uint64_t host)
 {
     uint32_t low = 0, high = a->nr_areas;
 
-    while (low < high) { /* the first one that ends behind host */
+    while (low < high) {
         uint32_t mid = low + (high - low) / 2;
 
         if (a->areas[mid].offset + a->areas[mid].bytes <= host)
@@ -35,9 +36,23 @@ uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t
         else
             high = mid;
     }
-    if (low == a->nr_areas || a->areas[low].offset >= host + len)
+    return low;
+}
+
+uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    uint32_t i = first_area(a, host);
+
+    if (i == a->nr_areas || a->areas[i].offset >= host + len)
         return len;
-    return a->areas[low].offset > host ? a->areas[low].offset - host : 0;
+    return a->areas[i].offset > host ? a->areas[i].offset - host : 0;
+}
+
+uint64_t zq_alloc_behind_areas(const struct zq_alloc *a, uint64_t host, uint64_t len)
+{
+    for (uint32_t i = first_area(a, host); i < a->nr_areas && a->areas[i].offset < host + len; i++)
+        host = a->areas[i].offset + a->areas[i].bytes;
+    return host;
 }
 
 int zq_alloc_open_areas(struct zq_alloc *a, uint32_t n)
@@ -87,7 +102,7 @@ bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len)
 static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
 {
     return zq_alloc_is_fixed(a, host, len) || zq_alloc_is_named(a, host, len) ||
-           zq_alloc_before_areas(a, host, len) < len; /* new blocks and growth have no choice */
+           zq_alloc_before_areas(a, host, len) < len; /* no place behind them either */
 }
 
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len)

@@ -71,7 +71,7 @@ struct zq_alloc {
     uint64_t covering, cover_end; /* ... to here, 0: it does not; and at least to here */
     struct zq_list cover_waiters;
     struct zq_io block; /* writes a new refcount block, up to block_end */
-    uint64_t block_end;
+    uint64_t block_host, block_end;
     uint8_t block_first[ZQ_SECTOR];
     uint64_t block_index;
     bool block_busy, block_ready;
@@ -115,6 +115,8 @@ static inline bool zq_alloc_has_quarantined(const struct zq_alloc *a)
  * snapshots say that their tables lie: if these are damaged, that is no reason to stop writing.
  */
 uint64_t zq_alloc_before_areas(const struct zq_alloc *a, uint64_t host, uint64_t len);
+/* Where len bytes have room between them, from host on. */
+uint64_t zq_alloc_behind_areas(const struct zq_alloc *a, uint64_t host, uint64_t len);
 /* Room for n areas, then each of them in any order, then all are sorted. -ENOMEM. */
 int zq_alloc_open_areas(struct zq_alloc *a, uint32_t n);
 void zq_alloc_add_area(struct zq_alloc *a, uint64_t offset, uint64_t bytes);
