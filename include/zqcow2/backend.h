@@ -37,11 +37,17 @@ enum zqcow2_io_kind {
                           a crash shrink a file */
 };
 
-struct zqcow2_io { /* owned by the library; may gain members at its end */
+/*
+ * Owned by the library, or by the backend that passes it to zqcow2_backend_submit(). May gain
+ * members at its end, which the library reads only for kinds that are new with them.
+ */
+struct zqcow2_io {
     uint32_t kind, iovcnt;
     uint64_t offset, length;
     const struct iovec *iov; /* READ, WRITE: `length` bytes in all */
     void *backend[4];        /* for the backend's use until the I/O is done */
+    /* Set by the owner; only zqcow2_io_done() calls it. */
+    void (*done)(struct zqcow2_io *io, int ret);
 };
 
 enum zqcow2_backend_cap {
@@ -217,6 +223,55 @@ ZQCOW2_API int zqcow2_backend_length(struct zqcow2_backend *be, uint64_t *bytes)
 ZQCOW2_API int zqcow2_backend_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off);
 ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, size_t len,
                                     uint64_t off);
+
+/*
+ * Stacking: calls of the callbacks of an inner backend, for a backend that stands on it. See
+ * zqcow2_backend_claim(3).
+ *   - Offsets, lengths and elements must keep the limits of the inner backend, else -EINVAL.
+ *   - A callback that the inner backend lacks returns -EOPNOTSUPP (flush and lock: 0; a write of
+ * any kind to a backend that is not writable: -EROFS). Without wake, kick or invalidate, the call
+ *     does nothing.
+ *   - Results are 0 or a negated errno, whatever the inner backend returned (fd: the descriptor).
+ *   - They may be called from any thread, several at a time, with no lock held that the caller's
+ *     done() or wake() takes. They take no lock themselves.
+ */
+/*
+ * Reserves the inner backend for the caller: until release, nobody can open, create or check an
+ * image in it. -EBUSY: it is in use. Closing it needs no release.
+ */
+ZQCOW2_API int zqcow2_backend_claim(struct zqcow2_backend *be);
+ZQCOW2_API void zqcow2_backend_release(struct zqcow2_backend *be);
+/* The table of a backend, to see which callbacks it has. Valid until the backend is closed. */
+ZQCOW2_API const struct zqcow2_backend_ops *zqcow2_backend_table(const struct zqcow2_backend *be);
+/* Complete: no member is 0 except max_transfer and caps. out->size is set by the caller. */
+ZQCOW2_API int zqcow2_backend_limits(const struct zqcow2_backend *be, struct zqcow2_limits *out);
+ZQCOW2_API int zqcow2_backend_readv(struct zqcow2_backend *be, const struct iovec *iov, int cnt,
+                                    uint64_t off);
+ZQCOW2_API int zqcow2_backend_writev(struct zqcow2_backend *be, const struct iovec *iov, int cnt,
+                                     uint64_t off);
+ZQCOW2_API int zqcow2_backend_flush(struct zqcow2_backend *be);
+ZQCOW2_API int zqcow2_backend_truncate(struct zqcow2_backend *be, uint64_t bytes);
+ZQCOW2_API int zqcow2_backend_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len);
+ZQCOW2_API int zqcow2_backend_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len);
+ZQCOW2_API int zqcow2_backend_allocate(struct zqcow2_backend *be, uint64_t off, uint64_t len);
+ZQCOW2_API int zqcow2_backend_data(struct zqcow2_backend *be, uint64_t off, uint64_t *begin,
+                                   uint64_t *end);
+ZQCOW2_API int zqcow2_backend_lock(struct zqcow2_backend *be, int mode); /* zqcow2_lock */
+ZQCOW2_API void zqcow2_backend_invalidate(struct zqcow2_backend *be);
+/*
+ * Starts an I/O. io is the caller's own, all zeros except kind, iovcnt, offset, length, iov and
+ * done; or one of the library's own that submit() received, which then completes without the
+ * caller. 0: accepted. io and iov must stay unchanged until done(io, ret) is called, exactly once,
+ * from inside this call, kick, poll or a thread of the inner backend. done() may submit and kick
+ * again, but must not block, poll or close. Any other result: not accepted; done() is not called.
+ * -EOPNOTSUPP: use the blocking call of that kind.
+ */
+ZQCOW2_API int zqcow2_backend_submit(struct zqcow2_backend *be, struct zqcow2_io *io);
+ZQCOW2_API void zqcow2_backend_kick(struct zqcow2_backend *be); /* after a batch of submits */
+ZQCOW2_API int zqcow2_backend_poll(struct zqcow2_backend *be, int timeout_ms); /* one thread at a
+                                                                                  time */
+ZQCOW2_API void zqcow2_backend_wake(struct zqcow2_backend *be);
+ZQCOW2_API int zqcow2_backend_fd(struct zqcow2_backend *be);
 
 #ifdef __cplusplus
 }

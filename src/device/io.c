@@ -424,6 +424,7 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
 {
     zq_assert(io->pub.length || !has_range(io));
     io->x = x;
+    io->pub.done = zq_io_done;
     x->in_flight++;
     if (io->pub.kind == ZQCOW2_IO_TRUNCATE)
         start_truncate(x, io);
@@ -525,10 +526,16 @@ int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
                                        zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
 }
 
-void zqcow2_io_done(struct zqcow2_io *pub, int ret)
+void zq_io_done(struct zqcow2_io *pub, int ret)
 {
     struct zq_io *io = (struct zq_io *)pub;
 
-    io->ret = zq_answer(ret);
+    io->ret = ret;
     io->x->notify(io->x, io);
+}
+
+/* The owner is an image, or a backend that stands on the one that calls. */
+void zqcow2_io_done(struct zqcow2_io *pub, int ret)
+{
+    pub->done(pub, zq_answer(ret));
 }

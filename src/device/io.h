@@ -104,6 +104,8 @@ struct zq_iox {
 int zq_iox_init(struct zq_iox *x);
 void zq_iox_fini(struct zq_iox *x);
 
+/* The answer of the backend, which has been judged. */
+void zq_io_done(struct zqcow2_io *pub, int ret);
 /* Fill in an io of one kind; the caller has set complete. */
 static inline void zq_io_prep(struct zq_io *io, unsigned kind, uint64_t off, uint64_t len)
 {
@@ -151,6 +153,7 @@ static inline void zq_io_start_whole(struct zq_iox *x, struct zq_io *io)
 {
     zq_io_enter_flight(x, io);
     io->x = x;
+    io->pub.done = zq_io_done;
     x->in_flight++;
     if (x->takes_any)
         zq_list_push(&x->submit, &io->link);
