@@ -80,6 +80,7 @@ struct create {
     bool force, list; /* list: of the options, and nothing else */
     bool given[O_COUNT];
     uint64_t value[O_COUNT]; /* of words: what they stand for */
+    const char *backing, *backing_format;
 };
 
 static bool take_word(enum name o, const char *text, uint64_t *value)
@@ -184,7 +185,7 @@ static bool agree(const struct create *c)
 {
     bool zoned = is_zoned(c);
 
-    if (!c->given[O_SIZE]) {
+    if (!c->given[O_SIZE] && !c->backing) {
         zt_error("create: SIZE is missing; see zqcow2 create --help");
         return false;
     }
@@ -206,6 +207,66 @@ static bool agree(const struct create *c)
     return true;
 }
 
+/* SIZE, where it is not given: that of the backing file, which must be there. */
+static bool take_size_of(struct create *c, struct zqcow2_backend *be)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_image *img;
+    uint64_t bytes;
+    int rc;
+
+    if (!strcmp(c->backing_format, "raw")) {
+        rc = zqcow2_backend_length(be, &bytes);
+        info.virtual_size = (bytes + ZT_SECTOR - 1) / ZT_SECTOR * ZT_SECTOR;
+    } else {
+        opt.flags = ZQCOW2_OPEN_BORROW | ZQCOW2_OPEN_NO_BACKING;
+        opt.hooks = zt_hooks();
+        rc = zqcow2_open(be, &opt, &img, &err);
+        if (rc == 0) {
+            rc = zqcow2_get_info(img, &info);
+            zqcow2_close(img);
+        }
+    }
+    if (rc == 0 && info.flags & ZQCOW2_INFO_ZONED)
+        zt_error("%s: a backing file with zones is not supported", c->backing);
+    else if (rc < 0)
+        zt_error("%s: %s", c->backing, zt_reason(rc, &err));
+    if (!c->given[O_SIZE])
+        c->value[O_SIZE] = info.virtual_size;
+    return rc == 0 && !(info.flags & ZQCOW2_INFO_ZONED);
+}
+
+/* Opens the backing file as a later user of the image will. */
+static bool look_at_backing(struct create *c)
+{
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_resolver *r;
+    struct zqcow2_backend *be;
+    bool ok;
+    int rc;
+
+    if (!c->backing)
+        return true;
+    if (!c->backing_format) {
+        zt_error("create: -F raw or -F qcow2 must say the format of %s", c->backing);
+        return false;
+    }
+    r = zt_resolver(&c->target);
+    if (!r)
+        return false;
+    rc = zqcow2_resolve_file(r, c->backing, c->backing_format, 1, &be, &err);
+    zqcow2_resolver_free(r);
+    if (rc < 0) {
+        zt_error("%s: %s", c->backing, zt_reason(rc, &err));
+        return false;
+    }
+    ok = take_size_of(c, be);
+    zqcow2_backend_close(be);
+    return ok;
+}
+
 static struct zqcow2_create_options library_options(const struct create *c)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
@@ -224,6 +285,8 @@ static struct zqcow2_create_options library_options(const struct create *c)
     o.flags = (c->value[O_LAZY_REFCOUNTS] ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
               (c->force ? ZQCOW2_CREATE_FORCE : 0u);
     o.hooks = zt_hooks();
+    o.backing_name = c->backing;
+    o.backing_format = c->backing_format;
     return o;
 }
 
@@ -290,15 +353,22 @@ static int create_image(const struct create *c)
 
 static bool parse(struct create *c, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        ZT_OPTION_BACKEND, {"force", no_argument, NULL, ZT_OPT_VERB}, ZT_OPTION_END};
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          {"backing", required_argument, NULL, 'b'},
+                                          {"backing-format", required_argument, NULL, 'F'},
+                                          {"force", no_argument, NULL, ZT_OPT_VERB},
+                                          ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
-    struct zt_options o = {.name = argv[0], .shorts = ":o:", .longs = longs, .repeat = "o"};
+    struct zt_options o = {.name = argv[0], .shorts = ":o:b:F:", .longs = longs, .repeat = "o"};
     int ch;
 
     while ((ch = zt_option(&o, argc, argv)) != -1) {
         if (ch == ZT_OPT_VERB)
             c->force = true;
+        else if (ch == 'b')
+            c->backing = optarg;
+        else if (ch == 'F')
+            c->backing_format = optarg;
         else if (!(ch == 'o' ? take_list(c, optarg) : zt_target_option(&c->target, ch)))
             return false;
     }
@@ -320,14 +390,18 @@ static int run(int argc, char **argv)
         printf("Options of zqcow2 create -o, and their defaults:\n" OPTION_LIST);
         return 0;
     }
-    if (!agree(&c))
+    if (!agree(&c) || !look_at_backing(&c))
         return 1;
     return create_image(&c);
 }
 
 const struct zt_verb zt_verb_create = {
-    "create", "[-o NAME=VALUE[,NAME=VALUE]...]... [--force] [--backend=NAME] FILE [SIZE]",
+    "create",
+    "[-o NAME=VALUE[,NAME=VALUE]...]... [-b BASE -F FMT] [--force] [--backend=NAME] FILE [SIZE]",
     "Creates an empty image",
     "  -o NAME=VALUE           (without zone.mode and zone.size: a plain image)\n" OPTION_LIST
+    "  -b, --backing=BASE      FILE stands on BASE, whose name is relative to FILE's folder;\n"
+    "                          SIZE may be left out then. Plain images only\n"
+    "  -F, --backing-format=FMT  of BASE: raw or qcow2\n"
     "  --force                 replace FILE if it exists\n" ZT_HELP_BACKEND,
     run};

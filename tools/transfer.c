@@ -284,7 +284,7 @@ static bool parse(struct transfer *t, int argc, char **argv, const char *const *
                                            {"force", no_argument, NULL, OPT_FORCE},
                                            ZT_OPTION_END};
     static const struct option writer[] = {
-        ZT_OPTION_BACKEND, {"pad", no_argument, NULL, OPT_PAD}, ZT_OPTION_END};
+        ZT_OPTION_BACKEND, ZT_OPTION_SOURCES, {"pad", no_argument, NULL, OPT_PAD}, ZT_OPTION_END};
     static const struct option appender[] = {ZT_OPTION_BACKEND,
                                              {"pad", no_argument, NULL, OPT_PAD},
                                              {"quiet", no_argument, NULL, 'q'},
@@ -354,9 +354,9 @@ const struct zt_verb zt_verb_append = {
     "Appends standard input to a zone; prints 'offset length' for each piece",
     HELP_PAD "  -q, --quiet             print nothing\n" ZT_HELP_BACKEND, run_append};
 
-const struct zt_verb zt_verb_write = {"write", "[--pad] [--backend=NAME] FILE OFFSET",
-                                      "Writes standard input to the image",
-                                      HELP_PAD ZT_HELP_BACKEND, run_write};
+const struct zt_verb zt_verb_write = {
+    "write", "[--pad] " ZT_USE_SOURCES "[--backend=NAME] FILE OFFSET",
+    "Writes standard input to the image", HELP_PAD ZT_HELP_SOURCES ZT_HELP_BACKEND, run_write};
 
 const struct zt_verb zt_verb_read = {
     "read", "[--force] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE OFFSET LENGTH",

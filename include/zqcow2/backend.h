@@ -199,8 +199,8 @@ struct zqcow2_resolver_options {
     }
 
 /*
- * image: the path of the image whose backing files will be opened. -EINVAL, -ENOMEM, or the error
- * of looking at image or root.
+ * image: the path of the image whose backing files will be opened; it may not exist yet. -EINVAL,
+ * -ENOMEM, or the error of looking at image or root.
  */
 ZQCOW2_API int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *opt,
                                    struct zqcow2_resolver **r);

@@ -179,10 +179,13 @@ struct zqcow2_create_options {
     uint32_t layout;             /* zqcow2_layout; 0: 44 */
     uint32_t flags;              /* zqcow2_create_flag */
     const struct zqcow2_hooks *hooks;
+    const char *backing_name;   /* stored, and not opened; NULL: no backing file. Only without
+                                   zones */
+    const char *backing_format; /* "raw" or "qcow2"; required with a name */
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL \
+        sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL \
     }
 
 enum zqcow2_info_flag {

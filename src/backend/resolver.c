@@ -77,9 +77,10 @@ static int set_image(struct zqcow2_resolver *r, const char *image)
 {
     struct stat st;
 
-    if (stat(image, &st) < 0)
+    if (stat(image, &st) == 0)
+        keep_identity(r, 0, &st);
+    else if (errno != ENOENT) /* it may be about to be made */
         return -errno;
-    keep_identity(r, 0, &st);
     return keep_path(r, 0, image);
 }
 

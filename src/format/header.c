@@ -502,9 +502,37 @@ static void put_fields(const struct zq_header *h, uint8_t *b)
     zq_put_be32(b + 100, NEW_HEADER_LENGTH);
 }
 
-void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data)
+/* Behind the end mark. */
+static void put_backing_name(struct zq_header *h, uint8_t *buf, size_t pos, const char *name)
 {
-    size_t pos = NEW_HEADER_LENGTH;
+    h->backing_len = (uint32_t)strlen(name);
+    h->backing_offset = pos;
+    memcpy(buf + pos, name, h->backing_len);
+    zq_put_be64(buf + 8, pos);
+    zq_put_be32(buf + 16, h->backing_len);
+}
+
+static size_t put_backing_format(uint8_t *buf, size_t pos, const char *format)
+{
+    uint32_t len = (uint32_t)strlen(format);
+
+    pos = put_ext(buf, pos, ZQ_EXT_BACKING_FORMAT, len);
+    memcpy(buf + pos, format, len);
+    return (size_t)zq_align_up(pos + len, 8);
+}
+
+/* The header, the mark, a format of at most 8 bytes, the end mark. */
+#define BEFORE_NAME (NEW_HEADER_LENGTH + 16u + 16u + 8u)
+
+size_t zq_header_room(uint32_t cluster_bits)
+{
+    return (size_t)zq_min(ZQ_MAX_BACKING_NAME, ((size_t)1 << cluster_bits) - BEFORE_NAME);
+}
+
+void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data,
+                     const struct zqcow2_backing *backing)
+{
+    size_t pos = NEW_HEADER_LENGTH, name = strlen(backing->name);
 
     h->version = 3;
     h->header_length = NEW_HEADER_LENGTH;
@@ -519,8 +547,12 @@ void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_
         memcpy(buf + pos, zoned_data, h->zoned_len);
         pos = (size_t)zq_align_up(pos + h->zoned_len, 8);
     }
-    if (pos + 8 + NR_FEATURES * FEATURE_BYTES + 8 <= len)
+    if (name)
+        pos = put_backing_format(buf, pos, backing->format);
+    if (pos + 8 + NR_FEATURES * FEATURE_BYTES + 8 + name <= len)
         pos = put_features(buf, pos);
-    zq_assert(pos + 8 <= len);
-    put_ext(buf, pos, ZQ_EXT_END, 0);
+    zq_assert(pos + 8 + name <= len);
+    pos = put_ext(buf, pos, ZQ_EXT_END, 0);
+    if (name)
+        put_backing_name(h, buf, pos, backing->name);
 }

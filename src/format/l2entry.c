@@ -99,6 +99,11 @@ void zq_l2_set_host(const struct zq_form *f, uint8_t *entry, uint64_t host)
     zq_put_be64(entry, (zq_be64(entry) & ZERO) | host | ZQ_OFLAG_COPIED);
 }
 
+bool zq_l2_is_zero(const struct zq_form *f, const uint8_t *entry)
+{
+    return zq_l2_has_zero(f) && zq_be64(entry) == ZERO;
+}
+
 void zq_l2_set_zero(const struct zq_form *f, uint8_t *entry)
 {
     zq_assert(zq_l2_has_zero(f));

@@ -79,6 +79,8 @@ static inline bool zq_l2_has_zero(const struct zq_form *f)
 {
     return f->version >= 3;
 }
+/* Is it one, and nothing else about it? */
+bool zq_l2_is_zero(const struct zq_form *f, const uint8_t *entry);
 /* Makes it one. */
 void zq_l2_set_zero(const struct zq_form *f, uint8_t *entry);
 /* How many of at most n entries, from this one on, are empty. */

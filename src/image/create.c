@@ -20,7 +20,6 @@
 #define DEFAULT_CLUSTER_SIZE  65536u
 #define DEFAULT_REFCOUNT_BITS 16u
 #define DEFAULT_MAX_APPEND    65536u
-#define HEADER_BYTES          1024u  /* header, extensions and feature table end before */
 #define CHUNK                 65536u /* tables are composed and written in pieces of this size */
 
 /* Everything that is decided before the first byte is written. */
@@ -30,6 +29,7 @@ struct plan {
     struct zq_reftable refs; /* behind the header; what is behind it belongs to the image, too */
     uint64_t bytes;          /* of the new file; each cluster has refcount 1 */
     uint8_t zoned[ZQ_ZONE_EXT_MAX];
+    struct zqcow2_backing backing;
     uint8_t *buf; /* CHUNK bytes */
 };
 
@@ -113,6 +113,26 @@ static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqc
     return 0;
 }
 
+/* The name is stored as it is given. */
+static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
+                        struct zqcow2_error *err)
+{
+    const char *name = o->backing_name, *format = o->backing_format;
+
+    if (!name)
+        return format ? zq_fail(err, -EINVAL, "backing_format: there is no backing_name") : 0;
+    if (o->zone_size)
+        return zq_fail(err, -EINVAL, "backing_name: not supported for images with zones");
+    if (!format || (strcmp(format, "raw") && strcmp(format, "qcow2")))
+        return zq_fail(err, -EINVAL, "backing_format: must be raw or qcow2");
+    if (!name[0] || strlen(name) > zq_header_room(p->h.cluster_bits))
+        return zq_fail(err, -EINVAL, "backing_name: must have 1 to %zu bytes",
+                       zq_header_room(p->h.cluster_bits));
+    strcpy(p->backing.name, name);
+    strcpy(p->backing.format, format);
+    return 0;
+}
+
 static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
                         struct zqcow2_error *err)
 {
@@ -120,6 +140,8 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
 
     if (rc == 0)
         rc = zq_check_unknown(err, o->flags, ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE, 0);
+    if (rc == 0)
+        rc = plan_backing(p, o, err);
     if (rc < 0)
         return rc;
     if (o->flags & ZQCOW2_CREATE_LAZY_REFCOUNTS) {
@@ -204,13 +226,13 @@ static int write_zones(struct zqcow2_backend *be, struct plan *p)
 static int write_header(struct zqcow2_backend *be, struct plan *p)
 {
     size_t cluster = (size_t)1 << p->h.cluster_bits;
-    size_t len = cluster < HEADER_BYTES ? cluster : HEADER_BYTES;
+    size_t len = cluster < ZQ_HEADER_BYTES ? cluster : ZQ_HEADER_BYTES;
     int rc = 0;
 
     memset(p->buf, 0, len);
     if (p->g.layout)
         p->h.zoned_len = zq_zone_ext_build(&p->g, p->zoned);
-    zq_header_build(&p->h, p->buf, len, p->zoned);
+    zq_header_build(&p->h, p->buf, len, p->zoned, &p->backing);
     if (len > ZQ_SECTOR)
         rc = zq_be_write(be, p->buf + ZQ_SECTOR, len - ZQ_SECTOR, ZQ_SECTOR);
     if (rc < 0 || (rc = zq_be_flush(be)) < 0)

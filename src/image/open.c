@@ -162,6 +162,8 @@ static int build_core(struct opening *o, struct zq_core *c)
         rc = load_zones(o, c);
     if (rc == 0)
         rc = zq_opening_sources(o, c);
+    if (c->source)
+        c->map.masked_below = c->source->size;
     if (rc == 0)
         set_info(o, c);
     return rc;
@@ -218,9 +220,6 @@ static int check_source(struct opening *o)
     if (o->g.layout)
         return zq_fail(o->err, ZQCOW2_EFEATURE,
                        "a backing file of an image with zones is not supported");
-    if (o->rdwr)
-        return zq_fail(o->err, ZQCOW2_EFEATURE,
-                       "writing to an image with a backing file is not supported");
     return 0;
 }
 

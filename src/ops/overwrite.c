@@ -38,14 +38,17 @@ static int check_bounds(const struct zq_core *c, const struct zq_op *op)
     return op->req.op == ZQCOW2_OP_DISCARD ? ZQCOW2_EZONE_STATE : ZQCOW2_EZONE_BOUNDARY;
 }
 
-/* Whole clusters of zeros, or to be discarded, are simply unmapped: then up to *stop. */
+/*
+ * Whole clusters of zeros, or to be discarded, are simply unmapped: then up to *stop. Not where a
+ * source would show and the version has no entry for zeros: there zeros are written.
+ */
 static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t at, uint64_t *stop)
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
 
     /* The device's last cluster may be short: its end is as good as a cluster's. */
     end = end == c->size ? zq_align_up(end, size) : zq_align_down(end, size);
-    if (!zeroing(op) || (at & (size - 1)) || end <= at)
+    if (!zeroing(op) || (at & (size - 1)) || end <= at || !zq_map_may_unlink(&c->map, at))
         return false;
     *stop = end;
     return true;
@@ -67,9 +70,20 @@ static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint6
     return zeroing(op) ? zq_min(end, zq_align_down(at, size) + size) : end;
 }
 
-static bool is_zero_already(const struct zq_op *op, const struct zq_extent *e)
+static bool is_zero_already(const struct zq_core *c, const struct zq_op *op, uint64_t at,
+                            const struct zq_extent *e)
 {
-    return zeroing(op) && (e->type == ZQ_EXT_UNALLOC || e->type == ZQ_EXT_ZERO);
+    return zeroing(op) &&
+           (e->type == ZQ_EXT_ZERO || (e->type == ZQ_EXT_UNALLOC && !zq_map_masks(&c->map, at)));
+}
+
+/* Of a cluster that a discard does not cover whole it changes nothing. */
+static bool is_left_out(const struct zq_core *c, const struct zq_op *op, uint64_t at, uint64_t end)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+
+    return op->req.op == ZQCOW2_OP_DISCARD &&
+           (at & (size - 1) || (end & (size - 1) && end != c->size));
 }
 
 /* New clusters for [at, end) or a first part of it; returns how far in *stop. */
@@ -87,11 +101,9 @@ static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_
     f = zq_fill_last(op);
     *stop = zq_min(end, guest + f->bytes);
     zq_assert_k(R14, f->guest == guest && at < *stop && *stop <= guest + f->bytes);
-    f->head = at - guest;
-    f->tail = *stop - guest;
     f->data_kind = io_kind(op);
     f->data_len = *stop - at;
-    return 0;
+    return zq_fill_keep(c, f, at - guest, *stop - guest);
 }
 
 static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
@@ -115,10 +127,10 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
         stop = at;
         if (rc == ZQ_WAIT) /* what has its records keeps them */
             op->own.overwrite.prepared = zq_min(at - op->req.offset, op->length);
-    } else if (op->req.op != ZQCOW2_OP_DISCARD) {
+    } else if (!is_left_out(c, op, at, end)) {
         rc = e->len ? 0 : zq_map_lookup(&c->map, &op->g, at, end - at, e);
         op->own.overwrite.in_place |= rc == 0 && zq_extent_in_place(e);
-        if (rc == 0 && (zq_extent_in_place(e) || is_zero_already(op, e)))
+        if (rc == 0 && (zq_extent_in_place(e) || is_zero_already(c, op, at, e)))
             stop = zq_min(end, at + e->len);
         else if (rc == 0)
             rc = prepare_new(c, op, at, end, e, &stop);
@@ -152,7 +164,7 @@ static int next_in_place(struct zq_core *c, struct zq_op *op)
     struct zq_extent e;
     int rc;
 
-    if (!can_unmap(c, op, at, &stop) && op->req.op != ZQCOW2_OP_DISCARD) {
+    if (!can_unmap(c, op, at, &stop) && !is_left_out(c, op, at, stop)) {
         rc = zq_map_lookup(&c->map, &op->g, at, stop - at, &e);
         if (rc)
             return rc;

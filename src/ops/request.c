@@ -43,6 +43,7 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
     zq_assert(zq_core_is_held(c) && rc <= 0);
     zq_assert(!op->fill && zq_list_empty(&op->g.wait.link)); /* nothing is under way for it */
     zq_cache_release(&c->cache, &op->g);
+    zq_assert_k(K11, zq_cache_holds_nothing(&op->g)); /* nor of a source's cache */
     if (op->release)
         op->release(c, op);
     op->res.ret = rc;

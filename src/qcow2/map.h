@@ -47,6 +47,7 @@ struct zq_map {
     struct zq_runs *runs; /* per zone; NULL: a device without zones */
     uint32_t zone_bits, first_seq_zone;
     uint32_t nr_runs;
+    uint64_t masked_below; /* fixed: up to here a source may have what is not mapped (S4) */
 };
 
 struct zq_map_params {
@@ -78,6 +79,16 @@ int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest);
 void zq_map_drop_fresh(struct zq_map *m);
 /* Pins the slice that holds guest's entry. The table must exist. */
 int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct zq_slice **s);
+/* Would bytes of a source be seen at guest if nothing were mapped there? */
+static inline bool zq_map_masks(const struct zq_map *m, uint64_t guest)
+{
+    return guest < m->masked_below;
+}
+/* From guest on clusters can be given back, and read as zeros then. */
+static inline bool zq_map_may_unlink(const struct zq_map *m, uint64_t guest)
+{
+    return !zq_map_masks(m, guest) || zq_l2_has_zero(&m->form);
+}
 /* How many clusters from guest on, at most n, are in the slice and have no entry at all. */
 uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                             uint32_t n);
@@ -85,11 +96,15 @@ uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, ui
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n);
 /*
  * Unmaps the first host run in [guest, end), which lies in the slice: *freed takes its clusters
- * (count 0: there was nothing). Returns where to go on. The slice is pinned and writable,
- * and zq_map_check() has passed: else what is freed could be anything.
+ * (count 0: there was nothing). Where that would show a source's bytes zeros take its place, also
+ * where nothing was mapped. Returns where to go on. The slice is pinned and writable, and
+ * zq_map_check() has passed: else what is freed could be anything.
  */
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        struct zq_freed *freed);
+/* Is [guest, end), in the slice, as zq_map_unlink() leaves it? */
+bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                        uint64_t end);
 /* ECORRUPT: an entry of [guest, end), in the slice, is not one that may be unlinked. */
 int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end);
 /* How many zq_map_unlink calls with a result does [guest, end), in the slice, take at most? */

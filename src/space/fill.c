@@ -8,10 +8,22 @@
 #include "space/fill.h"
 #include "base/report.h"
 #include "format/codec.h"
+#include "space/copyup.h"
 #include "space/packed.h"
 #include "space/transfer.h"
 
-enum { F_OLD, F_UNPACK, F_BLANK, F_HEAD, F_TAIL, F_START, F_DATA, F_MADE };
+enum {
+    F_OLD,
+    F_UNPACK,
+    F_BLANK,
+    F_BELOW_HEAD,
+    F_HEAD,
+    F_BELOW_TAIL,
+    F_TAIL,
+    F_START,
+    F_DATA,
+    F_MADE
+};
 
 static bool has_content(const struct zq_extent *e)
 {
@@ -21,6 +33,7 @@ static bool has_content(const struct zq_extent *e)
 static void free_fill(struct zq_core *c, struct zq_fill *f)
 {
     zq_packed_free(c, &f->old_bytes);
+    zq_copyup_free(c, &f->below);
     zq_free(&c->hooks, f->freed, sizeof(*f->freed));
     zq_free(&c->hooks, f, sizeof(*f));
 }
@@ -94,6 +107,24 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
     return 0;
 }
 
+/* What is kept of it is a source's. */
+static bool is_below(const struct zq_fill *f)
+{
+    return f->below.buf;
+}
+
+int zq_fill_keep(struct zq_core *c, struct zq_fill *f, uint64_t head, uint64_t tail)
+{
+    bool pads = head || tail < f->bytes;
+
+    zq_assert(head <= tail && tail <= f->bytes);
+    f->head = head;
+    f->tail = tail;
+    if (!pads || f->old.type != ZQ_EXT_UNALLOC || !zq_map_masks(&c->map, f->guest))
+        return 0;
+    return zq_copyup_alloc(c, &f->below);
+}
+
 /* What the request covers whole, and what reads as zeros anyway, needs its own bytes only. */
 static uint8_t first_phase(const struct zq_fill *f)
 {
@@ -101,6 +132,8 @@ static uint8_t first_phase(const struct zq_fill *f)
 
     if (pads && has_content(&f->old))
         return F_OLD;
+    if (is_below(f))
+        return F_BELOW_HEAD;
     return pads && !f->virgin ? F_BLANK : F_START;
 }
 
@@ -162,13 +195,23 @@ static int blank(struct zq_core *c, struct zq_op *op)
     return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host, f->bytes);
 }
 
+static int read_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
+{
+    const struct zq_fill *f = op->fill;
+
+    return from == to || !is_below(f) ? 0 : zq_copyup_step(c, op, f->guest + from, f->guest + to);
+}
+
 static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
     struct zq_fill *f = op->fill;
+    uint8_t *kept = is_below(f) ? f->below.buf : f->old_bytes.out + from;
 
-    if (from == to || !has_content(&f->old))
+    if (from == to || !(is_below(f) || has_content(&f->old)))
         return 0;
-    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->old_bytes.out + from, f->host + from, to - from);
+    if (is_below(f) && !f->below.found && f->virgin)
+        return 0; /* zeros on zeros */
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, kept, f->host + from, to - from);
 }
 
 static int run_phase(struct zq_core *c, struct zq_op *op)
@@ -180,6 +223,8 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     case F_OLD: return read_old(c, op);
     case F_UNPACK: return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
     case F_BLANK: return blank(c, op);
+    case F_BELOW_HEAD: return read_below(c, op, 0, f->head);
+    case F_BELOW_TAIL: return read_below(c, op, f->tail, f->bytes);
     case F_HEAD: return write_kept(c, op, 0, f->head);
     case F_TAIL: return write_kept(c, op, f->tail, f->bytes);
     case F_START: zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len); return 0;
@@ -192,6 +237,12 @@ static int error_of(const struct zq_core *c, const struct zq_op *op)
     return op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
 }
 
+/* Others start one io at most. */
+static bool takes_several(const struct zq_fill *f)
+{
+    return f->phase >= F_DATA || f->phase == F_BELOW_HEAD || f->phase == F_BELOW_TAIL;
+}
+
 /* Each phase either starts something (ZQ_WAIT, come again when it is done) or is over at once. */
 int zq_fill_step(struct zq_core *c, struct zq_op *op)
 {
@@ -202,17 +253,18 @@ int zq_fill_step(struct zq_core *c, struct zq_op *op)
         if (rc == 0)
             rc = run_phase(c, op);
         if (rc < 0) {
+            zq_copyup_drop(op);
             op->fill = NULL;
             give_back(c, f);
             return rc;
         }
-        /* One io per phase, except for the data, which may need several. */
-        if (rc == 0 || f->phase < F_DATA)
+        if (rc == 0 || !takes_several(f))
             f->phase++;
         if (rc == ZQ_WAIT)
             return rc;
         if (f->phase == F_MADE) {
             zq_packed_free(c, &f->old_bytes);
+            zq_copyup_free(c, &f->below);
             zq_list_push(&op->made, &f->link);
             op->fill = NULL;
         }

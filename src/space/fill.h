@@ -14,10 +14,13 @@
 
 /*
  * Gathers and reserves new clusters for [guest, guest + bytes), cluster-aligned, to replace `old`;
- * bytes may come out smaller. The last of op->fills then; the caller sets head, tail and data.
+ * bytes may come out smaller. The last of op->fills then; the caller sets the data, and what of the
+ * old content is kept, by zq_fill_keep().
  */
 int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
                     const struct zq_extent *old);
+/* [0, head) and [tail, bytes) are kept: -ENOMEM. */
+int zq_fill_keep(struct zq_core *c, struct zq_fill *f, uint64_t head, uint64_t tail);
 /* Begins the first of op->fills. */
 void zq_fill_start(struct zq_op *op);
 /* Moves kept content and data_len of the request's own bytes. ZQ_WAIT, 0, error. */

@@ -70,7 +70,9 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
         rc = zq_fill_prepare(c, op, guest, size, e);
         if (rc)
             return rc;
-        zq_fill_last(op)->head = z->next - guest;
+        rc = zq_fill_keep(c, zq_fill_last(op), z->next - guest, size);
+        if (rc)
+            return rc;
         zq_fill_start(op);
         return zq_fill_replace(c, op);
     }

@@ -35,29 +35,42 @@ static void find_packed(struct zq_packed *p, const struct zq_l2_entry *l2)
 
 void zq_packed_free(struct zq_core *c, struct zq_packed *p)
 {
-    zq_free(&c->hooks, p->out, (size_t)cluster_size(p));
-    zq_free(&c->hooks, p->in, p->len);
+    zq_free(&c->hooks, p->out, p->out_room);
+    zq_free(&c->hooks, p->in, p->in_room);
     p->in = p->out = NULL;
 }
 
-int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
+int zq_packed_room(struct zq_core *c, struct zq_packed *p, uint64_t in, uint64_t out)
+{
+    p->in_room = in;
+    p->out_room = out;
+    p->out = zq_alloc(&c->hooks, 4096, out);
+    p->in = zq_alloc(&c->hooks, 4096, in);
+    if (p->out && (p->in || !in))
+        return 0;
+    zq_packed_free(c, p);
+    return -ENOMEM;
+}
+
+void zq_packed_find(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
                     const struct zq_l2_entry *l2)
 {
     set_place(c, p, from);
     p->len = 0;
     if (l2->type == ZQ_EXT_COMPRESSED)
         find_packed(p, l2);
-    p->out = zq_alloc(&c->hooks, 4096, (size_t)cluster_size(p));
-    p->in = zq_alloc(&c->hooks, 4096, p->len);
-    if (p->out && (p->in || !p->len))
-        return 0;
-    zq_packed_free(c, p);
-    return -ENOMEM;
+}
+
+int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
+                    const struct zq_l2_entry *l2)
+{
+    zq_packed_find(c, p, from, l2);
+    return zq_packed_room(c, p, p->len, cluster_size(p));
 }
 
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p)
 {
-    zq_assert(p->in && p->out && p->skew + p->size <= p->len);
+    zq_assert(p->in && p->out && p->skew + p->size <= p->len && p->len <= p->in_room);
     return zq_decompress(&c->hooks, (enum zq_compression)p->compression, p->in + p->skew,
                          (size_t)p->size, p->out, (size_t)cluster_size(p));
 }

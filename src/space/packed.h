@@ -13,6 +13,10 @@
  */
 int zq_packed_alloc(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
                     const struct zq_l2_entry *l2);
+/* The two halves of that: where it is; and room, for what is not known yet. */
+void zq_packed_find(struct zq_core *c, struct zq_packed *p, struct zq_source *from,
+                    const struct zq_l2_entry *l2);
+int zq_packed_room(struct zq_core *c, struct zq_packed *p, uint64_t in, uint64_t out);
 void zq_packed_free(struct zq_core *c, struct zq_packed *p);
 /* Unpacks p->in into p->out. Takes long: it runs without the mutex, as an io's work. */
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);

@@ -50,29 +50,38 @@ static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
 }
 
 /*
- * The slice of `at`, in a table that may be changed: a shared one is copied first. NULL: nothing is
- * mapped there up to end. Every entry up to there may be unlinked: else what is freed, and becomes
- * a hole, could be anything.
+ * The slice of `at`, in a table that may be changed: a shared one is copied first, and a missing
+ * one made where zeros must hide a source (S4). NULL: there is nothing to change up to end. Every
+ * entry up to there may be unlinked: else what is freed, and becomes a hole, could be anything.
  */
 static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
                      struct zq_slice **s)
 {
-    uint64_t clusters = zq_div_up(end - at, (uint64_t)1 << c->cluster_bits);
-    int rc = zq_map_slice(&c->map, &op->g, at, s);
+    uint64_t next;
+    int rc = 0;
 
     zq_assert_k(E3, at < end && end <= zq_map_slice_end(&c->map, at));
-    if (rc)
-        return rc;
-    if (zq_map_count_empty(&c->map, *s, at, UINT32_MAX) >= clusters) {
-        *s = NULL;
-        return 0;
+    if (zq_map_may_hold(&c->map, at, &next)) {
+        rc = zq_map_slice(&c->map, &op->g, at, s);
+        if (rc)
+            return rc;
+        if (zq_map_is_unlinked(&c->map, *s, at, end)) {
+            *s = NULL;
+            return 0;
+        }
+        rc = zq_map_check(&c->map, *s, at, end);
     }
-    rc = zq_map_check(&c->map, *s, at, end);
     if (rc == 0)
         rc = zq_may_allocate(c, op);
     if (rc == 0)
         rc = zq_map_table(&c->map, &op->g, at);
     return rc ? rc : zq_map_slice(&c->map, &op->g, at, s);
+}
+
+/* Nothing is mapped at `at`, and nothing below shows: up to *next, that is as it should be. */
+static bool is_done(const struct zq_core *c, uint64_t at, uint64_t *next)
+{
+    return !zq_map_may_hold(&c->map, at, next) && !zq_map_masks(&c->map, at);
 }
 
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
@@ -82,7 +91,7 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
         struct zq_slice *s;
         int rc;
 
-        if (!zq_map_may_hold(&c->map, *at, &next)) {
+        if (is_done(c, *at, &next)) {
             *at = zq_min(next, end);
             continue;
         }
@@ -143,7 +152,7 @@ int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
         uint64_t next;
         int rc = 0;
 
-        if (!zq_map_may_hold(&c->map, *at, &next))
+        if (is_done(c, *at, &next))
             *at = zq_min(next, end);
         else
             rc = unmap_slice(c, op, at, end);

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""layers.py ZQCOW2 FIRST COUNT: random chains made by qemu-img and qemu-io, read by zqcow2.
+"""layers.py ZQCOW2 FIRST COUNT: random chains of QEMU's programs and zqcow2, written by both in turn.
 
-Content and map must be those that qemu-img shows. A failure prints its seed and what was done.
+Content and map must be those that qemu-img shows, what zqcow2 has written must be there, and both
+checks clean. A failure prints its seed and what was done.
 """
 
 import json
@@ -28,6 +29,8 @@ def run(*words):
 
 def qemu_io(form, words, name):
     """It fails if one command does, as a compressed write over data may: the others are done."""
+    if not words:
+        return
     subprocess.run(
         ["qemu-io", "-f", form, *words, name],
         stdout=subprocess.DEVNULL,
@@ -97,16 +100,57 @@ def rows(text):
     return out
 
 
-def check(r, top):
-    run("qemu-img", "convert", "-O", "raw", top.name, "want.raw")
+def content(layer):
+    """The bytes of the device, as QEMU reads them."""
+    run("qemu-img", "convert", "-O", "raw", layer.name, "want.raw")
     with open("want.raw", "rb") as f:
-        want = f.read()
+        got = f.read()
     os.unlink("want.raw")
-    backend = r.choice(BACKENDS)
-    got = run(TOOL, "read", f"--backend={backend}", top.name, "0", str(top.size))
+    return got
+
+
+def differ(what, got, want):
+    if len(got) != len(want):
+        raise Wrong(f"{what}: {len(got)} bytes, not {len(want)}")
     if got != want:
         at = next(i for i in range(len(want)) if got[i] != want[i])
-        raise Wrong(f"--backend={backend}: byte {at} is {got[at]:#x}, not {want[at]:#x}")
+        raise Wrong(f"{what}: byte {at} is {got[at]:#x}, not {want[at]:#x}")
+
+
+def apply(layer, data, command):
+    """What a command of zqcow2 io does: a discard makes whole clusters zeros, and no others."""
+    words = command.split()
+    at, length = int(words[-2]), int(words[-1])
+    end, size = at + length, 1 << layer.bits
+    fill = int(words[2]) if words[1] == "-P" else 0
+    if words[0] == "discard":
+        end = end if end == layer.size else end // size * size
+        at = (at + size - 1) // size * size
+    if at < end:
+        data[at:end] = bytes([fill]) * (end - at)
+
+
+def write_ours(r, top, done):
+    script = [c for c in commands(r, top) if "write -c" not in c]
+    want = bytearray(content(top))
+    backend = r.choice(BACKENDS)
+    done += [f"zqcow2 --backend={backend}: {c}" for c in script]
+    words = [w for c in script for w in ("-c", c.replace("write -zu", "write -z -u"))]
+    if not words:
+        return
+    run(TOOL, "io", f"--backend={backend}", *words, top.name)
+    for command in script:
+        apply(top, want, command)
+    differ("written by zqcow2", content(top), bytes(want))
+    run("qemu-img", "check", "-q", top.name)
+    run(TOOL, "check", top.name)
+
+
+def check(r, top):
+    want = content(top)
+    backend = r.choice(BACKENDS)
+    got = run(TOOL, "read", f"--backend={backend}", top.name, "0", str(top.size))
+    differ(f"--backend={backend}", got, want)
     ours = rows(run(TOOL, "map", "--json", f"--backend={backend}", top.name))
     theirs = rows(run("qemu-img", "map", "--output=json", top.name))
     if ours != theirs:
@@ -125,11 +169,19 @@ def one(seed):
             done.append(" ".join(layer.create(below)))
             script = commands(r, layer)
             done += script
-            words = [w for c in script for w in ("-c", c)]
-            if words:
-                qemu_io("raw" if layer.raw else "qcow2", words, layer.name)
+            qemu_io(
+                "raw" if layer.raw else "qcow2",
+                [w for c in script for w in ("-c", c)],
+                layer.name,
+            )
             below = layer
         if not below.raw:
+            check(r, below)
+            for _ in range(3):
+                write_ours(r, below, done)
+                script = commands(r, below)
+                done += script
+                qemu_io("qcow2", [w for c in script for w in ("-c", c)], below.name)
             check(r, below)
     except Wrong as why:
         print(f"# seed {seed}: {why}")

@@ -90,8 +90,6 @@ run 0 'with the format' read --backing-format=qcow2 old.qcow2 0 512
 run 1 'a format that there is not' read --backing-format=vdi old.qcow2 0 512
 
 # Locks: the whole chain is held as QEMU's programs hold it.
-run 1 'writing' io -c 'write 0 512' in/top.qcow2
-has 'is refused by name' err 'writing to an image with a backing file is not supported'
 (sleep 2 | "$tool" io -r in/top.qcow2 >/dev/null) &
 sleep 0.5
 qemu-io -f raw -c 'write 0 512' in/base.raw >o 2>&1
@@ -116,4 +114,43 @@ run 0 'a repair that drops an entry' check --repair=all fix.qcow2
 run 0 'leaves a sound image' check fix.qcow2
 run 0 'the cluster' read fix.qcow2 0 512
 is 'is zeros, not the base' 00 "$(od -An -tx1 -N1 out | tr -d ' ')"
+
+# Creating: the name is relative to the new image, and the size is the base's.
+run 0 'an overlay on a raw file' create -b base.raw -F raw in/new.qcow2
+run 0 'info' info in/new.qcow2
+has 'has its size' out '^virtual size: 1 MiB '
+has 'its name' out '^backing file: base\.raw$'
+has 'and its format' out '^backing file format: raw$'
+run 0 'on an overlay, larger' create -b new.qcow2 -F qcow2 -o cluster_size=4K in/newer.qcow2 3M
+run 0 'partial writes' io -c 'write -P 5 1000k 512' -c 'write -z 512 512' -c 'discard 8k 5k' in/newer.qcow2
+qemu-img convert -O raw in/newer.qcow2 got.raw
+python3 - <<'END'
+want = bytearray(b'\1' * 2**20 + bytes(2 * 2**20))
+want[1000 * 1024:1000 * 1024 + 512] = b'\5' * 512
+want[512:1024] = bytes(512)
+want[8 * 1024:12 * 1024] = bytes(4096)
+open('want.raw', 'wb').write(want)
+END
+same 'are what qemu-img reads' want.raw got.raw
+qemu-img check -q in/newer.qcow2
+verdict $? 'qemu-img check'
+run 0 'check' check in/newer.qcow2
+for size in 512 2M; do
+    run 0 "clusters of $size" create -b base.raw -F raw -o "cluster_size=$size" in/c.qcow2
+    qemu-img check -q in/c.qcow2
+    verdict $? "clusters of $size: qemu-img check"
+    rm in/c.qcow2
+done
+run 1 'no format' create -b base.raw in/no.qcow2
+has 'is refused' err 'create: -F raw or -F qcow2 must say the format of base\.raw'
+run 1 'a base that is not there' create -b none.raw -F raw in/no.qcow2
+has 'is refused' err 'none\.raw: No such file'
+run 1 'of another format' create -b base.raw -F qcow2 in/no.qcow2
+has 'is refused' err 'base\.raw: .*not a qcow2 file'
+run 1 'zones' create -b base.raw -F raw -o zone.size=1M in/no.qcow2 8M
+has 'are refused' err 'backing_name: not supported for images with zones'
+run 0 'a zoned base' create -o zone.size=1M in/z.qcow2 8M
+run 1 'for a plain image' create -b z.qcow2 -F qcow2 in/no.qcow2
+has 'is refused' err 'z\.qcow2: a backing file with zones is not supported'
+verdict $([ ! -e in/no.qcow2 ]; echo $?) 'nothing is left of those'
 finish

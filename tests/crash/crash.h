@@ -21,14 +21,15 @@ struct crash_geometry {
     uint64_t size, zone_size, capacity, extent;
     uint32_t conventional, max_open, max_active, cluster, refbits, layout;
     uint32_t atomic, sim_flags, discard;
-    uint32_t io_align;    /* of the backend; may be above the cluster: its writes are padded */
-    uint32_t max_iov;     /* of the backend; then requests come in ELEMENTS pieces, uneven ones */
-    uint32_t block;       /* bytes of the smallest write */
-    uint32_t b;           /* the second zone of the workloads; 0: the one behind the first */
-    uint32_t fill;        /* bytes that the prologue's letter A leaves in the first zone */
-    uint32_t weight;      /* states tried per crash point, in percent of the usual */
-    bool lazy, snapshot;  /* snapshot: everything is shared with one, which qemu-img made */
-    bool packed;          /* all that the prologue has written is compressed then */
+    uint32_t io_align;   /* of the backend; may be above the cluster: its writes are padded */
+    uint32_t max_iov;    /* of the backend; then requests come in ELEMENTS pieces, uneven ones */
+    uint32_t block;      /* bytes of the smallest write */
+    uint32_t b;          /* the second zone of the workloads; 0: the one behind the first */
+    uint32_t fill;       /* bytes that the prologue's letter A leaves in the first zone */
+    uint32_t weight;     /* states tried per crash point, in percent of the usual */
+    bool lazy, snapshot; /* snapshot: everything is shared with one, which qemu-img made */
+    bool packed;         /* all that the prologue has written is compressed then */
+    const char *source;  /* the prologue's content lies in a backing file of this format, or NULL */
     const char *prologue; /* what was done, and closed, before each workload */
 };
 
@@ -72,6 +73,11 @@ void fill_shape(struct shape *s, const struct crash_geometry *g);
 struct zqcow2_simdisk *crash_geometry_create(const struct crash_geometry *g, uint64_t seed,
                                              bool async, char *why, size_t room);
 void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o, bool rw);
+
+/* source.c: what lies in the backing file of a geometry, for all of its images. */
+int source_keep(const struct crash_geometry *g, struct zqcow2_simdisk *disk);
+int source_resolve(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err);
 
 /* run.c */
 /* Calls that no backend has to take. */

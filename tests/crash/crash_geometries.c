@@ -297,6 +297,34 @@ const struct crash_geometry crash_geometries[] = {
      .lazy = true,
      .weight = 60,
      .prologue = "o"},
+    /* Overlays: new clusters keep what a source has, and nothing of it is unmasked. */
+    {.name = "over512",
+     .cluster = 512,
+     .size = 24 * K,
+     .refbits = 16,
+     .block = 512,
+     .discard = SCRAMBLES,
+     .weight = 60,
+     .source = "raw",
+     .prologue = "opopop"},
+    {.name = "over4k",
+     .cluster = 4096,
+     .size = 64 * K,
+     .refbits = 16,
+     .block = 512,
+     .discard = SCRAMBLES,
+     .weight = 100,
+     .source = "qcow2",
+     .prologue = "opopopopop"},
+    {.name = "over4kraw",
+     .cluster = 4096,
+     .size = 63 * K,
+     .refbits = 2,
+     .block = 512,
+     .io_align = 4096,
+     .weight = 60,
+     .source = "raw",
+     .prologue = "opopopopop"},
 };
 const unsigned crash_ngeometries = sizeof(crash_geometries) / sizeof(crash_geometries[0]);
 _Static_assert(sizeof(crash_geometries) / sizeof(crash_geometries[0]) <= MAX_WORLDS,
@@ -331,6 +359,8 @@ void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o,
     o->flags = rw ? ZQCOW2_OPEN_RDWR : 0;
     o->cache_bytes = 1; /* the least there is */
     o->extent_bytes = g->extent;
+    o->resolve = g->source ? source_resolve : NULL;
+    o->resolve_arg = (void *)(uintptr_t)g; /* it is only read */
 }
 
 static int create(struct zqcow2_simdisk *disk, const struct crash_geometry *g,
@@ -352,6 +382,8 @@ static int create(struct zqcow2_simdisk *disk, const struct crash_geometry *g,
     o.refcount_bits = g->refbits;
     o.layout = g->layout;
     o.flags = g->lazy ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0;
+    o.backing_name = g->source ? "source" : NULL;
+    o.backing_format = g->source;
     if (g->layout == ZQCOW2_LAYOUT_V7 || g->layout == ZQCOW2_LAYOUT_48B)
         o.max_append_bytes = (uint32_t)(g->capacity / 2);
     rc = zqcow2_create(be, &o, err);

@@ -263,24 +263,50 @@ static int take_snapshot(struct base *b)
     return 0;
 }
 
+/* What the prologue has left becomes the source, and an empty image stands on it. */
+static int put_below(struct base *b, bool async, char *why, size_t room)
+{
+    const struct crash_geometry *g = b->run.g;
+    struct zqcow2_simdisk *disk;
+
+    snprintf(why, room, "the base image cannot be kept as a source");
+    if (source_keep(g, b->run.disk) < 0)
+        return -1;
+    disk = crash_geometry_create(g, 1, async, why, room);
+    if (!disk)
+        return -1;
+    zqcow2_simdisk_free(b->run.disk);
+    b->run.disk = disk;
+    return 0;
+}
+
 static struct base *base_of(struct worker *w, const struct crash_geometry *g, bool async)
 {
     struct base *b = &w->base[g - crash_geometries][async];
+    struct crash_geometry alone = *g; /* the prologue knows no source */
     struct zqcow2_simdisk *disk;
     char why[320];
 
+    alone.source = NULL;
+
     if (b->ready || b->absent)
         return b->ready ? b : NULL;
-    disk = crash_geometry_create(g, 1, async, why, sizeof(why));
+    disk = crash_geometry_create(&alone, 1, async, why, sizeof(why));
     if (!disk) {
         violation(w, why);
         return NULL;
     }
-    run_begin(&b->run, g, disk, false, false, 0, 0);
+    run_begin(&b->run, &alone, disk, false, false, 0, 0);
     run_letters(&b->run, g->prologue);
     run_end(&b->run, true);
     if (b->run.broken) {
         violation(w, b->run.why);
+        run_fini(&b->run);
+        return NULL;
+    }
+    b->run.g = g;
+    if (g->source && put_below(b, async, why, sizeof(why)) < 0) {
+        violation(w, why);
         run_fini(&b->run);
         return NULL;
     }
@@ -543,7 +569,7 @@ static void history(struct worker *w, const struct crash_geometry *g, const char
             power_rebase(&o, c.seen, c.data);
             if (w->opt->qemu && !g->lazy) {
                 w->sh->foreign++;
-                if (qemu_check(next, w->opt->qemu) < 0)
+                if (!r.g->source && qemu_check(next, w->opt->qemu) < 0)
                     violation(w, "qemu-img check finds corruption in what survived");
             }
         }

@@ -55,7 +55,7 @@ static void build(uint8_t *buf, size_t len, struct zq_header *h)
                             .incompat = ZQ_INCOMPAT_ZONED,
                             .zoned_len = sizeof(zoned_data)};
     memset(buf, 0, len);
-    zq_header_build(h, buf, len, zoned_data);
+    zq_header_build(h, buf, len, zoned_data, &(struct zqcow2_backing)ZQCOW2_BACKING_INIT);
 }
 
 static uint8_t buf[LEN];

@@ -40,12 +40,18 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
 static int open_on(struct serve_image *s, struct serve_report *report, struct zqcow2_backend *be)
 {
     struct zqcow2_open_options oo = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_resolver *files = NULL;
     struct zqcow2_error err = {0};
     int rc;
 
     oo.flags = s->opt->read_only ? 0 : ZQCOW2_OPEN_RDWR;
     oo.hooks = &s->hooks;
-    rc = zqcow2_open(be, &oo, &s->img, &err);
+    oo.resolve = zqcow2_resolve_file;
+    rc = zqcow2_resolver_new(s->path, NULL, &files);
+    oo.resolve_arg = files;
+    if (rc == 0)
+        rc = zqcow2_open(be, &oo, &s->img, &err);
+    zqcow2_resolver_free(files);
     if (rc < 0) {
         zqcow2_backend_close(be);
         serve_report_failure(report, "%s: %s", s->opt->target.path, zt_reason(rc, &err));
