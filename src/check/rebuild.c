@@ -58,6 +58,10 @@ static int plan(struct zq_scan *s, struct rebuild *r, uint64_t spare)
     return zq_reftable_plan(&r->t);
 }
 
+/*
+ * What an old block said of clusters behind the end of the file does not count: the new structure
+ * takes them.
+ */
 static void fill_block(struct zq_scan *s, const struct rebuild *r, uint64_t index)
 {
     unsigned bits = zq_scan_block_bits(s), order = s->h.refcount_order;
@@ -90,6 +94,7 @@ static int write_block(struct zq_scan *s, const struct rebuild *r, uint64_t i, u
     return zq_scan_write(s, r->out, cluster, at);
 }
 
+/* The marks in r->kept become offsets; blocks follow one another in the order of entries. */
 static int write_blocks(struct zq_scan *s, struct rebuild *r)
 {
     const struct zq_reftable *t = &r->t;
@@ -132,6 +137,7 @@ static int switch_over(struct zq_scan *s, const struct rebuild *r)
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
+/* Nothing in the file points to any of this before switch_over(). */
 static int write_all(struct zq_scan *s, struct rebuild *r)
 {
     int rc = zq_be_truncate(s->be, zq_reftable_end(&r->t) << s->h.cluster_bits);

@@ -18,6 +18,7 @@
 #include "base/sort.h"
 #include "format/refbits.h"
 
+/* Counted always; a quiet scan reports only repairs. */
 void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
 {
     char text[256];
@@ -37,6 +38,11 @@ void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
     s->opt->found(s->opt->arg, kind, text);
 }
 
+/*
+ * Before the first change: the image is marked as in use, so that one whose repair was killed is
+ * checked again, and bits whose owners do not know of the change are cleared. Both are durable
+ * first.
+ */
 static int begin_writing(struct zq_scan *s)
 {
     uint8_t raw[8], mark = 1;

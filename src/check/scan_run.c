@@ -167,6 +167,10 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
 
 /* ---- the scan ---- */
 
+/*
+ * s->block serves as the buffer, since it is a cluster, too. The first sector is read twice:
+ * another program may have changed it in between, which the second reading must not trust.
+ */
 static int read_header(struct zq_scan *s)
 {
     uint8_t first[ZQ_SECTOR];

@@ -105,6 +105,7 @@ static uint64_t get_size(const struct fields *f, const uint8_t *d, unsigned at)
     return f->size_width == 8 ? zq_be64(d + at) : zq_be32(d + at);
 }
 
+/* Every field as it is stored; check_zones() and its callers judge them. */
 static void load(struct zq_geometry *g, const struct fields *f, const uint8_t *d)
 {
     g->layout = f->layout;

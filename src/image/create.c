@@ -191,6 +191,7 @@ static int write_zeros(struct zqcow2_backend *be, struct plan *p, uint64_t from,
     return rc;
 }
 
+/* Blocks follow the table, and count all of the new file as in use. */
 static int write_refcounts(struct zqcow2_backend *be, struct plan *p)
 {
     uint64_t all = zq_reftable_bytes(&p->refs), n;

@@ -38,6 +38,10 @@ static uint64_t result_offset(const struct zq_core *c, const struct zq_op *op, i
                                     zq_align_down(op->req.offset, c->zones.g.zone_size);
 }
 
+/*
+ * The one end of an operation that began in phases: what its kind holds is released before its
+ * result is visible. The caller may free op in finish(), so nothing follows that.
+ */
 static void op_end(struct zq_core *c, struct zq_op *op, int rc)
 {
     zq_assert(zq_core_is_held(c) && rc <= 0);
@@ -70,6 +74,7 @@ static bool idle(struct zq_core *c)
 
 const struct zq_upper zq_request_upper = {.end = op_end, .idle = idle};
 
+/* False: the sum of the segments does not fit into 64 bits. */
 static bool io_length(const struct zq_op *op, uint64_t *len)
 {
     uint64_t sum = 0;
@@ -162,6 +167,7 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
 }
 
+/* nr_ops counts it before it is checked: a refusal ends in op_end() like everything else. */
 static void begin_in_phases(struct zq_core *c, struct zq_op *op)
 {
     const struct kind kind = kind_of(c, &op->req);
@@ -219,6 +225,7 @@ static void run_in_phases(struct zq_core *c, struct zq_op *op)
     work(c, op);
 }
 
+/* The thread that waits for it may sleep while another one runs the loop. */
 static void blocking_finish(struct zq_op *op)
 {
     zq_loop_wake_others(op->core);

@@ -12,8 +12,14 @@
 #include "space/reclaim.h"
 #include "space/transfer.h"
 
+/*
+ * AHEAD unmaps what no write pointer has reached. FLUSH and EMPTY repeat until a round leaves
+ * nothing dirty and the janitor nothing to free: freeing makes refcounts dirty again. CLEAN and
+ * CLEAN_FLUSH clear the mark.
+ */
 enum { S_AHEAD, S_FLUSH, S_EMPTY, S_CLEAN, S_CLEAN_FLUSH, S_DONE };
 
+/* An image that has leaked keeps its mark, so that the next open looks for the leaks. */
 static int write_clean(struct zq_core *c, struct zq_op *op)
 {
     uint64_t incompat = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
@@ -65,6 +71,7 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
     }
 }
 
+/* An error ends it: the image closes all the same, and keeps its mark. */
 int zq_step_shutdown(struct zq_core *c, struct zq_op *op)
 {
     int rc = 0;

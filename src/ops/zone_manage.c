@@ -16,6 +16,7 @@
 #include "space/transfer.h"
 #include "space/unmap.h"
 
+/* A zone at a time; the zeros that a finish writes behind the pointer (R3); FUA for all of them. */
 enum { M_ZONE, M_TAIL, M_FUA };
 
 static enum zq_action action_of(const struct zq_op *op)

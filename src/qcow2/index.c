@@ -84,6 +84,7 @@ bool zq_index_hit(const struct zq_index *x, const uint64_t *table, uint64_t host
     return true;
 }
 
+/* Entries of a damaged table may name the same cluster; the place of one is behind the first. */
 static void take_out(struct zq_index *x, const uint64_t *table, uint32_t i)
 {
     uint32_t k = below(x, table, named(table, i));

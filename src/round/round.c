@@ -112,6 +112,10 @@ static bool next_mark(struct zq_core *c, struct zq_round_io *w)
     return next_header(c, w);
 }
 
+/*
+ * The header's sector, or the sectors of the table: one round never writes both, for while a table
+ * grows no block is linked, and the new table is whole in the file already (R9).
+ */
 static bool next_table(struct zq_core *c, struct zq_round_io *w)
 {
     struct zq_refs *r = &c->alloc.refs;
@@ -125,6 +129,10 @@ static bool next_table(struct zq_core *c, struct zq_round_io *w)
     return r->table.frozen && next_sectors(c, w, &r->table);
 }
 
+/*
+ * L1 and L2 share a stage without a barrier between them: a new L2 table is in the file, as zeros
+ * or as a copy, before it is linked in L1 (R10), so neither order points to garbage.
+ */
 static bool next_l2(struct zq_core *c, struct zq_round_io *w)
 {
     struct zq_map *m = &c->map;
@@ -248,6 +256,10 @@ static void round_stop(struct zq_core *c, enum zq_stage at)
     fail_waiters(c, r->rc);
 }
 
+/*
+ * Three ends: dead, because nobody knows what is on disk (K9); stopped for lack of space, to be
+ * tried again (R10); or done, which ripens the quarantine.
+ */
 static void round_end(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
