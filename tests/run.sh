@@ -197,7 +197,8 @@ stage_crash() {
 stage_sanitize() {
     ZQ_OPS=20000
     ZQ_STEP=11
-    export ZQ_OPS ZQ_STEP
+    ZQ_MUTATIONS=0 # the fuzzer itself runs below
+    export ZQ_OPS ZQ_STEP ZQ_MUTATIONS
     export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1
     export UBSAN_OPTIONS=print_stacktrace=1
     export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
@@ -206,10 +207,10 @@ stage_sanitize() {
     tree tsan -DCMAKE_C_COMPILER=gcc -DZQCOW2_SANITIZE=thread -DZQCOW2_ASSERTS=ON &&
         tests tsan -R '^test_(threads|queue$|order|async|uring|image_async|held)' &&
         ZQ_OPS=1000000 tests tsan -R '^test_queues_stress'
-    unset ZQ_OPS ZQ_STEP
+    unset ZQ_OPS ZQ_STEP ZQ_MUTATIONS
     ZQ_BUILD_TARGET=fuzz
     tree fuzz -DCMAKE_C_COMPILER=clang -DZQCOW2_SANITIZE=fuzzer -DZQCOW2_ASSERTS=ON &&
-        step 'fuzz' sh "$top/tests/fuzz/run.sh" "$dir/fuzz" 800
+        step 'fuzz' sh "$top/tests/fuzz/run.sh" "$dir/fuzz" 1500
     unset ZQ_BUILD_TARGET
 }
 
