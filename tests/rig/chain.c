@@ -37,7 +37,7 @@ void chain_name(struct store *s, const char *name, const char *format)
     uint8_t at[12] = {0, 0, 0, 0, 0, 0, 0, NAME_AT, 0, 0, 0, (uint8_t)strlen(name)};
 
     memcpy(b + 8, format, strlen(format));
-    memcpy(b + NAME_AT - 128, name, strlen(name));
+    memcpy(b + (NAME_AT - 128), name, strlen(name));
     store_put(s, b, sizeof(b), 128);
     store_put(s, at, sizeof(at), 8);
 }
