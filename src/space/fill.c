@@ -205,10 +205,12 @@ static int read_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64
 static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
     struct zq_fill *f = op->fill;
-    uint8_t *kept = is_below(f) ? f->below.buf : f->old_bytes.out + from;
+    uint8_t *kept = f->below.buf;
 
     if (from == to || !(is_below(f) || has_content(&f->old)))
         return 0;
+    if (!is_below(f))
+        kept = f->old_bytes.out + from;
     if (is_below(f) && !f->below.found && f->virgin)
         return 0; /* zeros on zeros */
     return zq_op_io(c, op, ZQCOW2_IO_WRITE, kept, f->host + from, to - from);
