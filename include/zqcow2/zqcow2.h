@@ -132,8 +132,8 @@ enum zqcow2_rules {
 
 struct zqcow2_open_options {
     size_t size;
-    uint32_t flags; /* zqcow2_open_flag; 0: read-only, locked */
-    uint32_t reserved;
+    uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
+    uint32_t rules;                   /* zqcow2_rules */
     uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum, and
                                          to 1 MiB while a request needs it */
     uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
@@ -151,11 +151,10 @@ struct zqcow2_open_options {
     void *resolve_arg;
     const char *backing_format; /* "raw" or "qcow2", if the image names a backing file and no
                                    format; NULL: then it is refused */
-    uint32_t rules;             /* zqcow2_rules */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL, 0 \
+        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL \
     }
 
 enum zqcow2_create_flag {

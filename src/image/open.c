@@ -252,7 +252,7 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
         rc = zq_copy_sized(&o->opt, sizeof(o->opt), opt,
                            offsetof(struct zqcow2_open_options, cache_bytes));
     if (rc == 0)
-        rc = zq_check_unknown(o->err, o->opt.flags, OPEN_FLAGS, o->opt.reserved);
+        rc = zq_check_unknown(o->err, o->opt.flags, OPEN_FLAGS, 0);
     if (rc == 0 && o->opt.rules > ZQCOW2_RULES_ZNS)
         rc = zq_fail(o->err, -EINVAL, "rules: %" PRIu32 " is unknown", o->opt.rules);
     if (rc == 0)
