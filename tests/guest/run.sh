@@ -80,11 +80,11 @@ run_test() {
     boot) run_guest boot 200 ;;
     server) run_guest server 300 ;;
     full) run_guest full 300 ;;
-    diff) run_guest diff $((LONG ? 5400 : 600)) zq.ops=$((LONG ? 2000 : 300)) \
+    diff) run_guest diff $((LONG ? 5400 : 1800)) zq.ops=$((LONG ? 2000 : 300)) \
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
-    fio) run_guest fio 600 ;;
-    fs) run_guest fs 600 ;;
-    kill) run_guest kill $((LONG ? 3600 : 600)) zq.rounds=$((LONG ? 30 : 4)) \
+    fio) run_guest fio 1800 ;;
+    fs) run_guest fs 1800 ;;
+    kill) run_guest kill $((LONG ? 3600 : 1800)) zq.rounds=$((LONG ? 30 : 4)) \
         zq.backend=uring ;;
     cut-btrfs) run_cuts btrfs $((LONG ? 30 : 4)) uring ;;
     cut-f2fs) run_cuts f2fs $((LONG ? 30 : 4)) file ;;
