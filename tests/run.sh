@@ -205,7 +205,7 @@ stage_sanitize() {
     tree asan -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DZQCOW2_SANITIZE=address &&
         tests asan -LE '^(lint|package|guest|slow)$' -E "$crash"
     tree tsan -DCMAKE_C_COMPILER=gcc -DZQCOW2_SANITIZE=thread -DZQCOW2_ASSERTS=ON &&
-        tests tsan -R '^test_(threads|queue$|order|async|uring|image_async|held)' &&
+        tests tsan -R '^test_(threads|queue$|order|async|uring|image_async|held|stack)' &&
         ZQ_OPS=1000000 tests tsan -R '^test_queues_stress'
     unset ZQ_OPS ZQ_STEP ZQ_MUTATIONS
     ZQ_BUILD_TARGET=fuzz
