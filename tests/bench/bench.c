@@ -240,7 +240,7 @@ static const struct plan deep[] = {
     {"4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false},
     {"64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false},
 };
-static const struct plan calls[] = {
+static const struct plan blocking[] = {
     {"4 KiB first write to a zone, QD1", FIRST, 4096, 1, 1, 1, 61, 32, 0.67, false},
     {"4 KiB append, 4 threads, 4 zones", APPEND, 4096, 1, 4, 4, 41, 1024, 0, false},
     {"4 KiB random read, 4 threads", READ, 4096, 1, 4, 1, 41, 2048, 0, false},
@@ -283,7 +283,7 @@ static void rows_bare(void)
 static void rows_calls(void)
 {
     heading("Blocking calls, against the library's own file backend");
-    EACH(p, calls)
+    EACH(p, blocking)
     {
         if (ring_works())
             row(p, &lib_calls, &lib_calls_ring);
