@@ -461,27 +461,28 @@ static void test_limits(void **state)
 
 /* Eight asynchronous writes, a flush among them: the order in which poll() completed them. */
 struct flights {
-    struct zq_iox x; /* first: notify() finds the rest by it */
+    struct zq_iox x; /* first: landed() finds the rest by it */
     struct zq_io io[9];
     struct iovec v[9];
     uint8_t buf[S], order[9];
     int n;
 };
 
-static void landed(struct zq_iox *x, struct zq_io *io)
+static void landed(struct zqcow2_io *pub, int ret)
 {
-    struct flights *f = (struct flights *)(void *)x;
+    struct zq_io *io = (struct zq_io *)pub;
+    struct flights *f = (struct flights *)(void *)io->x;
 
-    assert_int_equal(io->ret, 0);
+    assert_int_equal(ret, 0);
     f->order[f->n++] = (uint8_t)(io - f->io);
 }
 
 static void launch(struct rig *r, struct flights *f)
 {
-    f->x.notify = landed;
     for (unsigned i = 0; i < 9; i++) {
         f->v[i] = (struct iovec){f->buf, S};
         f->io[i].x = &f->x;
+        f->io[i].pub.done = landed;
         f->io[i].pub.kind = i == 8 ? ZQCOW2_IO_FLUSH : ZQCOW2_IO_WRITE;
         f->io[i].pub.iov = &f->v[i];
         f->io[i].pub.iovcnt = i == 8 ? 0 : 1;
