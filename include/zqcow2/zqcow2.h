@@ -204,7 +204,8 @@ enum zqcow2_info_flag {
 struct zqcow2_info {
     size_t size;
     uint64_t virtual_size, zone_size, zone_capacity;
-    uint64_t file_size; /* of the image file; bytes */
+    uint64_t file_size; /* of the image file; bytes; a write inside its last cluster may have
+                           made it longer */
     uint64_t incompatible_features, compatible_features, autoclear_features;
     uint32_t nr_zones, nr_conventional;
     uint32_t max_open_zones, max_active_zones; /* as stored; 0: no limit */
