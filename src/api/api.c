@@ -202,7 +202,7 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result r = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_hooks hooks;
-    bool repair, lock;
+    bool repair;
     int rc = 0;
 
     if (err)
@@ -216,11 +216,10 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     if (rc < 0)
         return zq_fail_rc(err, rc);
     repair = o.flags & REPAIRS;
-    lock = !(o.flags & ZQCOW2_CHECK_NOLOCK);
-    rc = zq_be_enter(be, repair, lock, err);
+    rc = zq_be_enter(be, repair, !(o.flags & ZQCOW2_CHECK_NOLOCK), err);
     if (rc == 0) {
         rc = zq_check(be, &hooks, &o, &r, err);
-        (void)zq_be_leave(be, lock);
+        (void)zq_be_leave(be);
     }
     if (rc == 0 && res)
         rc = zq_return_sized(res, &r, sizeof(r), sizeof(size_t));

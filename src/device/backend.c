@@ -356,15 +356,17 @@ int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_
         return zq_fail(err, -EBUSY, "the backend is in use by this program");
     if (lock)
         rc = zq_be_lock(be, write ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
+    be->locked = lock && rc == 0;
     if (rc == 0)
         return 0;
     zq_be_release(be);
     return fail_lock(err, rc);
 }
 
-int zq_be_leave(struct zqcow2_backend *be, bool locked)
+/* A lock that the caller took itself stays. */
+int zq_be_leave(struct zqcow2_backend *be)
 {
-    int rc = locked ? zq_be_lock(be, ZQCOW2_LOCK_NONE) : 0;
+    int rc = be->locked ? zq_be_lock(be, ZQCOW2_LOCK_NONE) : 0;
 
     zq_be_release(be);
     return rc;

@@ -17,6 +17,7 @@ struct zqcow2_backend {
     void *self;
     struct zqcow2_hooks hooks;   /* of the backend; images have their own */
     atomic_flag in_use;          /* an image is open on it, or it is being checked or created */
+    bool locked;                 /* by that use: zq_be_leave() unlocks it */
     struct zqcow2_limits limits; /* complete: io_align, buf_align, atomic_write, max_iov set */
 };
 
@@ -103,7 +104,7 @@ int zq_be_lock(struct zqcow2_backend *be, int mode);
  */
 int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_error *err);
 /* The unlock's error; the use has ended all the same. */
-int zq_be_leave(struct zqcow2_backend *be, bool locked);
+int zq_be_leave(struct zqcow2_backend *be);
 /* One user at a time: -EBUSY. */
 static inline int zq_be_claim(struct zqcow2_backend *be)
 {

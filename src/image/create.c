@@ -301,6 +301,6 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
     if (rc < 0)
         return rc;
     rc = create_locked(be, &o, &hooks, &p, err);
-    unlock = zq_be_leave(be, true);
+    unlock = zq_be_leave(be);
     return rc < 0 || unlock >= 0 ? rc : zq_fail_rc(err, unlock);
 }

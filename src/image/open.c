@@ -264,7 +264,6 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
                   struct zqcow2_image **out, struct zqcow2_error *err)
 {
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
-    bool lock;
     int rc;
 
     if (err)
@@ -275,13 +274,12 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
     if (o.rdwr && (o.opt.flags & ZQCOW2_OPEN_NO_BACKING))
         return zq_fail(err, -EINVAL, "NO_BACKING is for reading only");
-    lock = !(o.opt.flags & ZQCOW2_OPEN_NOLOCK);
-    rc = zq_be_enter(be, o.rdwr, lock, err);
+    rc = zq_be_enter(be, o.rdwr, !(o.opt.flags & ZQCOW2_OPEN_NOLOCK), err);
     if (rc < 0)
         return zq_fail_rc(err, rc);
     rc = open_locked(&o, out);
     if (rc < 0)
-        (void)zq_be_leave(be, lock);
+        (void)zq_be_leave(be);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 
@@ -328,7 +326,7 @@ int zq_image_close(struct zqcow2_image *img)
     if (rc < 0 && c->dead && be->ops.invalidate)
         be->ops.invalidate(be->self);
     free_image(img);
-    (void)zq_be_leave(be, true);
+    (void)zq_be_leave(be);
     if (!borrowed)
         zqcow2_backend_close(be);
     return rc;

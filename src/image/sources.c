@@ -141,7 +141,7 @@ static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_ba
         return rc;
     s = zq_zalloc(&o->hooks, sizeof(*s));
     if (!s) {
-        (void)zq_be_leave(be, true);
+        (void)zq_be_leave(be);
         zqcow2_backend_close(be);
         return -ENOMEM;
     }

@@ -88,7 +88,7 @@ void zq_sources_close(struct zq_source *s)
 
         zq_assert(!s->x.in_flight);
         close_one(s);
-        (void)zq_be_leave(be, true);
+        (void)zq_be_leave(be);
         zqcow2_backend_close(be);
         s = next;
     }

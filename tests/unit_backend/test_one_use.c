@@ -182,6 +182,25 @@ static void test_refused_lock(void **state)
     end(&l);
 }
 
+/* NOLOCK: the caller's own lock is neither changed nor given back. */
+static void test_lock_of_the_caller(void **state)
+{
+    struct zqcow2_error err;
+    struct locked l;
+
+    (void)state;
+    begin(&l, true);
+    expect(&l, 0, 0, "");
+    assert_int_equal(zqcow2_backend_lock(l.be, ZQCOW2_LOCK_EXCLUSIVE), 0);
+    l.locks = 0;
+    assert_int_equal(open_with(l.be, ZQCOW2_OPEN_NOLOCK, &err), 0);
+    assert_int_equal(open_with(l.be, ZQCOW2_OPEN_NOLOCK | ZQCOW2_OPEN_RDWR, &err), 0);
+    assert_int_equal(check_with(l.be, ZQCOW2_CHECK_NOLOCK, &err), 0);
+    assert_int_equal(l.locks, 0);
+    assert_int_equal(l.held, ZQCOW2_LOCK_EXCLUSIVE);
+    end(&l);
+}
+
 static void test_in_use(void **state)
 {
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
@@ -220,6 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused_lock),
+        cmocka_unit_test(test_lock_of_the_caller),
         cmocka_unit_test(test_in_use),
         cmocka_unit_test(test_read_only),
     };
