@@ -53,11 +53,10 @@ static int begin_packed(struct zq_core *c, struct zq_op *op)
     const struct zq_walk *w = &op->own.read.walk;
     struct zq_packed *p = &op->own.read.packed;
     int rc = zq_packed_alloc(c, p, w->at, &w->e.l2);
-    uint64_t size = (uint64_t)1 << p->cluster_bits;
 
     if (rc < 0)
         return rc;
-    op->xfer.left = zq_min(w->e.len, size - (w->guest & (size - 1)));
+    op->xfer.left = zq_packed_part(p, w->guest, w->e.len);
     op->own.read.phase = R_PACKED;
     return zq_op_read_from(c, op, p->x, p->in, p->host, p->len);
 }
@@ -66,11 +65,10 @@ static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
     const struct zq_packed *p = &op->own.read.packed;
-    uint64_t mask = ((uint64_t)1 << p->cluster_bits) - 1;
 
     io->ret = zq_packed_inflate(op->core, p);
     if (io->ret == 0)
-        zq_iov_copy_out(op, p->out + ((op->req.offset + op->pos) & mask), op->xfer.left);
+        zq_iov_copy_out(op, zq_packed_at(p, op->req.offset + op->pos), op->xfer.left);
 }
 
 /* It is known who has the bytes, and where. */

@@ -55,21 +55,18 @@ static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
     const struct zq_copyup *u = &op->fill->below;
-    uint64_t mask = ((uint64_t)1 << u->packed.cluster_bits) - 1;
 
     io->ret = zq_packed_inflate(op->core, &u->packed);
     if (io->ret == 0)
-        memcpy(target(u), u->packed.out + (u->at & mask), (size_t)u->walk.e.len);
+        memcpy(target(u), zq_packed_at(&u->packed, u->at), (size_t)u->walk.e.len);
 }
 
 static int read_packed(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
 {
     struct zq_packed *p = &u->packed;
-    uint64_t size;
 
     zq_packed_find(c, p, u->walk.at, &u->walk.e.l2);
-    size = (uint64_t)1 << p->cluster_bits;
-    u->walk.e.len = zq_min(u->walk.e.len, size - (u->at & (size - 1)));
+    u->walk.e.len = zq_packed_part(p, u->at, u->walk.e.len);
     u->phase = U_PACKED;
     return zq_op_read_from(c, op, p->x, p->in, p->host, p->len);
 }

@@ -18,6 +18,18 @@ void zq_packed_find(struct zq_core *c, struct zq_packed *p, struct zq_source *fr
                     const struct zq_l2_entry *l2);
 int zq_packed_room(struct zq_core *c, struct zq_packed *p, uint64_t in, uint64_t out);
 void zq_packed_free(struct zq_core *c, struct zq_packed *p);
+/* Of len bytes from guest on, how many does the cluster hold? */
+static inline uint64_t zq_packed_part(const struct zq_packed *p, uint64_t guest, uint64_t len)
+{
+    uint64_t size = (uint64_t)1 << p->cluster_bits;
+
+    return zq_min(len, size - (guest & (size - 1)));
+}
+/* Where guest's byte is, once the cluster is unpacked. */
+static inline const uint8_t *zq_packed_at(const struct zq_packed *p, uint64_t guest)
+{
+    return p->out + (guest & (((uint64_t)1 << p->cluster_bits) - 1));
+}
 /* Unpacks p->in into p->out. Takes long: it runs without the mutex, as an io's work. */
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
 

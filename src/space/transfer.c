@@ -138,8 +138,8 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     return ZQ_WAIT;
 }
 
-int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
-             uint64_t len)
+static int start_io(struct zq_core *c, struct zq_op *op, struct zq_iox *x, uint32_t kind, void *buf,
+                    uint64_t host, uint64_t len)
 {
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     zq_assert(zq_core_is_held(c) && (kind == ZQCOW2_IO_FLUSH || len));
@@ -148,18 +148,20 @@ int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint
         zq_io_prep_buf(&op->io, kind, buf, host, len);
     else
         zq_io_prep(&op->io, kind, host, len);
-    start(c, op, &c->x);
+    start(c, op, x);
     return ZQ_WAIT;
+}
+
+int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
+             uint64_t len)
+{
+    return start_io(c, op, &c->x, kind, buf, host, len);
 }
 
 int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void *buf, uint64_t host,
                     uint64_t len)
 {
-    zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
-    op->rc = 0;
-    zq_io_prep_buf(&op->io, ZQCOW2_IO_READ, buf, host, len);
-    start(c, op, x);
-    return ZQ_WAIT;
+    return start_io(c, op, x, ZQCOW2_IO_READ, buf, host, len);
 }
 
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
