@@ -12,7 +12,8 @@
  *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
  *                 lock held. After fork(2) the child must not use any object of
  *                 the library.
- * Units           Every offset and length is in bytes. I/O is in multiples of 512.
+ * Units           Every offset and length is in bytes. I/O is in multiples of 512,
+ *                 or of the block_size of zqcow2_open_options.
  * Growth          A struct whose first member is `size` may gain members at its
  *                 end. Initialise it with its _INIT macro; a zero member selects
  *                 the default. In options, hooks and callback structs, bytes
@@ -151,10 +152,12 @@ struct zqcow2_open_options {
     void *resolve_arg;
     const char *backing_format; /* "raw" or "qcow2", if the image names a backing file and no
                                    format; NULL: then it is refused */
+    uint32_t block_size;        /* 512 or 4096: what requests are multiples of; 0: 512 */
+    uint32_t reserved;
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL \
+        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL, 0, 0 \
     }
 
 enum zqcow2_create_flag {
@@ -211,7 +214,7 @@ struct zqcow2_info {
     uint32_t max_open_zones, max_active_zones; /* as stored; 0: no limit */
     uint32_t open_zones, active_zones;         /* now */
     uint32_t max_append_bytes;                 /* largest append; 0: not zoned */
-    uint32_t block_size;                       /* 512 */
+    uint32_t block_size;                       /* as opened: 512 or 4096 */
     uint32_t cluster_size, refcount_bits;
     uint32_t version;          /* of qcow2: 2 or 3 */
     uint32_t layout;           /* zqcow2_layout */

@@ -106,6 +106,39 @@ static int load_zones(struct opening *o, struct zq_core *c)
     return rc;
 }
 
+static int no_blocks(const struct opening *o, const char *what, uint64_t value)
+{
+    return zq_fail(o->err, -EINVAL,
+                   "block_size %" PRIu32 ": the %s %" PRIu64 " is not a multiple of it",
+                   o->opt.block_size, what, value);
+}
+
+/* Whole blocks must do for each request that a zone or the device calls for. */
+static int check_blocks(struct opening *o, const struct zq_core *c)
+{
+    const struct zq_geometry *g = &o->g;
+
+    if (c->size & c->block_mask)
+        return no_blocks(o, "size", c->size);
+    if (!c->zoned)
+        return 0;
+    if (g->zone_size & c->block_mask)
+        return no_blocks(o, "zone size", g->zone_size);
+    if (g->capacity & c->block_mask)
+        return no_blocks(o, "zone capacity", g->capacity);
+    if (zq_geometry_max_append(g) <= c->block_mask)
+        return zq_fail(o->err, -EINVAL, "block_size %" PRIu32 ": the largest append is %" PRIu32,
+                       o->opt.block_size, zq_geometry_max_append(g));
+    for (uint32_t i = g->conventional; i < g->nr_zones; i++) {
+        if (c->zones.v[i].wp & c->block_mask)
+            return zq_fail(o->err, -EINVAL,
+                           "block_size %" PRIu32 ": the write pointer 0x%" PRIx64
+                           " of zone %" PRIu32 " is not a multiple of it",
+                           o->opt.block_size, c->zones.v[i].wp, i);
+    }
+    return 0;
+}
+
 /* ---- the core ---- */
 
 static void set_info(struct opening *o, struct zq_core *c)
@@ -133,6 +166,7 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->hdr = o->h;
     c->size = c->seq_start = o->h.virtual_size;
     c->cluster_bits = o->h.cluster_bits;
+    c->block_mask = (o->opt.block_size ? o->opt.block_size : ZQ_SECTOR) - 1;
     c->extent_bytes = o->opt.extent_bytes ? o->opt.extent_bytes : DEFAULT_EXTENT;
     /* DIRTY is never set on a zoned image: other programs' repair would free the table (R12). */
     c->lazy = !c->zoned && (o->h.compat & ZQ_COMPAT_LAZY_REFCOUNTS);
@@ -160,6 +194,8 @@ static int build_core(struct opening *o, struct zq_core *c)
         rc = zq_opening_trust(o, c);
     if (rc == 0 && c->zoned)
         rc = load_zones(o, c);
+    if (rc == 0)
+        rc = check_blocks(o, c);
     if (rc == 0)
         rc = zq_opening_sources(o, c);
     if (c->source)
@@ -252,9 +288,12 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
         rc = zq_copy_sized(&o->opt, sizeof(o->opt), opt,
                            offsetof(struct zqcow2_open_options, cache_bytes));
     if (rc == 0)
-        rc = zq_check_unknown(o->err, o->opt.flags, OPEN_FLAGS, 0);
+        rc = zq_check_unknown(o->err, o->opt.flags, OPEN_FLAGS, o->opt.reserved);
     if (rc == 0 && o->opt.rules > ZQCOW2_RULES_ZNS)
         rc = zq_fail(o->err, -EINVAL, "rules: %" PRIu32 " is unknown", o->opt.rules);
+    if (rc == 0 && o->opt.block_size && o->opt.block_size != 512 && o->opt.block_size != 4096)
+        rc = zq_fail(o->err, -EINVAL, "block_size %" PRIu32 ": must be 0, 512 or 4096",
+                     o->opt.block_size);
     if (rc == 0)
         rc = zq_take_hooks(o->err, &o->hooks, o->opt.hooks);
     return rc;
@@ -353,7 +392,7 @@ void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
         i->incompatible_features = 0;
     i->compatible_features = c->hdr.compat;
     i->autoclear_features = c->hdr.autoclear;
-    i->block_size = ZQ_SECTOR;
+    i->block_size = c->block_mask + 1;
     i->cluster_size = 1u << c->cluster_bits;
     i->refcount_bits = 1u << c->hdr.refcount_order;
     i->version = c->hdr.version;
@@ -369,7 +408,7 @@ void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
         i->max_active_zones = g->max_active;
         i->open_zones = c->zones.nr_open;
         i->active_zones = c->zones.nr_active;
-        i->max_append_bytes = zq_geometry_max_append(g);
+        i->max_append_bytes = zq_geometry_max_append(g) & ~c->block_mask;
         i->layout = g->layout;
     }
     zq_core_unlock(c);

@@ -73,6 +73,7 @@ struct zq_core {
     uint64_t size, extent_bytes;
     uint64_t seq_start; /* where sequential zones begin; size where there are none */
     uint32_t cluster_bits, info_flags;
+    uint32_t block_mask; /* offsets and lengths of requests have none of these bits */
 
     pthread_mutex_t mutex; /* guards all below */
 #ifndef NDEBUG

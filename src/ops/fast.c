@@ -16,7 +16,7 @@
 #define INLINE   inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 
-/* One buffer, no flags, sectors of the device. */
+/* One buffer, no flags, whole blocks of the device. */
 static inline bool is_simple(const struct zq_core *c, struct zq_op *op)
 {
     const struct zqcow2_request *r = &op->req;
@@ -24,7 +24,7 @@ static inline bool is_simple(const struct zq_core *c, struct zq_op *op)
     if (r->op > ZQCOW2_OP_APPEND || r->flags || r->iovcnt != 1 || r->offset >= c->size)
         return false;
     op->length = r->iov->iov_len;
-    return op->length && !((op->length | r->offset) % ZQ_SECTOR);
+    return op->length && !((op->length | r->offset) & c->block_mask);
 }
 
 /* ---- sequential zones ---- */

@@ -98,6 +98,8 @@ static int check_range(const struct zq_core *c, struct zq_op *op)
 {
     const struct zqcow2_request *r = &op->req;
     bool buffers = r->op <= ZQCOW2_OP_APPEND;
+    /* Status is of what is stored, and a run of that may end within a block. */
+    uint32_t mask = r->op == ZQCOW2_OP_BLOCK_STATUS ? ZQ_SECTOR - 1 : c->block_mask;
     uint64_t end;
 
     if (r->op == ZQCOW2_OP_FLUSH || r->op == ZQCOW2_OP_DRAIN)
@@ -109,7 +111,7 @@ static int check_range(const struct zq_core *c, struct zq_op *op)
         return -EINVAL;
     if (!buffers && r->op != ZQCOW2_OP_BLOCK_STATUS)
         op->req.iovcnt = 0;
-    if (!op->length || (op->length | r->offset) % ZQ_SECTOR)
+    if (!op->length || (op->length | r->offset) & mask)
         return -EINVAL;
     if (zq_add_overflows(r->offset, op->length, &end) || r->offset >= c->size)
         return -EINVAL;
