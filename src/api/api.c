@@ -37,6 +37,10 @@ int zqcow2_close(struct zqcow2_image *img)
     return zq_image_close(img);
 }
 
+/*
+ * A program built with an older header has a shorter struct: only as many bytes as its size member
+ * says are written, and what this library does not know is returned as 0.
+ */
 int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info)
 {
     struct zqcow2_info i = ZQCOW2_INFO_INIT;
@@ -50,6 +54,11 @@ int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
     return zq_image_backing(img, backing);
 }
 
+/*
+ * Only the form is checked here, as zqcow2_queue_submit() does. What the operation may be refused
+ * for is decided in ops/request.c, so that both interfaces return the same numbers. op is not
+ * initialised: the fast path sets the few members that it needs, zq_op_reset() the rest.
+ */
 int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
                struct zqcow2_result *res)
 {
@@ -65,6 +74,10 @@ int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
     return rc;
 }
 
+/*
+ * iov lives on this stack, which is long enough: the call returns after the operation has finished.
+ * *where is written on success only, so an append that failed leaves the caller's offset.
+ */
 static int run_buffer(struct zqcow2_image *img, unsigned op_kind, void *buf, size_t len,
                       uint64_t off, unsigned flags, uint64_t *where)
 {
@@ -86,6 +99,10 @@ static int run_buffer(struct zqcow2_image *img, unsigned op_kind, void *buf, siz
     return rc;
 }
 
+/*
+ * Requests without a buffer. The flags of a request have 16 bits: a larger value must not be cut to
+ * one that is valid.
+ */
 static int run_range(struct zqcow2_image *img, unsigned op_kind, uint64_t off, uint64_t len,
                      unsigned flags)
 {
@@ -106,12 +123,14 @@ int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint64_t off)
     return run_buffer(img, ZQCOW2_OP_READ, buf, len, off, 0, NULL);
 }
 
+/* An iovec has no const; the library and the backends only read the buffers of a write. */
 int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off,
                  unsigned flags)
 {
     return run_buffer(img, ZQCOW2_OP_WRITE, (void *)(uintptr_t)buf, len, off, flags, NULL);
 }
 
+/* *off: in, the start of a zone; out, where the data went. */
 int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t len, uint64_t *off,
                   unsigned flags)
 {
@@ -138,6 +157,7 @@ int zqcow2_drain(struct zqcow2_image *img)
     return run_range(img, ZQCOW2_OP_DRAIN, 0, 0, 0);
 }
 
+/* The iovec carries the caller's struct and its size, so that a queue can ask the same way. */
 int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                         struct zqcow2_extent *status)
 {
@@ -171,11 +191,17 @@ int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_t len, unsi
     return run_range(img, ZQCOW2_OP_ZONE_RESET, off, len, flags);
 }
 
+/* A request has no member for a state: it travels in length, and check_range() leaves it alone. */
 int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state)
 {
     return run_range(img, ZQCOW2_OP_ZONE_SET_STATE, off, state, 0);
 }
 
+/*
+ * Not an operation: states and pointers are in memory, and reading them waits for nothing. All of
+ * it is read in one hold of the mutex, so the zones of a report show one moment. The pointers are
+ * the committed ones: what is reserved, but not written yet, is not there for the caller.
+ */
 int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zone *zones,
                        uint32_t *nr)
 {
@@ -196,6 +222,11 @@ int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zon
     return 0;
 }
 
+/*
+ * Works on a backend, not on an image: check must not rely on what an open has loaded or believed.
+ * Unless NOLOCK is set, the lock is held throughout: shared, or exclusive for a repair. A result is
+ * returned only if all of it was counted; on an error *res stays as it was.
+ */
 int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                  struct zqcow2_check_result *res, struct zqcow2_error *err)
 {
@@ -219,6 +250,7 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     rc = zq_be_enter(be, repair, !(o.flags & ZQCOW2_CHECK_NOLOCK), err);
     if (rc == 0) {
         rc = zq_check(be, &hooks, &o, &r, err);
+        /* Its error changes nothing: the counts are right, and what was repaired is durable. */
         (void)zq_be_leave(be);
     }
     if (rc == 0 && res)

@@ -22,12 +22,12 @@
 struct zqcow2_queue {
     /* fixed */
     struct zq_core *core;
-    uint32_t depth;
+    uint32_t depth; /* slots; also the most that can be in flight */
     /* of the queue's thread alone */
     struct zq_list free;  /* slots */
     struct zq_list taken; /* out of completed, to be delivered */
-    uint32_t nr_taken;
-    uint32_t calling; /* deliveries that run: a callback may begin another */
+    uint32_t nr_taken;    /* in taken; pending no longer counts them */
+    uint32_t calling;     /* deliveries that run: a callback may begin another */
     /* under the image's mutex */
     struct zq_doorbell bell;
     struct zq_list completed; /* finished, to be taken out */
@@ -38,6 +38,7 @@ struct zqcow2_queue {
     struct zq_op slots[];
 };
 
+/* One allocation, made by open: no later call on a queue can fail for lack of memory. */
 static size_t queue_bytes(uint32_t depth)
 {
     return sizeof(struct zqcow2_queue) + (size_t)depth * sizeof(struct zq_op);
@@ -45,6 +46,10 @@ static size_t queue_bytes(uint32_t depth)
 
 /* ---- the descriptor ---- */
 
+/*
+ * Under the mutex. `signalled` saves the system call for every completion after the first, until
+ * the thread of the queue has polled.
+ */
 static void signal_fd(struct zqcow2_queue *q)
 {
     uint64_t one = 1;
@@ -54,6 +59,7 @@ static void signal_fd(struct zqcow2_queue *q)
     q->signalled = write(q->event_fd, &one, sizeof(one)) == (ssize_t)sizeof(one);
 }
 
+/* Cleared before the queue looks for work, never after: what completes in between signals again. */
 static void clear_fd(struct zqcow2_queue *q)
 {
     uint64_t n;
@@ -62,6 +68,7 @@ static void clear_fd(struct zqcow2_queue *q)
         q->signalled = false;
 }
 
+/* The loop knows doorbells, not queues: loop/ must not call up into api/ (DESIGN.md, Layers). */
 static void ring(struct zq_doorbell *bell)
 {
     signal_fd(zq_container(bell, struct zqcow2_queue, bell));
@@ -97,6 +104,12 @@ static void watch_backend(struct zqcow2_queue *q, bool yes)
     q->watching = yes;
 }
 
+/*
+ * Made on request: a queue that is only polled or waited for costs no descriptor. If the backend
+ * must be polled, the epoll descriptor joins two sources: this queue's completions, and the
+ * backend's own descriptor, which is readable when zqcow2_queue_poll() would find something to do.
+ * On failure nothing of the queue has changed.
+ */
 static int make_fds(struct zqcow2_queue *q)
 {
     const struct zqcow2_backend *be = q->core->be;
@@ -141,6 +154,7 @@ int zqcow2_queue_fd(struct zqcow2_queue *q)
 
 /* ---- life ---- */
 
+/* An open queue holds the image: its doorbell is in the core's list, and close returns -EBUSY. */
 int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_queue **out)
 {
     struct zq_core *c = &img->core;
@@ -167,6 +181,10 @@ int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_qu
     return 0;
 }
 
+/*
+ * Refused while a request is anywhere but in a free slot: its op lies in this memory (E5).
+ * `calling` covers a close from within done(). Queues that stay get the image's own I/O to watch.
+ */
 int zqcow2_queue_close(struct zqcow2_queue *q)
 {
     struct zq_core *c = q->core;
@@ -187,6 +205,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     return 0;
 }
 
+/* What is taken has not been delivered yet: for the caller it is still pending. */
 uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
 {
     uint32_t n;
@@ -199,6 +218,10 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
 
 /* ---- in and out ---- */
 
+/*
+ * Under the mutex, in whatever thread has ended op. The callback is not called here but in the
+ * thread that polls the queue (K10). A thread may sleep in zqcow2_queue_wait() for this.
+ */
 static void queue_finish(struct zq_op *op)
 {
     struct zqcow2_queue *q = op->queue;
@@ -209,6 +232,10 @@ static void queue_finish(struct zq_op *op)
     zq_loop_wake_others(op->core);
 }
 
+/*
+ * Only what makes a request unreadable is refused here, and stops the batch at this request. All
+ * else is a result of the request itself, delivered through done().
+ */
 static int check_form(const struct zqcow2_request *r)
 {
     if (r->size != sizeof(*r) || r->reserved || r->op > ZQCOW2_OP_BLOCK_STATUS)
@@ -216,6 +243,11 @@ static int check_form(const struct zqcow2_request *r)
     return 0;
 }
 
+/*
+ * The whole batch begins under one hold of the mutex; zq_loop_run() then drops it to issue all I/O
+ * together. Requests are copied: reqs may be reused at once, iov and its buffers not before done().
+ * Returns how many were accepted, or the error of the first if none was.
+ */
 int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs, uint32_t n)
 {
     struct zq_core *c = q->core;
@@ -247,7 +279,10 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
     return taken ? (int)taken : rc;
 }
 
-/* Under the mutex: what is complete becomes the queue's thread's own. */
+/*
+ * Under the mutex: what is complete becomes the queue's thread's own, so that the callbacks can
+ * walk `taken` without the mutex while others push to `completed`.
+ */
 static void take_completed(struct zqcow2_queue *q)
 {
     zq_list_splice(&q->taken, &q->completed);
@@ -270,7 +305,12 @@ static void call_done(struct zqcow2_queue *q)
         done(arg, &res);
 }
 
-/* At most max (0: all) of those that are complete now; the mutex is dropped for the callbacks. */
+/*
+ * Delivers at most max (0: all) of those that are complete when it begins, so a callback that
+ * resubmits cannot keep it here (E5). Under the mutex, which is dropped for the callbacks. A
+ * callback may poll this queue and take from `taken`, too: hence both conditions of the loops. What
+ * is left over signals again, because the descriptor was cleared for it.
+ */
 static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
 {
     uint32_t all, n = 0;
@@ -292,7 +332,10 @@ static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
     return n;
 }
 
-/* What can be done now, without waiting. */
+/*
+ * What can be done now, without waiting. A thread that is already in the backend's poll() sees the
+ * completions; a second one must not enter it (E4).
+ */
 static void move_on(struct zqcow2_queue *q)
 {
     struct zq_core *c = q->core;
@@ -344,6 +387,7 @@ int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)
     return (int)n;
 }
 
+/* Monotonic, like the clock of core.cond: a change of the time of day must not stretch a wait. */
 static int64_t now_ms(void)
 {
     struct timespec ts;
@@ -352,6 +396,11 @@ static int64_t now_ms(void)
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/*
+ * Ends early if nothing is pending: no completion could come. A timeout of 0 delivers what is
+ * there; a negative one never expires. `waiters` is raised only while the thread sleeps or polls,
+ * which is when it can be relied on to notice I/O of others (zq_loop_is_heard()).
+ */
 int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms)
 {
     struct zq_core *c = q->core;
