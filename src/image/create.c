@@ -33,6 +33,7 @@ struct plan {
     uint8_t *buf; /* CHUNK bytes */
 };
 
+/* option: as the command spells it, so that its user sees which argument was wrong. */
 static int refuse(struct zqcow2_error *err, const char *option, uint64_t value, const char *why)
 {
     return zq_fail(err, -EINVAL, "%s %" PRIu64 ": %s", option, value, why);
@@ -40,6 +41,11 @@ static int refuse(struct zqcow2_error *err, const char *option, uint64_t value, 
 
 /* ---- options ---- */
 
+/*
+ * The limits are those of the qcow2 specification: clusters of 512 bytes to 2 MiB, refcounts of 2^0
+ * to 2^6 bits. An L1 table above 32 MiB would be valid, but other programs refuse it, and so does
+ * open.
+ */
 static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
                          struct zqcow2_error *err)
 {
@@ -76,6 +82,10 @@ static uint32_t default_max_append(const struct zq_geometry *g)
     return (uint32_t)zq_min(most, DEFAULT_MAX_APPEND);
 }
 
+/*
+ * 0 selects a default for capacity, layout and max_append only; for max_open and max_active, and
+ * for the number of conventional zones, it is a value of its own: no limit, and none.
+ */
 static int plan_zones(struct plan *p, const struct zqcow2_create_options *o,
                       struct zqcow2_error *err)
 {
@@ -94,6 +104,7 @@ static int plan_zones(struct plan *p, const struct zqcow2_create_options *o,
     return zq_geometry_check_new(g, 1u << p->h.cluster_bits, err);
 }
 
+/* An option that has no effect is a mistake of the caller: it must not be dropped in silence. */
 static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqcow2_error *err)
 {
     static const char why[] = "requires zone.size: without it the image has no zones";
@@ -113,7 +124,11 @@ static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqc
     return 0;
 }
 
-/* The name is stored as it is given. */
+/*
+ * The name is stored as it is given: only a resolver gives it a meaning (S2), and the file need not
+ * exist yet. The format must be stored with it, because an open never guesses one. It has to fit
+ * into the header cluster behind the extensions.
+ */
 static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
                         struct zqcow2_error *err)
 {
@@ -133,6 +148,7 @@ static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
     return 0;
 }
 
+/* Everything that the caller can get wrong is refused here, before the backend is touched. */
 static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
                         struct zqcow2_error *err)
 {
@@ -155,6 +171,11 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
 
 /* ---- layout: header, refcount table, refcount blocks, write-pointer table, L1 table ---- */
 
+/*
+ * The refcount table counts all clusters of the new file, itself and its blocks included; how many
+ * blocks that takes depends on its own size, which zq_reftable_plan() solves. The tables of the
+ * image lie in one piece at the start of the file, and the first data follows them.
+ */
 static int plan_layout(struct plan *p, struct zqcow2_error *err)
 {
     unsigned bits = p->h.cluster_bits;
@@ -177,6 +198,7 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
 
 /* ---- writing: whole clusters, so that the host has the space for what will change (R10) ---- */
 
+/* Real writes, not a hole: a later write into a hole could find the host without space (R10). */
 static int write_zeros(struct zqcow2_backend *be, struct plan *p, uint64_t from, uint64_t to)
 {
     int rc = 0;
@@ -205,6 +227,10 @@ static int write_refcounts(struct zqcow2_backend *be, struct plan *p)
     return rc;
 }
 
+/*
+ * Every entry is at its zone's start: all sequential zones are EMPTY. The table's last cluster is
+ * written to its end.
+ */
 static int write_zones(struct zqcow2_backend *be, struct plan *p)
 {
     for (uint32_t done = 0; done < p->g.nr_zones;) {
@@ -223,7 +249,11 @@ static int write_zones(struct zqcow2_backend *be, struct plan *p)
     return write_zeros(be, p, p->g.table_offset + zq_entries_bytes(p->g.nr_zones), p->h.l1_offset);
 }
 
-/* Until its first sector is there, the file is not an image. */
+/*
+ * Until its first sector is there, the file is not an image. So the barrier before that sector
+ * covers all tables and the rest of the header, and the one behind it makes the success durable
+ * (R9).
+ */
 static int write_header(struct zqcow2_backend *be, struct plan *p)
 {
     size_t cluster = (size_t)1 << p->h.cluster_bits;
@@ -233,6 +263,10 @@ static int write_header(struct zqcow2_backend *be, struct plan *p)
     memset(p->buf, 0, len);
     if (p->g.layout)
         p->h.zoned_len = zq_zone_ext_build(&p->g, p->zoned);
+    /*
+     * The in-use mark is clear: an empty image has nothing that an open would have to recover
+     * (R12).
+     */
     zq_header_build(&p->h, p->buf, len, p->zoned, &p->backing);
     if (len > ZQ_SECTOR)
         rc = zq_be_write(be, p->buf + ZQ_SECTOR, len - ZQ_SECTOR, ZQ_SECTOR);
@@ -242,7 +276,11 @@ static int write_header(struct zqcow2_backend *be, struct plan *p)
     return rc < 0 ? rc : zq_be_flush(be);
 }
 
-/* An old image must be gone for good before its clusters are written over. */
+/*
+ * An old image must be gone for good before its clusters are written over: with its header still on
+ * disk, a crash would leave an old image with parts of a new one in it. What truncate adds reads as
+ * zeros.
+ */
 static int make_room(struct zqcow2_backend *be, const struct plan *p, uint64_t old_bytes)
 {
     int rc = 0;
@@ -262,6 +300,9 @@ static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_byt
     return write_header(be, p);
 }
 
+/*
+ * The length is asked under the lock: before it, another program could still be creating an image.
+ */
 static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_options *o,
                          const struct zqcow2_hooks *hooks, struct plan *p, struct zqcow2_error *err)
 {
@@ -280,6 +321,7 @@ static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_o
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 
+/* p is on the stack and owns only buf, and that only within create_locked(). */
 int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
               struct zqcow2_error *err)
 {

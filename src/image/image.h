@@ -18,7 +18,9 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
                   struct zqcow2_image **out, struct zqcow2_error *err);
 /* -EBUSY: something still runs, and the image stays open. Any other result: it is gone. */
 int zq_image_close(struct zqcow2_image *img);
+/* What the header says of the backing file, also if it was not opened; an empty name if nothing. */
 int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing);
+/* One moment of the image, under its mutex; info->size is the caller's concern. */
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *info);
 
 #endif

@@ -29,6 +29,10 @@
 
 /* ---- header ---- */
 
+/*
+ * A header field lies in one sector, so a crash leaves the old or the new header. The barrier comes
+ * before anything else is written: what follows relies on the new bits.
+ */
 static int write_sector0(struct opening *o)
 {
     int rc = zq_be_write(o->be, o->sector0, sizeof(o->sector0), 0);
@@ -36,7 +40,11 @@ static int write_sector0(struct opening *o)
     return rc < 0 ? rc : zq_be_flush(o->be);
 }
 
-/* Bit 5, when the caller asked for it; autoclear bits of data that we do not keep in step. */
+/*
+ * Bit 5, if the caller asked for it. Autoclear bits say that optional data, such as bitmaps, agrees
+ * with the image; a program that does not maintain that data must clear them before it writes
+ * (qcow2 specification, autoclear_features). Both are one write.
+ */
 static int update_header(struct opening *o)
 {
     bool upgrade = o->bit_missing && (o->opt.flags & ZQCOW2_OPEN_UPGRADE);
@@ -56,13 +64,19 @@ static int update_header(struct opening *o)
     return write_sector0(o);
 }
 
+/* The mark counts only in sector 0 (mark_offset 0: there is none that can be set atomically). */
 static bool was_in_use(const struct opening *o)
 {
     return (o->h.incompat & ZQ_INCOMPAT_DIRTY) ||
            (o->h.mark_offset && o->sector0[o->h.mark_offset]);
 }
 
-/* R12: only an image that was not closed cleanly is walked. */
+/*
+ * R12: only an image that was not closed cleanly is walked. Under the mark a crash leaves only
+ * leaks, which are freed; with the DIRTY bit (lazy refcounts) counts may be too low, too, and are
+ * rebuilt. A corruption beyond that did not come from a crash, and a writer must not go on. The
+ * header is read again, because a repair may have moved the refcount table.
+ */
 static int recover(struct opening *o)
 {
     struct zqcow2_check_options opt = ZQCOW2_CHECK_OPTIONS_INIT;
@@ -86,6 +100,10 @@ static int recover(struct opening *o)
     return zq_opening_header(o);
 }
 
+/*
+ * The table is checked as a whole before any zone exists: which of the two codes its entries use
+ * shows only when all are seen. padded: tables are read and written in whole sectors.
+ */
 static int load_zones(struct opening *o, struct zq_core *c)
 {
     size_t bytes = (size_t)zq_entries_bytes(o->g.nr_zones);
@@ -113,7 +131,10 @@ static int no_blocks(const struct opening *o, const char *what, uint64_t value)
                    o->opt.block_size, what, value);
 }
 
-/* Whole blocks must do for each request that a zone or the device calls for. */
+/*
+ * Whole blocks must do for each request that a zone or the device calls for: filling a zone to its
+ * capacity, continuing at its write pointer, an append of the largest size.
+ */
 static int check_blocks(struct opening *o, const struct zq_core *c)
 {
     const struct zq_geometry *g = &o->g;
@@ -141,6 +162,7 @@ static int check_blocks(struct opening *o, const struct zq_core *c)
 
 /* ---- the core ---- */
 
+/* What is fixed after open; zq_image_info() adds what may change. */
 static void set_info(struct opening *o, struct zq_core *c)
 {
     c->info_flags = (c->zoned ? ZQCOW2_INFO_ZONED : 0) | (o->rdwr ? 0 : ZQCOW2_INFO_READ_ONLY) |
@@ -155,6 +177,10 @@ static void set_info(struct opening *o, struct zq_core *c)
         c->info_flags |= ZQCOW2_INFO_OVER_ACTIVE;
 }
 
+/*
+ * Only the members that nothing has to be loaded for. `marked` starts true if there is no mark to
+ * set: then no operation waits for the mark's round.
+ */
 static void set_core(struct opening *o, struct zq_core *c)
 {
     c->hooks = o->hooks;
@@ -174,6 +200,11 @@ static void set_core(struct opening *o, struct zq_core *c)
     memcpy(c->sector0, o->sector0, ZQ_SECTOR);
 }
 
+/*
+ * The order: parts before what checks them, zones before their blocks are checked. On failure the
+ * core is left half-built, and zq_core_fini() takes it: each part is closed by its own close, which
+ * a zeroed part survives.
+ */
 static int build_core(struct opening *o, struct zq_core *c)
 {
     const struct zq_parts parts = {.x = &c->x,
@@ -205,6 +236,10 @@ static int build_core(struct opening *o, struct zq_core *c)
     return rc;
 }
 
+/*
+ * The mutex and cond exist before anything else of the core, so free_image() may always destroy
+ * them. CLOCK_MONOTONIC: waits have timeouts.
+ */
 static int init_locks(struct zq_core *c)
 {
     pthread_condattr_t attr;
@@ -221,6 +256,7 @@ static int init_locks(struct zq_core *c)
     return -rc;
 }
 
+/* The hooks lie in the memory that they free: a copy outlives it. */
 static void free_image(struct zqcow2_image *img)
 {
     struct zqcow2_hooks hooks = img->core.hooks;
@@ -231,6 +267,7 @@ static void free_image(struct zqcow2_image *img)
     zq_free(&hooks, img, sizeof(*img));
 }
 
+/* From here on what was loaded belongs to the image, and one call gives all of it back. */
 static int build_image(struct opening *o, struct zqcow2_image **out)
 {
     struct zqcow2_image *img = zq_zalloc(&o->hooks, sizeof(*img));
@@ -259,6 +296,7 @@ static int check_source(struct opening *o)
     return 0;
 }
 
+/* The backend is locked and stays so on success; on failure zq_image_open() unlocks it. */
 static int open_locked(struct opening *o, struct zqcow2_image **out)
 {
     int rc = 0;
@@ -280,6 +318,10 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
     return rc < 0 ? rc : build_image(o, out);
 }
 
+/*
+ * Options are refused before the backend is claimed: a caller's mistake leaves no trace on the
+ * file.
+ */
 static int take_options(struct opening *o, const struct zqcow2_open_options *opt)
 {
     int rc = 0;
@@ -324,12 +366,16 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
 
 /* ---- closing ---- */
 
+/* run_shutdown() may sleep while another thread, in the backend's completion, runs the loop. */
 static void shutdown_finish(struct zq_op *op)
 {
     pthread_cond_broadcast(&op->core->cond);
 }
 
-/* Runs like an operation, but is none of the caller's kinds. */
+/*
+ * Runs like an operation, but is none of the caller's kinds: its step is passed here and not found
+ * by kind. req.op only has to be a kind whose result names no zone.
+ */
 static int run_shutdown(struct zq_core *c)
 {
     struct zq_op op = {.finish = shutdown_finish};
@@ -344,6 +390,12 @@ static int run_shutdown(struct zq_core *c)
     return op.res.ret;
 }
 
+/*
+ * Refused while anything of the caller's runs: operations, open queues, threads inside a call (E5).
+ * The janitor is the library's own and is waited for. After that nothing can fail but the shutdown,
+ * whose result is returned although the image is gone. A dead image drops the host's cache (R11)
+ * before the lock is given back, so that the next user reads what is really on disk.
+ */
 int zq_image_close(struct zqcow2_image *img)
 {
     struct zq_core *c = &img->core;
@@ -379,6 +431,10 @@ int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
                            sizeof(none));
 }
 
+/*
+ * incompatible_features come from sector0, which follows the bits that rounds set; hdr is as it was
+ * read. Version 2 has no feature fields: bytes 72 on belong to something else.
+ */
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
 {
     struct zq_core *c = &img->core;

@@ -37,6 +37,7 @@ static const char *format_of(const struct opening *o, const struct zqcow2_backin
     return o->opt.backing_format;
 }
 
+/* The stored bytes may be anything: they are made printable before they get into a message. */
 static int check_format(const struct opening *o, const char *format)
 {
     char text[16];
@@ -68,6 +69,10 @@ static int fit_backend(const struct opening *o, struct zqcow2_backend **be)
     return rc;
 }
 
+/*
+ * On success *be is entered, with a shared lock unless NOLOCK is set (S1), and the caller must
+ * leave and close it; on failure nothing is held.
+ */
 static int resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
                    struct zqcow2_backend **be)
 {
@@ -94,7 +99,10 @@ static int resolve(const struct opening *o, const struct zqcow2_backing *b, uint
     return rc;
 }
 
-/* The file's last bytes may be less than a sector: zeros follow them, as in other programs. */
+/*
+ * The file's last bytes may be less than a sector: zeros follow them, as in other programs. The
+ * length is that of the open; a source does not change (S1).
+ */
 static int open_raw(struct zq_source *s)
 {
     uint64_t bytes;
@@ -105,7 +113,10 @@ static int open_raw(struct zq_source *s)
     return rc;
 }
 
-/* *b: what it names in turn. */
+/*
+ * Another opening, always for reading and without a core: a source has the parts that find clusters
+ * and no operations. It passes the same checks as an image. *b: what it names in turn.
+ */
 static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqcow2_backing *b)
 {
     struct opening o = {
@@ -128,7 +139,10 @@ static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqc
     return zq_opening_tables(&o, &parts);
 }
 
-/* Opens the one that *b names, puts it at *link, and says in *b what it names in turn. */
+/*
+ * Opens the one that *b names, puts it at *link, and says in *b what it names in turn. It is linked
+ * before it is initialised, so that zq_sources_close() finds it whatever fails afterwards.
+ */
 static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_backing *b,
                     uint32_t depth, struct zq_source **link)
 {
@@ -158,6 +172,10 @@ static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_ba
     return rc;
 }
 
+/*
+ * A chain that names itself ends at MAX_DEPTH, whatever the resolver makes of it. above->next links
+ * the I/O of the chain, so that the loop finds all that is to be issued.
+ */
 int zq_opening_sources(struct opening *o, struct zq_core *c)
 {
     struct zqcow2_backing b = o->backing, named;

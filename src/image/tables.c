@@ -12,6 +12,11 @@
 
 /* ---- header ---- */
 
+/*
+ * The whole first cluster, at most 2 MiB: extensions and the backing name must lie within it (qcow2
+ * specification, header extensions). The buffer is zeroed because a short file may end before it
+ * does.
+ */
 static int parse_cluster(struct opening *o, uint32_t cluster_bits)
 {
     uint64_t size = (uint64_t)1 << cluster_bits;
@@ -49,8 +54,17 @@ int zq_opening_header(struct opening *o)
 
 /* ---- tables ---- */
 
+/*
+ * Judges an entry that is not 0, of L1 or of the refcount table. NULL: it is sound, and *host is
+ * where it points; otherwise the reason.
+ */
 typedef const char *read_entry(const struct zq_bounds *b, uint64_t raw, uint64_t *host);
 
+/*
+ * An entry must not point to the header or to a table that the header names: a write through it
+ * would destroy that. Two entries that name one cluster are found later, for writers only
+ * (trust.c).
+ */
 static int check_entry(struct opening *o, const char *name, uint64_t offset, uint64_t i,
                        uint64_t raw, read_entry *read)
 {
@@ -65,6 +79,7 @@ static int check_entry(struct opening *o, const char *name, uint64_t offset, uin
     return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
+/* Entries are decoded in place: t->v holds numbers of the machine's byte order from here on. */
 static int load_table(struct opening *o, const char *name, struct zq_memtable *t, read_entry *read)
 {
     size_t bytes = (size_t)zq_table_bytes(t->entries);
@@ -93,6 +108,7 @@ static int open_alloc(struct opening *o, const struct zq_parts *parts)
     return zq_alloc_open(parts->alloc, &p);
 }
 
+/* A map without zones, such as that of a source, remembers no runs. */
 static int open_map(struct opening *o, const struct zq_parts *parts)
 {
     const struct zq_map_params p = {.cache = parts->cache,
@@ -107,6 +123,7 @@ static int open_map(struct opening *o, const struct zq_parts *parts)
     return zq_map_open(parts->map, &p);
 }
 
+/* Whole clusters: no part of a table's last cluster may be allocated. */
 static void set_fixed(const struct opening *o, struct zq_alloc *a, enum zq_fixed which,
                       uint64_t offset, uint64_t bytes)
 {
@@ -126,6 +143,10 @@ static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
               (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
 }
 
+/*
+ * Slices have 4 KiB, or a cluster if that is smaller: none crosses the end of a table. The
+ * allocator precedes the map, which allocates from it.
+ */
 int zq_opening_tables(struct opening *o, const struct zq_parts *p)
 {
     uint32_t slice = (uint32_t)zq_min(4096, (uint64_t)1 << o->h.cluster_bits);

@@ -41,6 +41,10 @@ static int read_refcount(struct opening *o, const struct zq_refs *r, struct coun
     return rc;
 }
 
+/*
+ * most: the highest refcount that is no reason to refuse. Read from the file and not through the
+ * cache: the cache has no slices yet, and these are the only refcounts that open needs.
+ */
 static int check_counted(struct opening *o, const struct zq_refs *r, struct counts *k,
                          const char *name, const struct zq_host_range *range, uint64_t most)
 {
@@ -62,6 +66,10 @@ static int check_counted(struct opening *o, const struct zq_refs *r, struct coun
     return 0;
 }
 
+/*
+ * K1 for the fixed areas: with a refcount of 0 the next allocation would hand out the header
+ * itself.
+ */
 static int check_all_counted(struct opening *o, struct zq_core *c)
 {
     static const char *const names[ZQ_FIXED] = {
@@ -84,6 +92,7 @@ static int check_all_counted(struct opening *o, struct zq_core *c)
 
 /* ---- named twice ---- */
 
+/* Refused, not repaired: which of the two owns the cluster is check's to decide (R13). */
 static int named_twice(struct opening *o, const char *a, uint32_t i, const char *b, uint32_t j,
                        uint64_t host)
 {
@@ -94,6 +103,10 @@ static int named_twice(struct opening *o, const char *a, uint32_t i, const char 
                    a, i, b, j, host);
 }
 
+/*
+ * By the sorted index of each table: n log n, and 4 bytes per entry, however large the image is.
+ * The two tables are compared with each other by one search per refcount block.
+ */
 static int check_twice(struct opening *o, struct zq_core *c)
 {
     const struct zq_refs *r = &c->alloc.refs;
@@ -115,6 +128,10 @@ static int check_twice(struct opening *o, struct zq_core *c)
 
 /* ---- snapshots ---- */
 
+/*
+ * A search for free clusters passes over areas, whatever their refcounts say: the tables of a
+ * snapshot may be uncounted in a damaged image.
+ */
 static void add_area(struct opening *o, struct zq_alloc *a, uint64_t offset, uint64_t bytes)
 {
     uint64_t cluster = (uint64_t)1 << o->h.cluster_bits, begin = zq_align_down(offset, cluster);
@@ -148,6 +165,10 @@ static int read_snapshots(struct opening *o, struct zq_alloc *a)
     return 0;
 }
 
+/*
+ * One area for each snapshot's L1, and one for the part of the snapshot table behind the fixed
+ * range.
+ */
 static int find_areas(struct opening *o, struct zq_alloc *a)
 {
     int rc;
@@ -162,6 +183,7 @@ static int find_areas(struct opening *o, struct zq_alloc *a)
     return rc;
 }
 
+/* The indices are built first; allocation goes on using them while the image is open. */
 int zq_opening_trust(struct opening *o, struct zq_core *c)
 {
     struct zq_refs *r = &c->alloc.refs;
