@@ -48,19 +48,20 @@ static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t
     *r = (struct run){cluster, 1, refcount, count};
 }
 
-/* What the repair that was asked for will make of it. */
+/*
+ * What the repair that was asked for will make of it. One that is too low counts as raised whether
+ * it will be or not: its flags are judged by what it should be, so that a raise uncovers nothing.
+ */
 static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint32_t count)
 {
-    if (refcount < count)
-        return s->repair.raise ? count : refcount;
-    return zq_scan_may_free(s) ? count : refcount;
+    return refcount < count || zq_scan_may_free(s) ? count : refcount;
 }
 
 static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount, struct run *r)
 {
     uint64_t cluster = zq_ref_cluster(ref), index = cluster >> zq_scan_block_bits(s);
 
-    ref->once |= refcount == 1 ? ZQ_ONCE_NOW : 0;
+    ref->once |= zq_max(refcount, ref->count) == 1 ? ZQ_ONCE_NOW : 0;
     if (refcount_after(s, refcount, ref->count) == 1) {
         ref->once |= ZQ_ONCE_AFTER;
         s->to_one += refcount > 1;
@@ -137,22 +138,12 @@ struct flag {
     bool set;
 };
 
-/*
- * Refcount and flag lie in different sectors, so that a crash may leave them apart. Under a set
- * mark that is no damage, as long as there is one reference only: recovery sets it right.
- */
-static bool is_loose(struct zq_scan *s, const struct zq_target *t)
-{
-    if (!s->marked || zq_counts_get(&s->counts, t->host >> s->h.cluster_bits) != 1)
-        return false;
-    s->loose++;
-    return true;
-}
-
+/* A flag is judged by what the refcount should be, where that is too low. */
 static void compare_flag(struct zq_scan *s, const struct flag *f, const struct zq_target *t)
 {
+    static const char *const is[] = {"is not 1", "is 1", "should be above 1", "should be 1"};
     unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
-    bool once = known & ZQ_ONCE_NOW;
+    bool once = known & ZQ_ONCE_NOW, low = known & ZQ_ONCE_TOO_LOW, loose;
 
     if (t->compressed && f->set) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
@@ -161,13 +152,14 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
                  f->table, f->index, f->at, f->word);
         return;
     }
-    if (t->compressed || known & ZQ_ONCE_TOO_LOW)
+    if (t->compressed || once == f->set)
         return;
-    if (once != f->set)
-        zq_found(s, is_loose(s, t) ? ZQCOW2_FOUND_LEAK : ZQCOW2_FOUND_CORRUPTION, 1,
-                 "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
-                 ": COPIED is %s although the refcount is %s1",
-                 f->table, f->index, f->at, f->word, once ? "clear" : "set", once ? "" : "not ");
+    loose = zq_scan_is_loose(s, t);
+    s->loose += loose;
+    zq_found(s, loose ? ZQCOW2_FOUND_LEAK : ZQCOW2_FOUND_CORRUPTION, 1,
+             "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
+             ": COPIED is %s although the refcount %s",
+             f->table, f->index, f->at, f->word, once ? "clear" : "set", is[2 * low + once]);
 }
 
 static int flag_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)

@@ -25,7 +25,7 @@ enum zq_kind {
 
 /*
  * Whether the refcount is exactly 1: as it is on disk, and as a repair will leave it. TOO_LOW: it
- * is wrong itself, so that nothing can be said about COPIED yet.
+ * is wrong itself, so both are of what it should be.
  */
 enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1, ZQ_ONCE_TOO_LOW = 1 << 2 };
 /*

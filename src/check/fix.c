@@ -19,7 +19,7 @@ static enum verdict judge_flag(struct zq_scan *s, const struct zq_fix *f, const 
     if (t->len && !t->compressed)
         once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
     if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER &&
-        !(s->marked && zq_counts_get(&s->counts, t->host >> s->h.cluster_bits) == 1))
+        !zq_scan_is_loose(s, t))
         return LEAVE;
     return once & ZQ_ONCE_AFTER ? SET_OWN : CLEAR_OWN;
 }

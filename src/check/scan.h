@@ -230,6 +230,19 @@ static inline uint8_t zq_scan_l1_lower(struct zq_scan *s, uint64_t index)
     return zq_scan_lower(s, s->h.l1_offset + zq_table_bytes(index));
 }
 
+/*
+ * Refcount and flag lie in different sectors, so that a crash may leave them apart. Under a set
+ * mark that is no damage, as long as there is one reference only, and a count for it: recovery sets
+ * the flag right.
+ */
+static inline bool zq_scan_is_loose(struct zq_scan *s, const struct zq_target *t)
+{
+    uint64_t cluster = t->host >> s->h.cluster_bits;
+
+    return s->marked && zq_counts_get(&s->counts, cluster) == 1 &&
+           !(zq_counts_once(&s->counts, cluster) & ZQ_ONCE_TOO_LOW);
+}
+
 /* What is written to the table is seen through one L1 entry only, of the active L1. */
 static inline bool zq_l2_is_own(const struct zq_l2 *t)
 {

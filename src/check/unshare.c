@@ -140,12 +140,12 @@ static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, ui
 static int look_into(struct zq_scan *s, bool all, struct move *m)
 {
     const struct zq_l2 *table = zq_scan_active_l2(s, m->host), alone = entry_of(m);
-    bool flags = table->lower & ZQ_BY_LOWER, kept = table->lower & ZQ_BY_LOWER_TABLE;
+    bool flags = table->lower & ZQ_BY_LOWER, claimed = table->lower & ZQ_BY_LOWER_TABLE;
     struct look l = {{.may_drop = all, .may_flag = flags, .table = &alone}, false};
     int rc = zq_walk_l2(s, m->host, look_at, &l);
 
-    m->must = !kept && l.fix.dropped + l.fix.unmapped + l.fix.flags;
-    m->stays = kept || (!all && l.bad);
+    m->must = !claimed && l.fix.dropped + l.fix.unmapped + l.fix.flags;
+    m->stays = !all && l.bad;
     return rc;
 }
 

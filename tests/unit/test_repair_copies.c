@@ -286,6 +286,72 @@ static void test_disk_on_a_snapshot(void **state)
     }
 }
 
+/*
+ * An L2 table of the disk that others claim as a table of theirs stays, wrong entries and all: in a
+ * place that was the disk's no longer, its data would be taken for tables.
+ */
+static void test_table_under_a_table(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 2; k++) {
+        struct pic p;
+        uint64_t table, at;
+
+        fault_image(&p, 4096, 16);
+        at = pic_snapshot(&p);
+        table = pic_get(&p, p.l1, 8) & ~PIC_COPIED;
+        if (k)
+            pic_put(&p, at, 8, table); /* a snapshot's L1 table */
+        else
+            pic_put(&p, 64, 8, table); /* the table of snapshots */
+        pic_put(&p, pic_l2(&p, KiB(4)), 8, 0x123);
+        assert_int_equal(pic_check(&p, 0), 0);
+        at = p.res.corruptions;
+        assert_int_equal(pic_check(&p, ALL), 0);
+        assert_int_equal(pic_get(&p, p.l1, 8) & ~PIC_COPIED, table);
+        assert_int_equal(pic_get(&p, table + 8, 8), 0x123);
+        assert_int_equal(pic_check(&p, ALL), 0);
+        assert_null(strstr(p.found, "repaired"));
+        assert_in_range(p.res.corruptions, 1, at);
+        pic_free(&p);
+    }
+}
+
+/*
+ * A refcount below its references is raised also where the flags that go with it stay as they are:
+ * for a snapshot's table lies on L1. These were wrong before, and then no less than after.
+ */
+static void test_flags_of_a_raise(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 3; k++) {
+        uint64_t table, host;
+        struct pic p;
+
+        fault_image(&p, 4096, 16);
+        table = pic_get(&p, p.l1, 8) & ~PIC_COPIED;
+        host = pic_get(&p, table, 8) & ~PIC_COPIED;
+        if (k == 0) { /* a second reference to the table, of an entry in it */
+            pic_put(&p, table, 8, table | PIC_COPIED);
+        } else if (k == 1) { /* data that is not counted, without the flag */
+            pic_put(&p, table, 8, host);
+            pic_set_refcount(&p, host, 0);
+        } else { /* a table */
+            pic_put(&p, p.l1, 8, table);
+            pic_set_refcount(&p, table, 0);
+        }
+        pic_put(&p, 60, 4, 1); /* one snapshot */
+        pic_put(&p, 64, 8, p.l1);
+        assert_int_equal(pic_check(&p, 0), 0);
+        host = p.res.corruptions;
+        assert_int_equal(pic_check(&p, REPAIR), 0);
+        assert_non_null(strstr(p.found, "repaired: 1 refcounts raised"));
+        assert_int_equal(p.res.corruptions, host);
+        assert_true(p.res.corruptions_fixed > 0);
+        pic_free(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -296,6 +362,8 @@ int main(void)
         cmocka_unit_test(test_on_refcounts),
         cmocka_unit_test(test_no_room_for_wrong_entries),
         cmocka_unit_test(test_disk_on_a_snapshot),
+        cmocka_unit_test(test_table_under_a_table),
+        cmocka_unit_test(test_flags_of_a_raise),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
