@@ -44,7 +44,10 @@ static int zero_block_tail(struct zq_file *f, uint64_t from)
     return zq_file_write_rest(f, &iov, 1, start, 0);
 }
 
-/* May clear up to a block beyond `to`: those bytes lie beyond the length. */
+/*
+ * May clear up to a block beyond `to`: those bytes lie beyond the length, so nothing is lost. A
+ * device that cannot discard to zeros is written.
+ */
 static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
 {
     int rc = from % BLOCK ? zero_block_tail(f, from) : 0;
@@ -57,6 +60,10 @@ static int zero_gain(struct zq_file *f, uint64_t from, uint64_t to)
     return rc == -EOPNOTSUPP ? zq_file_write_zeros(f, from, to) : rc;
 }
 
+/*
+ * The mutex covers zeroing and the new length: a second thread that grows must not return, and
+ * write, before the first has zeroed.
+ */
 int zq_blockdev_grow(struct zq_file *f, uint64_t end)
 {
     uint64_t length;

@@ -9,6 +9,9 @@
 int zq_blockdev_adopt(struct zq_file *f);
 /* Grows the length to at least `end`, zeroing what it gains. -ENOSPC beyond the device. */
 int zq_blockdev_grow(struct zq_file *f, uint64_t end);
+/*
+ * Only moves the length: the device keeps its bytes, which are zeroed when the length grows again.
+ */
 void zq_blockdev_shrink(struct zq_file *f, uint64_t bytes);
 
 #endif

@@ -12,6 +12,7 @@ struct zq_fifo {
     struct zqcow2_io *head, *tail; /* linked by backend[0]; tail counts only if head is set */
 };
 
+/* Neither takes a lock: the backend's own mutex guards its queue. */
 static inline void zq_fifo_push(struct zq_fifo *f, struct zqcow2_io *io)
 {
     io->backend[0] = NULL;

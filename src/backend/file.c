@@ -40,6 +40,10 @@ static int open_path(const char *path, unsigned flags)
     return zq_fd_lift(fd);
 }
 
+/*
+ * An unknown flag is refused, so that a later release can give it a meaning. A file that is created
+ * must be writable: nothing could be stored in it otherwise.
+ */
 static int check_flags(unsigned flags)
 {
     const unsigned known =
@@ -52,6 +56,7 @@ static int check_flags(unsigned flags)
     return flags & ZQCOW2_FILE_EXCLUSIVE && !(flags & ZQCOW2_FILE_CREATE) ? -EINVAL : 0;
 }
 
+/* Pipes, sockets and character devices have no offsets and no length that a flush could check. */
 static int check_type(struct zq_file *f)
 {
     struct stat st;
@@ -106,6 +111,7 @@ static int set_up(struct zq_file *f, int fd, const char *path, const struct zqco
     f->hooks = *hooks;
     f->fd = fd;
     f->given = -1;
+    /* The lock is taken later, by the image that uses the backend. */
     f->lock_mode = ZQCOW2_LOCK_NONE;
     rc = check_type(f);
     if (rc == 0)
@@ -122,6 +128,10 @@ static int set_up(struct zq_file *f, int fd, const char *path, const struct zqco
     return rc;
 }
 
+/*
+ * The path is opened once. Everything after that judges the descriptor, because a path may name
+ * another file a moment later.
+ */
 int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
                  const struct zqcow2_hooks *hooks)
 {
@@ -138,7 +148,10 @@ int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
     return rc;
 }
 
-/* A descriptor of the standard streams is copied, and closed when it becomes ours. */
+/*
+ * A descriptor of the standard streams is copied, and closed when it becomes ours. Ours must not
+ * have such a number: a program may close and reopen 0 to 2, and would print into the image.
+ */
 int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
 {
     int own = fd < ZQ_FD_MIN ? fcntl(fd, F_DUPFD_CLOEXEC, ZQ_FD_MIN) : fd;
@@ -153,6 +166,7 @@ int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks)
     return rc;
 }
 
+/* The point of no return: the backend exists, so the caller's descriptor is ours to close. */
 void zq_file_keep(struct zq_file *f)
 {
     if (f->given >= 0)
@@ -170,6 +184,7 @@ void zq_file_close(struct zq_file *f)
     close(f->fd);
 }
 
+/* given >= 0: fd is our copy, and the caller's is in given. Otherwise fd is the caller's. */
 void zq_file_give_back(struct zq_file *f)
 {
     zq_file_lock_close(f);
@@ -190,6 +205,7 @@ static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint
     zq_cursor_zero(&c);
 }
 
+/* Beyond the end of the file a read returns zeros: the image may map more than has been written. */
 int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
     struct zq_file *f = self;
@@ -200,6 +216,10 @@ int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
     return rc;
 }
 
+/*
+ * A device's length moves over the range first: growing zeroes what it gains, and would destroy the
+ * new bytes afterwards.
+ */
 int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
     struct zq_file *f = self;
@@ -212,6 +232,10 @@ int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
 
 /* ---- the rest of the table ---- */
 
+/*
+ * While the file is locked, `reach` only grows, so that a truncation by another program stays
+ * noticeable (I12). Without a lock the length that is found is a new start.
+ */
 int zq_file_length(void *self, uint64_t *bytes)
 {
     struct zq_file *f = self;
@@ -231,7 +255,11 @@ int zq_file_length(void *self, uint64_t *bytes)
     return 0;
 }
 
-/* Not repeated after EINTR: that could hide an error which the first call has consumed. */
+/*
+ * fdatasync, because no image depends on time stamps; the length is part of what it makes durable.
+ * Not repeated after EINTR: that could hide an error which the first call has consumed. The length
+ * is checked with every flush, because a truncation must not be acknowledged (I12).
+ */
 int zq_file_flush(void *self)
 {
     struct zq_file *f = self;
@@ -239,6 +267,10 @@ int zq_file_flush(void *self)
     return fdatasync(f->fd) < 0 ? -errno : zq_file_check_length(f);
 }
 
+/*
+ * All other limits stay 0, which means none: run_cursor() splits what the kernel does not take at
+ * once.
+ */
 int zq_file_limits(void *self, struct zqcow2_limits *out)
 {
     const struct zq_file *f = self;
@@ -249,6 +281,10 @@ int zq_file_limits(void *self, struct zqcow2_limits *out)
     return 0;
 }
 
+/*
+ * Cutting lowers `reach` first: between the two a check by another thread must not see a shorter
+ * file than it expects. Growing raises it afterwards.
+ */
 int zq_file_truncate(void *self, uint64_t bytes)
 {
     struct zq_file *f = self;
@@ -275,6 +311,10 @@ int zq_file_truncate(void *self, uint64_t bytes)
     return 0;
 }
 
+/*
+ * ZERO_RANGE, so that the range reads as zeros and later writes to it cannot run out of space
+ * (R10).
+ */
 int zq_file_allocate(void *self, uint64_t off, uint64_t len)
 {
     struct zq_file *f = self;
@@ -290,6 +330,10 @@ int zq_file_allocate(void *self, uint64_t off, uint64_t len)
     return errno == ENOSYS ? -EOPNOTSUPP : -errno;
 }
 
+/*
+ * After a failed fsync, Linux may keep pages that were never written as if they were clean (R11):
+ * they are dropped, so that the next open reads what is on disk. The length starts over, too.
+ */
 void zq_file_invalidate(void *self)
 {
     struct zq_file *f = self;
@@ -331,7 +375,10 @@ static const struct zqcow2_backend_ops file_ops = {
     .limits = zq_file_limits,
 };
 
-/* Makes the backend of a path, or, where path is NULL, of fd. */
+/*
+ * Makes the backend of a path, or, where path is NULL, of fd. zq_file_keep() comes last, when
+ * nothing can fail any more: until then a descriptor that was passed in is the caller's.
+ */
 static int file_new(const char *path, unsigned flags, int fd, const struct zqcow2_hooks *hooks,
                     struct zqcow2_backend **be)
 {

@@ -15,10 +15,14 @@ int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
 /* fd stays the caller's until keep(). */
 int zq_file_adopt(struct zq_file *f, int fd, const struct zqcow2_hooks *hooks);
 void zq_file_keep(struct zq_file *f);
+/*
+ * For an open file that has been kept, or that path named: gives up the lock and closes everything.
+ */
 void zq_file_close(struct zq_file *f);
 /* The way back of adopt, instead of keep: fd stays open, with the caller. */
 void zq_file_give_back(struct zq_file *f);
 
+/* The callbacks of zqcow2_backend_ops that each backend over a zq_file shares. */
 int zq_file_length(void *self, uint64_t *bytes);
 int zq_file_readv(void *self, const struct iovec *iov, int cnt, uint64_t off);
 int zq_file_writev(void *self, const struct iovec *iov, int cnt, uint64_t off);

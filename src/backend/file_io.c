@@ -20,6 +20,9 @@
 
 static const _Alignas(4096) uint8_t zeros[4096];
 
+/*
+ * Also steps over empty elements, for n = 0, too: afterwards the cursor is at a byte or at its end.
+ */
 void zq_cursor_skip(struct zq_cursor *c, uint64_t n)
 {
     while (c->cnt && n >= c->iov->iov_len - c->skip) {
@@ -55,7 +58,10 @@ static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64
     return preadv(fd, c->iov, cnt, (off_t)off);
 }
 
-/* All of the cursor, or up to *got bytes when a read meets the end of the file. */
+/*
+ * All of the cursor, or up to *got bytes when a read meets the end of the file; that is not an
+ * error here. A write that moves nothing would repeat forever: it is one.
+ */
 static int run_cursor(const struct zq_file *f, struct zq_cursor *c, bool write, uint64_t off,
                       uint64_t *got)
 {
@@ -87,6 +93,7 @@ void zq_cursor_zero(struct zq_cursor *c)
     }
 }
 
+/* A maximum, raised by many threads: relaxed for the common case, in which it does not change. */
 void zq_file_reached(struct zq_file *f, uint64_t end)
 {
     uint64_t was = atomic_load_explicit(&f->reach, memory_order_relaxed);
@@ -101,6 +108,7 @@ void zq_file_forget_length(struct zq_file *f)
     atomic_store(&f->cut, false);
 }
 
+/* `cut` stays set even if the file grows again: bytes that were acknowledged are lost (I12). */
 int zq_file_check_length(struct zq_file *f)
 {
     uint64_t reach = atomic_load(&f->reach);
@@ -115,6 +123,10 @@ int zq_file_check_length(struct zq_file *f)
     return atomic_load(&f->cut) ? -EIO : 0;
 }
 
+/*
+ * end < reach: the write stays within the file as we know it, cannot make a shortened file look
+ * whole, and costs no system call.
+ */
 int zq_file_keeps_end(struct zq_file *f, uint64_t end)
 {
     return end < atomic_load_explicit(&f->reach, memory_order_relaxed) ? 0 :
@@ -127,6 +139,10 @@ int zq_file_met_end(struct zq_file *f, uint64_t end)
                                                                          0;
 }
 
+/*
+ * An end that is met below `reach` is a truncation and no zeros: serving these would be silent
+ * loss.
+ */
 int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                       uint64_t done)
 {
@@ -144,6 +160,9 @@ int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint6
     return rc;
 }
 
+/*
+ * keeps_end comes before the write, which would make a truncated file long again and hide it (I12).
+ */
 int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
                        uint64_t done)
 {
@@ -182,6 +201,9 @@ int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
     return rc;
 }
 
+/*
+ * no_punch keeps the answer: a file system that cannot punch holes is not asked for each cluster.
+ */
 int zq_file_discard(void *self, uint64_t off, uint64_t len)
 {
     struct zq_file *f = self;

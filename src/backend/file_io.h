@@ -17,12 +17,16 @@
 /* Beyond 2 GiB a shorter one would wrap, and hit the header. */
 _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 
+/*
+ * Members without another note are fixed after set_up(). Those that are atomic are written by any
+ * thread that transfers; lock_mode only by the thread that opens, closes or checks an image.
+ */
 struct zq_file {
     struct zqcow2_hooks hooks;
-    int fd;
-    int lock_fd; /* the same file, opened for its locks alone; -1: locks go to fd */
-    int given;   /* what adopt() was handed, if that is not fd itself; else -1 */
-    bool writable, is_device;
+    int fd;                   /* ours, not below ZQ_FD_MIN; transfers use no position of it */
+    int lock_fd;              /* the same file, opened for its locks alone; -1: locks go to fd */
+    int given;                /* what adopt() was handed, if that is not fd itself; else -1 */
+    bool writable, is_device; /* fixed: what the descriptor allows, and block device */
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;                /* zqcow2_lock that is held */
     _Atomic uint64_t reach; /* of a regular file: it was at least so long, and must be still */
@@ -79,6 +83,10 @@ static inline bool zq_cursor_flat(const struct zq_cursor *c, void **p, size_t *n
 }
 /* Fills all that is left with zeros. */
 void zq_cursor_zero(struct zq_cursor *c);
+/*
+ * Both punch a hole: on the file systems that can do it, reading a hole returns zeros. -EOPNOTSUPP:
+ * not here, and the library writes zeros or does without.
+ */
 int zq_file_discard(void *self, uint64_t off, uint64_t len);
 int zq_file_zero(void *self, uint64_t off, uint64_t len);
 

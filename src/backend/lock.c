@@ -24,6 +24,9 @@
 #include "base/fd.h"
 #include "base/report.h"
 
+/*
+ * QEMU's numbers, fixed by its programs: BLK_PERM_CONSISTENT_READ, WRITE, WRITE_UNCHANGED, RESIZE.
+ */
 enum { PERM_READ, PERM_WRITE, PERM_WRITE_SAME, PERM_RESIZE, PERMS };
 enum { USED_BASE = 100, DENIED_BASE = 200 };
 
@@ -49,6 +52,10 @@ static int open_again(const struct zq_file *f, const char *path)
     return rc;
 }
 
+/*
+ * /proc names the file of a descriptor whatever its path is now; the path serves where /proc is not
+ * mounted. O_RDONLY is enough: shared locks need no write permission.
+ */
 void zq_file_lock_open(struct zq_file *f, const char *path)
 {
     char name[32];
@@ -71,6 +78,10 @@ struct claim {
     bool used[PERMS], denied[PERMS];
 };
 
+/*
+ * SHARED is a reader that no writer may join; EXCLUSIVE is the only writer, and a program that only
+ * reads, and denies nothing, may still join it (qemu-img info -U).
+ */
 static const struct claim claims[] = {
     [ZQCOW2_LOCK_NONE] = {{false}, {false}},
     [ZQCOW2_LOCK_SHARED] =
@@ -96,6 +107,10 @@ static struct flock one_byte(int type, int byte)
     return fl;
 }
 
+/*
+ * Of an open file description (F_OFD): a classic POSIX lock would be dropped when the process
+ * closes any other descriptor of the file.
+ */
 static int set_byte(int fd, int byte, bool hold)
 {
     struct flock fl = one_byte(hold ? F_RDLCK : F_UNLCK, byte);
@@ -115,7 +130,10 @@ static int probe_byte(int fd, int byte)
     return fl.l_type == F_UNLCK ? 0 : -EAGAIN;
 }
 
-/* Locks what c holds and, if `drop`, unlocks what it does not. */
+/*
+ * Locks what c holds and, if `drop`, unlocks what it does not. Read locks never conflict with each
+ * other, so setting one fails only if the file system has no locks.
+ */
 static int apply(int fd, const struct claim *c, bool drop)
 {
     int rc = 0;

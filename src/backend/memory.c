@@ -27,10 +27,10 @@ struct node {
 };
 
 struct memory {
-    struct zqcow2_hooks hooks;
-    pthread_rwlock_t lock;   /* shared: pages may be added; alone: they may be freed */
-    _Atomic uint64_t length; /* writes beyond it raise it when their bytes are there */
-    struct node root;
+    struct zqcow2_hooks hooks; /* pages and nodes come from these */
+    pthread_rwlock_t lock;     /* shared: pages may be added; alone: they may be freed */
+    _Atomic uint64_t length;   /* writes beyond it raise it when their bytes are there */
+    struct node root;          /* of level LEVELS - 1; lives as long as the backend */
 };
 
 /* Bytes under one slot of a node of this level. */
@@ -39,6 +39,7 @@ static uint64_t slot_bytes(unsigned level)
     return (uint64_t)1 << (PAGE_SHIFT + level * FAN_SHIFT);
 }
 
+/* The digit of off, to the base FAN, that belongs to the level. */
 static _Atomic(void *) *slot_of(struct node *n, unsigned level, uint64_t off)
 {
     return &n->slot[off / slot_bytes(level) % FAN];
@@ -47,6 +48,7 @@ static _Atomic(void *) *slot_of(struct node *n, unsigned level, uint64_t off)
 /* What the slot holds, made on demand. Of two threads that make it the later gives its own back. */
 static void *fill_slot(struct memory *m, _Atomic(void *) *slot, size_t size)
 {
+    /* Zeroed before it is published: another thread may read it at once. */
     void *old = NULL, *fresh = zq_zalloc(&m->hooks, size);
 
     if (!fresh)
@@ -106,6 +108,7 @@ static void prune(struct memory *m, struct node *n, unsigned level, uint64_t bas
 /* The tree's end, beyond every offset that a transfer may name. */
 #define TREE_END ((uint64_t)INT64_MAX + 1)
 
+/* Discard and zero alike: both free the pages, so both read as zeros afterwards. */
 static int mem_clear(void *self, uint64_t off, uint64_t len)
 {
     struct memory *m = self;
@@ -119,6 +122,7 @@ static int mem_clear(void *self, uint64_t off, uint64_t len)
     return 0;
 }
 
+/* Clears before the length falls below: whatever grows it again must find zeros. */
 static int mem_truncate(void *self, uint64_t bytes)
 {
     struct memory *m = self;
@@ -157,6 +161,10 @@ static void read_range(struct memory *m, uint8_t *buf, size_t len, uint64_t off)
     }
 }
 
+/*
+ * May store a part before it fails: like a disk, it promises no more than whole transfers on
+ * success.
+ */
 static int write_range(struct memory *m, const uint8_t *buf, size_t len, uint64_t off)
 {
     while (len) {
@@ -200,6 +208,7 @@ static int mem_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
     return 0;
 }
 
+/* A maximum: writers run side by side, and none may lower what another has raised. */
 static void grow_to(struct memory *m, uint64_t end)
 {
     uint64_t old = atomic_load(&m->length);
@@ -226,6 +235,7 @@ static int mem_writev(void *self, const struct iovec *iov, int cnt, uint64_t off
     return rc;
 }
 
+/* Present, though it does nothing: zqcow2_backend_new() requires a flush of whatever can write. */
 static int mem_flush(void *self)
 {
     (void)self;
@@ -255,6 +265,7 @@ static const struct zqcow2_backend_ops mem_ops = {
     .zero = mem_clear,
 };
 
+/* Costs one node whatever `bytes` is: pages are made when they are written. */
 int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
 {
     struct zqcow2_hooks h;

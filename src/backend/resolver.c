@@ -25,11 +25,11 @@
 
 struct zqcow2_resolver {
     struct zqcow2_hooks hooks;
-    bool limited;
+    bool limited;        /* root is a limit, even if it is "", which allows every file */
     char root[PATH_MAX]; /* without symbolic links; "": the root of the file system */
     struct {
         char *path; /* as given, or as made of a name */
-        dev_t dev;
+        dev_t dev;  /* both together: which file it is, under any name */
         ino_t ino;
     } file[MAX_DEPTH + 1]; /* [depth]; 0: the image */
 };
@@ -39,6 +39,7 @@ static size_t path_bytes(const char *path)
     return strlen(path) + 1;
 }
 
+/* Replaces what an earlier open of a chain left there: a resolver may serve several in turn. */
 static int keep_path(struct zqcow2_resolver *r, uint32_t depth, const char *path)
 {
     char *copy = zq_alloc(&r->hooks, 1, path_bytes(path));
@@ -58,6 +59,7 @@ static void keep_identity(struct zqcow2_resolver *r, uint32_t depth, const struc
     r->file[depth].ino = st->st_ino;
 }
 
+/* realpath, because check_root() compares it with what the kernel returns, which has no links. */
 static int set_root(struct zqcow2_resolver *r, const char *root)
 {
     size_t n;
@@ -73,6 +75,7 @@ static int set_root(struct zqcow2_resolver *r, const char *root)
     return 0;
 }
 
+/* The image is part of the chain: a backing file that names the image itself is refused (S2). */
 static int set_image(struct zqcow2_resolver *r, const char *image)
 {
     struct stat st;
@@ -132,7 +135,10 @@ const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth
     return depth <= MAX_DEPTH ? r->file[depth].path : NULL;
 }
 
-/* "nbd:", "json:": other programs take what comes before a colon for a protocol. */
+/*
+ * "nbd:", "json:": other programs take what comes before a colon for a protocol. To open a file of
+ * that name would be to open something else than they do. A "/" before the colon makes it a path.
+ */
 static bool has_protocol(const char *name)
 {
     size_t n = strcspn(name, ":/");
@@ -155,7 +161,10 @@ static int make_path(const struct zqcow2_resolver *r, const char *name, uint32_t
     return 0;
 }
 
-/* Where the file that is open lies now. */
+/*
+ * Where the file that is open lies now: a symbolic link in the name has been followed by then, and
+ * cannot lead out of the folder.
+ */
 static int check_root(const struct zqcow2_resolver *r, int fd, struct zqcow2_error *err)
 {
     size_t n = strlen(r->root);
@@ -174,6 +183,10 @@ static int check_root(const struct zqcow2_resolver *r, int fd, struct zqcow2_err
     return zq_fail(err, -EACCES, "lies outside the folder that backing files may lie in");
 }
 
+/*
+ * A device or a pipe could block the open, or have effects when it is read. The same file twice in
+ * a chain is a circle (S2).
+ */
 static int check_file(struct zqcow2_resolver *r, int fd, uint32_t depth, struct zqcow2_error *err)
 {
     struct stat st;
@@ -206,6 +219,11 @@ static int open_file(const char *path, struct zqcow2_error *err)
     return zq_fd_lift(fd);
 }
 
+/*
+ * The format does not matter here: the library decides how the bytes are read. On success fd
+ * belongs to *be. The path is kept even if the last step fails; the next call at this depth
+ * replaces it.
+ */
 int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
                         struct zqcow2_backend **be, struct zqcow2_error *err)
 {

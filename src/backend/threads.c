@@ -26,9 +26,9 @@ struct threads {
     pthread_mutex_t mutex; /* of what follows */
     pthread_cond_t wanted;
     struct zq_fifo queue;
-    unsigned idle;
-    bool stop;
-    unsigned n; /* threads that run; fixed after creation */
+    unsigned idle; /* threads in take() that wait: without one there is none to signal */
+    bool stop;     /* close has begun: take() ends when the queue is empty */
+    unsigned n;    /* threads that run; fixed after creation */
     pthread_t tid[];
 };
 
@@ -49,7 +49,10 @@ static struct zqcow2_io *take(struct threads *t)
     return io;
 }
 
-/* Requests come aligned to the inner backend's limits, so a whole number of blocks is written. */
+/*
+ * A backend that cannot zero is written to, in pieces of at most its max_transfer. Requests come
+ * aligned to the inner backend's limits, so a whole number of blocks is written.
+ */
 static int zero(struct threads *t, uint64_t off, uint64_t len)
 {
     const struct zqcow2_backend *in = t->inner;
@@ -67,6 +70,7 @@ static int zero(struct threads *t, uint64_t off, uint64_t len)
     return rc;
 }
 
+/* zq_call_*() judge each answer, so what a faulty inner backend returns ends here as -EIO. */
 static int run(struct threads *t, const struct zqcow2_io *io)
 {
     const struct zqcow2_backend *in = t->inner;
@@ -81,6 +85,7 @@ static int run(struct threads *t, const struct zqcow2_io *io)
     }
 }
 
+/* Once zqcow2_io_done() is called, io is the caller's again, and the image may be closed. */
 static void *serve(void *arg)
 {
     struct threads *t = arg;
@@ -106,6 +111,10 @@ static bool supported(const struct zqcow2_backend_ops *ops, uint32_t kind)
     }
 }
 
+/*
+ * Never waits and never fails for memory. A signal only if a thread sleeps: a busy one looks at the
+ * queue before it does.
+ */
 static int threads_submit(void *self, struct zqcow2_io *io)
 {
     struct threads *t = self;
@@ -135,11 +144,16 @@ static int threads_writev(void *self, const struct iovec *iov, int cnt, uint64_t
     return zq_call_writev(((struct threads *)self)->inner, iov, cnt, off);
 }
 
+/*
+ * Through zq_be_flush() and the like where the inner backend may lack the function: those know what
+ * a missing one means.
+ */
 static int threads_flush(void *self)
 {
     return zq_be_flush(((struct threads *)self)->inner);
 }
 
+/* The inner limits hold unchanged, since each request reaches it as it came. */
 static int threads_limits(void *self, struct zqcow2_limits *out)
 {
     *out = ((struct threads *)self)->inner->limits;
@@ -192,6 +206,7 @@ static size_t struct_bytes(unsigned n)
     return sizeof(struct threads) + n * sizeof(pthread_t);
 }
 
+/* What is queued is still carried out: a thread ends only when the queue is empty. */
 static void join(struct threads *t)
 {
     pthread_mutex_lock(&t->mutex);
@@ -213,6 +228,7 @@ static void destroy(struct threads *t, unsigned room)
     zq_free(&hooks, t, struct_bytes(room));
 }
 
+/* The inner backend is closed after the last thread: until then one may be calling it. */
 static void threads_close(void *self)
 {
     struct threads *t = self;
@@ -262,6 +278,9 @@ static struct zqcow2_backend_ops table(const struct zqcow2_backend_ops *in)
     };
 }
 
+/*
+ * The zeros have a page's alignment, which satisfies the buf_align of any inner backend for files.
+ */
 static struct threads *make(struct zqcow2_backend *inner, unsigned n, const struct zqcow2_hooks *h)
 {
     struct threads *t = zq_zalloc(h, struct_bytes(n));
@@ -282,6 +301,10 @@ static struct threads *make(struct zqcow2_backend *inner, unsigned n, const stru
     return t;
 }
 
+/*
+ * The claim on inner stays as long as this backend: nobody else may use it. On failure it is
+ * released, and inner is the caller's as before.
+ */
 int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n, const struct zqcow2_hooks *hooks,
                         struct zqcow2_backend **be)
 {

@@ -31,18 +31,18 @@
 #define PIECE_MAX    (1u << 30) /* of one request; the rest follows as after a short transfer */
 
 struct uring {
-    struct zq_file file; /* first: the blocking callbacks take it for self */
-    int wake_fd;
+    struct zq_file file;   /* first: the blocking callbacks take it for self */
+    int wake_fd;           /* eventfd of uring_wake(); readable until a poll has seen it */
     bool fixed_file;       /* the file stands in the ring's own table, at 0 */
     bool truncates;        /* the ring can set the file's length */
     pthread_mutex_t mutex; /* of what follows */
     struct io_uring ring;
-    struct zq_fifo queue;
-    unsigned in_ring;  /* prepared and not reaped, <= DEPTH */
-    bool unwatchable;  /* the kernel does not watch wake_fd */
-    bool watching;     /* the ring watches wake_fd ... */
-    pthread_t watcher; /* ... for the thread that asked it to */
-    bool broken;       /* the kernel refuses to be called: everything blocks from now on */
+    struct zq_fifo queue; /* accepted, and not with the kernel yet */
+    unsigned in_ring;     /* prepared and not reaped, <= DEPTH */
+    bool unwatchable;     /* the kernel does not watch wake_fd */
+    bool watching;        /* the ring watches wake_fd ... */
+    pthread_t watcher;    /* ... for the thread that asked it to */
+    bool broken;          /* the kernel refuses to be called: everything blocks from now on */
 };
 
 /* How far a request has come is kept in the word behind the link. */
