@@ -12,6 +12,10 @@
 
 #include "simdisk/simdisk_int.h"
 
+/*
+ * Everything is initialised before the first step that can fail, so zqcow2_simdisk_free() takes a
+ * disk in any state.
+ */
 int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2_hooks *hooks,
                    struct zqcow2_simdisk **out)
 {
@@ -44,6 +48,10 @@ int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2
     return 0;
 }
 
+/*
+ * No lock: nobody else may know the disk any more. Nodes and changes that images share with it live
+ * on by their counts. The hooks lie in what they free, hence the copy.
+ */
 void zqcow2_simdisk_free(struct zqcow2_simdisk *d)
 {
     struct zqcow2_hooks hooks;
@@ -78,6 +86,10 @@ int zqcow2_simdisk_clone(struct zqcow2_simdisk *d, struct zqcow2_simdisk **clone
     return rc;
 }
 
+/*
+ * Two disks that get the same seed and the same calls from here on behave alike, whatever came
+ * before.
+ */
 void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *d, uint64_t seed)
 {
     pthread_mutex_lock(&d->lock);
@@ -115,6 +127,7 @@ int zqcow2_simdisk_export(struct zqcow2_simdisk *d, void *buf, size_t len, uint6
     return 0;
 }
 
+/* As fstat(2) would report it: of the view, so before it is durable. */
 uint64_t zqcow2_simdisk_length(struct zqcow2_simdisk *d)
 {
     uint64_t length;
@@ -125,6 +138,7 @@ uint64_t zqcow2_simdisk_length(struct zqcow2_simdisk *d)
     return length;
 }
 
+/* Of the durable content alone: it identifies a crash state, which has nothing else. */
 uint64_t zqcow2_simdisk_hash(struct zqcow2_simdisk *d)
 {
     uint64_t hash;
@@ -145,6 +159,10 @@ int zqcow2_simdisk_get_counters(struct zqcow2_simdisk *d, struct zqcow2_simdisk_
     return rc;
 }
 
+/*
+ * kinds: one bit for each zqcow2_io_kind, TRUNCATE being the last. error: what a backend may
+ * return.
+ */
 static bool bad_fault(const struct zqcow2_simdisk_fault *f)
 {
     const uint32_t flags = ZQCOW2_SIMDISK_FOREVER | ZQCOW2_SIMDISK_SHORT |
@@ -167,11 +185,13 @@ int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *d, const struct zqcow2_simdi
     if (rc < 0)
         return rc;
     pthread_mutex_lock(&d->lock);
+    /* One at a time: a new fault replaces the last, and NULL disarms it. */
     d->fault = f;
     pthread_mutex_unlock(&d->lock);
     return 0;
 }
 
+/* A position that has passed turns the power off at once. */
 void zqcow2_simdisk_power_off(struct zqcow2_simdisk *d, uint64_t position)
 {
     pthread_mutex_lock(&d->lock);
@@ -189,6 +209,7 @@ uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *d)
     return position;
 }
 
+/* Starts a new log here, whose base is the state of now: what is pending stays pending in it. */
 int zqcow2_simdisk_record(struct zqcow2_simdisk *d)
 {
     int rc = -EBUSY;
@@ -204,6 +225,7 @@ int zqcow2_simdisk_record(struct zqcow2_simdisk *d)
     return rc;
 }
 
+/* units 0: a power cut has no choice to make about it. */
 void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_simdisk_op *out)
 {
     uint64_t units = op->empty || op->kind == ZQCOW2_IO_FLUSH ? 0 : sim_op_units(op, atomic);
@@ -218,6 +240,7 @@ void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_sim
                                       .units = units > UINT32_MAX ? UINT32_MAX : (uint32_t)units};
 }
 
+/* Both events of a call, and its loss, describe the same change. */
 int zqcow2_simdisk_event(struct zqcow2_simdisk *d, uint64_t position, struct zqcow2_simdisk_op *out)
 {
     struct zqcow2_simdisk_op op;

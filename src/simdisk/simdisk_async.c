@@ -15,6 +15,7 @@
 
 /* io->backend: [0] the next one flying, [1] the change or NULL, [2] the error to give. */
 
+/* Needs no lock: the descriptor is fixed, and the counter of an eventfd is the kernel's. */
 static void signal_fd(struct zqcow2_simdisk *d)
 {
     static const uint64_t one = 1;
@@ -33,6 +34,11 @@ static void calm_fd(struct zqcow2_simdisk *d)
         return;
 }
 
+/*
+ * Under the lock. A fault is decided here, in the order of the calls, even if it shows at
+ * completion: which call it hits must not depend on the order in which others complete. An error
+ * that take() returns means that io was not accepted, and done() is not called for it.
+ */
 static int take(struct zqcow2_simdisk *d, struct zqcow2_io *io)
 {
     struct sim_op *op = NULL;
@@ -57,6 +63,7 @@ static int take(struct zqcow2_simdisk *d, struct zqcow2_io *io)
     return rc;
 }
 
+/* -EOPNOTSUPP makes the library do without: it writes zeros, or leaves the space allocated. */
 int sim_submit(void *self, struct zqcow2_io *io)
 {
     struct zqcow2_simdisk *d = ((struct sim_handle *)self)->disk;
@@ -95,6 +102,10 @@ static struct zqcow2_io *pick(struct zqcow2_simdisk *d)
     return io;
 }
 
+/*
+ * A read looks at the content only here: it may see a write that was submitted after it, as on a
+ * real disk.
+ */
 static int finish(struct zqcow2_simdisk *d, struct zqcow2_io *io)
 {
     int fault = (int)(intptr_t)io->backend[2];
@@ -111,6 +122,11 @@ static int finish(struct zqcow2_simdisk *d, struct zqcow2_io *io)
     return 0;
 }
 
+/*
+ * Completes at least one, if any fly, so that a caller that polls in a loop gets on; and not always
+ * all, so that requests pass one another. The rest keeps the descriptor readable. EINTR from
+ * poll(2) counts as nothing done, which a caller must expect anyway.
+ */
 int sim_poll(void *self, int timeout_ms)
 {
     struct zqcow2_simdisk *d = ((struct sim_handle *)self)->disk;

@@ -21,12 +21,14 @@ static uint64_t total(const struct iovec *iov, int cnt)
     return sum;
 }
 
+/* Every call counts, also one that fails: tests compare what the library has asked for. */
 static void count_call(struct zqcow2_simdisk *d, uint32_t kind, uint64_t bytes)
 {
     d->count.calls[kind]++;
     d->count.bytes[kind] += bytes;
 }
 
+/* A read is no event: it changes nothing that a power cut could choose. */
 int sim_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
     struct zqcow2_simdisk *d = ((struct sim_handle *)self)->disk;
@@ -98,12 +100,17 @@ static int sim_zero(void *self, uint64_t off, uint64_t len)
     return change(self, ZQCOW2_IO_ZERO, NULL, 0, off, len);
 }
 
+/* Works with the power off as well; only transfers and changes fail then. */
 static int sim_length(void *self, uint64_t *bytes)
 {
     *bytes = zqcow2_simdisk_length(((struct sim_handle *)self)->disk);
     return 0;
 }
 
+/*
+ * A disk whose writes never tear still promises no more than a sector: the library must not depend
+ * on what few real disks promise.
+ */
 static int sim_limits(void *self, struct zqcow2_limits *out)
 {
     const struct zqcow2_simdisk_options *o = &((struct sim_handle *)self)->disk->opt;
@@ -152,6 +159,7 @@ static void sim_invalidate(void *self)
     pthread_mutex_unlock(&d->lock);
 }
 
+/* The hooks are the disk's, which outlives its handles. */
 static void sim_close(void *self)
 {
     struct sim_handle *h = self;
@@ -166,6 +174,7 @@ static void sim_close(void *self)
     .limits = sim_limits, .truncate = sim_truncate, .discard = sim_discard, .zero = sim_zero, \
     .lock = sim_lock, .invalidate = sim_invalidate
 
+/* Decided by the disk, not by the opener: a test runs unchanged on either kind. */
 const struct zqcow2_backend_ops *sim_ops(bool async)
 {
     static const struct zqcow2_backend_ops blocking = {BLOCKING_CALLS};
@@ -175,6 +184,7 @@ const struct zqcow2_backend_ops *sim_ops(bool async)
     return async ? &queued : &blocking;
 }
 
+/* The limits are checked here, by the code that checks those of any backend. */
 int zqcow2_simdisk_backend(struct zqcow2_simdisk *d, struct zqcow2_backend **be)
 {
     struct sim_handle *h = zq_zalloc(&d->hooks, sizeof(*h));
@@ -232,6 +242,10 @@ int zqcow2_simdisk_new(const struct zqcow2_simdisk_options *opt, struct zqcow2_s
         rc = sim_disk_alloc(&o, &hooks, &d);
     if (rc < 0)
         return rc;
+    /*
+     * Cannot fail: an empty content has nothing to cut. Only durable keeps a hash; the view is
+     * never asked.
+     */
     sim_content_truncate(&d->now.durable, o.length);
     sim_content_copy(&d->view, &d->now.durable);
     d->view.unhashed = true;

@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "simdisk/simdisk_int.h"
 
+/* splitmix64: any seed will do, 0 too, and a test that prints its seed can be replayed. */
 uint64_t sim_random(uint64_t *rng)
 {
     uint64_t z = *rng += 0x9e3779b97f4a7c15u;
@@ -26,6 +27,7 @@ bool sim_power_is_off(const struct zqcow2_simdisk *d)
     return d->count.position >= d->off_at;
 }
 
+/* Counts down calls of the armed kinds; 1 is the one that is hit. FOREVER leaves it at 1. */
 int sim_fault_hit(struct zqcow2_simdisk *d, uint32_t kind)
 {
     struct zqcow2_simdisk_fault *f = &d->fault;
@@ -42,6 +44,7 @@ int sim_fault_hit(struct zqcow2_simdisk *d, uint32_t kind)
     return f->error;
 }
 
+/* The limits that zqcow2_limits promises a backend; an option of 0 is no limit. */
 static bool range_is_good(const struct zqcow2_simdisk *d, uint64_t off, uint64_t len)
 {
     uint32_t io = d->opt.io_align ? d->opt.io_align : 1;
@@ -50,6 +53,7 @@ static bool range_is_good(const struct zqcow2_simdisk *d, uint64_t off, uint64_t
            (!d->opt.max_transfer || len <= d->opt.max_transfer);
 }
 
+/* Elements must be whole blocks only where addresses must be aligned, too, as with O_DIRECT. */
 static bool vector_is_good(const struct zqcow2_simdisk *d, const struct iovec *iov, int cnt)
 {
     uint32_t io = d->opt.io_align ? d->opt.io_align : 1;
@@ -158,6 +162,10 @@ static bool too_long(const struct zqcow2_simdisk *d, uint32_t kind, uint64_t off
            (kind == ZQCOW2_IO_WRITE || kind == ZQCOW2_IO_TRUNCATE);
 }
 
+/*
+ * The data is copied now: the caller may change its buffer when the call is over, and a logged
+ * change must never alter (S2).
+ */
 int sim_begin(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, uint64_t off,
               uint64_t len, int fault, struct sim_op **out)
 {
@@ -198,6 +206,11 @@ static void lose(struct zqcow2_simdisk *d, const struct sim_op *flush)
     }
 }
 
+/*
+ * If the power went off since the beginning, the change stays pending forever: a cut may keep or
+ * lose it, and nobody learns which. The view gets it although the call may fail, if the fault says
+ * LANDS or SHORT.
+ */
 int sim_end(struct zqcow2_simdisk *d, struct sim_op *op, int fault)
 {
     int rc = fault;

@@ -39,6 +39,9 @@ struct choice {
     uint32_t torn, around; /* TORN: which change, and the fate of the others */
 };
 
+/*
+ * Stands at the beginning of the log, or, without one, at the present, from which it cannot move.
+ */
 int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *d, struct zqcow2_simdisk_cut **out)
 {
     struct zqcow2_simdisk_cut *c = zq_zalloc(&d->hooks, sizeof(*c));
@@ -87,6 +90,7 @@ static int rewind_to(struct zqcow2_simdisk_cut *c, uint64_t position)
     return sim_state_copy(&c->state, &l->base);
 }
 
+/* Costs what lies between: a test that visits all positions should visit them in order. */
 int zqcow2_simdisk_cut_seek(struct zqcow2_simdisk_cut *c, uint64_t position)
 {
     const struct sim_log *l = &c->disk->log;
@@ -125,6 +129,11 @@ int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *c, uint32_t i,
     return zq_return_sized(out, &op, sizeof(op), sizeof(size_t));
 }
 
+/*
+ * More than ALL_SUBSETS changes: nothing, everything, then for each change the prefix before it,
+ * its loss alone and its survival alone; each pair lost; seeded subsets. in_subset() decodes this
+ * order.
+ */
 static uint64_t subset_states(uint32_t n)
 {
     uint64_t pairs = n <= PAIRS ? (uint64_t)n * (n - 1) / 2 : 0;
@@ -145,6 +154,7 @@ static uint64_t tears(uint64_t units)
     return (units <= TORN_CUTS ? units - 1 : TORN_CUTS) + (units > 2 ? TORN_MASKS : 0);
 }
 
+/* Linear in the number of changes above PAIRS of them, so that a campaign can visit all states. */
 uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *c)
 {
     uint64_t sum = subset_states(c->state.n), torn = 0;
@@ -154,6 +164,7 @@ uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *c)
     return sum + torn + (torn ? TORN_ALL : 0);
 }
 
+/* The order of the parts may only be changed together with every number that a test has stored. */
 static int choose(const struct zqcow2_simdisk_cut *c, uint64_t k, struct choice *out)
 {
     uint64_t subsets = subset_states(c->state.n);
@@ -213,6 +224,7 @@ static bool in_subset(const struct zqcow2_simdisk_cut *c, uint64_t k, uint32_t i
     return i != first && i != first + 1 + k;
 }
 
+/* First the cuts, each of which keeps a prefix of the units, then seeded masks. */
 static bool torn_keeps(const struct zqcow2_simdisk_cut *c, const struct choice *w, uint64_t unit)
 {
     uint64_t units = units_of(c, w->torn);
@@ -300,6 +312,10 @@ static int build(const struct chooser *ch, const uint32_t *order, struct zqcow2_
     return rc;
 }
 
+/*
+ * The image is a disk of its own with the options of the first; its log is off, and it is all
+ * durable.
+ */
 int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *c, uint64_t k,
                              struct zqcow2_simdisk **image)
 {
@@ -310,6 +326,10 @@ int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *c, uint64_t k,
     return rc < 0 ? rc : build(&ch, NULL, image);
 }
 
+/*
+ * The caller chooses each unit, and seed != 0 the order in which overlapping changes land, which
+ * the numbered states do not vary. The shuffle is Fisher and Yates's, from the inside out.
+ */
 int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *c,
                               int (*keep)(void *arg, uint32_t change, uint32_t unit), void *arg,
                               uint64_t seed, struct zqcow2_simdisk **image)

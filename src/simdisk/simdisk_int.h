@@ -26,7 +26,10 @@
 #define SIM_FAN   64u
 #define SIM_NEVER UINT64_MAX
 
-/* A page, or a table of SIM_FAN nodes below it; what a level covers is a power of SIM_FAN. */
+/*
+ * A page, or a table of SIM_FAN nodes below it; a node of level n covers SIM_PAGE * SIM_FAN^n
+ * bytes. Its level is not stored: the tree that holds it knows it, and the size to free with it.
+ */
 struct sim_node {
     _Atomic uint32_t refs;
     union {
@@ -60,14 +63,14 @@ int sim_content_truncate(struct sim_content *c, uint64_t length);
 
 /* A change, as it was asked for. The caller's buffers are copied: it may free them at once. */
 struct sim_op {
-    _Atomic uint32_t refs; /* of events, of states, of the call until sim_end() */
-    uint32_t kind;
+    _Atomic uint32_t refs;   /* of events, of states, of the call until sim_end() */
+    uint32_t kind;           /* zqcow2_io_kind */
     uint64_t offset, length; /* length: what it can change, less than asked if it is cut short */
     _Atomic uint64_t begun, ended; /* positions of its events; ended: SIM_NEVER while it flies */
-    _Atomic int result;
-    bool empty;     /* failed and left nothing */
-    size_t alloc;   /* for zq_free() */
-    uint8_t data[]; /* WRITE, scrambling DISCARD */
+    _Atomic int result;            /* of the call: 0 or -errno; valid once ended is */
+    bool empty;                    /* failed and left nothing */
+    size_t alloc;                  /* for zq_free() */
+    uint8_t data[];                /* WRITE, scrambling DISCARD */
 };
 
 /* LOST: a failed flush has lost the change for good, though reads still show it (S3). */
@@ -92,15 +95,22 @@ struct sim_state {
 struct sim_log {
     struct sim_state base; /* at `first` */
     struct sim_event *events;
-    size_t n, room;
-    uint64_t first;
-    bool on;
+    size_t n, room; /* events: logged, and allocated */
+    uint64_t first; /* position of events[0] */
+    bool on;        /* record mode: events are kept, and cuts may seek */
 };
 
-/* simdisk_log.c */
+/*
+ * simdisk_log.c. with_data: room for len bytes behind the struct, not filled yet. NULL: out of
+ * memory.
+ */
 struct sim_op *sim_op_new(const struct zqcow2_hooks *h, uint32_t kind, uint64_t off, uint64_t len,
                           bool with_data);
 void sim_op_put(const struct zqcow2_hooks *h, struct sim_op *op);
+/*
+ * In how many pieces power loss may tear the change: aligned units of `atomic` bytes that it
+ * touches.
+ */
 uint64_t sim_op_units(const struct sim_op *op, uint32_t atomic);
 /* Bytes [from, to) of the change, counted from op->offset. */
 int sim_op_apply(struct sim_content *c, const struct sim_op *op, uint64_t from, uint64_t to,
@@ -110,21 +120,27 @@ void sim_state_drop(struct sim_state *s);
 int sim_state_copy(struct sim_state *to, const struct sim_state *from); /* to: initialised */
 /* Makes room so that the next step cannot fail for it. */
 int sim_state_reserve(struct sim_state *s);
+/*
+ * Carries the state over one event. The live disk and a cut that replays use this one function, so
+ * a cut cannot disagree with what has happened.
+ */
 int sim_state_step(struct sim_state *s, enum sim_event_type type, struct sim_op *op,
                    uint32_t discard);
+/* Also drops `base`. No cut may be left: it replays these events. */
 void sim_log_clear(struct sim_log *l, const struct zqcow2_hooks *hooks);
+/* Room for that many further events; nothing if the log is off. */
 int sim_log_reserve(struct sim_log *l, const struct zqcow2_hooks *hooks, size_t more);
 
 struct zqcow2_simdisk {
     struct zqcow2_hooks hooks;
-    struct zqcow2_simdisk_options opt;
-    pthread_mutex_t lock;    /* guards everything below */
+    struct zqcow2_simdisk_options opt; /* fixed, except the seed; opt.hooks is NULL: see hooks */
+    pthread_mutex_t lock;              /* guards everything below */
     uint64_t rng;            /* what is scrambled, lost or completed next: replayed by the seed */
     struct sim_content view; /* what reads see: the durable bytes and all changes that have ended */
     struct sim_state now;    /* at the end of the log */
     struct sim_log log;
-    struct zqcow2_simdisk_counters count;
-    struct zqcow2_simdisk_fault fault;
+    struct zqcow2_simdisk_counters count; /* count.position: the number of the next event */
+    struct zqcow2_simdisk_fault fault;    /* nth 0: none is armed */
     uint64_t off_at; /* the position from which on the power is off: every call fails */
     struct zqcow2_io *flying, **flying_tail; /* asynchronous: backend[0] links, backend[1] the op */
     int fd;                     /* readable while something flies, or woken; -1: blocking */
@@ -132,7 +148,10 @@ struct zqcow2_simdisk {
     unsigned cuts;              /* they replay this log */
 };
 
-/* simdisk.c */
+/*
+ * simdisk.c. An empty disk of length 0, its log off. Both arguments are copied; opt has been
+ * checked.
+ */
 int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2_hooks *hooks,
                    struct zqcow2_simdisk **out);
 void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_simdisk_op *out);
@@ -148,19 +167,24 @@ int sim_begin(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, 
               uint64_t len, int fault, struct sim_op **op);
 /* Logs the end, applies it to what reads see, drops the reference. Returns the call's result. */
 int sim_end(struct zqcow2_simdisk *d, struct sim_op *op, int fault);
+/* From position off_at on: the event with that number never happens. */
 bool sim_power_is_off(const struct zqcow2_simdisk *d);
+/*
+ * -EINVAL, and counted, if the library breaks a limit that the disk has reported. A test that ends
+ * with count.misuse != 0 has found a bug of the library, whatever the result of the call was.
+ */
 int sim_misuse(struct zqcow2_simdisk *d, uint32_t kind, const struct iovec *iov, int cnt,
                uint64_t off, uint64_t len);
 
-/* simdisk_async.c */
+/* simdisk_async.c. The callbacks of an asynchronous backend; self is a sim_handle. */
 int sim_submit(void *self, struct zqcow2_io *io);
 int sim_poll(void *self, int timeout_ms);
 void sim_wake(void *self);
 int sim_fd(void *self);
 
-struct sim_handle { /* a backend's self */
-    struct zqcow2_simdisk *disk;
-    int lock;
+struct sim_handle {              /* a backend's self */
+    struct zqcow2_simdisk *disk; /* borrowed: the test's, and outlives the handle */
+    int lock;                    /* zqcow2_lock that this handle holds */
 };
 
 /* simdisk_backend.c */

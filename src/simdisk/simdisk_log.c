@@ -33,6 +33,7 @@ struct sim_op *sim_op_new(const struct zqcow2_hooks *h, uint32_t kind, uint64_t 
     return op;
 }
 
+/* acq_rel: what other holders have done to the change happens before it is freed. */
 void sim_op_put(const struct zqcow2_hooks *h, struct sim_op *op)
 {
     if (op && atomic_fetch_sub_explicit(&op->refs, 1, memory_order_acq_rel) == 1)
@@ -45,6 +46,10 @@ static struct sim_op *op_get(struct sim_op *op)
     return op;
 }
 
+/*
+ * A truncate is one unit: a file system journals the length. Units are aligned on the disk, so a
+ * write that begins within one may have more of them than its length suggests.
+ */
 uint64_t sim_op_units(const struct sim_op *op, uint32_t atomic)
 {
     if (op->kind == ZQCOW2_IO_TRUNCATE || atomic == ZQCOW2_SIMDISK_ATOMIC || !op->length)
@@ -52,6 +57,7 @@ uint64_t sim_op_units(const struct sim_op *op, uint32_t atomic)
     return zq_div_up(op->offset + op->length, atomic) - op->offset / atomic;
 }
 
+/* Used for the view, for what becomes durable and for crash images: they cannot differ. */
 int sim_op_apply(struct sim_content *c, const struct sim_op *op, uint64_t from, uint64_t to,
                  uint32_t discard)
 {
@@ -70,6 +76,7 @@ int sim_op_apply(struct sim_content *c, const struct sim_op *op, uint64_t from, 
     }
 }
 
+/* The hooks are reached through durable.hooks: a state has no other place for them. */
 void sim_state_init(struct sim_state *s, const struct zqcow2_hooks *hooks)
 {
     *s = (struct sim_state){.pending = NULL};
@@ -87,6 +94,7 @@ void sim_state_drop(struct sim_state *s)
     sim_state_init(s, h);
 }
 
+/* room > 0. On failure the state is as it was. */
 static int set_room(struct sim_state *s, uint32_t room)
 {
     const struct zqcow2_hooks *h = s->durable.hooks;
@@ -119,6 +127,7 @@ int sim_state_reserve(struct sim_state *s)
     return s->n < s->room ? 0 : set_room(s, s->room ? 2 * s->room : 16);
 }
 
+/* The order of the others stays: they settle in the order in which they began (S3). */
 static void forget(struct sim_state *s, const struct sim_op *op)
 {
     uint32_t kept = 0;
@@ -153,6 +162,10 @@ static int settle(struct sim_state *s, const struct sim_op *flush, uint32_t disc
     return rc;
 }
 
+/*
+ * Only such a change can be pending: a flush, or a call that failed and did nothing, has nothing to
+ * lose.
+ */
 static bool leaves_trace(const struct sim_op *op)
 {
     return op->kind != ZQCOW2_IO_FLUSH && !op->empty;
@@ -183,6 +196,7 @@ void sim_log_clear(struct sim_log *l, const struct zqcow2_hooks *hooks)
     sim_state_drop(&l->base);
 }
 
+/* Doubled: a log has millions of events. */
 int sim_log_reserve(struct sim_log *l, const struct zqcow2_hooks *hooks, size_t more)
 {
     size_t room = l->room ? l->room : 64;

@@ -12,6 +12,7 @@
 
 #include "simdisk/simdisk_int.h"
 
+/* A table has a fraction of a page's size, and is allocated at that. */
 static size_t node_size(unsigned level)
 {
     return offsetof(struct sim_node, u) +
@@ -35,6 +36,7 @@ static struct sim_node *node_new(const struct zqcow2_hooks *h, unsigned level)
     return n;
 }
 
+/* Depth of recursion: the height of the tree, at most 9. */
 static void node_put(const struct zqcow2_hooks *h, struct sim_node *n, unsigned level)
 {
     if (!n || atomic_fetch_sub_explicit(&n->refs, 1, memory_order_acq_rel) != 1)
@@ -52,7 +54,10 @@ static void node_get(struct sim_node *n)
         atomic_fetch_add_explicit(&n->refs, 1, memory_order_relaxed);
 }
 
-/* The node in *slot, made if missing and alone to this tree. */
+/*
+ * The node in *slot, made if missing and alone to this tree. A copy refers to the same children,
+ * which are copied in turn only when they are written. NULL: no memory, and *slot is as it was.
+ */
 static struct sim_node *node_own(const struct zqcow2_hooks *h, struct sim_node **slot,
                                  unsigned level)
 {
@@ -73,6 +78,7 @@ static struct sim_node *node_own(const struct zqcow2_hooks *h, struct sim_node *
     return n;
 }
 
+/* Spreads every bit: the hashes of sectors are added, and a weak hash would cancel in the sum. */
 static uint64_t mix(uint64_t h)
 {
     h = (h ^ (h >> 32)) * 0xd6e8feb86659fd93u;
@@ -80,7 +86,10 @@ static uint64_t mix(uint64_t h)
     return h ^ (h >> 32);
 }
 
-/* 0 for zeros, so that holes and written zeros count the same. */
+/*
+ * 0 for zeros, so that holes and written zeros count the same. The index is part of it: equal bytes
+ * in other places are another content. Four lanes, for speed.
+ */
 static uint64_t sector_hash(uint64_t index, const uint8_t *p)
 {
     uint64_t lane[4], w[4], any = 0;
@@ -120,6 +129,7 @@ void sim_content_drop(struct sim_content *c)
     sim_content_init(c, c->hooks);
 }
 
+/* One reference to the root, whatever the size. The hooks stay the receiver's. */
 void sim_content_copy(struct sim_content *to, const struct sim_content *from)
 {
     const struct zqcow2_hooks *hooks = to->hooks;
@@ -141,12 +151,17 @@ static uint64_t subtree_hash(const struct sim_content *c, const struct sim_node 
     return sum;
 }
 
+/*
+ * mix(0) is taken off, so that an empty content of length 0 has hash 0, as sim_content_init() sets
+ * it.
+ */
 void sim_content_rehash(struct sim_content *c)
 {
     c->unhashed = false;
     c->hash = mix(c->length) - mix(0) + subtree_hash(c, c->root, c->height, 0);
 }
 
+/* NULL: zeros, or beyond what the tree covers. */
 static const struct sim_node *lookup(const struct sim_content *c, uint64_t off)
 {
     const struct sim_node *n = c->root;
@@ -176,6 +191,7 @@ void sim_content_read(const struct sim_content *c, void *buf, size_t len, uint64
     }
 }
 
+/* The old root becomes the first child of a new one: its offsets stay. */
 static int grow_height(struct sim_content *c, uint64_t off)
 {
     while (off / span(c->height)) {
@@ -206,7 +222,10 @@ static struct sim_node *page_own(struct sim_content *c, uint64_t off)
     }
 }
 
-/* Zeros [from, to) of the subtree at *slot, which begins at byte `base`. */
+/*
+ * Zeros [from, to) of the subtree at *slot, which begins at byte `base`. A page that is zeroed as a
+ * whole is freed; tables stay.
+ */
 static int zero_below(struct sim_content *c, struct sim_node **slot, unsigned level, uint64_t base,
                       uint64_t from, uint64_t to)
 {
@@ -249,6 +268,7 @@ static int zero(struct sim_content *c, uint64_t from, uint64_t to)
     return from < to ? zero_below(c, &c->root, c->height, 0, from, to) : 0;
 }
 
+/* The length is part of the hash: a file that was cut differs from one of zeros. */
 static void set_length(struct sim_content *c, uint64_t length)
 {
     c->hash += mix(length) - mix(c->length);
@@ -280,6 +300,7 @@ int sim_content_write(struct sim_content *c, const void *data, uint64_t len, uin
     return 0;
 }
 
+/* What lies beyond the length is zero at all times, so growing has nothing to do. */
 int sim_content_truncate(struct sim_content *c, uint64_t length)
 {
     int rc = 0;
