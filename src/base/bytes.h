@@ -9,6 +9,7 @@
 
 #define ZQ_SECTOR 512u
 
+/* Tables of qcow2 are big-endian, write-pointer entries have either order. p needs no alignment. */
 static inline uint16_t zq_be16(const void *p)
 {
     const uint8_t *b = p;
@@ -64,7 +65,10 @@ static inline void zq_put_le64(void *p, uint64_t v)
     zq_put_be64(p, __builtin_bswap64(v));
 }
 
-/* n must be a power of two. */
+/*
+ * n must be a power of two. align_up wraps to 0 for v within n of 2^64: offsets in files end at
+ * 2^63, so callers that have checked theirs need no further check.
+ */
 static inline uint64_t zq_align_down(uint64_t v, uint64_t n)
 {
     return v & ~(n - 1);
@@ -80,6 +84,7 @@ static inline bool zq_is_pow2(uint64_t v)
     return v && !(v & (v - 1));
 }
 
+/* Cannot overflow, unlike (v + n - 1) / n. */
 static inline uint64_t zq_div_up(uint64_t v, uint64_t n)
 {
     return v / n + (v % n != 0);
@@ -112,6 +117,7 @@ static inline bool zq_add_overflows(uint64_t a, uint64_t b, uint64_t *sum)
     return __builtin_add_overflow(a, b, sum);
 }
 
+/* An empty range overlaps nothing. Neither end may exceed 2^64. */
 static inline bool zq_ranges_overlap(uint64_t a, uint64_t alen, uint64_t b, uint64_t blen)
 {
     return alen && blen && a < b + blen && b < a + alen;

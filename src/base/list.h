@@ -31,6 +31,7 @@ static inline void zq_list_push(struct zq_list *l, struct zq_list *n)
     l->prev = n;
 }
 
+/* n must not be in a list; nothing checks that. */
 static inline void zq_list_push_front(struct zq_list *l, struct zq_list *n)
 {
     zq_list_push(l->next, n);

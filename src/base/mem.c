@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* posix_memalign() only where malloc() does not align enough: it is slower, and wastes memory. */
 static void *libc_alloc(void *ctx, size_t align, size_t size)
 {
     void *p = NULL;
@@ -23,6 +24,10 @@ static void libc_free(void *ctx, void *ptr, size_t size)
     free(ptr);
 }
 
+/*
+ * Memory from one allocator must never reach the other's free, so both hooks are given or neither.
+ * The log may be absent: zq_log() checks.
+ */
 int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in)
 {
     struct zqcow2_hooks h = ZQCOW2_HOOKS_INIT;
@@ -44,6 +49,10 @@ int zq_hooks_init(struct zqcow2_hooks *out, const struct zqcow2_hooks *in)
     return 0;
 }
 
+/*
+ * A size of 0 returns NULL whatever the allocator would do, so callers treat it as they treat
+ * failure.
+ */
 void *zq_alloc(const struct zqcow2_hooks *h, size_t align, uint64_t size)
 {
     size_t bytes = (size_t)size;
@@ -82,6 +91,7 @@ int zq_copy_sized(void *dst, size_t dst_size, const void *src, size_t min)
     memcpy(&size, src, sizeof(size));
     if (size < min)
         return -EINVAL;
+    /* A newer program asks for something that this library cannot do: refused, not ignored. */
     for (size_t i = dst_size; i < size; i++) {
         if (((const unsigned char *)src)[i])
             return -E2BIG;

@@ -23,7 +23,10 @@ void zq_free(const struct zqcow2_hooks *h, void *p, uint64_t size);
  * min; -E2BIG: it holds non-zero bytes that this library does not know.
  */
 int zq_copy_sized(void *dst, size_t dst_size, const void *src, size_t min);
-/* The way back: fills the caller's struct, whose first member says its size. */
+/*
+ * The way back: fills the caller's struct, whose first member is its size and stays as it is. What
+ * this library does not know becomes 0. -EINVAL: its size is below min.
+ */
 int zq_return_sized(void *dst, const void *src, size_t src_size, size_t min);
 
 #endif

@@ -9,6 +9,11 @@
 #include <string.h>
 #include "base/mem.h"
 
+/*
+ * Each zone rule has a number of its own below -4095, where no errno can be. err: the nearest
+ * errno, for programs that know nothing else; ETOOMANYREFS and EOVERFLOW are what Linux block
+ * devices return for the two limits.
+ */
 static const struct {
     int code, err;
     const char *text;
@@ -53,6 +58,7 @@ int zqcow2_errno(int rc)
     return rc >= -4095 ? -rc : EIO;
 }
 
+/* A text that is too long is cut: vsnprintf ends it in any case. */
 int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...)
 {
     va_list ap;
@@ -66,6 +72,7 @@ int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...)
     return code;
 }
 
+/* A more exact text that a lower layer has left for this code stays. */
 int zq_fail_rc(struct zqcow2_error *err, int code)
 {
     if (err && (err->code != code || !err->text[0]))
@@ -87,6 +94,10 @@ int zq_take_hooks(struct zqcow2_error *err, struct zqcow2_hooks *out, const stru
     return rc < 0 ? zq_fail(err, rc, "hooks: %s", zqcow2_strerror(rc)) : 0;
 }
 
+/*
+ * Never under the mutex: the hook is the caller's code. The text is on the stack, so a log line
+ * cannot fail for memory.
+ */
 void zq_log(const struct zqcow2_hooks *h, int level, const char *fmt, ...)
 {
     char text[256];

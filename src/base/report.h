@@ -6,7 +6,10 @@
 #include <stdint.h>
 #include <zqcow2/zqcow2.h>
 
-/* What an errno means; NULL: it means nothing. */
+/*
+ * What an errno means, as constant text in any locale or, with musl, in the program's; NULL: it
+ * means nothing.
+ */
 const char *zq_errtext(int err);
 
 #define ZQ_PRINTF(f, a) __attribute__((format(printf, f, a)))

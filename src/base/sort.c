@@ -29,6 +29,7 @@ static void swap(const struct heap *h, size_t i, size_t j)
     memcpy(at(h, j), tmp, h->size);
 }
 
+/* Restores the heap of the first n elements where only `root` may be smaller than a child. */
 static void sift_down(const struct heap *h, size_t root, size_t n)
 {
     for (size_t child; (child = 2 * root + 1) < n; root = child) {

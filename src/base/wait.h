@@ -20,7 +20,10 @@ struct zq_waiter {
     int rc;
 };
 
-/* Moves every waiter of `from` to the ready list. */
+/*
+ * Moves every waiter of `from` to the ready list. All are woken, even if the reason serves only
+ * one: each checks again from its top, and one that finds nothing parks behind the others.
+ */
 void zq_wake(struct zq_list *ready, struct zq_list *from);
 /* The same; rc < 0: what they waited for has failed. */
 void zq_wake_with(struct zq_list *ready, struct zq_list *from, int rc);

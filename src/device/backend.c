@@ -21,6 +21,10 @@
 
 /* ---- the object ---- */
 
+/*
+ * What the library cannot do without: a length, reads, a barrier for whatever writes. With poll()
+ * must come a descriptor for event loops and a wake-up for threads inside it (E4).
+ */
 static int check_ops(const struct zqcow2_backend_ops *ops)
 {
     if (!ops->length || !ops->readv)
@@ -32,12 +36,17 @@ static int check_ops(const struct zqcow2_backend_ops *ops)
     return 0;
 }
 
+/* 4096 is what bounce buffers and the array of zeros are aligned to. */
 static bool bad_align(uint32_t v)
 {
     return !zq_is_pow2(v) || v > ALIGN_MAX;
 }
 
-/* Fills in the defaults, so that no other code needs to know them. */
+/*
+ * Fills in the defaults, so that no other code needs to know them. atomic_write below a sector
+ * would break I8, and max_transfer below a block could move nothing. Unknown capabilities are
+ * refused: they could change what the calls mean.
+ */
 static int complete_limits(struct zqcow2_limits *l)
 {
     uint32_t block;
@@ -58,6 +67,7 @@ static int complete_limits(struct zqcow2_limits *l)
     return l->caps & ~CAPS ? -EINVAL : 0;
 }
 
+/* Asked once: the backend must not change its limits while it exists. */
 static int ask_limits(struct zqcow2_backend *be)
 {
     int rc = 0;
@@ -69,6 +79,7 @@ static int ask_limits(struct zqcow2_backend *be)
     return rc < 0 ? rc : complete_limits(&be->limits);
 }
 
+/* On failure self stays the caller's, and close() is not called for it. */
 int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *self,
                        const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
 {
@@ -113,10 +124,11 @@ void zqcow2_backend_close(struct zqcow2_backend *be)
 /* One blocking transfer cut into pieces. The bounce buffer is taken when it is first needed. */
 struct transfer {
     struct zqcow2_backend *be;
-    bool write;
-    uint8_t *bounce;
+    bool write;      /* direction; a read-modify-write reads through a transfer of its own */
+    uint8_t *bounce; /* BOUNCE_BYTES, or NULL; freed by transfer_all() */
 };
 
+/* One element: max_iov does not matter to blocking calls. */
 static int one_call(struct transfer *t, void *buf, size_t len, uint64_t off)
 {
     struct iovec iov = {buf, len};
@@ -143,6 +155,10 @@ static size_t direct_bytes(const struct transfer *t, const void *buf, size_t len
     return (size_t)zq_min(zq_align_down(len, l->io_align), max);
 }
 
+/*
+ * With the padding before off, and that behind, no more than the buffer and one call can hold: both
+ * are whole blocks.
+ */
 static size_t bounce_bytes(const struct transfer *t, size_t len, uint64_t off)
 {
     uint64_t pad = off % t->be->limits.io_align;
@@ -206,6 +222,7 @@ static int transfer_all(struct transfer *t, uint8_t *buf, size_t len, uint64_t o
     return rc;
 }
 
+/* No offset of a file is above INT64_MAX, so later arithmetic on the length cannot overflow. */
 int zq_be_length(struct zqcow2_backend *be, uint64_t *bytes)
 {
     int rc = zq_call_length(be, bytes);
@@ -275,6 +292,10 @@ static int whole_blocks(struct zqcow2_backend *be,
     return rc;
 }
 
+/*
+ * Three parts: a head up to the first whole block is written, whole blocks are zeroed cheaply, and
+ * the rest, or all that the backend refuses with -EOPNOTSUPP, is written.
+ */
 int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 {
     uint64_t head = zq_min(zq_align_up(off, be->limits.io_align) - off, len);
@@ -293,6 +314,7 @@ int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
     return rc == 0 && len ? write_zeros(be, off, len) : rc;
 }
 
+/* Only whole blocks: a discard promises nothing, so the ends need no care. */
 int zq_be_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 {
     uint64_t head = zq_min(zq_align_up(off, be->limits.io_align) - off, len);
@@ -303,6 +325,7 @@ int zq_be_discard(struct zqcow2_backend *be, uint64_t off, uint64_t len)
     return rc < 0 ? rc : whole_blocks(be, zq_call_discard, &off, &len);
 }
 
+/* An answer out of order would make a caller walk backwards, without end. */
 int zq_be_data(struct zqcow2_backend *be, uint64_t off, uint64_t *begin, uint64_t *end)
 {
     int rc;
@@ -324,6 +347,7 @@ int zq_be_truncate(struct zqcow2_backend *be, uint64_t bytes)
     return zq_call_truncate(be, zq_align_up(bytes, be->limits.io_align));
 }
 
+/* Without writev() a table may lack it: nothing was written that a barrier could cover. */
 int zq_be_flush(struct zqcow2_backend *be)
 {
     return be->ops.flush ? zq_call_flush(be) : 0;
@@ -346,6 +370,10 @@ static int fail_lock(struct zqcow2_error *err, int code)
     return zq_fail(err, code, "cannot lock: %s", zqcow2_strerror(code));
 }
 
+/*
+ * The claim keeps other uses in this process out, the lock those in other processes, or through
+ * another backend on the same file. locked is under the claim: only the user reads and writes it.
+ */
 int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_error *err)
 {
     int rc = 0;

@@ -114,11 +114,15 @@ static inline void zq_be_release(struct zqcow2_backend *be)
 {
     atomic_flag_clear(&be->in_use);
 }
-/* Does a thread that may block call it, instead of submitting? */
+/*
+ * Does a thread that may block call it, instead of submitting? See "A thread that may block does
+ * its own I/O" in DESIGN.md.
+ */
 static inline bool zq_be_is_called(const struct zqcow2_backend *be)
 {
     return !be->ops.submit || be->limits.caps & ZQCOW2_CAP_BLOCKING_CALLS;
 }
+/* truncate() is part of it: an image that is written grows, and its file with it (R4). */
 static inline int zq_be_writable(const struct zqcow2_backend *be)
 {
     return be->ops.writev && be->ops.truncate && !(be->limits.caps & ZQCOW2_CAP_READ_ONLY);

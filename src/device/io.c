@@ -15,6 +15,11 @@
 
 static const uint8_t zeros[64 << 10] __attribute__((aligned(4096)));
 
+/*
+ * The bounce buffers are allocated now: an I/O under way must not fail for memory. Also with a
+ * backend that takes any buffer: one of its calls may still not take as many elements as a block
+ * lies in.
+ */
 int zq_iox_init(struct zq_iox *x)
 {
     const struct zqcow2_limits *l = &x->be->limits;
@@ -65,6 +70,9 @@ static void prep_zeros(struct zq_io *io, uint64_t off, uint64_t end)
                    zq_min(end - off, sizeof(zeros)));
 }
 
+/*
+ * A backend's allocate() works on whole blocks; the zeros that are written are padded as any write.
+ */
 void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end)
 {
     bool blocks = !((off | end) & (x->be->limits.io_align - 1));
@@ -94,6 +102,7 @@ bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, in
 
 /* ---- what fits ---- */
 
+/* The order of zqcow2_io_kind: READ and WRITE come first. */
 static bool transfers(const struct zq_io *io)
 {
     return io->pub.kind <= ZQCOW2_IO_WRITE;
@@ -114,6 +123,10 @@ static inline bool fits_as_it_is(const struct zq_iox *x, const struct zq_io *io)
            (p->iovcnt == 0 || p->iov->iov_len == p->length);
 }
 
+/*
+ * With an aligned address an element must also hold whole blocks, or the next one would begin
+ * within a block.
+ */
 static bool element_fits(const struct zq_iox *x, const void *base, size_t len)
 {
     const struct zqcow2_limits *l = &x->be->limits;
@@ -197,6 +210,10 @@ static uint64_t cut_direct(const struct zq_iox *x, struct zq_io *io, uint64_t of
 
 /* ---- through a buffer ---- */
 
+/*
+ * NULL: all are in use, and the io is parked until a piece is done. Never more than one for one io,
+ * so there is no circle of waiting.
+ */
 static struct zq_bounce *take_bounce(struct zq_iox *x)
 {
     for (unsigned i = 0; i < ZQ_BOUNCES; i++) {
@@ -238,6 +255,7 @@ static void copy_elements(const struct zq_io *io, uint8_t *buf, bool to_caller)
     }
 }
 
+/* Where the caller's bytes lie in the buffer, behind the padding of the first block. */
 static uint8_t *bounced_bytes(const struct zq_io *io)
 {
     return io->bounce->buf + (io->whole.offset + io->pos - io->pub.offset);
@@ -270,12 +288,16 @@ static void start_bounced(struct zq_io *io)
 
 /* ---- piece by piece ---- */
 
+/* Kinds that may have to read a block first; ALLOCATE and DISCARD have been cut to whole blocks. */
 static bool is_write(const struct zq_io *io)
 {
     return io->whole.kind == ZQCOW2_IO_WRITE || io->whole.kind == ZQCOW2_IO_ZERO;
 }
 
-/* Another io writes, or reads in order to write, a block of this range. */
+/*
+ * Another io writes, or reads in order to write, a block of this range. Of two read-modify-writes
+ * of one block, side by side, the second would put back what the first has changed (R14).
+ */
 static bool write_conflicts(const struct zq_iox *x, uint64_t off, uint64_t len)
 {
     for (struct zq_list *n = x->writes.next; n != &x->writes; n = n->next) {
@@ -323,6 +345,7 @@ static void next_or_park(struct zq_iox *x, struct zq_io *io)
         zq_list_push(&x->parked, &io->link);
 }
 
+/* In their order, and each may park again behind those before it. */
 static void retry_parked(struct zq_iox *x)
 {
     struct zq_list again;
@@ -364,6 +387,7 @@ void zq_io_start_pieces(struct zq_iox *x, struct zq_io *io)
     next_or_park(x, io);
 }
 
+/* The cursor into the caller's elements; they are never changed. */
 static void advance(struct zq_io *io)
 {
     uint64_t n = io->piece;
@@ -434,6 +458,10 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
         zq_io_start_pieces(x, io);
 }
 
+/*
+ * Under the mutex. unbarriered is set at completion and cleared when a barrier begins, so a write
+ * that completes while a barrier runs is covered by the next one.
+ */
 void zq_io_finish(struct zq_io *io)
 {
     struct zq_iox *x = io->x;
@@ -465,7 +493,10 @@ static int run_blocking(struct zqcow2_backend *be, struct zq_io *io)
     }
 }
 
-/* 0: the backend has it. -EOPNOTSUPP: it is for a blocking function. Else its result. */
+/*
+ * 0: the backend has it. -EOPNOTSUPP: it is for a blocking function, as are the library's own kinds
+ * (WORK, ALLOCATE), which backends do not know. Else its result.
+ */
 static int submit(struct zqcow2_backend *be, struct zq_io *io)
 {
     if (!be->ops.submit || io->pub.kind >= ZQ_IO_WORK)
@@ -473,6 +504,10 @@ static int submit(struct zqcow2_backend *be, struct zq_io *io)
     return zq_call_submit(be, &io->pub);
 }
 
+/*
+ * away() reports before and after that this thread does not look at completions (E4). A blocking
+ * backend has none, so it need not be reported.
+ */
 static void run_all_blocking(struct zq_iox *x, struct zq_list *ios, struct zq_list *finished)
 {
     int n_away = 0;
@@ -518,6 +553,7 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *own,
 
 /* ---- one at a time ---- */
 
+/* Without the mutex; the caller has checked that one call is within every limit. */
 int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
 {
     const struct zqcow2_io *p = &io->pub;
@@ -526,6 +562,7 @@ int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
                                        zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
 }
 
+/* In any thread. pub is the first member: the cast finds the io. */
 void zq_io_done(struct zqcow2_io *pub, int ret)
 {
     struct zq_io *io = (struct zq_io *)pub;

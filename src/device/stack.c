@@ -6,6 +6,10 @@
 #include "base/bytes.h"
 #include "device/backend.h"
 
+/*
+ * The same limits that io.c keeps, but refused here instead of worked around: these functions
+ * promise one call for one call.
+ */
 static int check_offsets(const struct zqcow2_backend *be, uint64_t off, uint64_t len)
 {
     const struct zqcow2_limits *l = &be->limits;
@@ -159,6 +163,7 @@ void zqcow2_backend_invalidate(struct zqcow2_backend *be)
 
 /* ---- asynchronous calls ---- */
 
+/* io->length must agree with the elements: backends use either. */
 static int check_io(const struct zqcow2_backend *be, const struct zqcow2_io *io)
 {
     uint64_t len = 0;
