@@ -19,6 +19,9 @@
 
 /* ---- refcounts: neighbours with the same fault are one finding ---- */
 
+/*
+ * first, nr: clusters; refcount as stored, count as the scan found it. Equal pairs are one finding.
+ */
 struct run {
     uint64_t first, nr, refcount;
     uint32_t count;
@@ -57,6 +60,10 @@ static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint3
     return refcount < count || zq_scan_may_free(s) ? count : refcount;
 }
 
+/*
+ * Notes in ref->once what the flags of entries are judged by afterwards, so refcounts are read
+ * once, in the order of their blocks, and not once for each entry.
+ */
 static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount, struct run *r)
 {
     uint64_t cluster = zq_ref_cluster(ref), index = cluster >> zq_scan_block_bits(s);
@@ -94,7 +101,11 @@ static int compare_counted(struct zq_scan *s)
     return 0;
 }
 
-/* Clusters of a block with a refcount that nothing refers to. */
+/*
+ * Clusters of a block with a refcount that nothing refers to. A block that lies in a hole of the
+ * file is all zeros: reading it would cost time in proportion to what a header claims and not to
+ * what the file has.
+ */
 static int compare_block(struct zq_scan *s, uint64_t index, struct run *r)
 {
     unsigned bits = zq_scan_block_bits(s);
@@ -162,6 +173,7 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
              f->table, f->index, f->at, f->word, once ? "clear" : "set", is[2 * low + once]);
 }
 
+/* An entry whose target is not even counted has no flag that could be right. */
 static int flag_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     const struct flag f = {"L1", index, at, *entry, zq_l1_is_own(*entry)};
@@ -199,7 +211,10 @@ static int compare_flags(struct zq_scan *s)
 
 /* ---- zones ---- */
 
-/* True: the zone is active. */
+/*
+ * True: the zone is active: its pointer is neither at its start nor at its end, as after an open
+ * (I6).
+ */
 static bool check_zone(struct zq_scan *s, uint32_t zone)
 {
     const uint8_t *raw = s->wp + zq_entries_bytes(zone);
@@ -235,6 +250,7 @@ static void check_zones(struct zq_scan *s)
                  s->g.max_active);
 }
 
+/* A mark that this repair has set itself is not a sign of a crash. */
 static int read_mark(struct zq_scan *s)
 {
     uint8_t mark = 0;
@@ -269,6 +285,10 @@ static void check_header(struct zq_scan *s)
 
 /* ---- the whole ---- */
 
+/*
+ * Refcounts first, flags after: a flag is judged by the refcount of what it points to. Zones come
+ * last: they need to know which parts of them are mapped.
+ */
 static int examine(struct zq_scan *s)
 {
     int rc = zq_scan_run(s);
@@ -305,7 +325,11 @@ static void add_fixed(struct zqcow2_check_result *res, const struct zqcow2_check
     res->image_end_offset = now->image_end_offset;
 }
 
-/* s holds a finished examination when it comes in and when it goes out. */
+/*
+ * s holds a finished examination when it comes in and when it goes out. A pass that changes
+ * something is followed by a scan from scratch; one that changes nothing ends the repair.
+ * MAX_PASSES bounds the work on an image that was made to be repaired forever.
+ */
 static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result *res)
 {
     struct zqcow2_check_result now = *res;
@@ -335,6 +359,7 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
     return zq_repair_finish(s, flags, now.corruptions == 0);
 }
 
+/* copies: a repair may double the file at most, whatever an image claims to share. */
 int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
              const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,
              struct zqcow2_error *err)

@@ -96,6 +96,7 @@ static bool is_at(const struct zq_bag *bag, uint32_t i, uint64_t cluster)
     return i < bag->n && zq_ref_cluster(&bag->v[i]) == cluster;
 }
 
+/* Of v, n are copied; the caller still owns the bag that v lies in. */
 static struct zq_bag *new_bag(struct zq_counts *c, const struct zq_ref *v, uint32_t n,
                               uint32_t room)
 {
@@ -181,7 +182,10 @@ static int split(struct zq_counts *c, const struct slot *s)
     return 0;
 }
 
-/* The bag that takes the cluster, with room for one more. */
+/*
+ * The bag that takes the cluster, with room for one more. c->last is dropped first: what it points
+ * to may be split or moved.
+ */
 static struct zq_bag *make_room(struct zq_counts *c, uint64_t cluster)
 {
     struct slot s;
@@ -225,6 +229,7 @@ static struct zq_ref *find(struct zq_counts *c, uint64_t cluster)
     return is_at(c->last, i, cluster) ? &c->last->v[i] : NULL;
 }
 
+/* NULL also for a number that no offset of a file has; judging entries keeps such numbers away. */
 static struct zq_ref *insert(struct zq_counts *c, uint64_t cluster)
 {
     struct zq_bag *bag = cluster >> KEY_BITS ? NULL : make_room(c, cluster);
@@ -255,6 +260,7 @@ int zq_counts_add(struct zq_counts *c, uint64_t cluster, uint32_t n, enum zq_kin
     return 0;
 }
 
+/* The cluster must have been added: find() cannot fail then. */
 void zq_counts_note(struct zq_counts *c, uint64_t cluster, enum zq_by by)
 {
     find(c, cluster)->once |= (uint8_t)by;

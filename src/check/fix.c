@@ -10,6 +10,10 @@
 
 enum verdict { LEAVE, DROP, SET_OWN, CLEAR_OWN };
 
+/*
+ * By the refcount as the repair will leave it (ONCE_AFTER): flags are written before refcounts are
+ * lowered (R13), and must be right when all is done.
+ */
 static enum verdict judge_flag(struct zq_scan *s, const struct zq_fix *f, const struct zq_target *t)
 {
     unsigned once = 0;
@@ -24,6 +28,7 @@ static enum verdict judge_flag(struct zq_scan *s, const struct zq_fix *f, const 
     return once & ZQ_ONCE_AFTER ? SET_OWN : CLEAR_OWN;
 }
 
+/* What is wrong and may not be dropped keeps its flag only if its target is counted. */
 static enum verdict judge(struct zq_scan *s, struct zq_fix *f, const struct zq_target *t)
 {
     if (t->why && f->may_drop) {
@@ -33,6 +38,10 @@ static enum verdict judge(struct zq_scan *s, struct zq_fix *f, const struct zq_t
     return t->why && !t->counted ? LEAVE : judge_flag(s, f, t);
 }
 
+/*
+ * L1 has no entry for zeros: over a source, an entry that is wrong stays, since without it the
+ * source would show through (S4).
+ */
 void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t *entry)
 {
     uint64_t old = *entry;

@@ -58,6 +58,9 @@ int zq_overlap_check(const struct zq_header *h, const struct zq_geometry *g,
     return rc;
 }
 
+/*
+ * One at a time: called for each entry of L1 and of the refcount table, against five areas at most.
+ */
 int zq_overlap_check_area(const struct zq_header *h, const struct zq_geometry *g,
                           const struct zq_area *area, struct zqcow2_error *err)
 {

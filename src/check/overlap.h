@@ -6,8 +6,8 @@
 #include "format/zone_ext.h"
 
 struct zq_area {
-    const char *name;
-    uint64_t offset, bytes;
+    const char *name;       /* constant, for messages */
+    uint64_t offset, bytes; /* of the file; whole clusters, unless it is the caller's */
 };
 
 /*

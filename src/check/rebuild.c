@@ -15,7 +15,7 @@
 #include "check/repair.h"
 
 struct rebuild {
-    struct zq_reftable t;
+    struct zq_reftable t; /* the plan: where the table, its own blocks and the others lie */
     uint64_t
         *kept;    /* owned: the entries before t.first; until there are blocks, 1: one is needed */
     uint8_t *out; /* owned: a cluster */
@@ -112,6 +112,7 @@ static int write_blocks(struct zq_scan *s, struct rebuild *r)
     return rc;
 }
 
+/* Composed cluster by cluster: a table has up to 8 MiB, of which only one cluster is in memory. */
 static int write_table(struct zq_scan *s, const struct rebuild *r)
 {
     uint64_t cluster = zq_scan_cluster(s), bytes = zq_table_bytes(r->t.entries);
@@ -124,7 +125,10 @@ static int write_table(struct zq_scan *s, const struct rebuild *r)
     return rc;
 }
 
-/* Table offset and length lie side by side: one write, inside one sector. */
+/*
+ * Table offset and length lie side by side: one write, inside one sector, so a crash leaves the old
+ * table or the new one (R9). Barriers before it and behind.
+ */
 static int switch_over(struct zq_scan *s, const struct rebuild *r)
 {
     uint8_t raw[ZQ_HDR_RT_BYTES];

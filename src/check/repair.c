@@ -81,6 +81,10 @@ static int adjust_all(struct zq_scan *s, bool raise, uint64_t *changed)
     return 0;
 }
 
+/*
+ * Before any entry changes, and behind its own barrier: an entry must never point to a cluster
+ * whose count on disk is too low (K1).
+ */
 static int raise_refcounts(struct zq_scan *s, bool *changed)
 {
     uint64_t n = 0;
@@ -94,6 +98,10 @@ static int raise_refcounts(struct zq_scan *s, bool *changed)
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
+/*
+ * Last, when what pointed to the clusters is durably gone (R5). Not while anything in the file
+ * could not be followed.
+ */
 static int lower_refcounts(struct zq_scan *s, bool *changed)
 {
     uint64_t n = 0;
@@ -176,6 +184,10 @@ static int fix_zones(struct zq_scan *s, uint64_t *fixed)
     return 0;
 }
 
+/*
+ * A repair of leaks alone touches flags only where freeing a leak leaves a refcount of 1, and those
+ * that a crash has left loose (R12): it must not write what it does not have to.
+ */
 static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 {
     struct tables t = {.fix.only_changed = !(flags & ZQCOW2_CHECK_REPAIR),
@@ -199,6 +211,10 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 
 /* ---- a round ---- */
 
+/*
+ * One kind of change per pass where the next kind would rely on a scan that is out of date: after a
+ * rebuild, and after copies, the caller scans again.
+ */
 static int repair_tables(struct zq_scan *s, unsigned flags, bool *changed)
 {
     int rc = 0;
@@ -233,6 +249,10 @@ static int put_header64(struct zq_scan *s, uint64_t at, uint64_t value)
     return zq_scan_write(s, raw, sizeof(raw), at);
 }
 
+/*
+ * CORRUPT is set only if refcounts remain too low: no program may allocate by them then. Version 2
+ * has no feature bits.
+ */
 static uint64_t final_incompat(const struct zq_scan *s, unsigned flags, bool sound)
 {
     if (sound)

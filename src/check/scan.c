@@ -212,6 +212,7 @@ static void note_clash(struct zq_scan *s, enum zq_kind kind, unsigned before)
         s->tangled = true;
 }
 
+/* One finding for a table, however many of its clusters are taken; but all are noted. */
 static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint64_t end,
                        enum zq_kind kind, const char *name)
 {
@@ -261,6 +262,7 @@ int zq_scan_count_lost(struct zq_scan *s, uint64_t cluster)
 
 /* ---- refcounts ---- */
 
+/* One block is kept: comparisons go through the clusters in order. */
 int zq_scan_block(struct zq_scan *s, uint64_t index)
 {
     int rc;
@@ -289,6 +291,7 @@ int zq_scan_is_hole(struct zq_scan *s, uint64_t index, bool *hole)
     return rc;
 }
 
+/* A cluster that no trusted block describes has refcount 0. */
 int zq_scan_refcount(struct zq_scan *s, uint64_t cluster, uint64_t *refcount)
 {
     unsigned bits = zq_scan_block_bits(s);

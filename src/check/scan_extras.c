@@ -92,6 +92,7 @@ static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
     return rc;
 }
 
+/* Without the padding to 8. qcow2 specification, snapshot table: extra data, ID and name follow. */
 static uint64_t entry_bytes(const uint8_t *e)
 {
     return SNAPSHOT_FIXED + (uint64_t)zq_be32(e + 36) + zq_be16(e + 12) + zq_be16(e + 14);
@@ -196,6 +197,10 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
     return zq_scan_count_lost(s, cluster);
 }
 
+/*
+ * One bit per 2^granularity bytes of the disk, in whole clusters (qcow2 specification, bitmap
+ * table).
+ */
 static uint64_t bitmap_entries(const struct zq_scan *s, unsigned granularity)
 {
     uint64_t bits = zq_div_up(s->h.virtual_size, (uint64_t)1 << granularity);
@@ -299,6 +304,7 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
     return 0;
 }
 
+/* bitmaps_offset: of the extension's 24 bytes in the header cluster; 0: there is none. */
 int zq_scan_bitmaps(struct zq_scan *s)
 {
     uint8_t e[24];

@@ -39,6 +39,7 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     return rc;
 }
 
+/* rt[] gets only what may be trusted; it is 8 MiB at most, which the header's check has ensured. */
 static int scan_refcount_table(struct zq_scan *s)
 {
     uint64_t bytes = (uint64_t)s->h.rt_clusters << s->h.cluster_bits;
@@ -55,6 +56,10 @@ static int scan_refcount_table(struct zq_scan *s)
 
 /* ---- L1 ---- */
 
+/*
+ * Doubled: there may be as many tables as L1 has entries. merge_l2s() joins what points to one
+ * table.
+ */
 static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
 {
     if (s->nr_l2s == s->l2_room) {
@@ -127,6 +132,7 @@ static void merge_l2s(struct zq_scan *s, size_t from)
 
 /* ---- L2 ---- */
 
+/* top: what a lost write pointer is restored from. Only sound entries count. */
 static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *t)
 {
     uint64_t zone;

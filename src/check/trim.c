@@ -39,6 +39,7 @@ static void add(struct zq_scan *s, struct gap *g, uint64_t from, uint64_t bytes)
     *g = (struct gap){from, from + bytes};
 }
 
+/* s->block holds block number `index`. */
 static void add_free(struct zq_scan *s, struct gap *g, uint64_t index)
 {
     unsigned bits = zq_scan_block_bits(s), cluster_bits = s->h.cluster_bits;
@@ -119,6 +120,7 @@ static int cut_file(struct zq_scan *s)
     return zq_be_flush(s->be);
 }
 
+/* The file is cut first: what lies behind the cut need not be punched. */
 int zq_repair_space(struct zq_scan *s)
 {
     int rc;

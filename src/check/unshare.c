@@ -31,7 +31,7 @@ struct move {
 
 /* No repair copies more clusters than the file had. */
 struct moves {
-    struct move *m;
+    struct move *m; /* owned; freed by zq_unshare() */
     size_t nr, room, limit;
 };
 
@@ -50,6 +50,7 @@ static int grow(struct zq_scan *s, struct moves *l)
     return 0;
 }
 
+/* What is beyond the limit is left out without an error: the repair goes as far as it may. */
 static int push(struct zq_scan *s, struct moves *l, struct move m)
 {
     int rc = l->nr == l->room && l->nr < l->limit ? grow(s, l) : 0;
@@ -81,6 +82,10 @@ static bool is_low(const struct zq_scan *s, unsigned once, size_t n)
     return once & ZQ_ONCE_TOO_LOW || (s->repair.rebuilt && (n > 1 || once & ZQ_BY_PACKED));
 }
 
+/*
+ * Entries of L1 whose table others see, too. One whose own place is claimed by a lower rank is
+ * never written (R13).
+ */
 static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     const struct zq_l2 *table;
@@ -158,6 +163,10 @@ static int collect_tables(struct zq_scan *s, bool all, struct moves *l)
     return rc;
 }
 
+/*
+ * Only in tables with one owner: in others an entry stands for several places of the disk. They get
+ * copies in an earlier pass.
+ */
 static int collect_clusters(struct zq_scan *s, struct moves *l)
 {
     int rc = 0;
@@ -239,6 +248,7 @@ static int pick_clusters(struct zq_scan *s, struct moves *l, uint64_t *missing)
     return 0;
 }
 
+/* Counted before an entry points to it (K1): until then the copy is a leak. */
 static int count_once(struct zq_scan *s, uint64_t cluster)
 {
     unsigned bits = zq_scan_block_bits(s), order = s->h.refcount_order;
@@ -277,6 +287,9 @@ static int copy_one(struct zq_scan *s, const struct move *m, struct zq_fix *fix,
     return rc < 0 ? rc : zq_scan_write(s, buf, cluster, m->to << s->h.cluster_bits);
 }
 
+/*
+ * The copy has one owner, so its flag is set (COPIED, qcow2 specification: refcount exactly one).
+ */
 static int switch_one(struct zq_scan *s, struct move *m)
 {
     const struct zq_form form = zq_scan_form(s);
