@@ -84,6 +84,22 @@ void zq_free(const struct zqcow2_hooks *h, void *p, uint64_t size)
         h->free(h->ctx, p, (size_t)size);
 }
 
+void *zq_stock_take(struct zq_stock *s, const struct zqcow2_hooks *h, size_t size)
+{
+    void *p = s->one;
+
+    s->one = NULL;
+    return p ? memset(p, 0, size) : zq_zalloc(h, size);
+}
+
+void zq_stock_put(struct zq_stock *s, const struct zqcow2_hooks *h, void *p, size_t size)
+{
+    if (s->one)
+        zq_free(h, p, size);
+    else
+        s->one = p;
+}
+
 int zq_copy_sized(void *dst, size_t dst_size, const void *src, size_t min)
 {
     size_t size;

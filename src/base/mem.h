@@ -19,6 +19,16 @@ void *zq_zalloc_array(const struct zqcow2_hooks *h, uint64_t n, size_t size);
 void zq_free(const struct zqcow2_hooks *h, void *p, uint64_t size);
 
 /*
+ * Memory for objects of one size of which most live as long as one request: the last one that was
+ * put back is kept for the next. All 0 at first. The caller's mutex protects it.
+ */
+struct zq_stock {
+    void *one;
+};
+void *zq_stock_take(struct zq_stock *s, const struct zqcow2_hooks *h, size_t size); /* zeroed */
+void zq_stock_put(struct zq_stock *s, const struct zqcow2_hooks *h, void *p, size_t size);
+
+/*
  * Copies a caller's size-led struct: min(sizes) bytes, the rest zero. -EINVAL: its size is below
  * min; -E2BIG: it holds non-zero bytes that this library does not know.
  */

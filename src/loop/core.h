@@ -105,6 +105,7 @@ struct zq_core {
     struct zq_round round;
     struct zq_list owners; /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;
+    struct zq_stock fills;
     struct zq_op janitor; /* gives clusters and space back */
     bool janitor_running, want_janitor;
     bool leaked; /* clusters could not be given back */

@@ -162,6 +162,7 @@ void zq_core_fini(struct zq_core *c)
     zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
     zq_sources_close(c->source);
     zq_free(&c->hooks, c->backing, sizeof(*c->backing));
+    zq_free(&c->hooks, c->fills.one, sizeof(struct zq_fill));
     zq_zones_close(&c->zones);
     zq_map_close(&c->map);
     zq_alloc_close(&c->alloc);
@@ -227,6 +228,8 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release 
     op->pos = op->length = op->round = 0;
     op->iov_at = 0;
     op->iov_skip = 0;
+    op->xfer.left = 0;
+    op->xfer.moving = false;
     memset(&op->own, 0, sizeof(op->own));
     op->res = (struct zqcow2_result){0, 0, 0};
 }

@@ -40,16 +40,17 @@ struct zq_packed {
     uint64_t in_room, out_room;
 };
 
-/* What a new cluster keeps of the sources, on its way into memory. */
-struct zq_copyup {
-    uint8_t *buf;
+/* What a new cluster keeps, on its way into memory: of the old cluster, or of the sources. */
+struct zq_kept {
+    struct zq_packed packed; /* the old cluster; or room for any compressed one of the chain */
+    /* of the sources */
+    uint8_t *buf;          /* NULL: the old cluster's */
     uint64_t room;         /* bytes of buf */
     uint64_t from, at, to; /* guest: where buf begins, what comes next, where it ends */
     uint8_t phase;
     bool asking, begun;
     bool found; /* something that may be other than zeros */
     struct zq_walk walk;
-    struct zq_packed packed; /* room for any compressed cluster of the chain */
 };
 
 /* New clusters that will replace what a guest range maps to: made whole first, then linked. */
@@ -62,9 +63,8 @@ struct zq_fill {
     struct zq_extent old;
     bool virgin;
     uint8_t phase;
-    struct zq_freed *freed;     /* takes the new clusters on failure, the old ones on success */
-    struct zq_packed old_bytes; /* old content that must be kept, in .out */
-    struct zq_copyup below;     /* the same, where the old content is a source's */
+    struct zq_freed *freed; /* takes the new clusters on failure, the old ones on success */
+    struct zq_kept *kept;   /* NULL: nothing is */
 };
 
 /* Guest clusters that no other operation may change the mapping of (R14): in the core's list. */

@@ -291,7 +291,6 @@ static void enter(struct zq_core *c, struct zq_op *op, uint8_t phase)
     zq_cache_release(&c->cache, &op->g);
     op->own.overwrite.phase = phase;
     zq_iov_seek(op, 0);
-    zq_transfer_begin(op, io_kind(op), 0, 0);
 }
 
 static void give_back(struct zq_core *c, struct zq_op *op)

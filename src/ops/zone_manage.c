@@ -55,12 +55,12 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     }
 }
 
-static void zero_rest(struct zq_fill *f, uint64_t from)
+static int zero_rest(struct zq_core *c, struct zq_fill *f, uint64_t from)
 {
     zq_assert_k(R3, from && from < f->bytes);
-    f->head = from;
     f->data_kind = ZQCOW2_IO_ZERO;
     f->data_len = f->bytes - from;
+    return zq_fill_keep(c, f, from, f->bytes);
 }
 
 /*
@@ -91,9 +91,10 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
         rc = zq_may_allocate(c, op);
         if (rc == 0)
             rc = zq_fill_prepare(c, op, head, size, &e);
+        if (rc == 0)
+            rc = zero_rest(c, zq_fill_last(op), z->wp - head);
         if (rc)
             return rc;
-        zero_rest(zq_fill_last(op), z->wp - head);
         zq_fill_start(op);
         return zq_fill_replace(c, op);
     }

@@ -177,7 +177,6 @@ int zq_step_zone_write(struct zq_core *c, struct zq_op *op)
             return rc;
         reserve(c, op, zone, &v, victim);
         op->own.zone_write.phase = W_MOVE;
-        zq_transfer_begin(op, ZQCOW2_IO_WRITE, 0, 0);
         /* fall through */
     case W_MOVE:
         rc = move(c, op);

@@ -44,8 +44,9 @@ void zq_alloc_close(struct zq_alloc *a)
     zq_growth_drop(a);
     for (int i = 0; i < 2; i++) {
         for (struct zq_list *n; (n = zq_list_pop(&a->quarantine[i]));)
-            zq_free(h, zq_container(n, struct zq_freed, link), sizeof(struct zq_freed));
+            zq_record_drop(a, zq_container(n, struct zq_freed, link));
     }
+    zq_free(h, a->records.one, sizeof(struct zq_freed));
     zq_free(h, a->areas, a->areas_room * sizeof(*a->areas));
     zq_memtable_close(&a->refs.table);
     a->cache = NULL;
@@ -238,6 +239,15 @@ static uint64_t spare(const struct zq_alloc *a, uint64_t at)
     return most > a->left_out ? most - a->left_out : 0;
 }
 
+/* The first cluster that is free: one alone fills any gap. */
+static uint32_t scan_one(const struct zq_refs *r, const uint8_t *slice, uint32_t *from,
+                         uint32_t *count)
+{
+    *from = pass_taken(r, slice, *from, r->slice_refs);
+    *count = *from < r->slice_refs;
+    return *from;
+}
+
 /* Looks at the slice under the cursor. */
 static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint32_t want,
                 struct zq_found *f)
@@ -252,7 +262,8 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     if (rc)
         return rc;
     base = *cursor - index;
-    first = scan(a, f->slice->data, spare(a, *cursor), &index, want, &count);
+    first = want > 1 ? scan(a, f->slice->data, spare(a, *cursor), &index, want, &count) :
+                       scan_one(r, f->slice->data, &index, &count);
     *cursor = base + index;
     count = (uint32_t)(zq_alloc_before_areas(a, (base + first) << r->cluster_bits,
                                              (uint64_t)count << r->cluster_bits) >>

@@ -47,14 +47,14 @@ static int plan_behind(const struct zq_alloc *a, struct zq_reftable *t)
 }
 
 /* The new table as it will be in memory. -ENOMEM: to be dropped all the same. */
-static int make_next(const struct zq_alloc *a, struct zq_growth *gr)
+static int make_next(struct zq_alloc *a, struct zq_growth *gr)
 {
     const struct zqcow2_hooks *h = a->cache->x->hooks;
     const struct zq_memtable *old = &a->refs.table;
     int rc = zq_memtable_open(&gr->next, h, gr->plan.entries, start_of(gr));
 
     gr->buf = zq_alloc(h, 4096, piece(gr));
-    gr->freed = zq_zalloc(h, sizeof(*gr->freed));
+    gr->freed = zq_record_new(a);
     if (rc < 0 || !gr->buf || !gr->freed)
         return -ENOMEM;
     for (uint64_t i = 0; i < gr->next.entries; i++)
@@ -69,7 +69,7 @@ void zq_growth_drop(struct zq_alloc *a)
 
     zq_memtable_close(&gr->next);
     zq_free(h, gr->buf, piece(gr));
-    zq_free(h, gr->freed, sizeof(*gr->freed));
+    zq_record_drop(a, gr->freed);
     gr->buf = NULL;
     gr->freed = NULL;
     gr->whole = gr->switching = false;

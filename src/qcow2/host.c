@@ -164,6 +164,16 @@ int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)
     return zq_cache_park(a->cache, g, &a->cover_waiters);
 }
 
+struct zq_freed *zq_record_new(struct zq_alloc *a)
+{
+    return zq_stock_take(&a->records, a->cache->x->hooks, sizeof(struct zq_freed));
+}
+
+void zq_record_drop(struct zq_alloc *a, struct zq_freed *f)
+{
+    zq_stock_put(&a->records, a->cache->x->hooks, f, sizeof(*f));
+}
+
 /* Does f lie right behind the list's last record, and wait for the same round? */
 static bool joins(const struct zq_list *q, const struct zq_freed *f)
 {
@@ -185,7 +195,7 @@ void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
         last = zq_container(q->prev, struct zq_freed, link);
         last->count += f->count;
         last->after_io = f->after_io;
-        zq_free(a->cache->x->hooks, f, sizeof(*f));
+        zq_record_drop(a, f);
         return;
     }
     zq_list_push(q, &f->link);

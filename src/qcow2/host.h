@@ -66,6 +66,7 @@ struct zq_alloc {
     struct zq_growth growth;
     bool want_switch;             /* an operation waits for a round to switch to the grown table */
     struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
+    struct zq_stock records;
     uint64_t rounds;              /* how many rounds have begun */
     struct zq_io cover;           /* extends the file ... */
     uint64_t covering, cover_end; /* ... to here, 0: it does not; and at least to here */
@@ -101,6 +102,10 @@ int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
 /* A run at this host offset reads as zeros, as nothing was written there. Ask before taking. */
 bool zq_alloc_is_virgin(const struct zq_alloc *a, uint64_t host);
+/* A record, empty. NULL: there is no memory. */
+struct zq_freed *zq_record_new(struct zq_alloc *a);
+/* It is in no list. Or NULL. */
+void zq_record_drop(struct zq_alloc *a, struct zq_freed *f);
 /*
  * Into the quarantine, which takes the record. linked: a table pointed to it until now, so its
  * removal must first be durable; else it was never linked. Only then may it be taken again.

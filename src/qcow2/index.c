@@ -61,6 +61,8 @@ static uint32_t below(const struct zq_index *x, const uint64_t *table, uint64_t 
 {
     uint32_t low = 0, high = x->n;
 
+    if (high && named(table, x->order[high - 1]) < host) /* the usual case: host is new */
+        return high;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
 

@@ -58,7 +58,7 @@ void zq_map_close(struct zq_map *m)
     zq_free(m->hooks, m->runs, m->nr_runs * sizeof(*m->runs));
     if (m->untouched)
         zq_free(m->hooks, m->untouched, untouched_bytes(m));
-    zq_free(m->hooks, m->fresh.freed, sizeof(*m->fresh.freed));
+    zq_record_drop(m->alloc, m->fresh.freed);
     zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
     zq_memtable_close(&m->l1);
     m->runs = NULL;
@@ -116,13 +116,18 @@ static void set_untouched(struct zq_map *m, uint64_t n, bool untouched)
         m->untouched[n / 8] = (uint8_t)((m->untouched[n / 8] & ~bit) | (untouched ? bit : 0));
 }
 
+static inline bool may_hold(const struct zq_map *m, uint64_t guest)
+{
+    return m->l1.v[l1_index(m, guest)] && !is_untouched(m, guest);
+}
+
 bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next)
 {
     unsigned bits = zq_l2_span_bits(&m->form);
     bool table = m->l1.v[l1_index(m, guest)] != 0;
 
     *next = table ? zq_map_slice_end(m, guest) : ((guest >> bits) + 1) << bits;
-    return table && !is_untouched(m, guest);
+    return may_hold(m, guest);
 }
 
 static struct zq_runs *runs_of(const struct zq_map *m, uint64_t guest)
@@ -278,18 +283,21 @@ static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, u
     return rc ? rc : extent_in(m, s, guest, len, e);
 }
 
-static inline struct zq_extent nothing(uint64_t len)
+/* Where nothing is held. */
+static void nothing(const struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e)
 {
-    return (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = len};
+    uint64_t next;
+
+    (void)zq_map_may_hold(m, guest, &next);
+    *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = zq_min(len, next - guest)};
 }
 
 bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e)
 {
     struct zq_slice *s;
-    uint64_t next;
 
-    if (!zq_map_may_hold(m, guest, &next)) {
-        *e = nothing(zq_min(len, next - guest));
+    if (!may_hold(m, guest)) {
+        nothing(m, guest, len, e);
         return true;
     }
     s = zq_cache_peek(m->cache, slice_host(m, guest));
@@ -300,7 +308,6 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
                   struct zq_extent *e)
 {
     const struct zq_run *run = zq_map_run(m, guest);
-    uint64_t next;
 
     if (run) {
         uint64_t skew = guest - run->guest;
@@ -312,8 +319,8 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
         e->len = zq_min(len, run->len - skew);
         return 0;
     }
-    if (!zq_map_may_hold(m, guest, &next)) {
-        *e = nothing(zq_min(len, next - guest));
+    if (!may_hold(m, guest)) {
+        nothing(m, guest, len, e);
         return 0;
     }
     return lookup_slice(m, g, guest, len, e);
@@ -384,7 +391,7 @@ static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
     if (rc)
         return rc;
     if (!f->freed)
-        f->freed = zq_zalloc(m->hooks, sizeof(*f->freed));
+        f->freed = zq_record_new(m->alloc);
     make_untouched(m);
     if (f->freed && old)
         f->copy = zq_alloc(m->hooks, 4096, size);

@@ -13,7 +13,7 @@
 enum { U_ASK, U_PACKED, U_MOVED };
 
 /* A compressed cluster takes no more of the file than two clusters, and the blocks that it cuts. */
-int zq_copyup_alloc(struct zq_core *c, struct zq_copyup *u)
+int zq_copyup_alloc(struct zq_core *c, struct zq_kept *u)
 {
     uint64_t cluster = 0, align = 1;
 
@@ -30,14 +30,7 @@ int zq_copyup_alloc(struct zq_core *c, struct zq_copyup *u)
     return u->buf ? 0 : -ENOMEM; /* the fill frees the rest */
 }
 
-void zq_copyup_free(struct zq_core *c, struct zq_copyup *u)
-{
-    zq_packed_free(c, &u->packed);
-    zq_free(&c->hooks, u->buf, u->room);
-    u->buf = NULL;
-}
-
-static uint8_t *target(const struct zq_copyup *u)
+static uint8_t *target(const struct zq_kept *u)
 {
     zq_assert(u->from <= u->at && u->at + u->walk.e.len <= u->from + u->room);
     return u->buf + (u->at - u->from);
@@ -46,7 +39,7 @@ static uint8_t *target(const struct zq_copyup *u)
 static void blank_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
-    const struct zq_copyup *u = &op->fill->below;
+    const struct zq_kept *u = op->fill->kept;
 
     memset(target(u), 0, (size_t)u->walk.e.len);
 }
@@ -54,14 +47,14 @@ static void blank_work(struct zq_io *io)
 static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
-    const struct zq_copyup *u = &op->fill->below;
+    const struct zq_kept *u = op->fill->kept;
 
     io->ret = zq_packed_inflate(op->core, &u->packed);
     if (io->ret == 0)
         memcpy(target(u), zq_packed_at(&u->packed, u->at), (size_t)u->walk.e.len);
 }
 
-static int read_packed(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
+static int read_packed(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
 {
     struct zq_packed *p = &u->packed;
 
@@ -72,7 +65,7 @@ static int read_packed(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
 }
 
 /* Beyond the end of the device are zeros, also where the source has bytes (S3). */
-static void begin_asking(struct zq_core *c, struct zq_copyup *u)
+static void begin_asking(struct zq_core *c, struct zq_kept *u)
 {
     bool inside = u->at < c->size;
 
@@ -81,7 +74,7 @@ static void begin_asking(struct zq_core *c, struct zq_copyup *u)
     u->asking = true;
 }
 
-static int ask(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
+static int ask(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
 {
     const struct zq_walk *w = &u->walk;
     int rc;
@@ -101,7 +94,7 @@ static int ask(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
     return zq_op_read_from(c, op, &w->at->x, target(u), w->e.host, w->e.len);
 }
 
-static int run_phase(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
+static int run_phase(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
 {
     switch (u->phase) {
     case U_ASK: return ask(c, op, u);
@@ -115,7 +108,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op, struct zq_copyup *u)
 
 int zq_copyup_step(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
-    struct zq_copyup *u = &op->fill->below;
+    struct zq_kept *u = op->fill->kept;
     int rc = 0;
 
     if (!u->begun) {
@@ -133,9 +126,8 @@ int zq_copyup_step(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t 
 
 void zq_copyup_drop(struct zq_op *op)
 {
-    struct zq_copyup *u = &op->fill->below;
+    struct zq_kept *u = op->fill->kept;
 
-    if (u->asking)
+    if (u && u->asking)
         zq_walk_drop(&u->walk, &op->g);
-    u->asking = false;
 }

@@ -8,9 +8,9 @@
 
 #include "loop/core.h"
 
-/* All the memory that it may need, so that it cannot fail for lack of it (I13): -ENOMEM. */
-int zq_copyup_alloc(struct zq_core *c, struct zq_copyup *u);
-void zq_copyup_free(struct zq_core *c, struct zq_copyup *u);
+/* All the memory that it may need, so that it cannot fail for lack of it (I13): -ENOMEM. The caller
+ * frees buf and packed. */
+int zq_copyup_alloc(struct zq_core *c, struct zq_kept *u);
 /* Brings [from, to), less than a cluster, into u->buf: 0, ZQ_WAIT (then again), or an error. */
 int zq_copyup_step(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to);
 /* It has failed: op->g holds nothing for it any more. */

@@ -30,23 +30,32 @@ static bool has_content(const struct zq_extent *e)
     return e->type == ZQ_EXT_DATA || e->type == ZQ_EXT_COMPRESSED;
 }
 
+static void free_kept(struct zq_core *c, struct zq_fill *f)
+{
+    if (!f->kept)
+        return;
+    zq_packed_free(c, &f->kept->packed);
+    zq_free(&c->hooks, f->kept->buf, f->kept->room);
+    zq_free(&c->hooks, f->kept, sizeof(*f->kept));
+    f->kept = NULL;
+}
+
 static void free_fill(struct zq_core *c, struct zq_fill *f)
 {
-    zq_packed_free(c, &f->old_bytes);
-    zq_copyup_free(c, &f->below);
-    zq_free(&c->hooks, f->freed, sizeof(*f->freed));
-    zq_free(&c->hooks, f, sizeof(*f));
+    free_kept(c, f);
+    zq_record_drop(&c->alloc, f->freed);
+    zq_stock_put(&c->fills, &c->hooks, f, sizeof(*f));
 }
 
 static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
 {
-    struct zq_fill *f = zq_zalloc(&c->hooks, sizeof(*f));
+    struct zq_fill *f = zq_stock_take(&c->fills, &c->hooks, sizeof(*f));
 
     if (!f)
         return NULL;
     f->old = *old;
-    f->freed = zq_zalloc(&c->hooks, sizeof(*f->freed));
-    if (f->freed && (!has_content(old) || zq_packed_alloc(c, &f->old_bytes, NULL, &old->l2) == 0))
+    f->freed = zq_record_new(&c->alloc);
+    if (f->freed)
         return f;
     free_fill(c, f);
     return NULL;
@@ -110,31 +119,36 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_
 /* What is kept of it is a source's. */
 static bool is_below(const struct zq_fill *f)
 {
-    return f->below.buf;
+    return f->kept && f->kept->buf;
+}
+
+static bool has_pads(const struct zq_fill *f)
+{
+    return f->head || f->tail < f->bytes;
 }
 
 int zq_fill_keep(struct zq_core *c, struct zq_fill *f, uint64_t head, uint64_t tail)
 {
-    bool pads = head || tail < f->bytes;
+    bool below = f->old.type == ZQ_EXT_UNALLOC && zq_map_masks(&c->map, f->guest);
 
     zq_assert(head <= tail && tail <= f->bytes);
     f->head = head;
     f->tail = tail;
-    if (!pads || f->old.type != ZQ_EXT_UNALLOC || !zq_map_masks(&c->map, f->guest))
+    if (!has_pads(f) || !(below || has_content(&f->old)))
         return 0;
-    return zq_copyup_alloc(c, &f->below);
+    f->kept = zq_zalloc(&c->hooks, sizeof(*f->kept));
+    if (!f->kept)
+        return -ENOMEM;
+    return below ? zq_copyup_alloc(c, f->kept) :
+                   zq_packed_alloc(c, &f->kept->packed, NULL, &f->old.l2);
 }
 
 /* What the request covers whole, and what reads as zeros anyway, needs its own bytes only. */
 static uint8_t first_phase(const struct zq_fill *f)
 {
-    bool pads = f->head || f->tail < f->bytes;
-
-    if (pads && has_content(&f->old))
-        return F_OLD;
-    if (is_below(f))
-        return F_BELOW_HEAD;
-    return pads && !f->virgin ? F_BLANK : F_START;
+    if (f->kept)
+        return is_below(f) ? F_BELOW_HEAD : F_OLD;
+    return has_pads(f) && !f->virgin ? F_BLANK : F_START;
 }
 
 void zq_fill_start(struct zq_op *op)
@@ -171,13 +185,13 @@ static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
 
-    io->ret = zq_packed_inflate(op->core, &op->fill->old_bytes);
+    io->ret = zq_packed_inflate(op->core, &op->fill->kept->packed);
 }
 
 static int read_old(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
-    const struct zq_packed *p = &f->old_bytes;
+    const struct zq_packed *p = &f->kept->packed;
     uint64_t size = (uint64_t)1 << c->cluster_bits;
 
     if (f->old.type == ZQ_EXT_COMPRESSED)
@@ -190,9 +204,7 @@ static int blank(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
 
-    if (has_content(&f->old))
-        return 0;
-    return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host, f->bytes);
+    return f->kept ? 0 : zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host, f->bytes);
 }
 
 static int read_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
@@ -205,15 +217,14 @@ static int read_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64
 static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
     struct zq_fill *f = op->fill;
-    uint8_t *kept = f->below.buf;
+    uint8_t *bytes;
 
-    if (from == to || !(is_below(f) || has_content(&f->old)))
+    if (from == to || !f->kept)
         return 0;
-    if (!is_below(f))
-        kept = f->old_bytes.out + from;
-    if (is_below(f) && !f->below.found && f->virgin)
+    if (is_below(f) && !f->kept->found && f->virgin)
         return 0; /* zeros on zeros */
-    return zq_op_io(c, op, ZQCOW2_IO_WRITE, kept, f->host + from, to - from);
+    bytes = is_below(f) ? f->kept->buf : f->kept->packed.out + from;
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, bytes, f->host + from, to - from);
 }
 
 static int run_phase(struct zq_core *c, struct zq_op *op)
@@ -223,7 +234,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase < F_MADE);
     switch (f->phase) {
     case F_OLD: return read_old(c, op);
-    case F_UNPACK: return f->old_bytes.in ? zq_op_work(c, op, unpack_work) : 0;
+    case F_UNPACK: return f->kept->packed.in ? zq_op_work(c, op, unpack_work) : 0;
     case F_BLANK: return blank(c, op);
     case F_BELOW_HEAD: return read_below(c, op, 0, f->head);
     case F_BELOW_TAIL: return read_below(c, op, f->tail, f->bytes);
@@ -265,8 +276,7 @@ int zq_fill_step(struct zq_core *c, struct zq_op *op)
         if (rc == ZQ_WAIT)
             return rc;
         if (f->phase == F_MADE) {
-            zq_packed_free(c, &f->old_bytes);
-            zq_copyup_free(c, &f->below);
+            free_kept(c, f);
             zq_list_push(&op->made, &f->link);
             op->fill = NULL;
         }

@@ -146,7 +146,7 @@ static int lower(struct zq_core *c, struct zq_op *op)
     }
     /* Another error leaves a leak: then the mark stays, and the next writable open finds it. */
     c->leaked |= rc < 0;
-    zq_free(&c->hooks, f, sizeof(*f));
+    zq_record_drop(&c->alloc, f);
     op->own.janitor.freed = NULL;
     op->own.janitor.phase = J_NEXT;
     return 0;

@@ -16,7 +16,7 @@ static struct zq_freed *take_record(struct zq_core *c, struct zq_op *op)
     struct zq_list *n = zq_list_pop(&op->spare);
 
     if (!n)
-        return zq_zalloc(&c->hooks, sizeof(struct zq_freed));
+        return zq_record_new(&c->alloc);
     zq_assert(op->nr_spare);
     op->nr_spare--;
     return zq_container(n, struct zq_freed, link);
@@ -31,7 +31,7 @@ static void keep_record(struct zq_op *op, struct zq_freed *f)
 static void drop_records(struct zq_core *c, struct zq_op *op)
 {
     for (struct zq_list *n; (n = zq_list_pop(&op->spare));)
-        zq_free(&c->hooks, zq_container(n, struct zq_freed, link), sizeof(struct zq_freed));
+        zq_record_drop(&c->alloc, zq_container(n, struct zq_freed, link));
     op->nr_spare = 0;
 }
 
@@ -40,7 +40,7 @@ static void drop_records(struct zq_core *c, struct zq_op *op)
 static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
 {
     while (n--) {
-        struct zq_freed *f = zq_zalloc(&c->hooks, sizeof(*f));
+        struct zq_freed *f = zq_record_new(&c->alloc);
 
         if (!f)
             return -ENOMEM;

@@ -388,6 +388,24 @@ static void steady_state_allocates_nothing(void **state)
     end(&t);
 }
 
+/* Each the first to its cluster: what they need for a while is taken once. */
+static void first_writes_allocate_nothing(void **state)
+{
+    struct zqcow2_create_options o = shape(MiB(256), MiB(64), 0);
+    struct tally t;
+    uint64_t before;
+
+    (void)state;
+    o.conventional_zones = 1;
+    begin(&t, o);
+    assert_int_equal(zqcow2_write(t.img, buf, 4096, 0, 0), 0);
+    before = t.heap.calls;
+    for (uint64_t i = 1; i < 500; i++)
+        assert_int_equal(zqcow2_write(t.img, buf, 4096, i * KiB(64), 0), 0);
+    assert_int_equal(t.heap.calls, before);
+    end(&t);
+}
+
 static uint64_t be64_at(struct tally *t, uint64_t off)
 {
     uint8_t b[8];
@@ -540,6 +558,7 @@ int main(void)
         cmocka_unit_test(alignment_leaves_little_out),
         cmocka_unit_test(one_kick_a_batch),
         cmocka_unit_test(steady_state_allocates_nothing),
+        cmocka_unit_test(first_writes_allocate_nothing),
         cmocka_unit_test(open_reads_no_l2),
         cmocka_unit_test(open_and_report_of_many_zones),
         cmocka_unit_test(heap_at_rest),

@@ -162,6 +162,34 @@ static void memory_goes_through_the_hooks(void **state)
     assert_int_equal(a.calls, 2);
 }
 
+static void a_stock_keeps_one_and_it_comes_back_empty(void **state)
+{
+    struct account a = {0};
+    struct zqcow2_hooks in = ZQCOW2_HOOKS_INIT, h;
+    struct zq_stock s = {0};
+    uint8_t *p, *q;
+
+    (void)state;
+    in.ctx = &a;
+    in.alloc = count_alloc;
+    in.free = count_free;
+    assert_int_equal(zq_hooks_init(&h, &in), 0);
+    p = zq_stock_take(&s, &h, 100);
+    q = zq_stock_take(&s, &h, 100);
+    assert_int_equal(a.bytes, 200);
+    memset(p, 0xff, 100);
+    zq_stock_put(&s, &h, p, 100);
+    zq_stock_put(&s, &h, q, 100);
+    zq_stock_put(&s, &h, NULL, 100);
+    assert_int_equal(a.bytes, 100);
+    assert_ptr_equal(zq_stock_take(&s, &h, 100), p);
+    assert_int_equal(p[0] | p[99], 0);
+    assert_int_equal(a.calls, 2);
+    zq_stock_put(&s, &h, p, 100);
+    zq_free(&h, s.one, 100);
+    assert_int_equal(a.bytes, 0);
+}
+
 static void the_c_library_serves_without_hooks(void **state)
 {
     struct zqcow2_hooks h;
@@ -300,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_struct_may_be_shorter_or_longer_than_the_library_knows),
         cmocka_unit_test(what_is_returned_fits_the_callers_struct),
         cmocka_unit_test(memory_goes_through_the_hooks),
+        cmocka_unit_test(a_stock_keeps_one_and_it_comes_back_empty),
         cmocka_unit_test(the_c_library_serves_without_hooks),
         cmocka_unit_test(hooks_of_no_release_are_refused),
         cmocka_unit_test(the_log_hears_what_it_asked_for),
