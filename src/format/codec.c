@@ -19,6 +19,7 @@
 
 #define HEAD _Alignof(max_align_t)
 
+/* The size lies in front of what is returned, in room that keeps the alignment of HEAD. */
 static void *lib_alloc(void *hooks, size_t size)
 {
     size_t total = size + HEAD;
@@ -79,6 +80,7 @@ static int inflate_cluster(z_stream *z)
     return rc == Z_STREAM_END ? 0 : inflate_rest(z);
 }
 
+/* -15: a window of 32 KiB and no zlib header (qcow2 specification, compressed clusters). */
 static int unzlib(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
                   size_t out_len)
 {
@@ -104,6 +106,7 @@ static int zstd_rc(size_t code)
     return ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation ? -ENOMEM : ZQCOW2_ECORRUPT;
 }
 
+/* Asked for each frame before the decoder sees it: the decoder allocates what the header claims. */
 static bool window_ok(const ZSTD_inBuffer *in)
 {
     ZSTD_frameHeader fh;
@@ -124,6 +127,7 @@ static int zstd_fill(ZSTD_DCtx *d, ZSTD_inBuffer *in, ZSTD_outBuffer *out, bool 
         if (ZSTD_isError(rc))
             return zstd_rc(rc);
         *open = rc != 0;
+        /* No progress: the input has ended too early. Without this the loop would not end. */
         if (in->pos == before_in && out->pos == before_out)
             return ZQCOW2_ECORRUPT;
     }
@@ -151,6 +155,7 @@ static int zstd_cluster(ZSTD_DCtx *d, ZSTD_inBuffer *in, ZSTD_outBuffer *out)
     return more.pos ? ZQCOW2_ECORRUPT : 0;
 }
 
+/* One context for each cluster: nothing keeps its memory from one read to the next. */
 static int unzstd(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
                   size_t out_len)
 {
@@ -167,6 +172,7 @@ static int unzstd(struct zqcow2_hooks *hooks, const void *in, size_t in_len, voi
     return rc;
 }
 
+/* zlib counts in 32 bits; no cluster is longer than that. */
 int zq_decompress(const struct zqcow2_hooks *hooks, enum zq_compression type, const void *in,
                   size_t in_len, void *out, size_t out_len)
 {

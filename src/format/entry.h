@@ -26,7 +26,7 @@ struct zq_form {
 /* What an image's entries are judged by. */
 struct zq_bounds {
     struct zq_form form;
-    uint64_t file_size;
+    uint64_t file_size; /* bytes; an entry must name a cluster that begins below it */
 };
 
 static inline struct zq_form zq_form_of(const struct zq_header *h)
@@ -61,6 +61,9 @@ static inline uint64_t zq_table_sectors(uint64_t entries)
 {
     return zq_div_up(zq_table_bytes(entries), ZQ_SECTOR);
 }
+/*
+ * Bytes as they lie in the file. A table in memory that has been decoded is an array of uint64_t.
+ */
 static inline uint64_t zq_table_get(const void *table, uint64_t i)
 {
     return zq_be64((const uint8_t *)table + i * ZQ_TABLE_ENTRY);

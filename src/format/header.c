@@ -30,6 +30,7 @@ static int bad(struct zqcow2_error *err, const char *field, uint64_t value, uint
                    field, value, value, off, why);
 }
 
+/* Valid, but not supported: other programs can use the image, so it is not called corrupt. */
 static int lacking(struct zqcow2_error *err, const char *field, uint64_t value, uint64_t off,
                    const char *what)
 {
@@ -38,6 +39,7 @@ static int lacking(struct zqcow2_error *err, const char *field, uint64_t value, 
                    value, value, off, what);
 }
 
+/* What an image contains may hold control sequences for the terminal that shows a message. */
 void zq_printable(char *out, size_t room, const void *from, size_t n)
 {
     const uint8_t *in = from;
@@ -80,7 +82,10 @@ struct ext_area {
     uint64_t start, end;
 };
 
-/* 1: *e is the extension at *pos, which moves behind it; 0: the end marker. */
+/*
+ * 1: *e is the extension at *pos, which moves behind it; 0: the end marker. Each has 8 bytes of
+ * type and length and is padded to 8; the padding of the last may lie beyond the area.
+ */
 static int next_ext(const struct ext_area *a, uint64_t *pos, struct ext *e,
                     struct zqcow2_error *err)
 {
@@ -111,6 +116,7 @@ static bool find_ext(const struct ext_area *a, uint32_t type, struct ext *e)
     return false;
 }
 
+/* Twice is refused: which of the two counts would depend on the program that reads it. */
 static bool seen_before(const struct ext_area *a, const struct ext *e)
 {
     struct ext first = {0};
@@ -151,6 +157,7 @@ static int take_bitmaps(struct zq_header *h, const struct ext *e, struct zqcow2_
     return 0;
 }
 
+/* Version 2 has no feature bits: other programs would not know that they must keep away. */
 static int take_zoned(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {
     if (h->version < 3)
@@ -228,6 +235,7 @@ static void feature_name(const struct ext_area *a, unsigned bit, char *out, size
     }
 }
 
+/* The specification requires that unknown incompatible bits stop any use, reading as well. */
 static int check_unknown_bits(const struct zq_header *h, const struct ext_area *a,
                               struct zqcow2_error *err)
 {
@@ -294,6 +302,7 @@ static int check_compression(const struct zq_header *h, struct zqcow2_error *err
     return 0;
 }
 
+/* A zero byte would make the name that a message shows another one than the name that is opened. */
 static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t len,
                          struct zqcow2_error *err)
 {
@@ -320,6 +329,7 @@ static int check_bitmaps(const struct zq_header *h, bool rdwr, struct zqcow2_err
 
 /* ---- tables that the header points to ---- */
 
+/* end: of the file, or of its last cluster where a table may end behind the file. */
 static int check_table(const struct zq_header *h, const char *field, unsigned at, uint64_t offset,
                        uint64_t bytes, uint64_t end, struct zqcow2_error *err)
 {
@@ -334,6 +344,7 @@ static int check_table(const struct zq_header *h, const char *field, unsigned at
     return 0;
 }
 
+/* By stored_size: an L1 table that covers it covers the whole sectors of it, too. */
 static int check_size(const struct zq_header *h, struct zqcow2_error *err)
 {
     unsigned l2_bits = h->cluster_bits - 3;
@@ -376,6 +387,7 @@ static int check_tables(const struct zq_header *h, uint64_t file_size, struct zq
 
 /* ---- the whole ---- */
 
+/* Of both versions; version 3 then replaces the last two. */
 static void load_fields(struct zq_header *h, const uint8_t *b)
 {
     h->version = zq_be32(b + 4);
@@ -395,6 +407,7 @@ static void load_fields(struct zq_header *h, const uint8_t *b)
     h->header_length = 72;
 }
 
+/* The compression type, at byte 104, is optional: a shorter header means 0. */
 static int load_version3(struct zq_header *h, const uint8_t *b, size_t len,
                          struct zqcow2_error *err)
 {
@@ -474,6 +487,7 @@ static size_t put_ext(uint8_t *buf, size_t pos, uint32_t type, uint32_t len)
     return pos + 8;
 }
 
+/* For programs that do not know a bit: they can name it when they refuse the image. */
 static size_t put_features(uint8_t *buf, size_t pos)
 {
     pos = put_ext(buf, pos, ZQ_EXT_FEATURE_NAMES, NR_FEATURES * FEATURE_BYTES);

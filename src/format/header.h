@@ -65,12 +65,12 @@ struct zq_header {
     uint32_t cluster_bits, refcount_order; /* 9..21; 0..6 */
     uint32_t header_length;                /* 72 for version 2 */
     uint32_t crypt_method, compression_type;
-    uint32_t l1_entries, rt_clusters, nb_snapshots;
-    uint64_t stored_size, virtual_size; /* virtual_size: whole sectors of it */
+    uint32_t l1_entries, rt_clusters, nb_snapshots; /* bounded: 32 MiB, 8 MiB, 65536 */
+    uint64_t stored_size, virtual_size;             /* virtual_size: whole sectors of it */
     uint64_t l1_offset, rt_offset, snapshots_offset;
-    uint64_t incompat, compat, autoclear;
-    uint64_t backing_offset; /* 0: none */
-    uint32_t backing_len;    /* of the name; 0: other programs take it for none */
+    uint64_t incompat, compat, autoclear; /* as stored; 0 in version 2 */
+    uint64_t backing_offset;              /* 0: none */
+    uint32_t backing_len;                 /* of the name; 0: other programs take it for none */
     /* extensions; offsets are of their data in the file, 0: absent */
     uint32_t backing_format_offset, backing_format_len;
     uint32_t zoned_offset, zoned_len;

@@ -17,6 +17,9 @@ static void compressed_range(uint64_t raw, uint32_t cluster_bits, uint64_t *host
     *len = (more + 1) * ZQ_SECTOR - *host % ZQ_SECTOR;
 }
 
+/*
+ * COPIED is ignored here: a compressed cluster is never written in place. Check reports the flag.
+ */
 static const char *read_compressed(const struct zq_bounds *b, uint64_t raw, struct zq_l2_entry *e)
 {
     e->type = ZQ_EXT_COMPRESSED;
@@ -29,6 +32,11 @@ static const char *read_compressed(const struct zq_bounds *b, uint64_t raw, stru
     return NULL;
 }
 
+/*
+ * *e is filled in even if the entry is refused: check counts what such an entry seems to point to.
+ * In version 2, bit 0 is reserved; from 3 on it says that the cluster reads as zeros, allocated or
+ * not.
+ */
 static const char *read_entry(const struct zq_bounds *b, uint64_t raw, struct zq_l2_entry *e)
 {
     uint64_t known = ZQ_OFFSET_MASK | ZQ_OFLAG_COPIED;
@@ -57,7 +65,10 @@ const char *zq_l2_read(const struct zq_bounds *b, const uint8_t *entry, struct z
     return read_entry(b, zq_be64(entry), e);
 }
 
-/* Does the entry n clusters behind the first continue it? */
+/*
+ * Does the entry n clusters behind the first continue it? Zeros do only if neither holds a cluster.
+ * A wrong entry ends the stretch, and is refused when it is asked for.
+ */
 static bool continues(const struct zq_bounds *b, const uint8_t *entry, uint64_t n,
                       const struct zq_l2_entry *first)
 {

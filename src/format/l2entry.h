@@ -58,6 +58,7 @@ static inline uint64_t zq_l1_needed(const struct zq_form *f, uint64_t device_siz
 
 /* ---- entries ---- */
 
+/* table may be a slice, if i counts from its first entry. */
 static inline uint8_t *zq_l2_at(const struct zq_form *f, uint8_t *table, uint64_t i)
 {
     return table + zq_l2_bytes(f, i);

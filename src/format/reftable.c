@@ -42,6 +42,7 @@ static void compose_counts(const struct zq_reftable *t, uint64_t at, uint8_t *bu
 
     zq_assert(!t->others);
     memset(buf, 0, (size_t)len);
+    /* The rest stays 0: `spare` clusters are described, and free. */
     for (uint64_t k = 0; k < n; k++)
         zq_refbits_set(buf, t->order, k, 1);
 }

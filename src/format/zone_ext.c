@@ -44,6 +44,7 @@ static const struct fields layout_56 = {ZQCOW2_LAYOUT_56, 56, 8, 4, 12, 20, 24, 
 static const struct fields layout_v7 = {ZQCOW2_LAYOUT_V7, 48, 4, 4, 8, 12, 16, 20, 24, 28, 32, 40};
 static const struct fields layout_v3 = {ZQCOW2_LAYOUT_V3, 48, 4, 4, 8, 12, 16, 20, 24, 28, 40, 32};
 
+/* For images that are created; pick() finds the layout of one that is read. */
 static const struct fields *fields_of(uint32_t layout)
 {
     switch (layout) {
@@ -57,7 +58,7 @@ static const struct fields *fields_of(uint32_t layout)
 
 /* What a refusal needs to say where a field lies. */
 struct source {
-    const struct zq_header *h;
+    const struct zq_header *h; /* for offsets in the file, the device's size and bit 5 */
     const struct fields *f;
     struct zqcow2_error *err;
 };
@@ -70,6 +71,7 @@ static int bad(const struct source *s, const char *field, uint64_t value, unsign
                    value, value, s->h->zoned_offset + at, why);
 }
 
+/* The last zone may be short. */
 static bool zones_fit(uint64_t device, uint64_t zone_size, uint32_t nr_zones)
 {
     return zone_size && zq_div_up(device, zone_size) == nr_zones;
@@ -100,6 +102,7 @@ static const struct fields *pick(const struct zq_header *h, const uint8_t *d, ui
     return len == 48 ? pick_48(h, d) : NULL;
 }
 
+/* Early revisions store sizes in 32 bits, which limits zones to less than 4 GiB. */
 static uint64_t get_size(const struct fields *f, const uint8_t *d, unsigned at)
 {
     return f->size_width == 8 ? zq_be64(d + at) : zq_be32(d + at);
@@ -123,6 +126,10 @@ static void load(struct zq_geometry *g, const struct fields *f, const uint8_t *d
             (uint32_t)zq_min((uint64_t)g->max_append * ZQ_SECTOR, UINT32_MAX & ~(ZQ_SECTOR - 1));
 }
 
+/*
+ * At least one sequential zone: without any there is nothing that the extension could describe. A
+ * zone of less than a cluster could not own its clusters.
+ */
 static int check_zones(const struct zq_geometry *g, const struct source *s)
 {
     const struct fields *f = s->f;
@@ -244,6 +251,7 @@ static int refuse(struct zqcow2_error *err, const char *option, uint64_t value, 
     return zq_fail(err, -EINVAL, "%s %" PRIu64 ": %s", option, value, why);
 }
 
+/* The other layouts can be read, but not created. The limits of an append: docs/SPEC.md. */
 static int check_new_layout(const struct zq_geometry *g, struct zqcow2_error *err)
 {
     bool v7 = g->layout == ZQCOW2_LAYOUT_V7;
@@ -345,6 +353,10 @@ uint64_t zq_entry_word(const struct zq_geometry *g, const uint8_t raw[ZQ_ENTRY])
     return entry_load(&g->code, raw);
 }
 
+/*
+ * The flag says that a zone is conventional, and must agree with the extension: an entry that
+ * differs is damaged or in another code.
+ */
 int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[ZQ_ENTRY],
                     struct zq_entry *e)
 {
@@ -417,6 +429,7 @@ static bool may_have(const struct zq_geometry *g, const struct zq_entry_code *c)
     return new_style == (c->flag_bit == 63) && (!c->state_bits || g->layout == ZQCOW2_LAYOUT_V3);
 }
 
+/* nr_zones: all entries are valid under g->code. */
 static uint32_t first_misfit(const struct zq_geometry *g, const uint8_t *table)
 {
     struct zq_entry e;

@@ -21,12 +21,12 @@ struct zq_entry_code {
 
 /* Everything that is fixed about an image's zones. */
 struct zq_geometry {
-    uint64_t device_size, zone_size, capacity, table_offset;
-    uint32_t nr_zones, conventional;
-    uint32_t max_open, max_active; /* as stored */
-    uint32_t max_append;           /* bytes, as stored; 0: none stored or no limit */
-    uint32_t layout;               /* zqcow2_layout */
-    uint32_t zone_bits;            /* log2(zone_size) */
+    uint64_t device_size, zone_size, capacity, table_offset; /* bytes; zone_size a power of two */
+    uint32_t nr_zones, conventional; /* 1 to 2^20; of these the first ones, never all */
+    uint32_t max_open, max_active;   /* as stored */
+    uint32_t max_append;             /* bytes, as stored; 0: none stored or no limit */
+    uint32_t layout;                 /* zqcow2_layout */
+    uint32_t zone_bits;              /* log2(zone_size) */
     struct zq_entry_code code;
 };
 
