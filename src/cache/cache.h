@@ -29,9 +29,9 @@ struct zq_slice {
     struct zq_list link;    /* lru, dirty[kind] or round[kind] of the cache */
     struct zq_slice *chain; /* hash */
     uint64_t host;          /* offset in the file */
-    uint8_t *data;
-    uint32_t pins;
-    uint32_t judged; /* the map's own: 0 when the content is new */
+    uint8_t *data;          /* slice_bytes of the file, in its byte order */
+    uint32_t pins;          /* gathers that hold it; it is not evicted while there are any */
+    uint32_t judged;        /* the map's own: 0 when the content is new */
     uint8_t kind;
     bool loading, dirty, in_round, frozen, writing;
     bool forgotten; /* no look-up finds it any more; its load or its pins are not over yet */
@@ -67,7 +67,7 @@ struct zq_cache {
     struct zq_iox *x;
     struct zq_list *ready; /* where woken waiters go */
     uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
-    struct zq_slice **hash;
+    struct zq_slice **hash;  /* by host; hash_mask + 1 buckets */
     struct zq_gather *token; /* the one that is sure to make progress, or NULL */
     struct zq_list spare;    /* slots without content: ZQ_MIN_SLICES are made at open */
     struct zq_list lru;      /* clean, oldest first; pinned ones too */

@@ -27,6 +27,7 @@ bool zq_cache_has_dirty(const struct zq_cache *c)
     return false;
 }
 
+/* No copy is made: an operation that needs to change a frozen slice waits for its write. */
 void zq_cache_capture(struct zq_cache *c)
 {
     c->want_round = false;
@@ -67,6 +68,7 @@ void zq_cache_thaw(struct zq_cache *c, struct zq_slice *s)
     zq_wake(c->ready, &c->frozen_waiters);
 }
 
+/* A slice that was changed after it had thawed is dirty for the next round and stays so. */
 void zq_cache_round_done(struct zq_cache *c)
 {
     for (int k = 0; k < ZQ_SLICE_KINDS; k++) {

@@ -103,6 +103,10 @@ static bool has_host(const struct zq_walk *w)
     return e->type == ZQ_EXT_DATA || (e->type == ZQ_EXT_ZERO && (e->host || (w->at && w->at->raw)));
 }
 
+/*
+ * UINT64_MAX: no byte of the file holds it. The mapping was looked at once, so the answer is of one
+ * moment, though it may be out of date when the caller sees it.
+ */
 static int give_answer(struct zq_op *op, struct zqcow2_extent *to)
 {
     const struct zq_walk *w = &op->own.status.walk;

@@ -35,6 +35,7 @@ struct place {
     uint64_t host;
 };
 
+/* By remembered runs only: a look-up in L2 could need a slice that is not in memory. */
 static inline bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t guest,
                              struct place *to)
 {
@@ -48,6 +49,7 @@ static inline bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t
     return zq_io_is_whole(&c->x, to->host, op->req.iov);
 }
 
+/* Below the committed pointer only (I5). A read-only zone may be read, as on the slow path. */
 static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
 {
     const struct zq_zone *z = &c->zones.v[op->zone];
@@ -167,6 +169,7 @@ static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
     return true;
 }
 
+/* Under the mutex, in the loop. */
 static void io_done(struct zq_io *io, int ret)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
@@ -193,6 +196,10 @@ bool zq_fast_start(struct zq_core *c, struct zq_op *op)
     return true;
 }
 
+/*
+ * The mutex is dropped for the one call. What admit() found stays true meanwhile: the flight list
+ * keeps the clusters (R5), and the reservation keeps the place in the zone (K7).
+ */
 bool zq_fast_run(struct zq_core *c, struct zq_op *op)
 {
     struct place to;

@@ -18,6 +18,7 @@ int zq_step_fua(struct zq_core *c, struct zq_op *op)
     return op->req.flags & ZQCOW2_FUA ? zq_round_wait(c, op) : 0;
 }
 
+/* An image that is only read has nothing of its own to make durable. */
 int zq_step_flush(struct zq_core *c, struct zq_op *op)
 {
     if (!c->writable)
@@ -25,6 +26,10 @@ int zq_step_flush(struct zq_core *c, struct zq_op *op)
     return zq_round_wait(c, op);
 }
 
+/*
+ * Alone first, since what lies ahead may only be unmapped when no write needs it. An error of
+ * zq_unmap_ahead() costs space and is not reported.
+ */
 int zq_step_drain(struct zq_core *c, struct zq_op *op)
 {
     if (op->own.drain.phase == D_BEGIN) {

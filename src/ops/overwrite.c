@@ -211,6 +211,10 @@ static int commit_piece(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
+/*
+ * From here on a lack of space is no way out: all that it needs was taken in D_PREPARE (I13). It
+ * may still wait, for slices to be loaded or thawed.
+ */
 static int commit(struct zq_core *c, struct zq_op *op)
 {
     int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
@@ -275,6 +279,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     }
 }
 
+/* An overwrite in place by one I/O has no range, and nothing to commit. */
 static uint8_t phase_after(const struct zq_op *op)
 {
     switch (op->own.overwrite.phase) {
@@ -293,6 +298,7 @@ static void enter(struct zq_core *c, struct zq_op *op, uint8_t phase)
     zq_iov_seek(op, 0);
 }
 
+/* Both may be called when nothing is held. */
 static void give_back(struct zq_core *c, struct zq_op *op)
 {
     zq_cache_unreserve(&c->cache, &op->g);

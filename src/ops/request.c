@@ -87,6 +87,10 @@ static bool io_length(const struct zq_op *op, uint64_t *len)
     return true;
 }
 
+/*
+ * SET_STATE changes memory only, and DRAIN nothing for the caller: both are allowed in an image
+ * that takes no writes.
+ */
 static bool writes(unsigned kind)
 {
     return kind != ZQCOW2_OP_READ && kind != ZQCOW2_OP_FLUSH && kind != ZQCOW2_OP_DRAIN &&
@@ -125,6 +129,10 @@ struct kind {
     zq_release *release;
 };
 
+/*
+ * A write is judged by where it begins: one that crosses into sequential zones is refused by its
+ * step.
+ */
 static struct kind kind_of(const struct zq_core *c, const struct zqcow2_request *r)
 {
     static const struct kind zone_write = {zq_step_zone_write, zq_release_mapping};
@@ -150,6 +158,10 @@ static bool is_zone_op(unsigned kind)
     return kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_SET_STATE;
 }
 
+/*
+ * What can be refused without a zone. A dead image returns EDEAD here, before a zone is looked at
+ * (R11).
+ */
 static int check_request(const struct zq_core *c, struct zq_op *op)
 {
     unsigned kind = op->req.op;
@@ -187,6 +199,7 @@ static void begin_in_phases(struct zq_core *c, struct zq_op *op)
     zq_op_step(op);
 }
 
+/* op is finished on return, or under way: finish() may have run already. */
 void zq_op_begin(struct zq_core *c, struct zq_op *op)
 {
     zq_assert(zq_core_is_held(c));

@@ -19,6 +19,7 @@
 /* A zone at a time; the zeros that a finish writes behind the pointer (R3); FUA for all of them. */
 enum { M_ZONE, M_TAIL, M_FUA };
 
+/* Actions and requests are enumerated in the same order. */
 static enum zq_action action_of(const struct zq_op *op)
 {
     return (enum zq_action)(ZQ_ACT_OPEN + (op->req.op - ZQCOW2_OP_ZONE_OPEN));
@@ -32,6 +33,7 @@ static int check_zones(const struct zq_core *c, const struct zq_op *op)
     return (op->req.offset & mask) || ((end & mask) && end != c->size) ? -EINVAL : 0;
 }
 
+/* A device of one zone has no "all" form: there it is that zone. */
 static bool is_all(const struct zq_core *c, const struct zq_op *op)
 {
     return op->length == c->size && c->zones.g.nr_zones > 1;
@@ -103,6 +105,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, head + size - z->wp);
 }
 
+/* R2 first: a finish of an emptied zone would move the pointer over data of the old life. */
 static int do_finish(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v)
 {
     uint32_t victim;
@@ -180,6 +183,9 @@ static int manage_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
     return rc < 0 ? rc : act(c, op, zone, &v);
 }
 
+/*
+ * done counts what is finished for good, so an error reports the zone after it and undoes nothing.
+ */
 static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     if (op->has_turn)
@@ -191,6 +197,7 @@ static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
     op->round = op->own.manage.unmapped = 0;
 }
 
+/* "Open all": the limit is checked for all of them before the first is opened. */
 static int begin(struct zq_core *c, struct zq_op *op)
 {
     int rc = check_zones(c, op);
@@ -223,6 +230,10 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
     return zq_step_fua(c, op);
 }
 
+/*
+ * A request has no member for the state: it is in length. It takes its turn like any change of a
+ * zone, so writes that were submitted before it still see the zone as it was.
+ */
 int zq_step_set_state(struct zq_core *c, struct zq_op *op)
 {
     uint32_t zone = zq_zone_of(&c->zones, op->req.offset);

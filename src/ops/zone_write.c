@@ -81,8 +81,9 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
 }
 
 /*
- * In the hold of the mutex of the last gather, so what that has found still holds: the victim is
- * closed before the zone opens, or the limit would be exceeded in between.
+ * In the hold of the mutex of the last gather, so what that has found still holds, and nothing here
+ * can fail: the victim is closed before the zone opens, or the limit would be exceeded in between.
+ * The turn ends here: the next write of the zone is checked while this one moves its data.
  */
 static void reserve(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v,
                     uint32_t victim)
@@ -134,6 +135,7 @@ static void commit_in_order(struct zq_core *c, struct zq_op *op, int rc)
         zq_op_ready(zq_container(n, struct zq_op, r.link));
 }
 
+/* r.rc is what the zone made of the write: its own error, or that of an earlier write (R8). */
 static int after_commit(struct zq_core *c, struct zq_op *op)
 {
     if (op->r.rc < 0)

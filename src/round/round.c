@@ -37,6 +37,7 @@ int zq_round_wait(struct zq_core *c, struct zq_op *op)
 
 /* ---- stages: the next write of each ---- */
 
+/* The buffer belongs to this I/O: what it was composed from may change while it is written. */
 static void prep_buf(struct zq_round_io *w, uint64_t at, uint32_t bytes)
 {
     zq_io_prep_buf(&w->io, ZQCOW2_IO_WRITE, w->buf, at, bytes);
@@ -85,6 +86,10 @@ static bool next_header(struct zq_core *c, struct zq_round_io *w)
     return true;
 }
 
+/*
+ * sector0 is what the file will have: header, marks and the switch of a table are all composed from
+ * it.
+ */
 static void set_incompat(struct zq_core *c, uint64_t bit)
 {
     uint8_t *at = c->sector0 + ZQ_HDR_INCOMPAT;
@@ -142,6 +147,10 @@ static bool next_l2(struct zq_core *c, struct zq_round_io *w)
     return next_slice(c, w, ZQ_SLICE_L2);
 }
 
+/*
+ * False: the stage has nothing more to write. What belongs to a stage, and why: the table in
+ * DESIGN.md.
+ */
 static bool next_write(struct zq_core *c, struct zq_round_io *w)
 {
     w->slice = NULL;
@@ -417,12 +426,16 @@ static void pump(struct zq_core *c)
     round_end(c);
 }
 
+/* A dead image starts none: nothing that it wrote could be trusted (K9). */
 bool zq_round_needed(const struct zq_core *c)
 {
     return !zq_round_is_running(c) && !c->dead &&
            (c->round.wanted || c->cache.want_round || c->alloc.want_switch);
 }
 
+/*
+ * The requests for a round are cleared by the capture: what is asked for later needs another one.
+ */
 void zq_round_start(struct zq_core *c)
 {
     struct zq_round *r = &c->round;

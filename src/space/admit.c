@@ -9,6 +9,9 @@
 #include "base/report.h"
 #include "round/round.h"
 
+/*
+ * A reservation is not committed: closing the zone now would take its resources away from a write.
+ */
 static bool is_busy(const struct zq_zones *zs, uint32_t zone)
 {
     return zs->v[zone].live && !zq_list_empty(&zs->v[zone].live->reserved);
@@ -38,6 +41,7 @@ int zq_turn_take(struct zq_core *c, struct zq_op *op, uint32_t zone)
     return l->admission.next == &op->turn ? 0 : ZQ_WAIT;
 }
 
+/* An operation may also leave from behind the head, when it ends with an error. */
 void zq_turn_leave(struct zq_core *c, struct zq_op *op)
 {
     struct zq_list *fifo = &c->zones.v[op->zone].live->admission;
@@ -50,6 +54,10 @@ void zq_turn_leave(struct zq_core *c, struct zq_op *op)
         zq_op_ready(zq_container(fifo->next, struct zq_op, turn));
 }
 
+/*
+ * R8: a failed write has yet to drain. R6: a hole is being punched where this one would write.
+ * Closing: the zone is the victim of an implicit close, and takes no write before it is closed.
+ */
 int zq_await_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zones *zs = &c->zones;
@@ -63,6 +71,7 @@ int zq_await_admissible(struct zq_core *c, struct zq_op *op, uint32_t zone)
     return 0;
 }
 
+/* No reservation can come while this waits: new ones need the turn, which this operation has. */
 int zq_await_drained(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_live *l = c->zones.v[zone].live;
@@ -115,6 +124,7 @@ int zq_room_get(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct
     return zq_op_park(c, op, &zs->closing_waiters);
 }
 
+/* Also gives up a victim that is no longer needed: its writers go on. */
 void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim)
 {
     zq_assert_k(K6, victim == ZQ_NO_ZONE || !is_busy(&c->zones, victim));
@@ -125,6 +135,11 @@ void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim)
 
 /* ---- what must be durable first ---- */
 
+/*
+ * Only the first write of a life waits: next is at start. high is the highest value that the entry
+ * may have on disk (R1). Readers of the old life must end, because the new data takes the same
+ * clusters.
+ */
 int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zone *z = &c->zones.v[zone];
@@ -143,6 +158,10 @@ int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
     return 0;
 }
 
+/*
+ * Clusters, not bytes: an entry maps a whole cluster, and copying keeps the part that is not
+ * written.
+ */
 static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, const struct zq_op *b)
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits;
@@ -152,6 +171,7 @@ static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, cons
                              zq_align_up(a->req.offset + a->length, size) - from);
 }
 
+/* All of the range at once, so two requests cannot each hold what the other waits for. */
 int zq_range_take(struct zq_core *c, struct zq_op *op)
 {
     zq_assert_k(R14, op->length && op->req.offset + op->length <= c->seq_start);
@@ -177,6 +197,7 @@ void zq_range_leave(struct zq_core *c, struct zq_op *op)
     zq_wake(&c->ready, &c->owner_waiters);
 }
 
+/* After the first operation has waited, the mark is set until close: all others pass at once. */
 int zq_may_allocate(struct zq_core *c, struct zq_op *op)
 {
     zq_assert_k(R12, c->writable && zq_core_is_held(c));

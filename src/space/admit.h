@@ -36,6 +36,7 @@ int zq_may_allocate(struct zq_core *c, struct zq_op *op);
  * releases them. Waits holding nothing.
  */
 int zq_range_take(struct zq_core *c, struct zq_op *op);
+/* Wakes all that wait for any range. Also where none is held. */
 void zq_range_leave(struct zq_core *c, struct zq_op *op);
 
 #endif

@@ -30,6 +30,7 @@ int zq_copyup_alloc(struct zq_core *c, struct zq_kept *u)
     return u->buf ? 0 : -ENOMEM; /* the fill frees the rest */
 }
 
+/* Where the piece goes: the buffer begins at guest address `from`. */
 static uint8_t *target(const struct zq_kept *u)
 {
     zq_assert(u->from <= u->at && u->at + u->walk.e.len <= u->from + u->room);
@@ -54,6 +55,7 @@ static void unpack_work(struct zq_io *io)
         memcpy(target(u), zq_packed_at(&u->packed, u->at), (size_t)u->walk.e.len);
 }
 
+/* The room was taken by zq_copyup_alloc(), for the largest cluster of the chain. */
 static int read_packed(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
 {
     struct zq_packed *p = &u->packed;
@@ -106,6 +108,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
     }
 }
 
+/* begun: the arguments count only in the first call for a range; later ones continue it. */
 int zq_copyup_step(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
     struct zq_kept *u = op->fill->kept;

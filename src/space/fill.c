@@ -25,6 +25,7 @@ enum {
     F_MADE
 };
 
+/* Content in this image. What a source has is not in the extent: see is_below(). */
 static bool has_content(const struct zq_extent *e)
 {
     return e->type == ZQ_EXT_DATA || e->type == ZQ_EXT_COMPRESSED;
@@ -47,6 +48,7 @@ static void free_fill(struct zq_core *c, struct zq_fill *f)
     zq_stock_put(&c->fills, &c->hooks, f, sizeof(*f));
 }
 
+/* The record is taken now, when nothing has changed yet (I13). */
 static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
 {
     struct zq_fill *f = zq_stock_take(&c->fills, &c->hooks, sizeof(*f));
@@ -127,6 +129,7 @@ static bool has_pads(const struct zq_fill *f)
     return f->head || f->tail < f->bytes;
 }
 
+/* A cluster that the request covers whole keeps nothing, and reads nothing from a source (S5). */
 int zq_fill_keep(struct zq_core *c, struct zq_fill *f, uint64_t head, uint64_t tail)
 {
     bool below = f->old.type == ZQ_EXT_UNALLOC && zq_map_masks(&c->map, f->guest);
@@ -188,6 +191,7 @@ static void unpack_work(struct zq_io *io)
     io->ret = zq_packed_inflate(op->core, &op->fill->kept->packed);
 }
 
+/* The whole cluster, though only its ends are kept: one read instead of two. */
 static int read_old(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
@@ -245,6 +249,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     }
 }
 
+/* op->rc: of the I/O that the last phase started. */
 static int error_of(const struct zq_core *c, const struct zq_op *op)
 {
     return op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
@@ -284,6 +289,10 @@ int zq_fill_step(struct zq_core *c, struct zq_op *op)
     return 0;
 }
 
+/*
+ * The one moment at which the guest sees the new clusters. The old ones enter the quarantine in the
+ * same hold, so they never lack an owner (R5).
+ */
 int zq_fill_link(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = zq_fill_made(op);

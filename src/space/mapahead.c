@@ -11,7 +11,11 @@
 #include "space/fill.h"
 #include "space/unmap.h"
 
-/* How much to map from `at` on: what is asked, at least a first piece, then doubling. */
+/*
+ * How much to map from `at` on, in bytes: what is asked, at least a first piece (extent_bytes),
+ * then as much again as lies below `at` in the zone. So a zone has few runs, and a short one costs
+ * little space.
+ */
 static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint64_t end)
 {
     uint64_t start = zq_geometry_start(&c->zones.g, zone), limit = zq_zone_end(&c->zones, zone);
@@ -81,7 +85,10 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
     return zq_unmap(c, op, &at, guest + size);
 }
 
-/* One step: *at moves over what is mapped, or else something gets mapped there. */
+/*
+ * One step: *at moves over what is mapped, or else something gets mapped there. A run that the zone
+ * remembers needs no look-up.
+ */
 static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
 {
     const struct zq_run *run = zq_map_run(&c->map, *at);

@@ -40,6 +40,7 @@ void zq_packed_free(struct zq_core *c, struct zq_packed *p)
     p->in = p->out = NULL;
 }
 
+/* in may be 0: an ordinary cluster that is only kept needs no packed bytes. */
 int zq_packed_room(struct zq_core *c, struct zq_packed *p, uint64_t in, uint64_t out)
 {
     p->in_room = in;

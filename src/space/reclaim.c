@@ -72,6 +72,7 @@ static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
     return false;
 }
 
+/* It has completed before the count is lowered, or the zone takes a write (R6). */
 static int punch(struct zq_core *c, struct zq_op *op, uint64_t host, uint64_t len)
 {
     return zq_op_io(c, op, ZQCOW2_IO_DISCARD, NULL, host, len);
@@ -105,6 +106,10 @@ static int punch_zone(struct zq_core *c, struct zq_op *op)
     return 0;
 }
 
+/*
+ * Records before zones: they hold clusters that others could use. A zone that is punched takes no
+ * write until it is done (zq_await_admissible()).
+ */
 static int janitor_next(struct zq_core *c, struct zq_op *op)
 {
     bool io_only, punch_io = false;
@@ -193,6 +198,7 @@ static bool has_work(struct zq_core *c)
            (!c->dead && (next_punch(c, &zone, &zone_io) || zone_io));
 }
 
+/* It counts in nr_ops like any operation, so drains and close can wait for it. */
 bool zq_janitor_kick(struct zq_core *c)
 {
     struct zq_op *op = &c->janitor;

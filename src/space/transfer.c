@@ -9,6 +9,7 @@
 #include "space/transfer.h"
 #include "base/report.h"
 
+/* Under the mutex, in the loop: the operation continues at once, without the ready list. */
 static void io_done(struct zq_io *io, int ret)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
@@ -17,6 +18,7 @@ static void io_done(struct zq_io *io, int ret)
     zq_op_step(op);
 }
 
+/* Without elements (zeros, discards) only pos moves. */
 void zq_iov_advance(struct zq_op *op, uint64_t len)
 {
     op->pos += len;

@@ -11,6 +11,10 @@
 #include "space/admit.h"
 #include "space/fill.h"
 
+/*
+ * A request that has prepared finds one here. Others allocate now, and fail before the entry
+ * changes.
+ */
 static struct zq_freed *take_record(struct zq_core *c, struct zq_op *op)
 {
     struct zq_list *n = zq_list_pop(&op->spare);
@@ -37,6 +41,7 @@ static void drop_records(struct zq_core *c, struct zq_op *op)
 
 /* ---- beforehand ---- */
 
+/* What an error leaves is freed with the operation, by zq_release_mapping(). */
 static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
 {
     while (n--) {
@@ -84,6 +89,10 @@ static bool is_done(const struct zq_core *c, uint64_t at, uint64_t *next)
     return !zq_map_may_hold(&c->map, at, next) && !zq_map_masks(&c->map, at);
 }
 
+/*
+ * Slice by slice: *at moves only behind a slice whose records are all there, so a wait repeats one
+ * slice at most. The counts stay right because the request owns the range (R14).
+ */
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
 {
     while (*at < end) {
