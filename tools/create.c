@@ -183,8 +183,12 @@ static bool is_zoned(const struct create *c)
 /* What only shows when all options are known. */
 static bool agree(const struct create *c)
 {
-    bool zoned = is_zoned(c);
+    bool zoned = is_zoned(c) || c->backing; /* the library knows what a backing file has */
 
+    if (c->backing && c->given[O_MODE]) {
+        zt_error("zone.mode: FILE has the zones of its backing file, or none");
+        return false;
+    }
     if (!c->given[O_SIZE] && !c->backing) {
         zt_error("create: SIZE is missing; see zqcow2 create --help");
         return false;
@@ -196,78 +200,20 @@ static bool agree(const struct create *c)
             return false;
         }
     }
-    if (zoned && c->value[O_LAZY_REFCOUNTS]) {
+    if (is_zoned(c) && c->value[O_LAZY_REFCOUNTS]) {
         zt_error("lazy_refcounts: not for a zoned image");
         return false;
     }
-    if (c->given[O_MAX_APPEND] && (!c->given[O_LAYOUT] || c->value[O_LAYOUT] == ZQCOW2_LAYOUT_44)) {
+    if (!c->backing && c->given[O_MAX_APPEND] &&
+        (!c->given[O_LAYOUT] || c->value[O_LAYOUT] == ZQCOW2_LAYOUT_44)) {
         zt_error("zone.max_append_bytes: layout 44 cannot store it (48b, 56 and v7 can)");
         return false;
     }
     return true;
 }
 
-/* SIZE, where it is not given: that of the backing file, which must be there. */
-static bool take_size_of(struct create *c, struct zqcow2_backend *be)
-{
-    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_info info = ZQCOW2_INFO_INIT;
-    struct zqcow2_error err = {0, ""};
-    struct zqcow2_image *img;
-    uint64_t bytes;
-    int rc;
-
-    if (!strcmp(c->backing_format, "raw")) {
-        rc = zqcow2_backend_length(be, &bytes);
-        info.virtual_size = (bytes + ZT_SECTOR - 1) / ZT_SECTOR * ZT_SECTOR;
-    } else {
-        opt.flags = ZQCOW2_OPEN_BORROW | ZQCOW2_OPEN_NO_BACKING;
-        opt.hooks = zt_hooks();
-        rc = zqcow2_open(be, &opt, &img, &err);
-        if (rc == 0) {
-            rc = zqcow2_get_info(img, &info);
-            zqcow2_close(img);
-        }
-    }
-    if (rc == 0 && info.flags & ZQCOW2_INFO_ZONED)
-        zt_error("%s: a backing file with zones is not supported", c->backing);
-    else if (rc < 0)
-        zt_error("%s: %s", c->backing, zt_reason(rc, &err));
-    if (!c->given[O_SIZE])
-        c->value[O_SIZE] = info.virtual_size;
-    return rc == 0 && !(info.flags & ZQCOW2_INFO_ZONED);
-}
-
-/* Opens the backing file as a later user of the image will. */
-static bool look_at_backing(struct create *c)
-{
-    struct zqcow2_error err = {0, ""};
-    struct zqcow2_resolver *r;
-    struct zqcow2_backend *be;
-    bool ok;
-    int rc;
-
-    if (!c->backing)
-        return true;
-    if (!c->backing_format) {
-        zt_error("create: -F raw or -F qcow2 must say the format of %s", c->backing);
-        return false;
-    }
-    r = zt_resolver(&c->target);
-    if (!r)
-        return false;
-    rc = zqcow2_resolve_file(r, c->backing, c->backing_format, 1, &be, &err);
-    zqcow2_resolver_free(r);
-    if (rc < 0) {
-        zt_error("%s: %s", c->backing, zt_reason(rc, &err));
-        return false;
-    }
-    ok = take_size_of(c, be);
-    zqcow2_backend_close(be);
-    return ok;
-}
-
-static struct zqcow2_create_options library_options(const struct create *c)
+static struct zqcow2_create_options library_options(const struct create *c,
+                                                    struct zqcow2_resolver *r)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
 
@@ -287,18 +233,22 @@ static struct zqcow2_create_options library_options(const struct create *c)
     o.hooks = zt_hooks();
     o.backing_name = c->backing;
     o.backing_format = c->backing_format;
+    o.resolve = zqcow2_resolve_file;
+    o.resolve_arg = r;
     return o;
 }
 
 /* Writes the image into `be` and closes that; false after reporting. */
 static bool write_image(const struct create *c, struct zqcow2_backend *be)
 {
-    struct zqcow2_create_options opt = library_options(c);
+    struct zqcow2_resolver *r = zt_resolver(&c->target);
+    struct zqcow2_create_options opt = library_options(c, r);
     struct zqcow2_error err = {0, ""};
-    int rc = zqcow2_create(be, &opt, &err);
+    int rc = r ? zqcow2_create(be, &opt, &err) : -ENOMEM;
 
+    zqcow2_resolver_free(r);
     zqcow2_backend_close(be);
-    if (rc < 0)
+    if (r && rc < 0)
         zt_error("%s: %s", c->target.path, zt_reason(rc, &err));
     return rc >= 0;
 }
@@ -390,18 +340,18 @@ static int run(int argc, char **argv)
         printf("Options of zqcow2 create -o, and their defaults:\n" OPTION_LIST);
         return 0;
     }
-    if (!agree(&c) || !look_at_backing(&c))
+    if (!agree(&c))
         return 1;
     return create_image(&c);
 }
 
 const struct zt_verb zt_verb_create = {
     "create",
-    "[-o NAME=VALUE[,NAME=VALUE]...]... [-b BASE -F FMT] [--force] [--backend=NAME] FILE [SIZE]",
+    "[-o NAME=VALUE[,NAME=VALUE]...]... [-b BASE [-F FMT]] [--force] [--backend=NAME] FILE [SIZE]",
     "Creates an empty image",
     "  -o NAME=VALUE           (without zone.mode and zone.size: a plain image)\n" OPTION_LIST
-    "  -b, --backing=BASE      FILE stands on BASE, whose name is relative to FILE's folder;\n"
-    "                          SIZE may be left out then. Plain images only\n"
-    "  -F, --backing-format=FMT  of BASE: raw or qcow2\n"
+    "  -b, --backing=BASE      FILE stands on BASE, whose name is relative to FILE's folder,\n"
+    "                          and has its zones; SIZE may be left out then\n"
+    "  -F, --backing-format=FMT  of BASE: raw or qcow2; may be left out if BASE has zones\n"
     "  --force                 replace FILE if it exists\n" ZT_HELP_BACKEND,
     run};

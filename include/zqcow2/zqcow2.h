@@ -181,13 +181,23 @@ struct zqcow2_create_options {
     uint32_t layout;             /* zqcow2_layout; 0: 44 */
     uint32_t flags;              /* zqcow2_create_flag */
     const struct zqcow2_hooks *hooks;
-    const char *backing_name;   /* stored, and not opened; NULL: no backing file. Only without
-                                   zones */
-    const char *backing_format; /* "raw" or "qcow2"; required with a name */
+    const char *backing_name;   /* stored as it is; NULL: no backing file */
+    const char *backing_format; /* "raw" or "qcow2"; required with a name, but where the backing
+                                   file is opened and has zones */
+    /*
+     * Opens the backing file, as open_options.resolve does; NULL: it is not opened. The new image
+     * then has its size, if virtual_size is 0. If it has zones, so has the image: all of them as
+     * they are, and its cluster size, layout and limits, where these are 0 here. A zoned image on
+     * a backing file requires this.
+     */
+    int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err);
+    void *resolve_arg;
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL \
+        sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, \
+            NULL, NULL \
     }
 
 enum zqcow2_info_flag {

@@ -231,7 +231,8 @@ static bool check_zone(struct zq_scan *s, uint32_t zone)
     }
     if (e.full || e.wp == start)
         return false;
-    if (s->use[zone].low >= e.wp) /* a write of zeros leaves this too */
+    /* a write of zeros leaves this too; over a backing file it is what an inherited zone has */
+    if (s->use[zone].low >= e.wp && !s->h.backing_len)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
                  "zone %" PRIu32 " has nothing mapped below its write pointer 0x%" PRIx64, zone,
                  e.wp);

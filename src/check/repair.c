@@ -161,30 +161,6 @@ static int fix_tables(struct zq_scan *s, struct tables *t)
 }
 
 /*
- * Where a lost write pointer goes: behind the last cluster that is mapped, so that no data is
- * lost. What was never written below it reads as zeros.
- */
-static int fix_zones(struct zq_scan *s, uint64_t *fixed)
-{
-    for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
-        uint64_t start = zq_geometry_start(&s->g, i), end = start + zq_geometry_capacity(&s->g, i);
-        uint64_t at = s->g.table_offset + zq_entries_bytes(i);
-        uint8_t *raw = s->wp + zq_entries_bytes(i);
-        struct zq_entry e;
-        int rc;
-
-        if (zq_entry_decode(&s->g, i, raw, &e) == 0 || zq_scan_lower(s, at))
-            continue;
-        zq_entry_encode(&s->g, i, zq_max(start, zq_min(s->use[i].top, end)), false, raw);
-        rc = zq_scan_write(s, raw, ZQ_ENTRY, at);
-        if (rc < 0)
-            return rc;
-        (*fixed)++;
-    }
-    return 0;
-}
-
-/*
  * A repair of leaks alone touches flags only where freeing a leak leaves a refcount of 1, and those
  * that a crash has left loose (R12): it must not write what it does not have to.
  */
@@ -200,7 +176,7 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
         return 0;
     rc = fix_tables(s, &t);
     if (rc == 0 && t.all)
-        rc = fix_zones(s, &fixed);
+        rc = zq_repair_pointers(s, &fixed);
     zq_fix_report(s, f);
     zq_fixed(s, fixed, "write pointers corrected");
     if (rc < 0 || !(f->flags | f->dropped | f->unmapped | fixed))

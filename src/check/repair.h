@@ -43,6 +43,9 @@ void zq_fix_report(struct zq_scan *s, const struct zq_fix *f);
 /* Reports n repairs of a kind; nothing when n is 0. */
 void zq_fixed(struct zq_scan *s, uint64_t n, const char *what);
 
+/* Sets write pointers whose entries are none; *fixed counts them. */
+int zq_repair_pointers(struct zq_scan *s, uint64_t *fixed);
+
 /* Gives active entries copies of their own, where what they share stands in the way. */
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed);
 

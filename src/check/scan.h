@@ -42,6 +42,7 @@ struct zq_l2 {
 /* Which part of a zone has L2 entries, as guest offsets; low > top: none. */
 struct zq_zone_use {
     uint64_t low, top;
+    uint64_t whole; /* from the zone's start to here all have one; only zq_repair_pointers() */
 };
 
 /* What a repair knows from one of its scans to the next. */

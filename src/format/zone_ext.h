@@ -82,6 +82,11 @@ static inline uint64_t zq_entries_bytes(uint64_t n)
     return n * ZQ_ENTRY;
 }
 
+/* Of the whole table, as it is read: in sectors. */
+static inline size_t zq_pointers_bytes(const struct zq_geometry *g)
+{
+    return (size_t)zq_align_up(zq_entries_bytes(g->nr_zones), ZQ_SECTOR);
+}
 /* raw: an entry's bytes as they lie in the table. ECORRUPT (no text): not in its zone, unaligned,
  * flag. */
 int zq_entry_decode(const struct zq_geometry *g, uint32_t zone, const uint8_t raw[ZQ_ENTRY],

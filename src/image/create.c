@@ -16,6 +16,7 @@
 #include "format/l2entry.h"
 #include "format/reftable.h"
 #include "format/zone_ext.h"
+#include "image/inherit.h"
 
 #define DEFAULT_CLUSTER_SIZE  65536u
 #define DEFAULT_REFCOUNT_BITS 16u
@@ -30,6 +31,7 @@ struct plan {
     uint64_t bytes;          /* of the new file; each cluster has refcount 1 */
     uint8_t zoned[ZQ_ZONE_EXT_MAX];
     struct zqcow2_backing backing;
+    struct zq_inherit below;
     uint8_t *buf; /* CHUNK bytes */
 };
 
@@ -124,27 +126,37 @@ static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqc
     return 0;
 }
 
-/*
- * The name is stored as it is given: only a resolver gives it a meaning (S2), and the file need not
- * exist yet. The format must be stored with it, because an open never guesses one. It has to fit
- * into the header cluster behind the extensions.
- */
-static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
-                        struct zqcow2_error *err)
+/* Before it is opened: what cannot be stored is not. */
+static int check_backing(const struct zqcow2_create_options *o, size_t room,
+                         struct zqcow2_error *err)
 {
     const char *name = o->backing_name, *format = o->backing_format;
 
     if (!name)
         return format ? zq_fail(err, -EINVAL, "backing_format: there is no backing_name") : 0;
-    if (o->zone_size)
-        return zq_fail(err, -EINVAL, "backing_name: not supported for images with zones");
-    if (!format || (strcmp(format, "raw") && strcmp(format, "qcow2")))
+    if (o->zone_size && !o->resolve)
+        return zq_fail(err, -EINVAL, "backing_name: an image with zones needs resolve to open it");
+    if (format ? strcmp(format, "raw") && strcmp(format, "qcow2") : !o->resolve)
         return zq_fail(err, -EINVAL, "backing_format: must be raw or qcow2");
-    if (!name[0] || strlen(name) > zq_header_room(p->h.cluster_bits))
-        return zq_fail(err, -EINVAL, "backing_name: must have 1 to %zu bytes",
-                       zq_header_room(p->h.cluster_bits));
-    strcpy(p->backing.name, name);
-    strcpy(p->backing.format, format);
+    if (!name[0] || strlen(name) > room)
+        return zq_fail(err, -EINVAL, "backing_name: must have 1 to %zu bytes", room);
+    return 0;
+}
+
+/*
+ * The name is stored as it is given: only a resolver gives it a meaning (S2). The format is stored
+ * with it, because an open never guesses one. It has to fit into the header cluster behind the
+ * extensions.
+ */
+static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
+                        struct zqcow2_error *err)
+{
+    int rc = check_backing(o, zq_header_room(p->h.cluster_bits), err);
+
+    if (rc < 0 || !o->backing_name)
+        return rc;
+    strcpy(p->backing.name, o->backing_name);
+    strcpy(p->backing.format, o->backing_format ? o->backing_format : "qcow2");
     return 0;
 }
 
@@ -167,6 +179,17 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
         p->h.compat |= ZQ_COMPAT_LAZY_REFCOUNTS;
     }
     return o->zone_size ? plan_zones(p, o, err) : refuse_zone_options(o, err);
+}
+
+/* o: what is not given is set to what the backing file has. */
+static int make_plan(struct plan *p, struct zqcow2_backend *be, struct zqcow2_create_options *o,
+                     const struct zqcow2_hooks *hooks, struct zqcow2_error *err)
+{
+    int rc = check_backing(o, sizeof(p->backing.name) - 1, err);
+
+    if (rc == 0)
+        rc = zq_inherit_begin(&p->below, be, o, hooks, err);
+    return rc < 0 ? rc : plan_options(p, o, err);
 }
 
 /* ---- layout: header, refcount table, refcount blocks, write-pointer table, L1 table ---- */
@@ -237,9 +260,13 @@ static int write_zones(struct zqcow2_backend *be, struct plan *p)
         uint32_t n = (uint32_t)zq_min(p->g.nr_zones - done, CHUNK / ZQ_ENTRY);
         int rc;
 
-        for (uint32_t i = 0; i < n; i++)
-            zq_entry_encode(&p->g, done + i, zq_geometry_start(&p->g, done + i), false,
-                            p->buf + zq_entries_bytes(i));
+        for (uint32_t i = 0; i < n; i++) {
+            struct zq_entry e = {.wp = zq_geometry_start(&p->g, done + i)};
+
+            if (p->below.pointers)
+                zq_inherit_zone(&p->below, done + i, &e);
+            zq_entry_encode(&p->g, done + i, e.wp, e.finished, p->buf + zq_entries_bytes(i));
+        }
         rc = zq_be_write(be, p->buf, (size_t)zq_entries_bytes(n),
                          p->g.table_offset + zq_entries_bytes(done));
         if (rc < 0)
@@ -321,14 +348,26 @@ static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_o
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 
-/* p is on the stack and owns only buf, and that only within create_locked(). */
+static int write_image(struct zqcow2_backend *be, const struct zqcow2_create_options *o,
+                       const struct zqcow2_hooks *hooks, struct plan *p, struct zqcow2_error *err)
+{
+    int rc = zq_be_enter(be, true, true, err), unlock;
+
+    if (rc < 0)
+        return rc;
+    rc = create_locked(be, o, hooks, p, err);
+    unlock = zq_be_leave(be);
+    return rc < 0 || unlock >= 0 ? rc : zq_fail_rc(err, unlock);
+}
+
+/* p is on the stack and owns what it inherits, and buf only within create_locked(). */
 int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
               struct zqcow2_error *err)
 {
     struct zqcow2_create_options o;
     struct zqcow2_hooks hooks;
     struct plan p = {0};
-    int rc, unlock;
+    int rc;
 
     if (err)
         *err = (struct zqcow2_error){0};
@@ -337,12 +376,11 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
         return zq_fail_rc(err, rc);
     if ((rc = zq_take_hooks(err, &hooks, o.hooks)) < 0)
         return rc;
-    if ((rc = plan_options(&p, &o, err)) < 0 || (rc = plan_layout(&p, err)) < 0)
-        return rc;
-    rc = zq_be_enter(be, true, true, err);
-    if (rc < 0)
-        return rc;
-    rc = create_locked(be, &o, &hooks, &p, err);
-    unlock = zq_be_leave(be);
-    return rc < 0 || unlock >= 0 ? rc : zq_fail_rc(err, unlock);
+    rc = make_plan(&p, be, &o, &hooks, err);
+    if (rc == 0)
+        rc = plan_layout(&p, err);
+    if (rc == 0)
+        rc = write_image(be, &o, &hooks, &p, err);
+    zq_inherit_end(&p.below);
+    return rc;
 }

@@ -106,13 +106,9 @@ static int recover(struct opening *o)
  */
 static int load_zones(struct opening *o, struct zq_core *c)
 {
-    size_t bytes = (size_t)zq_entries_bytes(o->g.nr_zones);
-    size_t padded = (size_t)zq_align_up(bytes, ZQ_SECTOR);
-    uint8_t *table = zq_zalloc(&o->hooks, padded);
-    int rc = table ? zq_be_read(o->be, table, padded, o->g.table_offset) : -ENOMEM;
+    uint8_t *table;
+    int rc = zq_opening_pointers(o, &table);
 
-    if (rc == 0)
-        rc = zq_entry_code_detect(&o->g, table, o->err);
     if (rc == 0) {
         const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table,
                                           (enum zqcow2_rules)o->opt.rules};
@@ -120,7 +116,7 @@ static int load_zones(struct opening *o, struct zq_core *c)
         c->seq_start = zq_geometry_start(&o->g, o->g.conventional);
         rc = zq_zones_open(&c->zones, &p);
     }
-    zq_free(&o->hooks, table, padded);
+    zq_free(&o->hooks, table, zq_pointers_bytes(&o->g));
     return rc;
 }
 
@@ -229,8 +225,8 @@ static int build_core(struct opening *o, struct zq_core *c)
         rc = check_blocks(o, c);
     if (rc == 0)
         rc = zq_opening_sources(o, c);
-    if (c->source)
-        c->map.masked_below = c->source->size;
+    if (c->source) /* in zones up to the end, for no cluster may be missing below a pointer (S12) */
+        c->map.masked_below = c->zoned ? c->size : c->source->size;
     if (rc == 0)
         set_info(o, c);
     return rc;
@@ -285,17 +281,6 @@ static int build_image(struct opening *o, struct zqcow2_image **out)
     return rc;
 }
 
-/* Before anything is changed. */
-static int check_source(struct opening *o)
-{
-    if (!o->backing.name[0])
-        return 0;
-    if (o->g.layout)
-        return zq_fail(o->err, ZQCOW2_EFEATURE,
-                       "a backing file of an image with zones is not supported");
-    return 0;
-}
-
 /* The backend is locked and stays so on success; on failure zq_image_open() unlocks it. */
 static int open_locked(struct opening *o, struct zqcow2_image **out)
 {
@@ -309,8 +294,6 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
         rc = zq_be_flush(o->be);
     if (rc == 0)
         rc = zq_opening_header(o);
-    if (rc == 0)
-        rc = check_source(o);
     if (rc == 0 && o->rdwr)
         rc = recover(o);
     if (rc == 0 && o->rdwr)

@@ -38,10 +38,25 @@ struct zq_parts {
  */
 int zq_opening_header(struct opening *o);
 /*
+ * The write-pointer table of a header with zones, each entry checked, in zq_pointers_bytes(&o->g);
+ * *table is the caller's to free, also after an error.
+ */
+int zq_opening_pointers(struct opening *o, uint8_t **table);
+/*
  * Makes the parts, and loads L1 and, for a writer, the refcount table. What was made before an
  * error stays in the parts: their owner closes them, as after a success.
  */
 int zq_opening_tables(struct opening *o, const struct zq_parts *p);
+/*
+ * Opens what *b names, as the backing file at that depth below o, and locks it. The caller ends
+ * that with zq_be_leave() and zqcow2_backend_close().
+ */
+int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
+                       struct zqcow2_backend **be);
+/* Of a raw one. The last bytes may be less than a sector: zeros follow, as in other programs. */
+int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size);
+/* In front of what was wrong with a backing file, which it is. Returns rc. */
+int zq_opening_blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc);
 /* Opens the chain below the image, if it names one. core_fini closes it, whatever this returns. */
 int zq_opening_sources(struct opening *o, struct zq_core *c);
 /*

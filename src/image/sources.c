@@ -14,8 +14,7 @@
 #define CACHE_SHARE    8u         /* of it that a source gets, where the caller has set a size */
 #define SOURCE_THREADS 4u
 
-/* In front of what was wrong with it, which backing file it is. */
-static int blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc)
+int zq_opening_blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc)
 {
     char name[100];
     struct zqcow2_error why;
@@ -69,12 +68,8 @@ static int fit_backend(const struct opening *o, struct zqcow2_backend **be)
     return rc;
 }
 
-/*
- * On success *be is entered, with a shared lock unless NOLOCK is set (S1), and the caller must
- * leave and close it; on failure nothing is held.
- */
-static int resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
-                   struct zqcow2_backend **be)
+int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
+                       struct zqcow2_backend **be)
 {
     const char *format = format_of(o, b, depth);
     int rc = check_format(o, format);
@@ -99,18 +94,46 @@ static int resolve(const struct opening *o, const struct zqcow2_backing *b, uint
     return rc;
 }
 
-/*
- * The file's last bytes may be less than a sector: zeros follow them, as in other programs. The
- * length is that of the open; a source does not change (S1).
- */
-static int open_raw(struct zq_source *s)
+int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size)
 {
     uint64_t bytes;
-    int rc = zq_be_length(s->x.be, &bytes);
+    int rc = zq_be_length(be, &bytes);
 
-    s->raw = true;
-    s->size = rc < 0 ? 0 : zq_align_up(bytes, ZQ_SECTOR);
+    *size = rc < 0 ? 0 : zq_align_up(bytes, ZQ_SECTOR);
     return rc;
+}
+
+/* S12: an image with zones stands on the same zones. Whole ones at the end may be missing. */
+static int check_zones(const struct opening *top, const struct opening *o)
+{
+    const struct zq_geometry *a = &top->g, *b = &o->g;
+    const char *what = NULL;
+
+    if (!a->layout && b->layout)
+        return zq_fail(o->err, ZQCOW2_EFEATURE, "it has zones, and the image above has none");
+    if (a->layout && !b->layout)
+        return zq_fail(o->err, ZQCOW2_EFEATURE, "it has no zones, and the image above has");
+    if (!a->layout)
+        return 0;
+    if (b->zone_size != a->zone_size)
+        what = "zone size";
+    else if (b->capacity != a->capacity)
+        what = "zone capacity";
+    else if (b->conventional != a->conventional)
+        what = "number of conventional zones";
+    else if (b->device_size > a->device_size ||
+             (a->device_size - b->device_size) & (a->zone_size - 1))
+        what = "size";
+    return what ? zq_fail(o->err, ZQCOW2_EFEATURE, "its %s is not that of the image above", what) :
+                  0;
+}
+
+static int open_raw(const struct opening *top, struct zq_source *s)
+{
+    if (top->g.layout)
+        return zq_fail(top->err, ZQCOW2_EFEATURE, "it has no zones, and the image above has");
+    s->raw = true;
+    return zq_opening_raw_size(s->x.be, &s->size);
 }
 
 /*
@@ -129,8 +152,11 @@ static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqc
         .cache_bytes = top->opt.cache_bytes ? top->opt.cache_bytes / CACHE_SHARE : CACHE_BYTES};
     int rc = zq_opening_header(&o);
 
+    if (rc == 0)
+        rc = check_zones(top, &o);
     if (rc == 0 && o.g.layout)
-        rc = zq_fail(o.err, ZQCOW2_EFEATURE, "it has zones, and the image above has none");
+        rc = zq_opening_pointers(&o, &s->pointers);
+    s->g = o.g;
     if (rc < 0)
         return rc;
     s->size = o.h.virtual_size;
@@ -149,7 +175,7 @@ static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_ba
     bool raw = !strcmp(format_of(o, b, depth), "raw");
     struct zqcow2_backend *be;
     struct zq_source *s;
-    int rc = resolve(o, b, depth, &be);
+    int rc = zq_opening_resolve(o, b, depth, &be);
 
     if (rc < 0)
         return rc;
@@ -161,11 +187,12 @@ static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_ba
     }
     *link = s;
     s->depth = depth;
+    s->stale = &c->stale;
     zq_core_set_iox(c, &s->x, be);
     rc = zq_iox_init(&s->x);
     if (rc == 0 && raw) {
         b->name[0] = '\0';
-        rc = open_raw(s);
+        rc = open_raw(o, s);
     } else if (rc == 0) {
         rc = open_qcow2(o, s, b);
     }
@@ -194,7 +221,7 @@ int zq_opening_sources(struct opening *o, struct zq_core *c)
         named = b;
         rc = open_one(o, c, &b, depth, link);
         if (rc < 0)
-            return blame(o->err, &named, rc);
+            return zq_opening_blame(o->err, &named, rc);
         above->next = &(*link)->x;
         above = above->next;
         link = &(*link)->next;

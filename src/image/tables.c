@@ -3,6 +3,7 @@
  * What opening reads, of an image and of its sources alike: the header cluster and the tables in
  * memory. Each entry is checked here, once.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
 #include "check/overlap.h"
@@ -50,6 +51,17 @@ int zq_opening_header(struct opening *o)
     if (rc == 0)
         rc = zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
     return rc;
+}
+
+int zq_opening_pointers(struct opening *o, uint8_t **table)
+{
+    int rc;
+
+    *table = zq_zalloc(&o->hooks, zq_pointers_bytes(&o->g));
+    if (!*table)
+        return -ENOMEM;
+    rc = zq_be_read(o->be, *table, zq_pointers_bytes(&o->g), o->g.table_offset);
+    return rc < 0 ? rc : zq_entry_code_detect(&o->g, *table, o->err);
 }
 
 /* ---- tables ---- */

@@ -93,6 +93,8 @@ struct zq_core {
     int dead_rc;
     bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */
     bool corrupt_marked, corrupt_logged;
+    struct zq_stale stale; /* a source has changed (S12) */
+    bool stale_logged;
     uint8_t sector0[ZQ_SECTOR]; /* the header's first sector, as on disk */
     bool marked, want_mark;     /* the mark is durable, or not needed; an operation waits for it */
 

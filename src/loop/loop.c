@@ -284,6 +284,25 @@ static void report_corruption(struct zq_core *c)
     zq_core_lock(c);
 }
 
+/* S12. The one above the source is the image, or another source. */
+static void report_stale(struct zq_core *c)
+{
+    uint64_t at = c->stale.guest, wp = c->zones.v[zq_zone_of(&c->zones, at)].wp, below;
+    const struct zq_source *s = c->source;
+
+    for (; s->depth < c->stale.depth; s = s->next)
+        wp = zq_source_pointer(s, at);
+    below = zq_source_pointer(s, at);
+    c->stale_logged = true;
+    zq_core_unlock(c);
+    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
+           "a backing file has changed: nothing is mapped at 0x%" PRIx64
+           ", below the write pointer "
+           "0x%" PRIx64 ", and the one %" PRIu32 " below the image has 0x%" PRIx64,
+           at, wp, s->depth, below);
+    zq_core_lock(c);
+}
+
 /* Of the image and its sources, the first that has something to issue. */
 static struct zq_iox *to_issue(struct zq_core *c)
 {
@@ -351,6 +370,8 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
         report_death(c);
     if (c->alloc.corrupt && !c->corrupt_logged)
         report_corruption(c);
+    if (c->stale.depth && !c->stale_logged)
+        report_stale(c);
     if (take_wake(c)) {
         zq_core_unlock(c);
         c->be->ops.wake(c->be->self);

@@ -27,13 +27,49 @@ static inline bool is_simple(const struct zq_core *c, struct zq_op *op)
     return op->length && !((op->length | r->offset) & c->block_mask);
 }
 
-/* ---- sequential zones ---- */
+/* ---- where the bytes are ---- */
 
 /* Where the bytes are: in the image's file, or in that of a source. */
 struct place {
     struct zq_iox *x;
     uint64_t host;
 };
+
+/* Can a call that blocks on the image's backend read there as well? */
+static inline bool suits(const struct zq_core *c, const struct zq_iox *x)
+{
+    return !c->x.alone || x->alone;
+}
+
+/* A read of what the image does not map, if a source has all of it. */
+static bool find_in_source(struct zq_core *c, const struct zq_op *op, struct place *to)
+{
+    struct zq_walk w = zq_walk_from(c->source, op->req.offset, op->length);
+
+    if (!zq_walk_peek(&w) || !w.at || w.e.type != ZQ_EXT_DATA || w.e.len < op->length)
+        return false;
+    to->x = &w.at->x;
+    to->host = w.e.host;
+    return suits(c, to->x) && zq_io_is_whole(to->x, to->host, op->req.iov);
+}
+
+/* What an L2 table says that is in memory. */
+static NOINLINE bool find_mapped(struct zq_core *c, const struct zq_op *op, struct place *to)
+{
+    bool write = op->req.op != ZQCOW2_OP_READ;
+    struct zq_extent e;
+
+    if (!zq_map_peek(&c->map, op->req.offset, op->length, &e) || e.len < op->length)
+        return false;
+    if (!write && e.type == ZQ_EXT_UNALLOC)
+        return c->source && find_in_source(c, op, to);
+    to->x = &c->x;
+    to->host = e.host;
+    return (write ? zq_extent_in_place(&e) : e.type == ZQ_EXT_DATA) &&
+           zq_io_is_whole(&c->x, e.host, op->req.iov);
+}
+
+/* ---- sequential zones ---- */
 
 /* By remembered runs only: a look-up in L2 could need a slice that is not in memory. */
 static inline bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t guest,
@@ -79,7 +115,8 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct pla
 {
     op->zone = zq_zone_of(&c->zones, op->req.offset);
     if (op->req.op == ZQCOW2_OP_READ)
-        return may_read(c, op) && find_host(c, op, op->req.offset, to);
+        return may_read(c, op) &&
+               (find_host(c, op, op->req.offset, to) || (c->source && find_mapped(c, op, to)));
     if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, to))
         return false;
     zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
@@ -89,41 +126,13 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct pla
 
 /* ---- where there is no write pointer ---- */
 
-/* Can a call that blocks on the image's backend read there as well? */
-static inline bool suits(const struct zq_core *c, const struct zq_iox *x)
+static bool admit_anywhere(struct zq_core *c, const struct zq_op *op, struct place *to)
 {
-    return !c->x.alone || x->alone;
-}
-
-/* A read of what the image does not map, if a source has all of it. */
-static NOINLINE bool find_in_source(struct zq_core *c, const struct zq_op *op, struct place *to)
-{
-    struct zq_walk w = zq_walk_from(c->source, op->req.offset, op->length);
-
-    if (!zq_walk_peek(&w) || !w.at || w.e.type != ZQ_EXT_DATA || w.e.len < op->length)
-        return false;
-    to->x = &w.at->x;
-    to->host = w.e.host;
-    return suits(c, to->x) && zq_io_is_whole(to->x, to->host, op->req.iov);
-}
-
-static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, struct place *to)
-{
-    bool write = op->req.op != ZQCOW2_OP_READ;
-    struct zq_extent e;
-
     if (op->req.op == ZQCOW2_OP_APPEND || op->length > c->seq_start - op->req.offset)
         return false;
-    if (write && c->sealed)
+    if (op->req.op != ZQCOW2_OP_READ && c->sealed)
         return false;
-    if (!zq_map_peek(&c->map, op->req.offset, op->length, &e) || e.len < op->length)
-        return false;
-    if (!write && e.type == ZQ_EXT_UNALLOC)
-        return c->source && find_in_source(c, op, to);
-    to->x = &c->x;
-    to->host = e.host;
-    return (write ? zq_extent_in_place(&e) : e.type == ZQ_EXT_DATA) &&
-           zq_io_is_whole(&c->x, e.host, op->req.iov);
+    return find_mapped(c, op, to);
 }
 
 /* Gather and reserve in one: what is left to do is to move the bytes. */

@@ -199,7 +199,7 @@ static int commit_piece(struct zq_core *c, struct zq_op *op)
     int rc = 0;
 
     if (can_unmap(c, op, at, &stop)) {
-        rc = zq_unmap(c, op, &to, stop);
+        rc = zq_unmap(c, op, &to, stop, ZQ_LEAVE_ZEROS);
     } else if (f && f->guest + f->head == at) {
         stop = f->guest + f->tail;
         rc = zq_fill_link(c, op);

@@ -57,17 +57,16 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     }
 }
 
-static int zero_rest(struct zq_core *c, struct zq_fill *f, uint64_t from)
+/* Do the bytes of the pointer's cluster behind it read as zeros already? */
+static bool has_zero_rest(const struct zq_core *c, uint64_t guest, const struct zq_extent *e)
 {
-    zq_assert_k(R3, from && from < f->bytes);
-    f->data_kind = ZQCOW2_IO_ZERO;
-    f->data_len = f->bytes - from;
-    return zq_fill_keep(c, f, from, f->bytes);
+    return e->type == ZQ_EXT_ZERO || (e->type == ZQ_EXT_UNALLOC && !zq_map_masks(&c->map, guest));
 }
 
 /*
- * R3: a finish unmasks what lies beyond the write pointer, so that has to read as zeros on disk
- * first: whole clusters are unmapped, the rest of the pointer's cluster is overwritten.
+ * R3, S4: a finish unmasks what lies beyond the write pointer, so that has to read as zeros on disk
+ * first: whole clusters are unmapped, the rest of the pointer's cluster is overwritten. What a
+ * source has in front of the pointer stays: that cluster is copied.
  */
 static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
@@ -81,24 +80,17 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     /* Nothing is mapped here meanwhile: what is done stays done when this is entered again. */
     zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);
     op->own.manage.unmapped = zq_max(op->own.manage.unmapped, zq_align_up(z->wp, size));
-    rc = zq_unmap(c, op, &op->own.manage.unmapped, end);
+    rc = zq_unmap(c, op, &op->own.manage.unmapped, end, ZQ_LEAVE_ZEROS);
     if (rc || head == z->wp || op->own.manage.phase == M_TAIL)
         return rc;
     rc = zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
     if (rc)
         return rc;
-    if (e.type == ZQ_EXT_UNALLOC || e.type == ZQ_EXT_ZERO)
+    if (has_zero_rest(c, head, &e))
         return 0;
     if (!zq_extent_in_place(&e)) {
         rc = zq_may_allocate(c, op);
-        if (rc == 0)
-            rc = zq_fill_prepare(c, op, head, size, &e);
-        if (rc == 0)
-            rc = zero_rest(c, zq_fill_last(op), z->wp - head);
-        if (rc)
-            return rc;
-        zq_fill_start(op);
-        return zq_fill_replace(c, op);
+        return rc ? rc : zq_fill_own(c, op, head, z->wp - head, &e);
     }
     zq_cache_release(&c->cache, &op->g);
     op->own.manage.phase = M_TAIL;

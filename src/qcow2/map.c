@@ -508,36 +508,42 @@ static void owned_by(const struct zq_map *m, const uint8_t *entry, struct zq_fre
     zq_map_owned(m, &l2, freed);
 }
 
-/* Does the entry of guest hold nothing, and hide what is below? */
-static bool is_unlinked(const struct zq_map *m, const uint8_t *entry, uint64_t guest)
+static bool hides(const struct zq_map *m, uint64_t guest, enum zq_unlink leave)
 {
-    return zq_map_masks(m, guest) ? zq_l2_is_zero(&m->form, entry) :
+    return leave == ZQ_LEAVE_ZEROS && zq_map_masks(m, guest);
+}
+
+/* Does the entry of guest hold nothing, and hide what is below? */
+static bool is_unlinked(const struct zq_map *m, const uint8_t *entry, uint64_t guest,
+                        enum zq_unlink leave)
+{
+    return hides(m, guest, leave) ? zq_l2_is_zero(&m->form, entry) :
                                     zq_l2_is_empty(&m->form, entry);
 }
 
 bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                        uint64_t end)
+                        uint64_t end, enum zq_unlink leave)
 {
     const uint8_t *entry = entry_in(m, s, guest);
 
-    while (guest < end && is_unlinked(m, entry, guest)) {
+    while (guest < end && is_unlinked(m, entry, guest, leave)) {
         guest += (uint64_t)1 << m->cluster_bits;
         entry += zq_l2_bytes(&m->form, 1);
     }
     return guest >= end;
 }
 
-static void unlink_one(const struct zq_map *m, uint8_t *entry, uint64_t guest)
+static void unlink_one(const struct zq_map *m, uint8_t *entry, uint64_t guest, enum zq_unlink leave)
 {
-    zq_assert_k(S4, zq_map_may_unlink(m, guest));
-    if (zq_map_masks(m, guest))
+    zq_assert_k(S4, leave == ZQ_LEAVE_NOTHING || zq_map_may_unlink(m, guest));
+    if (hides(m, guest, leave))
         zq_l2_set_zero(&m->form, entry);
     else
         zq_l2_clear(&m->form, entry);
 }
 
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
-                       struct zq_freed *freed)
+                       enum zq_unlink leave, struct zq_freed *freed)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits, at = guest;
     uint8_t *entry = entry_in(m, s, guest);
@@ -550,12 +556,12 @@ uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
     for (; at < end; at += size, entry = zq_l2_at(&m->form, entry, 1)) {
         struct zq_freed one;
 
-        if (is_unlinked(m, entry, at))
+        if (is_unlinked(m, entry, at, leave))
             continue;
         owned_by(m, entry, &one);
         if (!join_run(freed, &one))
             break;
-        unlink_one(m, entry, at);
+        unlink_one(m, entry, at, leave);
         zq_cache_dirty(m->cache, s);
     }
     if (runs)

@@ -95,16 +95,21 @@ uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, ui
 /* Points n clusters from guest on at host: refcount 1. The slice is pinned and writable. */
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n);
 /*
+ * What is to be where clusters are unmapped. ZEROS: it will be read, as zeros; where that would
+ * show a source's bytes an entry for zeros takes its place, also where nothing was mapped. NOTHING:
+ * it lies at or beyond a write pointer, and is not read.
+ */
+enum zq_unlink { ZQ_LEAVE_ZEROS, ZQ_LEAVE_NOTHING };
+/*
  * Unmaps the first host run in [guest, end), which lies in the slice: *freed takes its clusters
- * (count 0: there was nothing). Where that would show a source's bytes zeros take its place, also
- * where nothing was mapped. Returns where to go on. The slice is pinned and writable, and
+ * (count 0: there was nothing). Returns where to go on. The slice is pinned and writable, and
  * zq_map_check() has passed: else what is freed could be anything.
  */
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
-                       struct zq_freed *freed);
+                       enum zq_unlink leave, struct zq_freed *freed);
 /* Is [guest, end), in the slice, as zq_map_unlink() leaves it? */
 bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                        uint64_t end);
+                        uint64_t end, enum zq_unlink leave);
 /* ECORRUPT: an entry of [guest, end), in the slice, is not one that may be unlinked. */
 int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end);
 /* How many zq_map_unlink calls with a result does [guest, end), in the slice, take at most? */

@@ -6,11 +6,22 @@
  * A source is a raw file, or a qcow2 image with a map and a cache of its own. It is open for
  * reading and never changes, so what was found in it stays true. Nothing but this and those who
  * ask zq_walk() know whether an image has one.
+ *
+ * Below an image with zones all sources have the same zones. One is read through its own write
+ * pointer and asked only below it: an image that maps nothing below its pointer, where the source
+ * has not been written either, stands on a source that has changed since (S12).
  */
 #ifndef ZQ_QCOW2_SOURCE_H
 #define ZQ_QCOW2_SOURCE_H
 
+#include "format/zone_ext.h"
 #include "qcow2/map.h"
+
+/* The first place that no source can answer for as it should: S12. */
+struct zq_stale {
+    uint32_t depth; /* of the source that was asked; 0: there is none */
+    uint64_t guest;
+};
 
 struct zq_source {
     struct zq_source *next; /* below this one, or NULL */
@@ -18,11 +29,15 @@ struct zq_source {
     bool raw;
     uint64_t size; /* beyond are zeros, whatever lies below */
     struct zq_iox x;
+    struct zq_stale *stale; /* of the image */
     /* not of a raw one */
     uint32_t compression; /* of its compressed clusters */
     struct zq_cache cache;
     struct zq_alloc alloc; /* only says where tables lie */
     struct zq_map map;
+    /* with zones */
+    struct zq_geometry g;
+    uint8_t *pointers; /* the write-pointer table, each entry checked; NULL: no zones */
 };
 
 /*
@@ -47,6 +62,8 @@ static inline struct zq_walk zq_walk_from(struct zq_source *s, uint64_t guest, u
 int zq_walk(struct zq_walk *w, struct zq_gather *g);
 /* The same as far as it is known without a wait; false: use zq_walk(). */
 bool zq_walk_peek(struct zq_walk *w);
+/* Where the zone that holds guest ends for a reader: at the write pointer, or 0: there is none. */
+uint64_t zq_source_pointer(const struct zq_source *s, uint64_t guest);
 /* The wait has failed: nothing more is asked. */
 void zq_walk_drop(struct zq_walk *w, struct zq_gather *g);
 

@@ -324,3 +324,18 @@ int zq_fill_replace(struct zq_core *c, struct zq_op *op)
 
     return rc || !zq_fill_made(op) ? rc : zq_fill_link(c, op);
 }
+
+int zq_fill_own(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t head,
+                const struct zq_extent *old)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    int rc = zq_fill_prepare(c, op, guest, size, old);
+
+    zq_assert_k(S8, head && head < size);
+    if (rc == 0)
+        rc = zq_fill_keep(c, zq_fill_last(op), head, size);
+    if (rc)
+        return rc;
+    zq_fill_start(op);
+    return zq_fill_replace(c, op);
+}

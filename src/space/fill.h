@@ -29,6 +29,12 @@ int zq_fill_step(struct zq_core *c, struct zq_op *op);
 int zq_fill_link(struct zq_core *c, struct zq_op *op);
 /* Both, for an operation that has one fill. */
 int zq_fill_replace(struct zq_core *c, struct zq_op *op);
+/*
+ * A new cluster takes the place of the one at guest, which cannot be written in place: with its
+ * head [0, head), from the old one, the source, or zeros (S8); what is behind that is not set.
+ */
+int zq_fill_own(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t head,
+                const struct zq_extent *old);
 /* op->slices: the request will change the slice of `guest`, which is not below the last one. */
 void zq_count_slice(struct zq_core *c, struct zq_op *op, uint64_t guest);
 /* Gives back what was prepared and not linked. */

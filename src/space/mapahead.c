@@ -68,21 +68,12 @@ static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_
 {
     struct zq_zone *z = &c->zones.v[zone];
     uint64_t at = guest, size = (uint64_t)1 << c->cluster_bits;
-    int rc;
 
-    if (z->next > guest) {
-        rc = zq_fill_prepare(c, op, guest, size, e);
-        if (rc)
-            return rc;
-        rc = zq_fill_keep(c, zq_fill_last(op), z->next - guest, size);
-        if (rc)
-            return rc;
-        zq_fill_start(op);
-        return zq_fill_replace(c, op);
-    }
+    if (z->next > guest)
+        return zq_fill_own(c, op, guest, z->next - guest, e);
     if (e->type == ZQ_EXT_UNALLOC)
         return map_run(c, op, zone, guest, e->len);
-    return zq_unmap(c, op, &at, guest + size);
+    return zq_unmap(c, op, &at, guest + size, ZQ_LEAVE_NOTHING);
 }
 
 /*

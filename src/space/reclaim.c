@@ -227,7 +227,8 @@ static int unmap_zone(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
     if (rc)
         return rc;
     a->at = zq_max(a->at, zq_align_up(z->wp, size));
-    rc = zq_unmap(c, op, &a->at, zq_align_up(zq_zone_end(&c->zones, a->zone), size));
+    rc = zq_unmap(c, op, &a->at, zq_align_up(zq_zone_end(&c->zones, a->zone), size),
+                  ZQ_LEAVE_NOTHING);
     if (rc == 0)
         z->ahead = 0;
     return rc;

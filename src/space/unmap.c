@@ -60,7 +60,7 @@ static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
  * entry up to there may be unlinked: else what is freed, and becomes a hole, could be anything.
  */
 static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
-                     struct zq_slice **s)
+                     enum zq_unlink leave, struct zq_slice **s)
 {
     uint64_t next;
     int rc = 0;
@@ -70,7 +70,7 @@ static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t 
         rc = zq_map_slice(&c->map, &op->g, at, s);
         if (rc)
             return rc;
-        if (zq_map_is_unlinked(&c->map, *s, at, end)) {
+        if (zq_map_is_unlinked(&c->map, *s, at, end, leave)) {
             *s = NULL;
             return 0;
         }
@@ -84,9 +84,10 @@ static int own_slice(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t 
 }
 
 /* Nothing is mapped at `at`, and nothing below shows: up to *next, that is as it should be. */
-static bool is_done(const struct zq_core *c, uint64_t at, uint64_t *next)
+static bool is_done(const struct zq_core *c, uint64_t at, enum zq_unlink leave, uint64_t *next)
 {
-    return !zq_map_may_hold(&c->map, at, next) && !zq_map_masks(&c->map, at);
+    return !zq_map_may_hold(&c->map, at, next) &&
+           (leave == ZQ_LEAVE_NOTHING || !zq_map_masks(&c->map, at));
 }
 
 /*
@@ -100,11 +101,11 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
         struct zq_slice *s;
         int rc;
 
-        if (is_done(c, *at, &next)) {
+        if (is_done(c, *at, ZQ_LEAVE_ZEROS, &next)) {
             *at = zq_min(next, end);
             continue;
         }
-        rc = own_slice(c, op, *at, stop, &s);
+        rc = own_slice(c, op, *at, stop, ZQ_LEAVE_ZEROS, &s);
         if (rc == 0 && s)
             zq_count_slice(c, op, *at);
         if (rc == 0 && s)
@@ -121,14 +122,14 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
 
 /* One host run: the entries, and the record of what they held, in one hold. */
 static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, uint64_t *at,
-                     uint64_t end)
+                     uint64_t end, enum zq_unlink leave)
 {
     struct zq_freed *f = take_record(c, op);
 
     if (!f)
         return -ENOMEM;
     zq_assert_k(R12, c->marked); /* a crash finds the mark, and what leaks */
-    *at = zq_map_unlink(&c->map, s, *at, end, f);
+    *at = zq_map_unlink(&c->map, s, *at, end, leave, f);
     if (f->count)
         zq_alloc_quarantine(&c->alloc, f, true);
     else
@@ -136,35 +137,36 @@ static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, ui
     return 0;
 }
 
-static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
+                       enum zq_unlink leave)
 {
     struct zq_slice *s;
     int rc;
 
     end = zq_min(end, zq_map_slice_end(&c->map, *at));
-    rc = own_slice(c, op, *at, end, &s);
+    rc = own_slice(c, op, *at, end, leave, &s);
     if (rc == 0 && s)
         rc = zq_cache_writable(&c->cache, &op->g, s, NULL);
     if (rc)
         return rc;
     while (s && rc == 0 && *at < end)
-        rc = unmap_run(c, op, s, at, end);
+        rc = unmap_run(c, op, s, at, end, leave);
     if (rc == 0)
         zq_cache_release(&c->cache, &op->g);
     *at = rc == 0 ? end : *at;
     return rc;
 }
 
-int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end, enum zq_unlink leave)
 {
     while (*at < end) {
         uint64_t next;
         int rc = 0;
 
-        if (is_done(c, *at, &next))
+        if (is_done(c, *at, leave, &next))
             *at = zq_min(next, end);
         else
-            rc = unmap_slice(c, op, at, end);
+            rc = unmap_slice(c, op, at, end, leave);
         if (rc)
             return rc;
     }

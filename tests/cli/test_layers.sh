@@ -142,15 +142,33 @@ for size in 512 2M; do
     rm in/c.qcow2
 done
 run 1 'no format' create -b base.raw in/no.qcow2
-has 'is refused' err 'create: -F raw or -F qcow2 must say the format of base\.raw'
+has 'is refused' err 'backing file "base\.raw": it has no zones, so its format must be given'
 run 1 'a base that is not there' create -b none.raw -F raw in/no.qcow2
-has 'is refused' err 'none\.raw: No such file'
+has 'is refused' err 'backing file "none\.raw": No such file'
 run 1 'of another format' create -b base.raw -F qcow2 in/no.qcow2
-has 'is refused' err 'base\.raw: .*not a qcow2 file'
+has 'is refused' err 'base\.raw'
 run 1 'zones' create -b base.raw -F raw -o zone.size=1M in/no.qcow2 8M
-has 'are refused' err 'backing_name: not supported for images with zones'
-run 0 'a zoned base' create -o zone.size=1M in/z.qcow2 8M
-run 1 'for a plain image' create -b z.qcow2 -F qcow2 in/no.qcow2
-has 'is refused' err 'z\.qcow2: a backing file with zones is not supported'
+has 'are refused' err 'zone\.size 1048576: the backing file has no zones'
+run 1 'a limit of zones' create -b base.raw -F raw -o zone.max_open_zones=1 in/no.qcow2
+has 'is refused' err 'zone\.max_open_zones 1: requires zone\.size'
+is 'and no file is left' no "$([ -e in/no.qcow2 ] && echo yes || echo no)"
+run 0 'a zoned base' create -o zone.size=1M,zone.max_active_zones=4 in/z.qcow2 8M
+yes | head -c 5120 >data
+run 0 'that is written' write in/z.qcow2 1M <data
+run 0 'and finished' finish -o 2M in/z.qcow2
+run 0 'is inherited' create -b z.qcow2 -o zone.max_open_zones=2 in/zz.qcow2
+run 0 'its report' report in/z.qcow2
+cp out of_base
+run 0 'and that of the overlay' report in/zz.qcow2
+is 'are the same' "$(cat of_base)" "$(cat out)"
+run 0 'info' info in/zz.qcow2
+has 'has the limit that was given' out '^open zones: 0 of at most 2$'
+has 'and the other' out '^active zones: 1 of at most 4$'
+run 0 'what is inherited' read in/zz.qcow2 1M 5120
+is 'is read' "$(cksum <data)" "$(cksum <out)"
+run 1 'other zones' create -b z.qcow2 -o zone.size=2M in/no.qcow2
+has 'are refused' err 'zone\.size 2097152: the backing file has 1048576'
+run 1 'the mode' create -b z.qcow2 -o zone.mode=host-managed in/no.qcow2
+has 'is refused' err 'zone\.mode: FILE has the zones'
 verdict $([ ! -e in/no.qcow2 ]; echo $?) 'nothing is left of those'
 finish

@@ -152,6 +152,8 @@ const char *rig_free(struct rig *r)
     record_free(&r->record);
     strict_free(&r->strict);
     store_free(&r->store);
+    while (r->nr_below)
+        store_free(&r->below[--r->nr_below]);
     heap_destroy(&r->heap);
     return verdict;
 }
@@ -161,6 +163,33 @@ static int new_backend(struct rig *r, struct rig_be top, struct zqcow2_backend *
     if (r->world == RIG_URING)
         return zqcow2_uring_open(r->path, ZQCOW2_FILE_RDWR, &r->hooks, be);
     return zqcow2_backend_new(top.ops, top.self, &r->hooks, be);
+}
+
+static int resolve(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    struct rig *r = arg;
+    struct rig_be floor;
+
+    (void)name;
+    (void)format;
+    (void)err;
+    if (depth > r->nr_below)
+        return -ENOENT;
+    floor = store_be(&r->below[r->nr_below - depth]);
+    return zqcow2_backend_new(floor.ops, floor.self, &r->hooks, be);
+}
+
+/* The clusters get smaller from layer to layer. */
+static void set_below(struct rig *r, struct zqcow2_create_options *o)
+{
+    o->flags = ZQCOW2_CREATE_FORCE;
+    o->cluster_size = r->g->cluster >> r->nr_below;
+    o->cluster_size = o->cluster_size < 512 ? 512 : o->cluster_size;
+    o->backing_name = "below";
+    o->backing_format = "qcow2";
+    o->resolve = r->open.resolve = resolve;
+    o->resolve_arg = r->open.resolve_arg = r;
 }
 
 int rig_create(struct rig *r)
@@ -182,9 +211,45 @@ int rig_create(struct rig *r)
     o.refcount_bits = r->g->refcount_bits;
     o.layout = r->g->layout;
     o.hooks = &r->hooks;
+    if (r->nr_below)
+        set_below(r, &o);
     rc = zqcow2_create(be, &o, &r->err);
     zqcow2_backend_close(be);
     return rc;
+}
+
+/* From the host's file into memory. */
+static int fetch(struct rig *r, struct store *to)
+{
+    static uint8_t buf[STORE_PAGE];
+    struct zqcow2_backend *be;
+    uint64_t bytes = 0;
+    int rc = zqcow2_uring_open(r->path, 0, &r->hooks, &be);
+
+    if (rc)
+        return rc;
+    rc = zqcow2_backend_length(be, &bytes);
+    for (uint64_t at = 0, n; rc == 0 && at < bytes; at += n) {
+        n = bytes - at < sizeof(buf) ? bytes - at : sizeof(buf);
+        rc = zqcow2_backend_read(be, buf, n, at);
+        store_put(to, buf, n, at);
+    }
+    zqcow2_backend_close(be);
+    return rc;
+}
+
+int rig_stack(struct rig *r)
+{
+    struct store *to = &r->below[r->nr_below];
+    int rc = 0;
+
+    store_init(to);
+    r->nr_below++;
+    if (r->world == RIG_URING)
+        rc = fetch(r, to);
+    else
+        store_copy(to, &r->store);
+    return rc ? rc : rig_create(r);
 }
 
 int rig_open(struct rig *r, bool writable)

@@ -23,6 +23,8 @@ _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 #define MiB(n) ((uint64_t)(n) << 20)
 #define GiB(n) ((uint64_t)(n) << 30)
 
+#define RIG_LAYERS 3u
+
 enum rig_world {
     RIG_PLAIN,    /* blocking backend */
     RIG_SHUFFLED, /* asynchronous, polled, completing in seeded order */
@@ -38,7 +40,9 @@ struct rig {
     uint64_t seed, rng;
     struct heap heap;
     struct zqcow2_hooks hooks;
-    struct store store; /* its limits: before rig_create() */
+    struct store store;             /* its limits: before rig_create() */
+    struct store below[RIG_LAYERS]; /* what it stands on, the lowest first */
+    unsigned nr_below;
     struct strict strict;
     struct record record;
     struct fault fault;
@@ -58,6 +62,8 @@ const char *rig_free(struct rig *r);
 
 bool rig_uring_works(void);
 int rig_create(struct rig *r);
+/* The file, which is closed, becomes the source of an empty image in its place. */
+int rig_stack(struct rig *r);
 int rig_open(struct rig *r, bool writable);
 int rig_close(struct rig *r); /* image and backend */
 /* zqcow2_check() on the store itself; the result is in r->check. */

@@ -9,7 +9,7 @@
 
 /* [off, off + len) of the model against the file from `host` on, or against zeros. */
 static bool same_run(struct rig *r, const struct model *m, uint64_t off, uint64_t len,
-                     uint64_t host)
+                     struct store *file, uint64_t host)
 {
     uint8_t want[CHUNK], got[CHUNK] = {0};
 
@@ -17,7 +17,7 @@ static bool same_run(struct rig *r, const struct model *m, uint64_t off, uint64_
         n = len - done < CHUNK ? len - done : CHUNK;
         store_get(m->data, want, n, off + done);
         if (host != UINT64_MAX)
-            store_get(&r->store, got, n, host + done);
+            store_get(file, got, n, host + done);
         if (memcmp(want, got, n))
             return rig_say(r,
                            "block status at %#llx: the bytes of %#llx are not at %#llx in the file",
@@ -32,15 +32,18 @@ static bool same_answer(struct rig *r, const struct model *m, uint64_t off, uint
 {
     bool zero = s->kind == ZQCOW2_BLOCK_UNALLOCATED || s->kind == ZQCOW2_BLOCK_ZERO;
 
-    if (!s->length || s->length > len || s->length % 512 || s->depth)
+    if (!s->length || s->length > len || s->length % 512 || s->depth > r->nr_below)
         return rig_say(r, "block status at %#llx: %#llx bytes at depth %u", (unsigned long long)off,
                        (unsigned long long)s->length, s->depth);
     if (zero)
-        return same_run(r, m, off, s->length, UINT64_MAX);
+        return same_run(r, m, off, s->length, NULL, UINT64_MAX);
     if (s->kind != ZQCOW2_BLOCK_DATA || s->host == UINT64_MAX)
         return rig_say(r, "block status at %#llx: kind %u, in the file at %#llx",
                        (unsigned long long)off, s->kind, (unsigned long long)s->host);
-    return r->world == RIG_URING || same_run(r, m, off, s->length, s->host);
+    if (!s->depth && r->world == RIG_URING)
+        return true;
+    return same_run(r, m, off, s->length, s->depth ? &r->below[r->nr_below - s->depth] : &r->store,
+                    s->host);
 }
 
 bool rig_same_status(struct rig *r, const struct model *m, uint64_t off, uint64_t len)

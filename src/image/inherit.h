@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/* What a new image takes over from its backing file. */
+#ifndef ZQ_IMAGE_INHERIT_H
+#define ZQ_IMAGE_INHERIT_H
+
+#include "image/opening.h"
+
+/* The backing file while the image above it is created; all 0 where it is not opened. */
+struct zq_inherit {
+    struct opening o;  /* o.g.layout NONE: it has no zones */
+    uint8_t *pointers; /* its write-pointer table; NULL: it has no zones */
+};
+
+/*
+ * Opens the backing file that opt names, if there is a resolver, for the image that is created in
+ * be. What opt leaves open is set to what the backing file has; what it must not differ in is
+ * refused. zq_inherit_end() follows, whatever this returns.
+ */
+int zq_inherit_begin(struct zq_inherit *in, struct zqcow2_backend *be,
+                     struct zqcow2_create_options *opt, const struct zqcow2_hooks *hooks,
+                     struct zqcow2_error *err);
+void zq_inherit_end(struct zq_inherit *in);
+/* The zone as the new image begins with it. */
+void zq_inherit_zone(const struct zq_inherit *in, uint32_t zone, struct zq_entry *e);
+
+#endif
