@@ -153,9 +153,14 @@ static bool reopen(struct run *t)
                            (unsigned long long)r->check.corruptions,
                            (unsigned long long)r->check.leaked_clusters);
     }
-    rc = rig_open(r, true);
+    if (r->nr_below < t->g->layers && t->reopens > 4 * r->nr_below)
+        rc = rig_stack(r);
+    if (!rc)
+        rc = rig_open(r, true);
     if (!rc)
         rc = open_queues(t);
+    if (!rc) /* what a discard does depends on it */
+        t->model.g.cluster = rig_info(r).cluster_size;
     model_reopen(&t->model);
     return rc ? rig_say(r, "open: %d %s", rc, r->err.text) : rig_same(r, &t->model);
 }
