@@ -30,7 +30,8 @@ struct crash_geometry {
     bool lazy, snapshot; /* snapshot: everything is shared with one, which qemu-img made */
     bool packed;         /* all that the prologue has written is compressed then */
     const char *source;  /* the prologue's content lies in a backing file of this format, or NULL */
-    const char *prologue; /* what was done, and closed, before each workload */
+    const char *prologue; /* what was done, and closed, before each workload; with a source: | puts
+                             what there is so far below what follows */
 };
 
 extern const struct crash_geometry crash_geometries[];
@@ -74,7 +75,9 @@ struct zqcow2_simdisk *crash_geometry_create(const struct crash_geometry *g, uin
                                              bool async, char *why, size_t room);
 void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o, bool rw);
 
-/* source.c: what lies in the backing file of a geometry, for all of its images. */
+/* source.c: what lies in the backing files of a geometry, for all of its images. */
+void source_forget(const struct crash_geometry *g);
+/* One more, above those that there are. */
 int source_keep(const struct crash_geometry *g, struct zqcow2_simdisk *disk);
 int source_resolve(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -84,6 +87,7 @@ int source_resolve(void *arg, const char *name, const char *format, uint32_t dep
 uint64_t misuse_of(struct zqcow2_simdisk *disk);
 int run_begin(struct run *r, const struct crash_geometry *g, struct zqcow2_simdisk *disk,
               bool async, bool faulty, uint64_t seed, uint32_t first_req);
+int run_open(struct run *r); /* again, after run_end() */
 void run_letters(struct run *r, const char *letters);
 /* What was without space has it again. */
 void run_make_room(struct run *r);

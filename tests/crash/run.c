@@ -95,7 +95,7 @@ static void finished(struct run *r, uint32_t act, const struct zqcow2_result *re
     note(r, act, true);
 }
 
-static int open_image(struct run *r)
+int run_open(struct run *r)
 {
     struct zqcow2_open_options o;
     struct zqcow2_error err = {0, ""};
@@ -144,7 +144,7 @@ int run_begin(struct run *r, const struct crash_geometry *g, struct zqcow2_simdi
     fill_shape(&r->shape, g);
     if (async)
         r->flights = must(calloc(BATCH, sizeof(*r->flights)));
-    return open_image(r);
+    return run_open(r);
 }
 
 static void done(void *arg, const struct zqcow2_result *res)
@@ -406,7 +406,7 @@ static void letter_of(struct run *r, char letter)
         if (!r->broken)
             close_image(r);
         if (!r->broken && !r->failed)
-            open_image(r);
+            run_open(r);
         break;
     case 'u': overwrite(r, ZQCOW2_OP_WRITE_ZEROES, cluster, cluster, false); break;
     case 'v': read_zone(r, draw(&r->rng) % 2 ? r->shape.conventional % r->shape.zones : 0); break;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backing file of a geometry: what the prologue has left, as an image or as bare bytes. It lies
- * in memory, and no crash reaches it: it is never written.
+ * The backing files of a geometry: what the prologue has left, as images or as bare bytes. They lie
+ * in memory, and no crash reaches them: they are never written.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -10,9 +10,17 @@
 
 #include "crash.h"
 
-static struct {
+#define MOST 2u
+
+struct bytes {
     uint8_t *b;
     uint64_t len;
+};
+
+/* Of each geometry, the lowest first. */
+static struct {
+    struct bytes v[MOST];
+    unsigned n;
 } sources[MAX_WORLDS];
 
 /* The device's content, as the library reads it. */
@@ -34,37 +42,47 @@ static int read_device(const struct crash_geometry *g, struct zqcow2_simdisk *di
     return rc;
 }
 
+void source_forget(const struct crash_geometry *g)
+{
+    unsigned i = (unsigned)(g - crash_geometries);
+
+    while (sources[i].n)
+        free(sources[i].v[--sources[i].n].b);
+}
+
 int source_keep(const struct crash_geometry *g, struct zqcow2_simdisk *disk)
 {
     unsigned i = (unsigned)(g - crash_geometries);
+    struct bytes *s = &sources[i].v[sources[i].n];
     bool raw = !strcmp(g->source, "raw");
 
-    if (sources[i].b)
-        return 0;
-    sources[i].len = raw ? g->size : zqcow2_simdisk_length(disk);
-    sources[i].b = calloc(1, sources[i].len);
-    if (!sources[i].b)
+    if (sources[i].n == MOST)
+        return -EINVAL;
+    s->len = raw ? g->size : zqcow2_simdisk_length(disk);
+    s->b = calloc(1, s->len);
+    if (!s->b)
         return -ENOMEM;
-    return raw ? read_device(g, disk, sources[i].b) :
-                 zqcow2_simdisk_export(disk, sources[i].b, sources[i].len, 0);
+    sources[i].n++;
+    return raw ? read_device(g, disk, s->b) : zqcow2_simdisk_export(disk, s->b, s->len, 0);
 }
 
 static int length(void *self, uint64_t *bytes)
 {
-    *bytes = sources[(const struct crash_geometry *)self - crash_geometries].len;
+    *bytes = ((const struct bytes *)self)->len;
     return 0;
 }
 
 static int readv_source(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
-    unsigned s = (unsigned)((const struct crash_geometry *)self - crash_geometries);
+    const struct bytes *s = self;
 
     for (int i = 0; i < cnt; off += iov[i++].iov_len) {
-        uint64_t n = off < sources[s].len ? sources[s].len - off : 0;
+        uint64_t n = off < s->len ? s->len - off : 0;
 
         n = n < iov[i].iov_len ? n : iov[i].iov_len;
         memset(iov[i].iov_base, 0, iov[i].iov_len);
-        memcpy(iov[i].iov_base, sources[s].b + off, n);
+        if (n)
+            memcpy(iov[i].iov_base, s->b + off, n);
     }
     return 0;
 }
@@ -74,10 +92,12 @@ int source_resolve(void *arg, const char *name, const char *format, uint32_t dep
 {
     static const struct zqcow2_backend_ops ops = {
         .size = sizeof(ops), .length = length, .readv = readv_source};
+    unsigned i = (unsigned)((const struct crash_geometry *)arg - crash_geometries);
 
     (void)name;
     (void)format;
-    (void)depth;
     (void)err;
-    return zqcow2_backend_new(&ops, arg, NULL, be);
+    if (depth > sources[i].n)
+        return -ENOENT;
+    return zqcow2_backend_new(&ops, &sources[i].v[sources[i].n - depth], NULL, be);
 }

@@ -243,88 +243,6 @@ static void report(struct run *r, uint64_t stop)
     }
 }
 
-static void replay_base(struct power_model *o, struct run *r)
-{
-    uint32_t at = 0;
-
-    power_init(o, &r->shape);
-    run_replay(r, o, UINT64_MAX, &at);
-}
-
-static int take_snapshot(struct base *b)
-{
-    const struct crash_geometry *g = b->run.g;
-
-    b->snapshot = malloc(g->size);
-    b->run.snapshot = b->snapshot;
-    if (!b->snapshot || qemu_snapshot(b->run.disk, g->zone_size != 0) < 0 ||
-        snapshot_read(b->run.disk, b->snapshot, g->size) < 0)
-        return -1;
-    return 0;
-}
-
-/* What the prologue has left becomes the source, and an empty image stands on it. */
-static int put_below(struct base *b, bool async, char *why, size_t room)
-{
-    const struct crash_geometry *g = b->run.g;
-    struct zqcow2_simdisk *disk;
-
-    snprintf(why, room, "the base image cannot be kept as a source");
-    if (source_keep(g, b->run.disk) < 0)
-        return -1;
-    disk = crash_geometry_create(g, 1, async, why, room);
-    if (!disk)
-        return -1;
-    zqcow2_simdisk_free(b->run.disk);
-    b->run.disk = disk;
-    return 0;
-}
-
-static struct base *base_of(struct worker *w, const struct crash_geometry *g, bool async)
-{
-    struct base *b = &w->base[g - crash_geometries][async];
-    struct crash_geometry alone = *g; /* the prologue knows no source */
-    struct zqcow2_simdisk *disk;
-    char why[320];
-
-    alone.source = NULL;
-
-    if (b->ready || b->absent)
-        return b->ready ? b : NULL;
-    disk = crash_geometry_create(&alone, 1, async, why, sizeof(why));
-    if (!disk) {
-        violation(w, why);
-        return NULL;
-    }
-    run_begin(&b->run, &alone, disk, false, false, 0, 0);
-    run_letters(&b->run, g->prologue);
-    run_end(&b->run, true);
-    if (b->run.broken) {
-        violation(w, b->run.why);
-        run_fini(&b->run);
-        return NULL;
-    }
-    b->run.g = g;
-    if (g->source && put_below(b, async, why, sizeof(why)) < 0) {
-        violation(w, why);
-        run_fini(&b->run);
-        return NULL;
-    }
-    if (g->packed && pack_image(b->run.disk, g->size) < 0) {
-        violation(w, "the base image cannot be packed");
-        run_fini(&b->run);
-        return NULL;
-    }
-    if (g->snapshot && take_snapshot(b) < 0) {
-        b->absent = true; /* there is no qemu-img here */
-        w->sh->absent[g - crash_geometries] = true;
-        run_fini(&b->run);
-        return NULL;
-    }
-    b->ready = true;
-    return b;
-}
-
 static uint64_t cap_of(const struct worker *w, const struct crash_geometry *g)
 {
     uint64_t cap = w->opt->cap * g->weight / 100;
@@ -462,7 +380,7 @@ static void sequence(struct worker *w, const struct crash_geometry *g, const cha
         run_make_room(&r);
     run_end(&r, true);
     zqcow2_simdisk_set_fault(disk, NULL);
-    replay_base(&o, &b->run);
+    base_replay(&o, &b->run);
     if (r.hung || r.wrong || (r.broken && !r.faulty))
         violation(w, r.why);
     else
@@ -545,7 +463,7 @@ static void history(struct worker *w, const struct crash_geometry *g, const char
         return;
     req = b->run.req;
     memcpy(lives, b->run.life, sizeof(lives));
-    replay_base(&o, &b->run);
+    base_replay(&o, &b->run);
     for (w->here.generation = 0; disk && w->here.generation < GENERATIONS; w->here.generation++) {
         struct zqcow2_simdisk *next = NULL;
         struct run r;

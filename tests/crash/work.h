@@ -57,6 +57,10 @@ struct worker {
 uint64_t blend(uint64_t h, uint64_t v);
 /* Prints the line that replays w->here. */
 void violation(struct worker *w, const char *why);
+/* base.c: the image that the geometry's workloads start from; NULL: there is none. */
+struct base *base_of(struct worker *w, const struct crash_geometry *g, bool async);
+/* What the model knows then. */
+void base_replay(struct power_model *o, struct run *r);
 bool enough(const struct worker *w);
 /* spec: letters, or ~seed; then perhaps @ and a seed: asynchronous; then perhaps !fault. */
 void work(struct worker *w, const struct crash_geometry *g, const char *spec);
