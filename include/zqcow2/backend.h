@@ -38,8 +38,9 @@ enum zqcow2_io_kind {
 };
 
 /*
- * Owned by the library, or by the backend that passes it to zqcow2_backend_submit(). May gain
- * members at its end, which the library reads only for kinds that are new with them.
+ * Owned by the library, or by the backend that passes it to zqcow2_backend_submit(). A later
+ * release may add members at the end together with new kinds; the library reads them for these
+ * kinds only.
  */
 struct zqcow2_io {
     uint32_t kind, iovcnt;
@@ -179,8 +180,8 @@ ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);
 /*
  * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so up to n requests can
- * run at once, besides those of blocking calls, which run in the thread of the caller. On success
- * the new backend owns inner. The threads block all signals.
+ * run at once. Blocking calls run in the thread of the caller, in addition. On success the new
+ * backend owns inner. The threads block all signals.
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
@@ -199,20 +200,20 @@ struct zqcow2_resolver_options {
     }
 
 /*
- * image: the path of the image whose backing files will be opened; it may not exist yet. -EINVAL,
- * -ENOMEM, or the error of looking at image or root.
+ * image: the path of the image whose backing files will be opened; the file need not exist yet.
+ * Errors: -EINVAL, -ENOMEM, and those of access to image or root.
  */
 ZQCOW2_API int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *opt,
                                    struct zqcow2_resolver **r);
 ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allowed */
 /*
- * For open_options.resolve; arg is the resolver. A relative name starts in the folder of the file
- * that names it. Opens regular files only, and none that is above in the chain. "json:" and names
- * with a protocol are refused.
+ * A value for open_options.resolve; resolve_arg is then the resolver. A relative name is relative
+ * to the folder of the file that contains the name. Opens regular files only, and refuses a file
+ * that is already part of the chain, "json:", and names with a protocol.
  */
 ZQCOW2_API int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
                                    struct zqcow2_backend **be, struct zqcow2_error *err);
-/* The path of the file that was opened at that depth, 0: the image; NULL: none was. */
+/* The path of the file opened at that depth; depth 0 is the image. NULL: none was opened. */
 ZQCOW2_API const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth);
 
 /*
@@ -225,25 +226,25 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
                                     uint64_t off);
 
 /*
- * Stacking: calls of the callbacks of an inner backend, for a backend that stands on it. See
- * zqcow2_backend_claim(3).
- *   - Offsets, lengths and elements must keep the limits of the inner backend, else -EINVAL.
- *   - A callback that the inner backend lacks returns -EOPNOTSUPP (flush and lock: 0; a write of
- * any kind to a backend that is not writable: -EROFS). Without wake, kick or invalidate, the call
- *     does nothing.
+ * Stacking: each function calls one callback of an inner backend. They are for backends that are
+ * built on another backend. See zqcow2_backend_claim(3).
+ *   - Offsets, lengths and elements must be within the limits of the inner backend, else -EINVAL.
+ *   - If the inner backend lacks the callback, the result is -EOPNOTSUPP; for flush and lock, 0.
+ *     Without wake, kick or invalidate nothing is done.
+ *   - Any change to a backend that is not writable returns -EROFS.
  *   - Results are 0 or a negated errno, whatever the inner backend returned (fd: the descriptor).
- *   - They may be called from any thread, several at a time, with no lock held that the caller's
- *     done() or wake() takes. They take no lock themselves.
+ *   - Any thread may call them, several at a time. The caller must not hold a lock that its own
+ *     done() or wake() takes. The functions take no lock themselves.
  */
 /*
  * Reserves the inner backend for the caller: until release, nobody can open, create or check an
- * image in it. -EBUSY: it is in use. Closing it needs no release.
+ * image in it. -EBUSY: it is in use. A claimed backend may be closed without a release.
  */
 ZQCOW2_API int zqcow2_backend_claim(struct zqcow2_backend *be);
 ZQCOW2_API void zqcow2_backend_release(struct zqcow2_backend *be);
 /* The table of a backend, to see which callbacks it has. Valid until the backend is closed. */
 ZQCOW2_API const struct zqcow2_backend_ops *zqcow2_backend_table(const struct zqcow2_backend *be);
-/* Complete: no member is 0 except max_transfer and caps. out->size is set by the caller. */
+/* The limits with defaults filled in: only max_transfer and caps may be 0. Set out->size first. */
 ZQCOW2_API int zqcow2_backend_limits(const struct zqcow2_backend *be, struct zqcow2_limits *out);
 ZQCOW2_API int zqcow2_backend_readv(struct zqcow2_backend *be, const struct iovec *iov, int cnt,
                                     uint64_t off);
@@ -259,12 +260,12 @@ ZQCOW2_API int zqcow2_backend_data(struct zqcow2_backend *be, uint64_t off, uint
 ZQCOW2_API int zqcow2_backend_lock(struct zqcow2_backend *be, int mode); /* zqcow2_lock */
 ZQCOW2_API void zqcow2_backend_invalidate(struct zqcow2_backend *be);
 /*
- * Starts an I/O. io is the caller's own, all zeros except kind, iovcnt, offset, length, iov and
- * done; or one of the library's own that submit() received, which then completes without the
- * caller. 0: accepted. io and iov must stay unchanged until done(io, ret) is called, exactly once,
- * from inside this call, kick, poll or a thread of the inner backend. done() may submit and kick
- * again, but must not block, poll or close. Any other result: not accepted; done() is not called.
- * -EOPNOTSUPP: use the blocking call of that kind.
+ * Starts an I/O. io is the caller's own, with all members zero except kind, iovcnt, offset, length,
+ * iov and done. Or it is an io that the caller's own submit() received: that one is passed on, and
+ * completes without the caller. 0: accepted. io and iov must stay unchanged until done(io, ret) is
+ * called, exactly once, from inside this call, kick, poll or a thread of the inner backend. done()
+ * may submit and kick again, but must not block, poll or close. Any other result: not accepted;
+ * done() is not called. -EOPNOTSUPP: use the blocking call of that kind.
  */
 ZQCOW2_API int zqcow2_backend_submit(struct zqcow2_backend *be, struct zqcow2_io *io);
 ZQCOW2_API void zqcow2_backend_kick(struct zqcow2_backend *be); /* after a batch of submits */

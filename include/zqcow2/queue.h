@@ -11,9 +11,10 @@
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
- * Failure  If the host fails a write to a sequential zone, all later writes and appends already in
- *          flight for that zone, started or not, up to the next reset submitted, fail with the same
- *          error. Writing resumes at the write pointer that the zone then reports.
+ * Failure  If the host fails a write to a sequential zone, every write and append to that zone that
+ *          was submitted after it and is still in flight fails with the same error, whether it has
+ *          started or not. A reset ends this: requests submitted after the reset are not affected.
+ *          Writing resumes at the write pointer that the zone then reports.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H
@@ -47,9 +48,9 @@ struct zqcow2_result {
     uint32_t reserved;
     /*
      * Append: the offset of the data. A failed zone operation, and every error EZONE_*: the start
-     * of the zone that failed. Otherwise 0, including when a zone operation reached no zone because
-     * its range does not consist of whole zones, or because it opens the whole device and the
-     * limits do not allow all zones to be opened.
+     * of the zone that failed. Otherwise 0. It is also 0 if a zone operation failed before it
+     * reached a zone: its range does not consist of whole zones, or it was to open all zones and
+     * the limits do not allow that.
      */
     uint64_t offset;
 };
@@ -60,7 +61,8 @@ struct zqcow2_request {
     uint16_t op;             /* zqcow2_op */
     uint16_t flags;          /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
     uint64_t offset;         /* ignored by flush and drain */
-    uint64_t length;         /* likewise; read, write and append use the total of iov */
+    uint64_t length;         /* ignored by flush, drain, read, write, append (the last
+                                three use the total of iov) */
     const struct iovec *iov; /* array and buffers must stay valid until done() */
     uint32_t iovcnt, reserved;
     /*

@@ -49,12 +49,12 @@ enum zqcow2_simdisk_discard {
 struct zqcow2_simdisk_options {
     size_t size;
     uint64_t seed;
-    uint64_t length;     /* initial size in bytes, all zeros */
-    uint64_t max_length; /* changes beyond this size fail with -ENOSPC; 0: no limit */
-    uint32_t flags;      /* zqcow2_simdisk_flag */
-    uint32_t discard;    /* zqcow2_simdisk_discard */
-    uint32_t
-        atomic_write; /* unit of tearing: power of two >= 512, or ZQCOW2_SIMDISK_ATOMIC; 0: 512 */
+    uint64_t length;       /* initial size in bytes, all zeros */
+    uint64_t max_length;   /* changes beyond this size fail with -ENOSPC; 0: no limit */
+    uint32_t flags;        /* zqcow2_simdisk_flag */
+    uint32_t discard;      /* zqcow2_simdisk_discard */
+    uint32_t atomic_write; /* unit of tearing: a power of two >= 512, or
+                              ZQCOW2_SIMDISK_ATOMIC; 0: 512 */
     uint32_t io_align, buf_align, max_transfer; /* as in struct zqcow2_limits */
     const struct zqcow2_hooks *hooks;
     uint32_t max_iov; /* as in struct zqcow2_limits */

@@ -3,8 +3,8 @@
  * libzqcow2 - zoned qcow2 images.  zqcow2(7) is the guide.
  *
  * Return values   >= 0 success; -4095..-1 a negated errno, passed on unchanged
- *                 from the backend or the system, but see zqcow2_strerror(3);
- *                 <= -10000 an enum zqcow2_err.
+ *                 from the backend or the system (zqcow2_strerror(3) lists the
+ *                 exceptions); <= -10000 an enum zqcow2_err.
  *                 -EINVAL may also come from the library: zqcow2_read(3) lists
  *                 the cases.
  * Threads         Any thread may use an image. Only one thread at a time may use
@@ -18,8 +18,8 @@
  *                 end. Initialise it with its _INIT macro; a zero member selects
  *                 the default. In options, hooks and callback structs, bytes
  *                 beyond the members that the library knows must be zero;
- *                 otherwise the call returns -E2BIG. In a struct that the
- *                 library fills in, it zeroes such bytes.
+ *                 otherwise the call returns -E2BIG. If the library fills in
+ *                 a struct, it sets such bytes to zero.
  */
 #ifndef ZQCOW2_ZQCOW2_H
 #define ZQCOW2_ZQCOW2_H
@@ -119,13 +119,13 @@ enum zqcow2_open_flag {
     ZQCOW2_OPEN_UPGRADE = 1 << 2,
     ZQCOW2_OPEN_BORROW = 1 << 3, /* the caller keeps be and closes it after the image */
     /*
-     * Read-only: opens no backing file. A read of what the image itself does not hold fails with
+     * Read-only: opens no backing file. Reading data that the image itself does not hold fails with
      * EFEATURE; everything else works.
      */
     ZQCOW2_OPEN_NO_BACKING = 1 << 4
 };
 
-/* What the operations on zones do where standards differ: zqcow2_zone_reset(3). */
+/* Which rules zone operations follow where standards differ: zqcow2_zone_reset(3). */
 enum zqcow2_rules {
     ZQCOW2_RULES_LINUX = 0, /* those of <linux/blkzoned.h> devices: ZBC, ZAC, virtio, null_blk */
     ZQCOW2_RULES_ZNS = 1    /* NVMe Zoned Namespaces */
@@ -135,24 +135,25 @@ struct zqcow2_open_options {
     size_t size;
     uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t rules;                   /* zqcow2_rules */
-    uint64_t cache_bytes;             /* metadata cache; 0: 8 MiB; raised to the minimum, and
-                                         to 1 MiB while a request needs it */
+    uint64_t cache_bytes;             /* size of the metadata cache; 0: 8 MiB. Never below the
+                                         minimum; may grow to 1 MiB while a request needs it */
     uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
                                          0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /*
-     * Opens the backing file that an image names, and the one that this names in turn: zqcow2-
-     * layers(7). name is as stored in the image, format is "raw" or "qcow2", and depth is 1 for the
-     * backing file of the image itself. Returns 0 and a backend for reading, which the image closes
-     * when it is closed or cannot be opened; or an error, best with its text. Without it an image
-     * with a backing file is refused. zqcow2_resolve_file() is one for files.
+     * Opens a backing file. Called for the backing file of the image, then for the backing file of
+     * that file, and so on: see zqcow2-layers(7). name is as stored in the image, format is "raw"
+     * or "qcow2", and depth is 1 for the backing file of the image itself. Returns 0 and a backend
+     * for reading, or an error, preferably with a text in *err. The image closes the backend when
+     * it is itself closed or cannot be opened. NULL: an image with a backing file is refused.
+     * zqcow2_resolve_file() is an implementation for files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
-    const char *backing_format; /* "raw" or "qcow2", if the image names a backing file and no
-                                   format; NULL: then it is refused */
-    uint32_t block_size;        /* 512 or 4096: what requests are multiples of; 0: 512 */
+    const char *backing_format; /* "raw" or "qcow2": used if the image names a backing file
+                                   but no format; NULL: such an image is refused */
+    uint32_t block_size;        /* requests must be multiples of it: 512 or 4096; 0: 512 */
     uint32_t reserved;
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
@@ -217,8 +218,8 @@ enum zqcow2_info_flag {
 struct zqcow2_info {
     size_t size;
     uint64_t virtual_size, zone_size, zone_capacity;
-    uint64_t file_size; /* of the image file; bytes; a write inside its last cluster may have
-                           made it longer */
+    uint64_t file_size; /* of the image file; may be too low after a write inside its last
+                           cluster */
     uint64_t incompatible_features, compatible_features, autoclear_features;
     uint32_t nr_zones, nr_conventional;
     uint32_t max_open_zones, max_active_zones; /* as stored; 0: no limit */
@@ -255,7 +256,7 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
  * -EBUSY: a queue is open or another call is running; the image stays open. Otherwise flushes
- * and, if that succeeds, marks the image clean; then frees everything in any case, and returns the
+ * and, if that succeeds, marks the image clean. Then, in any case, frees everything and returns the
  * result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
@@ -282,10 +283,11 @@ enum zqcow2_io_flag {
 };
 
 /*
- * A call that fails for lack of memory has changed nothing. Nor has one that fails for lack of
- * space, with two exceptions outside sequential zones: bytes that are overwritten in place may be
- * old or new, and a call that changes more than 1 MiB of L2 tables (which map 8 GiB with clusters
- * of 64 KiB), or than a larger cache_bytes, may have done a first part.
+ * A call that fails for lack of memory or space has changed nothing. There are two exceptions, both
+ * for lack of space outside sequential zones. Bytes that are overwritten in place may be old or
+ * new. And a call that changes many L2 tables may have changed the first part of its range: more
+ * than 1 MiB of tables, or than cache_bytes if that is larger. (With clusters of 64 KiB, 1 MiB of
+ * tables maps 8 GiB.)
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -321,7 +323,7 @@ enum zqcow2_block_kind {
 struct zqcow2_extent {
     size_t size;
     uint32_t kind;   /* zqcow2_block_kind */
-    uint32_t depth;  /* how many backing files below this image the bytes are */
+    uint32_t depth;  /* where the bytes are; 0: in this image, 1: in its backing file, ... */
     uint64_t length; /* number of bytes of that kind, at most the requested length */
     uint64_t host;   /* offset of the first byte in its file; UINT64_MAX: none, or compressed */
 };
@@ -331,10 +333,10 @@ struct zqcow2_extent {
     }
 
 /*
- * Reports the kind of the bytes at `off`, and how many of the next `len` bytes are of the same kind
- * and, if they have a place in the file, contiguous there. A long run may be reported in parts.
- * `off` and `len` are multiples of 512. Does not wait for other requests; reads at most one part of
- * one L2 table of each image in the chain.
+ * Reports the kind of the bytes at `off`, and how many of the next `len` bytes are alike: of the
+ * same kind, and contiguous in the file if they are stored there. A long run may be reported in
+ * parts. `off` and `len` must be multiples of 512. Does not wait for other requests; reads at most
+ * one part of one L2 table of each image in the chain.
  */
 ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                    struct zqcow2_extent *status);
@@ -429,8 +431,8 @@ struct zqcow2_check_result {
     size_t size;
     uint64_t corruptions, leaked_clusters, warnings; /* found, fixed or not */
     uint64_t corruptions_fixed, leaks_fixed;
-    uint64_t total_clusters, allocated_clusters; /* clusters of the device: all of them;
-                                                    those mapped to data */
+    uint64_t total_clusters, allocated_clusters; /* clusters of the device; those of them
+                                                    that are mapped to data */
     uint64_t compressed_clusters, image_end_offset;
 };
 #define ZQCOW2_CHECK_RESULT_INIT \
@@ -440,7 +442,7 @@ struct zqcow2_check_result {
 
 /*
  * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to
- * completion; *res is then incomplete. opt, res and err may be NULL.
+ * completion; *res is then unchanged. opt, res and err may be NULL.
  */
 ZQCOW2_API int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                             struct zqcow2_check_result *res, struct zqcow2_error *err);
