@@ -350,8 +350,8 @@ const struct zt_verb zt_verb_create = {
     "[-o NAME=VALUE[,NAME=VALUE]...]... [-b BASE [-F FMT]] [--force] [--backend=NAME] FILE [SIZE]",
     "Creates an empty image",
     "  -o NAME=VALUE           (without zone.mode and zone.size: a plain image)\n" OPTION_LIST
-    "  -b, --backing=BASE      FILE stands on BASE, whose name is relative to FILE's folder,\n"
-    "                          and has its zones; SIZE may be left out then\n"
-    "  -F, --backing-format=FMT  of BASE: raw or qcow2; may be left out if BASE has zones\n"
+    "  -b, --backing=BASE      the backing file, its name relative to FILE's folder; FILE\n"
+    "                          inherits its zones, and SIZE may be omitted\n"
+    "  -F, --backing-format=FMT  of BASE: raw or qcow2; may be omitted if BASE has zones\n"
     "  --force                 replace FILE if it exists\n" ZT_HELP_BACKEND,
     run};

@@ -364,8 +364,8 @@ const struct zt_verb zt_verb_info = {
     "Shows the properties of an image",
     "  --json                  the members of struct zqcow2_info, the disk space of the file,\n"
     "                          the backing file, and the features in use\n"
-    "  --backing-chain         also of each image below; an array with --json\n"
+    "  --backing-chain         also show each backing file; with --json, an array\n"
     "  --backing-root=DIR      open backing files in DIR only\n"
-    "  --backing-format=FMT    raw or qcow2, if the image does not say\n" ZT_HELP_SHARE
+    "  --backing-format=FMT    raw or qcow2, if the image stores no format\n" ZT_HELP_SHARE
         ZT_HELP_BACKEND,
     run};

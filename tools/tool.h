@@ -92,7 +92,7 @@ struct zt_target {
 #define ZT_HELP_SOURCES \
     "  --no-backing            open no backing file; reading what it holds fails\n" \
     "  --backing-root=DIR      open backing files in DIR only\n" \
-    "  --backing-format=FMT    raw or qcow2, if the image does not say\n"
+    "  --backing-format=FMT    raw or qcow2, if the image stores no format\n"
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and reported). */
 bool zt_target_option(struct zt_target *t, int c);

@@ -176,11 +176,11 @@ static int check_root(const struct zqcow2_resolver *r, int fd, struct zqcow2_err
     snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
     len = readlink(link, path, sizeof(path) - 1);
     if (len < 0)
-        return zq_fail(err, -EACCES, "/proc does not say where the file lies");
+        return zq_fail(err, -EACCES, "/proc does not show where the file is");
     path[len] = '\0';
     if (!strncmp(path, r->root, n) && path[n] == '/')
         return 0;
-    return zq_fail(err, -EACCES, "lies outside the folder that backing files may lie in");
+    return zq_fail(err, -EACCES, "lies outside the folder to which backing files are limited");
 }
 
 /*

@@ -18,7 +18,7 @@ static const struct {
     int code, err;
     const char *text;
 } own[] = {
-    {ZQCOW2_EZONE_BOUNDARY, EIO, "crosses a zone's end or its capacity"},
+    {ZQCOW2_EZONE_BOUNDARY, EIO, "crosses the end or the capacity of a zone"},
     {ZQCOW2_EZONE_FULL, EIO, "the zone is full"},
     {ZQCOW2_EZONE_RDONLY, EIO, "the zone is read-only"},
     {ZQCOW2_EZONE_OFFLINE, EIO, "the zone is offline"},

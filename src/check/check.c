@@ -280,7 +280,7 @@ static void check_header(struct zq_scan *s)
     if (zq_scan_stray_snapshots(s))
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "snapshots_offset 0x%" PRIx64
-                 " at byte %d: no place for a table, although there are no snapshots",
+                 " at byte %d: not a valid table offset, although there are no snapshots",
                  s->h.snapshots_offset, ZQ_HDR_SNAPSHOTS);
 }
 

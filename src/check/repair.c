@@ -259,12 +259,12 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
 
     if (stray && ((repair && stray & known) || ends_with_write(s, flags))) {
         *changed = true;
-        zq_fixed(s, 1, "set of stray autoclear bits cleared");
+        zq_fixed(s, 1, "field with stray autoclear bits cleared");
         rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
     }
     if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
         *changed = true;
-        zq_fixed(s, 1, "offset of no snapshot table cleared");
+        zq_fixed(s, 1, "stray offset of a snapshot table cleared");
         rc = put_header64(s, ZQ_HDR_SNAPSHOTS, 0);
     }
     return rc < 0 || !*changed ? rc : zq_be_flush(s->be);

@@ -315,7 +315,8 @@ static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t l
         return bad(err, "backing_file_offset", h->backing_offset, 8,
                    "the name must lie in the first cluster, behind the header");
     if (memchr(buf + h->backing_offset, 0, h->backing_len))
-        return bad(err, "backing_file_offset", h->backing_offset, 8, "a zero byte is in the name");
+        return bad(err, "backing_file_offset", h->backing_offset, 8,
+                   "the name contains a zero byte");
     return 0;
 }
 

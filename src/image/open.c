@@ -337,7 +337,7 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
         return zq_fail_rc(err, rc);
     o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
     if (o.rdwr && (o.opt.flags & ZQCOW2_OPEN_NO_BACKING))
-        return zq_fail(err, -EINVAL, "NO_BACKING is for reading only");
+        return zq_fail(err, -EINVAL, "NO_BACKING requires a read-only open");
     rc = zq_be_enter(be, o.rdwr, !(o.opt.flags & ZQCOW2_OPEN_NOLOCK), err);
     if (rc < 0)
         return zq_fail_rc(err, rc);

@@ -58,8 +58,9 @@ static int fit_backend(const struct opening *o, struct zqcow2_backend **be)
     int rc;
 
     if (blocking->ops.poll)
-        return zq_fail(o->err, ZQCOW2_EFEATURE,
-                       "its backend must be polled: only that of the image itself may be");
+        return zq_fail(
+            o->err, ZQCOW2_EFEATURE,
+            "its backend must be polled: only the backend of the image itself may require that");
     if (!o->be->ops.submit || blocking->ops.submit)
         return 0;
     rc = zqcow2_threads_wrap(blocking, SOURCE_THREADS, &o->hooks, be);
@@ -75,7 +76,8 @@ int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, 
     int rc = check_format(o, format);
 
     if (rc == 0 && depth > MAX_DEPTH)
-        rc = zq_fail(o->err, ZQCOW2_EFEATURE, "the chain is longer than 64 files, or a loop");
+        rc = zq_fail(o->err, ZQCOW2_EFEATURE,
+                     "the chain is longer than 64 files or contains a loop");
     if (rc == 0 && !o->opt.resolve)
         rc = zq_fail(o->err, ZQCOW2_EFEATURE, "there is no resolver to open it");
     if (rc < 0)
