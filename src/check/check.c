@@ -75,6 +75,7 @@ static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount
     }
     if (refcount != ref->count)
         run_add(s, r, cluster, refcount, ref->count);
+    ref->once |= refcount > ref->count ? ZQ_ONCE_TOO_HIGH : 0;
     if (refcount < ref->count) {
         ref->once |= ZQ_ONCE_TOO_LOW;
         s->too_low++;
@@ -138,6 +139,20 @@ static int compare_uncounted(struct zq_scan *s)
     }
     run_report(s, &r);
     return 0;
+}
+
+/*
+ * A snapshot that could not be followed may have a table, too: unless flag and refcount deny it,
+ * the table counts as shared.
+ */
+static void note_shared(struct zq_scan *s)
+{
+    for (size_t i = 0; s->unfollowed && i < s->nr_active_l2s; i++) {
+        struct zq_l2 *t = &s->l2s[i];
+        unsigned once = zq_counts_once(&s->counts, t->offset >> s->h.cluster_bits);
+
+        t->shared |= !t->flagged || once & ZQ_ONCE_TOO_HIGH;
+    }
 }
 
 /* ---- COPIED ---- */
@@ -297,6 +312,7 @@ static int examine(struct zq_scan *s)
     if (rc < 0 || (rc = read_mark(s)) < 0 || (rc = compare_counted(s)) < 0 ||
         (rc = compare_uncounted(s)) < 0 || (rc = compare_flags(s)) < 0)
         return rc;
+    note_shared(s);
     check_header(s);
     check_zones(s);
     s->res->total_clusters = zq_div_up(s->h.virtual_size, zq_scan_cluster(s));

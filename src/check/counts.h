@@ -25,9 +25,14 @@ enum zq_kind {
 
 /*
  * Whether the refcount is exactly 1: as it is on disk, and as a repair will leave it. TOO_LOW: it
- * is wrong itself, so both are of what it should be.
+ * is wrong itself, so both are of what it should be. TOO_HIGH: others may refer to it, too.
  */
-enum zq_once { ZQ_ONCE_NOW = 1 << 0, ZQ_ONCE_AFTER = 1 << 1, ZQ_ONCE_TOO_LOW = 1 << 2 };
+enum zq_once {
+    ZQ_ONCE_NOW = 1 << 0,
+    ZQ_ONCE_AFTER = 1 << 1,
+    ZQ_ONCE_TOO_LOW = 1 << 2,
+    ZQ_ONCE_TOO_HIGH = 1 << 7
+};
 /*
  * In the same byte, who else is there: a reference that is counted and wrong; packed data of an
  * active entry; on a table, what a lower rank has there, too: a table of its own, and something of

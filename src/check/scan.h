@@ -36,6 +36,7 @@ struct zq_l2 {
     uint32_t refs;
     uint32_t index; /* the first entry of the active L1 that points to it, or ZQ_NO_INDEX */
     bool shared;    /* an active one that snapshots have, too */
+    bool flagged;   /* the entries of the active L1 say that nobody else has it */
     uint8_t lower;  /* zq_by: what else lower ranks have in an active one */
 };
 
@@ -89,6 +90,7 @@ struct zq_scan {
     struct zq_repair repair; /* of the repair that the scan belongs to */
     bool lost;               /* a lower rank's table: a higher one has something there */
     bool hidden;             /* there may be references that could not be followed: free nothing */
+    bool unfollowed;         /* of these, some of a snapshot: which may have any table */
     bool tangled;            /* active tables with one owner overlap: which is right is unknown */
     bool marked;             /* in use; not by this repair */
     bool rebuild;            /* the refcounts must not be changed where they are */

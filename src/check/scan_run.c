@@ -60,7 +60,7 @@ static int scan_refcount_table(struct zq_scan *s)
  * Doubled: there may be as many tables as L1 has entries. merge_l2s() joins what points to one
  * table.
  */
-static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
+static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index, bool flagged)
 {
     if (s->nr_l2s == s->l2_room) {
         size_t room = s->l2_room ? s->l2_room * 2 : 64;
@@ -74,7 +74,8 @@ static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index)
         s->l2s = l2s;
         s->l2_room = room;
     }
-    s->l2s[s->nr_l2s++] = (struct zq_l2){.offset = offset, .refs = 1, .index = index};
+    s->l2s[s->nr_l2s++] =
+        (struct zq_l2){.offset = offset, .refs = 1, .index = index, .flagged = flagged};
     return 0;
 }
 
@@ -103,7 +104,8 @@ static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
                            entered ? ZQ_KIND_L2 : ZQ_KIND_NONE, NULL);
     if (rc < 0 || !entered)
         return rc;
-    return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX);
+    return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX,
+                   zq_l1_is_own(*entry));
 }
 
 static bool l2_less(const void *pa, const void *pb, const void *arg)
@@ -293,14 +295,27 @@ static void note_lower(struct zq_scan *s)
     }
 }
 
+static int scan_snapshots(struct zq_scan *s)
+{
+    bool hidden = s->hidden;
+    int rc;
+
+    s->rank = ZQ_RANK_SNAPSHOT;
+    s->hidden = false;
+    rc = zq_scan_snapshots(s);
+    if (rc == 0)
+        rc = scan_mapping(s, ZQ_RANK_SNAPSHOT, 1);
+    s->unfollowed = s->hidden;
+    s->hidden |= hidden;
+    return rc;
+}
+
 static int scan_ranks(struct zq_scan *s)
 {
     int rc = scan_mapping(s, ZQ_RANK_ACTIVE, 0);
 
     s->nr_active_l2s = s->nr_l2s;
-    s->rank = ZQ_RANK_SNAPSHOT;
-    if (rc < 0 || (rc = zq_scan_snapshots(s)) < 0 ||
-        (rc = scan_mapping(s, ZQ_RANK_SNAPSHOT, 1)) < 0)
+    if (rc < 0 || (rc = scan_snapshots(s)) < 0)
         return rc;
     s->rank = ZQ_RANK_BITMAP;
     rc = zq_scan_bitmaps(s);
