@@ -96,6 +96,7 @@ struct zq_scan {
     bool rebuild;            /* the refcounts must not be changed where they are */
     uint64_t too_low;        /* clusters whose refcount is below their references */
     uint64_t no_block;       /* of these, such as no refcount block covers */
+    uint64_t on_tables;      /* active entries that a copy of their data sets right */
     uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
     uint64_t loose;       /* COPIED flags as an interrupted change leaves them */
     uint64_t past_end;    /* behind what entries name not far beyond the file's end; 0: nothing */
@@ -114,6 +115,7 @@ struct zq_target {
     bool compressed;
     bool counted;      /* wrong, but what it points to is known */
     bool on_refcounts; /* wrong only until a rebuild moves the refcounts away */
+    bool on_table;     /* data on an L2 table: wrong until it has a copy */
     const char *why;   /* NULL: the entry is sound */
     const char *where; /* completes why */
 };

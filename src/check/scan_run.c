@@ -163,6 +163,7 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
                  "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
                  at, zq_l2_word(entry), t.why, t.where);
     s->hidden |= t.why && !t.counted;
+    s->on_tables += t.on_table && table->index != ZQ_NO_INDEX;
     for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++) {
         rc = zq_counts_add(&s->counts, c, table->refs, t.why ? ZQ_KIND_NONE : ZQ_KIND_DATA, NULL);
         if (rc == 0 && t.compressed && table->index != ZQ_NO_INDEX)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Gives entries of the active disk a copy of their own: of a cluster or table whose refcount is
- * below its references, before a write to one changes the other; and of an L2 table that others
- * see, too, where its entries are to be dropped: the copy is written without them.
+ * below its references, before a write to one changes the other; of data that lies on an L2 table,
+ * for which of the two is wrong is unknown; and of an L2 table that others see, too, where its
+ * entries are to be dropped: the copy is written without them.
  *
  * First all copies are written, then, behind a barrier, the entries that point to them: a crash in
  * between leaves the old entries and some leaked clusters. The copies and their
@@ -111,10 +112,10 @@ static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t a
     (void)index;
     zq_l2_target(s, entry, &t);
     cluster = t.host >> s->h.cluster_bits;
-    if (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
-        !is_low(s, zq_counts_once(&s->counts, cluster), SIZE_MAX))
+    if (!t.on_table && (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
+                        !is_low(s, zq_counts_once(&s->counts, cluster), SIZE_MAX)))
         return 0;
-    m = (struct move){.host = t.host, .at = at};
+    m = (struct move){.host = t.host, .at = at, .must = t.on_table};
     memcpy(m.entry, entry, (size_t)zq_l2_bytes(&form, 1));
     return push(s, arg, m);
 }
@@ -169,9 +170,10 @@ static int collect_tables(struct zq_scan *s, bool all, struct moves *l)
  */
 static int collect_clusters(struct zq_scan *s, struct moves *l)
 {
+    bool any = may_be_low(s) || s->on_tables;
     int rc = 0;
 
-    for (size_t i = 0; may_be_low(s) && i < s->nr_active_l2s && rc == 0; i++) {
+    for (size_t i = 0; any && i < s->nr_active_l2s && rc == 0; i++) {
         if (zq_l2_is_own(&s->l2s[i]))
             rc = zq_walk_l2(s, s->l2s[i].offset, collect_data, l);
     }

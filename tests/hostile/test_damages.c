@@ -150,7 +150,33 @@ static bool is_table(const struct bytes *b, uint64_t first, uint64_t end)
     return false;
 }
 
-/* An entry that points to a table is wrong, and dropped: that the table can be read means nothing.
+struct sharers {
+    const struct bytes *b;
+    uint64_t table;
+    unsigned n;
+};
+
+static void count_sharers(void *arg, uint64_t at)
+{
+    struct sharers *s = arg;
+    uint64_t l1 = bytes_get(s->b, at, 8), n = bytes_get(s->b, at + 8, 4);
+
+    for (uint64_t i = 0; i < n && l1 + i * 8 < s->b->len; i++)
+        s->n += (bytes_get(s->b, l1 + i * 8, 8) & HOST) == s->table;
+}
+
+static bool is_shared(const struct bytes *b, uint64_t table)
+{
+    struct sharers s = {b, table, 0};
+
+    each_snapshot(b, count_sharers, &s);
+    return s.n;
+}
+
+/*
+ * Data on a table gets a copy of what lies there, but where it is packed, or its own table is a
+ * snapshot's, too: then the entry is wrong, and dropped. What lies on its own table changes with
+ * it.
  */
 static void disregard_tables(struct disk *d, const struct bytes *b)
 {
@@ -163,8 +189,10 @@ static void disregard_tables(struct disk *d, const struct bytes *b)
         uint64_t host = packed ? e & ((1ull << (70 - bits)) - 1) : e & HOST;
 
         end = host + (packed ? ((e << 2 >> (72 - bits)) + 1) * 512 : cluster);
-        for (uint64_t i = 0; host && i < cluster && is_table(b, host & ~(cluster - 1), end);
-             i += CHUNK)
+        if (!host || !is_table(b, host & ~(cluster - 1), end) ||
+            (!packed && host != table && !is_shared(b, table)))
+            continue;
+        for (uint64_t i = 0; i < cluster; i += CHUNK)
             d->bad[(at + i) / CHUNK] = 1;
     }
 }

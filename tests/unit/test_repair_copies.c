@@ -350,6 +350,33 @@ static void test_tables_of_a_lost_snapshot(void **state)
     }
 }
 
+/* An entry of L1 points to data. Whichever is wrong, what could be read before can be read after.
+ */
+static void test_data_on_a_table(void **state)
+{
+    (void)state;
+    for (unsigned flags = REPAIR; flags <= ALL; flags *= 2) {
+        uint64_t at, host, before;
+        struct pic p;
+
+        fault_image(&p, 512, 16);
+        at = pic_l2(&p, 0);
+        host = pic_get(&p, at, 8) & ~PIC_COPIED;
+        pic_put(&p, p.l1 + 8, 8, host | PIC_COPIED);
+        assert_int_equal(pic_check(&p, 0), 0);
+        before = p.res.corruptions;
+        assert_int_equal(pic_check(&p, flags), 0);
+        assert_int_equal(pic_get(&p, p.l1 + 8, 8), host | PIC_COPIED);
+        assert_int_not_equal(pic_get(&p, at, 8), host | PIC_COPIED);
+        host = pic_get(&p, at, 8) & ~PIC_COPIED;
+        for (uint64_t k = 0; k < 512; k += 8)
+            assert_int_equal(pic_get(&p, host + k, 8), 0xa0a0a0a0a0a0a0a0);
+        assert_int_equal(pic_check(&p, 0), 0);
+        assert_in_range(p.res.corruptions, 0, flags == ALL ? 0 : before - 1);
+        pic_free(&p);
+    }
+}
+
 /*
  * A refcount below its references is raised also where the flags that go with it stay as they are:
  * for a snapshot's table lies on L1. These were wrong before, and then no less than after.
@@ -397,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_disk_on_a_snapshot),
         cmocka_unit_test(test_table_under_a_table),
         cmocka_unit_test(test_tables_of_a_lost_snapshot),
+        cmocka_unit_test(test_data_on_a_table),
         cmocka_unit_test(test_flags_of_a_raise),
     };
 
