@@ -167,13 +167,13 @@ static void other_zones_are_refused(void **state)
     } t[] = {
         {"qcow2", 9 * Z, Z, Z, 1, NULL},
         {"qcow2", 7 * Z, Z, Z, 1, NULL}, /* zones at the end are missing: G1 */
-        {"qcow2", 9 * Z, 0, 0, 0, "it has no zones, and the image above has"},
+        {"qcow2", 9 * Z, 0, 0, 0, "it has no zones, but the image above it has"},
         {"qcow2", 9 * Z, 2 * Z, 2 * Z, 1, "its zone size is not"},
         {"qcow2", 9 * Z, Z, C, 1, "its zone capacity is not"},
         {"qcow2", 9 * Z, Z, Z, 2, "its number of conventional zones is not"},
         {"qcow2", 10 * Z, Z, Z, 1, "its size is not"},
         {"qcow2", 8 * Z + C, Z, Z, 1, "its size is not"},
-        {"raw", 9 * Z, 0, 0, 0, "it has no zones, and the image above has"},
+        {"raw", 9 * Z, 0, 0, 0, "it has no zones, but the image above it has"},
     };
     struct rig r;
 

@@ -69,8 +69,8 @@ static uint64_t above_source(struct zq_scan *s, uint32_t zone)
     if (s->use[zone].whole == start)
         zq_found(s, ZQCOW2_FOUND_REPAIRED, 1,
                  "zone %" PRIu32
-                 ": nothing is mapped at its start, so it is empty now; what it may "
-                 "have had in the backing file is there still",
+                 ": nothing is mapped at its start, so it is now empty; data that it "
+                 "may have had in the backing file is still there",
                  zone);
     return s->use[zone].whole;
 }

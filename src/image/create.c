@@ -251,8 +251,8 @@ static int write_refcounts(struct zqcow2_backend *be, struct plan *p)
 }
 
 /*
- * Every entry is at its zone's start: all sequential zones are EMPTY. The table's last cluster is
- * written to its end.
+ * Zones are EMPTY, their entries at their starts, or as those of the backing file (S12). The
+ * table's last cluster is written to its end.
  */
 static int write_zones(struct zqcow2_backend *be, struct plan *p)
 {

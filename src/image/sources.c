@@ -112,9 +112,9 @@ static int check_zones(const struct opening *top, const struct opening *o)
     const char *what = NULL;
 
     if (!a->layout && b->layout)
-        return zq_fail(o->err, ZQCOW2_EFEATURE, "it has zones, and the image above has none");
+        return zq_fail(o->err, ZQCOW2_EFEATURE, "it has zones, but the image above it has none");
     if (a->layout && !b->layout)
-        return zq_fail(o->err, ZQCOW2_EFEATURE, "it has no zones, and the image above has");
+        return zq_fail(o->err, ZQCOW2_EFEATURE, "it has no zones, but the image above it has");
     if (!a->layout)
         return 0;
     if (b->zone_size != a->zone_size)
@@ -133,7 +133,7 @@ static int check_zones(const struct opening *top, const struct opening *o)
 static int open_raw(const struct opening *top, struct zq_source *s)
 {
     if (top->g.layout)
-        return zq_fail(top->err, ZQCOW2_EFEATURE, "it has no zones, and the image above has");
+        return zq_fail(top->err, ZQCOW2_EFEATURE, "it has no zones, but the image above it has");
     s->raw = true;
     return zq_opening_raw_size(s->x.be, &s->size);
 }

@@ -297,8 +297,8 @@ static void report_stale(struct zq_core *c)
     zq_core_unlock(c);
     zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
            "a backing file has changed: nothing is mapped at 0x%" PRIx64
-           ", below the write pointer "
-           "0x%" PRIx64 ", and the one %" PRIu32 " below the image has 0x%" PRIx64,
+           ", below the write pointer 0x%" PRIx64 "; the backing file at depth %" PRIu32
+           " has its write pointer at 0x%" PRIx64,
            at, wp, s->depth, below);
     zq_core_lock(c);
 }
