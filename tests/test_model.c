@@ -52,11 +52,6 @@ struct run {
     uint64_t last; /* the operation that failed, or the last one done */
 };
 
-static bool closed_now(void *arg, uint32_t zone)
-{
-    return rig_zone(arg, zone).state != ZQCOW2_ZONE_IMP_OPEN;
-}
-
 static void done(void *arg, const struct zqcow2_result *res)
 {
     struct job *j = arg;
@@ -154,7 +149,7 @@ static bool reopen(struct run *t)
                            (unsigned long long)r->check.leaked_clusters);
     }
     if (r->nr_below < t->g->layers && t->reopens > 4 * r->nr_below)
-        rc = rig_stack(r);
+        rc = rig_stack(r) ? -1 : model_stack(&t->model);
     if (!rc)
         rc = rig_open(r, true);
     if (!rc)
@@ -344,7 +339,7 @@ static bool begin_run(struct run *t)
     r->open.cache_bytes = rig_env("ZQ_CACHE", 0);
     r->shuffle.inline_in = t->world == RIG_PLAIN ? 0 : (uint32_t)(t->seed % 8);
     model_init(&t->model, t->g, rig_max_append(t->g));
-    t->model.tie = closed_now;
+    t->model.tie = rig_closed_rather;
     t->model.tie_arg = r;
     batch_init(&t->batch, &t->model);
     for (int k = 0; k < BATCH_MAX; k++) {

@@ -23,11 +23,13 @@ static const struct {
     {'c', 1 << 0, "lazy refcounts"},
     {'a', 1 << 0, "bitmaps"},
     {'a', 1 << 1, "raw external data"},
+    {'a', (uint64_t)1 << 63, "stored zone states"},
     {'f', ZQCOW2_INFO_SNAPSHOTS, "internal snapshots"},
     {'f', ZQCOW2_INFO_NO_ZONED_BIT, "zones without the feature bit (zqcow2 upgrade sets it)"},
     {'f', ZQCOW2_INFO_DIRTY, "not closed cleanly (the next writable open repairs it)"},
     {'f', ZQCOW2_INFO_OVER_ACTIVE, "more active zones stored than the limit"},
     {'f', ZQCOW2_INFO_SIZE_CUT, "size rounded down to a multiple of 512"},
+    {'f', ZQCOW2_INFO_STATES_VOID, "stored zone states are void: another program wrote the image"},
     {'f', ZQCOW2_INFO_EMPTY_BACKING, "backing file without a name (ignored)"},
     {'f', ZQCOW2_INFO_DEAD, "dead: a flush or a metadata write failed"},
 };

@@ -212,7 +212,9 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,   /* more active zones stored than max_active_zones */
     ZQCOW2_INFO_SIZE_CUT = 1 << 8,      /* stored size not a multiple of 512: rounded down */
     ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* a backing file with an empty name: ignored */
-    ZQCOW2_INFO_BACKING = 1 << 10       /* a backing file: zqcow2_get_backing() */
+    ZQCOW2_INFO_BACKING = 1 << 10,      /* a backing file: zqcow2_get_backing() */
+    ZQCOW2_INFO_STATES = 1 << 11,       /* the image stores zone states: ZQCOW2_ZONE_PERSIST */
+    ZQCOW2_INFO_STATES_VOID = 1 << 12   /* it did, until another program wrote it */
 };
 
 struct zqcow2_info {
@@ -356,6 +358,8 @@ enum zqcow2_zone_state {
     ZQCOW2_ZONE_FULL = 0xe,
     ZQCOW2_ZONE_OFFLINE = 0xf
 };
+/* With a state in zqcow2_zone_set_state(): the image stores it, so that the next open finds it. */
+#define ZQCOW2_ZONE_PERSIST 0x100u
 
 struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
     uint64_t start, length, capacity;
@@ -392,6 +396,10 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  * forced state again, or NOT_WP, restores the state that follows from the write pointer; NOT_WP has
  * no effect on a zone whose state is not forced. -EINVAL: any other state. EZONE_STATE: a
  * conventional zone. Waits for writes in progress in the zone.
+ * With ZQCOW2_ZONE_PERSIST the state is durable when the call returns: RDONLY and OFFLINE (never
+ * toggled); NOT_WP, which also removes what was stored; under ZQCOW2_RULES_ZNS CLOSED, of a zone
+ * that holds nothing, which then stays active (EZONE_STATE, EZONE_ACTIVE). Another program that
+ * writes the image makes the stored states void.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 

@@ -254,9 +254,20 @@ static bool check_zone(struct zq_scan *s, uint32_t zone)
     return true;
 }
 
+static void check_state(struct zq_scan *s, uint32_t zone)
+{
+    if (!zq_states_valid(&s->g, zone, s->states[zone]))
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "stored state of zone %" PRIu32 " at byte %" PRIu64 " is 0x%02x: not valid", zone,
+                 s->h.states_offset + zone, s->states[zone]);
+}
+
 static void check_zones(struct zq_scan *s)
 {
     uint32_t active = 0;
+
+    for (uint32_t i = 0; s->states && i < s->g.nr_zones; i++)
+        check_state(s, i);
 
     for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++)
         active += check_zone(s, i);
@@ -292,6 +303,9 @@ static void check_header(struct zq_scan *s)
                  "autoclear_features 0x%" PRIx64
                  " at byte %d: bit 1 is set but there is no external data file",
                  s->h.autoclear, ZQ_HDR_AUTOCLEAR);
+    if (s->h.states_stale)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "another program has written the image: its persistent zone states are void");
     if (zq_scan_stray_snapshots(s))
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "snapshots_offset 0x%" PRIx64

@@ -12,7 +12,7 @@ enum zq_kind {
     ZQ_KIND_HEADER = 1 << 0,
     ZQ_KIND_REFCOUNTS = 1 << 1, /* refcount table and blocks */
     ZQ_KIND_L1 = 1 << 2,
-    ZQ_KIND_ZONES = 1 << 3, /* the write-pointer table */
+    ZQ_KIND_ZONES = 1 << 3, /* the write-pointer table, and that of persistent zone states */
     ZQ_KIND_SNAPSHOTS = 1 << 4,
     ZQ_KIND_BITMAPS = 1 << 5, /* bitmap directory and tables */
     ZQ_KIND_L2 = 1 << 6,

@@ -7,8 +7,9 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "format/entry.h"
+#include "format/states.h"
 
-#define MAX_AREAS 5
+#define MAX_AREAS 6
 
 /* Tables fill whole clusters: what lies behind them in their last cluster is theirs too. */
 static void add(struct zq_area *a, unsigned *n, const struct zq_header *h, const char *name,
@@ -28,6 +29,8 @@ static unsigned collect(struct zq_area a[MAX_AREAS], const struct zq_header *h,
     add(a, &n, h, "refcount table", h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
     if (g && g->layout)
         add(a, &n, h, "write-pointer table", g->table_offset, zq_entries_bytes(g->nr_zones));
+    if (h->states_offset)
+        add(a, &n, h, "table of zone states", h->states_offset, zq_states_bytes(h->states_zones));
     if (h->nb_snapshots)
         add(a, &n, h, "snapshot table", h->snapshots_offset,
             zq_max(snapshots_bytes, (uint64_t)h->nb_snapshots * 40));

@@ -105,3 +105,21 @@ int zq_repair_pointers(struct zq_scan *s, uint64_t *fixed)
     }
     return rc;
 }
+
+/* What was stored is unknown: the state is the one that follows from the write pointer. */
+int zq_repair_states(struct zq_scan *s, uint64_t *fixed)
+{
+    for (uint32_t i = 0; s->states && i < s->g.nr_zones; i++) {
+        uint64_t at = s->h.states_offset + i;
+        int rc;
+
+        if (zq_states_valid(&s->g, i, s->states[i]) || zq_scan_lower(s, at))
+            continue;
+        s->states[i] = 0;
+        rc = zq_scan_write(s, &s->states[i], 1, at);
+        if (rc < 0)
+            return rc;
+        (*fixed)++;
+    }
+    return 0;
+}

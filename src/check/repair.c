@@ -169,7 +169,7 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
     struct tables t = {.fix.only_changed = !(flags & ZQCOW2_CHECK_REPAIR),
                        .all = flags & ZQCOW2_CHECK_REPAIR_ALL};
     const struct zq_fix *f = &t.fix;
-    uint64_t fixed = 0;
+    uint64_t fixed = 0, states = 0;
     int rc;
 
     if (f->only_changed && !s->loose && (!s->to_one || !zq_scan_may_free(s)))
@@ -177,9 +177,12 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
     rc = fix_tables(s, &t);
     if (rc == 0 && t.all)
         rc = zq_repair_pointers(s, &fixed);
+    if (rc == 0 && t.all)
+        rc = zq_repair_states(s, &states);
     zq_fix_report(s, f);
     zq_fixed(s, fixed, "write pointers corrected");
-    if (rc < 0 || !(f->flags | f->dropped | f->unmapped | fixed))
+    zq_fixed(s, states, "stored zone states dropped");
+    if (rc < 0 || !(f->flags | f->dropped | f->unmapped | fixed | states))
         return rc;
     *changed = true;
     return zq_be_flush(s->be);

@@ -45,6 +45,8 @@ void zq_fixed(struct zq_scan *s, uint64_t n, const char *what);
 
 /* Sets write pointers whose entries are none; *fixed counts them. */
 int zq_repair_pointers(struct zq_scan *s, uint64_t *fixed);
+/* The same for stored states of zones. */
+int zq_repair_states(struct zq_scan *s, uint64_t *fixed);
 
 /* Gives active entries copies of their own, where what they share stands in the way. */
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed);

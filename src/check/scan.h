@@ -11,7 +11,7 @@
 #include "base/bytes.h"
 #include "format/l2entry.h"
 #include "format/refbits.h"
-#include "format/zone_ext.h"
+#include "format/states.h"
 #include "check/check.h"
 #include "check/counts.h"
 
@@ -68,6 +68,7 @@ struct zq_scan {
     struct zq_header h;
     struct zq_geometry g; /* g.layout NONE: a plain image */
     uint8_t *wp;          /* the write-pointer table as it lies in the file */
+    uint8_t *states;      /* the same for persistent zone states; NULL: none */
     struct zq_zone_use *use;
 
     uint64_t *rt; /* offsets of refcount blocks; 0: none, or not to be trusted */
@@ -203,7 +204,8 @@ static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
 /* Autoclear bits that are unknown or stand for nothing that is here: any write clears them. */
 static inline uint64_t zq_scan_stray_bits(const struct zq_scan *s)
 {
-    return s->h.autoclear & ~(s->h.bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0);
+    return s->h.autoclear & ~((s->h.bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0) |
+                              (s->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0));
 }
 
 /* No snapshots, but an offset of their table that other programs refuse nevertheless. */

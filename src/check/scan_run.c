@@ -217,6 +217,8 @@ static int read_zones(struct zq_scan *s)
 
     rc = zq_zone_ext_parse(&s->g, &s->h, s->block + s->h.zoned_offset, s->h.zoned_len, s->file_size,
                            &bit_missing, s->err);
+    if (rc == 0)
+        rc = zq_states_check(&s->h, &s->g, s->err);
     if (rc < 0 || !s->g.layout)
         return rc;
     if (bit_missing)
@@ -236,6 +238,24 @@ static int read_zones(struct zq_scan *s)
     return zq_scan_claim(s, s->g.table_offset, bytes, ZQ_KIND_ZONES, "write-pointer table", &clash);
 }
 
+static int read_states(struct zq_scan *s)
+{
+    uint64_t bytes = zq_states_bytes(s->h.states_zones);
+    bool clash;
+    int rc;
+
+    if (!s->h.states_offset)
+        return 0;
+    s->states = zq_zalloc(s->hooks, (size_t)bytes);
+    if (!s->states)
+        return -ENOMEM;
+    rc = zq_be_read(s->be, s->states, (size_t)bytes, s->h.states_offset);
+    if (rc < 0)
+        return rc;
+    return zq_scan_claim(s, s->h.states_offset, bytes, ZQ_KIND_ZONES, "table of zone states",
+                         &clash);
+}
+
 /*
  * Everything with one owner comes first, so that an entry that points into it is seen as wrong;
  * of these the refcounts come last, so that a block that lies on anything else is not trusted.
@@ -250,7 +270,7 @@ static int scan_fixed(struct zq_scan *s)
     if (!s->l1s)
         return -ENOMEM;
     if ((rc = zq_scan_claim(s, 0, 1, ZQ_KIND_HEADER, "header", &clash)) < 0 ||
-        (rc = read_zones(s)) < 0)
+        (rc = read_zones(s)) < 0 || (rc = read_states(s)) < 0)
         return rc;
     s->l1s[s->nr_l1s++] = (struct zq_l1){s->h.l1_offset, s->h.l1_entries};
     rc = zq_scan_claim(s, s->h.l1_offset, zq_table_bytes(s->h.l1_entries), ZQ_KIND_L1, "L1 table",
@@ -346,6 +366,7 @@ void zq_scan_free(struct zq_scan *s)
 
     zq_counts_free(&s->counts);
     zq_free(h, s->wp, zq_entries_bytes(s->g.nr_zones));
+    zq_free(h, s->states, zq_states_bytes(s->h.states_zones));
     zq_free(h, s->use, s->g.nr_zones * sizeof(*s->use));
     zq_free(h, s->rt, (size_t)s->rt_entries * sizeof(*s->rt));
     zq_free(h, s->l1s, s->l1_room * sizeof(*s->l1s));

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
+#include "format/states.h"
 
 #define MAX_SNAPSHOTS     65536u
 #define MAX_EXTENSIONS    512u /* keeps the search for doubles short */
@@ -20,7 +21,7 @@
 #define KNOWN_INCOMPAT \
     (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION | \
      ZQ_INCOMPAT_EXTENDED_L2 | ZQ_INCOMPAT_ZONED)
-#define KNOWN_AUTOCLEAR (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA)
+#define KNOWN_AUTOCLEAR (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA | ZQ_AUTOCLEAR_STATES)
 
 /* Every refusal of a field has one form, so that people and tests find the same three things. */
 static int bad(struct zqcow2_error *err, const char *field, uint64_t value, uint64_t off,
@@ -80,6 +81,7 @@ struct ext {
 struct ext_area {
     const uint8_t *buf;
     uint64_t start, end;
+    uint64_t file_size;
 };
 
 /*
@@ -177,9 +179,12 @@ static int take_backing_format(struct zq_header *h, const struct ext *e, struct 
     return 0;
 }
 
-static int take_ext(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
+static int take_ext(struct zq_header *h, const struct ext_area *a, const struct ext *e,
+                    struct zqcow2_error *err)
 {
     switch (e->type) {
+    case ZQ_EXT_STATES:
+        return zq_states_take(h, a->buf + e->data, e->len, e->data, a->file_size, err);
     case ZQ_EXT_MARK: return take_mark(h, e, err);
     case ZQ_EXT_FEATURE_NAMES: return take_features(e, err);
     case ZQ_EXT_BITMAPS: return take_bitmaps(h, e, err);
@@ -204,9 +209,10 @@ static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqco
     for (unsigned n = 0; (rc = next_ext(a, &pos, &e, err)) == 1; n++) {
         if (n == MAX_EXTENSIONS)
             return bad(err, "number of header extensions", n + 1, e.data - 8, "more than 512");
-        if (seen_before(a, &e))
+        /* Of ours one may be where another program has moved it, which counts for nothing. */
+        if (e.type != ZQ_EXT_STATES && seen_before(a, &e))
             return bad(err, "header extension", e.type, e.data - 8, "occurs twice");
-        rc = take_ext(h, &e, err);
+        rc = take_ext(h, a, &e, err);
         if (rc < 0)
             return rc;
         /* Without a model it means no zones, yet a table may be its own. */
@@ -431,7 +437,7 @@ static int load_version3(struct zq_header *h, const uint8_t *b, size_t len,
 int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
                     bool rdwr, struct zqcow2_error *err)
 {
-    struct ext_area area = {buf, 0, len};
+    struct ext_area area = {buf, 0, len, file_size};
     uint32_t bits;
     int rc;
 

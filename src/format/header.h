@@ -29,6 +29,7 @@
 #define ZQ_COMPAT_LAZY_REFCOUNTS ((uint64_t)1 << 0)
 #define ZQ_AUTOCLEAR_BITMAPS     ((uint64_t)1 << 0)
 #define ZQ_AUTOCLEAR_RAW_DATA    ((uint64_t)1 << 1)
+#define ZQ_AUTOCLEAR_STATES      ((uint64_t)1 << 63) /* ours: the persistent zone states hold */
 
 #define ZQ_EXT_END            0u
 #define ZQ_EXT_BACKING_FORMAT 0xe2792acau
@@ -39,6 +40,8 @@
 #define ZQ_EXT_ZONED          0x007a6264u
 /* Ours, "zq2m"; data: 8 bytes, byte 0 is 1 while the image is open for writing. */
 #define ZQ_EXT_MARK 0x7a71326du
+/* Ours, "zq2s": persistent zone states. */
+#define ZQ_EXT_STATES 0x7a713273u
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
 #define ZQ_HDR_RT_OFFSET   48
@@ -76,7 +79,10 @@ struct zq_header {
     uint32_t zoned_offset, zoned_len;
     uint32_t mark_offset;                 /* where it can share sector 0 with the header, else 0 */
     uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
-    bool unknown_ext, unknown_autoclear;  /* data of other programs may be here */
+    uint64_t states_offset;               /* 0: no persistent zone states, or such as do not hold */
+    uint32_t states_zones;
+    bool states_stale;                   /* there were some */
+    bool unknown_ext, unknown_autoclear; /* data of other programs may be here */
 };
 
 /*

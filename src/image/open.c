@@ -47,20 +47,21 @@ static int write_sector0(struct opening *o)
  */
 static int update_header(struct opening *o)
 {
+    uint64_t kept = o->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0;
     bool upgrade = o->bit_missing && (o->opt.flags & ZQCOW2_OPEN_UPGRADE);
 
     if (o->bit_missing && !upgrade)
         return zq_fail(o->err, ZQCOW2_EFEATURE,
                        "zoned, but incompatible feature bit 5 is clear: upgrade it before writing");
-    if (!upgrade && !o->h.autoclear)
+    if (!upgrade && o->h.autoclear == kept)
         return 0;
     if (upgrade) {
         o->h.incompat |= ZQ_INCOMPAT_ZONED;
         o->bit_missing = false;
     }
     zq_put_be64(o->sector0 + ZQ_HDR_INCOMPAT, o->h.incompat);
-    zq_put_be64(o->sector0 + ZQ_HDR_AUTOCLEAR, 0);
-    o->h.autoclear = 0;
+    zq_put_be64(o->sector0 + ZQ_HDR_AUTOCLEAR, kept);
+    o->h.autoclear = kept;
     return write_sector0(o);
 }
 
@@ -117,6 +118,26 @@ static int load_zones(struct opening *o, struct zq_core *c)
         rc = zq_zones_open(&c->zones, &p);
     }
     zq_free(&o->hooks, table, zq_pointers_bytes(&o->g));
+    return rc;
+}
+
+/* R15: only while the bit says that they hold. */
+static int load_states(struct opening *o, struct zq_core *c)
+{
+    size_t bytes = (size_t)zq_states_bytes(o->h.states_zones);
+    uint32_t zone = 0;
+    uint8_t *table;
+    int rc;
+
+    if (!o->h.states_offset)
+        return 0;
+    table = zq_zalloc(&o->hooks, bytes);
+    rc = table ? zq_be_read(o->be, table, bytes, o->h.states_offset) : -ENOMEM;
+    if (rc == 0 && !zq_states_load(&c->zones, o->h.states_offset, table, &zone))
+        rc = zq_fail(o->err, ZQCOW2_ECORRUPT,
+                     "stored state of zone %" PRIu32 " at byte %" PRIu64 " is 0x%02x: not valid",
+                     zone, o->h.states_offset + zone, table[zone]);
+    zq_free(&o->hooks, table, bytes);
     return rc;
 }
 
@@ -221,6 +242,8 @@ static int build_core(struct opening *o, struct zq_core *c)
         rc = zq_opening_trust(o, c);
     if (rc == 0 && c->zoned)
         rc = load_zones(o, c);
+    if (rc == 0 && c->zoned)
+        rc = load_states(o, c);
     if (rc == 0)
         rc = check_blocks(o, c);
     if (rc == 0)
@@ -437,7 +460,10 @@ void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
     i->version = c->hdr.version;
     i->compression_type = c->hdr.compression_type;
     i->flags = c->info_flags | (c->dead ? ZQCOW2_INFO_DEAD : 0) |
-               (c->alloc.corrupt ? ZQCOW2_INFO_READ_ONLY : 0);
+               (c->alloc.corrupt ? ZQCOW2_INFO_READ_ONLY : 0) |
+               (c->zones.states_at  ? ZQCOW2_INFO_STATES :
+                c->hdr.states_stale ? ZQCOW2_INFO_STATES_VOID :
+                                      0);
     if (c->zoned) {
         i->zone_size = g->zone_size;
         i->zone_capacity = g->capacity;

@@ -9,6 +9,7 @@
 #include "check/overlap.h"
 #include "format/entry.h"
 #include "format/snapshot.h"
+#include "format/states.h"
 #include "image/opening.h"
 
 /* ---- header ---- */
@@ -30,6 +31,8 @@ static int parse_cluster(struct opening *o, uint32_t cluster_bits)
     if (rc == 0 && (o->h.zoned_offset || (o->h.incompat & ZQ_INCOMPAT_ZONED)))
         rc = zq_zone_ext_parse(&o->g, &o->h, buf + o->h.zoned_offset, o->h.zoned_len, o->file_size,
                                &o->bit_missing, o->err);
+    if (rc == 0)
+        rc = zq_states_check(&o->h, &o->g, o->err);
     if (rc == 0)
         zq_header_backing(&o->h, buf, &o->backing);
     zq_free(&o->hooks, buf, size);
@@ -151,6 +154,8 @@ static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
     set_fixed(o, a, ZQ_FIXED_L1, h->l1_offset, zq_table_bytes(h->l1_entries));
     set_fixed(o, a, ZQ_FIXED_REFCOUNTS, h->rt_offset, (uint64_t)h->rt_clusters << h->cluster_bits);
     set_fixed(o, a, ZQ_FIXED_POINTERS, o->g.table_offset, zq_entries_bytes(o->g.nr_zones));
+    set_fixed(o, a, ZQ_FIXED_STATES, h->states_offset,
+              h->states_offset ? zq_states_bytes(h->states_zones) : 0);
     set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset,
               (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
 }

@@ -14,12 +14,13 @@
 
 enum zq_stage {
     ZQ_ST_IDLE,
-    ZQ_ST_MARK,  /* the in-use mark, before the first allocation (R12) */
-    ZQ_ST_META,  /* refcounts raised, pointers back to start; with it all data so far */
-    ZQ_ST_TABLE, /* refcount table entries of new blocks, or the switch to a grown table */
-    ZQ_ST_L2,    /* L1, and entries of L2 tables */
-    ZQ_ST_FULL,  /* pointers that become FULL, if I7 wants them first */
-    ZQ_ST_WP,    /* all other write pointers */
+    ZQ_ST_MARK,   /* the in-use mark, before the first allocation (R12) */
+    ZQ_ST_META,   /* refcounts raised, pointers back to start; with it all data so far */
+    ZQ_ST_TABLE,  /* refcount table entries of new blocks, or the switch to a grown table */
+    ZQ_ST_L2,     /* L1, and entries of L2 tables */
+    ZQ_ST_FULL,   /* pointers that become FULL, if I7 wants them first */
+    ZQ_ST_WP,     /* all other write pointers */
+    ZQ_ST_STATES, /* persistent zone states, or the header that names their new table */
     ZQ_ST_END
 };
 
@@ -48,6 +49,15 @@ struct zq_round {
     struct zq_io flush;
     struct zq_round_io io[ZQ_ROUND_IOS];
     uint8_t *bufs;
+};
+
+/* A table of persistent zone states that the header does not name yet (R15). */
+struct zq_new_states {
+    uint64_t host; /* its clusters are taken; 0: there is none */
+    bool whole;    /* and zeros are written: the next round names it */
+    bool naming;   /* the running round does */
+    const struct zq_op *maker;
+    struct zq_list waiters; /* for the maker */
 };
 
 /* Requests that a layer above runs the loop when no thread does (E4). ring: under the mutex. */
@@ -104,6 +114,7 @@ struct zq_core {
     struct zq_alloc alloc;
     struct zq_map map;
     struct zq_zones zones;
+    struct zq_new_states new_states;
     struct zq_round round;
     struct zq_list owners; /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;

@@ -142,6 +142,7 @@ int zq_core_init(struct zq_core *c)
     zq_list_init(&c->owners);
     zq_list_init(&c->owner_waiters);
     zq_list_init(&c->round.waiters);
+    zq_list_init(&c->new_states.waiters);
     c->round.core = c;
     zq_core_set_iox(c, &c->x, c->be);
     rc = zq_iox_init(&c->x);
@@ -448,5 +449,6 @@ void zq_core_die(struct zq_core *c, int rc)
     zq_wake(&c->ready, &c->round.waiters);
     zq_wake(&c->ready, &c->alloc.growth.waiters);
     zq_wake(&c->ready, &c->owner_waiters);
+    zq_wake(&c->ready, &c->new_states.waiters);
     zq_wake(&c->ready, &c->x.flight_waiters);
 }

@@ -108,6 +108,11 @@ union zq_op_own {
     } manage;
     struct {
         uint8_t phase;
+        uint8_t *zeros;         /* a new table of persistent states, on its way into the file */
+        struct zq_freed *freed; /* takes its clusters if that fails */
+    } state;
+    struct {
+        uint8_t phase;
         bool counted; /* in nr_drains */
         struct zq_ahead ahead;
     } drain;

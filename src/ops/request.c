@@ -15,6 +15,7 @@
 #include "ops/flush.h"
 #include "ops/overwrite.h"
 #include "ops/read.h"
+#include "ops/set_state.h"
 #include "ops/zone_manage.h"
 #include "ops/zone_write.h"
 #include "round/round.h"
@@ -88,13 +89,19 @@ static bool io_length(const struct zq_op *op, uint64_t *len)
 }
 
 /*
- * SET_STATE changes memory only, and DRAIN nothing for the caller: both are allowed in an image
- * that takes no writes.
+ * SET_STATE changes memory only, unless the state is to stay, and DRAIN nothing for the caller:
+ * both are allowed in an image that takes no writes.
  */
-static bool writes(unsigned kind)
+static bool writes(const struct zqcow2_request *r)
 {
-    return kind != ZQCOW2_OP_READ && kind != ZQCOW2_OP_FLUSH && kind != ZQCOW2_OP_DRAIN &&
-           kind != ZQCOW2_OP_ZONE_SET_STATE && kind != ZQCOW2_OP_BLOCK_STATUS;
+    switch (r->op) {
+    case ZQCOW2_OP_READ:
+    case ZQCOW2_OP_FLUSH:
+    case ZQCOW2_OP_DRAIN:
+    case ZQCOW2_OP_BLOCK_STATUS: return false;
+    case ZQCOW2_OP_ZONE_SET_STATE: return r->length & ZQCOW2_ZONE_PERSIST;
+    default: return true;
+    }
 }
 
 /* Range and alignment: the first of the checks, whatever the zones say. */
@@ -147,7 +154,7 @@ static struct kind kind_of(const struct zq_core *c, const struct zqcow2_request 
     case ZQCOW2_OP_DISCARD: return overwrite;
     case ZQCOW2_OP_FLUSH: return (struct kind){zq_step_flush, NULL};
     case ZQCOW2_OP_DRAIN: return (struct kind){zq_step_drain, zq_release_drain};
-    case ZQCOW2_OP_ZONE_SET_STATE: return (struct kind){zq_step_set_state, zq_release_mapping};
+    case ZQCOW2_OP_ZONE_SET_STATE: return (struct kind){zq_step_set_state, zq_release_set_state};
     case ZQCOW2_OP_BLOCK_STATUS: return (struct kind){zq_step_block_status, NULL};
     default: return (struct kind){zq_step_manage, zq_release_mapping};
     }
@@ -174,7 +181,7 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     rc = check_range(c, op);
     if (rc < 0)
         return rc;
-    if (!writes(kind))
+    if (!writes(&op->req))
         return 0;
     if (!c->writable)
         return -EROFS;
@@ -195,7 +202,7 @@ static void begin_in_phases(struct zq_core *c, struct zq_op *op)
         op_end(c, op, rc);
         return;
     }
-    zq_assert_k(K9, !writes(op->req.op) || (c->writable && !c->sealed));
+    zq_assert_k(K9, !writes(&op->req) || (c->writable && !c->sealed));
     zq_op_step(op);
 }
 

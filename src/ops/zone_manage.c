@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Open, close, finish and reset of zones, and states that the embedding program sets.
+ * Open, close, finish and reset of zones.
  *
  * Each zone is judged when the operation has its turn and the zone has drained, and not before: the
  * writes in front of it may fill the zone or fail. A zone that is done is left before the next one
@@ -220,26 +220,4 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
         return rc;
     op->own.manage.phase = M_FUA;
     return zq_step_fua(c, op);
-}
-
-/*
- * A request has no member for the state: it is in length. It takes its turn like any change of a
- * zone, so writes that were submitted before it still see the zone as it was.
- */
-int zq_step_set_state(struct zq_core *c, struct zq_op *op)
-{
-    uint32_t zone = zq_zone_of(&c->zones, op->req.offset);
-    int rc;
-
-    if (op->req.length != ZQCOW2_ZONE_RDONLY && op->req.length != ZQCOW2_ZONE_OFFLINE &&
-        op->req.length != ZQCOW2_ZONE_NOT_WP)
-        return -EINVAL;
-    if (zone < c->zones.g.conventional)
-        return ZQCOW2_EZONE_STATE;
-    rc = zq_turn_take(c, op, zone); /* even if nothing is forced now: an earlier one may wait */
-    if (rc == 0 && !c->dead)
-        rc = zq_await_drained(c, op, zone);
-    if (rc == 0 && (op->req.length != ZQCOW2_ZONE_NOT_WP || c->zones.v[zone].forced))
-        zq_zone_force(&c->zones, zone, (uint8_t)op->req.length);
-    return rc;
 }

@@ -148,6 +148,27 @@ static bool next_l2(struct zq_core *c, struct zq_round_io *w)
 }
 
 /*
+ * The header, or sectors of the table: a table that is not named yet has none. Its clusters are
+ * counted and its zeros written, behind the barrier of META at the latest (R15).
+ */
+static bool next_states(struct zq_core *c, struct zq_round_io *w)
+{
+    struct zq_round *r = &c->round;
+    uint64_t at;
+
+    if (c->new_states.naming) {
+        if (r->cursor++)
+            return false;
+        (void)zq_states_put(c->sector0, &c->hdr, c->new_states.host, c->zones.g.nr_zones);
+        return next_header(c, w);
+    }
+    if (!c->zoned || !zq_states_compose(&c->zones, &r->sector, w->buf, &at))
+        return false;
+    prep_buf(w, at, ZQ_SECTOR);
+    return true;
+}
+
+/*
  * False: the stage has nothing more to write. What belongs to a stage, and why: the table in
  * DESIGN.md.
  */
@@ -161,6 +182,7 @@ static bool next_write(struct zq_core *c, struct zq_round_io *w)
     case ZQ_ST_L2: return next_l2(c, w);
     case ZQ_ST_FULL: return c->round.full_first && next_pointers(c, w, ZQ_TABLE_FULL);
     case ZQ_ST_WP: return next_pointers(c, w, ZQ_TABLE_REST);
+    case ZQ_ST_STATES: return next_states(c, w);
     default: return false;
     }
 }
@@ -177,8 +199,11 @@ static void capture(struct zq_core *c)
     c->alloc.growth.switching = c->alloc.growth.whole;
     zq_memtable_freeze(&c->alloc.refs.table);
     c->alloc.refs.table.frozen |= c->alloc.growth.switching;
-    if (c->zoned)
+    c->new_states.naming = c->new_states.whole;
+    if (c->zoned) {
         zq_table_capture(&c->zones);
+        zq_states_capture(&c->zones);
+    }
 }
 
 static void enter_stage(struct zq_core *c, enum zq_stage stage)
@@ -192,6 +217,21 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
     r->wrote = r->barrier = false;
     if (stage == ZQ_ST_FULL)
         r->full_first = c->zoned && zq_table_full_first(&c->zones);
+}
+
+/* From now on there is a table, of zones that are as they would be without it. */
+static void states_named(struct zq_core *c)
+{
+    struct zq_new_states *n = &c->new_states;
+    uint64_t bytes = zq_states_bytes(c->zones.g.nr_zones);
+
+    zq_assert_k(R15, n->whole && n->host && !c->zones.states_at);
+    c->zones.states_at = n->host;
+    c->hdr.autoclear |= ZQ_AUTOCLEAR_STATES;
+    c->alloc.fixed[ZQ_FIXED_STATES] =
+        (struct zq_host_range){n->host, zq_align_up(bytes, (uint64_t)1 << c->cluster_bits)};
+    n->host = 0;
+    n->whole = n->naming = false;
 }
 
 /* All writes of the stage, and its barrier if it has one, are done. */
@@ -221,6 +261,10 @@ static void leave_stage(struct zq_core *c)
     case ZQ_ST_FULL:
         if (c->round.wrote)
             zq_table_full_durable(&c->zones);
+        break;
+    case ZQ_ST_STATES:
+        if (c->new_states.naming)
+            states_named(c);
         break;
     default: break;
     }
@@ -259,8 +303,11 @@ static void round_stop(struct zq_core *c, enum zq_stage at)
     zq_memtable_stop(&c->alloc.refs.table);
     if (c->alloc.growth.switching)
         zq_growth_stop(&c->alloc, r->rc);
-    if (c->zoned)
+    c->new_states.naming = false;
+    if (c->zoned) {
         zq_table_round_stop(&c->zones);
+        zq_states_round_end(&c->zones, true);
+    }
     zq_cache_round_stop(&c->cache, r->rc);
     fail_waiters(c, r->rc);
 }
@@ -288,8 +335,10 @@ static void round_end(struct zq_core *c)
     zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen);
     r->done = c->alloc.rounds;
     zq_cache_round_done(&c->cache);
-    if (c->zoned)
+    if (c->zoned) {
         zq_table_round_done(&c->zones);
+        zq_states_round_end(&c->zones, false);
+    }
     zq_wake(&c->ready, &r->waiters);
     c->want_janitor = true;
 }

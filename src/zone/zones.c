@@ -59,7 +59,9 @@ int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p)
     zs->v = zq_zalloc_array(zs->hooks, g->nr_zones, sizeof(*zs->v));
     zs->dirty = zq_zalloc(zs->hooks, zs->nr_sectors);
     zs->in_round = zq_zalloc(zs->hooks, zs->nr_sectors);
-    if (!zs->v || !zs->dirty || !zs->in_round)
+    zs->states_dirty = zq_zalloc(zs->hooks, zs->nr_sectors);
+    zs->states_in_round = zq_zalloc(zs->hooks, zs->nr_sectors);
+    if (!zs->v || !zs->dirty || !zs->in_round || !zs->states_dirty || !zs->states_in_round)
         return -ENOMEM;
     for (uint32_t i = 0; i < g->nr_zones; i++)
         load_zone(zs, i, p->table + zq_entries_bytes(i));
@@ -73,6 +75,8 @@ void zq_zones_close(struct zq_zones *zs)
     zq_free(zs->hooks, zs->v, zs->g.nr_zones * sizeof(*zs->v));
     zq_free(zs->hooks, zs->dirty, zs->nr_sectors);
     zq_free(zs->hooks, zs->in_round, zs->nr_sectors);
+    zq_free(zs->hooks, zs->states_dirty, zs->nr_sectors);
+    zq_free(zs->hooks, zs->states_in_round, zs->nr_sectors);
     zs->v = NULL;
 }
 
@@ -268,6 +272,7 @@ void zq_zone_do_finish(struct zq_zones *zs, uint32_t i)
     zq_assert_k(K6, is_idle(z) && z->wp == z->next);
     z->wp = z->next = zq_zone_end(zs, i);
     z->finished = 1;
+    zq_zone_unmark(zs, i);
     zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
     zq_table_mark(zs, i);
 }
@@ -282,6 +287,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
     z->captured = z->wp;
     z->finished = 0;
     z->ahead = 1;
+    zq_zone_unmark(zs, i);
     z->live->reset_io = io_seq;
     zq_zone_set_state(zs, i, ZQCOW2_ZONE_EMPTY);
     zq_table_mark(zs, i);
@@ -327,6 +333,7 @@ static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)
     zq_assert_k(K7, end > z->wp && end <= z->next);
     z->wp = end;
     zq_table_mark(zs, i);
+    zq_zone_unmark(zs, i);
     if (end == zq_zone_end(zs, i))
         zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
 }

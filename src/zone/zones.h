@@ -12,7 +12,7 @@
 
 #include "base/wait.h"
 #include "base/mem.h"
-#include "format/zone_ext.h"
+#include "format/states.h"
 #include "zone/fsm.h"
 
 #define ZQ_NO_ZONE UINT32_MAX
@@ -51,7 +51,8 @@ struct zq_zone {           /* 64 bytes */
     uint8_t ahead;               /* clusters may be mapped beyond the write pointer */
     uint8_t doubt;               /* of raw: zq_doubt */
     uint8_t opening;             /* was CLOSED when an "open all" began */
-    uint8_t spare[2];
+    uint8_t stored;              /* the byte in the table of persistent states */
+    uint8_t storing;             /* what the running round stores there, or the last one has */
 };
 
 struct zq_reservation {
@@ -81,6 +82,9 @@ struct zq_zones {
     uint32_t nr_sectors;
     uint32_t disk_active; /* entries on disk that may be neither at start nor FULL */
     bool is_dirty;
+    /* the table of persistent states: states.c */
+    uint64_t states_at; /* its offset; 0: there is none */
+    uint8_t *states_dirty, *states_in_round;
 };
 
 struct zq_zones_params {
@@ -150,6 +154,14 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq);
 /* RDONLY, OFFLINE, or back: a drained zone. */
 void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state);
 void zq_zone_fill_report(const struct zq_zones *zs, uint32_t i, struct zqcow2_zone *out);
+/* What is stored of the zone's state changes; there is a table. */
+void zq_zone_store(struct zq_zones *zs, uint32_t i, uint8_t stored);
+/* It is no longer closed and empty, as the table may say. */
+static inline void zq_zone_unmark(struct zq_zones *zs, uint32_t i)
+{
+    if (zs->v[i].stored & ZQ_STORED_CLOSED)
+        zq_zone_store(zs, i, zs->v[i].stored & ZQ_STORED_FORCED);
+}
 /* All waiters here check again. */
 void zq_zones_wake_all(struct zq_zones *zs);
 
@@ -186,5 +198,16 @@ void zq_table_full_durable(struct zq_zones *zs);
 void zq_table_round_done(struct zq_zones *zs);
 /* The round stopped: its sectors are dirty again, and what its last stage composed is unsure. */
 void zq_table_round_stop(struct zq_zones *zs);
+
+/* ---- states.c: the table of persistent states on disk ---- */
+
+/* Of an image that has been opened: whole sectors. False: the byte of *zone is not valid. */
+bool zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table, uint32_t *zone);
+void zq_states_capture(struct zq_zones *zs);
+/* The next sector of the round from *sector on, which moves on, and its offset. False: no more. */
+bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR],
+                       uint64_t *at);
+/* stopped: what was to be written is dirty again. */
+void zq_states_round_end(struct zq_zones *zs, bool stopped);
 
 #endif

@@ -6,7 +6,7 @@
 run 0 'the version' --version
 has 'names command and library' out '^zqcow2 [0-9]+\.[0-9]+\.[0-9]+ \(library [0-9]+\.[0-9]+\.[0-9]+\)$'
 run 0 'the help' --help
-verbs='create info report append write read open close finish reset io check upgrade'
+verbs='create info report append write read open close finish reset state io check upgrade'
 for verb in $verbs; do
     has "the help lists $verb" out "^  $verb "
 done

@@ -71,6 +71,28 @@ for verb in open close finish reset; do
     has "$verb: says why" err '^zqcow2: p\.qcow2: .*zone'
 done
 
+# States that the image stores.
+run 0 'a zone becomes read-only' state -o 5M z.qcow2 read-only
+run 0 'two become offline' state -o 16M -c 2 z.qcow2 offline
+is 'stored states' READ_ONLY "$(zone z.qcow2 1 state)"
+is 'of the last zone' OFFLINE "$(zone z.qcow2 5 state)"
+run 1 'a read-only zone is not reset' reset -o 4M z.qcow2
+run 0 'info' info z.qcow2
+has 'names the feature' out '^feature: stored zone states$'
+run 0 'normal again' state -o 4M -c 5 z.qcow2 normal
+is 'it is' EMPTY "$(zone z.qcow2 5 state)"
+run 0 'a zone becomes read-only' state -o 8M z.qcow2 read-only
+printf '\0' | dd of=z.qcow2 bs=1 seek=88 conv=notrunc 2>dd.err # as other programs do
+run 0 'info' info z.qcow2
+has 'says that another program has written' out 'stored zone states are void'
+lacks 'the feature is gone' out '^feature: stored zone states$'
+is 'states are normal' EMPTY "$(zone z.qcow2 2 state)"
+run 1 'a conventional zone' state -o 0 z.qcow2 offline
+run 1 'too many zones' state -o 16M -c 3 z.qcow2 offline
+run 1 'no zone' state z.qcow2 offline
+run 1 'no such state' state -o 4M z.qcow2 open
+has 'is reported' err "must be normal, read-only or offline, not 'open'"
+
 # Limits: zones closed by the end of a process stay active.
 run 0 'an image with limits' create \
     -o zone.size=4M,zone.max_open_zones=1,zone.max_active_zones=2 l.qcow2 16M

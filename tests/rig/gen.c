@@ -152,6 +152,14 @@ static void draw_set_state(struct dice *d, struct gen_op *op)
         op->off = m->g.zone_size * i;
     if (roll(d, 32) == 0)
         op->state = (unsigned)roll(d, 13);
+    /* Behind the name of a backing file such a header has no room for it. */
+    if (roll(d, 3) == 0 && !(m->g.layers && m->g.cluster == 512))
+        op->state |= ZQCOW2_ZONE_PERSIST;
+    /* What is stored is to be healed for good, too. */
+    if (op->state & ZQCOW2_ZONE_PERSIST && m->zone[i].stored && roll(d, 4))
+        op->state = ZQCOW2_ZONE_NOT_WP | ZQCOW2_ZONE_PERSIST;
+    else if (op->state & ZQCOW2_ZONE_PERSIST && roll(d, 3) == 0)
+        op->state = ZQCOW2_ZONE_CLOSED | ZQCOW2_ZONE_PERSIST;
 }
 
 /* Spoils an operation's arguments. */

@@ -34,7 +34,7 @@ static uint32_t eldest(const struct model *m)
         if (z->forced || z->state != ZQCOW2_ZONE_IMP_OPEN)
             continue;
         if (best == MODEL_NONE || z->stamp < m->zone[best].stamp ||
-            (z->stamp == m->zone[best].stamp && m->tie && m->tie(m->tie_arg, i)))
+            (z->stamp == m->zone[best].stamp && m->tie && m->tie(m->tie_arg, i, best)))
             best = i;
     }
     return best;
@@ -105,6 +105,7 @@ static int write_seq(struct model *m, const void *buf, uint64_t len, uint64_t of
         return rc;
     put(m, buf, len, z->wp);
     z->wp += len;
+    z->kept_closed = false;
     z->stamp = m->frozen ? m->now : ++m->now;
     if (z->wp == model_zone_limit(m, i))
         z->state = ZQCOW2_ZONE_FULL;
@@ -187,6 +188,7 @@ static int finish_zone(struct model *m, uint32_t i)
     if (!rc) {
         m->zone[i].state = ZQCOW2_ZONE_FULL;
         m->zone[i].wp = model_zone_limit(m, i);
+        m->zone[i].kept_closed = false;
     }
     return rc;
 }
@@ -196,6 +198,7 @@ static void reset_zone(struct model *m, uint32_t i)
     put(m, NULL, m->zone[i].wp - model_start(m, i), model_start(m, i));
     m->zone[i].wp = model_start(m, i);
     m->zone[i].state = ZQCOW2_ZONE_EMPTY;
+    m->zone[i].kept_closed = false;
 }
 
 static int manage_zone(struct model *m, int op, uint32_t i)
@@ -270,26 +273,79 @@ int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *
     return rc;
 }
 
+/* A zone that holds nothing stays active. */
+static int keep_closed(struct model *m, uint32_t i)
+{
+    struct model_zone *z = &m->zone[i];
+
+    if (z->forced || z->wp != model_start(m, i))
+        return ZQCOW2_EZONE_STATE;
+    if (!model_is_active(z) && m->g.max_active && model_active_zones(m) >= m->g.max_active)
+        return ZQCOW2_EZONE_ACTIVE;
+    z->state = ZQCOW2_ZONE_CLOSED;
+    z->kept_closed = true;
+    z->stored = 0;
+    return 0;
+}
+
+static void store_state(struct model *m, uint32_t i, unsigned state)
+{
+    struct model_zone *z = &m->zone[i];
+
+    if (state != ZQCOW2_ZONE_NOT_WP && model_is_open(z))
+        z->state = closed(m, i);
+    z->forced = z->stored = (uint8_t)state;
+    if (state != ZQCOW2_ZONE_NOT_WP)
+        return;
+    z->kept_closed = false;
+    if (!model_is_open(z))
+        z->state = resting(m, i);
+}
+
 int model_set_state(struct model *m, uint64_t off, unsigned state)
 {
+    bool persist = state & ZQCOW2_ZONE_PERSIST;
+    uint32_t i = (uint32_t)(off / m->g.zone_size);
     struct model_zone *z;
 
-    if (off >= m->g.size || (state != ZQCOW2_ZONE_RDONLY && state != ZQCOW2_ZONE_OFFLINE &&
-                             state != ZQCOW2_ZONE_NOT_WP))
+    state &= ~ZQCOW2_ZONE_PERSIST;
+    if (off >= m->g.size ||
+        (state != ZQCOW2_ZONE_RDONLY && state != ZQCOW2_ZONE_OFFLINE &&
+         state != ZQCOW2_ZONE_NOT_WP &&
+         !(state == ZQCOW2_ZONE_CLOSED && persist && m->g.rules == ZQCOW2_RULES_ZNS)))
         return -EINVAL;
-    z = &m->zone[off / m->g.zone_size];
+    z = &m->zone[i];
     if (z->state == ZQCOW2_ZONE_NOT_WP)
         return ZQCOW2_EZONE_STATE;
-    if (model_is_open(z))
-        z->state = closed(m, (uint32_t)(off / m->g.zone_size));
+    if (state == ZQCOW2_ZONE_CLOSED)
+        return keep_closed(m, i);
+    if (persist) {
+        store_state(m, i, state);
+        return 0;
+    }
+    if (state != ZQCOW2_ZONE_NOT_WP && model_is_open(z))
+        z->state = closed(m, i);
     z->forced = z->forced == state ? 0 : (uint8_t)state;
+    return 0;
+}
+
+int model_stack(struct model *m)
+{
+    for (uint32_t i = 0; i < m->nr; i++) {
+        m->zone[i].stored = 0;
+        m->zone[i].kept_closed = false;
+    }
     return 0;
 }
 
 void model_reopen(struct model *m)
 {
     for (uint32_t i = m->g.conventional; i < m->nr; i++) {
-        m->zone[i].forced = 0;
-        m->zone[i].state = resting(m, i);
+        struct model_zone *z = &m->zone[i];
+
+        z->forced = z->stored;
+        z->state = resting(m, i);
+        if (z->state == ZQCOW2_ZONE_EMPTY && z->kept_closed)
+            z->state = ZQCOW2_ZONE_CLOSED;
     }
 }

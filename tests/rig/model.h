@@ -21,7 +21,9 @@ struct model_zone {
     uint64_t wp, stamp;
     uint8_t state; /* never RDONLY or OFFLINE: those lie over it, in `forced` */
     uint8_t forced;
-    bool meant; /* by the call for several zones that runs */
+    uint8_t stored;   /* what `forced` is after the next open */
+    bool kept_closed; /* an EMPTY zone is CLOSED after the next open */
+    bool meant;       /* by the call for several zones that runs */
 };
 
 #define MODEL_NONE UINT32_MAX
@@ -33,8 +35,8 @@ struct model {
     bool frozen;              /* `now` stands still: requests of one batch have no order */
     struct model_zone *zone;
     struct store *data; /* sparse: a device may be larger than an address space */
-    /* Several zones were written last at one time: is this the one that was closed? */
-    bool (*tie)(void *arg, uint32_t zone);
+    /* Several zones were written last at one time: was this one closed, rather than the other? */
+    bool (*tie)(void *arg, uint32_t zone, uint32_t other);
     void *tie_arg;
 };
 
@@ -50,6 +52,7 @@ int model_read(const struct model *m, void *buf, uint64_t len, uint64_t off);
 int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *failed);
 int model_set_state(struct model *m, uint64_t off, unsigned state);
 void model_reopen(struct model *m);
+int model_stack(struct model *m); /* becomes an overlay, which stores no states; 0 */
 
 void model_report(const struct model *m, uint32_t i, struct zqcow2_zone *out);
 uint64_t model_start(const struct model *m, uint32_t i);

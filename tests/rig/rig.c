@@ -366,6 +366,19 @@ struct zqcow2_zone rig_zone(struct rig *r, uint32_t i)
     return z;
 }
 
+/* The same call may have finished a zone after it was closed, or instead. */
+static int how_closed(struct rig *r, uint32_t zone)
+{
+    uint8_t state = rig_zone(r, zone).state;
+
+    return state == ZQCOW2_ZONE_IMP_OPEN ? 0 : state == ZQCOW2_ZONE_FULL ? 1 : 2;
+}
+
+bool rig_closed_rather(void *rig, uint32_t zone, uint32_t other)
+{
+    return how_closed(rig, zone) > how_closed(rig, other);
+}
+
 struct zqcow2_info rig_info(struct rig *r)
 {
     struct zqcow2_info info = ZQCOW2_INFO_INIT;

@@ -87,6 +87,8 @@ bool rig_same(struct rig *r, const struct model *m);
 bool rig_same_status(struct rig *r, const struct model *m, uint64_t off, uint64_t len);
 
 struct zqcow2_zone rig_zone(struct rig *r, uint32_t i);
+/* For a model's ties. rig: a struct rig. */
+bool rig_closed_rather(void *rig, uint32_t zone, uint32_t other);
 uint64_t rig_start(const struct rig *r, uint32_t i);
 struct zqcow2_info rig_info(struct rig *r);
 /* Bytes that encode their place and their writer. */

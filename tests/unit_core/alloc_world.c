@@ -165,7 +165,7 @@ void alloc_begin(struct world *w, uint64_t seed)
     assert_int_equal(zq_cache_init(&w->cache, &w->x, &w->ready, slice, 1), 0);
     open_tables(w, cluster);
     for (unsigned i = 0; i < ZQ_FIXED; i++) {
-        static const unsigned at[ZQ_FIXED] = {0, 2, 1, 4, 5};
+        static const unsigned at[ZQ_FIXED] = {0, 2, 1, 4, 5, 5};
 
         w->alloc.fixed[i] = (struct zq_host_range){at[i] * cluster, cluster};
     }

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The table of persistent zone states on disk: composes its sectors as a round has captured them.
+ *
+ * It is written in place, a sector at a time, behind the write pointers of the same round: a mark
+ * that a zone is closed and empty is gone from the disk only when the pointer that makes it void is
+ * there.
+ */
+#include "base/bytes.h"
+#include "base/report.h"
+#include "zone/zones.h"
+
+static uint32_t last_in(const struct zq_zones *zs, uint32_t sector)
+{
+    return (uint32_t)zq_min((uint64_t)(sector + 1) * ZQ_SECTOR, zs->g.nr_zones);
+}
+
+static uint32_t nr_sectors(const struct zq_zones *zs)
+{
+    return (uint32_t)(zq_states_bytes(zs->g.nr_zones) / ZQ_SECTOR);
+}
+
+static void load(struct zq_zones *zs, uint32_t i, uint8_t stored)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    z->stored = z->storing = stored;
+    z->forced = stored & ZQ_STORED_FORCED;
+    if (!(stored & ZQ_STORED_CLOSED) || zs->rules != ZQCOW2_RULES_ZNS ||
+        z->state != ZQCOW2_ZONE_EMPTY)
+        return;
+    z->state = ZQCOW2_ZONE_CLOSED;
+    zs->nr_active++;
+}
+
+bool zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table, uint32_t *zone)
+{
+    zs->states_at = offset;
+    for (uint32_t i = 0; i < zs->g.nr_zones; i++) {
+        *zone = i;
+        if (!zq_states_valid(&zs->g, i, table[i]))
+            return false;
+        load(zs, i, table[i]);
+    }
+    return true;
+}
+
+void zq_zone_store(struct zq_zones *zs, uint32_t i, uint8_t stored)
+{
+    struct zq_zone *z = &zs->v[i];
+
+    if (z->stored == stored)
+        return;
+    zq_assert(zs->states_at && zq_states_valid(&zs->g, i, stored));
+    z->stored = stored;
+    zs->states_dirty[i / ZQ_SECTOR] = 1;
+}
+
+void zq_states_capture(struct zq_zones *zs)
+{
+    for (uint32_t s = 0; zs->states_at && s < nr_sectors(zs); s++) {
+        zq_assert(!zs->states_in_round[s]); /* rounds run one at a time */
+        zs->states_in_round[s] = zs->states_dirty[s];
+        zs->states_dirty[s] = 0;
+        for (uint32_t i = s * ZQ_SECTOR; zs->states_in_round[s] && i < last_in(zs, s); i++)
+            zs->v[i].storing = zs->v[i].stored;
+    }
+}
+
+bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR],
+                       uint64_t *at)
+{
+    uint32_t s = *sector;
+
+    while (zs->states_at && s < nr_sectors(zs) && !zs->states_in_round[s])
+        s++;
+    *sector = s + 1;
+    if (!zs->states_at || s >= nr_sectors(zs))
+        return false;
+    *at = zs->states_at + (uint64_t)s * ZQ_SECTOR;
+    memset(buf, 0, ZQ_SECTOR);
+    for (uint32_t i = s * ZQ_SECTOR; i < last_in(zs, s); i++)
+        buf[i % ZQ_SECTOR] = zs->v[i].storing;
+    return true;
+}
+
+void zq_states_round_end(struct zq_zones *zs, bool stopped)
+{
+    for (uint32_t s = 0; zs->states_at && s < nr_sectors(zs); s++) {
+        zs->states_dirty[s] |= stopped && zs->states_in_round[s];
+        zs->states_in_round[s] = 0;
+    }
+}
