@@ -95,9 +95,9 @@ uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, ui
 /* Points n clusters from guest on at host: refcount 1. The slice is pinned and writable. */
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n);
 /*
- * What is to be where clusters are unmapped. ZEROS: it will be read, as zeros; where that would
- * show a source's bytes an entry for zeros takes its place, also where nothing was mapped. NOTHING:
- * it lies at or beyond a write pointer, and is not read.
+ * What unmapping leaves behind. ZEROS: the range will be read, as zeros; where it would show the
+ * bytes of a source, it gets an entry for zeros, also where nothing was mapped (S4). NOTHING: it
+ * lies at or beyond a write pointer, and is not read.
  */
 enum zq_unlink { ZQ_LEAVE_ZEROS, ZQ_LEAVE_NOTHING };
 /*
