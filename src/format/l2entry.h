@@ -25,7 +25,7 @@ struct zq_l2_entry {
 struct zq_l2_stretch {
     struct zq_l2_entry first; /* the entry of the cluster that was asked for */
     uint64_t before;          /* how many in front of it, in its cluster, belong to it */
-    uint64_t bytes;           /* from it on; DATA: contiguous in the file */
+    uint64_t bytes;           /* from it on; with clusters: contiguous in the file */
 };
 
 /* ---- tables ---- */

@@ -48,4 +48,14 @@ static inline void zq_refbits_set(uint8_t *block, uint32_t order, uint64_t index
     }
 }
 
+/* The same for n counts from index on. The usual width has a loop of its own: runs are long. */
+static inline void zq_refbits_fill(uint8_t *block, uint32_t order, uint64_t index, uint32_t n,
+                                   uint64_t value)
+{
+    for (uint32_t i = 0; order == 4 && i < n; i++)
+        zq_put_be16(block + (index + i) * 2, (uint16_t)value);
+    for (uint32_t i = 0; order != 4 && i < n; i++)
+        zq_refbits_set(block, order, index + i, value);
+}
+
 #endif

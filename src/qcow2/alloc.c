@@ -355,10 +355,9 @@ void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
 
     zq_assert(n && n <= f->count && !a->corrupt);
     zq_assert_k(R4, end << a->refs.cluster_bits <= a->file_size);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++)
         zq_assert_k(K8, !zq_ref_get(&a->refs, f->slice->data, f->index + i));
-        zq_ref_set(&a->refs, f->slice->data, f->index + i, 1);
-    }
+    zq_refbits_fill(f->slice->data, a->refs.order, f->index, n, 1);
     zq_cache_dirty(a->cache, f->slice);
     a->virgin = zq_max(a->virgin, end << a->refs.cluster_bits);
     if (a->next_one >= f->cluster && a->next_one < end)
@@ -373,15 +372,17 @@ void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
 static void lower_slice(struct zq_alloc *a, struct zq_slice *s, struct zq_freed *f, uint32_t index,
                         uint32_t n)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    uint64_t free = UINT64_MAX; /* the first one that becomes so */
+
+    for (uint32_t i = n; i--;) {
         uint64_t v = zq_ref_get(&a->refs, s->data, index + i);
         if (v)
             zq_ref_set(&a->refs, s->data, index + i, v - 1);
-        if (v == 1) {
-            a->next_one = zq_min(a->next_one, f->cluster + i);
-            a->next_run = zq_min(a->next_run, f->cluster + i);
-        }
+        if (v == 1)
+            free = f->cluster + i;
     }
+    a->next_one = zq_min(a->next_one, free);
+    a->next_run = zq_min(a->next_run, free);
     zq_cache_dirty(a->cache, s);
 }
 

@@ -157,50 +157,45 @@ static struct zq_bounds bounds(const struct zq_map *m)
 
 /* ---- judging ---- */
 
-/* Adds what one entry holds to the run; false: it does not continue it. */
-static bool join_run(struct zq_freed *run, const struct zq_freed *one)
-{
-    if (!one->count)
-        return true;
-    if (!run->count) {
-        run->cluster = one->cluster;
-        run->punch = one->punch;
-    } else if (!one->punch || !run->punch || one->cluster != run->cluster + run->count) {
-        return false;
-    }
-    run->count += one->count;
-    return true;
-}
-
-static bool on_l2_or_block(const struct zq_map *m, const struct zq_freed *run)
-{
-    return run->count && zq_alloc_is_named(m->alloc, run->cluster << m->cluster_bits,
-                                           (uint64_t)run->count << m->cluster_bits);
-}
-
-/* Entries [i, end) of the slice: by themselves, and by L2 tables and blocks, run by run. */
-static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t i, uint32_t end)
+/*
+ * How many entries, at most n, are like the first and follow on, and what they hold together in the
+ * file. 0: the first one is none.
+ */
+static uint32_t count_like(const struct zq_map *m, const uint8_t *entry, uint32_t n,
+                           struct zq_freed *held)
 {
     const struct zq_bounds b = bounds(m);
-    struct zq_freed run = {.count = 0};
+    struct zq_l2_entry l2;
 
-    for (; i < end; i++) {
-        const uint8_t *entry = zq_l2_at(&m->form, s->data, i);
-        struct zq_l2_entry l2;
-        struct zq_freed one;
+    held->count = 0;
+    if (zq_l2_read(&b, entry, &l2))
+        return 0;
+    n = (uint32_t)(zq_l2_follow(&b, entry, (uint64_t)n << m->cluster_bits, &l2) >> m->cluster_bits);
+    zq_map_owned(m, &l2, held);
+    if (held->count)
+        held->count += n - 1;
+    return n;
+}
 
-        if (zq_l2_is_empty(&m->form, entry))
-            continue;
-        if (zq_l2_read(&b, entry, &l2) || zq_alloc_is_fixed(m->alloc, l2.host, l2.len))
+static bool on_table(const struct zq_map *m, const struct zq_freed *held)
+{
+    uint64_t host = held->cluster << m->cluster_bits, len = held->count << m->cluster_bits;
+
+    return len &&
+           (zq_alloc_is_fixed(m->alloc, host, len) || zq_alloc_is_named(m->alloc, host, len));
+}
+
+/* Entries [i, end) of the slice: by themselves, and by all tables. */
+static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t i, uint32_t end)
+{
+    struct zq_freed held;
+
+    for (uint32_t n; i < end; i += n) {
+        n = count_like(m, zq_l2_at(&m->form, s->data, i), end - i, &held);
+        if (!n || on_table(m, &held))
             return false;
-        zq_map_owned(m, &l2, &one);
-        if (join_run(&run, &one))
-            continue;
-        if (on_l2_or_block(m, &run))
-            return false;
-        run = one;
     }
-    return !on_l2_or_block(m, &run);
+    return true;
 }
 
 /*
@@ -498,16 +493,6 @@ void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct z
     freed->count = l2->len ? ((l2->host + l2->len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
 }
 
-/* Of an entry that has been judged. */
-static void owned_by(const struct zq_map *m, const uint8_t *entry, struct zq_freed *freed)
-{
-    const struct zq_bounds b = bounds(m);
-    struct zq_l2_entry l2;
-
-    (void)zq_l2_read(&b, entry, &l2);
-    zq_map_owned(m, &l2, freed);
-}
-
 static bool hides(const struct zq_map *m, uint64_t guest, enum zq_unlink leave)
 {
     return leave == ZQ_LEAVE_ZEROS && zq_map_masks(m, guest);
@@ -542,27 +527,47 @@ static void unlink_one(const struct zq_map *m, uint8_t *entry, uint64_t guest, e
         zq_l2_clear(&m->form, entry);
 }
 
+static void unlink_all(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
+                       enum zq_unlink leave)
+{
+    bool changes = !zq_map_is_unlinked(m, s, guest, end, leave);
+
+    for (uint8_t *entry = entry_in(m, s, guest); changes && guest < end;
+         guest += (uint64_t)1 << m->cluster_bits, entry = zq_l2_at(&m->form, entry, 1))
+        unlink_one(m, entry, guest, leave);
+    if (changes)
+        zq_cache_dirty(m->cache, s);
+}
+
+/* Where the stretch ends that begins at guest, and what it holds. Its entries have been judged. */
+static uint64_t stretch_end(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
+                            uint64_t end, struct zq_freed *held)
+{
+    uint32_t n = (uint32_t)((end - guest) >> m->cluster_bits);
+
+    n = count_like(m, entry_in(m, s, guest), n, held);
+    zq_assert_k(K13, n);
+    return guest + ((uint64_t)n << m->cluster_bits);
+}
+
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        enum zq_unlink leave, struct zq_freed *freed)
 {
-    uint64_t size = (uint64_t)1 << m->cluster_bits, at = guest;
-    uint8_t *entry = entry_in(m, s, guest);
     struct zq_runs *runs = runs_of(m, guest);
+    struct zq_freed held = {.count = 0};
+    uint64_t at = guest;
 
     zq_assert_k(K11, s->pins && !s->frozen);
-    zq_assert((guest & (size - 1)) == 0);
+    zq_assert(((guest | end) & (((uint64_t)1 << m->cluster_bits) - 1)) == 0);
     freed->count = 0;
     end = zq_min(end, zq_map_slice_end(m, guest));
-    for (; at < end; at += size, entry = zq_l2_at(&m->form, entry, 1)) {
-        struct zq_freed one;
-
-        if (is_unlinked(m, entry, at, leave))
-            continue;
-        owned_by(m, entry, &one);
-        if (!join_run(freed, &one))
+    for (uint64_t next; at < end; at = next) {
+        next = stretch_end(m, s, at, end, &held);
+        if (held.count && freed->count)
             break;
-        unlink_one(m, entry, at, leave);
-        zq_cache_dirty(m->cache, s);
+        if (held.count)
+            *freed = held;
+        unlink_all(m, s, at, next, leave);
     }
     if (runs)
         zq_runs_remove(runs, guest, at);
@@ -572,21 +577,14 @@ uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
 uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                            uint64_t end)
 {
-    uint64_t size = (uint64_t)1 << m->cluster_bits;
-    uint8_t *entry = entry_in(m, s, guest);
-    struct zq_freed run = {.count = 0};
-    uint32_t n = 1; /* the last call may find nothing, and wants a record all the same */
+    struct zq_freed held;
+    uint32_t n = 0;
 
-    for (; guest < end; guest += size, entry = zq_l2_at(&m->form, entry, 1)) {
-        struct zq_freed one;
-
-        owned_by(m, entry, &one);
-        if (join_run(&run, &one))
-            continue;
-        n++;
-        run = one;
+    while (guest < end) {
+        guest = stretch_end(m, s, guest, end, &held);
+        n += held.count > 0;
     }
-    return n;
+    return n ? n : 1; /* it wants a record all the same */
 }
 
 void zq_map_thaw(struct zq_map *m)

@@ -6,6 +6,7 @@
  *   first         blocking, each the first write to its cluster of a conventional zone
  *   over          blocking, where such a zone has data already
  *   zone          blocking, each the first write to a zone of 64 MiB
+ *   drain         the same, and then one drain of all of them
  *   qappend qread as the first two, 32 at a time in a queue, over an asynchronous backend
  */
 #include <errno.h>
@@ -95,10 +96,15 @@ static int die(const char *what, int rc)
     return 1;
 }
 
+static bool begins_zones(const char *kind)
+{
+    return !strcmp(kind, "zone") || !strcmp(kind, "drain");
+}
+
 /* Zone 0 is conventional, but where all are to be written once. */
 static int begin(struct null *n, const char *kind, struct zqcow2_image **img)
 {
-    bool many = !strcmp(kind, "zone");
+    bool many = begins_zones(kind);
     const struct zqcow2_backend_ops ops = {
         .size = sizeof(ops),
         .name = "null",
@@ -162,7 +168,7 @@ static int block(struct zqcow2_image *img, const char *kind, unsigned nr)
             rc = zqcow2_write(img, buf, UNIT, i * (ZONE / 4096), 0);
         else if (!strcmp(kind, "over"))
             rc = zqcow2_write(img, buf, UNIT, read_at(i) % MiB(1), 0);
-        else if (!strcmp(kind, "zone"))
+        else if (begins_zones(kind))
             rc = zqcow2_write(img, buf, UNIT, i * SMALL, 0);
         else
             return -EINVAL;
@@ -215,10 +221,12 @@ int main(int argc, char **argv)
     kind = argv[1];
     nr = (unsigned)atoi(argv[2]);
     rc = begin(&null, kind, &img);
-    if (rc == 0 && strcmp(kind, "first") && strcmp(kind, "zone"))
+    if (rc == 0 && strcmp(kind, "first") && !begins_zones(kind))
         rc = prepare(img);
     if (rc == 0)
         rc = kind[0] == 'q' ? queue(img, !strcmp(kind, "qappend"), nr) : block(img, kind, nr);
+    if (rc == 0 && !strcmp(kind, "drain"))
+        rc = zqcow2_drain(img);
     if (rc == 0)
         rc = zqcow2_close(img);
     if (rc < 0)

@@ -45,5 +45,6 @@ each 'overwrite without a write pointer' over "${ZQ_OVER_LIMIT:-700}" zqcow2_wri
 each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-740}" zqcow2_queue_submit zqcow2_queue_wait
 each 'read in a queue' qread "${ZQ_QREAD_LIMIT:-530}" zqcow2_queue_submit zqcow2_queue_wait
 nr=40
-each 'first write to a zone' zone "${ZQ_ZONE_LIMIT:-21500}" zqcow2_write
+each 'first write to a zone' zone "${ZQ_ZONE_LIMIT:-19000}" zqcow2_write
+each 'write to a zone whose rest a drain gives back' drain "${ZQ_DRAIN_LIMIT:-26500}" zqcow2_drain
 exit $bad

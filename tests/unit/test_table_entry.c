@@ -163,7 +163,9 @@ static void test_stretch(void **state)
     const uint64_t run[] = {OWN(5), OWN(6), OWN(7), OWN(9)};
     const uint64_t shared[] = {OWN(5), 6 * C}, behind[] = {OWN(98), OWN(99), OWN(100)};
     const uint64_t holes[] = {0, 0, 1, 1}, packed[] = {BIT(62) | C, BIT(62) | C};
-    const uint64_t zeros[] = {OWN(5) | 1, OWN(6) | 1}, data[] = {OWN(5), OWN(6) | 1};
+    const uint64_t zeros[] = {OWN(5) | 1, OWN(6) | 1, 1}, data[] = {OWN(5), OWN(6) | 1};
+    const uint64_t last[] = {OWN(99) | 1, OWN(100) | 1}, twice[] = {OWN(5), OWN(5)};
+    const uint64_t odd[] = {OWN(5), OWN(6) | 2};
 
     (void)state;
     stretch("a run", run, N(run), 0, 4 * C, ZQ_EXT_DATA, 3 * C);
@@ -174,7 +176,11 @@ static void test_stretch(void **state)
     stretch("up to zeros", data, N(data), 0, 2 * C, ZQ_EXT_DATA, C);
     stretch("holes", holes, N(holes), 1024, 4 * C - 1024, ZQ_EXT_UNALLOC, 2 * C - 1024);
     stretch("zeros without clusters", holes + 2, 2, 0, 2 * C, ZQ_EXT_ZERO, 2 * C);
-    stretch("one cluster of zeros", zeros, N(zeros), 0, 2 * C, ZQ_EXT_ZERO, C);
+    stretch("zeros with clusters", zeros, N(zeros), 0, 3 * C, ZQ_EXT_ZERO, 2 * C);
+    stretch("zeros up to the file's end", last, N(last), 0, 2 * C, ZQ_EXT_ZERO, C);
+    stretch("up to zeros without a cluster", zeros + 1, 2, 0, 2 * C, ZQ_EXT_ZERO, C);
+    stretch("a cluster named twice", twice, N(twice), 0, 2 * C, ZQ_EXT_DATA, C);
+    stretch("up to what is no entry", odd, N(odd), 0, 2 * C, ZQ_EXT_DATA, C);
     stretch("one compressed cluster", packed, N(packed), 512, C, ZQ_EXT_COMPRESSED, C - 512);
 }
 
