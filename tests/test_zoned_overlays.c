@@ -221,7 +221,23 @@ static void a_changed_source_is_seen(void **state)
     assert_int_equal(rig_manage(&r, ZQCOW2_OP_ZONE_FINISH, s, Z, NULL), ZQCOW2_ECORRUPT);
     zone_is(&r, INSIDE, ZQCOW2_ZONE_CLOSED, AT_INSIDE);
     holds(&r, EDGE, AT_EDGE, AT_EDGE);
-    rig_end(&r);
+    assert_int_equal(rig_close(&r), 0);
+    for (unsigned again = 0; again < 2; again++) { /* no repair can help */
+        r.why[0] = '\0';
+        assert_int_equal(rig_check(&r, again ? 0 : ZQCOW2_CHECK_REPAIR_ALL), 0);
+        assert_int_equal(r.check.corruptions, 2);
+        assert_int_equal(r.check.corruptions_fixed, 0);
+        assert_non_null(strstr(r.why,
+                               "zone 2 has 2 clusters that are mapped nowhere: its write "
+                               "pointer is 0x21600, and the backing file, which has changed, "
+                               "has 0x20200"));
+    }
+    store_free(&r.below[0]); /* a source that is none is a warning */
+    store_init(&r.below[0]);
+    assert_int_equal(rig_check(&r, 0), 0);
+    assert_int_equal(r.check.corruptions, 0);
+    assert_int_equal(r.check.warnings, 1);
+    assert_null(rig_free(&r));
 }
 
 /* ---- repair: S14 ---- */

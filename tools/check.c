@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb check: exit status 0 is clean, 1 not checked, 2 corrupt, 3 leaks. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -102,12 +103,20 @@ static int run_check(struct check *c, struct zqcow2_backend *be, struct zqcow2_c
                      struct zqcow2_error *err)
 {
     struct zqcow2_check_options opt = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_resolver *r = c->target.no_backing ? NULL : zt_resolver(&c->target);
+    int rc;
 
+    if (!r && !c->target.no_backing)
+        return -EINVAL;
     opt.flags = c->flags | (c->target.share ? ZQCOW2_CHECK_NOLOCK : 0u);
     opt.hooks = zt_hooks();
     opt.found = c->json ? json_finding : text_finding;
     opt.arg = &c->j;
-    return zqcow2_check(be, &opt, res, err);
+    opt.resolve = r ? zqcow2_resolve_file : NULL;
+    opt.resolve_arg = r;
+    rc = zqcow2_check(be, &opt, res, err);
+    zqcow2_resolver_free(r);
+    return rc;
 }
 
 static void open_json(struct check *c)
@@ -183,11 +192,14 @@ static bool take_repair(struct check *c, const char *what)
 
 static bool parse(struct check *c, int argc, char **argv)
 {
-    static const struct option longs[] = {ZT_OPTION_BACKEND,
-                                          ZT_OPTION_SHARE,
-                                          {"json", no_argument, NULL, OPT_JSON},
-                                          {"repair", optional_argument, NULL, OPT_REPAIR},
-                                          ZT_OPTION_END};
+    static const struct option longs[] = {
+        ZT_OPTION_BACKEND,
+        ZT_OPTION_SHARE,
+        {"no-backing", no_argument, NULL, ZT_OPT_NO_BACKING},
+        {"backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT},
+        {"json", no_argument, NULL, OPT_JSON},
+        {"repair", optional_argument, NULL, OPT_REPAIR},
+        ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
     bool ok = true;
@@ -223,11 +235,14 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_check = {
-    "check", "[--repair[=WHAT]] [--json] [-U] [--backend=NAME] FILE",
+    "check",
+    "[--repair[=WHAT]] [--json] [-U] [--no-backing] [--backing-root=DIR] [--backend=NAME] FILE",
     "Checks the metadata of an image, and repairs it",
     "  --repair[=WHAT]         leaks: free unreferenced clusters; refcounts (the default): also\n"
     "                          rebuild refcounts; all: also repair write pointers and unmap\n"
     "                          clusters beyond them\n"
-    "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE ZT_HELP_BACKEND
+    "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE
+    "  --no-backing            do not look into the backing file of a zoned image\n"
+    "  --backing-root=DIR      open backing files in DIR only\n" ZT_HELP_BACKEND
     "Exit status: 0 clean (or repaired), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
     run};

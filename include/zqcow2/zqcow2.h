@@ -429,10 +429,17 @@ struct zqcow2_check_options {
     /* Called for each finding (zqcow2_finding), in the calling thread. May be NULL. */
     void (*found)(void *arg, int kind, const char *text);
     void *arg;
+    /*
+     * Opens the backing file of an image with zones, as open_options.resolve does; its write
+     * pointers are then compared. NULL: it is not opened.
+     */
+    int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err);
+    void *resolve_arg;
 };
 #define ZQCOW2_CHECK_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_check_options), 0, 0, NULL, NULL, NULL \
+        sizeof(struct zqcow2_check_options), 0, 0, NULL, NULL, NULL, NULL, NULL \
     }
 
 struct zqcow2_check_result {

@@ -249,7 +249,7 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     repair = o.flags & REPAIRS;
     rc = zq_be_enter(be, repair, !(o.flags & ZQCOW2_CHECK_NOLOCK), err);
     if (rc == 0) {
-        rc = zq_check(be, &hooks, &o, &r, err);
+        rc = zq_image_check(be, &hooks, &o, &r, err);
         /* Its error changes nothing: the counts are right, and what was repaired is durable. */
         (void)zq_be_leave(be);
     }

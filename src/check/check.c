@@ -262,15 +262,32 @@ static void check_state(struct zq_scan *s, uint32_t zone)
                  s->h.states_offset + zone, s->states[zone]);
 }
 
+/* S12: what lies below the pointer and not below the backing file's must be mapped here. */
+static void check_inherited(struct zq_scan *s, uint32_t zone)
+{
+    const struct zq_zone_use *u = &s->use[zone];
+    uint64_t missing = ((u->own_end - u->own) >> s->h.cluster_bits) - u->own_mapped;
+    struct zq_entry e;
+
+    if (missing && zq_entry_decode(&s->g, zone, s->wp + zq_entries_bytes(zone), &e) == 0)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, missing,
+                 "zone %" PRIu32 " has %" PRIu64 " clusters that are mapped nowhere: its write "
+                 "pointer is 0x%" PRIx64
+                 ", and the backing file, which has changed, has 0x%" PRIx64,
+                 zone, missing, e.wp, zq_scan_below_wp(s, zone));
+}
+
 static void check_zones(struct zq_scan *s)
 {
     uint32_t active = 0;
 
     for (uint32_t i = 0; s->states && i < s->g.nr_zones; i++)
         check_state(s, i);
-
-    for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++)
+    for (uint32_t i = 0; s->g.layout && i < s->g.nr_zones; i++) {
         active += check_zone(s, i);
+        if (s->below)
+            check_inherited(s, i);
+    }
     if (s->g.max_active && active > s->g.max_active)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
                  "%" PRIu32 " zones are active, max_active_zones is %" PRIu32, active,
@@ -376,6 +393,7 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
             break;
         now = (struct zqcow2_check_result)ZQCOW2_CHECK_RESULT_INIT;
         next.res = &now;
+        next.below = s->below;
         next.quiet = true;
         next.repair = s->repair;
         zq_scan_free(s);
@@ -392,8 +410,8 @@ static int repair(struct zq_scan *s, unsigned flags, struct zqcow2_check_result 
 
 /* copies: a repair may double the file at most, whatever an image claims to share. */
 int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
-             const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,
-             struct zqcow2_error *err)
+             const struct zqcow2_check_options *opt, const struct zq_below *below,
+             struct zqcow2_check_result *res, struct zqcow2_error *err)
 {
     static const struct zqcow2_check_options defaults = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zq_scan s = {.be = be, .hooks = hooks, .opt = opt ? opt : &defaults, .err = err};
@@ -401,6 +419,7 @@ int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
     int rc;
 
     s.res = res;
+    s.below = below;
     s.repair.raise = flags & ZQCOW2_CHECK_REPAIR;
     rc = examine(&s);
     s.repair.copies = s.file_size >> s.h.cluster_bits;

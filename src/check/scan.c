@@ -320,6 +320,16 @@ bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e
     return zq_entry_decode(&s->g, (uint32_t)zone, s->wp + zq_entries_bytes(zone), e) == 0;
 }
 
+uint64_t zq_scan_below_wp(const struct zq_scan *s, uint32_t zone)
+{
+    const struct zq_below *b = s->below;
+    struct zq_entry e = {.wp = zq_geometry_start(&s->g, zone)};
+
+    if (zone < b->g.nr_zones) /* it may lack zones at the end */
+        (void)zq_entry_decode(&b->g, zone, b->pointers + zq_entries_bytes(zone), &e);
+    return e.wp;
+}
+
 struct zq_l2 *zq_scan_active_l2(const struct zq_scan *s, uint64_t offset)
 {
     size_t low = 0, high = s->nr_active_l2s;

@@ -43,6 +43,8 @@ struct zq_l2 {
 /* Which part of a zone has L2 entries, as guest offsets; low > top: none. */
 struct zq_zone_use {
     uint64_t low, top;
+    /* of an image over another: which clusters it must have by itself, and how many it has */
+    uint64_t own, own_end, own_mapped;
     uint64_t whole; /* from the zone's start to here all have one; only zq_repair_pointers() */
 };
 
@@ -66,9 +68,10 @@ struct zq_scan {
 
     uint64_t file_size;
     struct zq_header h;
-    struct zq_geometry g; /* g.layout NONE: a plain image */
-    uint8_t *wp;          /* the write-pointer table as it lies in the file */
-    uint8_t *states;      /* the same for persistent zone states; NULL: none */
+    struct zq_geometry g;         /* g.layout NONE: a plain image */
+    const struct zq_below *below; /* what it stands on, or NULL */
+    uint8_t *wp;                  /* the write-pointer table as it lies in the file */
+    uint8_t *states;              /* the same for persistent zone states; NULL: none */
     struct zq_zone_use *use;
 
     uint64_t *rt; /* offsets of refcount blocks; 0: none, or not to be trusted */
@@ -275,6 +278,9 @@ struct zq_l2 *zq_scan_active_l2(const struct zq_scan *s, uint64_t offset);
 
 /* False: g has no such zone, it is conventional, or its entry in the table is not valid. */
 bool zq_scan_zone_wp(const struct zq_scan *s, uint64_t guest, struct zq_entry *e);
+
+/* The write pointer of the same zone of what it stands on. */
+uint64_t zq_scan_below_wp(const struct zq_scan *s, uint32_t zone);
 
 /* What entry number i of an active L2 table maps is at or beyond a write pointer. */
 static inline bool zq_scan_beyond_wp(const struct zq_scan *s, const struct zq_l2 *t, uint64_t i)

@@ -150,6 +150,17 @@ static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *
     s->use[zone].top = zq_max(s->use[zone].top, guest + zq_scan_cluster(s));
 }
 
+/* An entry that is wrong counts: it is reported by itself. */
+static void note_own(struct zq_scan *s, uint64_t guest)
+{
+    struct zq_zone_use *u;
+
+    if (!s->below || guest >= s->g.device_size)
+        return;
+    u = &s->use[guest >> s->g.zone_bits];
+    u->own_mapped += guest >= u->own && guest < u->own_end;
+}
+
 static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
     const struct zq_l2 *table = arg;
@@ -169,6 +180,8 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
         if (rc == 0 && t.compressed && table->index != ZQ_NO_INDEX)
             zq_counts_note(&s->counts, c, ZQ_BY_PACKED);
     }
+    if (table->index != ZQ_NO_INDEX)
+        note_own(s, zq_scan_guest(s, table, index));
     if (rc == 0 && !t.why && table->index != ZQ_NO_INDEX)
         note_use(s, zq_scan_guest(s, table, index), &t);
     return rc;
@@ -209,6 +222,20 @@ static int read_header(struct zq_scan *s)
     return 0;
 }
 
+/* S12: behind the cluster's start in which the write pointer of what it stands on lies. */
+static void set_own(struct zq_scan *s, uint32_t zone)
+{
+    struct zq_zone_use *u = &s->use[zone];
+    struct zq_entry e;
+
+    if (zone < s->g.conventional ||
+        zq_entry_decode(&s->g, zone, s->wp + zq_entries_bytes(zone), &e) < 0 ||
+        e.wp <= zq_scan_below_wp(s, zone))
+        return;
+    u->own = zq_align_down(zq_scan_below_wp(s, zone), zq_scan_cluster(s));
+    u->own_end = zq_align_up(e.wp, zq_scan_cluster(s));
+}
+
 static int read_zones(struct zq_scan *s)
 {
     bool bit_missing, clash;
@@ -235,6 +262,8 @@ static int read_zones(struct zq_scan *s)
     if (rc < 0)
         return rc;
     (void)zq_entry_code_detect(&s->g, s->wp, NULL); /* the best reading; entries are judged later */
+    for (uint32_t i = 0; s->below && i < s->g.nr_zones; i++)
+        set_own(s, i);
     return zq_scan_claim(s, s->g.table_offset, bytes, ZQ_KIND_ZONES, "write-pointer table", &clash);
 }
 

@@ -16,6 +16,10 @@ struct zqcow2_image {
  */
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err);
+/* What zqcow2_check() does, without taking the lock. */
+int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
+                   const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,
+                   struct zqcow2_error *err);
 /* -EBUSY: something still runs, and the image stays open. Any other result: it is gone. */
 int zq_image_close(struct zqcow2_image *img);
 /* What the header says of the backing file, also if it was not opened; an empty name if nothing. */

@@ -89,7 +89,7 @@ static int recover(struct opening *o)
     opt.flags = ZQCOW2_CHECK_REPAIR_LEAKS;
     if (o->h.incompat & ZQ_INCOMPAT_DIRTY)
         opt.flags |= ZQCOW2_CHECK_REPAIR;
-    rc = zq_check(o->be, &o->hooks, &opt, &res, o->err);
+    rc = zq_check(o->be, &o->hooks, &opt, NULL, &res, o->err);
     if (rc < 0)
         return rc;
     if (res.corruptions > res.corruptions_fixed)

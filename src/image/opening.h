@@ -55,6 +55,8 @@ int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, 
                        struct zqcow2_backend **be);
 /* Of a raw one. The last bytes may be less than a sector: zeros follow, as in other programs. */
 int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size);
+/* S12: may an image with `top`'s zones, or without, stand on o? EFEATURE says why not. */
+int zq_opening_same_zones(const struct opening *top, const struct opening *o);
 /* In front of what was wrong with a backing file, which it is. Returns rc. */
 int zq_opening_blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc);
 /* Opens the chain below the image, if it names one. core_fini closes it, whatever this returns. */

@@ -105,8 +105,8 @@ int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size)
     return rc;
 }
 
-/* S12: an image with zones stands on the same zones. Whole ones at the end may be missing. */
-static int check_zones(const struct opening *top, const struct opening *o)
+/* Whole zones at the end may be missing. */
+int zq_opening_same_zones(const struct opening *top, const struct opening *o)
 {
     const struct zq_geometry *a = &top->g, *b = &o->g;
     const char *what = NULL;
@@ -155,7 +155,7 @@ static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqc
     int rc = zq_opening_header(&o);
 
     if (rc == 0)
-        rc = check_zones(top, &o);
+        rc = zq_opening_same_zones(top, &o);
     if (rc == 0 && o.g.layout)
         rc = zq_opening_pointers(&o, &s->pointers);
     s->g = o.g;

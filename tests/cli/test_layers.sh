@@ -168,6 +168,22 @@ run 0 'what is inherited' read in/zz.qcow2 1M 5120
 is 'is read' "$(cksum <data)" "$(cksum <out)"
 run 1 'other zones' create -b z.qcow2 -o zone.size=2M in/no.qcow2
 has 'are refused' err 'zone\.size 2097152: the backing file has 1048576'
+run 0 'check compares it with its base' check in/zz.qcow2
+cp in/z.qcow2 in/kept.qcow2
+run 0 'the base is reset' reset -o 1M in/z.qcow2
+run 2 'and check sees it' check in/zz.qcow2
+has 'with both pointers' out 'zone 1 has 1 clusters that are mapped nowhere: .*0x101400, .*0x100000'
+run 2 'as JSON' check --json in/zz.qcow2
+run 0 'the image alone' check --no-backing in/zz.qcow2
+run 1 'what was inherited' read in/zz.qcow2 1M 512
+has 'is an error, not zeros' err 'a backing file has changed: .*0x101400.*0x100000'
+mv in/kept.qcow2 in/z.qcow2
+run 0 'the base is as it was' read in/zz.qcow2 1M 5120
+is 'and is read' "$(cksum <data)" "$(cksum <out)"
+mv in/z.qcow2 in/gone.qcow2
+run 0 'without it' check in/zz.qcow2
+has 'is a warning' out 'backing file "z\.qcow2": No such file'
+mv in/gone.qcow2 in/z.qcow2
 run 1 'the mode' create -b z.qcow2 -o zone.mode=host-managed in/no.qcow2
 has 'is refused' err 'zone\.mode: FILE has the zones'
 verdict $([ ! -e in/no.qcow2 ]; echo $?) 'nothing is left of those'

@@ -140,6 +140,8 @@ static int check(struct checker *c, struct zqcow2_simdisk *image, bool clean, co
     if (rc < 0)
         return REFUSE(c, "no backend");
     o.flags = ZQCOW2_CHECK_NOLOCK;
+    o.resolve = c->g->source ? source_resolve : NULL;
+    o.resolve_arg = (void *)(uintptr_t)c->g;
     o.found = found;
     o.arg = &f;
     rc = zqcow2_check(be, &o, &res, &err);
@@ -321,6 +323,8 @@ static int repair(struct checker *c, struct zqcow2_simdisk *image)
     if (rc < 0)
         return REFUSE(c, "no backend");
     o.flags = ZQCOW2_CHECK_REPAIR_ALL;
+    o.resolve = c->g->source ? source_resolve : NULL;
+    o.resolve_arg = (void *)(uintptr_t)c->g;
     rc = zqcow2_check(be, &o, &res, &err);
     zqcow2_backend_close(be);
     if (rc < 0 || res.corruptions > res.corruptions_fixed || res.leaked_clusters > res.leaks_fixed)

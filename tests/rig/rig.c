@@ -303,6 +303,8 @@ int rig_check(struct rig *r, uint32_t flags)
     o.hooks = &r->hooks;
     o.found = note_finding;
     o.arg = r;
+    o.resolve = r->nr_below ? resolve : NULL;
+    o.resolve_arg = r;
     rc = zqcow2_check(be, &o, &res, &r->err);
     r->check = res;
     zqcow2_backend_close(be);
