@@ -183,13 +183,13 @@ struct zqcow2_create_options {
     uint32_t flags;              /* zqcow2_create_flag */
     const struct zqcow2_hooks *hooks;
     const char *backing_name;   /* stored as it is; NULL: no backing file */
-    const char *backing_format; /* "raw" or "qcow2"; required with a name, but where the backing
-                                   file is opened and has zones */
+    const char *backing_format; /* "raw" or "qcow2". Required with backing_name, unless resolve
+                                   is set and the backing file has zones */
     /*
-     * Opens the backing file, as open_options.resolve does; NULL: it is not opened. The new image
-     * then has its size, if virtual_size is 0. If it has zones, so has the image: all of them as
-     * they are, and its cluster size, layout and limits, where these are 0 here. A zoned image on
-     * a backing file requires this.
+     * Opens the backing file, as open_options.resolve does; NULL: it is not opened. From an opened
+     * backing file the new image takes its size, if virtual_size is 0. It inherits all zones of the
+     * backing file as they are, with its cluster size, layout and limits unless they are set here.
+     * Required for a zoned image with a backing file.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
