@@ -285,6 +285,25 @@ static void another_program_moves_it(void **state)
     rig_end(&r);
 }
 
+/* The table takes clusters in which something is left that nobody counts any more. */
+static void over_old_bytes(void **state)
+{
+    static uint8_t junk[65536];
+    static struct rig r;
+
+    (void)state;
+    memset(junk, 0x99, sizeof(junk));
+    rig_init(&r, &many, RIG_PLAIN, 1);
+    assert_int_equal(rig_create(&r), 0);
+    store_put(&r.store, junk, sizeof(junk), (r.store.length + 511) / 512 * 512);
+    assert_int_equal(rig_open(&r, true), 0);
+    assert_int_equal(set(&r, 5, ZQCOW2_ZONE_RDONLY | PERSIST), 0);
+    rig_reopen(&r);
+    for (uint32_t i = 0; i < 4500; i++)
+        assert_int_equal(rig_zone(&r, i).state, i == 5 ? ZQCOW2_ZONE_RDONLY : ZQCOW2_ZONE_EMPTY);
+    rig_end(&r);
+}
+
 static void no_room(void **state)
 {
     static struct rig r;
@@ -495,12 +514,17 @@ static void damaged_tables(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(states_survive),           cmocka_unit_test(what_may_not_be_stored),
-        cmocka_unit_test(closed_and_empty),         cmocka_unit_test(another_program_writes),
-        cmocka_unit_test(another_program_moves_it), cmocka_unit_test(no_room),
-        cmocka_unit_test(several_at_once),          cmocka_unit_test(under_every_fault),
-        cmocka_unit_test(damaged_extensions),       cmocka_unit_test(damaged_tables)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(states_survive),
+                                       cmocka_unit_test(what_may_not_be_stored),
+                                       cmocka_unit_test(closed_and_empty),
+                                       cmocka_unit_test(another_program_writes),
+                                       cmocka_unit_test(another_program_moves_it),
+                                       cmocka_unit_test(no_room),
+                                       cmocka_unit_test(over_old_bytes),
+                                       cmocka_unit_test(several_at_once),
+                                       cmocka_unit_test(under_every_fault),
+                                       cmocka_unit_test(damaged_extensions),
+                                       cmocka_unit_test(damaged_tables)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
