@@ -123,6 +123,40 @@ static void a_finish_behind_writes_shows_zeros(void **state)
     rig_end(&r);
 }
 
+/* Without memory, at each allocation in turn, nothing has changed for a reader (I13). */
+static void what_fails_for_memory_changes_nothing(void **state)
+{
+    unsigned failed = 0;
+    struct rig r;
+
+    (void)state;
+    for (unsigned kind = 0; kind < 2; kind++) {
+        int rc = -ENOMEM;
+
+        stack(&r);
+        for (unsigned at = 1; rc; at++) {
+            uint64_t s = rig_start(&r, INSIDE);
+
+            heap_plan(&r.heap, at, true);
+            rc = kind ? rig_manage(&r, ZQCOW2_OP_ZONE_FINISH, s, Z, NULL) :
+                        rig_write(&r, s + AT_INSIDE, 2 * C, 2);
+            heap_plan(&r.heap, 0, false);
+            if (!rc)
+                break;
+            failed++;
+            assert_int_equal(rc, -ENOMEM);
+            assert_int_equal(rig_zone(&r, INSIDE).write_pointer, s + AT_INSIDE);
+            holds(&r, INSIDE, AT_INSIDE, AT_INSIDE);
+            reopen(&r);
+            holds(&r, INSIDE, AT_INSIDE, AT_INSIDE);
+        }
+        holds(&r, INSIDE, AT_INSIDE, kind ? AT_INSIDE : AT_INSIDE + 2 * C);
+        rig_end(&r);
+    }
+    assert_true(failed > 4);
+    printf("zoned overlays: %u requests without memory\n", failed);
+}
+
 /* ---- reset: S9, S11 ---- */
 
 static void a_reset_ends_the_inheritance(void **state)
@@ -301,6 +335,7 @@ int main(void)
         cmocka_unit_test(zeros_in_front_of_the_pointer_stay),
         cmocka_unit_test(a_finish_shows_zeros),
         cmocka_unit_test(a_finish_behind_writes_shows_zeros),
+        cmocka_unit_test(what_fails_for_memory_changes_nothing),
         cmocka_unit_test(a_reset_ends_the_inheritance),
         cmocka_unit_test(a_close_keeps_the_pointers_cluster),
         cmocka_unit_test(a_changed_source_is_seen),
