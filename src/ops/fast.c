@@ -126,7 +126,7 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct pla
 
 /* ---- where there is no write pointer ---- */
 
-static bool admit_anywhere(struct zq_core *c, const struct zq_op *op, struct place *to)
+static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, struct place *to)
 {
     if (op->req.op == ZQCOW2_OP_APPEND || op->length > c->seq_start - op->req.offset)
         return false;
