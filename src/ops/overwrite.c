@@ -157,7 +157,10 @@ static int make_fills(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
-/* Passes over what is not overwritten in place, or begins to. */
+/*
+ * Passes over what is not overwritten in place, or begins to. The mapping is as it was prepared,
+ * because the request owns its range (R14), so what was in place then is so still.
+ */
 static int next_in_place(struct zq_core *c, struct zq_op *op)
 {
     uint64_t at = op->req.offset + op->pos, stop = piece_end(c, op, at);

@@ -123,6 +123,10 @@ static int ask_source(struct zq_core *c, struct zq_op *op)
     return rc ? rc : begin_piece(c, op);
 }
 
+/*
+ * A compressed cluster takes three phases: its bytes are read, unpacked without the mutex, and its
+ * buffers freed, after an error as well.
+ */
 static int run_phase(struct zq_core *c, struct zq_op *op)
 {
     int rc;
@@ -145,6 +149,10 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     }
 }
 
+/*
+ * OFFLINE is asked for before the first piece only: a zone that goes offline later lets this read
+ * end.
+ */
 int zq_step_read(struct zq_core *c, struct zq_op *op)
 {
     if (c->zoned && op->pos == 0 && op->own.read.phase == R_NEXT && touches_offline(c, op))

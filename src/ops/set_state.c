@@ -21,11 +21,15 @@ static bool persists(const struct zq_op *op)
     return op->req.length & ZQCOW2_ZONE_PERSIST;
 }
 
+/* A request has no member for the state: it is in length, with PERSIST as a flag beside it. */
 static uint64_t state_of(const struct zq_op *op)
 {
     return op->req.length & ~(uint64_t)ZQCOW2_ZONE_PERSIST;
 }
 
+/*
+ * CLOSED is for empty zones under the rules of ZNS: elsewhere no zone can be closed at its start.
+ */
 static int check(const struct zq_core *c, const struct zq_op *op, uint32_t zone)
 {
     switch (state_of(op)) {
@@ -65,6 +69,11 @@ static int find_room(struct zq_core *c, struct zq_op *op, struct zq_found *f)
     return zq_alloc_cover(&c->alloc, &op->g, (f->cluster + want) << c->cluster_bits);
 }
 
+/*
+ * What can fail comes first: whether the header has room for the table's place, clusters, memory.
+ * When the clusters are taken, new_states.host says so, and leave_table() gives them back if it
+ * comes to that.
+ */
 static int take_room(struct zq_core *c, struct zq_op *op)
 {
     size_t bytes = (size_t)table_bytes(c);
@@ -91,6 +100,10 @@ static int take_room(struct zq_core *c, struct zq_op *op)
     return 0;
 }
 
+/*
+ * The zeros are in the file before the round that names them begins: it captures only what is
+ * whole.
+ */
 static int table_phase(struct zq_core *c, struct zq_op *op)
 {
     struct zq_new_states *n = &c->new_states;
@@ -117,6 +130,7 @@ static int table_phase(struct zq_core *c, struct zq_op *op)
     }
 }
 
+/* One maker at a time. It keeps its place while it waits, so those behind it hold nothing. */
 static int have_table(struct zq_core *c, struct zq_op *op)
 {
     struct zq_new_states *n = &c->new_states;
@@ -197,6 +211,9 @@ static void normal(struct zq_core *c, uint32_t zone)
     zq_zone_store(&c->zones, zone, 0);
 }
 
+/*
+ * The states in memory and those to be stored change in one hold of the mutex; a round writes them.
+ */
 static int store(struct zq_core *c, uint32_t zone, uint8_t state)
 {
     struct zq_zone *z = &c->zones.v[zone];
@@ -213,6 +230,10 @@ static int store(struct zq_core *c, uint32_t zone, uint8_t state)
     return 0;
 }
 
+/*
+ * In its turn and drained, like any change of a zone: writes that were submitted before still see
+ * the zone as it was. A dead image still takes states that are not to stay.
+ */
 static int set(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     uint8_t state = (uint8_t)state_of(op);
