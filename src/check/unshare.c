@@ -127,6 +127,7 @@ struct look {
 
 static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
+    const struct zq_form form = zq_scan_form(s);
     uint8_t copy[ZQ_L2_ENTRY_MAX];
     struct look *l = arg;
     struct zq_target t;
@@ -134,7 +135,7 @@ static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, ui
     (void)at;
     zq_l2_target(s, entry, &t);
     l->bad |= t.why != NULL;
-    memcpy(copy, entry, sizeof(copy));
+    memcpy(copy, entry, (size_t)zq_l2_bytes(&form, 1));
     zq_fix_l2(s, &l->fix, index, copy);
     return 0;
 }
@@ -276,6 +277,15 @@ static void drop_wrong(struct zq_scan *s, const struct move *m, struct zq_fix *f
     }
 }
 
+/* The file may end inside a cluster of which only a part is in use. */
+static int read_old(struct zq_scan *s, const struct move *m, uint8_t *buf)
+{
+    uint64_t cluster = zq_scan_cluster(s), n = zq_min(cluster, s->file_size - m->host);
+
+    memset(buf + n, 0, (size_t)(cluster - n));
+    return zq_be_read(s->be, buf, (size_t)n, m->host);
+}
+
 /* Without what is wrong: between the switch and another pass it would be there twice. */
 static int copy_one(struct zq_scan *s, const struct move *m, struct zq_fix *fix, uint8_t *buf)
 {
@@ -283,7 +293,7 @@ static int copy_one(struct zq_scan *s, const struct move *m, struct zq_fix *fix,
     int rc = count_once(s, m->to);
 
     if (rc == 0)
-        rc = zq_be_read(s->be, buf, cluster, m->host);
+        rc = read_old(s, m, buf);
     if (rc == 0 && m->in_l1 && fix->may_drop)
         drop_wrong(s, m, fix, buf);
     return rc < 0 ? rc : zq_scan_write(s, buf, cluster, m->to << s->h.cluster_bits);

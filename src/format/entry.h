@@ -21,6 +21,7 @@
 /* How an image writes its entries. Fixed. */
 struct zq_form {
     uint32_t cluster_bits, version;
+    bool extended; /* L2 entries have 128 bits, and subclusters */
 };
 
 /* What an image's entries are judged by. */
@@ -31,7 +32,7 @@ struct zq_bounds {
 
 static inline struct zq_form zq_form_of(const struct zq_header *h)
 {
-    return (struct zq_form){h->cluster_bits, h->version};
+    return (struct zq_form){h->cluster_bits, h->version, h->incompat & ZQ_INCOMPAT_EXTENDED_L2};
 }
 
 /* NULL, or why no cluster of the file begins here. */

@@ -269,13 +269,9 @@ static int check_features(const struct zq_header *h, const struct ext_area *a, b
     if (h->incompat & ZQ_INCOMPAT_DATA_FILE)
         return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
                        "an external data file is");
-    if (h->incompat & ZQ_INCOMPAT_EXTENDED_L2) {
-        if (h->cluster_bits < 14)
-            return bad(err, "cluster_bits", h->cluster_bits, 20,
-                       "extended L2 entries need at least 14");
-        return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
-                       "extended L2 entries are");
-    }
+    if (h->incompat & ZQ_INCOMPAT_EXTENDED_L2 && h->cluster_bits < ZQ_EXTENDED_CLUSTER_BITS)
+        return bad(err, "cluster_bits", h->cluster_bits, 20,
+                   "extended L2 entries need at least 14");
     if (rdwr && (h->incompat & ZQ_INCOMPAT_CORRUPT))
         return bad(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
                    "the image is marked corrupt: check and repair it before writing");

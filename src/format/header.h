@@ -20,12 +20,14 @@
 #define ZQ_MAX_BACKING_NAME   1023u /* bytes; other programs take no more */
 #define ZQ_MAX_BACKING_FORMAT 15u
 
-#define ZQ_INCOMPAT_DIRTY        ((uint64_t)1 << 0)
-#define ZQ_INCOMPAT_CORRUPT      ((uint64_t)1 << 1)
-#define ZQ_INCOMPAT_DATA_FILE    ((uint64_t)1 << 2)
-#define ZQ_INCOMPAT_COMPRESSION  ((uint64_t)1 << 3)
-#define ZQ_INCOMPAT_EXTENDED_L2  ((uint64_t)1 << 4)
-#define ZQ_INCOMPAT_ZONED        ((uint64_t)1 << 5)
+#define ZQ_INCOMPAT_DIRTY       ((uint64_t)1 << 0)
+#define ZQ_INCOMPAT_CORRUPT     ((uint64_t)1 << 1)
+#define ZQ_INCOMPAT_DATA_FILE   ((uint64_t)1 << 2)
+#define ZQ_INCOMPAT_COMPRESSION ((uint64_t)1 << 3)
+#define ZQ_INCOMPAT_EXTENDED_L2 ((uint64_t)1 << 4)
+#define ZQ_INCOMPAT_ZONED       ((uint64_t)1 << 5)
+
+#define ZQ_EXTENDED_CLUSTER_BITS 14u /* at least, with extended L2 entries */
 #define ZQ_COMPAT_LAZY_REFCOUNTS ((uint64_t)1 << 0)
 #define ZQ_AUTOCLEAR_BITMAPS     ((uint64_t)1 << 0)
 #define ZQ_AUTOCLEAR_RAW_DATA    ((uint64_t)1 << 1)

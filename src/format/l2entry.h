@@ -2,23 +2,28 @@
 /*
  * Entries of L2 tables, typed: what a cluster is, and what it holds on to in the file. Callers have
  * an entry as the place in memory where it lies, in the file's order. How many bytes it takes, what
- * its bits are and what differs by version is known here only: another form of entry, such as 128
- * bits with subclusters, is another zq_form and nothing more to a caller. That is why a stretch of
- * like bytes is asked for, and not one entry after the other.
+ * its bits are and what differs by version is known here only. Entries of 128 bits with subclusters
+ * are another zq_form: a stretch of like bytes may then begin and end inside a cluster. A *unit* is
+ * what an entry can say something of: a subcluster, or the cluster where there are none.
  */
 #ifndef ZQ_FORMAT_L2ENTRY_H
 #define ZQ_FORMAT_L2ENTRY_H
 
 #include "format/entry.h"
 
-#define ZQ_L2_ENTRY_MAX 8u /* bytes of an entry of any form */
+#define ZQ_L2_ENTRY_MAX 16u /* bytes of an entry of any form */
+
+#define ZQ_L2_UNIT_BITS 5u /* log2 of the subclusters of a cluster */
 
 enum zq_extent_type { ZQ_EXT_UNALLOC, ZQ_EXT_ZERO, ZQ_EXT_DATA, ZQ_EXT_COMPRESSED };
 
 struct zq_l2_entry {
-    enum zq_extent_type type;
+    enum zq_extent_type type; /* of the unit that was asked for, or of the first */
+    bool used;                /* the entry is not empty */
     bool copied;        /* refcount 1: may be written in place; never of a compressed cluster */
     uint64_t host, len; /* of what it holds in the file, ZERO too; len 0: nothing */
+    uint64_t data,
+        data_end; /* bytes of the cluster outside of which it has no content; 0, 0: none */
 };
 
 /* Bytes of the device around one of them, in the clusters of a table, that are alike. */
@@ -33,8 +38,12 @@ struct zq_l2_stretch {
 /* log2 of an entry's bytes. */
 static inline unsigned zq_l2_entry_bits(const struct zq_form *f)
 {
-    (void)f;
-    return 3;
+    return f->extended ? 4 : 3;
+}
+/* log2 of a unit's bytes. */
+static inline unsigned zq_l2_unit_bits(const struct zq_form *f)
+{
+    return f->extended ? f->cluster_bits - ZQ_L2_UNIT_BITS : f->cluster_bits;
 }
 /* log2 of the entries in a table, which is a cluster. */
 static inline unsigned zq_l2_table_bits(const struct zq_form *f)
@@ -66,13 +75,13 @@ static inline uint8_t *zq_l2_at(const struct zq_form *f, uint8_t *table, uint64_
 /* UNALLOC, and nothing else about it? */
 static inline bool zq_l2_is_empty(const struct zq_form *f, const uint8_t *entry)
 {
-    (void)f;
-    return !zq_be64(entry);
+    return !(zq_be64(entry) | (f->extended ? zq_be64(entry + 8) : 0));
 }
 static inline void zq_l2_clear(const struct zq_form *f, uint8_t *entry)
 {
-    (void)f;
     zq_put_be64(entry, 0);
+    if (f->extended)
+        zq_put_be64(entry + 8, 0);
 }
 /* Is there an entry that reads as zeros without a cluster? UNALLOC is none where there is a source.
  */
@@ -89,17 +98,32 @@ static inline uint32_t zq_l2_count_empty(const struct zq_form *f, const uint8_t 
 {
     uint32_t k = 0;
 
-    while (k < n && zq_l2_is_empty(f, entry + zq_l2_bytes(f, k)))
+    if (f->extended) {
+        while (k < n && zq_l2_is_empty(f, entry + (uint64_t)k * ZQ_L2_ENTRY_MAX))
+            k++;
+        return k;
+    }
+    while (k < n && !zq_be64(entry + (uint64_t)k * ZQ_TABLE_ENTRY))
         k++;
     return k;
 }
 /* n whole clusters of data, contiguous in the file from host on, refcount 1. */
-static inline void zq_l2_link(const struct zq_form *f, uint8_t *entry, uint64_t host, uint32_t n)
-{
-    for (uint32_t k = 0; k < n; k++)
-        zq_put_be64(zq_l2_at(f, entry, k),
-                    (host + ((uint64_t)k << f->cluster_bits)) | ZQ_OFLAG_COPIED);
-}
+void zq_l2_link(const struct zq_form *f, uint8_t *entry, uint64_t host, uint32_t n);
+/*
+ * host, refcount 1, has the bytes [from, to) of the cluster, whole units, and beside them all that
+ * the entry had content for.
+ */
+void zq_l2_link_part(const struct zq_form *f, uint8_t *entry, uint64_t host, uint64_t from,
+                     uint64_t to);
+/*
+ * The bytes [from, to), whole units and less than the cluster, have no content any more; hide: they
+ * read as zeros whatever is below. What the entry holds in the file stays. Not of a compressed one.
+ */
+void zq_l2_unlink_part(const struct zq_form *f, uint8_t *entry, uint64_t from, uint64_t to,
+                       bool hide);
+/* Are they as that leaves them? */
+bool zq_l2_is_unlinked_part(const struct zq_form *f, const uint8_t *entry, uint64_t from,
+                            uint64_t to, bool hide);
 /* The refcount of what it holds has become 1, or is no longer. Compressed: own is false. */
 void zq_l2_set_own(const struct zq_form *f, uint8_t *entry, bool own);
 /* Its cluster, of data or zeros, has moved to host, refcount 1; what it is stays. */
@@ -117,6 +141,9 @@ const char *zq_l2_read(const struct zq_bounds *b, const uint8_t *entry, struct z
 /* How many bytes, at most end, of the entry's cluster and those that follow are like the first. */
 uint64_t zq_l2_follow(const struct zq_bounds *b, const uint8_t *entry, uint64_t end,
                       const struct zq_l2_entry *first);
+/* zq_l2_stretch() of extended entries. */
+const char *zq_l2_stretch_units(const struct zq_bounds *b, const uint8_t *entry, uint64_t skew,
+                                uint64_t max, struct zq_l2_stretch *s);
 /*
  * The stretch around the byte `skew` of the entry's cluster. It ends with what is like that byte,
  * and at the latest after max bytes; so many lie in the clusters of the entries that follow.
@@ -124,8 +151,11 @@ uint64_t zq_l2_follow(const struct zq_bounds *b, const uint8_t *entry, uint64_t 
 static inline const char *zq_l2_stretch(const struct zq_bounds *b, const uint8_t *entry,
                                         uint64_t skew, uint64_t max, struct zq_l2_stretch *s)
 {
-    const char *why = zq_l2_read(b, entry, &s->first);
+    const char *why;
 
+    if (b->form.extended)
+        return zq_l2_stretch_units(b, entry, skew, max, s);
+    why = zq_l2_read(b, entry, &s->first);
     s->before = skew;
     s->bytes = max;
     if (!why && (skew + max - 1) >> b->form.cluster_bits)

@@ -42,9 +42,10 @@ struct zq_packed {
 
 /* What a new cluster keeps, on its way into memory: of the old cluster, or of the sources. */
 struct zq_kept {
-    struct zq_packed packed; /* the old cluster; or room for any compressed one of the chain */
+    struct zq_packed old; /* the old cluster */
     /* of the sources */
-    uint8_t *buf;          /* NULL: the old cluster's */
+    struct zq_packed packed; /* room for any compressed cluster of the chain */
+    uint8_t *buf;
     uint64_t room;         /* bytes of buf */
     uint64_t from, at, to; /* guest: where buf begins, what comes next, where it ends */
     uint8_t phase;
@@ -53,14 +54,23 @@ struct zq_kept {
     struct zq_walk walk;
 };
 
-/* New clusters that will replace what a guest range maps to: made whole first, then linked. */
+/* Where the rest of a unit comes from that is written in part. */
+enum zq_keep { ZQ_KEEP_NOTHING, ZQ_KEEP_OLD, ZQ_KEEP_BELOW, ZQ_KEEP_ZEROS };
+
+/*
+ * Clusters for what a guest range maps to: whole in the file first, then linked. New ones, which
+ * replace the old; or the old one, for units that have no content in it yet.
+ */
 struct zq_fill {
     struct zq_list link; /* in the operation's list of prepared, or of whole ones */
     uint64_t guest, bytes, host;
-    uint64_t head, tail; /* [0, head) and [tail, bytes) come from what was there before */
-    uint32_t data_kind;  /* how the request's own bytes get in between, and how many */
+    uint64_t head, tail; /* what the request writes; beside it the old content is kept */
+    uint64_t from, to;   /* the units that this touches; 0 <= from <= head <= tail <= to <= bytes */
+    enum zq_keep keep_head, keep_tail; /* of [from, head), and of [tail, to) */
+    uint32_t data_kind; /* how the request's own bytes get in between, and how many */
     uint64_t data_len;
-    struct zq_extent old;
+    struct zq_extent old; /* where the request's bytes begin */
+    bool in_place;        /* host is the old cluster */
     bool virgin;
     uint8_t phase;
     struct zq_freed *freed; /* takes the new clusters on failure, the old ones on success */

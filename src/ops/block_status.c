@@ -100,7 +100,7 @@ static bool has_host(const struct zq_walk *w)
 {
     const struct zq_extent *e = &w->e;
 
-    return e->type == ZQ_EXT_DATA || (e->type == ZQ_EXT_ZERO && (e->host || (w->at && w->at->raw)));
+    return e->host ? e->type != ZQ_EXT_COMPRESSED : w->at && w->at->raw;
 }
 
 /*

@@ -54,12 +54,37 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
     return true;
 }
 
-/* Does any whole cluster lie in what is to be zeros? */
+static uint64_t unit_bytes(const struct zq_core *c)
+{
+    return (uint64_t)1 << zq_l2_unit_bits(&c->map.form);
+}
+
+/*
+ * The same for whole units of a cluster that is not covered whole, up to *stop: it keeps its place
+ * in the file. Not for a discard, which would gain nothing. The caller knows that the cluster is
+ * not compressed: of such a one there are no units.
+ */
+static bool can_unmap_units(const struct zq_core *c, const struct zq_op *op, uint64_t at,
+                            uint64_t *stop)
+{
+    uint64_t unit = unit_bytes(c), end = op->req.offset + op->length;
+
+    end = end == c->size ? zq_align_up(end, unit) : zq_align_down(end, unit);
+    end = zq_min(end, ((at >> c->cluster_bits) + 1) << c->cluster_bits);
+    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES || (at & (unit - 1)) || end <= at ||
+        !zq_map_may_unlink(&c->map, at))
+        return false;
+    *stop = end;
+    return true;
+}
+
+/* Does any whole unit lie in what is to be zeros? */
 static bool may_unmap(const struct zq_core *c, const struct zq_op *op)
 {
     uint64_t at = zq_align_up(op->req.offset, (uint64_t)1 << c->cluster_bits), stop;
 
-    return can_unmap(c, op, at, &stop);
+    return can_unmap(c, op, at, &stop) ||
+           can_unmap_units(c, op, zq_align_up(op->req.offset, unit_bytes(c)), &stop);
 }
 
 /* Where the piece that begins at `at` ends, of what is not unmapped in whole clusters. */
@@ -68,6 +93,14 @@ static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint6
     uint64_t size = (uint64_t)1 << c->cluster_bits, end = op->req.offset + op->length;
 
     return zeroing(op) ? zq_min(end, zq_align_down(at, size) + size) : end;
+}
+
+/* The same where no new cluster is needed: of zeros, a part of a unit is a piece of its own. */
+static uint64_t part_end(const struct zq_core *c, const struct zq_op *op, uint64_t at)
+{
+    uint64_t end = piece_end(c, op, at), unit = zq_align_up(at, unit_bytes(c));
+
+    return zeroing(op) && at < unit ? zq_min(end, unit) : end;
 }
 
 static bool is_zero_already(const struct zq_core *c, const struct zq_op *op, uint64_t at,
@@ -86,24 +119,29 @@ static bool is_left_out(const struct zq_core *c, const struct zq_op *op, uint64_
            (at & (size - 1) || (end & (size - 1) && end != c->size));
 }
 
-/* New clusters for [at, end) or a first part of it; returns how far in *stop. */
-static int prepare_new(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
-                       const struct zq_extent *e, uint64_t *stop)
+/*
+ * Clusters for what begins at `at`; returns how far in *stop. A new cluster takes all that the
+ * request has for it; in one that is there, units of one kind are a piece.
+ */
+static int prepare_fill(struct zq_core *c, struct zq_op *op, uint64_t at, const struct zq_extent *e,
+                        uint64_t *stop)
 {
-    uint64_t size = (uint64_t)1 << c->cluster_bits, guest = zq_align_down(at, size);
+    uint64_t end = piece_end(c, op, at);
     struct zq_fill *f;
     int rc = zq_may_allocate(c, op);
 
+    if (zq_fill_has_room(e))
+        end = zq_min(part_end(c, op, at), at + e->len);
     if (rc == 0)
-        rc = zq_fill_prepare(c, op, guest, zq_align_up(end, size) - guest, e);
+        rc = zq_fill_prepare(c, op, at, end, e);
     if (rc)
         return rc;
     f = zq_fill_last(op);
-    *stop = zq_min(end, guest + f->bytes);
-    zq_assert_k(R14, f->guest == guest && at < *stop && *stop <= guest + f->bytes);
+    *stop = f->guest + f->tail;
+    zq_assert_k(R14, f->guest + f->head == at && at < *stop && *stop <= end);
     f->data_kind = io_kind(op);
     f->data_len = *stop - at;
-    return zq_fill_keep(c, f, at - guest, *stop - guest);
+    return 0;
 }
 
 static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_extent *e)
@@ -114,27 +152,45 @@ static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_
     op->own.overwrite.phase = D_IN_PLACE;
 }
 
+/* The same beforehand: *stop, how far. What has its records keeps them while it waits. */
+static int prepare_unmap(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t *stop)
+{
+    int rc = zq_unmap_prepare(c, op, &at, *stop);
+
+    *stop = at;
+    if (rc == ZQ_WAIT)
+        op->own.overwrite.prepared = zq_min(at - op->req.offset, op->length);
+    return rc;
+}
+
+/* *e: as below. */
+static int prepare_extent(struct zq_core *c, struct zq_op *op, uint64_t at, struct zq_extent *e,
+                          uint64_t *stop)
+{
+    int rc = e->len ? 0 : zq_map_lookup(&c->map, &op->g, at, piece_end(c, op, at) - at, e);
+
+    if (rc)
+        return rc;
+    if (e->type != ZQ_EXT_COMPRESSED && can_unmap_units(c, op, at, stop))
+        return prepare_unmap(c, op, at, stop);
+    op->own.overwrite.in_place |= zq_extent_in_place(e);
+    if (!zq_extent_in_place(e) && !is_zero_already(c, op, at, e))
+        return prepare_fill(c, op, at, e, stop);
+    *stop = zq_min(part_end(c, op, at), at + e->len);
+    return 0;
+}
+
 /* *e: what the guest range maps to, if this hold of the mutex has looked it up; else len is 0. */
 static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
-    uint64_t at = op->req.offset + op->own.overwrite.prepared, end = piece_end(c, op, at),
-             stop = end;
+    uint64_t at = op->req.offset + op->own.overwrite.prepared, stop = piece_end(c, op, at);
     int rc = 0;
 
     zq_assert_k(R14, op->own.overwrite.range.held && op->own.overwrite.prepared < op->length);
-    if (can_unmap(c, op, at, &stop)) {
-        rc = zq_unmap_prepare(c, op, &at, stop);
-        stop = at;
-        if (rc == ZQ_WAIT) /* what has its records keeps them */
-            op->own.overwrite.prepared = zq_min(at - op->req.offset, op->length);
-    } else if (!is_left_out(c, op, at, end)) {
-        rc = e->len ? 0 : zq_map_lookup(&c->map, &op->g, at, end - at, e);
-        op->own.overwrite.in_place |= rc == 0 && zq_extent_in_place(e);
-        if (rc == 0 && (zq_extent_in_place(e) || is_zero_already(c, op, at, e)))
-            stop = zq_min(end, at + e->len);
-        else if (rc == 0)
-            rc = prepare_new(c, op, at, end, e, &stop);
-    }
+    if (can_unmap(c, op, at, &stop))
+        rc = prepare_unmap(c, op, at, &stop);
+    else if (!is_left_out(c, op, at, stop))
+        rc = prepare_extent(c, op, at, e, &stop);
     if (rc == 0)
         op->own.overwrite.prepared = zq_min(stop - op->req.offset, op->length);
     if (rc == 0)
@@ -168,14 +224,14 @@ static int next_in_place(struct zq_core *c, struct zq_op *op)
     int rc;
 
     if (!can_unmap(c, op, at, &stop) && !is_left_out(c, op, at, stop)) {
-        rc = zq_map_lookup(&c->map, &op->g, at, stop - at, &e);
+        rc = zq_map_lookup(&c->map, &op->g, at, part_end(c, op, at) - at, &e);
         if (rc)
             return rc;
-        if (zq_extent_in_place(&e)) {
+        stop = at + e.len;
+        if (zq_extent_in_place(&e) && !can_unmap_units(c, op, at, &stop)) {
             begin_in_place(c, op, &e);
             return 0;
         }
-        stop = at + e.len;
     }
     zq_cache_release(&c->cache, &op->g);
     zq_iov_seek(op, zq_min(stop - op->req.offset, op->length));
@@ -198,15 +254,15 @@ static int move_in_place(struct zq_core *c, struct zq_op *op)
 static int commit_piece(struct zq_core *c, struct zq_op *op)
 {
     const struct zq_fill *f = zq_fill_made(op);
-    uint64_t at = op->req.offset + op->pos, stop = piece_end(c, op, at), to = at;
+    uint64_t at = op->req.offset + op->pos, stop = part_end(c, op, at), to = at;
     int rc = 0;
 
-    if (can_unmap(c, op, at, &stop)) {
-        rc = zq_unmap(c, op, &to, stop, ZQ_LEAVE_ZEROS);
-    } else if (f && f->guest + f->head == at) {
+    if (f && f->guest + f->head == at) {
         stop = f->guest + f->tail;
         rc = zq_fill_link(c, op);
         to = rc == 0 ? stop : at;
+    } else if (can_unmap(c, op, at, &stop) || can_unmap_units(c, op, at, &stop)) {
+        rc = zq_unmap(c, op, &to, stop, ZQ_LEAVE_ZEROS);
     } else {
         to = f ? zq_min(stop, f->guest + f->head) : stop;
     }

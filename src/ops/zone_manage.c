@@ -57,7 +57,7 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     }
 }
 
-/* Do the bytes of the pointer's cluster behind it read as zeros already? */
+/* Do the bytes of the pointer's unit behind it read as zeros already? */
 static bool has_zero_rest(const struct zq_core *c, uint64_t guest, const struct zq_extent *e)
 {
     return e->type == ZQ_EXT_ZERO || (e->type == ZQ_EXT_UNALLOC && !zq_map_masks(&c->map, guest));
@@ -65,36 +65,35 @@ static bool has_zero_rest(const struct zq_core *c, uint64_t guest, const struct 
 
 /*
  * R3, S4: a finish unmasks what lies beyond the write pointer, so that has to read as zeros on disk
- * first: whole clusters are unmapped, the rest of the pointer's cluster is overwritten. What a
- * source has in front of the pointer stays: that cluster is copied.
+ * first: whole units are unmapped, the rest of the pointer's unit is overwritten. What a source has
+ * in front of the pointer stays: that cluster is copied. So is a compressed one, which has no
+ * units.
  */
 static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
     struct zq_zone *z = &c->zones.v[zone];
-    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    uint64_t size = (uint64_t)1 << c->cluster_bits, head = zq_align_down(z->wp, size);
     uint64_t end = zq_align_up(zq_zone_end(&c->zones, zone), size);
-    uint64_t head = zq_align_down(z->wp, size);
-    struct zq_extent e;
-    int rc;
+    uint64_t from = zq_align_up(z->wp, (uint64_t)1 << zq_l2_unit_bits(&c->map.form));
+    struct zq_extent e = {.type = ZQ_EXT_ZERO};
+    int rc = head == z->wp ? 0 : zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
+    bool zeros = from == z->wp || has_zero_rest(c, head, &e);
 
     /* Nothing is mapped here meanwhile: what is done stays done when this is entered again. */
     zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);
-    op->own.manage.unmapped = zq_max(op->own.manage.unmapped, zq_align_up(z->wp, size));
-    rc = zq_unmap(c, op, &op->own.manage.unmapped, end, ZQ_LEAVE_ZEROS);
-    if (rc || head == z->wp || op->own.manage.phase == M_TAIL)
-        return rc;
-    rc = zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
     if (rc)
         return rc;
-    if (has_zero_rest(c, head, &e))
-        return 0;
-    if (!zq_extent_in_place(&e)) {
+    if (e.type == ZQ_EXT_COMPRESSED || (!zeros && !zq_extent_in_place(&e))) {
         rc = zq_may_allocate(c, op);
         return rc ? rc : zq_fill_own(c, op, head, z->wp - head, &e);
     }
+    op->own.manage.unmapped = zq_max(op->own.manage.unmapped, from);
+    rc = zq_unmap(c, op, &op->own.manage.unmapped, end, ZQ_LEAVE_ZEROS);
+    if (rc || zeros || op->own.manage.phase == M_TAIL)
+        return rc;
     zq_cache_release(&c->cache, &op->g);
     op->own.manage.phase = M_TAIL;
-    return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, head + size - z->wp);
+    return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, from - z->wp);
 }
 
 /* R2 first: a finish of an emptied zone would move the pointer over data of the old life. */

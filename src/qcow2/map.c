@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks up, links and unlinks guest clusters, and makes L2 tables. Keeps K2.
- *
- * A table is written whole, or copied whole from a shared one, before L1 names it. Clusters that an
- * entry lets go of are handed to the caller as a record for the quarantine, in the same hold of the
- * mutex: the map never lowers a refcount itself (R5).
+ * Looks up, links and unlinks guest clusters. Clusters that an entry lets go of are handed to the
+ * caller as a record for the quarantine, in the same hold of the mutex: the map never lowers a
+ * refcount itself (R5).
  */
 #include "qcow2/map.h"
 
@@ -218,7 +216,7 @@ static inline bool is_judged(const struct zq_map *m, struct zq_slice *s)
 int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end)
 {
     uint32_t i = slice_index(m, guest);
-    uint32_t n = (uint32_t)zq_div_up(end - guest, (uint64_t)1 << m->cluster_bits);
+    uint32_t n = (uint32_t)(((end - 1) >> m->cluster_bits) - (guest >> m->cluster_bits)) + 1;
 
     return is_judged(m, s) || are_sound(m, s, i, i + n) ? 0 : ZQCOW2_ECORRUPT;
 }
@@ -321,133 +319,19 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
     return lookup_slice(m, g, guest, len, e);
 }
 
-/* ---- new L2 tables ---- */
-
-static void fresh_failed(struct zq_map *m)
-{
-    struct zq_new_l2 *f = &m->fresh;
-
-    zq_assert(f->freed && !f->busy);
-    f->freed->cluster = f->host >> m->cluster_bits;
-    f->freed->count = 1;
-    zq_alloc_quarantine(m->alloc, f->freed, false);
-    f->freed = NULL;
-}
-
-void zq_map_drop_fresh(struct zq_map *m)
-{
-    if (m->fresh.ready)
-        fresh_failed(m);
-    m->fresh.ready = false;
-}
-
-static void fresh_done(struct zq_io *io, int ret)
-{
-    struct zq_map *m = zq_container(io, struct zq_map, fresh.io);
-    struct zq_new_l2 *f = &m->fresh;
-    uint64_t size = (uint64_t)1 << m->cluster_bits;
-
-    if (ret == 0 && io->pub.kind == ZQCOW2_IO_READ) {
-        zq_io_prep_buf(io, ZQCOW2_IO_WRITE, f->copy, f->host, size);
-        zq_io_start(m->cache->x, io);
-        return;
-    }
-    if (!f->copy && zq_io_more_zeros(m->cache->x, io, f->host + size, ret)) {
-        zq_io_start(m->cache->x, io);
-        return;
-    }
-    zq_free(m->hooks, f->copy, size);
-    f->copy = NULL;
-    f->busy = false;
-    f->ready = ret == 0;
-    if (ret < 0)
-        fresh_failed(m);
-    zq_wake_with(m->cache->ready, &f->waiters, ret);
-}
+/* ---- slices ---- */
 
 /* Where it would take too much, or there is no memory, slices of new tables are read as others. */
-static void make_untouched(struct zq_map *m)
+void zq_map_watch_untouched(struct zq_map *m)
 {
     if (!m->untouched && untouched_bytes(m) <= MAX_UNTOUCHED)
         m->untouched = zq_zalloc(m->hooks, untouched_bytes(m));
 }
 
-/* Memory first, then a cluster, then its content: it is linked when all is written (R10). */
-static int fresh_start(struct zq_map *m, struct zq_gather *g, uint64_t index)
+void zq_map_set_untouched(struct zq_map *m, uint64_t index)
 {
-    struct zq_new_l2 *f = &m->fresh;
-    uint64_t size = (uint64_t)1 << m->cluster_bits, old = zq_entry_host(m->l1.v[index]);
-    struct zq_found found;
-    int rc = zq_alloc_find(m->alloc, g, 1, &found);
-
-    zq_assert(!f->busy && !f->ready && !f->copy);
-    if (rc == 0)
-        rc = zq_alloc_cover(m->alloc, g, (found.cluster + 1) << m->cluster_bits);
-    if (rc)
-        return rc;
-    if (!f->freed)
-        f->freed = zq_record_new(m->alloc);
-    make_untouched(m);
-    if (f->freed && old)
-        f->copy = zq_alloc(m->hooks, 4096, size);
-    if (!f->freed || (old && !f->copy))
-        return -ENOMEM;
-    f->index = index;
-    f->host = found.cluster << m->cluster_bits;
-    zq_alloc_take(m->alloc, &found, 1);
-    zq_cache_unpin(m->cache, g, found.slice);
-    f->io.complete = fresh_done;
-    f->busy = true;
-    if (old)
-        zq_io_prep_buf(&f->io, ZQCOW2_IO_READ, f->copy, old, size);
-    else
-        zq_io_first_zeros(m->cache->x, &f->io, f->host, f->host + size);
-    zq_io_start(m->cache->x, &f->io);
-    return zq_cache_park(m->cache, g, &f->waiters);
-}
-
-static void fresh_link(struct zq_map *m)
-{
-    struct zq_new_l2 *f = &m->fresh;
-    uint64_t old = zq_entry_host(m->l1.v[f->index]);
-
-    zq_assert_k(K2, f->ready && !f->busy && !m->l1.frozen); /* written, and L1 may change */
-    zq_memtable_set(&m->l1, f->index, zq_l1_set_own(f->host, true));
-    m->alloc->tables++;
-    f->ready = false;
-    for (uint64_t n = slices_of(m, f->index); !old && n < slices_of(m, f->index + 1); n++)
+    for (uint64_t n = slices_of(m, index); n < slices_of(m, index + 1); n++)
         set_untouched(m, n, true);
-    if (old) { /* the snapshot's table: our reference is dropped, and it is not read again */
-        zq_cache_forget(m->cache, old, (uint64_t)1 << m->cluster_bits);
-        f->freed->cluster = old >> m->cluster_bits;
-        f->freed->count = 1;
-        f->freed->punch = false;
-        zq_alloc_quarantine(m->alloc, f->freed, true);
-        f->freed = NULL;
-    }
-}
-
-int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest)
-{
-    struct zq_new_l2 *f = &m->fresh;
-    uint64_t index = l1_index(m, guest);
-    int rc;
-
-    for (;;) {
-        if (zq_l1_is_own(m->l1.v[index]))
-            return 0;
-        if (f->ready) {
-            if (m->l1.frozen)
-                return zq_cache_park(m->cache, g, &m->cache->frozen_waiters);
-            fresh_link(m);
-            continue;
-        }
-        if (f->busy)
-            return zq_cache_park(m->cache, g, &f->waiters);
-        rc = fresh_start(m, g, index);
-        if (rc)
-            return rc;
-    }
 }
 
 int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct zq_slice **s)
@@ -486,6 +370,27 @@ void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t 
         zq_runs_add(runs, m->hooks, guest, host, (uint64_t)n << m->cluster_bits);
 }
 
+void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host,
+                      uint64_t from, uint64_t to)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits, end;
+    struct zq_runs *runs = runs_of(m, guest);
+
+    zq_assert_k(E3, from < to && guest + to <= zq_map_slice_end(m, guest));
+    zq_assert(((guest | host) & (size - 1)) == 0);
+    zq_assert_k(K1, host && host + zq_align_up(to, size) <= m->alloc->file_size);
+    for (uint64_t at = from; at < to; at = end) {
+        uint64_t cluster = zq_align_down(at, size);
+
+        end = zq_min(to, cluster + size);
+        zq_l2_link_part(&m->form, entry_in(m, s, guest + cluster), host + cluster, at - cluster,
+                        end - cluster);
+    }
+    zq_cache_dirty(m->cache, s);
+    if (runs)
+        zq_runs_add(runs, m->hooks, guest + from, host + from, to - from);
+}
+
 void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct zq_freed *freed)
 {
     freed->punch = l2->copied;
@@ -493,35 +398,58 @@ void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct z
     freed->count = l2->len ? ((l2->host + l2->len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
 }
 
+/* Where the part of [guest, end) ends that lies in the cluster of guest. */
+static uint64_t part_end(const struct zq_map *m, uint64_t guest, uint64_t end)
+{
+    return zq_min(end, ((guest >> m->cluster_bits) + 1) << m->cluster_bits);
+}
+
+static bool is_whole(const struct zq_map *m, uint64_t guest, uint64_t end)
+{
+    return end - guest == (uint64_t)1 << m->cluster_bits;
+}
+
 static bool hides(const struct zq_map *m, uint64_t guest, enum zq_unlink leave)
 {
     return leave == ZQ_LEAVE_ZEROS && zq_map_masks(m, guest);
 }
 
-/* Does the entry of guest hold nothing, and hide what is below? */
-static bool is_unlinked(const struct zq_map *m, const uint8_t *entry, uint64_t guest,
+/* Does the entry hold nothing for [guest, end) of its cluster, and hide what is below? */
+static bool is_unlinked(const struct zq_map *m, const uint8_t *entry, uint64_t guest, uint64_t end,
                         enum zq_unlink leave)
 {
-    return hides(m, guest, leave) ? zq_l2_is_zero(&m->form, entry) :
-                                    zq_l2_is_empty(&m->form, entry);
+    uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1);
+    bool hide = hides(m, guest, leave);
+
+    if (!is_whole(m, guest, end))
+        return zq_l2_is_unlinked_part(&m->form, entry, skew, skew + end - guest, hide);
+    return hide ? zq_l2_is_zero(&m->form, entry) : zq_l2_is_empty(&m->form, entry);
 }
 
 bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                         uint64_t end, enum zq_unlink leave)
 {
     const uint8_t *entry = entry_in(m, s, guest);
+    uint64_t stop = part_end(m, guest, end);
 
-    while (guest < end && is_unlinked(m, entry, guest, leave)) {
-        guest += (uint64_t)1 << m->cluster_bits;
+    while (guest < end && is_unlinked(m, entry, guest, stop, leave)) {
+        guest = stop;
+        stop = part_end(m, guest, end);
         entry += zq_l2_bytes(&m->form, 1);
     }
     return guest >= end;
 }
 
-static void unlink_one(const struct zq_map *m, uint8_t *entry, uint64_t guest, enum zq_unlink leave)
+static void unlink_one(const struct zq_map *m, uint8_t *entry, uint64_t guest, uint64_t end,
+                       enum zq_unlink leave)
 {
+    uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1);
+    bool hide = hides(m, guest, leave);
+
     zq_assert_k(S4, leave == ZQ_LEAVE_NOTHING || zq_map_may_unlink(m, guest));
-    if (hides(m, guest, leave))
+    if (!is_whole(m, guest, end))
+        zq_l2_unlink_part(&m->form, entry, skew, skew + end - guest, hide);
+    else if (hide)
         zq_l2_set_zero(&m->form, entry);
     else
         zq_l2_clear(&m->form, entry);
@@ -531,20 +459,30 @@ static void unlink_all(const struct zq_map *m, struct zq_slice *s, uint64_t gues
                        enum zq_unlink leave)
 {
     bool changes = !zq_map_is_unlinked(m, s, guest, end, leave);
+    uint8_t *entry = entry_in(m, s, guest);
 
-    for (uint8_t *entry = entry_in(m, s, guest); changes && guest < end;
-         guest += (uint64_t)1 << m->cluster_bits, entry = zq_l2_at(&m->form, entry, 1))
-        unlink_one(m, entry, guest, leave);
+    for (uint64_t next; changes && guest < end;
+         guest = next, entry = zq_l2_at(&m->form, entry, 1)) {
+        next = part_end(m, guest, end);
+        unlink_one(m, entry, guest, next, leave);
+    }
     if (changes)
         zq_cache_dirty(m->cache, s);
 }
 
-/* Where the stretch ends that begins at guest, and what it holds. Its entries have been judged. */
+/*
+ * Where the stretch ends that begins at guest, and what is let go with it: of a part of a cluster
+ * nothing. Its entries have been judged.
+ */
 static uint64_t stretch_end(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                             uint64_t end, struct zq_freed *held)
 {
     uint32_t n = (uint32_t)((end - guest) >> m->cluster_bits);
+    uint64_t stop = part_end(m, guest, end);
 
+    held->count = 0;
+    if (!is_whole(m, guest, stop))
+        return stop;
     n = count_like(m, entry_in(m, s, guest), n, held);
     zq_assert_k(K13, n);
     return guest + ((uint64_t)n << m->cluster_bits);
@@ -558,7 +496,6 @@ uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
     uint64_t at = guest;
 
     zq_assert_k(K11, s->pins && !s->frozen);
-    zq_assert(((guest | end) & (((uint64_t)1 << m->cluster_bits) - 1)) == 0);
     freed->count = 0;
     end = zq_min(end, zq_map_slice_end(m, guest));
     for (uint64_t next; at < end; at = next) {

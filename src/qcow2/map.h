@@ -14,7 +14,7 @@
 struct zq_extent {
     enum zq_extent_type type;
     bool own;              /* DATA: refcount 1, may be written in place */
-    uint64_t host;         /* DATA, ZERO with a cluster: where the asked offset lies; else 0 */
+    uint64_t host;         /* where the asked offset lies, if the entry has a cluster; else 0 */
     uint64_t len;          /* bytes from the asked offset on */
     struct zq_l2_entry l2; /* of its first cluster; not set where the extent is own */
 };
@@ -95,15 +95,22 @@ uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, ui
 /* Points n clusters from guest on at host: refcount 1. The slice is pinned and writable. */
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n);
 /*
+ * The clusters from guest on are those at host, refcount 1, and have the bytes [from, to), whole
+ * units, beside those that their entries had content for. The slice is pinned and writable.
+ */
+void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host,
+                      uint64_t from, uint64_t to);
+/*
  * What unmapping leaves behind. ZEROS: the range will be read, as zeros; where it would show the
  * bytes of a source, it gets an entry for zeros, also where nothing was mapped (S4). NOTHING: it
  * lies at or beyond a write pointer, and is not read.
  */
 enum zq_unlink { ZQ_LEAVE_ZEROS, ZQ_LEAVE_NOTHING };
 /*
- * Unmaps the first host run in [guest, end), which lies in the slice: *freed takes its clusters
- * (count 0: there was nothing). Returns where to go on. The slice is pinned and writable, and
- * zq_map_check() has passed: else what is freed could be anything.
+ * Unmaps the first host run in [guest, end), units that lie in the slice: *freed takes its clusters
+ * (count 0: there was nothing, or a part of a cluster, which keeps it). Returns where to go on. The
+ * slice is pinned and writable, and zq_map_check() has passed: else what is freed could be
+ * anything.
  */
 uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
                        enum zq_unlink leave, struct zq_freed *freed);
@@ -121,6 +128,12 @@ void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct z
 bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next);
 /* Guest bytes up to the end of the slice that holds guest. */
 uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest);
+/*
+ * Slices of tables made since the open are known to be zeros until they are loaded: watched from
+ * now on; all of the table of L1's entry `index`.
+ */
+void zq_map_watch_untouched(struct zq_map *m);
+void zq_map_set_untouched(struct zq_map *m, uint64_t index);
 /* The round has written L1, and its barrier has completed. */
 void zq_map_thaw(struct zq_map *m);
 

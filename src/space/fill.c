@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Makes new clusters whole and lets them replace what a guest range maps to: allocation,
- * copy-on-write, decompression. The L2 entry is set last, when everything it will point to has been
- * written (K2).
+ * Makes clusters whole and lets a guest range map to them: allocation, copy-on-write,
+ * decompression; or units of a cluster that is there, which have no content yet. The L2 entry is
+ * set last, when everything it will point to has been written (K2).
  */
 #include <errno.h>
 #include "space/fill.h"
@@ -13,9 +13,11 @@
 #include "space/transfer.h"
 
 enum {
+    F_BLANK,
     F_OLD,
     F_UNPACK,
-    F_BLANK,
+    F_OLD_HEAD,
+    F_OLD_TAIL,
     F_BELOW_HEAD,
     F_HEAD,
     F_BELOW_TAIL,
@@ -25,16 +27,11 @@ enum {
     F_MADE
 };
 
-/* Content in this image. What a source has is not in the extent: see is_below(). */
-static bool has_content(const struct zq_extent *e)
-{
-    return e->type == ZQ_EXT_DATA || e->type == ZQ_EXT_COMPRESSED;
-}
-
 static void free_kept(struct zq_core *c, struct zq_fill *f)
 {
     if (!f->kept)
         return;
+    zq_packed_free(c, &f->kept->old);
     zq_packed_free(c, &f->kept->packed);
     zq_free(&c->hooks, f->kept->buf, f->kept->room);
     zq_free(&c->hooks, f->kept, sizeof(*f->kept));
@@ -48,20 +45,75 @@ static void free_fill(struct zq_core *c, struct zq_fill *f)
     zq_stock_put(&c->fills, &c->hooks, f, sizeof(*f));
 }
 
-/* The record is taken now, when nothing has changed yet (I13). */
-static struct zq_fill *new_fill(struct zq_core *c, const struct zq_extent *old)
-{
-    struct zq_fill *f = zq_stock_take(&c->fills, &c->hooks, sizeof(*f));
+/* ---- what is kept ---- */
 
-    if (!f)
-        return NULL;
-    f->old = *old;
-    f->freed = zq_record_new(&c->alloc);
-    if (f->freed)
-        return f;
-    free_fill(c, f);
-    return NULL;
+static uint64_t unit_bytes(const struct zq_core *c)
+{
+    return (uint64_t)1 << zq_l2_unit_bits(&c->map.form);
 }
+
+/* Old content in front of what is written: up to here; it begins at old.l2.data. */
+static uint64_t old_head_end(const struct zq_fill *f)
+{
+    return zq_min(f->old.l2.data_end, f->keep_head == ZQ_KEEP_OLD ? f->head : f->from);
+}
+
+/* Old content behind it: from here up to old.l2.data_end. */
+static uint64_t old_tail(const struct zq_fill *f)
+{
+    return zq_max(f->old.l2.data, f->keep_tail == ZQ_KEEP_OLD ? f->tail : f->to);
+}
+
+/* Must old content be copied into a new cluster? */
+static bool keeps_old(const struct zq_fill *f)
+{
+    return !f->in_place && (f->old.l2.data < old_head_end(f) || old_tail(f) < f->old.l2.data_end);
+}
+
+static bool keeps(const struct zq_fill *f, enum zq_keep what)
+{
+    return f->keep_head == what || f->keep_tail == what;
+}
+
+static enum zq_keep keeper_of(const struct zq_core *c, uint64_t guest, enum zq_extent_type type)
+{
+    if (type == ZQ_EXT_DATA || type == ZQ_EXT_COMPRESSED)
+        return ZQ_KEEP_OLD;
+    return type == ZQ_EXT_UNALLOC && zq_map_masks(&c->map, guest) ? ZQ_KEEP_BELOW : ZQ_KEEP_ZEROS;
+}
+
+/* The unit that the request ends in need not be like the one that it begins in. */
+static int find_kept(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
+{
+    struct zq_extent e = f->old;
+    int rc = 0;
+
+    f->from = zq_align_down(f->head, unit_bytes(c));
+    f->to = zq_align_up(f->tail, unit_bytes(c));
+    f->keep_head = f->from < f->head ? keeper_of(c, f->guest, e.type) : ZQ_KEEP_NOTHING;
+    if (f->to == f->tail)
+        return 0;
+    if (f->to - f->from > unit_bytes(c) && e.l2.used && e.type != ZQ_EXT_COMPRESSED)
+        rc = zq_map_lookup(&c->map, &op->g, f->guest + f->tail - 1, 1, &e);
+    f->keep_tail = keeper_of(c, f->guest, e.type);
+    return rc;
+}
+
+static int new_kept(struct zq_core *c, struct zq_fill *f)
+{
+    int rc = 0;
+
+    if (!keeps_old(f) && !keeps(f, ZQ_KEEP_BELOW))
+        return 0;
+    f->kept = zq_zalloc(&c->hooks, sizeof(*f->kept));
+    if (!f->kept)
+        return -ENOMEM;
+    if (keeps_old(f))
+        rc = zq_packed_alloc(c, &f->kept->old, NULL, &f->old.l2);
+    return rc == 0 && keeps(f, ZQ_KEEP_BELOW) ? zq_copyup_alloc(c, f->kept) : rc;
+}
+
+/* ---- beforehand ---- */
 
 /* What must be kept is kept a cluster at a time; what is merely new goes in longer runs. */
 static uint64_t like_clusters(const struct zq_core *c, const struct zq_extent *old, uint64_t guest,
@@ -69,7 +121,7 @@ static uint64_t like_clusters(const struct zq_core *c, const struct zq_extent *o
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits;
 
-    if (old->type != ZQ_EXT_UNALLOC)
+    if (old->l2.used)
         return size;
     bytes = zq_min(bytes, zq_align_up(old->len, size));
     return zq_min(bytes, zq_map_slice_end(&c->map, guest) - guest);
@@ -83,75 +135,82 @@ void zq_count_slice(struct zq_core *c, struct zq_op *op, uint64_t guest)
     op->slices_upto = zq_map_slice_end(&c->map, guest);
 }
 
-int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
+/* Units of a cluster that is there. */
+static int find_room(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
+{
+    f->in_place = true;
+    f->host = f->old.l2.host;
+    return zq_alloc_cover(&c->alloc, &op->g, f->host + f->bytes);
+}
+
+static int find_new(struct zq_core *c, struct zq_op *op, struct zq_fill *f, struct zq_found *found)
+{
+    uint64_t wanted = f->bytes >> c->cluster_bits, n;
+    int rc = zq_alloc_find(&c->alloc, &op->g, (uint32_t)wanted, found);
+
+    if (rc)
+        return rc;
+    n = zq_min(wanted, found->count);
+    f->bytes = n << c->cluster_bits;
+    f->host = found->cluster << c->cluster_bits;
+    f->virgin = zq_alloc_is_virgin(&c->alloc, f->host);
+    return zq_alloc_cover(&c->alloc, &op->g, f->host + f->bytes);
+}
+
+/* All that the fill needs; what is found is taken in the same hold of the mutex. */
+static int find_all(struct zq_core *c, struct zq_op *op, struct zq_fill *f, uint64_t at,
+                    uint64_t end, struct zq_found *found)
+{
+    int rc = zq_map_table(&c->map, &op->g, f->guest);
+
+    f->bytes = like_clusters(c, &f->old, f->guest,
+                             zq_align_up(end, (uint64_t)1 << c->cluster_bits) - f->guest);
+    if (rc == 0)
+        rc = zq_fill_has_room(&f->old) ? find_room(c, op, f) : find_new(c, op, f, found);
+    f->head = at - f->guest;
+    f->tail = zq_min(end - f->guest, f->bytes);
+    if (rc == 0)
+        rc = find_kept(c, op, f);
+    if (rc)
+        return rc;
+    f->freed = zq_record_new(&c->alloc); /* now, when nothing has changed yet (I13) */
+    return f->freed ? new_kept(c, f) : -ENOMEM;
+}
+
+int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
                     const struct zq_extent *old)
 {
+    struct zq_fill *f = zq_stock_take(&c->fills, &c->hooks, sizeof(*f));
     struct zq_found found;
-    struct zq_fill *f;
-    uint32_t n;
     int rc;
 
-    zq_assert(bytes && ((guest | bytes) & (((uint64_t)1 << c->cluster_bits) - 1)) == 0);
+    zq_assert(at < end);
     zq_assert_k(R12, c->marked);
-    bytes = like_clusters(c, old, guest, bytes);
-    rc = zq_map_table(&c->map, &op->g, guest);
-    if (rc == 0)
-        rc = zq_alloc_find(&c->alloc, &op->g, (uint32_t)(bytes >> c->cluster_bits), &found);
-    if (rc)
-        return rc;
-    n = (uint32_t)zq_min(bytes >> c->cluster_bits, found.count);
-    rc = zq_alloc_cover(&c->alloc, &op->g, (found.cluster + n) << c->cluster_bits);
-    if (rc)
-        return rc;
-    f = new_fill(c, old);
     if (!f)
         return -ENOMEM;
-    f->guest = guest;
-    f->bytes = (uint64_t)n << c->cluster_bits;
-    f->host = found.cluster << c->cluster_bits;
-    f->tail = f->bytes;
-    f->virgin = zq_alloc_is_virgin(&c->alloc, f->host);
-    zq_alloc_take(&c->alloc, &found, n);
+    f->guest = zq_align_down(at, (uint64_t)1 << c->cluster_bits);
+    f->old = *old;
+    rc = find_all(c, op, f, at, end, &found);
+    if (rc) {
+        free_fill(c, f);
+        return rc;
+    }
+    if (!f->in_place)
+        zq_alloc_take(&c->alloc, &found, (uint32_t)(f->bytes >> c->cluster_bits));
     zq_cache_release(&c->cache, &op->g);
     zq_list_push(&op->fills, &f->link);
-    zq_count_slice(c, op, guest);
+    zq_count_slice(c, op, f->guest);
     return 0;
-}
-
-/* What is kept of it is a source's. */
-static bool is_below(const struct zq_fill *f)
-{
-    return f->kept && f->kept->buf;
-}
-
-static bool has_pads(const struct zq_fill *f)
-{
-    return f->head || f->tail < f->bytes;
-}
-
-/* A cluster that the request covers whole keeps nothing, and reads nothing from a source (S5). */
-int zq_fill_keep(struct zq_core *c, struct zq_fill *f, uint64_t head, uint64_t tail)
-{
-    bool below = f->old.type == ZQ_EXT_UNALLOC && zq_map_masks(&c->map, f->guest);
-
-    zq_assert(head <= tail && tail <= f->bytes);
-    f->head = head;
-    f->tail = tail;
-    if (!has_pads(f) || !(below || has_content(&f->old)))
-        return 0;
-    f->kept = zq_zalloc(&c->hooks, sizeof(*f->kept));
-    if (!f->kept)
-        return -ENOMEM;
-    return below ? zq_copyup_alloc(c, f->kept) :
-                   zq_packed_alloc(c, &f->kept->packed, NULL, &f->old.l2);
 }
 
 /* What the request covers whole, and what reads as zeros anyway, needs its own bytes only. */
 static uint8_t first_phase(const struct zq_fill *f)
 {
-    if (f->kept)
-        return is_below(f) ? F_BELOW_HEAD : F_OLD;
-    return has_pads(f) && !f->virgin ? F_BLANK : F_START;
+    if (keeps(f, ZQ_KEEP_ZEROS) && !f->virgin)
+        return F_BLANK;
+    if (keeps_old(f))
+        return F_OLD;
+    return keeps(f, ZQ_KEEP_BELOW) ? F_BELOW_HEAD : F_START;
 }
 
 void zq_fill_start(struct zq_op *op)
@@ -168,6 +227,10 @@ void zq_fill_start(struct zq_op *op)
 /* The new clusters were never linked: they may go once no write to them is in flight. */
 static void give_back(struct zq_core *c, struct zq_fill *f)
 {
+    if (f->in_place) {
+        free_fill(c, f);
+        return;
+    }
     f->freed->cluster = f->host >> c->cluster_bits;
     f->freed->count = f->bytes >> c->cluster_bits;
     f->freed->punch = true;
@@ -188,47 +251,63 @@ static void unpack_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
 
-    io->ret = zq_packed_inflate(op->core, &op->fill->kept->packed);
+    io->ret = zq_packed_inflate(op->core, &op->fill->kept->old);
 }
 
-/* The whole cluster, though only its ends are kept: one read instead of two. */
+/*
+ * All of it, though only its ends may be kept: one read instead of two. No more: the file may end
+ * behind the last unit that has content.
+ */
 static int read_old(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_fill *f = op->fill;
-    const struct zq_packed *p = &f->kept->packed;
-    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    const struct zq_fill *f = op->fill;
+    uint64_t data = f->old.l2.data;
+    const struct zq_packed *p;
 
-    if (f->old.type == ZQ_EXT_COMPRESSED)
+    if (!keeps_old(f))
+        return 0;
+    p = &f->kept->old;
+    if (f->old.l2.type == ZQ_EXT_COMPRESSED)
         return zq_op_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
-    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out, zq_align_down(f->old.host, size), size);
+    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out + data, f->old.l2.host + data,
+                    f->old.l2.data_end - data);
 }
 
-/* Zeros where nothing will be written: needed only where something was written before. */
-static int blank(struct zq_core *c, struct zq_op *op)
+static int write_old(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
-    struct zq_fill *f = op->fill;
+    const struct zq_fill *f = op->fill;
 
-    return f->kept ? 0 : zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host, f->bytes);
+    if (!keeps_old(f) || from >= to)
+        return 0;
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->kept->old.out + from, f->host + from, to - from);
 }
 
 static int read_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
-    const struct zq_fill *f = op->fill;
-
-    return from == to || !is_below(f) ? 0 : zq_copyup_step(c, op, f->guest + from, f->guest + to);
+    return zq_copyup_step(c, op, op->fill->guest + from, op->fill->guest + to);
 }
 
-static int write_kept(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
+static int write_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
-    struct zq_fill *f = op->fill;
-    uint8_t *bytes;
+    const struct zq_fill *f = op->fill;
 
-    if (from == to || !f->kept)
-        return 0;
-    if (is_below(f) && !f->kept->found && f->virgin)
+    if (!f->kept->found && f->virgin)
         return 0; /* zeros on zeros */
-    bytes = is_below(f) ? f->kept->buf : f->kept->packed.out + from;
-    return zq_op_io(c, op, ZQCOW2_IO_WRITE, bytes, f->host + from, to - from);
+    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->kept->buf, f->host + from, to - from);
+}
+
+/* Content of a source. */
+static int keep_below(struct zq_core *c, struct zq_op *op)
+{
+    const struct zq_fill *f = op->fill;
+    bool head = f->keep_head == ZQ_KEEP_BELOW, tail = f->keep_tail == ZQ_KEEP_BELOW;
+
+    switch (f->phase) {
+    case F_BELOW_HEAD: return head ? read_below(c, op, f->from, f->head) : 0;
+    case F_HEAD: return head ? write_below(c, op, f->from, f->head) : 0;
+    case F_BELOW_TAIL: return tail ? read_below(c, op, f->tail, f->to) : 0;
+    default: return tail ? write_below(c, op, f->tail, f->to) : 0;
+    }
 }
 
 static int run_phase(struct zq_core *c, struct zq_op *op)
@@ -237,15 +316,14 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 
     zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase < F_MADE);
     switch (f->phase) {
+    case F_BLANK: return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host + f->from, f->to - f->from);
     case F_OLD: return read_old(c, op);
-    case F_UNPACK: return f->kept->packed.in ? zq_op_work(c, op, unpack_work) : 0;
-    case F_BLANK: return blank(c, op);
-    case F_BELOW_HEAD: return read_below(c, op, 0, f->head);
-    case F_BELOW_TAIL: return read_below(c, op, f->tail, f->bytes);
-    case F_HEAD: return write_kept(c, op, 0, f->head);
-    case F_TAIL: return write_kept(c, op, f->tail, f->bytes);
+    case F_UNPACK: return f->kept && f->kept->old.in ? zq_op_work(c, op, unpack_work) : 0;
+    case F_OLD_HEAD: return write_old(c, op, f->old.l2.data, old_head_end(f));
+    case F_OLD_TAIL: return write_old(c, op, old_tail(f), f->old.l2.data_end);
     case F_START: zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len); return 0;
-    default: return zq_transfer_step(c, op);
+    case F_DATA: return zq_transfer_step(c, op);
+    default: return keep_below(c, op);
     }
 }
 
@@ -307,8 +385,9 @@ int zq_fill_link(struct zq_core *c, struct zq_op *op)
     if (rc)
         return rc;
     zq_list_del(&f->link);
-    zq_map_owned(&c->map, &f->old.l2, f->freed);
-    zq_map_link(&c->map, s, f->guest, f->host, (uint32_t)(f->bytes >> c->cluster_bits));
+    if (!f->in_place)
+        zq_map_owned(&c->map, &f->old.l2, f->freed);
+    zq_map_link_part(&c->map, s, f->guest, f->host, f->from, f->to);
     if (f->freed->count) {
         zq_alloc_quarantine(&c->alloc, f->freed, true);
         f->freed = NULL;
@@ -329,11 +408,9 @@ int zq_fill_own(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t he
                 const struct zq_extent *old)
 {
     uint64_t size = (uint64_t)1 << c->cluster_bits;
-    int rc = zq_fill_prepare(c, op, guest, size, old);
+    int rc = zq_fill_prepare(c, op, guest + head, guest + size, old);
 
     zq_assert_k(S8, head && head < size);
-    if (rc == 0)
-        rc = zq_fill_keep(c, zq_fill_last(op), head, size);
     if (rc)
         return rc;
     zq_fill_start(op);

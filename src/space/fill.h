@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * New clusters made whole.
+ * Clusters made whole, before they are linked.
  *
  * A fill belongs to its operation: prepared ones wait in op->fills, the one at work is op->fill,
  * those that are whole wait in op->made to be linked, and all are gone when the operation ends. It
@@ -13,14 +13,18 @@
 #include "loop/core.h"
 
 /*
- * Gathers and reserves new clusters for [guest, guest + bytes), cluster-aligned, to replace `old`;
- * bytes may come out smaller. The last of op->fills then; the caller sets the data, and what of the
- * old content is kept, by zq_fill_keep().
+ * Gathers and reserves clusters for the guest bytes [at, end), or a first part of them: those that
+ * the request writes. What else these clusters have content for is kept, and so is the rest of a
+ * unit that is written in part. *old: the extent at `at`. The last of op->fills then, [head, tail)
+ * of it what is to be written; the caller sets the data.
  */
-int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t guest, uint64_t bytes,
+int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end,
                     const struct zq_extent *old);
-/* [0, head) and [tail, bytes) are kept: -ENOMEM. */
-int zq_fill_keep(struct zq_core *c, struct zq_fill *f, uint64_t head, uint64_t tail);
+/* Has the cluster room for units that have no content yet? It must not be shared. */
+static inline bool zq_fill_has_room(const struct zq_extent *e)
+{
+    return e->l2.len && e->l2.copied;
+}
 /* Begins the first of op->fills. */
 void zq_fill_start(struct zq_op *op);
 /* Moves kept content and data_len of the request's own bytes. ZQ_WAIT, 0, error. */

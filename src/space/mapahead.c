@@ -60,18 +60,19 @@ static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t 
 }
 
 /*
- * The cluster at guest cannot be written in place. If the zone has bytes in it already (its tail),
- * they are copied into a new one; else whatever it maps to lies beyond the write pointer and goes.
+ * What is at `at` cannot be written in place. In front of it in its cluster may be bytes of the
+ * zone, or units that the same write has found to be mapped: those are kept. Else whatever the
+ * cluster maps to lies beyond the write pointer and goes.
  */
-static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest,
+static int map_other(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t at,
                      const struct zq_extent *e)
 {
-    struct zq_zone *z = &c->zones.v[zone];
-    uint64_t at = guest, size = (uint64_t)1 << c->cluster_bits;
+    uint64_t size = (uint64_t)1 << c->cluster_bits, guest = zq_align_down(at, size);
 
-    if (z->next > guest)
-        return zq_fill_own(c, op, guest, z->next - guest, e);
-    if (e->type == ZQ_EXT_UNALLOC)
+    zq_assert_k(R4, c->zones.v[zone].next <= at);
+    if (at > guest)
+        return zq_fill_own(c, op, guest, at - guest, e);
+    if (!e->l2.used)
         return map_run(c, op, zone, guest, e->len);
     return zq_unmap(c, op, &at, guest + size, ZQ_LEAVE_NOTHING);
 }
@@ -99,7 +100,7 @@ static int map_step(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t 
         return 0;
     }
     rc = zq_may_allocate(c, op);
-    return rc ? rc : map_other(c, op, zone, zq_align_down(*at, (uint64_t)1 << c->cluster_bits), &e);
+    return rc ? rc : map_other(c, op, zone, *at, &e);
 }
 
 /* The turn keeps what is mapped: each step is gathered and done once. */

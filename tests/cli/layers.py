@@ -60,11 +60,13 @@ class Layer:
         self.size = r.randrange(1, 4000) * 512
         self.bits = r.choice([9, 12, 14, 16, 16, 18])
         self.version = r.choice(["0.10", "1.1", "1.1"])
+        self.wide = self.bits >= 14 and self.version == "1.1" and r.randrange(2) == 0
 
     def create(self, below):
         words = ["qemu-img", "create", "-q", "-f", "raw" if self.raw else "qcow2"]
         if not self.raw:
             words += ["-o", f"cluster_size={1 << self.bits},compat={self.version}"]
+            words[-1] += f",extended_l2={'on' if self.wide else 'off'}"
         if below:
             words += ["-b", below.name, "-F", "raw" if below.raw else "qcow2"]
         run(*words, self.name, str(self.size))

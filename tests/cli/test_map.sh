@@ -43,7 +43,8 @@ r = random.Random(int(sys.argv[1]))
 bits = r.choice([9, 12, 14, 16, 16, 16, 18, 21])
 version = r.choice(['0.10', '1.1', '1.1'])
 size = r.randrange(1, 400) * (512 << r.randrange(0, 6)) + (1 << bits) * r.randrange(0, 300)
-print(f'-o cluster_size={1 << bits},compat={version}', size)
+wide = 'on' if version == '1.1' and bits >= 14 and r.randrange(2) else 'off'
+print(f'-o cluster_size={1 << bits},compat={version},extended_l2={wide}', size)
 for _ in range(r.randrange(0, 12)):
     at = r.randrange(0, size // 512) * 512
     length = min(r.randrange(1, 200) * 512 << r.choice([0, 0, 3]), size - at)

@@ -148,7 +148,7 @@ static const struct bend bends[] = {
     {"corrupt", 72, 8, 0x22, C, {"incompatible_features 34", "byte 72", "corrupt"}, true},
     {"data file", 72, 8, 0x24, F, {"incompatible_features 36", "byte 72", "data file"}, false},
     {"compression 0", 72, 8, 0x28, C, {"compression_type 0", "byte 104", "bit 3"}, false},
-    {"extended L2", 72, 8, 0x30, F, {"incompatible_features 48", "byte 72", "extended L2"}, false},
+    {"extended L2 is known", 72, 8, 0x30, 0, {"", "", ""}, false},
     {"bit 6", 72, 8, 0x40, F, {"0x40", "byte 72", "unknown bit 6"}, false},
     {"bit 63", 72, 8, 1ull << 63, F, {"0x8000000000000000", "byte 72", "unknown bit 63"}, false},
     {"bits 6, 7", 72, 8, 0xc0, F, {"byte 72", "unknown bit 6", "and more"}, false},

@@ -13,8 +13,8 @@
 #define HOST   ((uint64_t)5 << 16)
 
 /* No offset is past the end of this file: what is refused is refused for its bits. */
-static const struct zq_bounds huge = {{9, 3}, UINT64_MAX};
-static const struct zq_bounds small = {{16, 3}, 1 << 20};
+static const struct zq_bounds huge = {{9, 3, false}, UINT64_MAX};
+static const struct zq_bounds small = {{16, 3, false}, 1 << 20};
 
 static bool in_offset(unsigned bit)
 {
@@ -110,7 +110,7 @@ static void test_compressed(void **state)
 
 static void range(uint64_t raw, uint32_t bits, uint64_t want_host, uint64_t want_len)
 {
-    const struct zq_bounds b = {{bits, 3}, UINT64_MAX};
+    const struct zq_bounds b = {{bits, 3, false}, UINT64_MAX};
     struct zq_l2_entry e;
 
     (void)l2_read(&b, raw, &e); /* a place that no file has is said all the same */
@@ -143,7 +143,7 @@ static void test_range(void **state)
 static void stretch(const char *what, const uint64_t *entries, size_t n, uint64_t skew,
                     uint64_t max, enum zq_extent_type type, uint64_t bytes)
 {
-    const struct zq_bounds b = {{16, 3}, 100 * C};
+    const struct zq_bounds b = {{16, 3, false}, 100 * C};
     struct zq_l2_stretch s;
     uint8_t table[64];
     const char *why;
@@ -188,8 +188,8 @@ static void test_stretch(void **state)
 
 static void test_written(void **state)
 {
-    const struct zq_bounds b = {{16, 3}, 100 * C};
-    uint8_t table[24] = {0};
+    const struct zq_bounds b = {{16, 3, false}, 100 * C};
+    uint8_t table[48] = {0};
     struct zq_l2_entry e;
 
     (void)state;
@@ -208,12 +208,146 @@ static void test_written(void **state)
     assert_true(zq_l2_is_empty(&b.form, table + 16));
 }
 
+/* ---- 128 bits: 32 subclusters of 2 KiB ---- */
+
+#define S    (C / 32)
+#define Z(n) BIT(32 + (n))
+
+static const struct zq_bounds wide = {{16, 3, true}, 100 * C};
+
+/* Entries as pairs of words. */
+static void put_wide(uint8_t *table, const uint64_t *words, size_t n)
+{
+    for (size_t i = 0; i < 2 * n; i++) {
+        for (int k = 0; k < 8; k++)
+            table[i * 8 + (size_t)k] = (uint8_t)(words[i] >> (56 - 8 * k));
+    }
+}
+
+static void wide_is(const char *what, uint64_t word, uint64_t bitmap, const char *why)
+{
+    const uint64_t words[2] = {word, bitmap};
+    uint8_t entry[16];
+    struct zq_l2_entry e;
+    const char *got;
+
+    put_wide(entry, words, 1);
+    got = zq_l2_read(&wide, entry, &e);
+    if (!got != !why || (why && !strstr(got, why)))
+        fail_msg("%s: %s", what, got ? got : "taken");
+}
+
+static void test_wide_judged(void **state)
+{
+    (void)state;
+    wide_is("empty", 0, 0, NULL);
+    wide_is("zeros without a cluster", 0, Z(0) | Z(31), NULL);
+    wide_is("data and zeros", OWN(5), BIT(0) | BIT(31) | Z(1), NULL);
+    wide_is("a cluster of nothing", OWN(5), 0, NULL);
+    wide_is("both of one", OWN(5), BIT(7) | Z(7), "both allocated and zero");
+    wide_is("both of the last", OWN(5), BIT(31) | Z(31), "both allocated and zero");
+    wide_is("data without a cluster", 0, BIT(3), "allocated without a cluster");
+    wide_is("the old flag for zeros", OWN(5) | 1, BIT(0), "reserved");
+    wide_is("compressed", BIT(62) | C, 0, NULL);
+    wide_is("compressed, with data", BIT(62) | C, BIT(0), "compressed");
+    wide_is("compressed, with zeros", BIT(62) | C, Z(31), "compressed");
+    wide_is("behind the file's end", OWN(100), BIT(0), "past the end");
+}
+
+static void wide_stretch(const char *what, const uint64_t *words, size_t n, uint64_t skew,
+                         uint64_t max, enum zq_extent_type type, uint64_t before, uint64_t bytes)
+{
+    uint8_t table[128];
+    struct zq_l2_stretch s;
+    const char *why;
+
+    put_wide(table, words, n);
+    why = zq_l2_stretch(&wide, table, skew, max, &s);
+    if (why || s.first.type != type || s.before != before || s.bytes != bytes)
+        fail_msg("%s: %s, type %d, %" PRIu64 " before, %" PRIu64 " bytes", what,
+                 why ? why : "taken", s.first.type, s.before, s.bytes);
+}
+
+static void test_wide_stretch(void **state)
+{
+    const uint64_t all = 0xffffffff, low = 0xffff; /* all subclusters, the first 16 */
+    const uint64_t mixed[] = {OWN(5), BIT(2) | BIT(3) | Z(4)};
+    const uint64_t run[] = {OWN(5), all & ~BIT(0), OWN(6), all, OWN(7), low};
+    const uint64_t apart[] = {OWN(5), all, OWN(7), all}, shared[] = {OWN(5), all, 6 * C, all};
+    const uint64_t zeros[] = {0, all << 32, 0, low << 32}, own_zeros[] = {OWN(5), Z(31), 0, Z(0)};
+    const uint64_t holes[] = {0, Z(0), 0, 0, 0, 0, 0, Z(31)}, packed[] = {BIT(62) | C, 0, 0, 0};
+
+    (void)state;
+    wide_stretch("below", mixed, 1, 0, C, ZQ_EXT_UNALLOC, 0, 2 * S);
+    wide_stretch("two of data", mixed, 1, 3 * S + 512, C, ZQ_EXT_DATA, S + 512, S - 512);
+    wide_stretch("one of zeros", mixed, 1, 4 * S, C, ZQ_EXT_ZERO, 0, S);
+    wide_stretch("the rest", mixed, 1, 5 * S, C, ZQ_EXT_UNALLOC, 0, 27 * S);
+    wide_stretch("some of it", mixed, 1, 5 * S, S, ZQ_EXT_UNALLOC, 0, S);
+    wide_stretch("data, on and on", run, 3, S, 3 * C, ZQ_EXT_DATA, 0, 2 * C + C / 2 - S);
+    wide_stretch("up to another place", apart, 2, 0, 2 * C, ZQ_EXT_DATA, 0, C);
+    wide_stretch("up to what is shared", shared, 2, 0, 2 * C, ZQ_EXT_DATA, 0, C);
+    wide_stretch("zeros, on and on", zeros, 2, S, 2 * C, ZQ_EXT_ZERO, S, C + C / 2 - S);
+    wide_stretch("zeros of a cluster", own_zeros, 2, 31 * S, 2 * C, ZQ_EXT_ZERO, 0, S);
+    wide_stretch("holes, whole clusters", holes, 4, S, 4 * C, ZQ_EXT_UNALLOC, 0, 3 * C - S);
+    wide_stretch("compressed", packed, 2, 512, 2 * C, ZQ_EXT_COMPRESSED, 512, C - 512);
+}
+
+static void bytes_are(const uint8_t *entry, uint64_t word, uint64_t bitmap)
+{
+    const uint64_t words[2] = {word, bitmap};
+    uint8_t want[16];
+
+    put_wide(want, words, 1);
+    assert_memory_equal(entry, want, sizeof(want));
+}
+
+static void test_wide_written(void **state)
+{
+    const uint64_t packed[2] = {BIT(62) | C, 0};
+    uint8_t table[48] = {0};
+    struct zq_l2_entry e;
+
+    (void)state;
+    assert_int_equal(zq_l2_count_empty(&wide.form, table, 3), 3);
+    zq_l2_unlink_part(&wide.form, table + 16, 2 * S, 4 * S, true);
+    bytes_are(table + 16, 0, Z(2) | Z(3));
+    assert_int_equal(zq_l2_count_empty(&wide.form, table, 3), 1);
+    assert_false(zq_l2_is_empty(&wide.form, table + 16));
+    zq_l2_link_part(&wide.form, table + 16, 7 * C, 3 * S, 5 * S);
+    bytes_are(table + 16, OWN(7), BIT(3) | BIT(4) | Z(2));
+    assert_null(zq_l2_read(&wide, table + 16, &e));
+    assert_true(e.used && e.copied && e.data == 3 * S && e.data_end == 5 * S);
+    zq_l2_set_own(&wide.form, table + 16, false);
+    zq_l2_link_part(&wide.form, table + 16, 9 * C, 2 * S, 3 * S);
+    bytes_are(table + 16, OWN(9), BIT(2) | BIT(3) | BIT(4));
+    assert_false(zq_l2_is_unlinked_part(&wide.form, table + 16, 4 * S, 6 * S, false));
+    zq_l2_unlink_part(&wide.form, table + 16, 4 * S, 6 * S, false);
+    assert_true(zq_l2_is_unlinked_part(&wide.form, table + 16, 4 * S, 6 * S, false));
+    assert_false(zq_l2_is_unlinked_part(&wide.form, table + 16, 4 * S, 6 * S, true));
+    zq_l2_set_host(&wide.form, table + 16, 8 * C);
+    bytes_are(table + 16, OWN(8), BIT(2) | BIT(3));
+    zq_l2_set_zero(&wide.form, table + 16);
+    bytes_are(table + 16, 0, 0xffffffffull << 32);
+    assert_true(zq_l2_is_zero(&wide.form, table + 16));
+    zq_l2_clear(&wide.form, table + 16);
+    bytes_are(table + 16, 0, 0);
+    put_wide(table + 16, packed, 1);
+    zq_l2_link_part(&wide.form, table + 16, 7 * C, 0, S);
+    bytes_are(table + 16, OWN(7), 0xffffffff);
+    zq_l2_link(&wide.form, table + 16, 5 * C, 2);
+    bytes_are(table + 16, OWN(5), 0xffffffff);
+    bytes_are(table + 32, OWN(6), 0xffffffff);
+    assert_int_equal(zq_l2_span_bits(&wide.form), 16 + 12);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_bit),  cmocka_unit_test(test_places),
-        cmocka_unit_test(test_compressed), cmocka_unit_test(test_range),
-        cmocka_unit_test(test_stretch),    cmocka_unit_test(test_written),
+        cmocka_unit_test(test_every_bit),    cmocka_unit_test(test_places),
+        cmocka_unit_test(test_compressed),   cmocka_unit_test(test_range),
+        cmocka_unit_test(test_stretch),      cmocka_unit_test(test_written),
+        cmocka_unit_test(test_wide_judged),  cmocka_unit_test(test_wide_stretch),
+        cmocka_unit_test(test_wide_written),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
