@@ -17,8 +17,8 @@ static void discarded(const struct chain *c, uint64_t *off, uint64_t *len)
     uint64_t end = *off + *len;
 
     if (end != c->size[0])
-        end = end / 4096 * 4096;
-    *off = (*off + 4095) / 4096 * 4096;
+        end = end / c->cluster * c->cluster;
+    *off = (*off + c->cluster - 1) / c->cluster * c->cluster;
     *len = end > *off ? end - *off : 0;
 }
 

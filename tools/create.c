@@ -15,6 +15,7 @@ enum name {
     O_CLUSTER_SIZE,
     O_REFCOUNT_BITS,
     O_LAZY_REFCOUNTS,
+    O_EXTENDED_L2,
     O_MODE,
     O_ZONE_SIZE,
     O_CAPACITY,
@@ -41,6 +42,7 @@ static const struct {
     [O_CLUSTER_SIZE] = {"cluster_size", V_SIZE, 512, 2u << 20, "512 to 2M", false},
     [O_REFCOUNT_BITS] = {"refcount_bits", V_COUNT, 1, 64, "1 to 64", false},
     [O_LAZY_REFCOUNTS] = {"lazy_refcounts", V_WORD, 0, 0, "", false},
+    [O_EXTENDED_L2] = {"extended_l2", V_WORD, 0, 0, "", false},
     [O_MODE] = {"zone.mode", V_WORD, 0, 0, "", false},
     [O_ZONE_SIZE] = {"zone.size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false},
     [O_CAPACITY] = {"zone.capacity", V_SIZE, 512, (uint64_t)1 << 62, "512 to zone.size", true},
@@ -56,6 +58,7 @@ static const struct {
     "    cluster_size              512 to 2M; 64K\n" \
     "    refcount_bits             1, 2, 4 .. 64; 16\n" \
     "    lazy_refcounts            on or off; plain images only\n" \
+    "    extended_l2               on or off; clusters of 16K or more\n" \
     "    zone.mode                 host-managed, or none\n" \
     "    zone.size                 a power of two; 256M\n" \
     "    zone.capacity             of a zone; zone.size\n" \
@@ -229,6 +232,7 @@ static struct zqcow2_create_options library_options(const struct create *c,
     o.refcount_bits = (uint32_t)c->value[O_REFCOUNT_BITS];
     o.layout = (uint32_t)c->value[O_LAYOUT];
     o.flags = (c->value[O_LAZY_REFCOUNTS] ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
+              (c->value[O_EXTENDED_L2] ? ZQCOW2_CREATE_EXTENDED_L2 : 0u) |
               (c->force ? ZQCOW2_CREATE_FORCE : 0u);
     o.hooks = zt_hooks();
     o.backing_name = c->backing;

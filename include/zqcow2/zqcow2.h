@@ -163,7 +163,8 @@ struct zqcow2_open_options {
 
 enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
-    ZQCOW2_CREATE_FORCE = 1 << 1           /* overwrite a backend that is not empty */
+    ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend that is not empty */
+    ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2     /* subclusters; clusters of 16 KiB or more */
 };
 
 struct zqcow2_create_options {

@@ -23,6 +23,9 @@
 #define DEFAULT_MAX_APPEND    65536u
 #define CHUNK                 65536u /* tables are composed and written in pieces of this size */
 
+static const uint32_t known_flags =
+    ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE | ZQCOW2_CREATE_EXTENDED_L2;
+
 /* Everything that is decided before the first byte is written. */
 struct plan {
     struct zq_header h;
@@ -65,6 +68,11 @@ static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
     p->h.cluster_bits = zq_ctz(cluster);
     p->h.refcount_order = zq_ctz(bits);
     p->h.virtual_size = o->virtual_size;
+    if (o->flags & ZQCOW2_CREATE_EXTENDED_L2) {
+        if (p->h.cluster_bits < ZQ_EXTENDED_CLUSTER_BITS)
+            return refuse(err, "cluster_size", cluster, "extended_l2 needs at least 16 KiB");
+        p->h.incompat |= ZQ_INCOMPAT_EXTENDED_L2;
+    }
     form = zq_form_of(&p->h);
     l2_tables = zq_l1_needed(&form, o->virtual_size);
     if (zq_table_bytes(l2_tables) > ZQ_MAX_L1_BYTES)
@@ -167,7 +175,7 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
     int rc = plan_clusters(p, o, err);
 
     if (rc == 0)
-        rc = zq_check_unknown(err, o->flags, ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE, 0);
+        rc = zq_check_unknown(err, o->flags, known_flags, 0);
     if (rc == 0)
         rc = plan_backing(p, o, err);
     if (rc < 0)

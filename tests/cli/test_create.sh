@@ -57,6 +57,10 @@ run 0 'neither' create -o lazy_refcounts=on p.qcow2 10M
 is 'makes a plain one' 0 "$(member p.qcow2 nr_zones)"
 is 'which has no layout' None "$(member p.qcow2 layout)"
 is 'lazy_refcounts arrives' 'lazy refcounts' "$(member p.qcow2 features)"
+run 0 'extended_l2' create -o extended_l2=on x.qcow2 10M
+is 'arrives' 'extended L2 entries' "$(member x.qcow2 features)"
+run 0 'extended_l2, with zones' create -o extended_l2=on,zone.size=1M xz.qcow2 10M
+is 'arrives, too' 'extended L2 entries' "$(member xz.qcow2 features | tr , '\n' | sed -n 's/^ *\(extended.*\)/\1/p')"
 run 0 'zone.mode=none' create -o zone.mode=none n.qcow2 10M
 is 'makes a plain one, too' 0 "$(member n.qcow2 nr_zones)"
 for layout in 44 48b 56 v7; do
@@ -105,6 +109,8 @@ refcount_bits=128 64M refcount_bits
 refcount_bits=0 64M refcount_bits
 refcount_bits=x 64M refcount_bits
 lazy_refcounts=perhaps 64M lazy_refcounts
+extended_l2=on,cluster_size=8K 64M cluster_size.*16.KiB
+extended_l2=maybe 64M extended_l2
 compression=zstd 64M 'compression'
 novalue 64M novalue
 size=1M 2M size.*twice

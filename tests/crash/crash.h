@@ -13,7 +13,7 @@
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwxz"
 #define LETTERS_PLAIN "opuvwxymqz"
 #define ELEMENTS      5u
-#define MAX_WORLDS    32u
+#define MAX_WORLDS    40u
 #define BATCH         6u /* most requests in flight of an asynchronous run */
 
 struct crash_geometry {
@@ -27,6 +27,7 @@ struct crash_geometry {
     uint32_t b;          /* the second zone of the workloads; 0: the one behind the first */
     uint32_t fill;       /* bytes that the prologue's letter A leaves in the first zone */
     uint32_t weight;     /* states tried per crash point, in percent of the usual */
+    bool extended;       /* L2 entries with subclusters */
     bool lazy, snapshot; /* snapshot: everything is shared with one, which qemu-img made */
     bool packed;         /* all that the prologue has written is compressed then */
     const char *source;  /* the prologue's content lies in a backing file of this format, or NULL */

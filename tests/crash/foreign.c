@@ -16,7 +16,7 @@
 struct file {
     uint8_t *b;
     uint64_t len, cluster;
-    unsigned bits;
+    unsigned bits, width; /* width: bytes of an L2 entry; 16 with 32 subclusters in a cluster */
 };
 
 static uint64_t get(const struct file *f, uint64_t off, unsigned bytes)
@@ -42,6 +42,7 @@ static bool load(struct file *f, struct zqcow2_simdisk *disk)
         return false;
     f->bits = (unsigned)get(f, 20, 4);
     f->cluster = UINT64_C(1) << f->bits;
+    f->width = get(f, 72, 8) & 16 ? 16 : 8;
     return f->bits >= 9 && f->bits <= 21 && f->len >= f->cluster;
 }
 
@@ -76,9 +77,11 @@ static bool unpack(const struct file *f, uint64_t entry, uint8_t *out)
     return good;
 }
 
-static bool read_cluster(const struct file *f, uint64_t entry, uint8_t *out)
+/* Of the entry at `where`, or of none; nothing is below. */
+static bool read_cluster(const struct file *f, uint64_t where, uint8_t *out)
 {
-    uint64_t host = entry & OFFSET;
+    uint64_t entry = where ? get(f, where, 8) : 0, host = entry & OFFSET, part = f->cluster / 32;
+    uint64_t bitmap = where && f->width == 16 ? get(f, where + 8, 8) : UINT32_MAX;
 
     if (entry & COMPRESSED)
         return unpack(f, entry, out);
@@ -88,16 +91,20 @@ static bool read_cluster(const struct file *f, uint64_t entry, uint8_t *out)
     if (host >= f->len)
         return false;
     memcpy(out, f->b + host, f->len - host < f->cluster ? f->len - host : f->cluster);
+    for (unsigned i = 0; i < 32; i++) {
+        if (!(bitmap >> i & 1) || bitmap >> (32 + i) & 1)
+            memset(out + i * part, 0, part);
+    }
     return true;
 }
 
 /* Where the entry of a guest offset lies; 0: there is no table. */
 static uint64_t entry_at(const struct file *f, uint64_t l1, uint64_t guest)
 {
-    uint64_t index = guest >> f->bits, per = f->cluster / 8;
+    uint64_t index = guest >> f->bits, per = f->cluster / f->width;
     uint64_t table = get(f, l1 + index / per * 8, 8) & OFFSET;
 
-    return table ? table + index % per * 8 : 0;
+    return table ? table + index % per * f->width : 0;
 }
 
 int snapshot_read(struct zqcow2_simdisk *disk, uint8_t *out, uint64_t size)
@@ -111,7 +118,7 @@ int snapshot_read(struct zqcow2_simdisk *disk, uint8_t *out, uint64_t size)
     for (uint64_t at = 0; good && at < size; at += f.cluster) {
         uint64_t entry = entry_at(&f, l1, at), n = size - at < f.cluster ? size - at : f.cluster;
 
-        good = read_cluster(&f, entry ? get(&f, entry, 8) : 0, cluster);
+        good = read_cluster(&f, entry, cluster);
         memcpy(out + at, cluster, n);
     }
     free(cluster);
@@ -167,13 +174,13 @@ static uint64_t find_room(struct packer *p, uint64_t bytes)
 static bool pack_cluster(struct packer *p, uint64_t entry)
 {
     struct file *f = &p->f;
-    uint64_t host = get(&p->old, entry, 8) & OFFSET, at, sectors;
-    uint8_t *out = malloc(f->cluster);
+    uint8_t *out = malloc(f->cluster), *in = malloc(f->cluster);
+    uint64_t bytes = 0, at, sectors;
     z_stream z = {0};
-    uint64_t bytes = 0;
 
-    if (out && deflateInit2(&z, 9, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) == Z_OK) {
-        z.next_in = p->old.b + host;
+    if (out && in && read_cluster(&p->old, entry, in) &&
+        deflateInit2(&z, 9, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) == Z_OK) {
+        z.next_in = in;
         z.avail_in = (uInt)f->cluster;
         z.next_out = out;
         z.avail_out = (uInt)f->cluster;
@@ -185,10 +192,13 @@ static bool pack_cluster(struct packer *p, uint64_t entry)
         memcpy(f->b + at, out, bytes);
         sectors = (at + bytes - 1) / SECTOR - at / SECTOR;
         put(f, entry, 8, COMPRESSED | sectors << (62 - (f->bits - 8)) | at);
+        if (f->width == 16)
+            put(f, entry + 8, 8, 0);
         for (uint64_t c = at / f->cluster; c <= (at + bytes - 1) / f->cluster; c++)
             count(f, c * f->cluster, 1);
     }
     free(out);
+    free(in);
     return at != 0;
 }
 

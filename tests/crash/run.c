@@ -324,6 +324,8 @@ static void overwrite(struct run *r, uint16_t op, uint64_t len, uint64_t align, 
 
     if (!r->shape.conventional)
         return;
+    if (align > SECTOR) /* of a cluster that it does not cover whole a discard changes nothing */
+        len = len < area - at ? len : area - at;
     at = len > area - at ? area - len : at;
     if (busy_at(r, at, len))
         settle(r);

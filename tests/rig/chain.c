@@ -81,7 +81,7 @@ static void cut(struct chain *c, unsigned layer)
 
 static void make_layer(struct chain *c, unsigned i)
 {
-    static const uint32_t clusters[] = {512, 4096, 65536};
+    static const uint32_t clusters[] = {512, 4096, 65536, 16384};
     struct zqcow2_create_options opt = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options rw = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_backend *be = chain_backend(&c->store[i]);
@@ -89,7 +89,9 @@ static void make_layer(struct chain *c, unsigned i)
     char name[2] = {(char)('0' + i + 1), 0};
 
     opt.virtual_size = c->size[i];
-    opt.cluster_size = i ? clusters[chain_below(3)] : 4096;
+    opt.cluster_size = i ? clusters[chain_below(4)] : c->cluster;
+    if (opt.cluster_size == 16384)
+        opt.flags = ZQCOW2_CREATE_EXTENDED_L2;
     rw.flags = ZQCOW2_OPEN_RDWR;
     assert_int_equal(zqcow2_create(be, &opt, &c->err), 0);
     assert_int_equal(zqcow2_open(be, &rw, &img, &c->err), 0);
@@ -103,6 +105,7 @@ void chain_make(struct chain *c, unsigned nr, bool raw_end)
 {
     memset(c, 0, sizeof(*c));
     c->nr = nr;
+    c->cluster = chain_below(2) ? 4096 : 16384;
     c->raw_end = raw_end && nr > 1;
     c->want = calloc(1, SIZE);
     c->self = pthread_self();

@@ -15,6 +15,7 @@ struct chain {
     struct store store[LAYERS];
     uint64_t size[LAYERS];
     unsigned nr;
+    uint32_t cluster; /* of the image; 16384 everywhere: with subclusters */
     bool raw_end;     /* the last one is raw */
     unsigned threads; /* of each backend; 0: it blocks */
     unsigned opened;  /* by the resolver */

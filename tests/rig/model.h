@@ -15,6 +15,7 @@ struct geometry {
     uint32_t conventional, max_open, max_active, max_append, cluster, layout, refcount_bits;
     uint32_t rules;  /* zqcow2_rules under which it is opened */
     uint32_t layers; /* images that the random tests put below it, one after the other */
+    bool extended;   /* L2 entries with subclusters */
 };
 
 struct model_zone {

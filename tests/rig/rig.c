@@ -183,7 +183,7 @@ static int resolve(void *arg, const char *name, const char *format, uint32_t dep
 /* The clusters get smaller from layer to layer. */
 static void set_below(struct rig *r, struct zqcow2_create_options *o)
 {
-    o->flags = ZQCOW2_CREATE_FORCE;
+    o->flags |= ZQCOW2_CREATE_FORCE;
     o->cluster_size = r->g->cluster >> r->nr_below;
     o->cluster_size = o->cluster_size < 512 ? 512 : o->cluster_size;
     o->backing_name = "below";
@@ -210,6 +210,7 @@ int rig_create(struct rig *r)
     o.cluster_size = r->g->cluster;
     o.refcount_bits = r->g->refcount_bits;
     o.layout = r->g->layout;
+    o.flags = r->g->extended ? ZQCOW2_CREATE_EXTENDED_L2 : 0;
     o.hooks = &r->hooks;
     if (r->nr_below)
         set_below(r, &o);

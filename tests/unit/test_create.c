@@ -184,6 +184,7 @@ static void test_options_refused(void **state)
     REFUSED("cluster_size 256", o.cluster_size = 256);
     REFUSED("cluster_size 1000", o.cluster_size = 1000);
     REFUSED("cluster_size 4194304", o.cluster_size = 4u << 20);
+    REFUSED("cluster_size 8192", (o.cluster_size = 8192, o.flags = ZQCOW2_CREATE_EXTENDED_L2));
     REFUSED("refcount_bits 3", o.refcount_bits = 3);
     REFUSED("refcount_bits 128", o.refcount_bits = 128);
     REFUSED("zone.size", o.zone_size = MiB(3));
@@ -312,6 +313,24 @@ static void test_lazy(void **state)
     assert_int_equal(p.zoned, 0);
     assert_int_equal(p.mark, 120);
     pic_free(&p);
+}
+
+/* Half as many clusters to a table: the second GiB begins the fifth of 256 MiB. */
+static void test_extended(void **state)
+{
+    static const uint64_t zones[] = {0, MiB(4)};
+
+    (void)state;
+    for (size_t i = 0; i < 2; i++) {
+        struct zqcow2_create_options o = opt(MiB(1024) + 512, zones[i]);
+        struct pic p;
+
+        o.flags = ZQCOW2_CREATE_EXTENDED_L2;
+        pic_make(&p, &o);
+        assert_int_equal(pic_get(&p, 72, 8), zones[i] ? 0x30 : 0x10);
+        assert_int_equal(pic_get(&p, 36, 4), 5);
+        pic_free(&p);
+    }
 }
 
 /* Every cluster size, refcount width and layout, small and as large as the L1 allows. */
@@ -500,6 +519,7 @@ int main(void)
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_max_append_default),
         cmocka_unit_test(test_lazy),
+        cmocka_unit_test(test_extended),
         cmocka_unit_test(test_every_shape),
         cmocka_unit_test(test_largest),
         cmocka_unit_test(test_16_tib),
