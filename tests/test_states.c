@@ -248,23 +248,22 @@ static void another_program_writes(void **state)
 }
 
 /* Another program may write all extensions anew: ours is then behind the first sector, and void. */
-static void another_program_moves_it(void **state)
+static void moved_behind(uint32_t bytes)
 {
     static struct rig r;
     uint8_t ext[48], names[480] = {0};
     uint64_t at;
 
-    (void)state;
     rig_begin(&r, &large);
     assert_int_equal(set(&r, 2, ZQCOW2_ZONE_OFFLINE | PERSIST), 0);
     assert_int_equal(rig_close(&r), 0);
     at = find_ext(&r, EXT) - 8;
     store_get(&r.store, ext, sizeof(ext), at);
     put(&r, at, 4, 0x6803f857); /* feature names: this long, and no others */
-    put(&r, at + 4, 4, sizeof(names));
-    store_put(&r.store, names, sizeof(names), at + 8);
-    store_put(&r.store, ext, sizeof(ext), at + 8 + sizeof(names));
-    put(&r, at + 8 + sizeof(names) + sizeof(ext), 8, 0);
+    put(&r, at + 4, 4, bytes);
+    store_put(&r.store, names, bytes, at + 8);
+    store_put(&r.store, ext, sizeof(ext), at + 8 + bytes);
+    put(&r, at + 8 + bytes + sizeof(ext), 8, 0);
     for (int cleared = 0; cleared < 2; cleared++) { /* a bit without what it stands for */
         if (cleared)
             foreign_write(&r);
@@ -283,6 +282,13 @@ static void another_program_moves_it(void **state)
     assert_int_equal(r.check.leaks_fixed, 1); /* the old table */
     assert_int_equal(rig_open(&r, true), 0);
     rig_end(&r);
+}
+
+static void another_program_moves_it(void **state)
+{
+    (void)state;
+    moved_behind(480);
+    moved_behind(288); /* it begins in the first sector, and ends behind it */
 }
 
 /* The table takes clusters in which something is left that nobody counts any more. */

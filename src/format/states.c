@@ -104,7 +104,8 @@ static bool make_room(uint8_t *sector, const struct zq_header *h, uint64_t *pos)
     uint64_t end = h->backing_offset ? zq_min(h->backing_offset, ZQ_SECTOR) : ZQ_SECTOR;
     uint32_t names;
 
-    if (find(sector, h, ZQ_EXT_STATES, pos))
+    /* One that ends behind the sector was moved there, and counts for nothing. */
+    if (find(sector, h, ZQ_EXT_STATES, pos) && *pos + ROOM <= ZQ_SECTOR)
         return *pos + ROOM <= end && zq_be32(sector + *pos + 4) == ZQ_STATES_EXT;
     if (find(sector, h, ZQ_EXT_FEATURE_NAMES, pos)) {
         names = zq_be32(sector + *pos + 4);

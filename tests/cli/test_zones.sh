@@ -87,6 +87,25 @@ run 0 'info' info z.qcow2
 has 'says that another program has written' out 'stored zone states are void'
 lacks 'the feature is gone' out '^feature: stored zone states$'
 is 'states are normal' EMPTY "$(zone z.qcow2 2 state)"
+if command -v qemu-img >qemu; then
+    # QEMU knows no zones: it sees the image without the bit that says so, and writes a new header.
+    run 0 'states of an image that QEMU writes' state -o 8M z.qcow2 read-only
+    is 'are stored' READ_ONLY "$(zone z.qcow2 2 state)"
+    printf '\0' | dd of=z.qcow2 bs=1 seek=79 conv=notrunc 2>dd.err
+    qemu-img snapshot -c s z.qcow2 && qemu-img snapshot -d s z.qcow2
+    is 'QEMU has written it' 0 $?
+    printf '\40' | dd of=z.qcow2 bs=1 seek=79 conv=notrunc 2>dd.err
+    run 0 'info' info z.qcow2
+    has 'says so' out 'stored zone states are void'
+    is 'the state is normal' EMPTY "$(zone z.qcow2 2 state)"
+    run 0 'leaks are freed' check --repair=leaks z.qcow2
+    run 0 'another state is stored' state -o 4M z.qcow2 offline
+    is 'as asked' OFFLINE "$(zone z.qcow2 1 state)"
+    run 0 'info' info z.qcow2
+    has 'names the feature again' out '^feature: stored zone states$'
+    run 0 'check' check z.qcow2
+    run 0 'normal again' state -o 4M z.qcow2 normal
+fi
 run 1 'a conventional zone' state -o 0 z.qcow2 offline
 run 1 'too many zones' state -o 16M -c 3 z.qcow2 offline
 run 1 'no zone' state z.qcow2 offline
