@@ -37,13 +37,18 @@ static void watch(const struct fault *f)
     exit(1);
 }
 
+static bool counted(const struct fault *f, bool takes_space, bool reads)
+{
+    return f->kind == FAULT_READ ? reads : !wants_space(f) || takes_space;
+}
+
 /* 0, or the error that this call has to give. */
-static int judge(struct fault *f, bool takes_space)
+static int judge_read(struct fault *f, bool takes_space, bool reads)
 {
     int rc = 0;
 
     pthread_mutex_lock(&f->lock);
-    if (!wants_space(f) || takes_space) {
+    if (counted(f, takes_space, reads)) {
         f->calls++;
         watch(f);
         if (f->fail_at && (f->calls == f->fail_at || (f->for_ever && f->calls > f->fail_at))) {
@@ -53,6 +58,11 @@ static int judge(struct fault *f, bool takes_space)
     }
     pthread_mutex_unlock(&f->lock);
     return rc;
+}
+
+static int judge(struct fault *f, bool takes_space)
+{
+    return judge_read(f, takes_space, false);
 }
 
 static int op_length(void *self, uint64_t *bytes)
@@ -84,10 +94,10 @@ static void half(struct fault *f, vec_fn fn, const struct iovec *iov, int cnt, u
     }
 }
 
-static int vec(struct fault *f, vec_fn fn, bool takes_space, const struct iovec *iov, int cnt,
+static int vec(struct fault *f, vec_fn fn, bool reads, const struct iovec *iov, int cnt,
                uint64_t off)
 {
-    int rc = judge(f, takes_space);
+    int rc = judge_read(f, !reads, reads);
 
     if (!rc)
         return fn(f->under.self, iov, cnt, off);
@@ -100,14 +110,14 @@ static int op_readv(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
     struct fault *f = self;
 
-    return vec(f, f->under.ops->readv, false, iov, cnt, off);
+    return vec(f, f->under.ops->readv, true, iov, cnt, off);
 }
 
 static int op_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
 {
     struct fault *f = self;
 
-    return vec(f, f->under.ops->writev, true, iov, cnt, off);
+    return vec(f, f->under.ops->writev, false, iov, cnt, off);
 }
 
 static int op_flush(void *self)

@@ -11,6 +11,7 @@ enum fault_kind {
     FAULT_EIO,
     FAULT_ENOSPC,  /* only of calls that take space; others do not count */
     FAULT_NO_ROOM, /* the same, but that barriers need none */
+    FAULT_READ,    /* EIO, only of reads; others do not count */
     FAULT_SHORT    /* a read or write does its first half, then fails with EIO */
 };
 
