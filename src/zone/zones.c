@@ -326,6 +326,14 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
     zq_list_push(&z->live->reserved, &r->link);
 }
 
+/* Few writes change more than the pointer: it is out of line, so that the others pay nothing. */
+static __attribute__((noinline)) void commit_state(struct zq_zones *zs, uint32_t i)
+{
+    zq_zone_unmark(zs, i);
+    if (zs->v[i].wp == zq_zone_end(zs, i))
+        zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
+}
+
 static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)
 {
     struct zq_zone *z = &zs->v[i];
@@ -333,9 +341,8 @@ static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)
     zq_assert_k(K7, end > z->wp && end <= z->next);
     z->wp = end;
     zq_table_mark(zs, i);
-    zq_zone_unmark(zs, i);
-    if (end == zq_zone_end(zs, i))
-        zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
+    if (z->stored || end == zq_zone_end(zs, i))
+        commit_state(zs, i);
 }
 
 static void drained(struct zq_zones *zs, uint32_t i)

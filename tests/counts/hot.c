@@ -7,6 +7,8 @@
  *   over          blocking, where such a zone has data already
  *   zone          blocking, each the first write to a zone of 64 MiB
  *   drain         the same, and then one drain of all of them
+ *   read0 .. read9  blocking, in an overlay, where the source so many levels below has the data and
+ *                 all levels above it have other data of the same slices
  *   qappend qread as the first two, 32 at a time in a queue, over an asynchronous backend
  */
 #include <errno.h>
@@ -22,6 +24,7 @@
 #define DEPTH  32u
 #define ZONE   MiB(256)
 #define SMALL  MiB(64)
+#define SLICE  MiB(32) /* what 4 KiB of an L2 table map */
 
 /* Keeps metadata, forgets data. */
 struct null {
@@ -80,6 +83,16 @@ static int null_allocate(void *self, uint64_t off, uint64_t len)
     return 0;
 }
 
+static const struct zqcow2_backend_ops null_ops = {
+    .size = sizeof(null_ops),
+    .name = "null",
+    .length = null_length,
+    .readv = null_readv,
+    .writev = null_writev,
+    .flush = null_flush,
+    .truncate = null_truncate,
+};
+
 /* Data is done at once; metadata is left to the blocking functions. */
 static int null_submit(void *self, struct zqcow2_io *io)
 {
@@ -105,22 +118,15 @@ static bool begins_zones(const char *kind)
 static int begin(struct null *n, const char *kind, struct zqcow2_image **img)
 {
     bool many = begins_zones(kind);
-    const struct zqcow2_backend_ops ops = {
-        .size = sizeof(ops),
-        .name = "null",
-        .length = null_length,
-        .readv = null_readv,
-        .writev = null_writev,
-        .flush = null_flush,
-        .truncate = null_truncate,
-        .submit = kind[0] == 'q' ? null_submit : NULL,
-        .allocate = many ? null_allocate : NULL,
-    };
+    struct zqcow2_backend_ops ops = null_ops;
     struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_backend *be;
-    int rc = zqcow2_backend_new(&ops, n, NULL, &be);
+    int rc;
 
+    ops.submit = kind[0] == 'q' ? null_submit : NULL;
+    ops.allocate = many ? null_allocate : NULL;
+    rc = zqcow2_backend_new(&ops, n, NULL, &be);
     n->length = 0;
     n->head = calloc(1, KEPT + MiB(2));
     c.virtual_size = many ? 64 * ZONE : 4 * ZONE;
@@ -176,6 +182,93 @@ static int block(struct zqcow2_image *img, const char *kind, unsigned nr)
     return rc;
 }
 
+/* ---- overlays ---- */
+
+#define LEVELS 10u
+
+struct chain {
+    struct null file[LEVELS];
+    unsigned top; /* file[0] is the lowest */
+};
+
+static int resolve(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    struct chain *ch = arg;
+
+    (void)name;
+    (void)format;
+    (void)err;
+    return zqcow2_backend_new(&null_ops, &ch->file[ch->top - depth], NULL, be);
+}
+
+static int open_top(struct chain *ch, struct zqcow2_image **img)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+    int rc = zqcow2_backend_new(&null_ops, &ch->file[ch->top], NULL, &be);
+
+    o.flags = ZQCOW2_OPEN_RDWR;
+    o.resolve = resolve;
+    o.resolve_arg = ch;
+    return rc < 0 ? rc : zqcow2_open(be, &o, img, NULL);
+}
+
+static int create_top(struct chain *ch)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct null *n = &ch->file[ch->top];
+    struct zqcow2_backend *be;
+    int rc = zqcow2_backend_new(&null_ops, n, NULL, &be);
+
+    n->head = calloc(1, KEPT + MiB(2));
+    c.virtual_size = SMALL;
+    c.backing_name = ch->top ? "below" : NULL;
+    c.backing_format = ch->top ? "qcow2" : NULL;
+    if (rc == 0)
+        rc = zqcow2_create(be, &c, NULL);
+    zqcow2_backend_close(be);
+    return rc;
+}
+
+/* The first half of each slice is the lowest file's; each has a cluster in the second half. */
+static int make_level(struct chain *ch)
+{
+    static char buf[MiB(1)];
+    struct zqcow2_image *img;
+    int rc = create_top(ch);
+
+    if (rc == 0)
+        rc = open_top(ch, &img);
+    for (uint64_t at = 0; rc == 0 && at < SMALL; at += SLICE) {
+        rc = zqcow2_write(img, buf, UNIT, at + SLICE / 2 + ch->top * MiB(1), 0);
+        for (uint64_t done = 0; rc == 0 && !ch->top && done < SLICE / 2; done += MiB(1))
+            rc = zqcow2_write(img, buf, MiB(1), at + done, 0);
+    }
+    return rc < 0 ? rc : zqcow2_close(img);
+}
+
+static int read_chain(unsigned depth, unsigned nr)
+{
+    static struct chain ch;
+    static char buf[UNIT];
+    struct zqcow2_image *img;
+    int rc = 0;
+
+    for (; rc == 0 && ch.top <= depth; ch.top++)
+        rc = make_level(&ch);
+    ch.top = depth;
+    if (rc == 0)
+        rc = open_top(&ch, &img);
+    for (unsigned i = 0; rc == 0 && i < nr; i++)
+        rc = zqcow2_read(img, buf, UNIT, i % 2 * SLICE + i * 7919ull % 4096 * UNIT);
+    if (rc == 0)
+        rc = zqcow2_close(img);
+    for (unsigned i = 0; i <= depth; i++)
+        free(ch.file[i].head);
+    return rc;
+}
+
 static void on_done(void *arg, const struct zqcow2_result *res)
 {
     int *rc = arg;
@@ -220,6 +313,10 @@ int main(int argc, char **argv)
         return die("usage", -EINVAL);
     kind = argv[1];
     nr = (unsigned)atoi(argv[2]);
+    if (!strncmp(kind, "read", 4) && kind[4]) {
+        rc = read_chain((unsigned)(kind[4] - '0') % LEVELS, nr);
+        return rc < 0 ? die(kind, rc) : 0;
+    }
     rc = begin(&null, kind, &img);
     if (rc == 0 && strcmp(kind, "first") && !begins_zones(kind))
         rc = prepare(img);
