@@ -9,6 +9,7 @@
 #ifndef ZQ_FORMAT_L2ENTRY_H
 #define ZQ_FORMAT_L2ENTRY_H
 
+#include <string.h>
 #include "format/entry.h"
 
 #define ZQ_L2_ENTRY_MAX 16u /* bytes of an entry of any form */
@@ -82,6 +83,10 @@ static inline void zq_l2_clear(const struct zq_form *f, uint8_t *entry)
     zq_put_be64(entry, 0);
     if (f->extended)
         zq_put_be64(entry + 8, 0);
+}
+static inline void zq_l2_clear_all(const struct zq_form *f, uint8_t *entry, uint32_t n)
+{
+    memset(entry, 0, (size_t)zq_l2_bytes(f, n));
 }
 /* Is there an entry that reads as zeros without a cluster? UNALLOC is none where there is a source.
  */

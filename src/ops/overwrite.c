@@ -67,12 +67,14 @@ static uint64_t unit_bytes(const struct zq_core *c)
 static bool can_unmap_units(const struct zq_core *c, const struct zq_op *op, uint64_t at,
                             uint64_t *stop)
 {
-    uint64_t unit = unit_bytes(c), end = op->req.offset + op->length;
+    uint64_t unit, end = op->req.offset + op->length;
 
+    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES)
+        return false;
+    unit = unit_bytes(c);
     end = end == c->size ? zq_align_up(end, unit) : zq_align_down(end, unit);
     end = zq_min(end, ((at >> c->cluster_bits) + 1) << c->cluster_bits);
-    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES || (at & (unit - 1)) || end <= at ||
-        !zq_map_may_unlink(&c->map, at))
+    if ((at & (unit - 1)) || end <= at || !zq_map_may_unlink(&c->map, at))
         return false;
     *stop = end;
     return true;
@@ -98,9 +100,9 @@ static uint64_t piece_end(const struct zq_core *c, const struct zq_op *op, uint6
 /* The same where no new cluster is needed: of zeros, a part of a unit is a piece of its own. */
 static uint64_t part_end(const struct zq_core *c, const struct zq_op *op, uint64_t at)
 {
-    uint64_t end = piece_end(c, op, at), unit = zq_align_up(at, unit_bytes(c));
+    uint64_t end = piece_end(c, op, at), unit = zeroing(op) ? zq_align_up(at, unit_bytes(c)) : at;
 
-    return zeroing(op) && at < unit ? zq_min(end, unit) : end;
+    return at < unit ? zq_min(end, unit) : end;
 }
 
 static bool is_zero_already(const struct zq_core *c, const struct zq_op *op, uint64_t at,

@@ -414,6 +414,17 @@ static bool hides(const struct zq_map *m, uint64_t guest, enum zq_unlink leave)
     return leave == ZQ_LEAVE_ZEROS && zq_map_masks(m, guest);
 }
 
+static uint32_t clusters(const struct zq_map *m, uint64_t bytes)
+{
+    return (uint32_t)(bytes >> m->cluster_bits);
+}
+
+/* Whole clusters, of which nothing is left, as usual. */
+static bool is_plain(const struct zq_map *m, uint64_t guest, uint64_t end, enum zq_unlink leave)
+{
+    return !((guest | end) & (((uint64_t)1 << m->cluster_bits) - 1)) && !hides(m, guest, leave);
+}
+
 /* Does the entry hold nothing for [guest, end) of its cluster, and hide what is below? */
 static bool is_unlinked(const struct zq_map *m, const uint8_t *entry, uint64_t guest, uint64_t end,
                         enum zq_unlink leave)
@@ -432,6 +443,9 @@ bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64
     const uint8_t *entry = entry_in(m, s, guest);
     uint64_t stop = part_end(m, guest, end);
 
+    if (is_plain(m, guest, end, leave))
+        return zq_l2_count_empty(&m->form, entry, clusters(m, end - guest)) ==
+               clusters(m, end - guest);
     while (guest < end && is_unlinked(m, entry, guest, stop, leave)) {
         guest = stop;
         stop = part_end(m, guest, end);
@@ -461,6 +475,10 @@ static void unlink_all(const struct zq_map *m, struct zq_slice *s, uint64_t gues
     bool changes = !zq_map_is_unlinked(m, s, guest, end, leave);
     uint8_t *entry = entry_in(m, s, guest);
 
+    if (changes && is_plain(m, guest, end, leave)) {
+        zq_l2_clear_all(&m->form, entry, clusters(m, end - guest));
+        guest = end;
+    }
     for (uint64_t next; changes && guest < end;
          guest = next, entry = zq_l2_at(&m->form, entry, 1)) {
         next = part_end(m, guest, end);

@@ -85,15 +85,18 @@ static enum zq_keep keeper_of(const struct zq_core *c, uint64_t guest, enum zq_e
 /* The unit that the request ends in need not be like the one that it begins in. */
 static int find_kept(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
 {
-    struct zq_extent e = f->old;
+    uint64_t unit = unit_bytes(c);
+    struct zq_extent e;
     int rc = 0;
 
-    f->from = zq_align_down(f->head, unit_bytes(c));
-    f->to = zq_align_up(f->tail, unit_bytes(c));
-    f->keep_head = f->from < f->head ? keeper_of(c, f->guest, e.type) : ZQ_KEEP_NOTHING;
+    f->from = zq_align_down(f->head, unit);
+    f->to = zq_align_up(f->tail, unit);
+    if (f->from < f->head)
+        f->keep_head = keeper_of(c, f->guest, f->old.type);
     if (f->to == f->tail)
         return 0;
-    if (f->to - f->from > unit_bytes(c) && e.l2.used && e.type != ZQ_EXT_COMPRESSED)
+    e = f->old;
+    if (f->to - f->from > unit && e.l2.used && e.type != ZQ_EXT_COMPRESSED)
         rc = zq_map_lookup(&c->map, &op->g, f->guest + f->tail - 1, 1, &e);
     f->keep_tail = keeper_of(c, f->guest, e.type);
     return rc;
