@@ -125,6 +125,7 @@ static int run(int argc, char **argv)
     struct report r = {.count = UINT64_MAX};
     struct zqcow2_image *img;
 
+    r.target.no_backing = true; /* zones are the image's own, whatever is below it */
     if (!parse(&r, argc, argv))
         return 1;
     img = zt_open(&r.target, 0);

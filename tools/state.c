@@ -62,6 +62,7 @@ static int set(struct setting *s, struct zqcow2_image *img)
 static bool parse(struct setting *s, int argc, char **argv)
 {
     static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SOURCES,
                                           {"offset", required_argument, NULL, 'o'},
                                           {"count", required_argument, NULL, 'c'},
                                           ZT_OPTION_END};
@@ -100,9 +101,10 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_state = {
-    "state", "-o OFFSET [-c COUNT] [--backend=NAME] FILE {normal|read-only|offline}",
+    "state",
+    "-o OFFSET [-c COUNT] " ZT_USE_SOURCES "[--backend=NAME] FILE {normal|read-only|offline}",
     "Makes zones read-only or offline, or normal again",
     "  -o, --offset=OFFSET     the zone that contains OFFSET\n"
-    "  -c, --count=COUNT       the number of zones; 1\n" ZT_HELP_BACKEND
+    "  -c, --count=COUNT       the number of zones; 1\n" ZT_HELP_SOURCES ZT_HELP_BACKEND
     "The image stores the state until another program than this library writes the image.\n",
     run};

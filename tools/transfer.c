@@ -286,6 +286,7 @@ static bool parse(struct transfer *t, int argc, char **argv, const char *const *
     static const struct option writer[] = {
         ZT_OPTION_BACKEND, ZT_OPTION_SOURCES, {"pad", no_argument, NULL, OPT_PAD}, ZT_OPTION_END};
     static const struct option appender[] = {ZT_OPTION_BACKEND,
+                                             ZT_OPTION_SOURCES,
                                              {"pad", no_argument, NULL, OPT_PAD},
                                              {"quiet", no_argument, NULL, 'q'},
                                              ZT_OPTION_END};
@@ -350,9 +351,10 @@ static int run_read(int argc, char **argv)
 #define HELP_PAD "  --pad                   pad the input with zeros to a multiple of 512 bytes\n"
 
 const struct zt_verb zt_verb_append = {
-    "append", "[--pad] [-q] [--backend=NAME] FILE ZONE_OFFSET",
+    "append", "[--pad] [-q] " ZT_USE_SOURCES "[--backend=NAME] FILE ZONE_OFFSET",
     "Appends standard input to a zone; prints 'offset length' for each piece",
-    HELP_PAD "  -q, --quiet             print nothing\n" ZT_HELP_BACKEND, run_append};
+    HELP_PAD "  -q, --quiet             print nothing\n" ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    run_append};
 
 const struct zt_verb zt_verb_write = {
     "write", "[--pad] " ZT_USE_SOURCES "[--backend=NAME] FILE OFFSET",

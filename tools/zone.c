@@ -65,6 +65,7 @@ static int act(struct action *a, struct zqcow2_image *img)
 static bool parse(struct action *a, int argc, char **argv)
 {
     static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SOURCES,
                                           {"all", no_argument, NULL, OPT_ALL},
                                           {"offset", required_argument, NULL, 'o'},
                                           {"count", required_argument, NULL, 'c'},
@@ -106,11 +107,11 @@ static int run(int argc, char **argv, uint16_t op)
     return img ? zt_close(&a.target, img, act(&a, img)) : 1;
 }
 
-#define OPERANDS "{-o OFFSET [-c COUNT] | --all} [--backend=NAME] FILE"
+#define OPERANDS "{-o OFFSET [-c COUNT] | --all} " ZT_USE_SOURCES "[--backend=NAME] FILE"
 #define HELP \
     "  -o, --offset=OFFSET     the zone that starts at OFFSET\n" \
     "  -c, --count=COUNT       the number of zones; 1\n" \
-    "  --all                   the whole device\n" ZT_HELP_BACKEND
+    "  --all                   the whole device\n" ZT_HELP_SOURCES ZT_HELP_BACKEND
 #define HELP_OPEN \
     HELP "Open states do not persist: the command closes the image before it returns.\n"
 

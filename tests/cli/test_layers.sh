@@ -47,6 +47,25 @@ qemu-img create -q -f qcow2 -u -b link.qcow2 -F qcow2 aside/top.qcow2 1M
 run 1 'a link out of the folder' read --backing-root=aside aside/top.qcow2 0 512
 has 'is refused' err 'lies outside'
 
+# Zones: every verb that opens the template stays in the folder; a report does not need it.
+"$tool" create -o zone.size=1M in/zones.qcow2 4M >/dev/null
+"$tool" create -b zones.qcow2 in/disk.qcow2 >/dev/null
+head -c 4096 /dev/zero >data
+for verb in 'append in/disk.qcow2 0' 'open -o 0 in/disk.qcow2' 'close -o 0 in/disk.qcow2' \
+    'finish -o 0 in/disk.qcow2' 'reset -o 0 in/disk.qcow2' 'state -o 0 in/disk.qcow2 normal'; do
+    # shellcheck disable=SC2086
+    run 1 "outside: $verb" ${verb%% *} --backing-root=aside ${verb#* } <data
+    has 'is refused' err 'in/disk\.qcow2: backing file "zones\.qcow2": lies outside'
+    # shellcheck disable=SC2086
+    run 0 "within the folder: $verb" ${verb%% *} --backing-root=in ${verb#* } <data
+done
+run 0 'a report' report in/disk.qcow2
+cp out with
+mv in/zones.qcow2 in/moved.qcow2
+run 0 'a report without the template' report in/disk.qcow2
+same 'is the same' with out
+run 1 'a write without the template' append in/disk.qcow2 0 <data
+
 # named NAME TEXT: an image that names NAME is refused with TEXT.
 named() {
     qemu-img create -q -f qcow2 -u -b "$1" -F "${3:-qcow2}" bad.qcow2 1M
