@@ -52,7 +52,7 @@ void store_copy(struct store *to, const struct store *from)
     store_free(to);
     store_init(to);
     to->limits = limits;
-    reserve(to, from->length);
+    reserve(to, from->nr_pages * STORE_PAGE); /* it may have been longer */
     to->length = from->length;
     for (uint64_t i = 0; i < from->nr_pages; i++) {
         if (!from->page[i])
