@@ -272,6 +272,28 @@ static void finish_flush(struct disk *d, uint64_t began, int rc)
     free(covered);
 }
 
+void disk_kill(struct disk *d)
+{
+    size_t kept = 0;
+
+    d->off = d->woken = false;
+    d->nflight = 0;
+    for (size_t i = 0; i < d->nlog; i++) {
+        struct rec *r = d->log[i];
+
+        if (!r->done && odds(&d->rng, 2)) {
+            rec_free(r);
+            continue;
+        }
+        if (!r->done) {
+            apply(d, &d->now, r, NULL);
+            r->done = ++d->clock;
+        }
+        d->log[kept++] = r;
+    }
+    d->nlog = kept;
+}
+
 static void read_now(struct disk *d, const struct iovec *iov, uint64_t len, uint64_t off)
 {
     for (; len; iov++) {

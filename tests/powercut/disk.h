@@ -66,6 +66,8 @@ void disk_init(struct disk *d, const struct store *from, const struct disk_limit
                uint64_t seed);
 void disk_free(struct disk *d);
 struct zqcow2_backend *disk_backend(struct disk *d);
+/* The program that used it is gone; what it had in flight has happened or never will. */
+void disk_kill(struct disk *d);
 /* A power cut now: one of the images that may be left. */
 void disk_cut(struct disk *d, struct store *out, uint64_t *rng);
 

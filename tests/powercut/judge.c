@@ -59,8 +59,10 @@ void judge_point(void *run)
     struct store st = {NULL, 0, 0};
 
     if (r->cut_in && --r->cut_in == 0) {
-        disk_cut(&r->disk, &r->cut, &r->judge_rng);
-        judge(r, &r->cut, true);
+        if (!r->killing) {
+            disk_cut(&r->disk, &r->cut, &r->judge_rng);
+            judge(r, &r->cut, true);
+        }
         r->disk.off = true;
         return;
     }

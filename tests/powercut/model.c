@@ -310,6 +310,8 @@ void model_sure(struct model *m, struct zone *z, uint64_t wp, bool full)
     for (size_t i = 0; i < l->n; i++) {
         struct req *r = l->reqs[i];
 
+        if (r->failed && r->off == ANYWHERE && r->fua)
+            continue; /* it may have been its flush that failed */
         if (r->failed && r->off == ANYWHERE)
             r->len = 0;
         else if (r->failed && r->off + r->len > wp)

@@ -88,6 +88,10 @@ static bool open_image(struct run *r)
         return false;
     }
     r->phase = PHASE_RUN;
+    if (r->killed && !r->disk.off) { /* what it found is durable by now */
+        settle(r, &r->disk.now);
+        r->killed = false;
+    }
     if (zqcow2_queue_open(r->img, 8, &r->q))
         fail(r, NULL, "no queue");
     return true;
@@ -114,11 +118,25 @@ static bool close_image(struct run *r)
     return true;
 }
 
+/* Something kills the program. The next generation goes on with what the host's cache holds. */
+static void kill_now(struct run *r)
+{
+    disk_kill(&r->disk);
+    judge(r, &r->disk.now, true);
+    r->killed = r->was_cut = true;
+    r->c->kills++;
+}
+
 /* The power fails now, if it did not before. The next generation begins with what is left. */
 static void power_cut(struct run *r)
 {
     struct store st = {NULL, 0, 0};
 
+    if (r->disk.off && r->killing) {
+        kill_now(r);
+        return;
+    }
+    r->killed = false;
     pthread_mutex_lock(&r->lock);
     if (!r->disk.off) {
         disk_cut(&r->disk, &r->cut, &r->judge_rng);
@@ -141,6 +159,8 @@ static void power_cut(struct run *r)
 static void generation(struct run *r)
 {
     r->cut_in = odds(&r->rng, 2) ? 0 : 1 + below(&r->rng, r->w.steps * 6);
+    /* What a failed flush has lost would be seen, and not be durable: nobody could mend that. */
+    r->killing = odds(&r->rng, 3) && r->w.fault != FAULT_FLUSH;
     if (!open_image(r)) {
         power_cut(r);
         return;
@@ -245,11 +265,12 @@ static void print_counts(const struct counts *c, uint64_t runs, uint64_t failed)
     printf(
         "  %llu checks, %llu read by the library, %llu revived, %llu closed clean, %llu repairs, "
         "%llu dead, %llu without space\n  %llu snapshots read, %llu qemu-img checks, %llu "
-        "snapshots by qemu-img\n",
+        "snapshots by qemu-img, %llu killed\n",
         (unsigned long long)c->checks, (unsigned long long)c->reads, (unsigned long long)c->revived,
         (unsigned long long)c->closes, (unsigned long long)c->repairs, (unsigned long long)c->dead,
         (unsigned long long)c->stopped, (unsigned long long)c->snap_reads,
-        (unsigned long long)c->qemu_checks, (unsigned long long)c->qemu_snaps);
+        (unsigned long long)c->qemu_checks, (unsigned long long)c->qemu_snaps,
+        (unsigned long long)c->kills);
     printf("powercut: %llu states checked, %llu violations\n", (unsigned long long)c->states,
            (unsigned long long)failed);
 }

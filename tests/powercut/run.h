@@ -46,7 +46,7 @@ enum dim { DIMS(X) N_DIMS };
 struct counts { /* shared between the processes of all runs */
     uint64_t states, dim[N_DIMS];
     uint64_t points, checks, reads, revived, qemu_checks, snap_reads, qemu_snaps, requests, cuts;
-    uint64_t repairs, closes, dead, stopped, failed_io;
+    uint64_t kills, repairs, closes, dead, stopped, failed_io;
 };
 
 enum phase { PHASE_OPEN, PHASE_RUN, PHASE_CLOSE, PHASE_REPAIR };
@@ -65,6 +65,9 @@ struct run {
     unsigned point_odds, variants;
     uint64_t cap; /* so many states of this run are checked */
     bool dead, trace, was_cut;
+    bool killing;
+    bool
+        killed; /* the program was, and the disk has its power: what it shows need not be durable */
     const void *alone; /* the request that resets all zones */
     uint64_t cut_in;   /* so many points until the power fails */
     struct store cut;  /* what is left then */
