@@ -132,11 +132,52 @@ static void the_first_request_masks(void **state)
     }
 }
 
+/* A write begins in one subcluster and ends in another: what is kept of each is its own. */
+static void ends_differ(void **state)
+{
+    static const uint32_t zeros[] = {0, 4096};
+    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options opt;
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+    uint8_t got[16384], want[16384], data[4096];
+    struct chain c;
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        chain_rng = 31;
+        chain_make(&c, 2, true);
+        memset(want, 1, sizeof(want));
+        memset(data, 5, sizeof(data));
+        store_put(&c.store[1], want, sizeof(want), 0);
+        how.virtual_size = c.size[0] = c.size[1] = KiB(64);
+        how.flags = ZQCOW2_CREATE_FORCE | ZQCOW2_CREATE_EXTENDED_L2;
+        how.backing_name = "1";
+        how.backing_format = "raw";
+        be = chain_backend(&c.store[0]);
+        assert_int_equal(zqcow2_create(be, &how, &c.err), 0);
+        zqcow2_backend_close(be);
+        opt = chain_options(&c);
+        opt.flags = ZQCOW2_OPEN_RDWR;
+        assert_int_equal(chain_open(&c, &opt, &img), 0);
+        assert_int_equal(zqcow2_write_zeroes(img, 4096, zeros[i], 0), 0);
+        assert_int_equal(zqcow2_write(img, data, sizeof(data), 1024, 0), 0);
+        memset(want + zeros[i], 0, 4096);
+        memset(want + 1024, 5, sizeof(data));
+        assert_int_equal(zqcow2_read(img, got, sizeof(got), 0), 0);
+        assert_memory_equal(got, want, sizeof(got));
+        assert_int_equal(zqcow2_close(img), 0);
+        must_check(&c);
+        chain_free(&c);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(overlays_are_written),
         cmocka_unit_test(the_first_request_masks),
+        cmocka_unit_test(ends_differ),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
