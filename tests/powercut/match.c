@@ -85,10 +85,15 @@ static bool one_of(const struct model *m, const struct zone *z, const struct lif
 
     if (off < l->init_end)
         return !memcmp(sector, m->init + off, SECTOR);
-    for (size_t i = 0; i < l->n; i++)
-        if (l->reqs[i]->what == W_ZERO && off >= l->reqs[i]->off &&
-            off < l->reqs[i]->off + l->reqs[i]->len)
-            return !memcmp(sector, zeros, SECTOR);
+    for (size_t i = 0; i < l->n; i++) {
+        const struct req *q = l->reqs[i];
+        bool there = q->what == W_ZERO && off >= q->off && off < q->off + q->len;
+
+        if (there && !memcmp(sector, zeros, SECTOR))
+            return true;
+        if (there && !q->failed) /* after one that failed, others may be in its place */
+            return false;
+    }
     if (!r || r->what != W_DATA || &m->zones[r->zone] != z || &z->lives[r->life] != l ||
         index >= r->len / SECTOR)
         return false;

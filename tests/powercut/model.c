@@ -143,7 +143,7 @@ static void add_to_zone(struct zone *z, struct req *r)
     l = &z->lives[z->n - 1];
     r->life = z->n - 1;
     z->busy++;
-    if (r->what == W_FINISH && !z->filled) {
+    if (r->what == W_FINISH && !l->full && !l->finishing) { /* what is to fill it may fail */
         l->finishing = true;
         l->fin_lo = l->durable > l->init_end ? l->durable : l->init_end;
         for (size_t i = 0; i < l->n; i++)

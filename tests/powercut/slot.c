@@ -131,6 +131,12 @@ static bool set_plain(struct slot *s, uint64_t start, uint64_t len, uint64_t *g)
 
 /* ---- sequential zones ---- */
 
+/* A request before it in its zone, alone: a host's error would fail this one as well. */
+static bool may_fail(const struct world *w)
+{
+    return w->fault != FAULT_NONE || w->max_active || w->max_open;
+}
+
 static bool set_write(struct slot *s, struct zone *z, uint64_t *g)
 {
     uint64_t room = z->start + z->cap - z->next, n;
@@ -160,7 +166,7 @@ static bool set_write(struct slot *s, struct zone *z, uint64_t *g)
             n = 512;
         request(s, ZQCOW2_OP_APPEND, z->start, n, fua);
         expect(s, W_DATA, z->next, n, fua);
-        if (!s->ordered)
+        if (!s->ordered || may_fail(&s->r->w)) /* then it goes where that would have been */
             s->reqs[0]->off = ANYWHERE;
         z->appending++;
         s->zone = z;
