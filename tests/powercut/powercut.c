@@ -159,7 +159,7 @@ static void power_cut(struct run *r)
 static void generation(struct run *r)
 {
     r->cut_in = odds(&r->rng, 2) ? 0 : 1 + below(&r->rng, r->w.steps * 6);
-    /* What a failed flush has lost would be seen, and not be durable: nobody could mend that. */
+    /* What a failed flush has lost would be seen, and not be durable: nothing repairs that. */
     r->killing = odds(&r->rng, 3) && r->w.fault != FAULT_FLUSH;
     if (!open_image(r)) {
         power_cut(r);
