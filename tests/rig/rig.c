@@ -219,17 +219,20 @@ int rig_create(struct rig *r)
     return rc;
 }
 
-/* From the host's file into memory. */
+/* From the host's file into memory: what the image has, for the file may be a device's size. */
 static int fetch(struct rig *r, struct store *to)
 {
     static uint8_t buf[STORE_PAGE];
     struct zqcow2_backend *be;
     uint64_t bytes = 0;
-    int rc = zqcow2_uring_open(r->path, 0, &r->hooks, &be);
+    int rc = rig_check(r, 0);
 
+    if (rc == 0)
+        rc = new_backend(r, store_be(to), &be);
     if (rc)
         return rc;
     rc = zqcow2_backend_length(be, &bytes);
+    bytes = bytes < r->check.image_end_offset ? bytes : r->check.image_end_offset;
     for (uint64_t at = 0, n; rc == 0 && at < bytes; at += n) {
         n = bytes - at < sizeof(buf) ? bytes - at : sizeof(buf);
         rc = zqcow2_backend_read(be, buf, n, at);
