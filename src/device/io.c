@@ -241,11 +241,12 @@ static void copy_elements(const struct zq_io *io, uint8_t *buf, bool to_caller)
     uint64_t left = io->piece;
 
     for (uint32_t i = io->at; left; i++, skip = 0) {
-        uint8_t *p = (uint8_t *)io->whole.iov[i].iov_base + skip;
         size_t n = (size_t)zq_min(io->whole.iov[i].iov_len - skip, left);
+        uint8_t *p;
 
-        if (!n)
+        if (!n) /* an empty element may have no address, to which nothing may be added */
             continue;
+        p = (uint8_t *)io->whole.iov[i].iov_base + skip;
         if (to_caller)
             memcpy(p, buf, n);
         else

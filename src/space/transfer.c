@@ -78,10 +78,11 @@ static void start(struct zq_core *c, struct zq_op *op, struct zq_iox *x)
 static uint8_t *next_bytes(struct zq_op *op, uint64_t *n)
 {
     const struct iovec *v = &op->req.iov[op->iov_at];
-    uint8_t *p = (uint8_t *)v->iov_base + op->iov_skip;
 
     *n = zq_min(*n, v->iov_len - op->iov_skip);
     if (*n) {
+        uint8_t *p = (uint8_t *)v->iov_base + op->iov_skip;
+
         zq_iov_advance(op, *n);
         return p;
     }
