@@ -5,9 +5,9 @@
  *
  * Order    Requests submitted to one queue for the same sequential zone take effect in the order of
  *          submission: one write after another, reset then write, finish then append. A request for
- *          several zones visits them in order. Reads and all other requests are unordered, and so
- *          are completions for different zones. A flush covers the requests that completed before
- *          it was submitted.
+ *          several zones visits them in order: a later one may overtake it at a later zone. Reads
+ *          and all other requests are unordered, and so are completions for different zones. A
+ *          flush covers the requests that completed before it was submitted.
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
