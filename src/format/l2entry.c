@@ -159,18 +159,18 @@ const char *zq_l2_stretch_units(const struct zq_bounds *b, const uint8_t *entry,
 {
     uint64_t bitmap = bitmap_of(entry), size = (uint64_t)1 << b->form.cluster_bits, end = size;
     unsigned bits = zq_l2_unit_bits(&b->form), unit = (unsigned)(skew >> bits), begin = unit;
-    const char *why = read_extended(b, entry, unit, &s->first);
+    const char *why = read_extended(b, entry, unit, s->first);
 
     s->before = skew;
     s->bytes = zq_min(max, size - skew);
-    if (why || s->first.type == ZQ_EXT_COMPRESSED)
+    if (why || s->first->type == ZQ_EXT_COMPRESSED)
         return why;
-    while (begin && type_of(bitmap, begin - 1) == s->first.type)
+    while (begin && type_of(bitmap, begin - 1) == s->first->type)
         begin--;
     s->before = skew - ((uint64_t)begin << bits);
     end = (uint64_t)run_end(bitmap, unit) << bits;
     for (uint64_t n = 1; end == n * size && end < skew + max; n++)
-        end += (uint64_t)units_like(b, entry, n, &s->first) << bits;
+        end += (uint64_t)units_like(b, entry, n, s->first) << bits;
     s->bytes = zq_min(max, end - skew);
     return NULL;
 }

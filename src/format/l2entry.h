@@ -29,9 +29,9 @@ struct zq_l2_entry {
 
 /* Bytes of the device around one of them, in the clusters of a table, that are alike. */
 struct zq_l2_stretch {
-    struct zq_l2_entry first; /* the entry of the cluster that was asked for */
-    uint64_t before;          /* how many in front of it, in its cluster, belong to it */
-    uint64_t bytes;           /* from it on; with clusters: contiguous in the file */
+    struct zq_l2_entry *first; /* the caller's: the entry of the cluster that was asked for */
+    uint64_t before;           /* how many in front of it, in its cluster, belong to it */
+    uint64_t bytes;            /* from it on; with clusters: contiguous in the file */
 };
 
 /* ---- tables ---- */
@@ -156,15 +156,18 @@ const char *zq_l2_stretch_units(const struct zq_bounds *b, const uint8_t *entry,
 static inline const char *zq_l2_stretch(const struct zq_bounds *b, const uint8_t *entry,
                                         uint64_t skew, uint64_t max, struct zq_l2_stretch *s)
 {
-    const char *why;
+    const char *why = NULL;
 
     if (b->form.extended)
         return zq_l2_stretch_units(b, entry, skew, max, s);
-    why = zq_l2_read(b, entry, &s->first);
+    if (zq_be64(entry))
+        why = zq_l2_read(b, entry, s->first);
+    else /* nothing to judge: most entries, where the bytes are in a source */
+        *s->first = (struct zq_l2_entry){.type = ZQ_EXT_UNALLOC};
     s->before = skew;
     s->bytes = max;
     if (!why && (skew + max - 1) >> b->form.cluster_bits)
-        s->bytes = zq_l2_follow(b, entry, skew + max, &s->first) - skew;
+        s->bytes = zq_l2_follow(b, entry, skew + max, s->first) - skew;
     return why;
 }
 

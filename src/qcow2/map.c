@@ -19,7 +19,7 @@ static uint64_t slice_number(const struct zq_map *m, uint64_t guest)
 
 static uint64_t slices_of(const struct zq_map *m, uint64_t tables)
 {
-    return tables << (zq_l2_span_bits(&m->form) - m->cluster_bits - m->slice_bits);
+    return tables << (m->span_bits - m->cluster_bits - m->slice_bits);
 }
 
 static size_t untouched_bytes(const struct zq_map *m)
@@ -34,6 +34,7 @@ int zq_map_open(struct zq_map *m, const struct zq_map_params *p)
     m->hooks = p->cache->x->hooks;
     m->form = p->form;
     m->cluster_bits = p->form.cluster_bits;
+    m->span_bits = zq_l2_span_bits(&m->form);
     m->slice_bits = zq_ctz(m->cache->slice_bytes) - zq_l2_entry_bits(&m->form);
     m->zone_bits = p->zone_bits;
     m->first_seq_zone = p->first_seq_zone;
@@ -67,7 +68,7 @@ void zq_map_close(struct zq_map *m)
 
 static uint64_t l1_index(const struct zq_map *m, uint64_t guest)
 {
-    uint64_t index = guest >> zq_l2_span_bits(&m->form);
+    uint64_t index = guest >> m->span_bits;
 
     zq_assert(index < m->l1.entries);
     return index;
@@ -121,10 +122,9 @@ static inline bool may_hold(const struct zq_map *m, uint64_t guest)
 
 bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next)
 {
-    unsigned bits = zq_l2_span_bits(&m->form);
     bool table = m->l1.v[l1_index(m, guest)] != 0;
 
-    *next = table ? zq_map_slice_end(m, guest) : ((guest >> bits) + 1) << bits;
+    *next = table ? zq_map_slice_end(m, guest) : ((guest >> m->span_bits) + 1) << m->span_bits;
     return may_hold(m, guest);
 }
 
@@ -248,17 +248,16 @@ static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint6
     uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1), end;
     const struct zq_bounds b = bounds(m);
     struct zq_runs *runs = runs_of(m, guest);
-    struct zq_l2_stretch like;
+    struct zq_l2_stretch like = {.first = &e->l2};
     int rc = reach(m, s, guest, len, &end);
 
     if (rc)
         return rc;
     if (zq_l2_stretch(&b, entry_in(m, s, guest), skew, end - guest, &like))
         return ZQCOW2_ECORRUPT;
-    e->l2 = like.first;
-    e->type = like.first.type;
-    e->own = e->type == ZQ_EXT_DATA && like.first.copied;
-    e->host = like.first.host ? like.first.host + skew : 0;
+    e->type = e->l2.type;
+    e->own = e->type == ZQ_EXT_DATA && e->l2.copied;
+    e->host = e->l2.host ? e->l2.host + skew : 0;
     e->len = zq_min(len, like.bytes);
     if (runs && zq_extent_in_place(e))
         zq_runs_add(runs, m->hooks, guest - like.before, e->host - like.before,

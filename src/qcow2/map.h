@@ -39,8 +39,9 @@ struct zq_map {
     struct zq_cache *cache;
     struct zq_alloc *alloc;
     const struct zqcow2_hooks *hooks;
-    struct zq_form form;               /* fixed: of L2 entries */
-    uint32_t cluster_bits, slice_bits; /* fixed; slice_bits: log2(entries in a slice) */
+    struct zq_form form;              /* fixed: of L2 entries */
+    uint32_t cluster_bits, span_bits; /* fixed; span_bits: log2(bytes that a table maps) */
+    uint32_t slice_bits;              /* fixed: log2(entries in a slice) */
     struct zq_memtable l1;
     uint8_t *untouched; /* a bit for each slice: of a table made since the open, and still zeros */
     struct zq_new_l2 fresh;

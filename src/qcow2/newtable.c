@@ -107,7 +107,7 @@ static void fresh_link(struct zq_map *m)
 int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest)
 {
     struct zq_new_l2 *f = &m->fresh;
-    uint64_t index = guest >> zq_l2_span_bits(&m->form);
+    uint64_t index = guest >> m->span_bits;
     int rc;
 
     for (;;) {

@@ -144,7 +144,8 @@ static void stretch(const char *what, const uint64_t *entries, size_t n, uint64_
                     uint64_t max, enum zq_extent_type type, uint64_t bytes)
 {
     const struct zq_bounds b = {{16, 3, false}, 100 * C};
-    struct zq_l2_stretch s;
+    struct zq_l2_entry first;
+    struct zq_l2_stretch s = {.first = &first};
     uint8_t table[64];
     const char *why;
 
@@ -153,9 +154,9 @@ static void stretch(const char *what, const uint64_t *entries, size_t n, uint64_
             table[i * 8 + (size_t)k] = (uint8_t)(entries[i] >> (56 - 8 * k));
     }
     why = zq_l2_stretch(&b, table, skew, max, &s);
-    if (why || s.first.type != type || s.before != skew || s.bytes != bytes)
+    if (why || s.first->type != type || s.before != skew || s.bytes != bytes)
         fail_msg("%s: %s, type %d, %" PRIu64 " before, %" PRIu64 " bytes", what,
-                 why ? why : "taken", s.first.type, s.before, s.bytes);
+                 why ? why : "taken", s.first->type, s.before, s.bytes);
 }
 
 static void test_stretch(void **state)
@@ -258,14 +259,15 @@ static void wide_stretch(const char *what, const uint64_t *words, size_t n, uint
                          uint64_t max, enum zq_extent_type type, uint64_t before, uint64_t bytes)
 {
     uint8_t table[128];
-    struct zq_l2_stretch s;
+    struct zq_l2_entry first;
+    struct zq_l2_stretch s = {.first = &first};
     const char *why;
 
     put_wide(table, words, n);
     why = zq_l2_stretch(&wide, table, skew, max, &s);
-    if (why || s.first.type != type || s.before != before || s.bytes != bytes)
+    if (why || s.first->type != type || s.before != before || s.bytes != bytes)
         fail_msg("%s: %s, type %d, %" PRIu64 " before, %" PRIu64 " bytes", what,
-                 why ? why : "taken", s.first.type, s.before, s.bytes);
+                 why ? why : "taken", s.first->type, s.before, s.bytes);
 }
 
 static void test_wide_stretch(void **state)
