@@ -52,18 +52,11 @@ static uint64_t table_bytes(const struct zq_core *c)
     return zq_align_up(zq_states_bytes(c->zones.g.nr_zones), (uint64_t)1 << c->cluster_bits);
 }
 
-/* Clusters in a row: what is too short is passed over. */
 static int find_room(struct zq_core *c, struct zq_op *op, struct zq_found *f)
 {
     uint32_t want = (uint32_t)(table_bytes(c) >> c->cluster_bits);
-    int rc;
+    int rc = zq_alloc_find_row(&c->alloc, &op->g, want, f);
 
-    if (want >= c->alloc.refs.slice_refs) /* one of them may count its own block */
-        return -EFBIG;
-    while ((rc = zq_alloc_find(&c->alloc, &op->g, want, f)) == 0 && f->count < want) {
-        c->alloc.next_run = f->cluster + f->count;
-        zq_cache_release(&c->cache, &op->g);
-    }
     if (rc)
         return rc;
     return zq_alloc_cover(&c->alloc, &op->g, (f->cluster + want) << c->cluster_bits);
@@ -90,7 +83,7 @@ static int take_room(struct zq_core *c, struct zq_op *op)
     if (rc)
         return rc;
     op->own.state.zeros = zq_alloc(&c->hooks, 4096, bytes);
-    op->own.state.freed = zq_zalloc(&c->hooks, sizeof(*op->own.state.freed));
+    op->own.state.freed = zq_record_new(&c->alloc);
     if (!op->own.state.zeros || !op->own.state.freed)
         return -ENOMEM;
     memset(op->own.state.zeros, 0, bytes);
@@ -170,7 +163,7 @@ static void leave_table(struct zq_core *c, struct zq_op *op)
         zq_wake(&c->ready, &n->waiters);
     }
     zq_free(&c->hooks, op->own.state.zeros, table_bytes(c));
-    zq_free(&c->hooks, op->own.state.freed, sizeof(*op->own.state.freed));
+    zq_record_drop(&c->alloc, op->own.state.freed);
     op->own.state.zeros = NULL;
     op->own.state.freed = NULL;
 }

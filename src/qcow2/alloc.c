@@ -349,6 +349,20 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
     return rest(a, g);
 }
 
+/* A run that is too short is passed over: the next search begins behind it. */
+int zq_alloc_find_row(struct zq_alloc *a, struct zq_gather *g, uint32_t n, struct zq_found *f)
+{
+    int rc;
+
+    if (n >= a->refs.slice_refs) /* one of them may count its own block */
+        return -EFBIG;
+    while ((rc = zq_alloc_find(a, g, n, f)) == 0 && f->count < n) {
+        a->next_run = f->cluster + f->count;
+        zq_cache_release(a->cache, g);
+    }
+    return rc;
+}
+
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n)
 {
     uint64_t end = f->cluster + n;

@@ -38,6 +38,8 @@ void zq_alloc_close(struct zq_alloc *a);
  * search is done in parts, between which other operations run.
  */
 int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f);
+/* The same for n in a row and no fewer, in one slice. -EFBIG also: a slice cannot count so many. */
+int zq_alloc_find_row(struct zq_alloc *a, struct zq_gather *g, uint32_t n, struct zq_found *f);
 /* Takes the first n of what was found, in the same hold of the mutex. */
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n);
 /* Lowers the refcounts of a ripe record, a slice a time: 0 when nothing is left, ZQ_WAIT, error. */
