@@ -46,6 +46,10 @@ static inline unsigned zq_l2_unit_bits(const struct zq_form *f)
 {
     return f->extended ? f->cluster_bits - ZQ_L2_UNIT_BITS : f->cluster_bits;
 }
+static inline uint64_t zq_l2_unit_bytes(const struct zq_form *f)
+{
+    return (uint64_t)1 << zq_l2_unit_bits(f);
+}
 /* log2 of the entries in a table, which is a cluster. */
 static inline unsigned zq_l2_table_bits(const struct zq_form *f)
 {

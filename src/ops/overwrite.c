@@ -56,7 +56,7 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
 
 static uint64_t unit_bytes(const struct zq_core *c)
 {
-    return (uint64_t)1 << zq_l2_unit_bits(&c->map.form);
+    return zq_l2_unit_bytes(&c->map.form);
 }
 
 /*
@@ -108,8 +108,7 @@ static uint64_t part_end(const struct zq_core *c, const struct zq_op *op, uint64
 static bool is_zero_already(const struct zq_core *c, const struct zq_op *op, uint64_t at,
                             const struct zq_extent *e)
 {
-    return zeroing(op) &&
-           (e->type == ZQ_EXT_ZERO || (e->type == ZQ_EXT_UNALLOC && !zq_map_masks(&c->map, at)));
+    return zeroing(op) && zq_map_reads_zeros(&c->map, at, e->type);
 }
 
 /* Of a cluster that a discard does not cover whole it changes nothing. */

@@ -57,12 +57,6 @@ static bool passes_over(const struct zq_core *c, const struct zq_op *op, uint32_
     }
 }
 
-/* Do the bytes of the pointer's unit behind it read as zeros already? */
-static bool has_zero_rest(const struct zq_core *c, uint64_t guest, const struct zq_extent *e)
-{
-    return e->type == ZQ_EXT_ZERO || (e->type == ZQ_EXT_UNALLOC && !zq_map_masks(&c->map, guest));
-}
-
 /*
  * R3, S4: a finish unmasks what lies beyond the write pointer, so that has to read as zeros on disk
  * first: whole units are unmapped, the rest of the pointer's unit is overwritten. What a source has
@@ -74,10 +68,10 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
     struct zq_zone *z = &c->zones.v[zone];
     uint64_t size = (uint64_t)1 << c->cluster_bits, head = zq_align_down(z->wp, size);
     uint64_t end = zq_align_up(zq_zone_end(&c->zones, zone), size);
-    uint64_t from = zq_align_up(z->wp, (uint64_t)1 << zq_l2_unit_bits(&c->map.form));
+    uint64_t from = zq_align_up(z->wp, zq_l2_unit_bytes(&c->map.form));
     struct zq_extent e = {.type = ZQ_EXT_ZERO};
     int rc = head == z->wp ? 0 : zq_map_lookup(&c->map, &op->g, z->wp, 1, &e);
-    bool zeros = from == z->wp || has_zero_rest(c, head, &e);
+    bool zeros = from == z->wp || zq_map_reads_zeros(&c->map, head, e.type);
 
     /* Nothing is mapped here meanwhile: what is done stays done when this is entered again. */
     zq_assert_k(K6, zq_list_empty(&z->live->reserved) && z->wp == z->next);

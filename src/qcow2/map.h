@@ -85,6 +85,12 @@ static inline bool zq_map_masks(const struct zq_map *m, uint64_t guest)
 {
     return guest < m->masked_below;
 }
+/* Does what an entry of this type maps guest to read as zeros, without a look into the file? */
+static inline bool zq_map_reads_zeros(const struct zq_map *m, uint64_t guest,
+                                      enum zq_extent_type type)
+{
+    return type == ZQ_EXT_ZERO || (type == ZQ_EXT_UNALLOC && !zq_map_masks(m, guest));
+}
 /* From guest on clusters can be given back, and read as zeros then. */
 static inline bool zq_map_may_unlink(const struct zq_map *m, uint64_t guest)
 {

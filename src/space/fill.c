@@ -47,11 +47,6 @@ static void free_fill(struct zq_core *c, struct zq_fill *f)
 
 /* ---- what is kept ---- */
 
-static uint64_t unit_bytes(const struct zq_core *c)
-{
-    return (uint64_t)1 << zq_l2_unit_bits(&c->map.form);
-}
-
 /* Old content in front of what is written: up to here; it begins at old.l2.data. */
 static uint64_t old_head_end(const struct zq_fill *f)
 {
@@ -79,13 +74,13 @@ static enum zq_keep keeper_of(const struct zq_core *c, uint64_t guest, enum zq_e
 {
     if (type == ZQ_EXT_DATA || type == ZQ_EXT_COMPRESSED)
         return ZQ_KEEP_OLD;
-    return type == ZQ_EXT_UNALLOC && zq_map_masks(&c->map, guest) ? ZQ_KEEP_BELOW : ZQ_KEEP_ZEROS;
+    return zq_map_reads_zeros(&c->map, guest, type) ? ZQ_KEEP_ZEROS : ZQ_KEEP_BELOW;
 }
 
 /* The unit that the request ends in need not be like the one that it begins in. */
 static int find_kept(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
 {
-    uint64_t unit = unit_bytes(c);
+    uint64_t unit = zq_l2_unit_bytes(&c->map.form);
     struct zq_extent e;
     int rc = 0;
 
