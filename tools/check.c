@@ -192,14 +192,13 @@ static bool take_repair(struct check *c, const char *what)
 
 static bool parse(struct check *c, int argc, char **argv)
 {
-    static const struct option longs[] = {
-        ZT_OPTION_BACKEND,
-        ZT_OPTION_SHARE,
-        {"no-backing", no_argument, NULL, ZT_OPT_NO_BACKING},
-        {"backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT},
-        {"json", no_argument, NULL, OPT_JSON},
-        {"repair", optional_argument, NULL, OPT_REPAIR},
-        ZT_OPTION_END};
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          ZT_OPTION_NO_BACKING,
+                                          ZT_OPTION_BACKING_ROOT,
+                                          {"json", no_argument, NULL, OPT_JSON},
+                                          {"repair", optional_argument, NULL, OPT_REPAIR},
+                                          ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
     bool ok = true;

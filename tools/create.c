@@ -237,7 +237,7 @@ static struct zqcow2_create_options library_options(const struct create *c,
     o.hooks = zt_hooks();
     o.backing_name = c->backing;
     o.backing_format = c->backing_format;
-    o.resolve = zqcow2_resolve_file;
+    o.resolve = r ? zqcow2_resolve_file : NULL;
     o.resolve_arg = r;
     return o;
 }
@@ -245,14 +245,15 @@ static struct zqcow2_create_options library_options(const struct create *c,
 /* Writes the image into `be` and closes that; false after reporting. */
 static bool write_image(const struct create *c, struct zqcow2_backend *be)
 {
-    struct zqcow2_resolver *r = zt_resolver(&c->target);
+    struct zqcow2_resolver *r = c->backing ? zt_resolver(&c->target) : NULL;
     struct zqcow2_create_options opt = library_options(c, r);
     struct zqcow2_error err = {0, ""};
-    int rc = r ? zqcow2_create(be, &opt, &err) : -ENOMEM;
+    bool ready = r || !c->backing;
+    int rc = ready ? zqcow2_create(be, &opt, &err) : -ENOMEM;
 
     zqcow2_resolver_free(r);
     zqcow2_backend_close(be);
-    if (r && rc < 0)
+    if (ready && rc < 0)
         zt_error("%s: %s", c->target.path, zt_reason(rc, &err));
     return rc >= 0;
 }

@@ -331,14 +331,13 @@ static int show_chain(struct showing *s)
 
 static int run(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        ZT_OPTION_BACKEND,
-        ZT_OPTION_SHARE,
-        {"json", no_argument, NULL, OPT_JSON},
-        {"backing-chain", no_argument, NULL, OPT_CHAIN},
-        {"backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT},
-        {"backing-format", required_argument, NULL, ZT_OPT_BACKING_FORMAT},
-        ZT_OPTION_END};
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          {"json", no_argument, NULL, OPT_JSON},
+                                          {"backing-chain", no_argument, NULL, OPT_CHAIN},
+                                          ZT_OPTION_BACKING_ROOT,
+                                          ZT_OPTION_BACKING_FORMAT,
+                                          ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
     struct showing s = {.json = false};

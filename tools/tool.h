@@ -74,12 +74,19 @@ struct zt_target {
     { \
         "force-share", no_argument, NULL, 'U' \
     }
-#define ZT_OPTION_SOURCES \
-    {"no-backing", no_argument, NULL, ZT_OPT_NO_BACKING}, \
-        {"backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT}, \
+#define ZT_OPTION_NO_BACKING \
+    { \
+        "no-backing", no_argument, NULL, ZT_OPT_NO_BACKING \
+    }
+#define ZT_OPTION_BACKING_ROOT \
+    { \
+        "backing-root", required_argument, NULL, ZT_OPT_BACKING_ROOT \
+    }
+#define ZT_OPTION_BACKING_FORMAT \
     { \
         "backing-format", required_argument, NULL, ZT_OPT_BACKING_FORMAT \
     }
+#define ZT_OPTION_SOURCES ZT_OPTION_NO_BACKING, ZT_OPTION_BACKING_ROOT, ZT_OPTION_BACKING_FORMAT
 #define ZT_OPTION_END \
     { \
         NULL, 0, NULL, 0 \
