@@ -93,12 +93,36 @@ static void overlays_are_written(void **state)
     printf("overlays: 24, 2880 requests, %u of them without memory\n", failed);
 }
 
-/* Where there is no L2 table yet, one is made to hide what is below. */
-static void the_first_request_masks(void **state)
+/* Open for writing, on a raw source of 64 KiB whose first n bytes are 1. */
+static struct zqcow2_image *over_raw(struct chain *c, size_t n, uint32_t cluster, uint32_t flags)
 {
     struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options opt;
     struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+    static uint8_t ones[16384];
+
+    assert_true(n <= sizeof(ones));
+    chain_make(c, 2, true);
+    memset(ones, 1, sizeof(ones));
+    store_put(&c->store[1], ones, n, 0);
+    how.virtual_size = c->size[0] = c->size[1] = KiB(64);
+    how.cluster_size = cluster;
+    how.flags = ZQCOW2_CREATE_FORCE | flags;
+    how.backing_name = "1";
+    how.backing_format = "raw";
+    be = chain_backend(&c->store[0]);
+    assert_int_equal(zqcow2_create(be, &how, &c->err), 0);
+    zqcow2_backend_close(be);
+    opt = chain_options(c);
+    opt.flags = ZQCOW2_OPEN_RDWR;
+    assert_int_equal(chain_open(c, &opt, &img), 0);
+    return img;
+}
+
+/* Where there is no L2 table yet, one is made to hide what is below. */
+static void the_first_request_masks(void **state)
+{
     struct zqcow2_image *img;
     uint8_t buf[4096];
     struct chain c;
@@ -106,20 +130,7 @@ static void the_first_request_masks(void **state)
     (void)state;
     for (unsigned discards = 0; discards < 2; discards++) {
         chain_rng = 23;
-        chain_make(&c, 2, true);
-        memset(buf, 1, sizeof(buf));
-        store_put(&c.store[1], buf, sizeof(buf), 0);
-        how.virtual_size = c.size[0] = c.size[1] = KiB(64);
-        how.cluster_size = 4096;
-        how.flags = ZQCOW2_CREATE_FORCE;
-        how.backing_name = "1";
-        how.backing_format = "raw";
-        be = chain_backend(&c.store[0]);
-        assert_int_equal(zqcow2_create(be, &how, &c.err), 0);
-        zqcow2_backend_close(be);
-        opt = chain_options(&c);
-        opt.flags = ZQCOW2_OPEN_RDWR;
-        assert_int_equal(chain_open(&c, &opt, &img), 0);
+        img = over_raw(&c, sizeof(buf), 4096, 0);
         assert_int_equal(zqcow2_read(img, buf, sizeof(buf), 0), 0);
         assert_int_equal(buf[0], 1);
         assert_int_equal(
@@ -136,9 +147,6 @@ static void the_first_request_masks(void **state)
 static void ends_differ(void **state)
 {
     static const uint32_t zeros[] = {0, 4096};
-    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct zqcow2_open_options opt;
-    struct zqcow2_backend *be;
     struct zqcow2_image *img;
     uint8_t got[16384], want[16384], data[4096];
     struct chain c;
@@ -146,20 +154,9 @@ static void ends_differ(void **state)
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
         chain_rng = 31;
-        chain_make(&c, 2, true);
+        img = over_raw(&c, sizeof(want), 0, ZQCOW2_CREATE_EXTENDED_L2);
         memset(want, 1, sizeof(want));
         memset(data, 5, sizeof(data));
-        store_put(&c.store[1], want, sizeof(want), 0);
-        how.virtual_size = c.size[0] = c.size[1] = KiB(64);
-        how.flags = ZQCOW2_CREATE_FORCE | ZQCOW2_CREATE_EXTENDED_L2;
-        how.backing_name = "1";
-        how.backing_format = "raw";
-        be = chain_backend(&c.store[0]);
-        assert_int_equal(zqcow2_create(be, &how, &c.err), 0);
-        zqcow2_backend_close(be);
-        opt = chain_options(&c);
-        opt.flags = ZQCOW2_OPEN_RDWR;
-        assert_int_equal(chain_open(&c, &opt, &img), 0);
         assert_int_equal(zqcow2_write_zeroes(img, 4096, zeros[i], 0), 0);
         assert_int_equal(zqcow2_write(img, data, sizeof(data), 1024, 0), 0);
         memset(want + zeros[i], 0, 4096);

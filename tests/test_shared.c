@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include "rig/raw.h"
 #include "rig/rig.h"
 
 #define C        4096u
@@ -16,13 +17,7 @@ static const struct geometry conv = {
 
 static uint64_t be(struct rig *r, uint64_t off, unsigned bytes)
 {
-    uint8_t b[8];
-    uint64_t v = 0;
-
-    store_get(&r->store, b, bytes, off);
-    for (unsigned i = 0; i < bytes; i++)
-        v = v << 8 | b[i];
-    return v;
+    return raw_get(&(struct raw){.s = &r->store}, off, bytes);
 }
 
 /* Of guest cluster i, as the qcow2 specification says: L1 at 40, refcount table at 48. */

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include <zqcow2/queue.h>
+#include "rig/raw.h"
 #include "rig/rig.h"
 
 #define ZONE    KiB(64)
@@ -58,22 +59,12 @@ static bool is_void(struct rig *r)
 
 static uint64_t be(struct rig *r, uint64_t at, unsigned bytes)
 {
-    uint8_t raw[8];
-    uint64_t v = 0;
-
-    store_get(&r->store, raw, bytes, at);
-    for (unsigned i = 0; i < bytes; i++)
-        v = v << 8 | raw[i];
-    return v;
+    return raw_get(&(struct raw){.s = &r->store}, at, bytes);
 }
 
 static void put(struct rig *r, uint64_t at, unsigned bytes, uint64_t v)
 {
-    uint8_t raw[8];
-
-    for (unsigned i = bytes; i-- > 0; v >>= 8)
-        raw[i] = (uint8_t)v;
-    store_put(&r->store, raw, bytes, at);
+    raw_put(&(struct raw){.s = &r->store}, at, bytes, v);
 }
 
 /* Where the extension's data begins. */

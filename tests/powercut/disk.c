@@ -307,6 +307,18 @@ static void read_now(struct disk *d, const struct iovec *iov, uint64_t len, uint
 
 /* ---- the blocking callbacks ---- */
 
+/* Others run meanwhile, and the power may go. Returns rc, or -EIO if it has. */
+static int in_flight(struct disk *d, int rc)
+{
+    point(d);
+    if (!d->quiet) {
+        pthread_mutex_unlock(d->lock);
+        sched_yield();
+        pthread_mutex_lock(d->lock);
+    }
+    return d->off ? -EIO : rc;
+}
+
 static int change(struct disk *d, int kind, const struct iovec *iov, uint64_t len, uint64_t off)
 {
     struct rec *r;
@@ -318,14 +330,7 @@ static int change(struct disk *d, int kind, const struct iovec *iov, uint64_t le
         return -EIO;
     }
     r = record(d, kind, iov, len, off);
-    rc = fault_of(d, kind);
-    point(d);
-    if (!d->quiet) { /* others run while this is in flight */
-        pthread_mutex_unlock(d->lock);
-        sched_yield();
-        pthread_mutex_lock(d->lock);
-    }
-    rc = d->off ? -EIO : rc;
+    rc = in_flight(d, fault_of(d, kind));
     finish_rec(d, r, rc);
     point(d);
     pthread_mutex_unlock(d->lock);
@@ -383,13 +388,7 @@ static int do_flush(void *self)
     pthread_mutex_lock(d->lock);
     rc = fault_of(d, ZQCOW2_IO_FLUSH);
     began = d->clock;
-    point(d);
-    if (!d->quiet) {
-        pthread_mutex_unlock(d->lock);
-        sched_yield();
-        pthread_mutex_lock(d->lock);
-    }
-    rc = d->off ? -EIO : rc;
+    rc = in_flight(d, rc);
     finish_flush(d, began, rc);
     point(d);
     pthread_mutex_unlock(d->lock);
