@@ -38,9 +38,9 @@ enum zqcow2_io_kind {
 };
 
 /*
- * Owned by the library, or by the backend that passes it to zqcow2_backend_submit(). A later
- * release may add members at the end together with new kinds; the library reads them for these
- * kinds only.
+ * One I/O. The library owns it, or the backend that passes it to zqcow2_backend_submit(). A later
+ * release may add kinds of I/O, and members for them at the end of this struct. The library reads
+ * the added members for the added kinds only.
  */
 struct zqcow2_io {
     uint32_t kind, iovcnt;
@@ -54,29 +54,29 @@ struct zqcow2_io {
 enum zqcow2_backend_cap {
     ZQCOW2_CAP_READ_ONLY = 1 << 0, /* no writes: a writable open returns -EROFS */
     /*
-     * For asynchronous backends. The blocking callbacks may run in any number of threads while
-     * other I/O is in flight: a thread in a blocking call of the library, such as zqcow2_write(),
-     * calls them itself instead of submitting an I/O and sleeping until it is done. Without this
-     * flag it submits. A queue always submits.
+     * For asynchronous backends: the blocking callbacks may run in any number of threads while
+     * other I/O is in flight. A thread in a blocking call of the library, such as zqcow2_write(),
+     * then runs these callbacks itself. Without this flag, the thread submits an I/O and sleeps
+     * until it is done. A queue always submits.
      */
     ZQCOW2_CAP_BLOCKING_CALLS = 1 << 1
 };
 
 struct zqcow2_limits {
     size_t size;
-    uint32_t io_align, buf_align; /* alignment of offsets and lengths, and of memory: powers of
-                                     two <= 4096; 0 means 1. If buf_align is above 1, the
-                                     length of every element must also be a multiple of
-                                     io_align. The library pads and copies as needed. */
+    uint32_t io_align, buf_align; /* io_align: alignment of offsets and lengths; buf_align: of
+                                     memory. Powers of two <= 4096; 0 means 1. If buf_align is
+                                     above 1, the length of every iovec must also be a multiple
+                                     of io_align. The library pads and copies as needed. */
     uint32_t atomic_write;        /* size of an aligned write that a crash cannot tear; 0: 512 */
     uint32_t max_transfer;        /* bytes per I/O of any kind, >= 512 and >= io_align;
                                      0: no limit */
-    uint32_t max_iov;             /* elements per I/O; 0: 1024. The library passes no empty
-                                     element. */
+    uint32_t max_iov;             /* iovecs per I/O; 0: 1024. The library never passes an
+                                     empty iovec. */
     uint32_t caps;                /* zqcow2_backend_cap */
 };
 
-/* lock(): the lock that the library requests. */
+/* The lock that the library requests from lock(). */
 enum zqcow2_lock { ZQCOW2_LOCK_NONE, ZQCOW2_LOCK_SHARED, ZQCOW2_LOCK_EXCLUSIVE };
 
 struct zqcow2_backend_ops {
@@ -102,8 +102,9 @@ struct zqcow2_backend_ops {
      * submit() returns 0 if it accepts the I/O. The backend then completes the I/O with
      * zqcow2_io_done(), called from submit() itself, from poll() or from a thread of the backend.
      * If submit() returns an error, the backend must not call zqcow2_io_done() for that I/O.
-     * -EOPNOTSUPP: the library calls the blocking function of that kind instead. That call blocks
-     * the thread that submits or polls, so a backend for event loops should accept every kind.
+     * -EOPNOTSUPP: the library calls the blocking callback for that kind of I/O instead. That call
+     * blocks the thread that submits or polls, so a backend for event loops should accept every
+     * kind.
      * Any other error is the result of the I/O. If the I/O was a flush or a write of metadata in
      * use, the error makes the image dead (ZQCOW2_EDEAD), unless a write failed for lack of space.
      * A backend whose ring is full should therefore queue the I/O instead of refusing it.
@@ -117,15 +118,15 @@ struct zqcow2_backend_ops {
     int (*fd)(void *self);                   /* readable when poll() has work; required with
                                                 poll */
     /*
-     * Writes zeros and allocates their space, so that no later write there fails with -ENOSPC.
-     * Blocking; called rarely, for new tables of 16 KiB or more. NULL or -EOPNOTSUPP: the library
-     * writes zeros.
+     * Writes zeros and allocates the space for them, so that no later write there fails with
+     * -ENOSPC. The call blocks. The library makes it rarely, for new tables of 16 KiB or more. NULL
+     * or -EOPNOTSUPP: the library writes the zeros itself.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*
-     * Finds the first range at or after off that may contain bytes other than zero. begin == end:
-     * there is none before the end of the file. -EOPNOTSUPP: unknown. With this callback, a check
-     * does not read the holes of a sparse file.
+     * Finds the first range at or after off that may contain bytes other than zero. *begin == *end
+     * means that there is none before the end of the file. -EOPNOTSUPP: unknown. With this
+     * callback, a check does not read the holes of a sparse file.
      */
     int (*data)(void *self, uint64_t off, uint64_t *begin, uint64_t *end);
 };
@@ -138,8 +139,8 @@ ZQCOW2_API int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *se
                                   const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
 ZQCOW2_API void zqcow2_backend_close(struct zqcow2_backend *be); /* NULL is allowed */
 /*
- * Completes an accepted io; ret is 0 or a negated errno. Called exactly once per io, from any
- * thread. Once an error has been reported, that I/O must no longer change the file.
+ * Completes an accepted I/O; ret is 0 or a negated errno. The backend must call this exactly once
+ * per I/O, from any thread. Once it has reported an error, that I/O must no longer change the file.
  */
 ZQCOW2_API void zqcow2_io_done(struct zqcow2_io *io, int ret);
 
@@ -159,12 +160,12 @@ ZQCOW2_API int zqcow2_file_open(const char *path, unsigned flags, const struct z
 /*
  * On success the backend owns fd and closes it when the backend is closed. If fd is 0, 1 or 2, the
  * backend uses a duplicate instead and closes fd at once. The access mode and O_DIRECT are those of
- * fd. If the library can reopen the file, its locks are held by this backend alone; otherwise they
- * are shared with every copy of fd, also in other processes.
+ * fd. If the library can reopen the file, this backend alone holds the locks on it. Otherwise every
+ * copy of fd shares the locks, even a copy in another process.
  */
 ZQCOW2_API int zqcow2_file_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                    struct zqcow2_backend **be);
-/* A backend in memory that holds `bytes` zeros at first; truncate() makes it larger. */
+/* A backend in memory. Its initial content is `bytes` zeros; truncate() can enlarge it. */
 ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
                                struct zqcow2_backend **be);
 /*
@@ -180,8 +181,8 @@ ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);
 /*
  * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so up to n requests can
- * run at once. Blocking calls run in the thread of the caller, in addition. On success the new
- * backend owns inner. The threads block all signals.
+ * run at once. Blocking calls run in the thread of the caller and do not count towards n. On
+ * success the new backend owns inner. The threads block all signals.
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
@@ -191,8 +192,8 @@ struct zqcow2_resolver;
 
 struct zqcow2_resolver_options {
     size_t size;
-    const char *root;                 /* a folder: nothing outside is opened; NULL: no limit */
-    const struct zqcow2_hooks *hooks; /* of the resolver and its backends; NULL: defaults */
+    const char *root;                 /* a folder: no file outside it is opened; NULL: no limit */
+    const struct zqcow2_hooks *hooks; /* for the resolver and its backends; NULL: defaults */
 };
 #define ZQCOW2_RESOLVER_OPTIONS_INIT \
     { \
@@ -201,19 +202,20 @@ struct zqcow2_resolver_options {
 
 /*
  * image: the path of the image whose backing files will be opened; the file need not exist yet.
- * Errors: -EINVAL, -ENOMEM, and those of access to image or root.
+ * Errors: -EINVAL, -ENOMEM, and any error in accessing image or root.
  */
 ZQCOW2_API int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *opt,
                                    struct zqcow2_resolver **r);
 ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allowed */
 /*
- * A value for open_options.resolve; resolve_arg is then the resolver. A relative name is relative
- * to the folder of the file that contains the name. Opens regular files only, and refuses a file
- * that is already part of the chain, "json:", and names with a protocol.
+ * Assign this function to open_options.resolve, and the resolver to resolve_arg. A relative name is
+ * relative to the folder of the file that contains the name. The function opens regular files only.
+ * It refuses a file that is already part of the chain, and names that begin with "json:" or a
+ * protocol.
  */
 ZQCOW2_API int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
                                    struct zqcow2_backend **be, struct zqcow2_error *err);
-/* The path of the file opened at that depth; depth 0 is the image. NULL: none was opened. */
+/* The path of the file opened at that depth; depth 0 is the image. NULL: no file was opened. */
 ZQCOW2_API const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth);
 
 /*
@@ -226,19 +228,20 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
                                     uint64_t off);
 
 /*
- * Stacking: each function calls one callback of an inner backend. They are for backends that are
- * built on another backend. See zqcow2_backend_claim(3).
- *   - Offsets, lengths and elements must be within the limits of the inner backend, else -EINVAL.
- *   - If the inner backend lacks the callback, the result is -EOPNOTSUPP; for flush and lock, 0.
- *     Without wake, kick or invalidate nothing is done.
- *   - Any change to a backend that is not writable returns -EROFS.
- *   - Results are 0 or a negated errno, whatever the inner backend returned (fd: the descriptor).
- *   - Any thread may call them, several at a time. The caller must not hold a lock that its own
- *     done() or wake() takes. The functions take no lock themselves.
+ * Stacking: functions for a backend that is built on another one, the inner backend. Each function
+ * calls one callback of the inner backend. See zqcow2_backend_claim(3).
+ *   - Offsets, lengths and iovecs must be within the limits of the inner backend, else -EINVAL.
+ *   - If the inner backend lacks the callback, the function returns -EOPNOTSUPP. Exceptions: flush
+ *     and lock return 0; wake, kick and invalidate do nothing.
+ *   - A function that would change a backend that is not writable returns -EROFS.
+ *   - A function returns 0 or a negated errno, whatever the inner backend returned.
+ *     zqcow2_backend_fd() returns the descriptor.
+ *   - Any number of threads may call these functions at the same time. The caller must not hold
+ *     a lock that its own done() or wake() takes. The functions take no lock themselves.
  */
 /*
- * Reserves the inner backend for the caller: until release, nobody can open, create or check an
- * image in it. -EBUSY: it is in use. A claimed backend may be closed without a release.
+ * Reserves the inner backend for the caller: until it is released, nobody can open, create or check
+ * an image in it. -EBUSY: it is in use. A claimed backend may be closed without a release.
  */
 ZQCOW2_API int zqcow2_backend_claim(struct zqcow2_backend *be);
 ZQCOW2_API void zqcow2_backend_release(struct zqcow2_backend *be);
@@ -260,12 +263,14 @@ ZQCOW2_API int zqcow2_backend_data(struct zqcow2_backend *be, uint64_t off, uint
 ZQCOW2_API int zqcow2_backend_lock(struct zqcow2_backend *be, int mode); /* zqcow2_lock */
 ZQCOW2_API void zqcow2_backend_invalidate(struct zqcow2_backend *be);
 /*
- * Starts an I/O. io is the caller's own, with all members zero except kind, iovcnt, offset, length,
- * iov and done. Or it is an io that the caller's own submit() received: that one is passed on, and
- * completes without the caller. 0: accepted. io and iov must stay unchanged until done(io, ret) is
- * called, exactly once, from inside this call, kick, poll or a thread of the inner backend. done()
- * may submit and kick again, but must not block, poll or close. Any other result: not accepted;
- * done() is not called. -EOPNOTSUPP: use the blocking call of that kind.
+ * Starts an I/O. Either io belongs to the caller, and all its members are zero except kind, iovcnt,
+ * offset, length, iov and done; or the caller's own submit() received io and passes it on, and then
+ * io completes without the caller.
+ * If the result is 0, the I/O is accepted. io and iov must then stay unchanged until done(io, ret)
+ * is called. That happens exactly once, from inside this call, kick or poll, or from a thread of
+ * the inner backend. done() may submit and kick again, but must not block, poll or close.
+ * If the result is not 0, the I/O is not accepted and done() is not called. -EOPNOTSUPP: use the
+ * blocking call of that kind.
  */
 ZQCOW2_API int zqcow2_backend_submit(struct zqcow2_backend *be, struct zqcow2_io *io);
 ZQCOW2_API void zqcow2_backend_kick(struct zqcow2_backend *be); /* after a batch of submits */

@@ -4,15 +4,16 @@
  * perform the same operations and wait for the result. See zqcow2_queue_open(3).
  *
  * Order    Requests submitted to one queue for the same sequential zone take effect in the order of
- *          submission: one write after another, reset then write, finish then append. A request for
- *          several zones visits them in order: a later one may overtake it at a later zone. Reads
- *          and all other requests are unordered, and so are completions for different zones. A
- *          flush covers the requests that completed before it was submitted.
+ *          submission: one write after another, a write after a reset, an append after a finish.
+ *          A request for several zones visits them in order, so a request that was submitted later
+ *          may overtake it at a zone that it has not yet visited. Reads and all other requests are
+ *          unordered, and so are completions for different zones. A flush covers the requests that
+ *          completed before it was submitted.
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
- * Failure  If the host fails a write to a sequential zone, every write and append to that zone that
- *          was submitted after it and is still in flight fails with the same error, whether it has
+ * Failure  If the host fails a write to a sequential zone, the writes and appends to that zone that
+ *          were submitted later and are still in flight fail with the same error, whether they have
  *          started or not. A reset ends this: requests submitted after the reset are not affected.
  *          Writing resumes at the write pointer that the zone then reports.
  */
@@ -47,10 +48,10 @@ struct zqcow2_result {
     int ret; /* 0 or an error, as described in zqcow2.h */
     uint32_t reserved;
     /*
-     * Append: the offset of the data. A failed zone operation, and every error EZONE_*: the start
-     * of the zone that failed. Otherwise 0. It is also 0 if a zone operation failed before it
-     * reached a zone: its range does not consist of whole zones, or it was to open all zones and
-     * the limits do not allow that.
+     * After an append that succeeded: the offset of the data. After a failed zone operation, or any
+     * error EZONE_*: the start of the zone that failed. Otherwise 0. The offset is also 0 if a zone
+     * operation failed before it reached a zone, because its range does not consist of whole zones,
+     * or because it is to open all zones and the limits do not allow that.
      */
     uint64_t offset;
 };
@@ -61,8 +62,8 @@ struct zqcow2_request {
     uint16_t op;             /* zqcow2_op */
     uint16_t flags;          /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
     uint64_t offset;         /* ignored by flush and drain */
-    uint64_t length;         /* ignored by flush, drain, read, write, append (the last
-                                three use the total of iov) */
+    uint64_t length;         /* ignored by flush and drain, and by read, write and append,
+                                which use the total of iov */
     const struct iovec *iov; /* array and buffers must stay valid until done() */
     uint32_t iovcnt, reserved;
     /*
@@ -89,26 +90,27 @@ ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struc
  */
 ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 /*
- * Accepts requests in order until the queue is full or a request is malformed (size or op). Returns
- * the number accepted, or a negative error if the first request is malformed. All other errors of a
- * request are reported to done().
+ * Accepts requests in order until the queue is full or a request is malformed (its size or op is
+ * wrong). Returns the number accepted, or a negative error if the first request is malformed. All
+ * other errors of a request are reported to done().
  */
 ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs,
                                    uint32_t n);
 /*
- * Delivers at most max completions (0: all requests that were complete when the call began) and
- * never waits for one. Also advances the requests of all other queues of the image.
+ * Delivers at most max completions and never waits for one. max 0: delivers the completions of all
+ * requests that were complete when the call began. Also advances the requests of all other queues
+ * of the image.
  */
 ZQCOW2_API int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max);
 /*
  * Blocks until it has delivered min completions, nothing is in flight, or timeout_ms has passed
- * (-1: no limit). A signal does not end it. Returns the number of completions delivered.
+ * (-1: no limit). A signal does not end the wait. Returns the number of completions delivered.
  */
 ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms);
 /*
- * A descriptor for poll(2) and epoll(7), level-triggered: readable when zqcow2_queue_poll() has
- * work to do. Wake-ups may be spurious. The queue owns the descriptor. Returns a negated errno if
- * it cannot be created.
+ * Returns a descriptor for poll(2) and epoll(7), level-triggered: it is readable when
+ * zqcow2_queue_poll() has work to do. Wake-ups may be spurious. The queue owns the descriptor. If
+ * the descriptor cannot be created, the result is a negated errno.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
 /* The number of accepted requests whose completions have not yet been delivered. */

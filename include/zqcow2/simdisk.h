@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A simulated disk: an in-memory backend that can lose power, fail and reorder I/O on request. The
- * same seed gives the same behaviour. For tests of this library and of any program that stores data
- * in an image. See zqcow2_simdisk(3).
+ * same seed gives the same behaviour. It is meant for tests of this library and of any program that
+ * stores data in an image. See zqcow2_simdisk(3).
  *
- * Position     The disk counts events: every write, zero, discard, truncate and flush is one event
- *              when it begins and one when it ends. Position p is the moment after p events.
+ * Position     The disk counts events: every write, zero, discard, truncate and flush counts as one
+ *              event when it begins and as another when it ends. Position p is the moment after
+ *              p events.
  * Pending      A change is pending at a position if it has begun and no flush covers it. A power
  *              loss may keep, lose or tear it. A flush covers the changes that ended before the
  *              flush began.
@@ -72,15 +73,15 @@ ZQCOW2_API void zqcow2_simdisk_free(struct zqcow2_simdisk *disk); /* NULL is all
 /* A backend on the disk. Closing it does not change the disk. */
 ZQCOW2_API int zqcow2_simdisk_backend(struct zqcow2_simdisk *disk, struct zqcow2_backend **be);
 /*
- * An independent disk with the content that reads return now, all of it durable. It has the same
- * options, no armed fault and no log.
+ * Makes an independent disk with the content that reads return now. All of that content is durable.
+ * The clone has the same options, but no armed fault and no log.
  */
 ZQCOW2_API int zqcow2_simdisk_clone(struct zqcow2_simdisk *disk, struct zqcow2_simdisk **clone);
 /* Seeds later random choices: completion order, what failed flushes lose, seeded states. */
 ZQCOW2_API void zqcow2_simdisk_set_seed(struct zqcow2_simdisk *disk, uint64_t seed);
 /*
  * Direct access to the bytes, not through a backend. An import is durable at once and is not an
- * event; an export returns what reads return.
+ * event; an export returns the bytes that a read would return.
  */
 ZQCOW2_API int zqcow2_simdisk_import(struct zqcow2_simdisk *disk, const void *buf, size_t len,
                                      uint64_t off);
@@ -120,8 +121,8 @@ enum zqcow2_simdisk_fault_flag {
 };
 
 /*
- * A failed flush permanently loses a part, chosen by the seed, of what it covered. As with a page
- * cache, reads still return all of it until the backend's invalidate() is called.
+ * When a flush fails, part of what it covered is permanently lost; the seed chooses which part. As
+ * with a page cache, reads still return all of it until the backend's invalidate() is called.
  */
 struct zqcow2_simdisk_fault {
     size_t size;
@@ -136,20 +137,23 @@ struct zqcow2_simdisk_fault {
         sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 \
     }
 
-/* One fault is armed at a time; NULL disarms. */
+/* Only one fault is armed at a time: a new fault replaces it, and NULL disarms it. */
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
- * Turns power off when the disk reaches `position`; at once if it already has. From then on every
- * call fails with -EIO. UINT64_MAX turns power on. zqcow2_simdisk_cut_new() gives access to the
- * states that may have survived.
+ * Turns power off when the disk reaches `position`, or at once if it has already reached it. From
+ * then on every call fails with -EIO. UINT64_MAX turns power on again. zqcow2_simdisk_cut_new()
+ * gives access to the states that may have survived.
  */
 ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t position);
 
 /* ---- the log and its cuts ---- */
 
 ZQCOW2_API uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *disk);
-/* Discards the log and begins a new one at the current position. -EBUSY: a cut of it exists. */
+/*
+ * Discards the log and begins a new one at the current position. -EBUSY: a cut of the old log
+ * exists.
+ */
 ZQCOW2_API int zqcow2_simdisk_record(struct zqcow2_simdisk *disk);
 
 struct zqcow2_simdisk_op { /* a change in the log */
@@ -172,8 +176,8 @@ ZQCOW2_API int zqcow2_simdisk_event(struct zqcow2_simdisk *disk, uint64_t positi
                                     struct zqcow2_simdisk_op *op);
 
 /*
- * Makes a cut at the first position of the log. Without a log, the current position is the only
- * one.
+ * Makes a cut at the first position of the log. Without a log, a cut can only be at the current
+ * position.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_new(struct zqcow2_simdisk *disk, struct zqcow2_simdisk_cut **cut);
 ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL is allowed */
@@ -184,40 +188,42 @@ ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL
 ZQCOW2_API int zqcow2_simdisk_cut_seek(struct zqcow2_simdisk_cut *cut, uint64_t position);
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_position(const struct zqcow2_simdisk_cut *cut);
 /*
- * The number of pending changes; cut_op() returns them in the order in which they began.
- * -EINVAL: there is no change `i`.
+ * cut_pending() returns the number of pending changes at the cut. cut_op() describes change `i`, in
+ * the order in which they began. -EINVAL: there is no change `i`.
  */
 ZQCOW2_API uint32_t zqcow2_simdisk_cut_pending(const struct zqcow2_simdisk_cut *cut);
 ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint32_t i,
                                      struct zqcow2_simdisk_op *op);
 /*
- * The number of states that the disk proposes here. In state 0 everything pending is lost.
- *   - Whole changes. Up to 10 pending: every subset. More: none, all, every prefix, all but one,
- *     only one, all but two (up to 32 pending), and 64 seeded subsets.
- *   - Torn changes. Each change is torn at every unit boundary (at 16 of them if it has more than
- *     16 units) and by seeded masks, with the other changes lost, only the earlier ones kept, or
- *     all kept.
- *   - All changes torn by seed.
+ * Returns the number of states that the disk proposes at the cut. In state 0, all pending changes
+ * are lost. The states are these:
+ *   - Whole changes survive or are lost. With at most 10 pending changes, every subset survives in
+ *     some state. With more, the survivors are: none, all, every prefix, all but one, only one, all
+ *     but two (if at most 32 are pending), and 64 seeded subsets.
+ *   - One change is torn. Each change in turn is torn at every unit boundary (at 16 boundaries if
+ *     it has more than 16 units) and by seeded masks. Each time, the other changes are all lost, or
+ *     only the earlier ones are kept, or all are kept.
+ *   - All changes are torn at once, by seeded masks.
  */
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *cut);
 /*
- * Makes an independent disk in state k after a power loss here, with power on and no log.
- * -EINVAL: there is no state k.
+ * Makes an independent disk that is in state k after a power loss at the cut. Its power is on, and
+ * it has no log. -EINVAL: there is no state k.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *cut, uint64_t k,
                                         struct zqcow2_simdisk **image);
 /*
  * Like zqcow2_simdisk_cut_image(), but keep() chooses: it returns nonzero if that unit of a pending
- * change survives. order 0: surviving changes are applied in the order in which they began. Any
- * other value is a seed that shuffles them.
+ * change survives. order 0: the surviving changes are applied in the order in which they began. Any
+ * other value of order is a seed by which they are shuffled.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          int (*keep)(void *arg, uint32_t change, uint32_t unit),
                                          void *arg, uint64_t order, struct zqcow2_simdisk **image);
 /*
- * Makes the disk that remains if the program is killed here while power stays on. Reads return
- * every change that has ended; those that no flush covers stay pending. Changes that have begun but
- * not ended are absent. The disk has no log; zqcow2_simdisk_record() begins one.
+ * Makes the disk that remains if the program is killed at the cut while power stays on. Reads
+ * return every change that has ended; changes that no flush covers stay pending. Changes that have
+ * begun but not ended are absent. The disk has no log; zqcow2_simdisk_record() begins one.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_kill(const struct zqcow2_simdisk_cut *cut,
                                        struct zqcow2_simdisk **disk);

@@ -12,8 +12,9 @@
  *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
  *                 lock held. After fork(2) the child must not use any object of
  *                 the library.
- * Units           Every offset and length is in bytes. I/O is in multiples of 512,
- *                 or of the block_size of zqcow2_open_options.
+ * Units           Every offset and length is in bytes. The offset and length of
+ *                 an I/O request must be multiples of 512, or of 4096 if
+ *                 zqcow2_open_options sets block_size to 4096.
  * Growth          A struct whose first member is `size` may gain members at its
  *                 end. Initialise it with its _INIT macro; a zero member selects
  *                 the default. In options, hooks and callback structs, bytes
@@ -85,8 +86,8 @@ enum zqcow2_log_level { ZQCOW2_LOG_ERROR = 1, ZQCOW2_LOG_WARN, ZQCOW2_LOG_INFO, 
 struct zqcow2_hooks {
     size_t size;
     void *ctx;
-    void *(*alloc)(void *ctx, size_t align, size_t size); /* alloc and free both NULL: the
-                                                             C library's */
+    void *(*alloc)(void *ctx, size_t align, size_t size); /* alloc and free both NULL:
+                                                             those of the C library */
     void (*free)(void *ctx, void *ptr, size_t size);
     void (*log)(void *ctx, int level, const char *text); /* NULL: silent */
     int log_level;                                       /* 0: ZQCOW2_LOG_WARN */
@@ -102,9 +103,9 @@ struct zqcow2_hooks {
 struct zqcow2_backend; /* <zqcow2/backend.h> */
 struct zqcow2_image;
 
-/* The revision of the zoned extension in an image: zqcow2-format(5). */
+/* The revision of the zoned extension that an image uses. See zqcow2-format(5). */
 enum zqcow2_layout {
-    ZQCOW2_LAYOUT_NONE = 0, /* info: no zones; create: the default, 44 */
+    ZQCOW2_LAYOUT_NONE = 0, /* in info: no zones; in create: the default, 44 */
     ZQCOW2_LAYOUT_V3 = 3,   /* cannot be created */
     ZQCOW2_LAYOUT_V7 = 7,
     ZQCOW2_LAYOUT_44 = 44,
@@ -114,18 +115,18 @@ enum zqcow2_layout {
 
 enum zqcow2_open_flag {
     ZQCOW2_OPEN_RDWR = 1 << 0,
-    ZQCOW2_OPEN_NOLOCK = 1 << 1, /* lock nothing: the caller excludes other writers */
-    /* With RDWR: set a missing feature bit of a zoned image, instead of returning EFEATURE. */
+    ZQCOW2_OPEN_NOLOCK = 1 << 1, /* take no locks: the caller must exclude other writers */
+    /* With RDWR: if a zoned image lacks its feature bit, set it instead of returning EFEATURE. */
     ZQCOW2_OPEN_UPGRADE = 1 << 2,
-    ZQCOW2_OPEN_BORROW = 1 << 3, /* the caller keeps be and closes it after the image */
+    ZQCOW2_OPEN_BORROW = 1 << 3, /* the caller keeps the backend and closes it after the image */
     /*
-     * Read-only: opens no backing file. Reading data that the image itself does not hold fails with
-     * EFEATURE; everything else works.
+     * Only without RDWR: the backing file is not opened. Reading data that the image itself does
+     * not hold then fails with EFEATURE; everything else works.
      */
     ZQCOW2_OPEN_NO_BACKING = 1 << 4
 };
 
-/* Which rules zone operations follow where standards differ: zqcow2_zone_reset(3). */
+/* Which rules zone operations follow where standards differ. See zqcow2_zone_reset(3). */
 enum zqcow2_rules {
     ZQCOW2_RULES_LINUX = 0, /* those of <linux/blkzoned.h> devices: ZBC, ZAC, virtio, null_blk */
     ZQCOW2_RULES_ZNS = 1    /* NVMe Zoned Namespaces */
@@ -135,25 +136,27 @@ struct zqcow2_open_options {
     size_t size;
     uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t rules;                   /* zqcow2_rules */
-    uint64_t cache_bytes;             /* size of the metadata cache; 0: 8 MiB. Never below the
-                                         minimum; may grow to 1 MiB while a request needs it */
+    uint64_t cache_bytes;             /* size of the metadata cache; 0: 8 MiB. A value below
+                                         the minimum is raised to it. A smaller cache may grow
+                                         to 1 MiB while a request needs it */
     uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
                                          0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /*
-     * Opens a backing file. Called for the backing file of the image, then for the backing file of
-     * that file, and so on: see zqcow2-layers(7). name is as stored in the image, format is "raw"
-     * or "qcow2", and depth is 1 for the backing file of the image itself. Returns 0 and a backend
-     * for reading, or an error, preferably with a text in *err. The image closes the backend when
-     * it is itself closed or cannot be opened. NULL: an image with a backing file is refused.
-     * zqcow2_resolve_file() is an implementation for files.
+     * Opens a backing file. The library calls it for the backing file of the image, then for the
+     * backing file of that file, and so on; see zqcow2-layers(7). name is as stored in the image,
+     * format is "raw" or "qcow2", and depth is 1 for the backing file of the image itself. The
+     * callback returns 0 and a backend for reading, or an error, preferably with a text in *err.
+     * The library closes that backend when the image is closed, or when the open fails. NULL: an
+     * image with a backing file is refused. zqcow2_resolve_file() is an implementation for files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
     const char *backing_format; /* "raw" or "qcow2": used if the image names a backing file
                                    but no format; NULL: such an image is refused */
-    uint32_t block_size;        /* requests must be multiples of it: 512 or 4096; 0: 512 */
+    uint32_t block_size;        /* 512 or 4096; 0: 512. Offsets and lengths of requests must
+                                   be multiples of it */
     uint32_t reserved;
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
@@ -164,7 +167,7 @@ struct zqcow2_open_options {
 enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
     ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend that is not empty */
-    ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2     /* subclusters; clusters of 16 KiB or more */
+    ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2     /* use subclusters; needs clusters of 16 KiB or more */
 };
 
 struct zqcow2_create_options {
@@ -172,25 +175,26 @@ struct zqcow2_create_options {
     uint64_t virtual_size;       /* multiple of 512, 512 .. 2^62 */
     uint64_t zone_size;          /* power of two >= cluster_size; 0: no zones */
     uint64_t zone_capacity;      /* multiple of 512, <= zone_size; 0: zone_size */
-    uint32_t conventional_zones; /* at the start of the device; at least one zone must be
-                                    sequential */
+    uint32_t conventional_zones; /* number of them, at the start of the device; at least one
+                                    zone must be sequential */
     uint32_t max_open_zones;     /* 0: no limit */
     uint32_t max_active_zones;   /* 0: no limit */
-    uint32_t max_append_bytes;   /* multiple of 512, < zone_capacity - 512; 0: the layout's default;
-                                    layout 44 cannot store it */
+    uint32_t max_append_bytes;   /* multiple of 512, < zone_capacity - 512; 0: the layout's default.
+                                    Must be 0 for layout 44, which cannot store it */
     uint32_t cluster_size;       /* power of two, 512 .. 2 MiB; 0: 64 KiB */
     uint32_t refcount_bits;      /* 1, 2, 4 .. 64; 0: 16 */
     uint32_t layout;             /* zqcow2_layout; 0: 44 */
     uint32_t flags;              /* zqcow2_create_flag */
     const struct zqcow2_hooks *hooks;
-    const char *backing_name;   /* stored as it is; NULL: no backing file */
+    const char *backing_name;   /* stored as given; NULL: no backing file */
     const char *backing_format; /* "raw" or "qcow2". Required with backing_name, unless resolve
                                    is set and the backing file has zones */
     /*
-     * Opens the backing file, as open_options.resolve does; NULL: it is not opened. From an opened
-     * backing file the new image takes its size, if virtual_size is 0. It inherits all zones of the
-     * backing file as they are, with its cluster size, layout and limits unless they are set here.
-     * Required for a zoned image with a backing file.
+     * Opens the backing file, as open_options.resolve does; NULL: the backing file is not opened.
+     * If it is opened and virtual_size is 0, the new image takes the size of the backing file. If
+     * the backing file has zones, the new image inherits all of them as they are. It also inherits
+     * the cluster size, the layout and the limits, except those that are set here. resolve is
+     * required for a zoned image with a backing file.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -210,19 +214,19 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
     ZQCOW2_INFO_DIRTY = 1 << 5,         /* not closed cleanly; the next writable open repairs it */
     ZQCOW2_INFO_SNAPSHOTS = 1 << 6,     /* internal snapshots present */
-    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,   /* more active zones stored than max_active_zones */
-    ZQCOW2_INFO_SIZE_CUT = 1 << 8,      /* stored size not a multiple of 512: rounded down */
-    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* a backing file with an empty name: ignored */
-    ZQCOW2_INFO_BACKING = 1 << 10,      /* a backing file: zqcow2_get_backing() */
-    ZQCOW2_INFO_STATES = 1 << 11,       /* the image stores zone states: ZQCOW2_ZONE_PERSIST */
-    ZQCOW2_INFO_STATES_VOID = 1 << 12   /* it did, until another program wrote it */
+    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,   /* stores more active zones than max_active_zones */
+    ZQCOW2_INFO_SIZE_CUT = 1 << 8,      /* the stored size is not a multiple of 512: rounded down */
+    ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* names a backing file, but the name is empty: ignored */
+    ZQCOW2_INFO_BACKING = 1 << 10,      /* has a backing file: see zqcow2_get_backing() */
+    ZQCOW2_INFO_STATES = 1 << 11,       /* stores zone states: see ZQCOW2_ZONE_PERSIST */
+    ZQCOW2_INFO_STATES_VOID = 1 << 12   /* stored them until another program wrote the image */
 };
 
 struct zqcow2_info {
     size_t size;
     uint64_t virtual_size, zone_size, zone_capacity;
-    uint64_t file_size; /* of the image file; may be too low after a write inside its last
-                           cluster */
+    uint64_t file_size; /* size of the image file; may be too low after a write inside the
+                           last cluster of the file */
     uint64_t incompatible_features, compatible_features, autoclear_features;
     uint32_t nr_zones, nr_conventional;
     uint32_t max_open_zones, max_active_zones; /* as stored; 0: no limit */
@@ -258,9 +262,9 @@ ZQCOW2_API int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_crea
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
- * -EBUSY: a queue is open or another call is running; the image stays open. Otherwise flushes
- * and, if that succeeds, marks the image clean. Then, in any case, frees everything and returns the
- * result.
+ * Closes the image. -EBUSY: a queue is open or another call is running; the image stays open. In
+ * every other case, the call flushes the image and, if that succeeds, marks it clean. It then frees
+ * everything, even after a failure, and returns the result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
@@ -268,8 +272,8 @@ ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *inf
 /* What an image says about its backing file. */
 struct zqcow2_backing {
     size_t size;
-    char format[16]; /* "": not named */
-    char name[1024]; /* "": there is none */
+    char format[16]; /* "": the image names none */
+    char name[1024]; /* "": no backing file */
 };
 #define ZQCOW2_BACKING_INIT \
     { \
@@ -286,11 +290,11 @@ enum zqcow2_io_flag {
 };
 
 /*
- * A call that fails for lack of memory or space has changed nothing. There are two exceptions, both
- * for lack of space outside sequential zones. Bytes that are overwritten in place may be old or
- * new. And a call that changes many L2 tables may have changed the first part of its range: more
- * than 1 MiB of tables, or than cache_bytes if that is larger. (With clusters of 64 KiB, 1 MiB of
- * tables maps 8 GiB.)
+ * A call that fails for lack of memory or space has changed nothing. There are two exceptions; both
+ * concern lack of space outside sequential zones. First, bytes that are overwritten in place may be
+ * old or new. Second, the call may have changed the first part of its range if it changes more than
+ * 1 MiB of L2 tables, or more than cache_bytes of them if cache_bytes is larger. (With clusters of
+ * 64 KiB, 1 MiB of tables maps 8 GiB.)
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -298,7 +302,8 @@ ZQCOW2_API int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint
 /* In a sequential zone `off` must be at the write pointer. */
 ZQCOW2_API int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off,
                             unsigned flags);
-/* *off: in, the start of the zone; out, the offset of the data. Writes all bytes or none. */
+/* On entry *off is the start of the zone; on success it is the offset of the data. Writes all bytes
+ * or none. */
 ZQCOW2_API int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t len, uint64_t *off,
                              unsigned flags);
 /* Writes zeros without a buffer. In a sequential zone this advances the write pointer. */
@@ -309,8 +314,9 @@ ZQCOW2_API int zqcow2_discard(struct zqcow2_image *img, uint64_t len, uint64_t o
 /* Makes durable every request that completed before the call. */
 ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
 /*
- * Waits until nothing is in flight on the image, then flushes: for pause, snapshot and migration.
- * The caller must not submit requests meanwhile. Completions of queues may still be undelivered.
+ * Waits until no request is in flight on the image, then flushes. Use it before a pause, a snapshot
+ * or a migration. The caller must not submit requests meanwhile. Queues may still hold completions
+ * that have not been delivered.
  */
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
@@ -336,10 +342,11 @@ struct zqcow2_extent {
     }
 
 /*
- * Reports the kind of the bytes at `off`, and how many of the next `len` bytes are alike: of the
- * same kind, and contiguous in the file if they are stored there. A long run may be reported in
- * parts. `off` and `len` must be multiples of 512. Does not wait for other requests; reads at most
- * one part of one L2 table of each image in the chain.
+ * Reports the kind of the bytes at `off`, and how many of the `len` bytes from there on are alike.
+ * Bytes are alike if they are of the same kind and, where they are stored in a file, contiguous in
+ * it. A long run may be reported in parts. `off` and `len` must be multiples of 512. The call does
+ * not wait for other requests. It reads at most one part of one L2 table of each image in the
+ * chain.
  */
 ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                    struct zqcow2_extent *status);
@@ -359,7 +366,7 @@ enum zqcow2_zone_state {
     ZQCOW2_ZONE_FULL = 0xe,
     ZQCOW2_ZONE_OFFLINE = 0xf
 };
-/* With a state in zqcow2_zone_set_state(): the image stores it, so that the next open finds it. */
+/* Added to a state in zqcow2_zone_set_state(): the image stores it, and the next open finds it. */
 #define ZQCOW2_ZONE_PERSIST 0x100u
 
 struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
@@ -370,18 +377,18 @@ struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
 };
 
 /*
- * Reports zones, beginning with the zone that contains off. *nr: in, the number of elements in
- * zones[]; out, the number written. -EINVAL: off is at or beyond the end of the device. Reports
- * committed write pointers. Never blocks on I/O.
+ * Reports zones, beginning with the zone that contains `off`. On entry *nr is the number of
+ * elements in zones[]; on success it is the number written. -EINVAL: `off` is at or beyond the end
+ * of the device. The write pointers are the committed ones. The call never blocks on I/O.
  */
 ZQCOW2_API int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zone *zones,
                                   uint32_t *nr);
 /*
  * Zone operations. [off, off + len) is a range of whole zones; the last zone of a device may be
- * short. If the range is the whole device and the device has more than one zone, the call is
- * treated as the "all" form. A call for several zones stops at the first failure; zqcow2_run()
- * reports which zone failed.
- * flags: ZQCOW2_FUA.
+ * short. If the range is the whole device and the device has more than one zone, the call is the
+ * "all" form of the operation: see zqcow2_zone_reset(3). A call for several zones stops at the
+ * first failure; zqcow2_run() reports which zone failed.
+ * flags: 0 or ZQCOW2_FUA.
  */
 ZQCOW2_API int zqcow2_zone_open(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                 unsigned flags);
@@ -392,15 +399,18 @@ ZQCOW2_API int zqcow2_zone_finish(struct zqcow2_image *img, uint64_t off, uint64
 ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                  unsigned flags);
 /*
- * For device models and fault tests: puts the zone that contains `off` into state RDONLY or
- * OFFLINE, in memory only, so it also works on an image opened read-only. Setting the current
- * forced state again, or NOT_WP, restores the state that follows from the write pointer; NOT_WP has
- * no effect on a zone whose state is not forced. -EINVAL: any other state. EZONE_STATE: a
- * conventional zone. Waits for writes in progress in the zone.
- * With ZQCOW2_ZONE_PERSIST the state is durable when the call returns: RDONLY and OFFLINE (never
- * toggled); NOT_WP, which also removes what was stored; under ZQCOW2_RULES_ZNS CLOSED, of a zone
- * that holds nothing, which then stays active (EZONE_STATE, EZONE_ACTIVE). Another program that
- * writes the image makes the stored states void.
+ * For device models and fault tests: forces the zone that contains `off` into state RDONLY or
+ * OFFLINE. The state changes in memory only, so the call also works on an image opened read-only.
+ * To restore the state that follows from the write pointer, set NOT_WP, or set the current forced
+ * state again. NOT_WP has no effect on a zone whose state is not forced. -EINVAL: any other state.
+ * EZONE_STATE: a conventional zone. The call waits for writes in progress in the zone.
+ *
+ * With ZQCOW2_ZONE_PERSIST the image stores the state, which is durable when the call returns.
+ * Setting RDONLY or OFFLINE again then keeps the state instead of restoring another. NOT_WP also
+ * removes the stored state. Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone
+ * that holds nothing, and the zone then stays active. (EZONE_STATE: the zone holds data, or its
+ * state is forced. EZONE_ACTIVE: too many active zones.) If another program writes the image, the
+ * stored states become void.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 
@@ -410,8 +420,8 @@ enum zqcow2_check_flag {
     ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* release unreferenced clusters */
     ZQCOW2_CHECK_REPAIR = 1 << 1,       /* also rebuild refcounts and COPIED flags; copy shared
                                            clusters */
-    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also repair write pointers, unmap clusters beyond
-                                           them */
+    ZQCOW2_CHECK_REPAIR_ALL = 1 << 2,   /* also repair write pointers and unmap clusters
+                                           beyond them */
     ZQCOW2_CHECK_NOLOCK = 1 << 3
 };
 
@@ -431,8 +441,9 @@ struct zqcow2_check_options {
     void (*found)(void *arg, int kind, const char *text);
     void *arg;
     /*
-     * Opens the backing file of an image with zones, as open_options.resolve does; its write
-     * pointers are then compared. NULL: it is not opened.
+     * Opens the backing file of an image with zones, as open_options.resolve does. The check then
+     * compares the write pointers of the image with those of the backing file. NULL: the backing
+     * file is not opened.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -445,10 +456,10 @@ struct zqcow2_check_options {
 
 struct zqcow2_check_result {
     size_t size;
-    uint64_t corruptions, leaked_clusters, warnings; /* found, fixed or not */
+    uint64_t corruptions, leaked_clusters, warnings; /* all found, whether fixed or not */
     uint64_t corruptions_fixed, leaks_fixed;
-    uint64_t total_clusters, allocated_clusters; /* clusters of the device; those of them
-                                                    that are mapped to data */
+    uint64_t total_clusters, allocated_clusters; /* clusters of the device, and how many
+                                                    of these are mapped to data */
     uint64_t compressed_clusters, image_end_offset;
 };
 #define ZQCOW2_CHECK_RESULT_INIT \
