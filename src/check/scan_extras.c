@@ -66,6 +66,20 @@ static int in_many_holes(struct zq_scan *s, uint64_t offset, uint64_t bytes, boo
 
 /* ---- snapshots ---- */
 
+/* An empty table need not lie in the file, but QEMU judges its alignment nevertheless. */
+static bool l1_sane(struct zq_scan *s, const struct zq_l1 *l1, uint64_t at)
+{
+    uint64_t bytes = zq_table_bytes(l1->entries);
+
+    if (bytes > ZQ_MAX_L1_BYTES)
+        give_up(s, "snapshot l1_size", l1->entries, at + 8, "the L1 table is larger than 32 MiB");
+    else if (bytes ? !in_file(s, l1->offset, bytes) : l1->offset & (zq_scan_cluster(s) - 1))
+        give_up(s, "snapshot l1_table_offset", l1->offset, at, "not a valid table offset");
+    else
+        return true;
+    return false;
+}
+
 static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
     struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8)};
@@ -73,16 +87,8 @@ static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
     bool clash;
     int rc;
 
-    if (!l1.entries)
+    if (!l1_sane(s, &l1, at) || !bytes)
         return 0;
-    if (bytes > ZQ_MAX_L1_BYTES) {
-        give_up(s, "snapshot l1_size", l1.entries, at + 8, "the L1 table is larger than 32 MiB");
-        return 0;
-    }
-    if (!in_file(s, l1.offset, bytes)) {
-        give_up(s, "snapshot l1_table_offset", l1.offset, at, "not a valid table offset");
-        return 0;
-    }
     if ((rc = in_many_holes(s, l1.offset, bytes, &clash)) < 0 || clash)
         return rc;
     rc = zq_scan_claim(s, l1.offset, bytes, ZQ_KIND_L1, "L1 table of a snapshot", &clash);

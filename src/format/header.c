@@ -86,7 +86,8 @@ struct ext_area {
 
 /*
  * 1: *e is the extension at *pos, which moves behind it; 0: the end marker. Each has 8 bytes of
- * type and length and is padded to 8; the padding of the last may lie beyond the area.
+ * type and length and is padded to 8; the padding of the last may lie beyond the area. The length
+ * is judged whatever the type: QEMU refuses an end marker whose length does not fit, too.
  */
 static int next_ext(const struct ext_area *a, uint64_t *pos, struct ext *e,
                     struct zqcow2_error *err)
@@ -96,13 +97,13 @@ static int next_ext(const struct ext_area *a, uint64_t *pos, struct ext *e,
     e->type = zq_be32(a->buf + *pos);
     e->len = zq_be32(a->buf + *pos + 4);
     e->data = (uint32_t)*pos + 8;
-    if (e->type == ZQ_EXT_END)
-        return 0;
     if (e->len > a->end - e->data)
         return zq_fail(err, ZQCOW2_ECORRUPT,
                        "header extension 0x%08" PRIx32 " at byte %" PRIu64 ": length %" PRIu32
                        " exceeds the extension area, which ends at %" PRIu64,
                        e->type, *pos, e->len, a->end);
+    if (e->type == ZQ_EXT_END)
+        return 0;
     *pos = zq_align_up(e->data + (uint64_t)e->len, 8);
     return 1;
 }
@@ -146,14 +147,15 @@ static int take_features(const struct ext *e, struct zqcow2_error *err)
 
 /*
  * Without its autoclear bit the extension is stale: a program that did not maintain it has changed
- * the image, and the clusters that it names may have other owners now.
+ * the image, and the clusters that it names may have other owners now. Its length is judged all the
+ * same, as QEMU does.
  */
 static int take_bitmaps(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {
-    if (!(h->autoclear & ZQ_AUTOCLEAR_BITMAPS))
-        return 0;
     if (e->len != 24)
         return bad(err, "bitmaps extension length", e->len, e->data - 4, "must be 24");
+    if (!(h->autoclear & ZQ_AUTOCLEAR_BITMAPS))
+        return 0;
     h->bitmaps_offset = e->data;
     h->bitmaps_len = e->len;
     return 0;
@@ -172,7 +174,7 @@ static int take_zoned(struct zq_header *h, const struct ext *e, struct zqcow2_er
 
 static int take_backing_format(struct zq_header *h, const struct ext *e, struct zqcow2_error *err)
 {
-    if (h->backing_len && e->len > ZQ_MAX_BACKING_FORMAT)
+    if (e->len > ZQ_MAX_BACKING_FORMAT)
         return bad(err, "backing format length", e->len, e->data - 4, "must be at most 15");
     h->backing_format_offset = e->data;
     h->backing_format_len = e->len;

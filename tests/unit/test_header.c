@@ -164,9 +164,13 @@ static const struct bend bends[] = {
     {"twice", 112, 4, 0x007a6264, C, {"header extension", "byte 128", "twice"}, false},
     {"data file name", 112, 4, 0x44415441, C, {"incompatible_features", "data file", ""}, false},
     {"crypto header", 112, 4, 0x0537be77, C, {"crypt_method 0", "byte 32", ""}, false},
-    {"stale bitmaps, any length", 112, 4, 0x23852875, 0, {"", "", ""}, false},
+    {"stale bitmaps", 112, 4, 0x23852875, C, {"bitmaps extension length 8", "byte 116", ""}, false},
+    {"end too long", 588, 4, LEN - 591, C, {"0x00000000", "byte 584", "64945"}, false},
+    {"end wraps", 588, 4, UINT32_MAX, C, {"0x00000000", "byte 584", "4294967295"}, false},
+    {"end with all that is left", 588, 4, LEN - 592, 0, {"", "", ""}, false},
     {"names length", 112, 4, 0x6803f857, C, {"feature name table length 8", "byte 116", ""}, false},
     {"backing format alone", 112, 4, 0xe2792aca, 0, {"", "", ""}, false},
+    {"long format alone", 144, 4, 0xe2792aca, C, {"backing format length 432", "", ""}, false},
 };
 
 static void put(unsigned at, unsigned width, uint64_t value)
@@ -299,6 +303,7 @@ static void test_bitmaps(void **state)
     put(148, 4, 32);
     assert_int_equal(zq_header_parse(&h, buf, LEN, FILE_SIZE, false, &err), ZQCOW2_ECORRUPT);
     assert_non_null(strstr(err.text, "bitmaps extension length 32"));
+    put(148, 4, 24);
     put(88, 8, 0); /* already stale: it says nothing, and writing hurts nothing */
     assert_int_equal(zq_header_parse(&h, buf, LEN, FILE_SIZE, true, &err), 0);
     assert_int_equal(h.bitmaps_offset, 0);
