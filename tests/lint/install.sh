@@ -26,7 +26,8 @@ ran=0
 
 # The libraries besides this one that an example includes, as pkg-config knows them.
 needs() {
-    sed -n 's/^#include <libnbd\.h>.*/libnbd/p; s/^#include <nbdkit-plugin\.h>.*/nbdkit/p' "$1"
+    sed -n 's/^#include <libnbd\.h>.*/libnbd/p; s/^#include <nbdkit-plugin\.h>.*/nbdkit/p
+        s/^#include <openssl\/evp\.h>.*/libcrypto/p' "$1"
 }
 
 # program FILE LINKING: builds it, and runs it unless it is a plugin of another program.

@@ -12,7 +12,7 @@ flags='-m32 -std=gnu11 -fsyntax-only -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iincl
     -Wall -Wextra -Wconversion -Wshadow -Wpedantic -Wno-psabi -Werror'
 # What these include need not be here.
 files=$(ls src/*/*.c tools/*.c tools/*/*.c examples/*.c)
-for need in liburing:liburing libnbd:libnbd nbdkit-plugin:nbdkit; do
+for need in liburing:liburing libnbd:libnbd nbdkit-plugin:nbdkit openssl/evp:libcrypto; do
     pkg-config --exists "${need#*:}" || files=$(grep -L "include <${need%%:*}\\.h>" $files)
 done
 case $(gcc -dumpmachine) in x86_64-*) ;; *) echo 'words: only on x86-64'; exit 77 ;; esac
