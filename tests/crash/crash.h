@@ -13,7 +13,7 @@
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwxz"
 #define LETTERS_PLAIN "opuvwxymqz"
 #define ELEMENTS      5u
-#define MAX_WORLDS    40u
+#define MAX_WORLDS    48u
 #define BATCH         6u /* most requests in flight of an asynchronous run */
 
 struct crash_geometry {
