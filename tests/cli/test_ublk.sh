@@ -112,6 +112,21 @@ for how in '' --foreground; do
         is 'says why' "zqcow2: ${case#*|}" "$(cat err)"
     done
 done
+# Blocks: the image must have whole ones. With them, only the driver is missing.
+"$tool" create -o zone.size=8M,zone.capacity=6144512 c.qcow2 64M >/dev/null &&
+    "$tool" create p.qcow2 1049088 >/dev/null || exit 99
+for case in 'c.qcow2|c.qcow2: block_size 4096: the zone capacity 6144512 is not a multiple of it' \
+    'p.qcow2|p.qcow2: block_size 4096: the size 1049088 is not a multiple of it' \
+    'z.qcow2|/dev/ublk-control is missing: load the driver (modprobe ublk_drv)'; do
+    run 1 "add --block-size 4096 of ${case%%|*}" ublk add --block-size 4096 "${case%%|*}"
+    is 'says why' "zqcow2: ${case#*|}" "$(cat err)"
+done
+run 1 'blocks of 512 do for it' ublk add --block-size=512 c.qcow2
+is 'says why' 'zqcow2: /dev/ublk-control is missing: load the driver (modprobe ublk_drv)' "$(cat err)"
+for size in 0 1024 4K ' 512' 04096; do
+    run 1 "no block size: '$size'" ublk add "--block-size=$size" z.qcow2
+    is 'says why' "zqcow2: --block-size: must be 512 or 4096, not '$size'" "$(cat err)"
+done
 is 'no state is left' '' "$(ls $state)"
 run 0 'the image is free' check z.qcow2
 

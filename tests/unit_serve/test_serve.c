@@ -238,6 +238,7 @@ static void geometry_is_exact(void **state)
 
     (void)state;
     i.virtual_size = (64u << 20) + 512;
+    i.block_size = 512;
     assert_string_equal(geometry(&i, false, 0), "  67109376 B, not zoned\n");
     i.virtual_size = (uint64_t)3 << 40;
     assert_string_equal(geometry(&i, true, 0), "  3 TiB, not zoned, read-only\n");
@@ -254,17 +255,30 @@ static void geometry_is_exact(void **state)
                         "  3 TiB, host-managed, read-only: 393216 zones of 8 MiB, capacity "
                         "6148 KiB, 2 conventional\n"
                         "  max open 4, max active 0 (0: no limit), largest append 512 B\n");
+    i.block_size = 4096;
+    assert_string_equal(geometry(&i, true, 512u << 10),
+                        "  3 TiB, host-managed, read-only, blocks of 4 KiB: 393216 zones of 8 MiB, "
+                        "capacity 6148 KiB, 2 conventional\n"
+                        "  max open 4, max active 0 (0: no limit), largest append 512 KiB\n");
+    i.zone_size = 0;
+    assert_string_equal(geometry(&i, false, 0), "  3 TiB, not zoned, blocks of 4 KiB\n");
 }
 
-static void the_largest_append_is_whole_sectors(void **state)
+static void the_largest_append_is_whole_blocks(void **state)
 {
     struct zqcow2_info i = ZQCOW2_INFO_INIT;
 
     (void)state;
+    i.block_size = 512;
     i.max_append_bytes = 1u << 20;
     assert_int_equal(serve_largest_append(&i, 512u << 10), 512u << 10);
     i.max_append_bytes = 4095;
     assert_int_equal(serve_largest_append(&i, 512u << 10), 3584);
+    i.block_size = 4096;
+    i.max_append_bytes = 5 * 4096 - 512;
+    assert_int_equal(serve_largest_append(&i, 512u << 10), 4 * 4096);
+    i.max_append_bytes = 1u << 20;
+    assert_int_equal(serve_largest_append(&i, 512u << 10), 512u << 10);
 }
 
 int main(void)
@@ -278,7 +292,7 @@ int main(void)
         cmocka_unit_test(the_file_of_a_living_server_is_left_alone),
         cmocka_unit_test(ids_are_those_of_the_kind_in_order),
         cmocka_unit_test(geometry_is_exact),
-        cmocka_unit_test(the_largest_append_is_whole_sectors),
+        cmocka_unit_test(the_largest_append_is_whole_blocks),
     };
 
     return cmocka_run_group_tests_name("serve", tests, enter_folder, remove_folder);

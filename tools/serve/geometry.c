@@ -8,7 +8,7 @@ uint32_t serve_largest_append(const struct zqcow2_info *info, uint32_t max_io)
 {
     uint32_t bytes = info->max_append_bytes < max_io ? info->max_append_bytes : max_io;
 
-    return bytes / ZT_SECTOR * ZT_SECTOR;
+    return bytes / info->block_size * info->block_size;
 }
 
 /* Exact, unlike zt_human(): scripts read these lines. */
@@ -28,15 +28,19 @@ static const char *size_text(char *buf, size_t room, uint64_t bytes)
 void serve_put_geometry(FILE *out, const struct zqcow2_info *info, bool read_only, uint32_t append)
 {
     const char *ro = read_only ? ", read-only" : "";
-    char a[32], b[32];
+    char a[32], b[32], blocks[64] = "";
 
+    if (info->block_size != ZT_SECTOR)
+        snprintf(blocks, sizeof(blocks), ", blocks of %s",
+                 size_text(a, sizeof(a), info->block_size));
     fprintf(out, "  %s, ", size_text(a, sizeof(a), info->virtual_size));
     if (!info->zone_size) {
-        fprintf(out, "not zoned%s\n", ro);
+        fprintf(out, "not zoned%s%s\n", ro, blocks);
         return;
     }
-    fprintf(out, "host-managed%s: %" PRIu32 " zones of %s, capacity %s, %" PRIu32 " conventional\n",
-            ro, info->nr_zones, size_text(a, sizeof(a), info->zone_size),
+    fprintf(out,
+            "host-managed%s%s: %" PRIu32 " zones of %s, capacity %s, %" PRIu32 " conventional\n",
+            ro, blocks, info->nr_zones, size_text(a, sizeof(a), info->zone_size),
             size_text(b, sizeof(b), info->zone_capacity), info->nr_conventional);
     fprintf(out, "  max open %" PRIu32 ", max active %" PRIu32 " (0: no limit), ",
             info->max_open_zones, info->max_active_zones);

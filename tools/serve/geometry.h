@@ -5,7 +5,7 @@
 
 #include "tool.h"
 
-/* Bytes, in whole sectors: what the image allows of a request that carries at most max_io. */
+/* Bytes, in whole blocks: what the image allows of a request that carries at most max_io. */
 uint32_t serve_largest_append(const struct zqcow2_info *info, uint32_t max_io);
 /* One or two indented lines; `append` is the largest that the device takes. */
 void serve_put_geometry(FILE *out, const struct zqcow2_info *info, bool read_only, uint32_t append);

@@ -45,6 +45,7 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     int rc;
 
     oo.flags = s->opt->read_only ? 0 : ZQCOW2_OPEN_RDWR;
+    oo.block_size = s->opt->block_size;
     oo.hooks = &s->hooks;
     oo.resolve = zqcow2_resolve_file;
     rc = zqcow2_resolver_new(s->path, NULL, &files);

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 uint32_t serve_default_queues(void)
@@ -30,10 +31,21 @@ bool serve_number(const char *what, const char *text, uint32_t min, uint32_t max
     return true;
 }
 
+/* What zqcow2_open() takes; any other number is a mistake, and would be reported as the image's. */
+static bool set_block_size(const char *text, uint32_t *out)
+{
+    *out = !strcmp(text, "512") ? 512 : !strcmp(text, "4096") ? 4096 : 0;
+    if (!*out)
+        zt_error("--block-size: must be 512 or 4096, not '%s'", text);
+    return *out;
+}
+
 bool serve_option(struct serve_options *o, int c)
 {
     if (c == SERVE_OPT_QUEUES)
         return serve_number("--queues", optarg, 1, 64, &o->queues);
+    if (c == SERVE_OPT_BLOCK_SIZE)
+        return set_block_size(optarg, &o->block_size);
     if (c == SERVE_OPT_READ_ONLY)
         o->read_only = true;
     else if (c == SERVE_OPT_FOREGROUND)

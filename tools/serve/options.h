@@ -8,15 +8,23 @@
 struct serve_options {
     struct zt_target target; /* its path as it was given */
     uint32_t queues;         /* a thread each */
+    uint32_t block_size;     /* 512, 4096, or 0: 512 */
     bool read_only, foreground;
 };
 
 /* A server numbers options of its own from SERVE_OPT_OWN. */
-enum { SERVE_OPT_QUEUES = ZT_OPT_VERB, SERVE_OPT_READ_ONLY, SERVE_OPT_FOREGROUND, SERVE_OPT_OWN };
+enum {
+    SERVE_OPT_QUEUES = ZT_OPT_VERB,
+    SERVE_OPT_BLOCK_SIZE,
+    SERVE_OPT_READ_ONLY,
+    SERVE_OPT_FOREGROUND,
+    SERVE_OPT_OWN
+};
 
 /* For the option tables of getopt_long(). */
 #define SERVE_OPTIONS \
     {"queues", required_argument, NULL, SERVE_OPT_QUEUES}, \
+        {"block-size", required_argument, NULL, SERVE_OPT_BLOCK_SIZE}, \
         {"read-only", no_argument, NULL, SERVE_OPT_READ_ONLY}, \
         {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, ZT_OPTION_BACKEND
 

@@ -170,7 +170,7 @@ static void fill_params(const struct server *s, struct ublk_params *p)
     p->basic.attrs = UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA;
     if (s->opt->serve.read_only)
         p->basic.attrs |= UBLK_ATTR_READ_ONLY;
-    p->basic.logical_bs_shift = 9;
+    p->basic.logical_bs_shift = i->block_size == SECTOR ? 9 : 12;
     p->basic.physical_bs_shift = p->basic.io_min_shift = p->basic.io_opt_shift = 12;
     p->basic.max_sectors = MAX_IO / SECTOR;
     p->basic.dev_sectors = i->virtual_size / SECTOR;
@@ -183,7 +183,7 @@ static void fill_params(const struct server *s, struct ublk_params *p)
         p->zoned.max_append_sectors = serve_largest_append(i, MAX_IO) / SECTOR;
     } else if (!s->opt->serve.read_only) {
         p->types |= UBLK_PARAM_DISCARD;
-        p->discard.granularity = i->cluster_size;
+        p->discard.granularity = i->cluster_size > i->block_size ? i->cluster_size : i->block_size;
         p->discard.max_sectors = p->discard.max_write_zeroes_sectors = 1u << 21;
         p->discard.max_segments = 1;
     }

@@ -100,6 +100,22 @@ plain_persists() {
 }
 ok "what was written to it stays" plain_persists
 
+large_blocks() {
+    make_image $Z.4k 64M zone.size=8M zone.capacity=6M && serve $Z.4k --block-size 4096 &&
+        cat /tmp/add.log && grep -q 'host-managed, blocks of 4 KiB: ' /tmp/add.log &&
+        [ "$(cat /sys/block/ublkb$ID/queue/logical_block_size)" = 4096 ] &&
+        zqguest io write $DEV 0 8192 && zqguest io read $DEV 0 8192 &&
+        blkzone report -c 1 $DEV | grep 'wptr 0x000010' && zqcow2 ublk del $Z.4k &&
+        make_image $P.4k 64M cluster_size=512 && serve $P.4k --block-size 4096 &&
+        [ "$(cat /sys/block/ublkb$ID/queue/logical_block_size)" = 4096 ] &&
+        [ "$(cat /sys/block/ublkb$ID/queue/discard_granularity)" = 4096 ] &&
+        zqguest io write $DEV 4096 4096 4 && zqguest io read $DEV 4096 4096 4 &&
+        zqcow2 ublk del $P.4k && serve $P.4k &&
+        [ "$(cat /sys/block/ublkb$ID/queue/logical_block_size)" = 512 ] &&
+        zqguest io read $DEV 4096 4096 4 && zqcow2 ublk del $P.4k
+}
+ok "--block-size 4096: zoned and plain" large_blocks
+
 many_zones() {
     make_image $Z.many 1250M zone.size=64K zone.max_active_zones=7 && serve $Z.many &&
         [ "$(cat /sys/block/ublkb$ID/queue/nr_zones)" = 20000 ] &&
