@@ -103,7 +103,7 @@ struct zq_scan {
     uint64_t on_tables;      /* active entries that a copy of their data sets right */
     uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
     uint64_t loose;       /* COPIED flags as an interrupted change leaves them */
-    uint64_t past_end;    /* behind what entries name not far beyond the file's end; 0: nothing */
+    uint64_t past_end;    /* behind what is named not far beyond the file's end; 0: nothing */
     uint64_t end_cluster; /* behind the last cluster that is referred to or has a refcount */
 };
 
@@ -174,6 +174,12 @@ int zq_walk_l2(struct zq_scan *s, uint64_t offset, zq_l2_fn *fn, void *arg);
 /* What an active entry is, or one of the rank that is scanned. */
 void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
 void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t);
+
+/*
+ * Something names what lies up to `end`, beyond the file's end. A file that a repair makes longer
+ * must not give it something to find there.
+ */
+void zq_scan_note_past_end(struct zq_scan *s, uint64_t end);
 
 /* The first part of [*at, end) that may be other than zeros: *at, *stop; *at == end: none is. */
 int zq_scan_data(struct zq_scan *s, uint64_t *at, uint64_t *stop, uint64_t end);

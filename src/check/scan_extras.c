@@ -8,6 +8,7 @@
 #include "check/scan.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "base/bytes.h"
 
@@ -35,10 +36,24 @@ static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_
     s->hidden = true;
 }
 
-static bool in_file(const struct zq_scan *s, uint64_t offset, uint64_t bytes)
+/* bytes: at most 64 MiB. */
+static bool in_file(struct zq_scan *s, uint64_t offset, uint64_t bytes)
 {
-    return offset && !(offset & (zq_scan_cluster(s) - 1)) && offset < ZQ_MAX_HOST_OFFSET &&
-           offset <= s->file_size && bytes <= s->file_size - offset;
+    if (!offset || offset & (zq_scan_cluster(s) - 1) || offset >= ZQ_MAX_HOST_OFFSET)
+        return false;
+    if (offset <= s->file_size && bytes <= s->file_size - offset)
+        return true;
+    zq_scan_note_past_end(s, offset + bytes);
+    return false;
+}
+
+/*
+ * Nothing was ever written there: a table that began behind the file's end, before the file became
+ * longer. All that follows is alike, and is reported once.
+ */
+static bool is_blank(const uint8_t *record, size_t bytes)
+{
+    return !record[0] && !memcmp(record, record + 1, bytes - 1);
 }
 
 /*
@@ -114,6 +129,10 @@ static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
         give_up(s, "snapshot extra_data_size", extra, *pos + 36, "more than 1024");
         return false;
     }
+    if (s->h.version >= 3 && is_blank(e, SNAPSHOT_FIXED)) {
+        give_up(s, "snapshot table entry", 0, *pos, "is blank");
+        return false;
+    }
     if (s->h.version >= 3 && extra < SNAPSHOT_EXTRA)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "snapshot extra_data_size %" PRIu32 " at 0x%" PRIx64 ": version 3 needs 16", extra,
@@ -136,6 +155,7 @@ static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
         int rc;
 
         if (pos >= s->file_size || s->file_size - pos < SNAPSHOT_FIXED) {
+            zq_scan_note_past_end(s, pos + SNAPSHOT_FIXED);
             give_up(s, "nb_snapshots", s->h.nb_snapshots, 60, "the table runs past the file's end");
             break;
         }
@@ -186,8 +206,10 @@ static int scan_bitmap_entry(struct zq_scan *s, void *arg, uint64_t index, uint6
     (void)arg;
     (void)index;
     why = zq_bitmap_read(&b, *entry, &host, &ones);
-    if (why)
+    if (why) {
+        zq_scan_note_past_end(s, host + zq_scan_cluster(s));
         give_up(s, "bitmap table entry", *entry, at, why);
+    }
     if (why || ones)
         return 0;
     cluster = host >> s->h.cluster_bits;
@@ -218,6 +240,7 @@ static uint64_t bitmap_entries(const struct zq_scan *s, unsigned granularity)
 static void judge_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
     uint32_t entries = zq_be32(e + 8), flags = zq_be32(e + 12), name = zq_be16(e + 18);
+    uint32_t extra = zq_be32(e + 20);
     bool known = e[17] >= MIN_GRANULARITY && e[17] <= MAX_GRANULARITY;
 
     if (!known)
@@ -226,6 +249,9 @@ static void judge_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
     if (!name || name > MAX_BITMAP_NAME)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "bitmap name_size %" PRIu32 " at 0x%" PRIx64 ": must be 1 to 1023", name, at + 18);
+    if (extra)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "bitmap extra_data_size %" PRIu32 " at 0x%" PRIx64 ": must be 0", extra, at + 20);
     if (!entries || (known && !(flags & BITMAP_IN_USE) && entries != bitmap_entries(s, e[17])))
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "bitmap_table_size %" PRIu32 " at 0x%" PRIx64 ": the table does not fit the disk",
@@ -299,6 +325,10 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
         }
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
             return rc;
+        if (is_blank(e, sizeof(e))) {
+            give_up(s, "bitmap directory entry", i, at, "is blank");
+            return 0;
+        }
         pos += zq_align_up(BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
         if (pos > end) {
             give_up(s, "bitmap directory entry", i, at, "runs past the directory's end");
@@ -307,6 +337,8 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
         if ((rc = scan_bitmap(s, e, at)) < 0)
             return rc;
     }
+    if (pos < end) /* of bitmaps that it does not count, or of an entry that is too short */
+        give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "fewer than the directory holds");
     return 0;
 }
 

@@ -41,8 +41,7 @@ static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forb
     s->rebuild |= on & ZQ_KIND_REFCOUNTS;
 }
 
-/* A file that grows must not give such an entry something to point to. */
-static void note_past_end(struct zq_scan *s, uint64_t end)
+void zq_scan_note_past_end(struct zq_scan *s, uint64_t end)
 {
     if (end / 2 < s->file_size + MAX_GROWTH)
         s->past_end = zq_max(s->past_end, end);
@@ -51,7 +50,7 @@ static void note_past_end(struct zq_scan *s, uint64_t end)
 static void target_bad(struct zq_scan *s, struct zq_target *t, const char *why)
 {
     if (t->host + t->len > s->file_size)
-        note_past_end(s, t->host + t->len);
+        zq_scan_note_past_end(s, t->host + t->len);
     t->why = why;
     t->where = "";
     t->len = 0;

@@ -7,8 +7,8 @@
  * * no repair leaves more corruptions than it found, and what it says is left is what the next
  *   check finds;
  * * the same repair once more finds nothing to do;
- * * what the active disk could read before it reads after, and so do snapshots, as long as none of
- *   their own records was damaged.
+ * * what the active disk could read before it reads after, and so do snapshots through every entry
+ *   that was not damaged, as long as none of their records was.
  *
  * ZQ_SEED and ZQ_COUNT choose the damages; ZQ_IMAGES names a folder whose images are used beside
  * the built-in ones.
@@ -150,36 +150,50 @@ static bool is_table(const struct bytes *b, uint64_t first, uint64_t end)
     return false;
 }
 
+/* No record of a snapshot was damaged, nor what leads to it. */
+static bool snapshots_whole(const struct bytes *m, unsigned groups)
+{
+    return !(groups & 1u << F_SNAPSHOT) && bytes_get(m, 20, 4) == bytes_get(&bases[base], 20, 4) &&
+           bytes_get(m, 60, 4) == bytes_get(&bases[base], 60, 4) &&
+           bytes_get(m, 64, 8) == bytes_get(&bases[base], 64, 8);
+}
+
 struct sharers {
     const struct bytes *b;
     uint64_t table;
     unsigned n;
 };
 
+static void count_l1(struct sharers *s, uint64_t l1, uint64_t n)
+{
+    for (uint64_t i = 0; i < n && l1 + i * 8 < s->b->len; i++)
+        s->n += (bytes_get(s->b, l1 + i * 8, 8) & HOST) == s->table;
+}
+
 static void count_sharers(void *arg, uint64_t at)
 {
     struct sharers *s = arg;
-    uint64_t l1 = bytes_get(s->b, at, 8), n = bytes_get(s->b, at + 8, 4);
 
-    for (uint64_t i = 0; i < n && l1 + i * 8 < s->b->len; i++)
-        s->n += (bytes_get(s->b, l1 + i * 8, 8) & HOST) == s->table;
+    count_l1(s, bytes_get(s->b, at, 8), bytes_get(s->b, at + 8, 4));
 }
 
 static bool is_shared(const struct bytes *b, uint64_t table)
 {
     struct sharers s = {b, table, 0};
 
+    count_l1(&s, bytes_get(b, 40, 8), bytes_get(b, 36, 4));
     each_snapshot(b, count_sharers, &s);
-    return s.n;
+    return s.n > 1;
 }
 
 /*
- * Data on a table gets a copy of what lies there, but where it is packed, or its own table is a
- * snapshot's, too: then the entry is wrong, and dropped. What lies on its own table changes with
- * it.
+ * Data on a table gets a copy of what lies there, but where it is packed, or its own table has
+ * another owner, too: then the entry is wrong, and dropped. A snapshot that cannot be followed may
+ * have any table. What lies on its own table changes with it.
  */
-static void disregard_tables(struct disk *d, const struct bytes *b)
+static void disregard_tables(struct disk *d, const struct bytes *b, unsigned groups)
 {
+    bool any = groups & 1u << F_SNAP_L1 || !snapshots_whole(b, groups);
     uint64_t bits = bytes_get(b, 20, 4), cluster = 1ull << bits, l1 = bytes_get(b, 40, 8);
 
     for (uint64_t at = 0; at < d->size; at += cluster) {
@@ -190,7 +204,7 @@ static void disregard_tables(struct disk *d, const struct bytes *b)
 
         end = host + (packed ? ((e << 2 >> (72 - bits)) + 1) * 512 : cluster);
         if (!host || !is_table(b, host & ~(cluster - 1), end) ||
-            (!packed && host != table && !is_shared(b, table)))
+            (!packed && host != table && !any && !is_shared(b, table)))
             continue;
         for (uint64_t i = 0; i < cluster; i += CHUNK)
             d->bad[(at + i) / CHUNK] = 1;
@@ -245,34 +259,40 @@ static bool same_data(const struct bytes *a, uint64_t x, const struct bytes *b, 
     return true;
 }
 
+/* A damaged entry may name a table, as data: what is read there changes with the table. */
+static bool damaged(const struct bytes *m, uint64_t at)
+{
+    return bytes_get(&bases[base], at, 8) != bytes_get(m, at, 8);
+}
+
+static void compare_table(struct compare *c, uint64_t x, uint64_t y)
+{
+    uint64_t cluster = 1ull << bytes_get(c->a, 20, 4);
+
+    for (uint64_t k = 0; k < cluster && !c->differs; k += 8) {
+        uint64_t e = bytes_get(c->a, x + k, 8) & ~PIC_COPIED;
+
+        if (damaged(c->a, x + k))
+            continue;
+        c->differs = e != (bytes_get(c->b, y + k, 8) & ~PIC_COPIED);
+        if (!(e & PIC_COMPRESSED) && e & HOST)
+            c->differs |= !same_data(c->a, e & HOST, c->b, e & HOST, cluster);
+    }
+}
+
 static void compare_snapshot(void *arg, uint64_t at)
 {
     struct compare *c = arg;
     uint64_t l1 = bytes_get(c->a, at, 8), n = bytes_get(c->a, at + 8, 4);
-    uint64_t cluster = 1ull << bytes_get(c->a, 20, 4);
 
     c->differs |= !same_data(c->a, at, c->b, at, 40);
     for (uint64_t i = 0; i < n && l1 + i * 8 < c->a->len && !c->differs; i++) {
         uint64_t x = bytes_get(c->a, l1 + i * 8, 8) & HOST;
         uint64_t y = bytes_get(c->b, l1 + i * 8, 8) & HOST;
 
-        for (uint64_t k = 0; k < cluster && !c->differs && x; k += 8) {
-            uint64_t e = bytes_get(c->a, x + k, 8) & ~PIC_COPIED;
-
-            c->differs = e != (bytes_get(c->b, y + k, 8) & ~PIC_COPIED);
-            if (!(e & PIC_COMPRESSED) && e & HOST)
-                c->differs |= !same_data(c->a, e & HOST, c->b, e & HOST, cluster);
-        }
+        if (x && !damaged(c->a, l1 + i * 8))
+            compare_table(c, x, y);
     }
-}
-
-/* No record of a snapshot was damaged, nor what leads to it. */
-static bool snapshots_whole(const struct bytes *m, unsigned groups)
-{
-    return !(groups & (1u << F_SNAPSHOT | 1u << F_SNAP_L1 | 1u << F_SNAP_L2)) &&
-           bytes_get(m, 20, 4) == bytes_get(&bases[base], 20, 4) &&
-           bytes_get(m, 60, 4) == bytes_get(&bases[base], 60, 4) &&
-           bytes_get(m, 64, 8) == bytes_get(&bases[base], 64, 8);
 }
 
 /* ---- the properties ---- */
@@ -351,7 +371,7 @@ static bool one(void)
         printf("before: %s", p.found);
     expect_unwritten(&p, &m, "check writes", 0);
     read_disk(&d, &p);
-    disregard_tables(&d, &m);
+    disregard_tables(&d, &m, groups);
     for (int i = 0; i < 3 && taken; i++)
         repair(&m, groups, degrees[i], &d, p.res.corruptions);
     free_disk(&d);

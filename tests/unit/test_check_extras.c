@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -129,6 +130,10 @@ static void test_bitmaps(void **state)
     pic_put(&p, 120, 4, 0);
     pic_finds(&p, 1, 3, 0, "nb_bitmaps 0", "");
     pic_put(&p, 120, 4, 1);
+    pic_put(&p, 128, 8, 40); /* what the directory has beyond the first may own clusters */
+    pic_finds(&p, 1, 0, 0, "nb_bitmaps 1", "fewer than the directory holds");
+    pic_put(&p, 128, 8, 32);
+    pic_put(&p, 120, 4, 1);
     pic_put(&p, 124, 4, 1);
     pic_finds(&p, 1, 3, 0, "reserved field", "");
     pic_put(&p, 124, 4, 0);
@@ -159,7 +164,8 @@ static void test_bitmap_constraints(void **state)
     } bad[] = {{17, 1, 8, "granularity_bits 8"},     {17, 1, 32, "granularity_bits 32"},
                {17, 1, 255, "granularity_bits 255"}, {18, 2, 0, "name_size 0"},
                {8, 4, 0, "bitmap_table_size 0"},     {8, 4, 1, "bitmap_table_size 1"},
-               {8, 4, 3, "bitmap_table_size 3"},     {17, 1, 10, "bitmap_table_size 2"}};
+               {8, 4, 3, "bitmap_table_size 3"},     {17, 1, 10, "bitmap_table_size 2"},
+               {20, 4, 1, "extra_data_size 1"},      {20, 4, 4, "extra_data_size 4"}};
     struct pic p;
     uint64_t dir, table, data;
 
@@ -170,7 +176,9 @@ static void test_bitmap_constraints(void **state)
         uint64_t old = pic_get(&p, dir + bad[i].at, bad[i].width);
 
         pic_put(&p, dir + bad[i].at, bad[i].width, bad[i].value);
-        pic_finds(&p, 1, bad[i].at == 8 && !bad[i].value ? 2 : 0, 0, bad[i].text, "");
+        /* without its name an entry ends early, and the directory has more */
+        pic_finds(&p, 1 + (bad[i].at == 18), bad[i].at == 8 && !bad[i].value ? 2 : 0, 0,
+                  bad[i].text, "");
         pic_put(&p, dir + bad[i].at, bad[i].width, old);
     }
     pic_put(&p, dir + 12, 4, 1); /* in use: whatever it was made for */
@@ -181,13 +189,54 @@ static void test_bitmap_constraints(void **state)
     pic_free(&p);
 }
 
+/*
+ * A table named at the file's end, and a refcount table that must be made anew, which the file
+ * grows for: what is named must not become a table of what the repair wrote there.
+ */
+static void grow_behind(unsigned which)
+{
+    struct pic p;
+    uint64_t snap, dir, table, data, end, corruptions;
+
+    plain(&p);
+    snap = pic_snapshot(&p);
+    add_bitmaps(&p, &dir, &table, &data);
+    free(pic_bytes(&p, &end));
+    end = (end + 4095) / 4096 * 4096;
+    pic_put(&p, p.rt + 8, 8, 2);
+    if (which == 0)
+        pic_put(&p, snap, 8, end);
+    else if (which == 1)
+        pic_put(&p, 136, 8, end);
+    else if (which == 2)
+        pic_put(&p, dir, 8, end);
+    else
+        pic_put(&p, table, 8, end);
+    assert_int_equal(pic_check(&p, 0), 0);
+    corruptions = p.res.corruptions;
+    assert_true(corruptions >= 2);
+    assert_int_equal(pic_check(&p, ZQCOW2_CHECK_REPAIR), 0);
+    assert_non_null(strstr(p.found, "refcount table"));
+    assert_int_equal(pic_check(&p, 0), 0);
+    if (p.res.corruptions > 1 || strstr(p.found, "overlaps") || strstr(p.found, "points into"))
+        fail_msg("field %u: %llu corruptions before, then: %s", which,
+                 (unsigned long long)corruptions, p.found);
+    pic_free(&p);
+}
+
+static void test_grow_behind(void **state)
+{
+    (void)state;
+    for (unsigned which = 0; which < 4; which++)
+        grow_behind(which);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_snapshot),
-        cmocka_unit_test(test_snapshot_without_entries),
-        cmocka_unit_test(test_bitmaps),
-        cmocka_unit_test(test_bitmap_constraints),
+        cmocka_unit_test(test_snapshot),    cmocka_unit_test(test_snapshot_without_entries),
+        cmocka_unit_test(test_bitmaps),     cmocka_unit_test(test_bitmap_constraints),
+        cmocka_unit_test(test_grow_behind),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
