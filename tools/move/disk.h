@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* A disk that is compared, measured or copied: a raw file, or an image with all that it stands on.
+ */
+#ifndef ZT_MOVE_DISK_H
+#define ZT_MOVE_DISK_H
+
+#include "tool.h"
+
+#define ZT_CHUNK (2u << 20) /* bytes that are compared or copied at a time */
+
+struct zt_disk {
+    struct zt_target target;
+    const char *format;        /* "raw" or "qcow2"; NULL: what the first bytes say */
+    struct zqcow2_image *img;  /* NULL: raw */
+    struct zqcow2_backend *be; /* raw */
+    struct zqcow2_info info;   /* raw: virtual_size only */
+};
+
+/* Takes the value of `option`; false after reporting that it is no format. */
+bool zt_disk_format(const char *option, const char *text, const char **format);
+/* Opens for reading; false after reporting, and there is nothing to close then. */
+bool zt_disk_open(struct zt_disk *d);
+int zt_disk_close(struct zt_disk *d, int status); /* as zt_close() */
+bool zt_disk_zoned(const struct zt_disk *d);
+/*
+ * As zqcow2_block_status(), of raw files too. What cannot be read (offline zones) and what lies
+ * behind the end of the disk is unallocated, so that nobody reads it.
+ */
+int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s);
+/* Does nothing of this extent need to be read? It is zeros. */
+bool zt_extent_zero(const struct zqcow2_extent *s);
+int zt_disk_read(struct zt_disk *d, void *buf, size_t len, uint64_t off);
+/* Of the first sector with a byte other than zero; `len`: there is none. */
+size_t zt_nonzero(const uint8_t *buf, size_t len);
+
+#endif
