@@ -13,7 +13,7 @@
 
 /* ---- create ---- */
 
-static void states_are_inherited(void **state)
+static void zones_are_inherited(void **state)
 {
     struct zqcow2_info info;
     struct rig r;
@@ -242,6 +242,178 @@ static void a_plain_source_needs_its_format(void **state)
     assert_null(rig_free(&r));
 }
 
+/* ---- stored states ---- */
+
+static int set(struct rig *r, uint32_t zone, unsigned state)
+{
+    return zqcow2_zone_set_state(r->img, rig_start(r, zone), state | ZQCOW2_ZONE_PERSIST);
+}
+
+/* The image becomes the source of a new one. */
+static void put_below(struct rig *r)
+{
+    assert_int_equal(rig_close(r), 0);
+    assert_int_equal(rig_stack(r), 0);
+    assert_int_equal(rig_open(r, true), 0);
+}
+
+static const struct geometry stored_on[] = {
+    {.name = "64 KiB clusters",
+     .size = 9 * Z,
+     .zone_size = Z,
+     .conventional = 1,
+     .max_active = 6,
+     .cluster = 65536,
+     .rules = ZQCOW2_RULES_ZNS},
+    {.name = "a table of several clusters",
+     .size = 4500 * 4096,
+     .zone_size = 4096,
+     .conventional = 1,
+     .max_active = 6,
+     .cluster = 1024,
+     .rules = ZQCOW2_RULES_ZNS},
+};
+
+static void has_states(struct rig *r, uint32_t last)
+{
+    assert_int_equal(rig_zone(r, 1).state, ZQCOW2_ZONE_RDONLY);
+    assert_int_equal(rig_zone(r, 2).state, ZQCOW2_ZONE_OFFLINE);
+    zone_is(r, 3, ZQCOW2_ZONE_CLOSED, 0);
+    zone_is(r, 4, ZQCOW2_ZONE_CLOSED, 512);
+    assert_int_equal(rig_zone(r, last).state, ZQCOW2_ZONE_RDONLY);
+    for (uint32_t i = 5; i < last; i++)
+        assert_int_equal(rig_zone(r, i).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(rig_info(r).active_zones, 3); /* zone 1 has data */
+    assert_true(rig_info(r).flags & ZQCOW2_INFO_STATES);
+    assert_true(rig_holds(r, rig_start(r, 1), 512, rig_start(r, 1), 1));
+}
+
+/* A new image has its source's, keeps them when they change there, and changes them for itself. */
+static void stored_states_are_inherited(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(stored_on) / sizeof(*stored_on); i++) {
+        const struct geometry *g = &stored_on[i];
+        uint32_t last = (uint32_t)(g->size / g->zone_size) - 1;
+        struct rig r;
+
+        rig_begin(&r, g);
+        assert_int_equal(rig_write(&r, rig_start(&r, 1), 512, 1), 0);
+        assert_int_equal(set(&r, 1, ZQCOW2_ZONE_RDONLY), 0);
+        assert_int_equal(set(&r, 2, ZQCOW2_ZONE_OFFLINE), 0);
+        assert_int_equal(set(&r, 3, ZQCOW2_ZONE_CLOSED), 0);
+        assert_int_equal(set(&r, 4, ZQCOW2_ZONE_CLOSED), 0);
+        assert_int_equal(rig_write(&r, rig_start(&r, 4), 512, 1), 0);
+        assert_int_equal(set(&r, last, ZQCOW2_ZONE_RDONLY), 0);
+        put_below(&r);
+        has_states(&r, last);
+        put_below(&r); /* and those of the source's source */
+        has_states(&r, last);
+        assert_int_equal(rig_write(&r, rig_start(&r, 1), 512, 2), ZQCOW2_EZONE_RDONLY);
+        assert_int_equal(rig_write(&r, rig_start(&r, 3), 512, 2), 0);
+        assert_int_equal(set(&r, 1, ZQCOW2_ZONE_NOT_WP), 0);
+        rig_reopen(&r);
+        zone_is(&r, 1, ZQCOW2_ZONE_CLOSED, 512);
+        zone_is(&r, 3, ZQCOW2_ZONE_CLOSED, 512);
+        assert_int_equal(rig_manage(&r, ZQCOW2_OP_ZONE_RESET, rig_start(&r, 3), g->zone_size, NULL),
+                         0);
+        zone_is(&r, 3, ZQCOW2_ZONE_EMPTY, 0);
+        assert_int_equal(rig_zone(&r, 2).state, ZQCOW2_ZONE_OFFLINE);
+        rig_end(&r);
+    }
+}
+
+/* What has become void, or is no state any more, takes no place in the new image. */
+static void void_states_are_not_inherited(void **state)
+{
+    struct raw w;
+    struct rig r;
+
+    (void)state;
+    for (unsigned cleared = 0; cleared < 2; cleared++) {
+        rig_begin(&r, &stored_on[0]);
+        assert_int_equal(set(&r, 2, ZQCOW2_ZONE_OFFLINE), 0);
+        if (!cleared)
+            assert_int_equal(set(&r, 2, ZQCOW2_ZONE_NOT_WP), 0);
+        assert_int_equal(rig_close(&r), 0);
+        assert_true(raw_find(&w, &r.store));
+        if (cleared) /* as another program does that writes the image */
+            raw_put(&w, 88, 8, 0);
+        assert_int_equal(rig_stack(&r), 0);
+        assert_int_equal(rig_open(&r, true), 0);
+        assert_int_equal(rig_zone(&r, 2).state, ZQCOW2_ZONE_EMPTY);
+        assert_int_equal(rig_info(&r).flags & (ZQCOW2_INFO_STATES | ZQCOW2_INFO_STATES_VOID), 0);
+        rig_end(&r);
+    }
+}
+
+static int by_any_name(void *arg, const char *name, const char *format, uint32_t depth,
+                       struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    (void)name;
+    return spy(arg, "base", format, depth, be, err);
+}
+
+/*
+ * In clusters of 512 bytes the longest name depends on what else the header holds: one byte more is
+ * refused before anything is written, and the longest is found again.
+ */
+static void longest_name(bool stored, enum zqcow2_layout layout, size_t *longest)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    char name[512] = "";
+    struct asked a = {.flushes = 0};
+    struct zqcow2_backend *be;
+    struct rig r;
+    int rc;
+
+    rig_begin(&r, &stored_on[0]);
+    if (stored)
+        assert_int_equal(set(&r, 2, ZQCOW2_ZONE_OFFLINE), 0);
+    put_below(&r);
+    assert_int_equal(rig_close(&r), 0);
+    a.r = &r;
+    o.cluster_size = 512;
+    o.layout = layout;
+    o.backing_name = name;
+    o.resolve = by_any_name;
+    o.resolve_arg = &a;
+    do {
+        strcat(name, "n");
+        store_free(&r.store);
+        store_init(&r.store);
+        assert_int_equal(zqcow2_backend_new(store_be(&r.store).ops, &r.store, NULL, &be), 0);
+        rc = zqcow2_create(be, &o, &r.err);
+        zqcow2_backend_close(be);
+        if (rc == 0)
+            assert_int_equal(raw_get(&(struct raw){.s = &r.store}, 16, 4), strlen(name));
+        if (rc == 0 && strlen(name) % 16 == 0) {
+            assert_int_equal(rig_open(&r, true), 0);
+            assert_int_equal(rig_zone(&r, 2).state,
+                             stored ? ZQCOW2_ZONE_OFFLINE : ZQCOW2_ZONE_EMPTY);
+            assert_int_equal(rig_close(&r), 0);
+            assert_int_equal(rig_check(&r, 0), 0);
+        }
+    } while (rc == 0);
+    *longest = strlen(name) - 1;
+    assert_int_equal(rc, -EINVAL);
+    assert_non_null(strstr(r.err.text, "backing_name: must have 1 to"));
+    assert_int_equal(r.store.length, 0);
+    assert_null(rig_free(&r));
+}
+
+static void names_have_room(void **state)
+{
+    size_t with, without;
+
+    (void)state;
+    longest_name(false, ZQCOW2_LAYOUT_44, &without);
+    longest_name(true, ZQCOW2_LAYOUT_44, &with);
+    assert_int_equal(without - with, 48);
+    longest_name(true, ZQCOW2_LAYOUT_56, &with);
+    assert_true(with > 200);
+}
+
 /* ---- chains and sizes ---- */
 
 static void a_chain_is_read_through(void **state)
@@ -304,10 +476,13 @@ static void many_zones_are_inherited_quickly(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(states_are_inherited),
+        cmocka_unit_test(zones_are_inherited),
         cmocka_unit_test(only_the_limits_may_differ),
         cmocka_unit_test(other_zones_are_refused),
         cmocka_unit_test(a_plain_source_needs_its_format),
+        cmocka_unit_test(stored_states_are_inherited),
+        cmocka_unit_test(void_states_are_not_inherited),
+        cmocka_unit_test(names_have_room),
         cmocka_unit_test(a_chain_is_read_through),
         cmocka_unit_test(many_zones_are_inherited_quickly),
     };

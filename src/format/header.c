@@ -543,9 +543,11 @@ static size_t put_backing_format(uint8_t *buf, size_t pos, const char *format)
 /* The header, the mark, a format of at most 8 bytes, the end mark. */
 #define BEFORE_NAME (NEW_HEADER_LENGTH + 16u + 16u + 8u)
 
-size_t zq_header_room(uint32_t cluster_bits)
+size_t zq_header_room(uint32_t cluster_bits, bool zoned, bool states)
 {
-    return (size_t)zq_min(ZQ_MAX_BACKING_NAME, ((size_t)1 << cluster_bits) - BEFORE_NAME);
+    size_t used = BEFORE_NAME + (zoned ? 8u + ZQ_ZONE_EXT_MAX : 0) + (states ? ZQ_STATES_ROOM : 0);
+
+    return (size_t)zq_min(ZQ_MAX_BACKING_NAME, ((size_t)1 << cluster_bits) - used);
 }
 
 void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data,
@@ -560,6 +562,10 @@ void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_
     pos = put_ext(buf, pos, ZQ_EXT_MARK, 8);
     h->mark_offset = (uint32_t)pos;
     pos += 8;
+    if (h->states_offset) {
+        zq_states_build(buf + pos, h->states_offset, h->states_zones);
+        pos += ZQ_STATES_ROOM;
+    }
     if (h->incompat & ZQ_INCOMPAT_ZONED) {
         pos = put_ext(buf, pos, ZQ_EXT_ZONED, h->zoned_len);
         h->zoned_offset = (uint32_t)pos;

@@ -108,15 +108,16 @@ void zq_printable(char *out, size_t room, const void *from, size_t n);
 /*
  * Writes a version 3 header of a new image into buf (one cluster, zeroed by the caller): the
  * fields of h, the zoned extension (data, zoned_len bytes) when h->incompat has the bit, our mark
- * extension, and the feature name table where it fits. Sets h->zoned_offset, h->mark_offset.
- * The mark lies in the first 512 bytes. len may be less than a cluster, but not less than the
+ * extension, that of stored states when h->states_offset is set, and the feature name table where
+ * it fits. Sets h->zoned_offset, h->mark_offset.
+ * Mark and states lie in the first 512 bytes. len may be less than a cluster, but not less than the
  * smaller of a cluster and ZQ_HEADER_BYTES: the rest of the cluster is then zeros. backing: named
  * in it, if it has a name, for which zq_header_room() has said that there is room.
  */
 #define ZQ_HEADER_BYTES 2048u
 void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data,
                      const struct zqcow2_backing *backing);
-/* How long a backing file's name a plain image with such clusters has room for. */
-size_t zq_header_room(uint32_t cluster_bits);
+/* How long a backing file's name may be in an image with such clusters, with zones, with states. */
+size_t zq_header_room(uint32_t cluster_bits, bool zoned, bool states);
 
 #endif

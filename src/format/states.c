@@ -7,7 +7,7 @@
 #include "base/report.h"
 
 #define HEAD  8u /* of an extension: type, length */
-#define ROOM  (HEAD + ZQ_STATES_EXT)
+#define ROOM  ZQ_STATES_ROOM
 #define NAME  48u /* bytes of a feature name: as many as ROOM */
 #define ZONES 8u  /* offsets in the data */
 #define REST  12u
@@ -123,19 +123,23 @@ static bool make_room(uint8_t *sector, const struct zq_header *h, uint64_t *pos)
     return true;
 }
 
+void zq_states_build(uint8_t *at, uint64_t offset, uint32_t zones)
+{
+    put_head(at, ZQ_EXT_STATES, ZQ_STATES_EXT);
+    at += HEAD;
+    memset(at, 0, ZQ_STATES_EXT);
+    zq_put_be64(at, offset);
+    zq_put_be32(at + ZONES, zones);
+}
+
 bool zq_states_put(uint8_t sector0[ZQ_SECTOR], const struct zq_header *h, uint64_t offset,
                    uint32_t zones)
 {
     uint64_t pos;
-    uint8_t *data;
 
     if (!make_room(sector0, h, &pos))
         return false;
-    put_head(sector0 + pos, ZQ_EXT_STATES, ZQ_STATES_EXT);
-    data = sector0 + pos + HEAD;
-    memset(data, 0, ZQ_STATES_EXT);
-    zq_put_be64(data, offset);
-    zq_put_be32(data + ZONES, zones);
+    zq_states_build(sector0 + pos, offset, zones);
     zq_put_be64(sector0 + ZQ_HDR_AUTOCLEAR,
                 zq_be64(sector0 + ZQ_HDR_AUTOCLEAR) | ZQ_AUTOCLEAR_STATES);
     return true;

@@ -12,6 +12,7 @@
 
 #define ZQ_STATES_EXT \
     40u /* bytes of the extension's data: with its head, those of a feature name */
+#define ZQ_STATES_ROOM (8u + ZQ_STATES_EXT)
 
 /* A byte of the table: RDONLY, OFFLINE or 0, and a flag. */
 #define ZQ_STORED_FORCED 0x0fu
@@ -28,6 +29,8 @@ int zq_states_check(const struct zq_header *h, const struct zq_geometry *g,
                     struct zqcow2_error *err);
 /* May the table have this byte for the zone? */
 bool zq_states_valid(const struct zq_geometry *g, uint32_t zone, uint8_t stored);
+/* The extension, head and data: ZQ_STATES_ROOM bytes. */
+void zq_states_build(uint8_t *at, uint64_t offset, uint32_t zones);
 /*
  * Names a table at `offset` in the header's first sector, and sets the bit. The extension goes
  * where an older one is, or takes the place of a feature name or of nothing, so that nothing behind

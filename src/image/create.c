@@ -159,7 +159,8 @@ static int check_backing(const struct zqcow2_create_options *o, size_t room,
 static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
                         struct zqcow2_error *err)
 {
-    int rc = check_backing(o, zq_header_room(p->h.cluster_bits), err);
+    int rc =
+        check_backing(o, zq_header_room(p->h.cluster_bits, o->zone_size, p->below.states), err);
 
     if (rc < 0 || !o->backing_name)
         return rc;
@@ -200,7 +201,9 @@ static int make_plan(struct plan *p, struct zqcow2_backend *be, struct zqcow2_cr
     return rc < 0 ? rc : plan_options(p, o, err);
 }
 
-/* ---- layout: header, refcount table, refcount blocks, write-pointer table, L1 table ---- */
+/*
+ * ---- layout: header, refcount table, refcount blocks, write-pointer table, states, L1 table ----
+ */
 
 /*
  * The refcount table counts all clusters of the new file, itself and its blocks included; how many
@@ -212,17 +215,23 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
     unsigned bits = p->h.cluster_bits;
     uint64_t cluster = (uint64_t)1 << bits;
     uint64_t wp = zq_div_up(zq_entries_bytes(p->g.nr_zones), cluster);
+    uint64_t states = p->below.states ? zq_div_up(zq_states_bytes(p->g.nr_zones), cluster) : 0;
     uint64_t l1 = zq_div_up(zq_table_bytes(p->h.l1_entries), cluster);
     struct zq_reftable *t = &p->refs;
 
-    *t = (struct zq_reftable){bits, p->h.refcount_order, .base = 1, .behind = wp + l1};
+    *t = (struct zq_reftable){bits, p->h.refcount_order, .base = 1, .behind = wp + states + l1};
     if (zq_reftable_plan(t) < 0)
         return refuse(err, "refcount_bits", 1u << p->h.refcount_order,
                       "the refcount table would exceed 8 MiB");
     p->h.rt_offset = cluster;
     p->h.rt_clusters = (uint32_t)zq_reftable_clusters(t);
     p->g.table_offset = zq_reftable_end(t) << bits;
-    p->h.l1_offset = p->g.table_offset + (wp << bits);
+    p->h.l1_offset = p->g.table_offset + ((wp + states) << bits);
+    if (states) {
+        p->h.states_offset = p->g.table_offset + (wp << bits);
+        p->h.states_zones = p->g.nr_zones;
+        p->h.autoclear |= ZQ_AUTOCLEAR_STATES;
+    }
     p->bytes = p->h.l1_offset + (l1 << bits);
     return 0;
 }
@@ -281,7 +290,30 @@ static int write_zones(struct zqcow2_backend *be, struct plan *p)
             return rc;
         done += n;
     }
-    return write_zeros(be, p, p->g.table_offset + zq_entries_bytes(p->g.nr_zones), p->h.l1_offset);
+    return write_zeros(be, p, p->g.table_offset + zq_entries_bytes(p->g.nr_zones),
+                       p->h.states_offset ? p->h.states_offset : p->h.l1_offset);
+}
+
+/* R15: what the backing file stores of its zones holds for the new image from its first open on. */
+static int write_states(struct zqcow2_backend *be, struct plan *p)
+{
+    uint64_t at = p->h.states_offset;
+
+    if (!at)
+        return 0;
+    for (uint32_t done = 0; done < p->g.nr_zones;) {
+        uint32_t n = (uint32_t)zq_min(p->g.nr_zones - done, CHUNK);
+        int rc;
+
+        for (uint32_t i = 0; i < n; i++)
+            p->buf[i] = zq_inherit_state(&p->below, done + i);
+        rc = zq_be_write(be, p->buf, n, at);
+        if (rc < 0)
+            return rc;
+        done += n;
+        at += n;
+    }
+    return write_zeros(be, p, at, p->h.l1_offset);
 }
 
 /*
@@ -330,7 +362,8 @@ static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_byt
     int rc;
 
     if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_refcounts(be, p)) < 0 ||
-        (rc = write_zones(be, p)) < 0 || (rc = write_zeros(be, p, p->h.l1_offset, p->bytes)) < 0)
+        (rc = write_zones(be, p)) < 0 || (rc = write_states(be, p)) < 0 ||
+        (rc = write_zeros(be, p, p->h.l1_offset, p->bytes)) < 0)
         return rc;
     return write_header(be, p);
 }

@@ -52,9 +52,25 @@ static uint32_t count_active(const struct zq_inherit *in)
         struct zq_entry e;
 
         zq_inherit_zone(in, i, &e);
-        active += !e.full && e.wp != zq_geometry_start(g, i);
+        active += !e.full &&
+                  (e.wp != zq_geometry_start(g, i) || zq_inherit_state(in, i) & ZQ_STORED_CLOSED);
     }
     return active;
+}
+
+/* Of those that hold, if one of them is a state. */
+static int take_states(struct zq_inherit *in)
+{
+    size_t bytes = (size_t)zq_states_bytes(in->o.h.states_zones);
+    int rc = zq_opening_states(&in->o, &in->states);
+
+    for (uint32_t i = 0; rc == 0 && in->states && i < in->o.g.nr_zones; i++) {
+        if (zq_inherit_state(in, i))
+            return 0;
+    }
+    zq_free(&in->o.hooks, in->states, bytes);
+    in->states = NULL;
+    return rc;
 }
 
 static int inherit_zones(struct zq_inherit *in, struct zqcow2_create_options *opt,
@@ -69,7 +85,7 @@ static int inherit_zones(struct zq_inherit *in, struct zqcow2_create_options *op
         (rc = inherit(err, "zone.capacity", g->capacity, &opt->zone_capacity)) < 0 ||
         (rc = inherit32(err, "zone.conventional_zones", g->conventional,
                         &opt->conventional_zones)) < 0 ||
-        (rc = zq_opening_pointers(&in->o, &in->pointers)) < 0)
+        (rc = zq_opening_pointers(&in->o, &in->pointers)) < 0 || (rc = take_states(in)) < 0)
         return rc;
     if (!opt->cluster_size)
         opt->cluster_size = 1u << in->o.h.cluster_bits;
@@ -150,6 +166,7 @@ void zq_inherit_end(struct zq_inherit *in)
     if (!in->o.be)
         return;
     zq_free(&in->o.hooks, in->pointers, zq_pointers_bytes(&in->o.g));
+    zq_free(&in->o.hooks, in->states, zq_states_bytes(in->o.h.states_zones));
     (void)zq_be_leave(in->o.be);
     zqcow2_backend_close(in->o.be);
 }
@@ -157,4 +174,17 @@ void zq_inherit_end(struct zq_inherit *in)
 void zq_inherit_zone(const struct zq_inherit *in, uint32_t zone, struct zq_entry *e)
 {
     (void)zq_entry_decode(&in->o.g, zone, in->pointers + zq_entries_bytes(zone), e);
+}
+
+/* What a written zone has kept of being closed while it was empty is void there, and is not taken.
+ */
+uint8_t zq_inherit_state(const struct zq_inherit *in, uint32_t zone)
+{
+    struct zq_entry e;
+    uint8_t state = in->states ? in->states[zone] : 0;
+
+    zq_inherit_zone(in, zone, &e);
+    if (e.full || e.wp != zq_geometry_start(&in->o.g, zone))
+        state &= (uint8_t)~ZQ_STORED_CLOSED;
+    return state;
 }

@@ -9,6 +9,7 @@
 struct zq_inherit {
     struct opening o;  /* o.g.layout NONE: it has no zones */
     uint8_t *pointers; /* its write-pointer table; NULL: it has no zones */
+    uint8_t *states;   /* its table of stored states; NULL: it has none that hold */
 };
 
 /*
@@ -22,5 +23,7 @@ int zq_inherit_begin(struct zq_inherit *in, struct zqcow2_backend *be,
 void zq_inherit_end(struct zq_inherit *in);
 /* The zone as the new image begins with it. */
 void zq_inherit_zone(const struct zq_inherit *in, uint32_t zone, struct zq_entry *e);
+/* The stored state that it begins with; 0: the one that follows from its write pointer. */
+uint8_t zq_inherit_state(const struct zq_inherit *in, uint32_t zone);
 
 #endif

@@ -121,23 +121,36 @@ static int load_zones(struct opening *o, struct zq_core *c)
     return rc;
 }
 
-/* R15: only while the bit says that they hold. */
-static int load_states(struct opening *o, struct zq_core *c)
+int zq_opening_states(struct opening *o, uint8_t **table)
 {
     size_t bytes = (size_t)zq_states_bytes(o->h.states_zones);
-    uint32_t zone = 0;
-    uint8_t *table;
     int rc;
 
+    *table = NULL;
     if (!o->h.states_offset)
         return 0;
-    table = zq_zalloc(&o->hooks, bytes);
-    rc = table ? zq_be_read(o->be, table, bytes, o->h.states_offset) : -ENOMEM;
-    if (rc == 0 && !zq_states_load(&c->zones, o->h.states_offset, table, &zone))
-        rc = zq_fail(o->err, ZQCOW2_ECORRUPT,
-                     "stored state of zone %" PRIu32 " at byte %" PRIu64 " is 0x%02x: not valid",
-                     zone, o->h.states_offset + zone, table[zone]);
-    zq_free(&o->hooks, table, bytes);
+    *table = zq_zalloc(&o->hooks, bytes);
+    if (!*table)
+        return -ENOMEM;
+    rc = zq_be_read(o->be, *table, bytes, o->h.states_offset);
+    for (uint32_t i = 0; rc == 0 && i < o->g.nr_zones; i++) {
+        if (!zq_states_valid(&o->g, i, (*table)[i]))
+            rc =
+                zq_fail(o->err, ZQCOW2_ECORRUPT,
+                        "stored state of zone %" PRIu32 " at byte %" PRIu64 " is 0x%02x: not valid",
+                        i, o->h.states_offset + i, (*table)[i]);
+    }
+    return rc;
+}
+
+static int load_states(struct opening *o, struct zq_core *c)
+{
+    uint8_t *table;
+    int rc = zq_opening_states(o, &table);
+
+    if (rc == 0 && table)
+        zq_states_load(&c->zones, o->h.states_offset, table);
+    zq_free(&o->hooks, table, zq_states_bytes(o->h.states_zones));
     return rc;
 }
 

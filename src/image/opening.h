@@ -43,6 +43,11 @@ int zq_opening_header(struct opening *o);
  */
 int zq_opening_pointers(struct opening *o, uint8_t **table);
 /*
+ * R15: the table of stored states, each checked, in zq_states_bytes(h.states_zones); NULL: none is
+ * stored, or what is does not hold. *table is the caller's to free, also after an error.
+ */
+int zq_opening_states(struct opening *o, uint8_t **table);
+/*
  * Makes the parts, and loads L1 and, for a writer, the refcount table. What was made before an
  * error stays in the parts: their owner closes them, as after a success.
  */

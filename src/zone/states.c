@@ -33,16 +33,13 @@ static void load(struct zq_zones *zs, uint32_t i, uint8_t stored)
     zs->nr_active++;
 }
 
-bool zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table, uint32_t *zone)
+void zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table)
 {
     zs->states_at = offset;
     for (uint32_t i = 0; i < zs->g.nr_zones; i++) {
-        *zone = i;
-        if (!zq_states_valid(&zs->g, i, table[i]))
-            return false;
+        zq_assert(zq_states_valid(&zs->g, i, table[i])); /* the caller has checked it */
         load(zs, i, table[i]);
     }
-    return true;
 }
 
 void zq_zone_store(struct zq_zones *zs, uint32_t i, uint8_t stored)

@@ -201,8 +201,8 @@ void zq_table_round_stop(struct zq_zones *zs);
 
 /* ---- states.c: the table of persistent states on disk ---- */
 
-/* Of an image that has been opened: whole sectors. False: the byte of *zone is not valid. */
-bool zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table, uint32_t *zone);
+/* Of an image that is being opened: whole sectors, each byte checked. */
+void zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table);
 void zq_states_capture(struct zq_zones *zs);
 /* The next sector of the round from *sector on, which moves on, and its offset. False: no more. */
 bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR],
