@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: MIT
 """layers.py ZQCOW2 FIRST COUNT: random chains of QEMU's programs and zqcow2, written by both in turn.
 
-Content and map must be those that qemu-img shows, what zqcow2 has written must be there, and both
-checks clean. A failure prints its seed and what was done.
+Every layer is created by either. Content and map must be those that qemu-img shows, qemu-img
+compare must find nothing, what zqcow2 has written must be there, and both checks clean for every
+layer. A failure prints its seed and what was done.
 """
 
+import collections
 import json
 import os
 import random
@@ -14,6 +16,7 @@ import sys
 
 TOOL = sys.argv[1]
 BACKENDS = ["file", "threads", "uring"]
+COUNTS = collections.Counter()
 
 
 class Wrong(Exception):
@@ -62,11 +65,15 @@ class Layer:
         self.version = r.choice(["0.10", "1.1", "1.1"])
         self.wide = self.bits >= 14 and self.version == "1.1" and r.randrange(2) == 0
 
-    def create(self, below):
-        words = ["qemu-img", "create", "-q", "-f", "raw" if self.raw else "qcow2"]
+    def create(self, r, below):
+        ours = not self.raw and self.version == "1.1" and r.randrange(2) == 0
+        words = [TOOL, "create", "--force"]
+        if not ours:
+            words = ["qemu-img", "create", "-q", "-f", "raw" if self.raw else "qcow2"]
         if not self.raw:
-            words += ["-o", f"cluster_size={1 << self.bits},compat={self.version}"]
+            words += ["-o", f"cluster_size={1 << self.bits}"]
             words[-1] += f",extended_l2={'on' if self.wide else 'off'}"
+            words[-1] += "" if ours else f",compat={self.version}"
         if below:
             words += ["-b", below.name, "-F", "raw" if below.raw else "qcow2"]
         run(*words, self.name, str(self.size))
@@ -160,48 +167,85 @@ def write_ours(r, top, done):
     run(TOOL, "check", top.name)
 
 
+def plain_rows(text):
+    out = json.loads(text)
+    for row in out:
+        row.pop("compressed", None)
+    return out
+
+
+def check_map(top, backend):
+    ours = run(TOOL, "map", "--json", f"--backend={backend}", top.name)
+    theirs = run("qemu-img", "map", "--output=json", top.name)
+    COUNTS["maps"] += 1
+    COUNTS["maps as they are"] += plain_rows(ours) == plain_rows(theirs)
+    COUNTS["rows"] += len(rows(theirs))
+    if rows(ours) != rows(theirs):
+        pairs = [p for p in zip(rows(ours), rows(theirs)) if p[0] != p[1]]
+        raise Wrong(f"map: {pairs[0] if pairs else (len(rows(ours)), len(rows(theirs)))}")
+
+
 def check(r, top):
     want = content(top)
     backend = r.choice(BACKENDS)
     got = run(TOOL, "read", f"--backend={backend}", top.name, "0", str(top.size))
     differ(f"--backend={backend}", got, want)
-    ours = rows(run(TOOL, "map", "--json", f"--backend={backend}", top.name))
-    theirs = rows(run("qemu-img", "map", "--output=json", top.name))
-    if ours != theirs:
-        pairs = [p for p in zip(ours, theirs) if p[0] != p[1]]
-        raise Wrong(f"map: {pairs[0] if pairs else (len(ours), len(theirs))}")
+    with open("got.raw", "wb") as f:
+        f.write(got)
+    run("qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", top.name, "got.raw")
+    check_map(top, backend)
+
+
+def write_theirs(r, layer, done):
+    script = commands(r, layer)
+    done += script
+    qemu_io("raw" if layer.raw else "qcow2", [w for c in script for w in ("-c", c)], layer.name)
+
+
+def write_in_turn(r, layer, done):
+    for _ in range(r.randrange(1, 5)):
+        if layer.raw or r.randrange(2):
+            write_theirs(r, layer, done)
+        else:
+            write_ours(r, layer, done)
+
+
+def check_all(layers):
+    """Of those below, what was written since may have been of either program, too."""
+    for layer in layers:
+        if not layer.raw:
+            run("qemu-img", "check", "-q", layer.name)
+            run(TOOL, "check", layer.name)
 
 
 def one(seed):
     r = random.Random(seed)
     top = r.randrange(1, 4)
     done = []
-    below = None
+    layers = []
     try:
         for depth in range(top, -1, -1):
             layer = Layer(r, depth, top)
-            done.append(" ".join(layer.create(below)))
-            script = commands(r, layer)
-            done += script
-            qemu_io(
-                "raw" if layer.raw else "qcow2",
-                [w for c in script for w in ("-c", c)],
-                layer.name,
-            )
-            below = layer
-        if not below.raw:
-            check(r, below)
-            for _ in range(3):
-                write_ours(r, below, done)
-                script = commands(r, below)
-                done += script
-                qemu_io("qcow2", [w for c in script for w in ("-c", c)], below.name)
-            check(r, below)
+            done.append(" ".join(layer.create(r, layers[-1] if layers else None)))
+            layers.append(layer)
+            write_in_turn(r, layer, done)
+        check(r, layer)
+        for _ in range(3):
+            write_ours(r, layer, done)
+            write_theirs(r, layer, done)
+        check(r, layer)
+        check_all(layers)
     except Wrong as why:
         print(f"# seed {seed}: {why}")
         for line in done:
             print(f"#   {line}")
         return False
+    for layer in layers[:-1]:
+        COUNTS["on a raw file"] += layer.raw
+    COUNTS["layers"] += len(layers)
+    COUNTS["with extended L2"] += any(x.wide for x in layers)
+    COUNTS["of version 2"] += any(not x.raw and x.version == "0.10" for x in layers)
+    COUNTS["with compressed data"] += any("write -c" in c for c in done)
     return True
 
 
@@ -211,6 +255,7 @@ def main():
         BACKENDS.remove("uring")
     bad = [s for s in range(first, first + count) if not one(s)]
     print(f"# layers: {count} chains, {len(bad)} of them otherwise than qemu-img's")
+    print("# " + ", ".join(f"{v} {k}" for k, v in sorted(COUNTS.items())))
     return 1 if bad else 0
 
 
