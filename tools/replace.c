@@ -31,7 +31,7 @@ static int refused(const char *path)
     return -1;
 }
 
-/* Beside the old file, as readable as that; -1 with errno. */
+/* Beside the place of the file, as readable as `old`; -1 with errno. */
 static int make_temporary(struct zt_replacement *r, const struct stat *old)
 {
     char *slash = strrchr(r->path, '/');
@@ -75,7 +75,8 @@ static void hold_signals(struct zt_replacement *r)
 
 static int end(struct zt_replacement *r, int rc)
 {
-    close(r->old);
+    if (r->old >= 0)
+        close(r->old);
     sigprocmask(SIG_SETMASK, &r->signals, NULL);
     return rc;
 }
@@ -96,6 +97,47 @@ int zt_replace_begin(struct zt_replacement *r, const char *path)
     return 1;
 }
 
+/* The folder of `path` under its real name, and the name in it. */
+static bool find_folder(struct zt_replacement *r, const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    char folder[PATH_MAX];
+    size_t n;
+
+    snprintf(folder, sizeof(folder), "%.*s", slash ? (int)(slash - path) + 1 : 1,
+             slash ? path : ".");
+    if (!*name || !realpath(folder, r->path))
+        return false;
+    n = strlen(r->path);
+    return snprintf(r->path + n, sizeof(r->path) - n, "/%s", name) < (int)(sizeof(r->path) - n);
+}
+
+bool zt_replace_new(struct zt_replacement *r, const char *path)
+{
+    mode_t mask = umask(0);
+    struct stat like;
+
+    umask(mask);
+    memset(&like, 0, sizeof(like));
+    like.st_uid = geteuid();
+    like.st_gid = (gid_t)-1;
+    like.st_mode = 0666 & ~mask;
+    r->old = -1;
+    if (find_folder(r, path)) {
+        int fd;
+
+        hold_signals(r);
+        fd = make_temporary(r, &like);
+        if (fd >= 0) {
+            close(fd);
+            return true;
+        }
+        (void)end(r, -1);
+    }
+    zt_error("%s: %s", path, strerror(errno ? errno : ENOENT));
+    return false;
+}
+
 /* The new name must not be lost with the power. */
 static void sync_folder(const struct zt_replacement *r)
 {
@@ -110,12 +152,24 @@ static void sync_folder(const struct zt_replacement *r)
     close(fd);
 }
 
+/* What has come to a new file's name meanwhile is somebody else's: rename() would replace it. */
+static int take_name(const struct zt_replacement *r)
+{
+    if (r->old < 0) {
+        if (link(r->temporary, r->path) == 0)
+            return unlink(r->temporary);
+        if (errno != EPERM && errno != EOPNOTSUPP && errno != ENOSYS)
+            return -1;
+    }
+    return rename(r->temporary, r->path); /* some file systems have no links */
+}
+
 int zt_replace_end(struct zt_replacement *r, bool commit)
 {
     int rc = -1;
 
     if (commit)
-        rc = rename(r->temporary, r->path) == 0 ? 1 : refused(r->path);
+        rc = take_name(r) == 0 ? 1 : refused(r->path);
     if (rc > 0)
         sync_folder(r);
     else

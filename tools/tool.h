@@ -191,6 +191,8 @@ struct zt_replacement {
  * or its folder takes no new file), only be written over. -1 after reporting.
  */
 int zt_replace_begin(struct zt_replacement *r, const char *path);
+/* The same at a name that no file has; false after reporting. */
+bool zt_replace_new(struct zt_replacement *r, const char *path);
 /* Puts the new file in the old one's place if `commit`, else removes it. As above. */
 int zt_replace_end(struct zt_replacement *r, bool commit);
 

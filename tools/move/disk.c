@@ -141,10 +141,12 @@ int zt_disk_read(struct zt_disk *d, void *buf, size_t len, uint64_t off)
 
 size_t zt_nonzero(const uint8_t *buf, size_t len)
 {
+    /* All bytes are as the first if each is as the one before it. */
+    if (!buf[0] && !memcmp(buf, buf + 1, len - 1))
+        return len;
     for (size_t at = 0; at < len; at += ZT_SECTOR) {
         size_t n = len - at < ZT_SECTOR ? len - at : ZT_SECTOR;
 
-        /* All bytes are as the first if each is as the one before it. */
         if (buf[at] || memcmp(buf + at, buf + at + 1, n - 1))
             return at;
     }

@@ -1,0 +1,177 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# convert: content against qemu-img, zones kept, whole targets or none.
+. "$(dirname "$0")/lib.sh"
+
+# left: the files in this folder whose names the command made up.
+left() {
+    find . -name '.zqcow2.*' | wc -l | tr -d ' '
+}
+
+if command -v qemu-img >/dev/null && command -v qemu-io >/dev/null; then
+    # source SEED: a source of a random format in s.img, and how it is to be converted.
+    source_of() {
+        python3 - "$1" <<'END'
+import random, subprocess, sys
+r = random.Random(int(sys.argv[1]))
+size = r.randrange(1, 60) * 65536 + r.choice([0, 512, 4096])
+def call(*words):
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+form = r.choice(['raw', 'qcow2', 'chain'])
+bits = r.choice([12, 16, 18])
+kind = 'raw' if form == 'raw' else 'qcow2'
+shape = [] if form == 'raw' else ['-o', f'cluster_size={1 << bits}']
+if form == 'chain':
+    call('qemu-img', 'create', '-f', 'qcow2', 's.base', str(size // 2 // 512 * 512 + 512))
+    call('qemu-io', '-f', 'qcow2', '-c', 'write -P 9 0 20000', 's.base')
+    shape += ['-b', 's.base', '-F', 'qcow2']
+call('qemu-img', 'create', '-f', kind, *shape, 's.img', str(size))
+for _ in range(r.randrange(0, 8)):
+    at = r.randrange(0, size // 512) * 512
+    call('qemu-io', '-f', kind, '-c', r.choice(['write -P 1', 'write -P 2', 'write -z', 'write -P 0']) +
+         f' {at} {min(r.randrange(1, 900) * 512, size - at)}', 's.img')
+words = ['-m', str(r.choice([1, 2, 8, 16]))]
+if r.randrange(2):
+    words += ['-S', r.choice(['0', '512', '64K'])]
+if r.randrange(4):
+    o = f'cluster_size={512 << r.randrange(0, 13)}'
+    if r.randrange(3) == 0:
+        o = 'cluster_size=64K,extended_l2=on'
+    words += ['-O', 'qcow2', '-o', o]
+print(*words)
+END
+    }
+    for seed in $(seq 1 "${ZQ_DISKS:-30}"); do
+        rm -f s.img s.base d.img
+        words=$(source_of "$seed")
+        # shellcheck disable=SC2086
+        run 0 "seed $seed: $words" convert $words s.img d.img || continue
+        qemu-img compare s.img d.img >out 2>err
+        verdict $? "seed $seed: the same content" || show
+        case $words in *qcow2*)
+            qemu-img check d.img >out 2>&1
+            verdict $? "seed $seed: clean" || show ;;
+        esac
+    done
+    qemu-img create -q -f raw s.img 64M
+    qemu-io -f raw -c 'write -P 7 1M 64K' -c 'write -P 0 32M 8M' s.img >/dev/null
+    rm -f d.img q.img
+    run 0 'zeros in the data' convert -O qcow2 s.img d.img
+    qemu-img convert -O qcow2 s.img q.img
+    is 'take no cluster' "$(qemu-img map --output=json q.img | tr -d ' ' | grep -c 'data":true')" \
+        "$(qemu-img map --output=json d.img | tr -d ' ' | grep -c 'data":true')"
+    rm -f d.img
+    run 0 'to raw' convert s.img d.img
+    verdict $([ "$(du -k d.img | cut -f1)" -lt 1024 ]; echo $?) 'it is sparse' || du -k d.img
+    rm -f d.img
+    run 0 'all of it written' convert -S 0 s.img d.img
+    verdict $([ "$(du -k d.img | cut -f1)" -ge 65536 ]; echo $?) 'it is not sparse' || du -k d.img
+else
+    echo '# no qemu-img here: not compared'
+    truncate -s 64M s.img
+    random 65536 5 | dd of=s.img bs=64K seek=16 conv=notrunc 2>/dev/null
+fi
+
+# Zones: of each layout, with states of all kinds and all active zones in use.
+run 0 'a zoned image' create \
+    -o zone.size=1M,zone.conventional_zones=1,zone.capacity=512K,zone.max_active_zones=4 \
+    -o zone.max_open_zones=2 a.z 15104K
+"$tool" finish -o 14M a.z
+random 8192 1 | "$tool" append --quiet a.z 2M
+random 100352 2 | "$tool" append --quiet a.z 4M
+"$tool" finish -o 4M a.z
+random 524288 3 | "$tool" append --quiet a.z 5M
+"$tool" io -c 'write -z 6M 64K' -c 'write -P 6 6356992 4K' -c 'write -z 6361088 100K' a.z >/dev/null
+random 4096 4 | "$tool" append --quiet a.z 7M
+random 4096 5 | "$tool" append --quiet a.z 8M
+random 4096 6 | "$tool" write a.z 12288
+run 0 'one is read-only' state -o 7M a.z read-only
+run 0 'and one offline' state -o 8M a.z offline
+"$tool" report a.z >wanted
+for layout in 44 48b 56 v7; do
+    for cluster in 512 4K 64K; do
+        rm -f b.z
+        run 0 "to layout $layout, clusters of $cluster" convert \
+            -O qcow2 -o "zone.layout=$layout,cluster_size=$cluster" a.z b.z
+        run 0 'the same content and pointers' compare a.z b.z
+        run 0 'clean' check b.z
+        "$tool" report b.z >got
+        same 'the same report' wanted got
+    done
+done
+"$tool" info --json b.z | python3 -c '
+import json, sys
+i = json.load(sys.stdin)
+print(i["layout"], i["max_open_zones"], i["max_active_zones"], i["nr_conventional"])' >got
+is 'limits are kept' 'v7 2 4 1' "$(cat got)"
+"$tool" state -o 8M -c 1 b.z normal
+"$tool" state -o 8M -c 1 a.z normal
+run 0 'so is what the offline zone holds' compare a.z b.z
+rm -f b.z
+run 1 'fewer active zones than are in use' convert -O qcow2 -o zone.max_active_zones=2 a.z b.z
+has 'are refused' err '^zqcow2: b\.z: write at .*active zones.*limit is 2'
+is 'and no file is left' '0 no' "$(left) $([ -e b.z ] && echo yes || echo no)"
+run 0 'without zones' convert -O qcow2 -o zone.mode=none a.z p.img
+run 0 'the content stays' compare a.z p.img
+run 0 'raw' convert a.z r.img
+run 0 'the content stays' compare p.img r.img
+run 0 'with zones again, of another size' convert -O qcow2 -o zone.size=2M r.img c.z
+run 0 'the content stays' compare r.img c.z
+is 'a zone ends with its last data' 7344128 "$(zone c.z 3 write_pointer)"
+run 1 'data beyond the capacity' convert -O qcow2 -o zone.size=8M,zone.capacity=1M r.img x.z
+has 'is refused' err '^zqcow2: x\.z: write at '
+run 0 'an overlay with zones' create -b a.z o.z
+"$tool" reset -o 2M o.z
+run 0 'is flattened' convert -O qcow2 o.z f.z
+run 0 'and the same' compare o.z f.z
+is 'has no backing file' null "$("$tool" info --json f.z |
+    python3 -c 'import json, sys; print(json.dumps(json.load(sys.stdin)["backing_file"]))')"
+
+# Targets: whole or not there.
+run 1 'a target that exists' convert r.img p.img
+is 'is kept' 'zqcow2: p.img: the file exists; --force replaces it' "$(cat err)"
+run 0 'unless --force' convert --force r.img p.img
+same 'replaces it' r.img p.img
+cp r.img own.img
+run 1 'the source itself' convert --force own.img own.img
+same 'stays as it is' r.img own.img
+run 1 'a folder that is missing' convert r.img none/x.img
+has 'is named' err '^zqcow2: none/x\.img: '
+run 1 '-c' convert -c -O qcow2 r.img x.img
+is 'is refused by name' 'zqcow2: convert: -c: compressed clusters cannot be written' "$(cat err)"
+run 1 'options of a raw file' convert -o cluster_size=4K r.img x.img
+run 1 'a size' convert -O qcow2 -o size=1M r.img x.img
+has 'is that of SRC' err '^zqcow2: size: '
+run 1 'a geometry that cannot be' convert -O qcow2 -o zone.size=3M r.img x.img
+run 1 'no target' convert r.img
+has 'is missing' err 'DST is missing'
+for bad in '-S 100' '-m 0' '-m 17' '-O vmdk' '-f vmdk'; do
+    # shellcheck disable=SC2086
+    run 1 "refused: $bad" convert $bad r.img x.img
+done
+is 'nothing was left by any' '0 no' "$(left) $([ -e x.img ] && echo yes || echo no)"
+(
+    ulimit -f 2000
+    "$tool" convert -S 0 s.img full.img >out 2>err
+)
+is 'a file that may not grow' '1 0 no' "$? $(left) $([ -e full.img ] && echo yes || echo no)"
+
+# A signal while it works; zeros that are written take a while and no source.
+truncate -s 512M long.img
+for name in INT TERM HUP; do
+    python3 - "$tool" $name >out 2>err <<'END'
+import glob, os, signal, subprocess, sys, time
+number = getattr(signal, 'SIG' + sys.argv[2])
+child = subprocess.Popen([sys.argv[1], 'convert', '-S', '0', '-O', 'qcow2', 'long.img', 'x.img'],
+                         stderr=subprocess.PIPE)
+while child.poll() is None and not glob.glob('.zqcow2.*'):
+    time.sleep(0.001)
+child.send_signal(number)
+text = child.communicate()[1].decode()
+left = glob.glob('.zqcow2.*') + glob.glob('x.img')
+if child.returncode != -number or left or 'stopped by SIG' + sys.argv[2] not in text:
+    sys.exit(f'status {child.returncode}, left {left}: {text}')
+END
+    verdict $? "SIG$name leaves nothing" || show
+done
+finish

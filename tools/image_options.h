@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/* -o NAME=VALUE: what an image is to be like, in QEMU's names. */
+#ifndef ZT_IMAGE_OPTIONS_H
+#define ZT_IMAGE_OPTIONS_H
+
+#include "tool.h"
+
+#define ZT_DEFAULT_ZONE_SIZE ((uint64_t)256 << 20)
+
+enum zt_image_option {
+    ZT_O_SIZE,
+    ZT_O_CLUSTER_SIZE,
+    ZT_O_REFCOUNT_BITS,
+    ZT_O_LAZY_REFCOUNTS,
+    ZT_O_EXTENDED_L2,
+    ZT_O_MODE,
+    ZT_O_ZONE_SIZE,
+    ZT_O_CAPACITY,
+    ZT_O_CONVENTIONAL,
+    ZT_O_MAX_OPEN,
+    ZT_O_MAX_ACTIVE,
+    ZT_O_MAX_APPEND,
+    ZT_O_LAYOUT,
+    ZT_O_COUNT
+};
+
+/* For the help. */
+#define ZT_IMAGE_OPTIONS \
+    "    size                      of the device; also the operand SIZE\n" \
+    "    cluster_size              512 to 2M; 64K\n" \
+    "    refcount_bits             1, 2, 4 .. 64; 16\n" \
+    "    lazy_refcounts            on or off; plain images only\n" \
+    "    extended_l2               on or off; clusters of 16K or more\n" \
+    "    zone.mode                 host-managed, or none\n" \
+    "    zone.size                 a power of two; 256M\n" \
+    "    zone.capacity             of a zone; zone.size\n" \
+    "    zone.conventional_zones   at the start of the device; 0\n" \
+    "    zone.max_open_zones       0: no limit\n" \
+    "    zone.max_active_zones     0: no limit\n" \
+    "    zone.max_append_bytes     layouts 48b, 56 and v7 only; 64K\n" \
+    "    zone.layout               44, 48b, 56 or v7; 44\n"
+
+struct zt_image_options {
+    bool list; /* -o help: of the options, and nothing else */
+    bool given[ZT_O_COUNT];
+    uint64_t value[ZT_O_COUNT]; /* of words: what they stand for */
+};
+
+/* Takes the value of -o, which it cuts up; false after reporting. */
+bool zt_image_option_list(struct zt_image_options *set, char *list);
+/* The operand SIZE may repeat what -o said. */
+bool zt_image_size(struct zt_image_options *set, const char *text);
+void zt_print_image_options(void);
+/* Do the options ask for zones? */
+bool zt_image_zoned(const struct zt_image_options *set);
+/* Reports the first option that means nothing for an image without zones. */
+bool zt_image_agrees(const struct zt_image_options *set, bool zoned);
+/* What was not given is 0, the library's default. The caller adds flags and hooks. */
+struct zqcow2_create_options zt_create_options(const struct zt_image_options *set);
+
+#endif

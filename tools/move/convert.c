@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: MIT */
+/* The verb convert: a disk, with the zones it has, to another format, layout or cluster size. */
+#include <inttypes.h>
+#include <string.h>
+
+#include "copy.h"
+#include "image_options.h"
+
+enum { OPT_FORCE = ZT_OPT_VERB };
+
+#define IN_FLIGHT 8
+#define SPARSE    4096u /* as qemu-img */
+
+struct convert {
+    struct zt_disk from;
+    struct zt_output to;
+    const char *format; /* of the target */
+    struct zt_image_options image;
+    uint64_t sparse, workers;
+    bool force, progress;
+};
+
+static uint32_t least(uint64_t a, uint64_t b)
+{
+    return (uint32_t)(a < b ? a : b);
+}
+
+/* What -o leaves open of a disk that has zones: theirs. */
+static void take_zones(const struct convert *c, struct zqcow2_create_options *o)
+{
+    const struct zqcow2_info *i = &c->from.info;
+    const bool *given = c->image.given;
+    bool same_size = !given[ZT_O_ZONE_SIZE];
+
+    if (same_size)
+        o->zone_size = i->zone_size;
+    if (!given[ZT_O_CAPACITY] && same_size)
+        o->zone_capacity = i->zone_capacity;
+    if (!given[ZT_O_CONVENTIONAL] && same_size)
+        o->conventional_zones = i->nr_conventional;
+    if (!given[ZT_O_MAX_OPEN])
+        o->max_open_zones = i->max_open_zones;
+    if (!given[ZT_O_MAX_ACTIVE])
+        o->max_active_zones = i->max_active_zones;
+    if (!given[ZT_O_LAYOUT] && i->layout != ZQCOW2_LAYOUT_V3)
+        o->layout = i->layout;
+    if (!given[ZT_O_MAX_APPEND] && o->layout == i->layout && i->layout != ZQCOW2_LAYOUT_44)
+        o->max_append_bytes = i->max_append_bytes;
+}
+
+/* Zones of the target: as -o asks, else those of the source. */
+static bool wants_zones(const struct convert *c)
+{
+    return c->image.given[ZT_O_MODE] ? c->image.value[ZT_O_MODE] != 0 :
+                                       zt_image_zoned(&c->image) || zt_disk_zoned(&c->from);
+}
+
+static bool agree(const struct convert *c)
+{
+    const struct zt_image_options *o = &c->image;
+
+    for (unsigned i = 0; !strcmp(c->format, "raw") && i < ZT_O_COUNT; i++) {
+        if (o->given[i]) {
+            zt_error("convert: -o: a raw file has no options; see -O qcow2");
+            return false;
+        }
+    }
+    if (o->given[ZT_O_SIZE]) {
+        zt_error("size: DST has the size of SRC");
+        return false;
+    }
+    return zt_image_agrees(o, wants_zones(c));
+}
+
+static struct zqcow2_create_options create_options(const struct convert *c)
+{
+    struct zqcow2_create_options o = zt_create_options(&c->image);
+
+    o.virtual_size = c->from.info.virtual_size;
+    o.flags |= c->force ? ZQCOW2_CREATE_FORCE : 0u;
+    if (zt_disk_zoned(&c->from) && wants_zones(c))
+        take_zones(c, &o);
+    if (o.zone_size && !o.cluster_size)
+        o.cluster_size = least(o.zone_size, 65536);
+    return o;
+}
+
+static bool same_zones(const struct zqcow2_info *a, const struct zqcow2_info *b)
+{
+    return (a->flags & b->flags & ZQCOW2_INFO_ZONED) && a->zone_size == b->zone_size &&
+           a->zone_capacity == b->zone_capacity && a->nr_conventional == b->nr_conventional;
+}
+
+/* Less than a cluster of zeros inside one that holds data would save nothing. */
+static uint64_t granule(const struct convert *c)
+{
+    uint64_t cluster = c->to.info.cluster_size;
+
+    return c->sparse && c->sparse < cluster ? cluster : c->sparse;
+}
+
+static bool convert(struct convert *c)
+{
+    struct zqcow2_create_options opt = create_options(c);
+    struct zt_copy copy = {
+        .from = &c->from, .to = &c->to, .workers = (unsigned)c->workers, .progress = c->progress};
+    bool raw = !strcmp(c->format, "raw");
+
+    if (!zt_output_open(&c->to, raw ? NULL : &opt, c->from.info.virtual_size, c->force))
+        return false;
+    copy.keep = same_zones(&c->from.info, &c->to.info);
+    copy.granule = granule(c);
+    return zt_output_close(&c->to, zt_copy(&copy));
+}
+
+static bool take_sparse(struct convert *c, const char *text)
+{
+    if (!zt_size_arg("-S", text, &c->sparse))
+        return false;
+    if (c->sparse % ZT_SECTOR == 0)
+        return true;
+    zt_error("-S: %s is not a multiple of 512", text);
+    return false;
+}
+
+static bool take_workers(struct convert *c, const char *text)
+{
+    if (!zt_u64_arg("-m", text, &c->workers))
+        return false;
+    if (c->workers >= 1 && c->workers <= 16)
+        return true;
+    zt_error("-m: %s is out of range (1 to 16)", text);
+    return false;
+}
+
+static bool take_option(struct convert *c, int ch)
+{
+    switch (ch) {
+    case OPT_FORCE: return c->force = true;
+    case 'p': return c->progress = true;
+    case 'f': return zt_disk_format("-f", optarg, &c->from.format);
+    case 'O': return zt_disk_format("-O", optarg, &c->format);
+    case 'o': return zt_image_option_list(&c->image, optarg);
+    case 'S': return take_sparse(c, optarg);
+    case 'm': return take_workers(c, optarg);
+    case 'c': zt_error("convert: -c: compressed clusters cannot be written"); return false;
+    default: return zt_target_option(&c->from.target, ch);
+    }
+}
+
+static bool parse(struct convert *c, int argc, char **argv)
+{
+    static const struct option longs[] = {ZT_OPTION_BACKEND,
+                                          ZT_OPTION_SHARE,
+                                          ZT_OPTION_SOURCES,
+                                          {"format", required_argument, NULL, 'f'},
+                                          {"output-format", required_argument, NULL, 'O'},
+                                          {"sparse", required_argument, NULL, 'S'},
+                                          {"in-flight", required_argument, NULL, 'm'},
+                                          {"progress", no_argument, NULL, 'p'},
+                                          {"force", no_argument, NULL, OPT_FORCE},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"SRC", "DST"};
+    struct zt_options o = {
+        .name = argv[0], .shorts = ":Uf:O:o:S:m:pc", .longs = longs, .repeat = "o"};
+    int ch;
+
+    while ((ch = zt_option(&o, argc, argv)) != -1) {
+        if (!take_option(c, ch))
+            return false;
+    }
+    if (c->image.list)
+        return true;
+    if (!zt_operands(argc, argv, 2, 2, names))
+        return false;
+    c->to.target = (struct zt_target){.backend = c->from.target.backend};
+    c->from.target.path = argv[optind];
+    c->to.target.path = argv[optind + 1];
+    return true;
+}
+
+static int run(int argc, char **argv)
+{
+    struct convert c = {.format = "raw", .sparse = SPARSE, .workers = IN_FLIGHT};
+    bool ok;
+
+    if (!parse(&c, argc, argv))
+        return 1;
+    if (c.image.list) {
+        zt_print_image_options();
+        return 0;
+    }
+    if (!zt_disk_open(&c.from))
+        return 1;
+    ok = agree(&c) && convert(&c);
+    return zt_disk_close(&c.from, ok ? 0 : 1);
+}
+
+const struct zt_verb zt_verb_convert = {
+    "convert",
+    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-p] [--force] "
+    "[-U] " ZT_USE_SOURCES "[--backend=NAME] SRC DST",
+    "Copies a disk to a new file, with its zones",
+    "  -f, --format=FMT        of SRC: raw or qcow2\n"
+    "  -O, --output-format=FMT  of DST: raw (the default) or qcow2\n"
+    "  -o NAME=VALUE           as of create, except size; zones are those of SRC if not given\n"
+    "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
+    "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
+    "  -p, --progress          show progress on a terminal\n"
+    "  --force                 replace DST if it exists\n" ZT_HELP_SHARE ZT_HELP_SOURCES
+        ZT_HELP_BACKEND,
+    run};

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Several threads read, one after another writes: a ticket for each piece keeps the order, which
+ * sequential zones need, and which leaves a file in the order of the device. A piece is read while
+ * those before it are being written.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+#include "copy.h"
+
+/* What is copied in one go, from the first byte to the last: a zone, or a disk without zones. */
+struct region {
+    uint64_t start, end;
+    uint64_t pointer; /* where to leave the write pointer, if it is behind the last data */
+    bool sequential, full;
+};
+
+struct piece {
+    uint64_t ticket, off, length; /* no length: the end of the region */
+    struct region region;
+};
+
+struct copying {
+    const struct zt_copy *c;
+    pthread_mutex_t lock; /* of all below, except where the thread whose turn it is owns it */
+    pthread_cond_t moved;
+    struct region region;
+    uint64_t at, next_zone;
+    unsigned pass;
+    bool begun, failed;
+    uint64_t tickets, turn; /* given out; whose piece may be written */
+    uint64_t zone,
+        pointer;     /* of the thread whose turn it is: where that zone has been written to */
+    uint8_t *forced; /* states that zones of the source were in, or 0 */
+    struct zt_progress bar;
+};
+
+static bool fail(struct copying *k, const char *path, const char *what, uint64_t off, int rc)
+{
+    zt_progress_end(&k->bar);
+    if (!k->failed)
+        zt_error("%s: %s at %" PRIu64 ": %s", path, what, off, zqcow2_strerror(rc));
+    k->failed = true;
+    return false;
+}
+
+/* Of the target, whose zones may be the reason. */
+static bool fail_write(struct copying *k, uint64_t off, int rc)
+{
+    const struct zt_output *to = k->c->to;
+    char text[192];
+
+    zt_progress_end(&k->bar);
+    if (!k->failed)
+        zt_error("%s: write at %" PRIu64 ": %s", to->target.path, off,
+                 to->img ? zt_zone_reason(to->img, rc, off, text, sizeof(text)) :
+                           zqcow2_strerror(rc));
+    k->failed = true;
+    return false;
+}
+
+/* ---- what comes next; under the lock ---- */
+
+/* Full zones come first: filling one takes an active zone, of which those that stay use all. */
+static bool in_pass(const struct copying *k, const struct zqcow2_zone *z)
+{
+    bool partial =
+        k->c->keep && z->type == ZQCOW2_ZONE_SEQWRITE_REQ && z->state != ZQCOW2_ZONE_FULL;
+
+    return k->pass == partial && !(partial && z->state == ZQCOW2_ZONE_EMPTY);
+}
+
+/* The next zone of the target that has anything to be copied. */
+static bool next_zone(struct copying *k)
+{
+    const struct zt_copy *c = k->c;
+    uint64_t size = c->to->info.virtual_size;
+    struct zqcow2_zone z;
+    uint32_t nr;
+    int rc;
+
+    for (; k->pass < 2; k->pass++, k->next_zone = 0) {
+        while (k->next_zone < size) {
+            nr = 1;
+            rc = zqcow2_zone_report(c->keep ? c->from->img : c->to->img, k->next_zone, &z, &nr);
+            if (rc < 0)
+                return fail(k, c->from->target.path, "report", k->next_zone, rc);
+            k->next_zone = z.start + z.length;
+            if (!in_pass(k, &z))
+                continue;
+            k->region = (struct region){z.start, z.start + z.length, 0, false, false};
+            k->region.sequential = z.type == ZQCOW2_ZONE_SEQWRITE_REQ;
+            k->region.full = c->keep && z.state == ZQCOW2_ZONE_FULL;
+            if (c->keep && k->region.sequential && !k->region.full)
+                k->region.pointer = z.write_pointer;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool next_region(struct copying *k)
+{
+    bool first = !k->begun;
+
+    k->begun = true;
+    if (zt_output_zoned(k->c->to))
+        return next_zone(k);
+    k->region = (struct region){0, k->c->to->info.virtual_size, 0, false, false};
+    return first;
+}
+
+/* In the region: false if there is nothing more, or it failed. */
+static bool next_data(struct copying *k, struct piece *p)
+{
+    const struct zt_copy *c = k->c;
+    bool skip = c->granule || k->region.sequential;
+
+    while (k->at < k->region.end) {
+        struct zqcow2_extent s;
+        uint64_t most = ZT_CHUNK - k->at % ZT_CHUNK;
+        int rc = zt_disk_status(c->from, k->at, k->region.end - k->at, &s);
+
+        if (rc < 0)
+            return fail(k, c->from->target.path, "map", k->at, rc);
+        p->off = k->at;
+        p->length = s.length;
+        if (!(skip && zt_extent_zero(&s))) {
+            p->length = s.length < most ? s.length : most;
+            k->at += p->length;
+            return true;
+        }
+        k->at += s.length;
+        if (c->to->stale) {
+            rc = zt_output_skip(c->to, p->length, p->off);
+            if (rc < 0)
+                return fail_write(k, p->off, rc);
+        }
+    }
+    return false;
+}
+
+static bool next_piece(struct copying *k, struct piece *p)
+{
+    const char *sig = zt_signal();
+
+    if (sig && !k->failed) {
+        zt_progress_end(&k->bar);
+        zt_error("%s: stopped by %s", k->c->to->target.path, sig);
+        k->failed = true;
+    }
+    zt_progress_at(&k->bar, k->at);
+    while (!k->failed) {
+        bool more = k->begun && k->region.start < k->region.end;
+
+        p->region = k->region;
+        p->ticket = k->tickets;
+        p->off = k->at;
+        p->length = 0;
+        if (more && next_data(k, p)) {
+            k->tickets++;
+            return true;
+        }
+        if (k->failed || (more && k->region.sequential)) {
+            k->region.start = k->region.end;
+            p->off = p->region.start;
+            p->length = 0;
+            k->tickets += !k->failed;
+            return !k->failed;
+        }
+        if (!next_region(k))
+            return false;
+        k->at = k->region.start;
+    }
+    return false;
+}
+
+/* ---- what was read goes out; of the thread whose turn it is ---- */
+
+/* In a sequential zone the bytes up to `off` are written as zeros first. */
+static int move_pointer(struct copying *k, const struct region *r, uint64_t off)
+{
+    uint64_t from = k->pointer;
+
+    if (k->zone != r->start)
+        from = r->start;
+    k->zone = r->start;
+    k->pointer = off > from ? off : from;
+    return off > from ? zqcow2_write_zeroes(k->c->to->img, off - from, from, 0) : 0;
+}
+
+static int end_zone(struct copying *k, const struct region *r)
+{
+    struct zqcow2_image *img = k->c->to->img;
+    struct zqcow2_zone z;
+    uint32_t nr = 1;
+    int rc = move_pointer(k, r, r->pointer);
+
+    if (rc == 0 && r->full)
+        rc = zqcow2_zone_report(img, r->start, &z, &nr);
+    if (rc == 0 && r->full && z.state != ZQCOW2_ZONE_FULL)
+        rc = zqcow2_zone_finish(img, r->start, r->end - r->start, 0);
+    return rc;
+}
+
+static int put_data(struct copying *k, const struct piece *p, const uint8_t *buf, size_t len,
+                    uint64_t off)
+{
+    int rc = p->region.sequential ? move_pointer(k, &p->region, off) : 0;
+
+    if (rc == 0)
+        rc = zt_output_write(k->c->to, buf, len, off);
+    k->pointer = off + len;
+    return rc;
+}
+
+/* How many bytes from `at` on are all zeros, or all data, counted in granules of the device. */
+static size_t run_length(const struct copying *k, const struct piece *p, const uint8_t *buf,
+                         size_t at, bool *zero)
+{
+    size_t len = (size_t)p->length, to = at;
+
+    *zero = false;
+    if (!k->c->granule)
+        return len - at;
+    while (to < len) {
+        uint64_t room = k->c->granule - (p->off + to) % k->c->granule;
+        size_t n = len - to < room ? len - to : (size_t)room;
+        bool z = zt_nonzero(buf + to, n) == n;
+
+        if (to > at && z != *zero)
+            break;
+        *zero = z;
+        to += n;
+    }
+    return to - at;
+}
+
+static int put_piece(struct copying *k, const struct piece *p, const uint8_t *buf)
+{
+    size_t n;
+    int rc = 0;
+
+    if (!p->length)
+        return end_zone(k, &p->region);
+    for (size_t at = 0; rc == 0 && at < p->length; at += n) {
+        bool zero;
+
+        n = run_length(k, p, buf, at, &zero);
+        if (!zero)
+            rc = put_data(k, p, buf + at, n, p->off + at);
+        else if (!p->region.sequential)
+            rc = zt_output_skip(k->c->to, n, p->off + at);
+    }
+    return rc;
+}
+
+/* ---- the threads ---- */
+
+/* Entered and left under the lock. */
+static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
+{
+    const struct zt_copy *c = k->c;
+    int rc = 0;
+
+    pthread_mutex_unlock(&k->lock);
+    if (p->length)
+        rc = zt_disk_read(c->from, buf, (size_t)p->length, p->off);
+    pthread_mutex_lock(&k->lock);
+    if (rc < 0)
+        fail(k, c->from->target.path, "read", p->off, rc);
+    while (k->turn != p->ticket && !k->failed)
+        pthread_cond_wait(&k->moved, &k->lock);
+    if (!k->failed) {
+        pthread_mutex_unlock(&k->lock);
+        rc = put_piece(k, p, buf);
+        pthread_mutex_lock(&k->lock);
+        k->turn++;
+    }
+    if (rc < 0)
+        fail_write(k, p->off, rc);
+    pthread_cond_broadcast(&k->moved);
+}
+
+static void *work(void *arg)
+{
+    struct copying *k = arg;
+    uint8_t *buf = zt_buffer(ZT_CHUNK);
+    struct piece p;
+
+    pthread_mutex_lock(&k->lock);
+    k->failed |= !buf;
+    while (next_piece(k, &p))
+        move_piece(k, &p, buf);
+    pthread_cond_broadcast(&k->moved);
+    pthread_mutex_unlock(&k->lock);
+    free(buf);
+    return NULL;
+}
+
+/* One of the workers is the caller; fewer than asked for are no error. */
+static void run_workers(struct copying *k)
+{
+    pthread_t threads[16];
+    unsigned n = 0;
+
+    while (n + 1 < k->c->workers && n < ZT_COUNT(threads) &&
+           pthread_create(&threads[n], NULL, work, k) == 0)
+        n++;
+    (void)work(k);
+    while (n)
+        pthread_join(threads[--n], NULL);
+}
+
+/* ---- forced states ---- */
+
+/* Read-only and offline zones show neither pointer nor all bytes: here they become normal. */
+static int release_zones(struct copying *k)
+{
+    const struct zqcow2_info *i = &k->c->from->info;
+    struct zqcow2_zone z;
+    int rc = 0;
+
+    k->forced = calloc(i->nr_zones, 1);
+    if (!k->forced)
+        return -ENOMEM;
+    for (uint64_t n = 0; rc == 0 && n < i->nr_zones; n++) {
+        uint32_t nr = 1;
+
+        rc = zqcow2_zone_report(k->c->from->img, n * i->zone_size, &z, &nr);
+        if (rc < 0 || (z.state != ZQCOW2_ZONE_RDONLY && z.state != ZQCOW2_ZONE_OFFLINE))
+            continue;
+        k->forced[n] = z.state;
+        rc = zqcow2_zone_set_state(k->c->from->img, z.start, ZQCOW2_ZONE_NOT_WP);
+    }
+    return rc;
+}
+
+static int force_zones(struct copying *k)
+{
+    const struct zqcow2_info *i = &k->c->from->info;
+    int rc = 0;
+
+    for (uint64_t n = 0; rc == 0 && n < i->nr_zones; n++) {
+        if (k->forced[n])
+            rc = zqcow2_zone_set_state(k->c->to->img, n * i->zone_size,
+                                       k->forced[n] | ZQCOW2_ZONE_PERSIST);
+    }
+    return rc;
+}
+
+bool zt_copy(const struct zt_copy *copy)
+{
+    struct copying k = {.c = copy, .zone = UINT64_MAX};
+    int rc = zt_disk_zoned(copy->from) ? release_zones(&k) : 0;
+
+    if (rc < 0)
+        fail(&k, copy->from->target.path, "zones", 0, rc);
+    pthread_mutex_init(&k.lock, NULL);
+    pthread_cond_init(&k.moved, NULL);
+    zt_progress_start(&k.bar, "convert", copy->to->info.virtual_size, copy->progress);
+    if (!k.failed)
+        run_workers(&k);
+    zt_progress_end(&k.bar);
+    rc = k.failed || !copy->keep ? 0 : force_zones(&k);
+    if (rc < 0)
+        fail(&k, copy->to->target.path, "states of zones", 0, rc);
+    pthread_cond_destroy(&k.moved);
+    pthread_mutex_destroy(&k.lock);
+    free(k.forced);
+    return !k.failed;
+}

@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/* The target of convert: created beside its place, or over a device, and finished or removed. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "output.h"
+
+#define ZEROS (1u << 20)
+
+static bool failed(const struct zt_output *o, const char *what, int rc)
+{
+    if (rc < 0)
+        zt_error("%s: %s%s", o->target.path, what, zqcow2_strerror(rc));
+    return rc < 0;
+}
+
+/* Of a file only its length; of a device, which keeps what it holds, that it is large enough. */
+static int make_raw(struct zt_output *o, uint64_t size)
+{
+    uint64_t bytes;
+    struct stat st;
+    int rc = zqcow2_backend_lock(o->be, ZQCOW2_LOCK_EXCLUSIVE);
+
+    o->info.virtual_size = size;
+    if (rc == 0 && stat(o->target.path, &st) == 0 && S_ISBLK(st.st_mode)) {
+        o->stale = true;
+        rc = zqcow2_backend_length(o->be, &bytes);
+        return rc == 0 && bytes < size ? -ENOSPC : rc;
+    }
+    if (rc == 0)
+        rc = zqcow2_backend_truncate(o->be, 0);
+    return rc == 0 ? zqcow2_backend_truncate(o->be, size) : rc;
+}
+
+/* The image takes the backend over. */
+static bool make_image(struct zt_output *o, const struct zqcow2_create_options *opt)
+{
+    struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_error err = {0, ""};
+    int rc = zqcow2_create(o->be, opt, &err);
+
+    open.flags = ZQCOW2_OPEN_RDWR;
+    open.hooks = zt_hooks();
+    if (rc == 0)
+        rc = zqcow2_open(o->be, &open, &o->img, &err);
+    if (rc < 0) {
+        zt_error("%s: %s", o->target.path, zt_reason(rc, &err));
+        return false;
+    }
+    o->be = NULL;
+    return zt_info(&o->target, o->img, &o->info);
+}
+
+/* Opens the file that is written, by whatever name, and makes it what it is to be. */
+static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size)
+{
+    struct zt_target t = o->target;
+    int rc;
+
+    if (o->renamed)
+        t.path = o->file.temporary;
+    rc = zt_backend_open(&t, ZQCOW2_FILE_RDWR, &o->be);
+    if (rc < 0) {
+        zt_backend_error(&o->target, rc);
+        return false;
+    }
+    return opt ? make_image(o, opt) : !failed(o, "", make_raw(o, size));
+}
+
+/* Sets o->renamed; false after reporting. */
+static bool find_place(struct zt_output *o, bool force)
+{
+    struct stat st;
+    int rc;
+
+    zt_hold_signals();
+    if (stat(o->target.path, &st) < 0 && errno == ENOENT) {
+        o->renamed = true;
+        return zt_replace_new(&o->file, o->target.path);
+    }
+    if (!force) {
+        zt_error("%s: the file exists; --force replaces it", o->target.path);
+        return false;
+    }
+    rc = zt_replace_begin(&o->file, o->target.path);
+    o->renamed = rc > 0;
+    return rc >= 0;
+}
+
+bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size,
+                    bool force)
+{
+    o->img = NULL;
+    o->be = NULL;
+    o->stale = false;
+    o->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
+    if (!find_place(o, force))
+        return false;
+    if (make(o, opt, size))
+        return true;
+    (void)zt_output_close(o, false);
+    return false;
+}
+
+bool zt_output_close(struct zt_output *o, bool ok)
+{
+    if (o->img)
+        ok = zt_close(&o->target, o->img, ok ? 0 : 1) == 0;
+    else if (o->be && ok)
+        ok = !failed(o, "closing: ", zqcow2_backend_flush(o->be));
+    zqcow2_backend_close(o->be);
+    if (o->renamed) {
+        int rc = zt_replace_end(&o->file, ok);
+
+        if (rc == 0)
+            zt_error("%s: cannot be replaced", o->target.path);
+        return rc > 0;
+    }
+    if (!ok)
+        zt_error("%s: is incomplete", o->target.path);
+    return ok;
+}
+
+bool zt_output_zoned(const struct zt_output *o)
+{
+    return o->img && (o->info.flags & ZQCOW2_INFO_ZONED);
+}
+
+int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off)
+{
+    return o->img ? zqcow2_write(o->img, buf, len, off, 0) :
+                    zqcow2_backend_write(o->be, buf, len, off);
+}
+
+int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off)
+{
+    int rc = o->stale ? zqcow2_backend_zero(o->be, off, len) : 0;
+    void *zeros;
+
+    if (rc != -EOPNOTSUPP)
+        return rc;
+    zeros = calloc(1, ZEROS);
+    rc = zeros ? 0 : -ENOMEM;
+    for (uint64_t done = 0; rc == 0 && done < len; done += ZEROS)
+        rc = zqcow2_backend_write(o->be, zeros, len - done < ZEROS ? (size_t)(len - done) : ZEROS,
+                                  off + done);
+    free(zeros);
+    return rc;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* What convert writes: a raw file or an image, under a name of its own until it is complete. */
+#ifndef ZT_MOVE_OUTPUT_H
+#define ZT_MOVE_OUTPUT_H
+
+#include "tool.h"
+
+struct zt_output {
+    struct zt_target target;   /* its path as it was given */
+    struct zqcow2_image *img;  /* NULL: raw */
+    struct zqcow2_backend *be; /* raw */
+    struct zqcow2_info info;   /* raw: virtual_size only */
+    struct zt_replacement file;
+    bool renamed; /* `file` takes the name at the end */
+    bool stale;   /* raw: holds other bytes than zeros where nothing was written */
+};
+
+/*
+ * Makes a raw file of `size` bytes, or the image of `opt` if that is not NULL. What exists is
+ * written over only if `force`. False after reporting, and nothing is left.
+ */
+bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size,
+                    bool force);
+/* Makes everything durable and gives it its name; unless `ok`, removes it. False after reporting.
+ */
+bool zt_output_close(struct zt_output *o, bool ok);
+bool zt_output_zoned(const struct zt_output *o);
+int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off);
+/* Where nothing was written: makes it read as zeros, if it does not already. */
+int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off);
+
+#endif
