@@ -214,7 +214,7 @@ static void a_chain_without_end(void **state)
     chain_name(&c.store[1], "1", "qcow2");
     opt = chain_options(&c);
     opt.resolve = itself;
-    refused(&c, &opt, ZQCOW2_EFEATURE, "longer than 64");
+    refused(&c, &opt, ZQCOW2_EFEATURE, "more than 64 backing files");
     assert_int_equal(c.opened, 64);
     chain_free(&c);
 }

@@ -294,7 +294,9 @@ enum zqcow2_io_flag {
  * concern lack of space outside sequential zones. First, bytes that are overwritten in place may be
  * old or new. Second, the call may have changed the first part of its range if it changes more than
  * 1 MiB of L2 tables, or more than cache_bytes of them if cache_bytes is larger. (With clusters of
- * 64 KiB, 1 MiB of tables maps 8 GiB.)
+ * 64 KiB, 1 MiB of tables maps 8 GiB.) A call that fails with -EIO because the mapping cannot be
+ * read may also have changed the first part of its range, if it changes more L2 tables than
+ * cache_bytes holds.
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */

@@ -17,11 +17,10 @@
 #include <unistd.h>
 #include <zqcow2/backend.h>
 
+#include "base/depth.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "base/report.h"
-
-#define MAX_DEPTH 64u
 
 struct zqcow2_resolver {
     struct zqcow2_hooks hooks;
@@ -31,7 +30,7 @@ struct zqcow2_resolver {
         char *path; /* as given, or as made of a name */
         dev_t dev;  /* both together: which file it is, under any name */
         ino_t ino;
-    } file[MAX_DEPTH + 1]; /* [depth]; 0: the image */
+    } file[ZQ_MAX_DEPTH + 1]; /* [depth]; 0: the image */
 };
 
 static size_t path_bytes(const char *path)
@@ -123,7 +122,7 @@ void zqcow2_resolver_free(struct zqcow2_resolver *r)
     if (!r)
         return;
     hooks = r->hooks;
-    for (uint32_t i = 0; i <= MAX_DEPTH; i++) {
+    for (uint32_t i = 0; i <= ZQ_MAX_DEPTH; i++) {
         if (r->file[i].path)
             zq_free(&hooks, r->file[i].path, path_bytes(r->file[i].path));
     }
@@ -132,7 +131,7 @@ void zqcow2_resolver_free(struct zqcow2_resolver *r)
 
 const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth)
 {
-    return depth <= MAX_DEPTH ? r->file[depth].path : NULL;
+    return depth <= ZQ_MAX_DEPTH ? r->file[depth].path : NULL;
 }
 
 /*
@@ -232,7 +231,7 @@ int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_
     int fd, rc;
 
     (void)format;
-    if (!r || !name || !be || !depth || depth > MAX_DEPTH || !r->file[depth - 1].path)
+    if (!r || !name || !be || !depth || depth > ZQ_MAX_DEPTH || !r->file[depth - 1].path)
         return -EINVAL;
     rc = make_path(r, name, depth, path, err);
     fd = rc < 0 ? rc : open_file(path, err);

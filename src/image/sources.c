@@ -6,10 +6,10 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include "base/depth.h"
 #include "base/report.h"
 #include "image/opening.h"
 
-#define MAX_DEPTH      64u
 #define CACHE_BYTES    (1u << 20) /* of each source */
 #define CACHE_SHARE    8u         /* of it that a source gets, where the caller has set a size */
 #define SOURCE_THREADS 4u
@@ -75,9 +75,10 @@ int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, 
     const char *format = format_of(o, b, depth);
     int rc = check_format(o, format);
 
-    if (rc == 0 && depth > MAX_DEPTH)
+    if (rc == 0 && depth > ZQ_MAX_DEPTH)
         rc = zq_fail(o->err, ZQCOW2_EFEATURE,
-                     "the chain is longer than 64 files or contains a loop");
+                     "more than %u backing files are in the chain, or it contains a loop",
+                     ZQ_MAX_DEPTH);
     if (rc == 0 && !o->opt.resolve)
         rc = zq_fail(o->err, ZQCOW2_EFEATURE, "there is no resolver to open it");
     if (rc < 0)
@@ -202,8 +203,8 @@ static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_ba
 }
 
 /*
- * A chain that names itself ends at MAX_DEPTH, whatever the resolver makes of it. above->next links
- * the I/O of the chain, so that the loop finds all that is to be issued.
+ * A chain that names itself ends at ZQ_MAX_DEPTH, whatever the resolver makes of it. above->next
+ * links the I/O of the chain, so that the loop finds all that is to be issued.
  */
 int zq_opening_sources(struct opening *o, struct zq_core *c)
 {

@@ -277,7 +277,7 @@ static void a_chain_has_64_files(void **state)
     assert_int_equal(a.read, 0);
     folder_name("in/f64", "f65", 3, "qcow2");
     folder_try(&a);
-    if (a.open != F || !strstr(a.err.text, "\"f65\": the chain is longer than 64 files"))
+    if (a.open != F || !strstr(a.err.text, "\"f65\": more than 64 backing files are in the chain"))
         fail_msg("%d \"%s\"", a.open, a.err.text);
 }
 
