@@ -200,6 +200,41 @@ static void closed_and_empty(void **state)
     rig_end(&r);
 }
 
+/*
+ * A crash between a write pointer and the table leaves a written zone that is still marked as
+ * closed and empty. The mark is void, and stays so when the zone is empty again.
+ */
+static void a_void_mark_does_not_come_back(void **state)
+{
+    static struct rig r;
+    uint64_t table;
+
+    (void)state;
+    for (unsigned reopened = 0; reopened < 2; reopened++) {
+        rig_begin(&r, &zns);
+        assert_int_equal(set(&r, 1, ZQCOW2_ZONE_CLOSED | PERSIST), 0);
+        assert_int_equal(rig_write(&r, ZONE, 512, 1), 0);
+        assert_int_equal(rig_close(&r), 0);
+        table = be(&r, find_ext(&r, EXT), 8);
+        assert_int_equal(be(&r, table + 1, 1), 0);
+        put(&r, table + 1, 1, 0x10);
+        assert_int_equal(rig_open(&r, false), 0);
+        assert_int_equal(rig_zone(&r, 1).write_pointer, ZONE + 512);
+        assert_int_equal(rig_close(&r), 0);
+        assert_int_equal(be(&r, table + 1, 1), 0x10); /* a reader leaves it */
+        assert_int_equal(rig_open(&r, true), 0);
+        assert_int_equal(be(&r, table + 1, 1), 0); /* a writer does not */
+        if (reopened)
+            rig_reopen(&r);
+        assert_int_equal(rig_zone(&r, 1).write_pointer, ZONE + 512);
+        assert_int_equal(rig_manage(&r, ZQCOW2_OP_ZONE_RESET, ZONE, ZONE, NULL), 0);
+        rig_reopen(&r);
+        assert_int_equal(rig_zone(&r, 1).state, ZQCOW2_ZONE_EMPTY);
+        assert_int_equal(rig_info(&r).active_zones, 0);
+        rig_end(&r);
+    }
+}
+
 /* Its clusters are leaks then, and the next state that is stored gets a new table. */
 static void another_program_writes(void **state)
 {
@@ -514,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(states_survive),
                                        cmocka_unit_test(what_may_not_be_stored),
                                        cmocka_unit_test(closed_and_empty),
+                                       cmocka_unit_test(a_void_mark_does_not_come_back),
                                        cmocka_unit_test(another_program_writes),
                                        cmocka_unit_test(another_program_moves_it),
                                        cmocka_unit_test(no_room),

@@ -143,11 +143,35 @@ int zq_opening_states(struct opening *o, uint8_t **table)
     return rc;
 }
 
+/*
+ * R15: a crash may leave a zone marked as closed and empty that is written. A writer removes the
+ * mark for good before anything else: a reset's pointer is durable before the table is, and would
+ * give back to a void mark a zone at its start.
+ */
+static int drop_void_marks(struct opening *o, const struct zq_core *c, uint8_t *table)
+{
+    bool any = false;
+    int rc;
+
+    for (uint32_t i = 0; o->rdwr && i < o->g.nr_zones; i++) {
+        if (table[i] & ZQ_STORED_CLOSED && c->zones.v[i].state != ZQCOW2_ZONE_EMPTY) {
+            table[i] &= (uint8_t)~ZQ_STORED_CLOSED;
+            any = true;
+        }
+    }
+    if (!any)
+        return 0;
+    rc = zq_be_write(o->be, table, (size_t)zq_states_bytes(o->h.states_zones), o->h.states_offset);
+    return rc < 0 ? rc : zq_be_flush(o->be);
+}
+
 static int load_states(struct opening *o, struct zq_core *c)
 {
     uint8_t *table;
     int rc = zq_opening_states(o, &table);
 
+    if (rc == 0 && table)
+        rc = drop_void_marks(o, c, table);
     if (rc == 0 && table)
         zq_states_load(&c->zones, o->h.states_offset, table);
     zq_free(&o->hooks, table, zq_states_bytes(o->h.states_zones));
