@@ -3,13 +3,14 @@
 #ifndef RIG_BE_STRICT_H
 #define RIG_BE_STRICT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include "rig/store.h"
 
 struct strict {
     struct store *store; /* its limits are those that count */
     pthread_mutex_t lock;
-    bool live; /* an image is open: whole sectors only, and no shorter file */
+    atomic_bool live; /* an image is open: whole sectors only, and no shorter file */
     uint64_t calls, broken;
     char why[200]; /* the first complaint, or "" */
 };
