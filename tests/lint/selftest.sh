@@ -33,7 +33,7 @@ breach() {
 }
 
 # A tree that fails already would prove nothing.
-for check in layers size rules headers english docs; do
+for check in layers size rules asserts headers english docs; do
     sh tests/lint/$check.sh >"$tmp/log" 2>&1 || { cat "$tmp/log"; exit 1; }
 done
 
@@ -53,6 +53,8 @@ breach layers src/qcow2/host.c 'void x(void *a) { zq_growth_drop(a); }'
 breach layers tools/x.c '#include "base/mem.h"'
 breach size src/base/x.c "int x(void)\n{\n$(awk 'BEGIN { for (i = 0; i < 60; i++) printf "    ;\\n" }')}"
 breach size src/base/x.c "$(awk 'BEGIN { for (i = 0; i < 600; i++) printf "\\n" }')"
+breach asserts src/base/x.c "$(awk 'BEGIN { for (i = 0; i < 300; i++) printf "int x;\\n" }')"
+breach asserts src/zone/x.c "$(awk 'BEGIN { for (i = 0; i < 900; i++) printf "/* x */\\n" }')"
 breach rules tools/x.c '#include "serve/state.h"'
 breach rules tools/serve/x.c '#include "ublk/ctl.h"'
 mkdir tools/other
