@@ -160,14 +160,11 @@ const char *zq_l2_stretch_units(const struct zq_bounds *b, const uint8_t *entry,
 static inline const char *zq_l2_stretch(const struct zq_bounds *b, const uint8_t *entry,
                                         uint64_t skew, uint64_t max, struct zq_l2_stretch *s)
 {
-    const char *why = NULL;
+    const char *why;
 
     if (b->form.extended)
         return zq_l2_stretch_units(b, entry, skew, max, s);
-    if (zq_be64(entry))
-        why = zq_l2_read(b, entry, s->first);
-    else /* nothing to judge: most entries, where the bytes are in a source */
-        *s->first = (struct zq_l2_entry){.type = ZQ_EXT_UNALLOC};
+    why = zq_l2_read(b, entry, s->first);
     s->before = skew;
     s->bytes = max;
     if (!why && (skew + max - 1) >> b->form.cluster_bits)

@@ -230,11 +230,9 @@ static int reach(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
     uint32_t i = slice_index(m, guest);
 
     *end = zq_map_slice_end(m, guest);
-    if (runs_of(m, guest))
-        *end = zq_min(*end, ((guest >> m->zone_bits) + 1) << m->zone_bits);
-    /* A zone remembers all of a run; others, and what maps to nothing, only need what was asked. */
-    if (!runs_of(m, guest) || zq_l2_is_empty(&m->form, entry_in(m, s, guest)))
-        *end = zq_min(*end, guest + len);
+    /* A zone remembers all of a run; elsewhere only what was asked for is needed. */
+    *end = zq_min(*end,
+                  runs_of(m, guest) ? ((guest >> m->zone_bits) + 1) << m->zone_bits : guest + len);
     if (is_judged(m, s))
         return 0;
     /* one cluster at a time */
@@ -242,18 +240,38 @@ static int reach(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
     return are_sound(m, s, i, i + 1) ? 0 : ZQCOW2_ECORRUPT;
 }
 
-static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
+/*
+ * Of an empty entry: as far as those behind it in the slice are empty as well. There is nothing to
+ * judge in one, so this is all that a level of a chain costs which does not have the bytes.
+ */
+static void empty_in(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint64_t len,
                      struct zq_extent *e)
+{
+    uint64_t size = (uint64_t)1 << m->cluster_bits, skew = guest & (size - 1);
+
+    if (skew + len > size) {
+        uint64_t n = zq_min(zq_div_up(skew + len, size), UINT32_MAX);
+
+        n = zq_map_count_empty(m, s, guest, (uint32_t)n);
+        len = zq_min(len, (n << m->cluster_bits) - skew);
+    }
+    *e = (struct zq_extent){.type = ZQ_EXT_UNALLOC, .len = len};
+}
+
+/* Of any other entry. */
+static int full_in(struct zq_map *m, struct zq_slice *s, const uint8_t *entry, uint64_t guest,
+                   uint64_t len, struct zq_extent *e)
 {
     uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1), end;
     const struct zq_bounds b = bounds(m);
     struct zq_runs *runs = runs_of(m, guest);
-    struct zq_l2_stretch like = {.first = &e->l2};
+    struct zq_l2_stretch like;
     int rc = reach(m, s, guest, len, &end);
 
     if (rc)
         return rc;
-    if (zq_l2_stretch(&b, entry_in(m, s, guest), skew, end - guest, &like))
+    like.first = &e->l2;
+    if (zq_l2_stretch(&b, entry, skew, end - guest, &like))
         return ZQCOW2_ECORRUPT;
     e->type = e->l2.type;
     e->own = e->type == ZQ_EXT_DATA && e->l2.copied;
@@ -262,8 +280,21 @@ static int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint6
     if (runs && zq_extent_in_place(e))
         zq_runs_add(runs, m->hooks, guest - like.before, e->host - like.before,
                     like.before + like.bytes);
-    zq_assert_k(E3, e->len && guest + e->len <= zq_map_slice_end(m, guest));
     return 0;
+}
+
+static inline int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
+                            struct zq_extent *e)
+{
+    const uint8_t *entry = entry_in(m, s, guest);
+    int rc = 0;
+
+    if (zq_l2_is_empty(&m->form, entry))
+        empty_in(m, s, guest, len, e);
+    else
+        rc = full_in(m, s, entry, guest, len, e);
+    zq_assert_k(E3, rc || (e->len && guest + e->len <= zq_map_slice_end(m, guest)));
+    return rc;
 }
 
 static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_t len,
