@@ -144,7 +144,7 @@ static int switch_over(struct zq_scan *s, const struct rebuild *r)
 /* Nothing in the file points to any of this before switch_over(). */
 static int write_all(struct zq_scan *s, struct rebuild *r)
 {
-    int rc = zq_be_truncate(s->be, zq_reftable_end(&r->t) << s->h.cluster_bits);
+    int rc = zq_scan_lengthen(s, zq_reftable_end(&r->t) << s->h.cluster_bits);
 
     if (rc == 0)
         rc = write_blocks(s, r);

@@ -71,6 +71,13 @@ int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
     return rc < 0 ? rc : zq_be_write(s->be, buf, len, off);
 }
 
+int zq_scan_lengthen(struct zq_scan *s, uint64_t bytes)
+{
+    int rc = s->repair.begun ? 0 : begin_writing(s);
+
+    return rc < 0 ? rc : zq_be_truncate(s->be, bytes);
+}
+
 /* ---- tables of entries ---- */
 
 /* A walk over a table, whatever its entries are like. */

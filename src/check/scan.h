@@ -112,6 +112,8 @@ struct zq_scan {
  * and clears stray autoclear bits, as the specification asks for.
  */
 int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off);
+/* The same for what makes the file longer: a repair that is killed then gives it back. */
+int zq_scan_lengthen(struct zq_scan *s, uint64_t bytes);
 
 /* What an L1 or L2 entry points to. */
 struct zq_target {
