@@ -16,7 +16,7 @@ enum below { BELOW_NONE, BELOW_RAW, BELOW_QCOW2, BELOWS };
 
 struct world {
     uint64_t seed;
-    bool zoned, snaps, packed, lazy, repair, zns;
+    bool zoned, snaps, packed, lazy, repair, zns, wide; /* wide: L2 entries with subclusters */
     enum zqcow2_layout layout;
     enum drive drive;
     enum fault fault;
@@ -36,6 +36,7 @@ struct world {
     X(lazy) X(cluster_512) X(cluster_1k_32k) X(cluster_64k_1m) X(cluster_2m) X(zones_1000) \
     X(small_cache) X(refbits_1_8) X(refbits_16) X(refbits_32_64) X(align_above_cluster) \
     X(max_iov_1_4) X(torn_4096) X(rules_zns) X(active_limit) X(no_zero_no_discard) \
+    X(subclusters) X(subclusters_zoned) X(overlay_zoned) X(overlay_subclusters) \
     X(in_open) X(in_close) X(in_repair)
 /* clang-format on */
 

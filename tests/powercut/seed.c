@@ -70,33 +70,9 @@ struct zqcow2_open_options run_options(struct run *r, uint32_t flags)
     return o;
 }
 
-/* ---- the source ---- */
-
-static void make_below(struct run *r)
-{
-    uint64_t size = r->w.size * 3 / 4 / r->w.cluster * r->w.cluster, g = r->w.seed;
-    uint8_t sector[512];
-    char path[300];
-
-    store_resize(&r->below, size);
-    for (uint64_t off = 0; off < size; off += 512)
-        if (!odds(&g, 4)) {
-            stamp(sector, 0xbe10000 + off / 512, 0);
-            store_write(&r->below, sector, 512, off);
-        }
-    if (r->folder)
-        store_save(&r->below, file(r, "below.raw", path));
-    if (r->w.below == BELOW_RAW)
-        return;
-    shell(r, "qemu-img convert -O qcow2 %s below.raw below.qcow2", odds(&g, 2) ? "-c" : "");
-    if (store_load(&r->below, file(r, "below.qcow2", path)) ||
-        !shape_open(&r->below_shape, &r->below))
-        exit(2);
-}
-
 /* ---- the image ---- */
 
-static void create(struct run *r, struct store *st)
+static void create(struct run *r, struct store *st, enum below source)
 {
     static const struct disk_limits plain = {.io_align = 1, .buf_align = 1, .tear = 512};
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
@@ -115,10 +91,15 @@ static void create(struct run *r, struct store *st)
         o.max_active_zones = r->w.max_active;
         o.layout = r->w.layout;
     }
-    o.flags = r->w.lazy ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u;
-    if (r->w.below) {
-        o.backing_name = r->w.below == BELOW_RAW ? "below.raw" : "below.qcow2";
-        o.backing_format = r->w.below == BELOW_RAW ? "raw" : "qcow2";
+    o.flags = (r->w.lazy ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
+              (r->w.wide ? ZQCOW2_CREATE_EXTENDED_L2 : 0u);
+    if (source) {
+        o.backing_name = source == BELOW_RAW ? "below.raw" : "below.qcow2";
+        o.backing_format = source == BELOW_RAW ? "raw" : "qcow2";
+    }
+    if (source && r->w.zoned) { /* what its pointers are is inherited */
+        o.resolve = resolve;
+        o.resolve_arg = r;
     }
     disk_init(&d, NULL, &plain, 1);
     d.quiet = true;
@@ -178,7 +159,7 @@ static void by_qemu(struct run *r, struct store *st, uint64_t *g)
     char path[300];
 
     if (r->w.zoned)
-        put_be(st, FEATURES, 1, 0);
+        put_be(st, FEATURES, 1, get_be(st, FEATURES, 1) & 0xdf);
     store_save(st, file(r, "image", path));
     if (r->w.packed)
         some_writes(r, g, true);
@@ -195,9 +176,52 @@ static void by_qemu(struct run *r, struct store *st, uint64_t *g)
     if (store_load(st, path))
         exit(2);
     if (r->w.zoned) {
-        put_be(st, FEATURES, 1, 0x20);
+        put_be(st, FEATURES, 1, get_be(st, FEATURES, 1) | 0x20);
         set_pointers(r, st, g);
     }
+}
+
+/* ---- the source ---- */
+
+static void make_plain_below(struct run *r)
+{
+    uint64_t size = r->w.size * 3 / 4 / r->w.cluster * r->w.cluster, g = r->w.seed;
+    uint8_t sector[512];
+    char path[300];
+
+    store_resize(&r->below, size);
+    for (uint64_t off = 0; off < size; off += 512)
+        if (!odds(&g, 4)) {
+            stamp(sector, 0xbe10000 + off / 512, 0);
+            store_write(&r->below, sector, 512, off);
+        }
+    if (r->folder)
+        store_save(&r->below, file(r, "below.raw", path));
+    if (r->w.below == BELOW_RAW)
+        return;
+    shell(r, "qemu-img convert -O qcow2 %s %s below.raw below.qcow2", odds(&g, 2) ? "-c" : "",
+          odds(&g, 3) ? "-o extended_l2=on" : "");
+    if (store_load(&r->below, file(r, "below.qcow2", path)) ||
+        !shape_open(&r->below_shape, &r->below))
+        exit(2);
+}
+
+/* qemu-img, which reads the image that stands on it later, must not see its zones. */
+static void make_zoned_below(struct run *r, uint64_t *g)
+{
+    struct store shown = {NULL, 0, 0};
+    char path[300];
+
+    create(r, &r->below, BELOW_NONE);
+    r->w.packed = odds(g, 2);
+    by_qemu(r, &r->below, g);
+    r->w.packed = false;
+    store_copy(&shown, &r->below);
+    put_be(&shown, FEATURES, 1, get_be(&shown, FEATURES, 1) & 0xdf);
+    store_save(&shown, file(r, "below.qcow2", path));
+    store_free(&shown);
+    if (!shape_open(&r->below_shape, &r->below))
+        fail(r, &r->below, "the source: %s", r->below_shape.text);
 }
 
 void run_below(struct run *r, struct shape *s)
@@ -237,11 +261,13 @@ void seed_make(struct run *r, struct store *st)
 
     if (!r->folder) {
         r->w.snaps = r->w.packed = false;
-        r->w.below = r->w.below ? BELOW_RAW : BELOW_NONE;
+        r->w.below = r->w.below && !r->w.zoned ? BELOW_RAW : BELOW_NONE;
     }
-    if (r->w.below)
-        make_below(r);
-    create(r, st);
+    if (r->w.below && r->w.zoned)
+        make_zoned_below(r, &g);
+    else if (r->w.below)
+        make_plain_below(r);
+    create(r, st, r->w.below);
     if (r->w.snaps || r->w.packed)
         by_qemu(r, st, &g);
     remember_snapshots(r, st);

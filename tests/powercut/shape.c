@@ -150,6 +150,7 @@ bool shape_open(struct shape *s, const struct store *st)
     }
     extensions(s);
     snapshots(s);
+    s->l2_bits = s->incompat >> 4 & 1 ? 4 : 3;
     if (s->rorder > 6 || s->snaps > SHAPE_SNAPS || s->l1_n > 1 << 22)
         say(s, "a header field is out of range");
     if (s->incompat >> 5 & 1 && !s->nz)
@@ -285,12 +286,29 @@ static void packed(struct walk *w, uint64_t at, uint64_t e)
         bump(w, off, end - off, USE_DATA, "a compressed cluster outside the file");
 }
 
+/* Of subclusters: bit n of the lower half: it has data; of the upper half: it reads as zeros. */
+static uint64_t bitmap_at(const struct shape *s, uint64_t entry)
+{
+    return s->l2_bits == 4 ? get_be(s->st, entry + 8, 8) : 0;
+}
+
+static void bitmap(struct walk *w, uint64_t at, uint64_t e)
+{
+    uint64_t map = bitmap_at(w->s, at);
+
+    if (map & map >> 32 & UINT32_MAX || (map && e & PACKED) ||
+        (map & UINT32_MAX && !(e & ADDRESS)) || (w->s->l2_bits == 4 && !(e & PACKED) && e & 1))
+        bad(w, "subclusters", at, map);
+}
+
 /* Entries of a table that are zeros can be stepped over in pages. */
 static bool step(const struct shape *s, uint64_t table, uint64_t *i)
 {
-    if ((table + *i * 8) % 4096 || !store_hole(s->st, table + *i * 8) || *i + 512 > s->cl / 8)
+    uint64_t at = table + (*i << s->l2_bits), page = 4096 >> s->l2_bits;
+
+    if (at % 4096 || !store_hole(s->st, at) || *i + page > s->cl >> s->l2_bits)
         return false;
-    *i += 511;
+    *i += page - 1;
     return true;
 }
 
@@ -298,20 +316,21 @@ static void walk_l2(struct walk *w, uint64_t table)
 {
     struct shape *s = w->s;
 
-    for (uint64_t i = 0; i < s->cl / 8; i++) {
+    for (uint64_t i = 0; i < s->cl >> s->l2_bits; i++) {
         if (step(s, table, &i))
             continue;
-        uint64_t e = get_be(s->st, table + i * 8, 8), off = e & ADDRESS;
+        uint64_t at = table + (i << s->l2_bits), e = get_be(s->st, at, 8), off = e & ADDRESS;
 
+        bitmap(w, at, e);
         if (!e)
             continue;
         if (e & PACKED) {
-            packed(w, table + i * 8, e);
+            packed(w, at, e);
             continue;
         }
         if (e & 0x3f000000000001feu || (s->version == 2 && e & 1) || off % s->cl ||
             off >= (s->st->size ? s->st->size : 1) || (!off && e & COPIED)) {
-            bad(w, "L2 entry", table + i * 8, e);
+            bad(w, "L2 entry", at, e);
             continue;
         }
         if (!off)
@@ -363,9 +382,9 @@ static void walk_copied(struct walk *w)
         uint64_t e = get_be(s->st, s->l1_off + i * 8, 8), table = e & ADDRESS;
 
         copied(w, s->l1_off + i * 8, e);
-        for (uint64_t j = 0; table && j < s->cl / 8; j++)
+        for (uint64_t j = 0; table && j < s->cl >> s->l2_bits; j++)
             if (!step(s, table, &j))
-                copied(w, table + j * 8, get_be(s->st, table + j * 8, 8));
+                copied(w, table + (j << s->l2_bits), get_be(s->st, table + (j << s->l2_bits), 8));
     }
 }
 
@@ -436,25 +455,18 @@ void shape_check(struct shape *s, struct shape_count *n)
 
 /* ---- content ---- */
 
-uint64_t shape_l2_at(const struct shape *s, uint64_t guest)
+static uint64_t l2_at(const struct shape *s, uint64_t l1, uint64_t n, uint64_t guest)
 {
-    uint64_t i = guest >> (s->cb + s->cb - 3), table;
+    unsigned per = s->cb - s->l2_bits; /* bits of the entries of a table */
+    uint64_t i = guest >> (s->cb + per), table;
 
-    table = i < s->l1_n ? get_be(s->st, s->l1_off + i * 8, 8) & ADDRESS : 0;
-    return table ? table + (guest >> s->cb) % (s->cl / 8) * 8 : 0;
+    table = i < n ? get_be(s->st, l1 + i * 8, 8) & ADDRESS : 0;
+    return table ? table + ((guest >> s->cb & ((1ull << per) - 1)) << s->l2_bits) : 0;
 }
 
-static uint64_t mapped(const struct shape *s, int snap, uint64_t guest)
+uint64_t shape_l2_at(const struct shape *s, uint64_t guest)
 {
-    uint64_t l1 = s->l1_off, n = s->l1_n, i = guest >> (s->cb + s->cb - 3), table, at;
-
-    if (snap >= 0) {
-        l1 = s->snap[snap].l1_off;
-        n = s->snap[snap].l1_n;
-    }
-    table = i < n ? get_be(s->st, l1 + i * 8, 8) & ADDRESS : 0;
-    at = table ? table + (guest >> s->cb) % (s->cl / 8) * 8 : 0;
-    return at ? get_be(s->st, at, 8) : 0;
+    return l2_at(s, s->l1_off, s->l1_n, guest);
 }
 
 static bool unpack(struct shape *s, uint64_t e, uint8_t *out)
@@ -482,20 +494,51 @@ static bool unpack(struct shape *s, uint64_t e, uint8_t *out)
     return z.avail_out == 0;
 }
 
+/* What lies below [guest, guest + len), which is not mapped. */
+static bool read_below(struct shape *s, uint8_t *out, uint64_t len, uint64_t guest)
+{
+    memset(out, 0, len);
+    if (s->below_raw)
+        store_read(s->below_raw, out, len, guest);
+    else if (s->below)
+        return shape_read((struct shape *)s->below, -1, out, len, guest);
+    return true;
+}
+
+static bool read_units(struct shape *s, uint8_t *out, uint64_t host, uint64_t map, uint64_t guest)
+{
+    uint64_t unit = s->cl / 32;
+    bool ok = true;
+
+    for (unsigned i = 0; i < 32 && ok; i++) {
+        uint8_t *to = out + i * unit;
+
+        if (map >> i & 1)
+            store_read(s->st, to, unit, host + i * unit);
+        else if (map >> (i + 32) & 1)
+            memset(to, 0, unit);
+        else
+            ok = read_below(s, to, unit, guest + i * unit);
+    }
+    return ok;
+}
+
 static bool read_cluster(struct shape *s, int snap, uint8_t *out, uint64_t guest)
 {
-    uint64_t e = mapped(s, snap, guest);
+    uint64_t at = snap < 0 ? shape_l2_at(s, guest) :
+                             l2_at(s, s->snap[snap].l1_off, s->snap[snap].l1_n, guest);
+    uint64_t e = at ? get_be(s->st, at, 8) : 0;
 
     if (e & PACKED)
         return unpack(s, e, out);
-    if (e & 1 || (!(e & ADDRESS) && !s->below && !s->below_raw))
+    if (at && s->l2_bits == 4)
+        return read_units(s, out, e & ADDRESS, bitmap_at(s, at), guest);
+    if (e & 1)
         memset(out, 0, s->cl);
     else if (e & ADDRESS)
         store_read(s->st, out, s->cl, e & ADDRESS);
-    else if (s->below_raw)
-        store_read(s->below_raw, out, s->cl, guest);
     else
-        return shape_read((struct shape *)s->below, -1, out, s->cl, guest);
+        return read_below(s, out, s->cl, guest);
     return true;
 }
 

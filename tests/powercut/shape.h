@@ -21,6 +21,7 @@ struct shape {
     const struct store *st;
     uint64_t cl, size, l1_off, l1_n, rt_off, rt_cl, incompat, compat, autoclear;
     unsigned cb, version, rorder;
+    unsigned l2_bits; /* of the bytes of an L2 entry: 3, or 4 with subclusters */
     unsigned snaps;
     struct shape_snap snap[SHAPE_SNAPS];
     uint64_t snap_off, snap_end;
@@ -52,7 +53,7 @@ bool shape_read(struct shape *s, int snap, void *buf, uint64_t len, uint64_t off
 /* The position of the refcount of a cluster of the file: a byte, and a bit in it; 0: none. */
 uint64_t shape_ref_at(const struct shape *s, uint64_t cluster, unsigned *bit);
 uint64_t shape_ref(const struct shape *s, uint64_t cluster);
-/* The offset of the L2 entry of the active disk; 0: no table. */
+/* The offset of the L2 entry of the active disk; 0: no table. Its bitmap is the word behind it. */
 uint64_t shape_l2_at(const struct shape *s, uint64_t guest);
 
 #endif

@@ -81,6 +81,8 @@ static void force(struct world *w, uint64_t *g, const char *only)
     w->snaps = w->snaps || has(only, "snaps");
     w->packed = w->packed || has(only, "packed");
     w->repair = w->repair || has(only, "repair");
+    if (has(only, "subclusters") && w->cluster < 16384)
+        w->cluster = 16384u << below(g, 8);
     if (has(only, "quick") && w->cluster > 16384) /* larger ones cost seconds for each state */
         w->cluster = 16384;
     if (has(only, "overlay"))
@@ -123,7 +125,9 @@ void world_pick(struct world *w, uint64_t seed, const char *only)
     w->size = w->cluster * (8 + below(&g, w->cluster > 65536 ? 2 : w->cluster > 4096 ? 20 : 300));
     if (w->zoned) {
         pick_zones(w, &g);
-        w->below = BELOW_NONE;
+        w->below = w->below ? BELOW_QCOW2 : BELOW_NONE;
+        if (w->below) /* pointers that qemu-img made up are not the source's */
+            w->snaps = w->packed = false;
     } else {
         w->lazy = !w->snaps && odds(&g, 6);
     }
@@ -132,6 +136,7 @@ void world_pick(struct world *w, uint64_t seed, const char *only)
     pick_disk(w, &g);
     w->steps = 20 + (unsigned)below(&g, 120);
     w->depth = 2 + (unsigned)below(&g, 5);
+    w->wide = w->cluster >= 16384 && (odds(&g, 3) || has(only, "subclusters"));
 }
 
 void world_print(const struct world *w)
@@ -139,18 +144,19 @@ void world_print(const struct world *w)
     static const char *const drives[] = {"blocking", "queue", "threads", "mixed"};
     static const char *const faults[] = {"none", "eio", "flush", "nospace"};
 
-    printf(
-        "  world: %s layout %d cluster %u size %llu zones %u x %llu cap %llu conv %u open %u "
-        "active %u zns %d\n  bits %u cache %llu extent %llu drive %s fault %s below %d snaps %d "
-        "packed %d lazy %d repair %d\n  io_align %u buf_align %u iov %u transfer %u tear %u async "
-        "%d caps %u no zero %d discard %d allocate %d\n",
-        w->zoned ? "zoned" : "plain", w->layout, w->cluster, (unsigned long long)w->size, w->nz,
-        (unsigned long long)w->zone, (unsigned long long)w->cap, w->conv, w->max_open,
-        w->max_active, w->zns, w->rbits, (unsigned long long)w->cache,
-        (unsigned long long)w->extent, drives[w->drive], faults[w->fault], w->below, w->snaps,
-        w->packed, w->lazy, w->repair, w->lim.io_align, w->lim.buf_align, w->lim.max_iov,
-        w->lim.max_transfer, w->lim.tear, w->lim.async, w->lim.caps, w->lim.no_zero,
-        w->lim.no_discard, w->lim.no_allocate);
+    printf("  world: %s layout %d cluster %u size %llu zones %u x %llu cap %llu conv %u open %u "
+           "active %u zns %d\n  bits %u cache %llu extent %llu drive %s fault %s below %d wide %d "
+           "snaps "
+           "%d packed %d lazy %d repair %d\n  io_align %u buf_align %u iov %u transfer %u tear %u "
+           "async "
+           "%d caps %u no zero %d discard %d allocate %d\n",
+           w->zoned ? "zoned" : "plain", w->layout, w->cluster, (unsigned long long)w->size, w->nz,
+           (unsigned long long)w->zone, (unsigned long long)w->cap, w->conv, w->max_open,
+           w->max_active, w->zns, w->rbits, (unsigned long long)w->cache,
+           (unsigned long long)w->extent, drives[w->drive], faults[w->fault], w->below, w->wide,
+           w->snaps, w->packed, w->lazy, w->repair, w->lim.io_align, w->lim.buf_align,
+           w->lim.max_iov, w->lim.max_transfer, w->lim.tear, w->lim.async, w->lim.caps,
+           w->lim.no_zero, w->lim.no_discard, w->lim.no_allocate);
 }
 
 static void add(const struct run *r, enum dim d, bool yes)
@@ -175,6 +181,10 @@ static void count_image(const struct run *r)
     add(r, DIM_compressed_zoned, w->packed && w->zoned);
     add(r, DIM_overlay_raw, w->below == BELOW_RAW);
     add(r, DIM_overlay_qcow2, w->below == BELOW_QCOW2);
+    add(r, DIM_subclusters, w->wide && !w->zoned);
+    add(r, DIM_subclusters_zoned, w->wide && w->zoned);
+    add(r, DIM_overlay_zoned, w->below && w->zoned);
+    add(r, DIM_overlay_subclusters, w->below && w->wide);
     add(r, DIM_lazy, w->lazy);
     add(r, DIM_cluster_512, w->cluster == 512);
     add(r, DIM_cluster_1k_32k, w->cluster > 512 && w->cluster < 65536);
