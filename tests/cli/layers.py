@@ -11,6 +11,7 @@ import collections
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -197,9 +198,18 @@ def check(r, top):
 
 
 def write_theirs(r, layer, done):
+    """QEMU 7.2 counts a cluster twice if it packs more into it after it was reopened: undone."""
     script = commands(r, layer)
-    done += script
+    shutil.copyfile(layer.name, "before")
     qemu_io("raw" if layer.raw else "qcow2", [w for c in script for w in ("-c", c)], layer.name)
+    try:
+        if not layer.raw:
+            run("qemu-img", "check", "-q", layer.name)
+    except Wrong:
+        shutil.copyfile("before", layer.name)
+        COUNTS["damaged by QEMU alone, and undone"] += 1
+        return
+    done += script
 
 
 def write_in_turn(r, layer, done):

@@ -8,8 +8,8 @@ if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
     exit 77
 fi
 mkdir chains
-ran="layers.py $tool 1 ${ZQ_CHAINS:-25}"
-(cd chains && python3 "$here/layers.py" "$tool" 1 "${ZQ_CHAINS:-25}")
+ran="layers.py $tool 1 ${ZQ_CHAINS:-12}"
+(cd chains && python3 "$here/layers.py" "$tool" 1 "${ZQ_CHAINS:-12}")
 verdict $? 'chains as qemu-img reads them'
 
 # A folder with a base, a middle and the image; the names in it are relative.
