@@ -416,6 +416,47 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 
+/* ---- internal snapshots ---- */
+
+struct zqcow2_snapshot {
+    size_t size;
+    const char *id, *name;
+    uint64_t disk_size;           /* of the device, bytes; 0: not stored */
+    uint64_t vm_state_size;       /* bytes of a stored state of a virtual machine */
+    uint64_t vm_clock_nsec;       /* how long the virtual machine had run */
+    uint64_t icount;              /* instructions; UINT64_MAX: not stored */
+    uint32_t date_sec, date_nsec; /* since 1970-01-01 UTC */
+};
+#define ZQCOW2_SNAPSHOT_INIT \
+    { \
+        sizeof(struct zqcow2_snapshot), NULL, NULL, 0, 0, 0, 0, 0, 0 \
+    }
+
+/*
+ * Each call waits until the requests in progress are done; requests that are submitted meanwhile
+ * begin when it returns. What was acknowledged before a call is part of the snapshot, and the call
+ * is durable when it returns: after power loss during it, there is no snapshot or the whole one.
+ * A call that fails with EDEAD or EIO may have taken effect: reopen the image.
+ */
+
+/*
+ * Takes a snapshot of a plain image (EFEATURE: of a zoned one). Set name (1 to 255 bytes),
+ * date_sec, date_nsec and vm_clock_nsec; the rest is 0. EEXIST: the name is in use as a name or an
+ * id. EOVERFLOW: a cluster has as many references as a refcount holds. EFBIG: there are too many
+ * snapshots, or the tables of this one take too many clusters in a row.
+ */
+ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
+                                    const struct zqcow2_snapshot *snapshot,
+                                    struct zqcow2_error *err);
+/* Deletes the first snapshot with this name, or else with this id. ENOENT: there is none. */
+ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name,
+                                      struct zqcow2_error *err);
+/* Called for each snapshot, in the calling thread; *snapshot is valid until it returns. */
+typedef void zqcow2_snapshot_fn(void *arg, const struct zqcow2_snapshot *snapshot);
+/* In the order of the snapshot table. */
+ZQCOW2_API int zqcow2_snapshot_list(struct zqcow2_image *img, zqcow2_snapshot_fn *each, void *arg,
+                                    struct zqcow2_error *err);
+
 /* ---- check: the caller keeps be; the image must not be open elsewhere ---- */
 
 enum zqcow2_check_flag {

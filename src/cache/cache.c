@@ -571,6 +571,19 @@ void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len)
     }
 }
 
+void zq_cache_forget_all(struct zq_cache *c)
+{
+    struct zq_list *n, *next;
+
+    for (n = c->lru.next; n != &c->lru; n = next) {
+        next = n->next;
+        zq_assert(!zq_container(n, struct zq_slice, link)->pins);
+        forget(c, zq_container(n, struct zq_slice, link));
+    }
+    for (int k = 0; k < ZQ_SLICE_KINDS; k++)
+        c->blank[k].nr = 0;
+}
+
 void zq_cache_wake_all(struct zq_cache *c)
 {
     zq_wake(c->ready, &c->token_waiters);

@@ -135,6 +135,8 @@ void zq_cache_unreserve(struct zq_cache *c, struct zq_gather *g);
 void zq_cache_blank(struct zq_cache *c, enum zq_slice_kind kind, uint64_t host, uint64_t len);
 /* A table was given up: from now on no look-up finds its slices. None is dirty. */
 void zq_cache_forget(struct zq_cache *c, uint64_t host, uint64_t len);
+/* The file was changed past the cache: nothing that it knew holds. All is clean, none is pinned. */
+void zq_cache_forget_all(struct zq_cache *c);
 /*
  * Parks g on a list of the caller's, by the token rule: for what the image's own I/O brings about,
  * whatever other operations do. Before a wait for an operation, release. Always ZQ_WAIT.

@@ -98,7 +98,9 @@ struct zq_core {
     pthread_t poller;
     unsigned nr_ops, nr_drains; /* begun and not finished; drains among them */
     struct zq_list drain_waiters;
-    struct zq_list doorbells; /* of queues */
+    bool exclusive; /* an operation has the image for itself: others do not begin (N8) */
+    struct zq_list gate_waiters; /* those */
+    struct zq_list doorbells;    /* of queues */
     bool dead, death_logged;
     int dead_rc;
     bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */

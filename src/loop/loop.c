@@ -138,6 +138,7 @@ int zq_core_init(struct zq_core *c)
 
     zq_list_init(&c->ready);
     zq_list_init(&c->drain_waiters);
+    zq_list_init(&c->gate_waiters);
     zq_list_init(&c->doorbells);
     zq_list_init(&c->owners);
     zq_list_init(&c->owner_waiters);

@@ -19,6 +19,7 @@
 struct zq_core;
 struct zqcow2_queue;
 struct zq_op;
+struct zq_snap;
 typedef int zq_step(struct zq_core *c, struct zq_op *op);
 typedef void zq_release(struct zq_core *c, struct zq_op *op);
 
@@ -89,6 +90,13 @@ struct zq_ahead {
     uint64_t at; /* device address; 0: the zone has not been begun */
 };
 
+/* How far a drain has come. */
+struct zq_drain {
+    uint8_t phase;
+    bool counted; /* in nr_drains */
+    struct zq_ahead ahead;
+};
+
 /* What only one kind of operation uses, all 0 at its beginning. phase: an enum of its file. */
 union zq_op_own {
     struct {
@@ -121,11 +129,14 @@ union zq_op_own {
         uint8_t *zeros;         /* a new table of persistent states, on its way into the file */
         struct zq_freed *freed; /* takes its clusters if that fails */
     } state;
+    struct zq_drain drain;
     struct {
+        struct zq_drain drain;
         uint8_t phase;
-        bool counted; /* in nr_drains */
-        struct zq_ahead ahead;
-    } drain;
+        bool holds;             /* nothing else is admitted because of it */
+        struct zq_freed *freed; /* takes the new clusters if it fails */
+        struct zq_snap *what;
+    } snapshot;
     struct {
         uint8_t phase;
         struct zq_ahead ahead;

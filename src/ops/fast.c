@@ -138,7 +138,7 @@ static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, s
 /* Gather and reserve in one: what is left to do is to move the bytes. */
 static INLINE bool admit(struct zq_core *c, struct zq_op *op, struct place *to)
 {
-    if (!is_simple(c, op))
+    if (c->exclusive || !is_simple(c, op))
         return false;
     return op->req.offset < c->seq_start ? admit_anywhere(c, op, to) : admit_to_zone(c, op, to);
 }

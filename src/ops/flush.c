@@ -30,40 +30,51 @@ int zq_step_flush(struct zq_core *c, struct zq_op *op)
  * Alone first, since what lies ahead may only be unmapped when no write needs it. An error of
  * zq_unmap_ahead() costs space and is not reported.
  */
-int zq_step_drain(struct zq_core *c, struct zq_op *op)
+int zq_drain(struct zq_core *c, struct zq_op *op, struct zq_drain *d)
 {
-    if (op->own.drain.phase == D_BEGIN) {
+    if (d->phase == D_BEGIN) {
         c->nr_drains++;
-        op->own.drain.counted = true;
-        op->own.drain.phase = D_ALONE;
+        d->counted = true;
+        d->phase = D_ALONE;
     }
     /* Other drains wait for the same, and the janitor ends by itself. */
-    if (op->own.drain.phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_running)
+    if (d->phase == D_ALONE && c->nr_ops > c->nr_drains + c->janitor_running)
         return zq_op_park(c, op, &c->drain_waiters);
-    if (op->own.drain.phase <= D_AHEAD) {
-        op->own.drain.phase = D_AHEAD;
-        if (zq_unmap_ahead(c, op, &op->own.drain.ahead))
+    if (d->phase <= D_AHEAD) {
+        d->phase = D_AHEAD;
+        if (zq_unmap_ahead(c, op, &d->ahead))
             return ZQ_WAIT;
-        op->own.drain.phase = D_FLUSH;
+        d->phase = D_FLUSH;
     }
     for (;;) {
-        int rc = op->own.drain.phase == D_FLUSH ? zq_step_flush(c, op) : 0;
+        int rc = d->phase == D_FLUSH ? zq_step_flush(c, op) : 0;
 
         if (rc)
             return rc;
         /* What the round set free is given back now, which makes refcounts dirty once more. */
-        op->own.drain.phase = D_EMPTY;
+        d->phase = D_EMPTY;
         zq_janitor_kick(c);
         if (c->janitor_running)
             return zq_op_park(c, op, &c->drain_waiters);
         if (c->dead || !zq_cache_has_dirty(&c->cache))
             return 0;
-        op->own.drain.phase = D_FLUSH;
+        d->phase = D_FLUSH;
     }
+}
+
+int zq_step_drain(struct zq_core *c, struct zq_op *op)
+{
+    return zq_drain(c, op, &op->own.drain);
+}
+
+void zq_drain_leave(struct zq_core *c, struct zq_drain *d)
+{
+    c->nr_drains -= d->counted;
+    d->counted = false;
 }
 
 void zq_release_drain(struct zq_core *c, struct zq_op *op)
 {
-    c->nr_drains -= op->own.drain.counted;
+    zq_drain_leave(c, &op->own.drain);
     zq_release_mapping(c, op);
 }

@@ -10,6 +10,9 @@
 
 /* FUA, or nothing more: the last step of an operation that changed something. */
 int zq_step_fua(struct zq_core *c, struct zq_op *op);
+/* As a part of another operation, which no drain waits for until zq_drain_leave(). */
+int zq_drain(struct zq_core *c, struct zq_op *op, struct zq_drain *d);
+void zq_drain_leave(struct zq_core *c, struct zq_drain *d);
 zq_step zq_step_flush, zq_step_drain;
 zq_release zq_release_drain;
 

@@ -188,21 +188,29 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
 }
 
-/* nr_ops counts it before it is checked: a refusal ends in op_end() like everything else. */
-static void begin_in_phases(struct zq_core *c, struct zq_op *op)
+/*
+ * What comes while another has the image for itself waits, and counts as not begun: nobody waits
+ * for it (N8). It is checked when it begins.
+ */
+static int step_first(struct zq_core *c, struct zq_op *op)
 {
-    const struct kind kind = kind_of(c, &op->req);
     int rc;
 
-    zq_op_reset(c, op, kind.step, kind.release);
-    op->r.rc = 0;
-    c->nr_ops++;
+    if (c->exclusive)
+        return zq_op_park(c, op, &c->gate_waiters);
+    c->nr_ops++; /* before it is checked: a refusal ends in op_end() like everything else */
     rc = check_request(c, op);
-    if (rc < 0) {
-        op_end(c, op, rc);
-        return;
-    }
+    if (rc < 0)
+        return rc;
     zq_assert_k(K9, !writes(&op->req) || (c->writable && !c->sealed));
+    op->step = kind_of(c, &op->req).step;
+    return op->step(c, op);
+}
+
+static void begin_in_phases(struct zq_core *c, struct zq_op *op)
+{
+    zq_op_reset(c, op, step_first, kind_of(c, &op->req).release);
+    op->r.rc = 0;
     zq_op_step(op);
 }
 
@@ -251,6 +259,20 @@ static void run_in_phases(struct zq_core *c, struct zq_op *op)
 static void blocking_finish(struct zq_op *op)
 {
     zq_loop_wake_others(op->core);
+}
+
+int zq_op_run_alone(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release,
+                    struct zq_snap *what)
+{
+    op->finish = blocking_finish;
+    op->req.op = ZQCOW2_OP_FLUSH; /* a kind whose result names no zone */
+    zq_core_lock(c);
+    zq_op_reset(c, op, step, release);
+    op->own.snapshot.what = what;
+    zq_op_step(op);
+    work(c, op);
+    zq_core_unlock(c);
+    return op->res.ret;
 }
 
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)

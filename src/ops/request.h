@@ -18,5 +18,8 @@ extern const struct zq_upper zq_request_upper;
 void zq_op_begin(struct zq_core *c, struct zq_op *op);
 /* Begins, works and waits until it is finished. */
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op);
+/* The same for work on snapshots, which is no request: it counts itself in nr_ops. */
+int zq_op_run_alone(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release,
+                    struct zq_snap *what);
 
 #endif

@@ -57,9 +57,20 @@ uint64_t zq_alloc_behind_areas(const struct zq_alloc *a, uint64_t host, uint64_t
 
 int zq_alloc_open_areas(struct zq_alloc *a, uint32_t n)
 {
-    a->areas = zq_zalloc_array(a->cache->x->hooks, n, sizeof(*a->areas));
-    a->areas_room = a->areas ? n : 0;
-    return a->areas ? 0 : -ENOMEM;
+    const struct zqcow2_hooks *h = a->cache->x->hooks;
+    struct zq_host_range *areas;
+
+    if (n <= a->areas_room)
+        return 0;
+    areas = zq_zalloc_array(h, n, sizeof(*areas));
+    if (!areas)
+        return -ENOMEM;
+    if (a->nr_areas)
+        memcpy(areas, a->areas, a->nr_areas * sizeof(*areas));
+    zq_free(h, a->areas, a->areas_room * sizeof(*areas));
+    a->areas = areas;
+    a->areas_room = n;
+    return 0;
 }
 
 void zq_alloc_add_area(struct zq_alloc *a, uint64_t offset, uint64_t bytes)

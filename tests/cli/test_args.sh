@@ -6,7 +6,7 @@
 run 0 'the version' --version
 has 'names command and library' out '^zqcow2 [0-9]+\.[0-9]+\.[0-9]+ \(library [0-9]+\.[0-9]+\.[0-9]+\)$'
 run 0 'the help' --help
-verbs='create info report append write read open close finish reset state io check upgrade'
+verbs='create info report append write read open close finish reset state io check snapshot upgrade'
 for verb in $verbs; do
     has "the help lists $verb" out "^  $verb "
 done
@@ -25,7 +25,7 @@ run 1 'no verb'
 has 'no verb gets the usage' err '^usage:'
 run 1 'an unknown verb' explode z.qcow2
 has 'the unknown verb is named' err "^zqcow2: unknown verb 'explode'"
-for verb in info report read check upgrade; do
+for verb in info report read check snapshot upgrade; do
     case $verb in read) operands='0 512' ;; *) operands= ;; esac
     # shellcheck disable=SC2086
     run 1 "$verb of a missing file" "$verb" missing.qcow2 $operands

@@ -395,6 +395,70 @@ static void forced_states_come_and_go(void **state)
     assert_int_equal(zqcow2_close(img), 0);
 }
 
+struct seen {
+    unsigned n;
+    char ids[16], names[64];
+    uint64_t size;
+    uint32_t seconds;
+};
+
+static void see(void *arg, const struct zqcow2_snapshot *s)
+{
+    struct seen *seen = arg;
+
+    seen->n++;
+    strncat(seen->ids, s->id, 2);
+    strncat(seen->names, s->name, 16);
+    seen->size = s->disk_size;
+    seen->seconds = s->date_sec;
+    assert_int_equal(s->vm_state_size, 0);
+    assert_true(s->icount == UINT64_MAX);
+}
+
+static void snapshots_are_taken_listed_and_deleted(void **state)
+{
+    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
+    struct zqcow2_image *img = make(0);
+    struct zqcow2_error err;
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+    struct seen seen = {.n = 0};
+
+    (void)state;
+    assert_int_equal(zqcow2_snapshot_list(img, see, &seen, NULL), 0);
+    assert_int_equal(seen.n, 0);
+    assert_int_equal(zqcow2_snapshot_delete(img, "a", &err), -ENOENT);
+    assert_string_equal(err.text, "no snapshot has this name or id");
+    assert_int_equal(zqcow2_snapshot_take(img, &s, NULL), -EINVAL); /* no name */
+    s.name = "alpha";
+    s.icount = 1;
+    assert_int_equal(zqcow2_snapshot_take(img, &s, NULL), -EINVAL);
+    s.icount = 0;
+    s.date_sec = 7;
+    assert_int_equal(zqcow2_snapshot_take(img, &s, NULL), 0);
+    assert_int_equal(zqcow2_snapshot_take(img, &s, &err), -EEXIST);
+    s.name = "1"; /* the id of the first */
+    assert_int_equal(zqcow2_snapshot_take(img, &s, NULL), -EEXIST);
+    s.name = "beta";
+    assert_int_equal(zqcow2_snapshot_take(img, &s, NULL), 0);
+    assert_int_equal(zqcow2_snapshot_list(img, see, &seen, NULL), 0);
+    assert_int_equal(seen.n, 2);
+    assert_string_equal(seen.ids, "12");
+    assert_string_equal(seen.names, "alphabeta");
+    assert_int_equal(seen.size, 8 * Z);
+    assert_int_equal(seen.seconds, 7);
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    assert_true(info.flags & ZQCOW2_INFO_SNAPSHOTS);
+    assert_int_equal(zqcow2_snapshot_delete(img, "alpha", NULL), 0);
+    assert_int_equal(zqcow2_snapshot_delete(img, "2", NULL), 0); /* by its id */
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    assert_false(info.flags & ZQCOW2_INFO_SNAPSHOTS);
+    assert_int_equal(zqcow2_close(img), 0);
+    img = make(Z);
+    assert_int_equal(zqcow2_snapshot_take(img, &s, &err), ZQCOW2_EFEATURE);
+    assert_string_equal(err.text, "snapshots of zoned images cannot be taken yet");
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -411,6 +475,7 @@ int main(void)
         cmocka_unit_test(a_longer_result_ends_in_zeros),
         cmocka_unit_test(a_refused_range_names_no_zone),
         cmocka_unit_test(forced_states_come_and_go),
+        cmocka_unit_test(snapshots_are_taken_listed_and_deleted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

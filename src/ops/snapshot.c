@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Snapshots of an image in use.
+ *
+ * The operation has the image for itself: what has begun ends, and what comes meanwhile waits (N8).
+ * It drains, so that the file is all that there is; takes clusters as others do, and has a round
+ * count them; and lets zq_snap_change() work on the file without the mutex. Then it takes over
+ * what has changed, before anybody else may look.
+ */
+#include <errno.h>
+#include "ops/snapshot.h"
+#include "base/report.h"
+#include "ops/flush.h"
+#include "ops/request.h"
+#include "round/round.h"
+#include "space/admit.h"
+#include "space/reclaim.h"
+#include "space/transfer.h"
+#include "space/unmap.h"
+
+enum { S_BEGIN, S_DRAIN, S_ALONE, S_LOAD, S_PREPARE, S_ROOM, S_COUNTED, S_CHANGE, S_DONE };
+
+static struct zq_snap *what(const struct zq_op *op)
+{
+    return op->own.snapshot.what;
+}
+
+/* ---- without the mutex ---- */
+
+static void load_work(struct zq_io *io)
+{
+    io->ret = zq_snap_load(what(zq_container(io, struct zq_op, io)));
+}
+
+static void prepare_work(struct zq_io *io)
+{
+    io->ret = zq_snap_prepare(what(zq_container(io, struct zq_op, io)));
+}
+
+static void change_work(struct zq_io *io)
+{
+    io->ret = zq_snap_change(what(zq_container(io, struct zq_op, io)));
+}
+
+/* ---- alone ---- */
+
+/* Nothing is on its way, and nothing in memory is newer than the file. */
+static int settle(struct zq_core *c, struct zq_op *op)
+{
+    for (;;) {
+        int rc;
+
+        (void)zq_janitor_kick(c);
+        if (c->janitor_running || c->nr_ops > 1)
+            return zq_op_park(c, op, &c->drain_waiters);
+        if (c->dead)
+            return ZQCOW2_EDEAD;
+        if (!op->round && !zq_round_is_running(c) && !zq_cache_has_dirty(&c->cache) &&
+            !c->map.l1.is_dirty && !c->alloc.refs.table.is_dirty)
+            return 0;
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+    }
+}
+
+/* Lists need nothing but that no table changes meanwhile. */
+static int begin(struct zq_core *c, struct zq_op *op)
+{
+    bool list = what(op)->kind == ZQ_SNAP_LIST;
+
+    if (c->exclusive)
+        return zq_op_park(c, op, &c->gate_waiters);
+    c->nr_ops++;
+    c->exclusive = op->own.snapshot.holds = !list;
+    op->own.snapshot.phase = list ? S_LOAD : S_DRAIN;
+    if (list)
+        return 0;
+    if (!c->writable)
+        return -EROFS;
+    return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
+}
+
+/* ---- what the work needs to know ---- */
+
+static bool is_table(const void *arg, uint64_t host, uint64_t len, bool data)
+{
+    const struct zq_alloc *a = arg;
+
+    return zq_alloc_is_fixed(a, host, len) || (data && zq_alloc_is_named(a, host, len));
+}
+
+/* Only pointers and numbers: what they say stays true while the operation is alone. */
+static void describe(struct zq_core *c, struct zq_snap *s)
+{
+    s->be = c->be;
+    s->hooks = &c->hooks;
+    s->bounds = (struct zq_bounds){zq_form_of(&c->hdr), c->alloc.file_size};
+    s->disk_bytes = c->hdr.stored_size;
+    s->l1 = c->map.l1.v;
+    s->l1_offset = c->map.l1.offset;
+    s->l1_entries = c->map.l1.entries;
+    s->rt = c->alloc.refs.table.v;
+    s->rt_entries = c->alloc.refs.table.entries;
+    s->refcount_order = c->alloc.refs.order;
+    s->mark_offset = c->hdr.mark_offset;
+    s->dirty_bit = c->hdr.version >= 3 && !c->zoned;
+    s->sector0 = c->sector0;
+    s->table_offset = c->hdr.snapshots_offset;
+    s->nr = c->hdr.nb_snapshots;
+    s->is_table = is_table;
+    s->arg = &c->alloc;
+}
+
+/* ---- room ---- */
+
+/*
+ * In a row, so that one record can take them back. They are counted by a round before the change
+ * begins, so it has nothing to allocate.
+ */
+static int take_room(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t want = what(op)->clusters;
+    struct zq_found f;
+    int rc = zq_may_allocate(c, op);
+
+    if (rc || !want)
+        return rc;
+    rc = want > UINT32_MAX ? -EFBIG : zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)want, &f);
+    if (rc == -EFBIG)
+        return zq_fail(what(op)->err, rc, "the tables of the snapshot take too many clusters");
+    if (rc == 0)
+        rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + want) << c->cluster_bits);
+    if (rc)
+        return rc;
+    op->own.snapshot.freed = zq_record_new(&c->alloc);
+    if (!op->own.snapshot.freed)
+        return -ENOMEM;
+    zq_assert_k(N10, !what(op)->begun && f.count >= want);
+    zq_alloc_take(&c->alloc, &f, (uint32_t)want);
+    zq_cache_release(&c->cache, &op->g);
+    what(op)->host = f.cluster << c->cluster_bits;
+    return 0;
+}
+
+/* Of one more snapshot than there is, before anything changes. */
+static int room_for_areas(struct zq_core *c)
+{
+    return zq_alloc_open_areas(&c->alloc, c->hdr.nb_snapshots + 2);
+}
+
+/* Back through the quarantine; what has been used, or may have been, is not given back. */
+static void leave_room(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_snap *s = what(op);
+    struct zq_freed *f = op->own.snapshot.freed;
+
+    if (f && s->host && !s->begun) {
+        f->cluster = s->host >> c->cluster_bits;
+        f->count = s->clusters;
+        f->punch = true;
+        zq_alloc_quarantine(&c->alloc, f, false);
+        c->want_janitor = true;
+    } else {
+        zq_record_drop(&c->alloc, f);
+    }
+    op->own.snapshot.freed = NULL;
+}
+
+/* ---- afterwards ---- */
+
+/* What no search for free clusters takes, whatever refcounts say. */
+static void set_areas(struct zq_core *c, const struct zq_snap *s)
+{
+    uint64_t cluster = (uint64_t)1 << c->cluster_bits, pos = 0;
+    struct zq_alloc *a = &c->alloc;
+    const uint8_t *raw;
+
+    a->nr_areas = 0;
+    while ((raw = zq_snap_next(s, &pos))) {
+        struct zq_snapshot r;
+        uint64_t begin, end;
+
+        zq_snapshot_read(raw, &r);
+        begin = zq_align_down(zq_min(r.l1_offset, a->file_size), cluster);
+        end =
+            zq_align_up(zq_min(r.l1_offset + zq_min(zq_table_bytes(r.l1_entries), ZQ_MAX_L1_BYTES),
+                               a->file_size),
+                        cluster);
+        if (r.l1_offset < a->file_size && begin < end)
+            zq_alloc_add_area(a, begin, end - begin);
+    }
+    a->fixed[ZQ_FIXED_SNAPSHOTS] =
+        (struct zq_host_range){s->table_offset, zq_align_up(s->table_bytes, cluster)};
+    zq_alloc_sort_areas(a);
+}
+
+/*
+ * Whatever became of the change: refcounts and flags on disk are no longer those in memory. Runs
+ * that zones remember may not be written in place any more (N5).
+ */
+static void forget(struct zq_core *c, const struct zq_snap *s)
+{
+    zq_assert_k(N8, c->exclusive && c->nr_ops == 1 && !zq_cache_has_dirty(&c->cache));
+    zq_cache_forget_all(&c->cache);
+    for (uint32_t i = 0; c->map.runs && i < c->map.nr_runs; i++)
+        zq_runs_free(&c->map.runs[i], &c->hooks);
+    c->alloc.tables++;
+    c->alloc.next_one = zq_min(c->alloc.next_one, s->lowest);
+    c->alloc.next_run = zq_min(c->alloc.next_run, s->lowest);
+}
+
+static void adopt(struct zq_core *c, const struct zq_snap *s)
+{
+    zq_assert(s->switched && s->nr <= ZQ_MAX_SNAPSHOTS && !s->table_offset == !s->nr);
+    c->hdr.nb_snapshots = (uint32_t)s->nr;
+    c->hdr.snapshots_offset = s->table_offset;
+    c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SNAPSHOTS;
+    if (s->nr)
+        c->info_flags |= ZQCOW2_INFO_SNAPSHOTS;
+    set_areas(c, s);
+}
+
+/*
+ * N10: no space, before the header was written, leaves leaks, and the mark stays. Anything else
+ * leaves a file of which nobody knows what it holds.
+ */
+static int changed(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_snap *s = what(op);
+    int rc = op->rc;
+
+    forget(c, s);
+    if (rc == 0)
+        adopt(c, s);
+    else if (s->switched || !zq_is_no_space(rc))
+        zq_core_die(c, rc);
+    else
+        c->leaked = true;
+    return rc;
+}
+
+/* ---- the operation ---- */
+
+static int phase(struct zq_core *c, struct zq_op *op)
+{
+    uint8_t *at = &op->own.snapshot.phase;
+    int rc;
+
+    switch (*at) {
+    case S_BEGIN: return begin(c, op);
+    case S_DRAIN: rc = zq_drain(c, op, &op->own.snapshot.drain); break;
+    case S_ALONE: rc = settle(c, op); break;
+    case S_LOAD:
+        describe(c, what(op));
+        ++*at;
+        return zq_op_work(c, op, load_work);
+    case S_PREPARE:
+        if (what(op)->kind == ZQ_SNAP_LIST) {
+            *at = S_DONE;
+            return 0;
+        }
+        rc = room_for_areas(c);
+        if (rc < 0)
+            return rc;
+        ++*at;
+        return zq_op_work(c, op, prepare_work);
+    case S_ROOM: rc = take_room(c, op); break;
+    case S_COUNTED: rc = settle(c, op); break;
+    default:
+        zq_assert_k(N8, *at == S_CHANGE && c->nr_ops == 1 && c->marked);
+        describe(c, what(op));
+        *at = S_DONE;
+        return zq_op_work(c, op, change_work);
+    }
+    if (rc == 0)
+        ++*at;
+    return rc;
+}
+
+static int step(struct zq_core *c, struct zq_op *op)
+{
+    for (;;) {
+        int rc;
+
+        if (op->own.snapshot.phase == S_DONE)
+            return what(op)->kind == ZQ_SNAP_LIST || !what(op)->begun ? op->rc : changed(c, op);
+        rc = op->rc < 0 ? op->rc : phase(c, op);
+        if (rc)
+            return rc;
+    }
+}
+
+/* The image is everybody's again. */
+static void release(struct zq_core *c, struct zq_op *op)
+{
+    zq_drain_leave(c, &op->own.snapshot.drain);
+    leave_room(c, op);
+    zq_release_mapping(c, op);
+    if (!op->own.snapshot.holds)
+        return;
+    zq_assert_k(N8, c->exclusive);
+    c->exclusive = false;
+    zq_wake(&c->ready, &c->gate_waiters);
+}
+
+int zq_snapshot_run(struct zq_core *c, struct zq_snap *s)
+{
+    struct zq_op op = {.core = c};
+
+    return zq_op_run_alone(c, &op, step, release, s);
+}

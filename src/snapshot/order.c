@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Takes and deletes a snapshot. The order is what keeps the image whole when the power fails:
+ *
+ *   take    refcounts raised, copies and the new table written; barrier; COPIED cleared; barrier;
+ *           the header names the new table; barrier; the old table's clusters lowered
+ *   delete  the new table written; barrier; the header names it; barrier; COPIED set where one
+ *           reference is left; barrier; all that the snapshot referred to lowered
+ *
+ * So a refcount is never below the references, and what a snapshot sees never has the flag. What a
+ * crash leaves behind are counts that are too high and flags that are missing: recovery sets
+ * both right, for the in-use mark is set, or the dirty bit in its place.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "base/report.h"
+#include "snapshot/snapshot.h"
+
+#define HDR_SNAPSHOTS (ZQ_HDR_SNAPSHOTS - 4) /* the count; the offset follows */
+
+/* ---- what may hinder it ---- */
+
+/* All of it, so that a lack of memory is a refusal (N10). */
+static int take_memory(struct zq_snap *s)
+{
+    uint64_t cluster = zq_snap_cluster(s);
+
+    s->l2 = zq_alloc(s->hooks, 4096, cluster);
+    s->l2_other = zq_alloc(s->hooks, 4096, cluster);
+    s->block = zq_alloc(s->hooks, 4096, cluster);
+    s->batch = zq_zalloc_array(s->hooks, ZQ_SNAP_BATCH, sizeof(*s->batch));
+    return s->l2 && s->l2_other && s->block && s->batch ? 0 : -ENOMEM;
+}
+
+static int find_record(struct zq_snap *s)
+{
+    struct zq_snapshot r;
+
+    if (!zq_snap_find(s, s->name, &s->record))
+        return zq_fail(s->err, -ENOENT, "no snapshot has this name or id");
+    zq_snapshot_read(s->table + s->record, &r);
+    s->record_bytes = r.bytes;
+    s->other_offset = r.l1_offset;
+    s->other_entries = r.l1_entries;
+    return 0;
+}
+
+static int bad_l1(struct zq_snap *s, const char *why)
+{
+    return zq_fail(s->err, ZQCOW2_ECORRUPT,
+                   "L1 table of the snapshot, %" PRIu64 " entries at byte %" PRIu64
+                   ": %s: check and repair the image",
+                   s->other_entries, s->other_offset, why);
+}
+
+/* Another program has written it; its size is bounded before memory is taken. */
+static int load_other(struct zq_snap *s)
+{
+    uint64_t bytes = zq_table_bytes(s->other_entries);
+    int rc;
+
+    if (!bytes)
+        return 0;
+    if (bytes > ZQ_MAX_L1_BYTES || zq_host_misplaced(&s->bounds, s->other_offset) ||
+        bytes > s->bounds.file_size - s->other_offset)
+        return bad_l1(s, "it is no place for a table");
+    if (s->is_table(s->arg, s->other_offset, bytes, true))
+        return bad_l1(s, "it lies on another table");
+    s->other = zq_zalloc(s->hooks, bytes);
+    rc = s->other ? zq_be_read(s->be, s->other, (size_t)bytes, s->other_offset) : -ENOMEM;
+    for (uint64_t i = 0; rc == 0 && i < s->other_entries; i++) {
+        uint64_t host, raw = zq_table_get(s->other, i);
+        const char *why = raw ? zq_l1_read(&s->bounds, raw, &host) : NULL;
+
+        s->other[i] = raw;
+        rc = why ? bad_l1(s, why) : 0;
+    }
+    return rc;
+}
+
+/* Each table begins with a cluster of its own. */
+static uint64_t clusters_of(const struct zq_snap *s, uint64_t bytes)
+{
+    return zq_div_up(bytes, zq_snap_cluster(s));
+}
+
+/* A width of one bit, and a count at its limit, show in the trial. */
+static int prepare_take(struct zq_snap *s)
+{
+    uint64_t pos;
+
+    if (zq_snap_find(s, s->name, &pos))
+        return zq_fail(s->err, -EEXIST, "a snapshot has this name or id already");
+    if (s->nr >= ZQ_MAX_SNAPSHOTS || zq_snap_new_table_bytes(s) > ZQ_MAX_SNAPSHOT_TABLE)
+        return zq_fail(s->err, -EFBIG, "no more snapshots fit into the table");
+    s->clusters =
+        clusters_of(s, zq_table_bytes(s->l1_entries)) + clusters_of(s, zq_snap_new_table_bytes(s));
+    s->count = (struct zq_snap_count){.by = 1, .trial = true};
+    return zq_snap_count_all(s, s->l1, s->l1_entries);
+}
+
+/* Both trials: nothing gets a count below 0, and the active disk loses nothing. */
+static int prepare_delete(struct zq_snap *s)
+{
+    int rc = find_record(s);
+
+    if (rc == 0)
+        rc = load_other(s);
+    if (rc < 0)
+        return rc;
+    s->clusters = clusters_of(s, zq_snap_new_table_bytes(s));
+    s->count = (struct zq_snap_count){.by = -1, .trial = true};
+    rc = zq_snap_count_all(s, s->other, s->other_entries);
+    return rc < 0 ? rc : zq_snap_set_copied(s, true);
+}
+
+int zq_snap_prepare(struct zq_snap *s)
+{
+    int rc = take_memory(s);
+
+    s->lowest = UINT64_MAX;
+    if (rc < 0)
+        return rc;
+    rc = s->kind == ZQ_SNAP_TAKE ? prepare_take(s) : prepare_delete(s);
+    s->block_at = 0; /* from now on the engine may change blocks, until the change */
+    return rc;
+}
+
+/* ---- the change ---- */
+
+/* A sector is old or new, and what came before is durable already. */
+static int write_header(struct zq_snap *s)
+{
+    int rc = zq_be_write(s->be, s->sector0, ZQ_SECTOR, 0);
+
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+static uint64_t incompat(const struct zq_snap *s)
+{
+    return zq_be64(s->sector0 + ZQ_HDR_INCOMPAT);
+}
+
+/* Where there is no mark, the dirty bit makes the next writer look for leaks (R12). */
+static int guard(struct zq_snap *s, bool set)
+{
+    uint64_t bits = incompat(s) | ZQ_INCOMPAT_DIRTY;
+
+    s->begun = true;
+    zq_put_be64(s->sector0 + ZQ_HDR_INCOMPAT, set ? bits : bits & ~ZQ_INCOMPAT_DIRTY);
+    return write_header(s);
+}
+
+/* Not where the mark is set, nor where lazy refcounts have the bit set already. */
+static bool needs_guard(const struct zq_snap *s)
+{
+    return s->dirty_bit && !(incompat(s) & ZQ_INCOMPAT_DIRTY) &&
+           !(s->mark_offset && s->sector0[s->mark_offset]);
+}
+
+/* In a file that has these clusters already. */
+static int write_padded(struct zq_snap *s, const uint8_t *from, uint64_t bytes, uint64_t host)
+{
+    uint64_t whole = zq_align_down(bytes, zq_snap_cluster(s));
+    int rc = whole ? zq_be_write(s->be, from, (size_t)whole, host) : 0;
+
+    if (rc < 0 || whole == bytes)
+        return rc;
+    memset(s->l2, 0, (size_t)zq_snap_cluster(s));
+    memcpy(s->l2, from + whole, (size_t)(bytes - whole));
+    return zq_be_write(s->be, s->l2, (size_t)zq_snap_cluster(s), host + whole);
+}
+
+/* No entry of it has the flag. */
+static int write_l1_copy(struct zq_snap *s)
+{
+    uint64_t per = zq_table_count(zq_snap_cluster(s));
+    int rc = 0;
+
+    for (uint64_t i = 0; rc == 0 && i < s->l1_entries; i += per) {
+        memset(s->l2, 0, (size_t)zq_snap_cluster(s));
+        for (uint64_t k = 0; k < zq_min(per, s->l1_entries - i); k++)
+            zq_table_put(s->l2, k, zq_l1_set_own(s->l1[i + k], false));
+        rc = zq_be_write(s->be, s->l2, (size_t)zq_snap_cluster(s), s->host + zq_table_bytes(i));
+    }
+    return rc;
+}
+
+/* One sector names the new table and how many records it has. */
+static int switch_table(struct zq_snap *s, uint64_t to)
+{
+    zq_put_be32(s->sector0 + HDR_SNAPSHOTS, (uint32_t)s->nr);
+    zq_put_be64(s->sector0 + ZQ_HDR_SNAPSHOTS, to);
+    s->begun = s->switched = true;
+    return write_header(s);
+}
+
+/* Behind the switch's barrier: nothing refers to the old table any more. */
+static int lower_table(struct zq_snap *s, uint64_t bytes)
+{
+    int rc;
+
+    s->count = (struct zq_snap_count){.by = -1};
+    rc = zq_snap_count_range(s, s->table_offset, bytes);
+    return rc < 0 ? rc : zq_snap_count_end(s);
+}
+
+/* (b) of N2. */
+static int take_copies(struct zq_snap *s, uint64_t table)
+{
+    int rc;
+
+    s->count = (struct zq_snap_count){.by = 1};
+    rc = zq_snap_count_all(s, s->l1, s->l1_entries);
+    if (rc == 0)
+        rc = write_l1_copy(s);
+    if (rc == 0)
+        rc = write_padded(s, s->table, s->table_bytes, table);
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+/* N2 (b) to (e). From (d) on the new table is the image's. */
+static int take(struct zq_snap *s)
+{
+    uint64_t old = s->table_bytes;
+    uint64_t table = s->host + zq_align_up(zq_table_bytes(s->l1_entries), zq_snap_cluster(s));
+    int rc;
+
+    zq_snap_edit_table(s);
+    rc = take_copies(s, table);
+    if (rc == 0)
+        rc = zq_snap_clear_copied(s);
+    if (rc == 0)
+        rc = zq_be_flush(s->be);
+    if (rc == 0)
+        rc = switch_table(s, table);
+    if (rc == 0)
+        rc = lower_table(s, old);
+    s->table_offset = table;
+    return rc;
+}
+
+/* (c) and (d) of N4: R13's order. */
+static int give_up(struct zq_snap *s)
+{
+    int rc = zq_snap_set_copied(s, false);
+
+    if (rc == 0)
+        rc = zq_be_flush(s->be);
+    s->count = (struct zq_snap_count){.by = -1};
+    if (rc == 0)
+        rc = zq_snap_count_all(s, s->other, s->other_entries);
+    if (rc == 0)
+        rc = zq_snap_count_range(s, s->other_offset, zq_table_bytes(s->other_entries));
+    return rc < 0 ? rc : zq_snap_count_end(s);
+}
+
+/* N4 (b) to (d). No table is left where no snapshot is. */
+static int drop(struct zq_snap *s)
+{
+    uint64_t old = s->table_bytes, table;
+    int rc = 0;
+
+    zq_snap_edit_table(s);
+    table = s->table_bytes ? s->host : 0;
+    if (table)
+        rc = write_padded(s, s->table, s->table_bytes, table);
+    if (rc == 0 && table)
+        rc = zq_be_flush(s->be);
+    if (rc == 0)
+        rc = switch_table(s, table);
+    if (rc == 0)
+        rc = give_up(s);
+    if (rc == 0)
+        rc = lower_table(s, old);
+    s->table_offset = table;
+    return rc;
+}
+
+int zq_snap_change(struct zq_snap *s)
+{
+    bool guarded = needs_guard(s);
+    int rc = guarded ? guard(s, true) : 0;
+
+    if (rc == 0)
+        rc = s->kind == ZQ_SNAP_TAKE ? take(s) : drop(s);
+    if (rc == 0)
+        rc = zq_be_flush(s->be);
+    return rc < 0 || !guarded ? rc : guard(s, false);
+}
+
+void zq_snap_free(struct zq_snap *s)
+{
+    uint64_t cluster = zq_snap_cluster(s);
+
+    if (!s->hooks) /* it was refused before it began */
+        return;
+
+    zq_free(s->hooks, s->table, s->table_room);
+    zq_free(s->hooks, s->other, zq_table_bytes(s->other_entries));
+    zq_free(s->hooks, s->l2, cluster);
+    zq_free(s->hooks, s->l2_other, cluster);
+    zq_free(s->hooks, s->block, cluster);
+    zq_free(s->hooks, s->batch, ZQ_SNAP_BATCH * sizeof(*s->batch));
+    s->table = s->l2 = s->l2_other = s->block = NULL;
+    s->other = s->batch = NULL;
+}

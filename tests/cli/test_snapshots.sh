@@ -1,0 +1,118 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Internal snapshots of plain images, with qemu-img as the other program: whatever either of them
+# has taken or deleted, the other one finds, and no cluster is counted wrong.
+. "$(dirname "$0")/lib.sh"
+
+if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
+    echo '# no qemu-img here'
+    exit 77
+fi
+
+# sound NAME FILE
+sound() {
+    ran="qemu-img check $2"
+    qemu-img check -q -f qcow2 "$2" >out 2>err
+    verdict $? "$1" || show
+}
+# fill PATTERN OFFSET LENGTH FILE
+fill() {
+    qemu-io -f qcow2 -c "write -P $1 $2 $3" "$4" >/dev/null
+}
+# holds NAME PATTERN OFFSET LENGTH FILE
+holds() {
+    ran="qemu-io read -P $2 $3 $4 $5"
+    qemu-io -f qcow2 -c "read -P $2 $3 $4" "$5" >out 2>err && ! grep -q 'Pattern verification failed' out
+    verdict $? "$1" || show
+}
+
+for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refcounts=on \
+    compat=1.1,cluster_size=512 compat=1.1,refcount_bits=64; do
+    rm -f a.qcow2
+    qemu-img create -q -f qcow2 -o "$how" a.qcow2 5M
+    fill 1 0 3M a.qcow2
+    run 0 "$how: a first one" snapshot -c first a.qcow2
+    sound "$how: is sound" a.qcow2
+    fill 2 1M 1M a.qcow2
+    qemu-img snapshot -c second a.qcow2
+    run 0 "$how: writing" write --pad a.qcow2 2M <"$here/lib.sh"
+    sound "$how: what both have taken is sound" a.qcow2
+    run 0 "$how: a third one" snapshot -c third a.qcow2
+    run 0 "$how: a list" snapshot a.qcow2
+    qemu-img snapshot -l a.qcow2 >wanted
+    same "$how: as qemu-img has it" wanted out
+    cp a.qcow2 b.qcow2
+    qemu-img snapshot -a second b.qcow2
+    holds "$how: the second one, applied" 2 1M 1M b.qcow2
+    qemu-img snapshot -a first b.qcow2
+    holds "$how: the first one, applied" 1 0 3M b.qcow2
+    run 0 "$how: the second one deleted" snapshot -d second a.qcow2
+    sound "$how: is sound, too" a.qcow2
+    qemu-img snapshot -d third a.qcow2
+    run 0 "$how: overwritten" write --pad a.qcow2 0 <"$here/lib.sh"
+    cp a.qcow2 b.qcow2
+    qemu-img snapshot -a first b.qcow2
+    holds "$how: and the first one still holds what it held" 1 0 3M b.qcow2
+    run 0 "$how: by its ID" snapshot -d 1 a.qcow2
+    sound "$how: and none is left" a.qcow2
+    run 0 "$how: of which the list" snapshot -l a.qcow2
+    is "$how: says nothing" '' "$(cat out)"
+    run 0 "$how: check agrees" check a.qcow2
+done
+
+run 0 'a last one' snapshot -c 'a name' a.qcow2
+run 0 'as JSON' snapshot -l --json a.qcow2
+is 'has the members of qemu-img' "$(qemu-img info --output=json a.qcow2 | python3 -c '
+import json, sys
+s = json.load(sys.stdin)["snapshots"][0]
+print([s[k] for k in ("id", "name", "date-sec", "date-nsec", "vm-state-size", "vm-clock-sec")])')" \
+    "$(python3 -c '
+import json
+s, = json.load(open("out"))
+print([s[k] for k in ("id", "name", "date-sec", "date-nsec", "vm-state-size", "vm-clock-sec")])')"
+
+# What is refused changes nothing.
+cp a.qcow2 was.qcow2
+run 1 'a name that is in use' snapshot -c 'a name' a.qcow2
+has 'is refused' err '"a name": a snapshot has this name or id already'
+run 1 'an unknown name' snapshot -d other a.qcow2
+has 'is refused, too' err '"other": no snapshot has this name or id'
+run 1 'two at once' snapshot -c x -d y a.qcow2
+has 'are too many' err 'only one of'
+same 'and nothing has changed' was.qcow2 a.qcow2
+qemu-img create -q -f qcow2 -o refcount_bits=1 one.qcow2 1M
+fill 1 0 64k one.qcow2
+run 1 'refcounts of one bit' snapshot -c x one.qcow2
+has 'leave no room' err 'do not fit into 1 bits'
+sound 'and nothing has happened' one.qcow2
+run 0 'a zoned image' create -o zone.size=1M z.qcow2 4M
+run 1 'cannot be taken' snapshot -c x z.qcow2
+has 'and that is said' err 'snapshots of zoned images cannot be taken yet'
+
+# Compressed clusters share clusters of the file; an overlay has few of its own.
+qemu-img convert -q -c -O qcow2 "$tool" packed.qcow2
+run 0 'of a compressed image' snapshot -c x packed.qcow2
+sound 'it is sound' packed.qcow2
+fill 3 0 64k packed.qcow2
+run 0 'and deleted' snapshot -d x packed.qcow2
+sound 'is sound again' packed.qcow2
+qemu-img create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2
+fill 4 64k 64k top.qcow2
+run 0 'of an overlay' snapshot -c x top.qcow2
+fill 5 64k 128k top.qcow2
+sound 'it is sound' top.qcow2
+qemu-img snapshot -a x top.qcow2
+holds 'and holds what it held' 4 64k 64k top.qcow2
+
+# Space is given back.
+qemu-img create -q -f qcow2 big.qcow2 64M
+fill 1 0 32M big.qcow2
+"$tool" snapshot -c x big.qcow2
+fill 2 0 32M big.qcow2
+before=$(du -k big.qcow2 | cut -f1)
+run 0 'a large one deleted' snapshot -d x big.qcow2
+after=$(du -k big.qcow2 | cut -f1)
+verdict $([ $((before - after)) -ge 30000 ]; echo $?) 'gives its space back' ||
+    echo "# $before KiB before, $after KiB after"
+
+finish

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Snapshots under power loss: taken and deleted between writes, and the power cut at every
+ * position. A snapshot is there whole or not at all, and what it holds does not change, whatever is
+ * written afterwards. It is read here by the bytes of the file, as the specification describes
+ * them.
+ *
+ * ZQ_SEED: one workload; ZQ_CUT: with it, one position
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <zqcow2/simdisk.h>
+#include <zqcow2/zqcow2.h>
+
+#define SECTOR 512u
+#define SLOTS  12u /* places on the device that are written */
+#define BYTES  2048u
+#define STEPS  26u
+#define STATES 6u /* per position */
+#define SEEDS  12u
+
+struct shape {
+    uint32_t cluster, flags;
+    uint64_t stride; /* of the slots */
+};
+static const struct shape shapes[] = {
+    {512, 0, 16384},
+    {4096, 0, 4096},
+    {4096, ZQCOW2_SIMDISK_ASYNC, 1024 * 1024},
+    {65536, 0, 65536},
+};
+
+enum kind { WRITE, DISCARD, FLUSH, TAKE, DELETE };
+
+struct step {
+    enum kind kind;
+    uint32_t slot;
+    uint32_t which; /* to be deleted: the step that has taken it */
+    uint64_t begun, ended;
+    uint8_t holds[SLOTS]; /* after it; of a snapshot what it holds */
+};
+
+struct world {
+    const struct shape *shape;
+    uint64_t seed, rng, cut, k, judged;
+    struct zqcow2_simdisk *disk;
+    struct zqcow2_image *img;
+    struct step step[STEPS];
+    bool taken[STEPS];
+};
+
+static uint64_t draw(struct world *w, uint64_t n)
+{
+    w->rng = w->rng * 6364136223846793005u + 1442695040888963407u;
+    return (w->rng >> 33) % n;
+}
+
+static void must(const struct world *w, bool good, const char *what, long got)
+{
+    if (!good)
+        fail_msg("%s: %ld\nreplay: ZQ_SEED=%llu ZQ_CUT=%llu test_snapshots # state %llu", what, got,
+                 (unsigned long long)w->seed, (unsigned long long)w->cut, (unsigned long long)w->k);
+}
+
+static struct zqcow2_image *open_on(const struct world *w, struct zqcow2_simdisk *disk, bool rw)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img = NULL;
+    struct zqcow2_error err = {0, ""};
+    int rc;
+
+    o.flags = ZQCOW2_OPEN_NOLOCK | (rw ? ZQCOW2_OPEN_RDWR : 0);
+    must(w, zqcow2_simdisk_backend(disk, &be) == 0, "backend", 0);
+    rc = zqcow2_open(be, &o, &img, &err);
+    must(w, rc == 0, err.text, rc);
+    return img;
+}
+
+static void create(struct world *w)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_simdisk_options d = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+
+    d.seed = w->seed;
+    d.flags = w->shape->flags;
+    must(w, zqcow2_simdisk_new(&d, &w->disk) == 0, "disk", 0);
+    must(w, zqcow2_simdisk_backend(w->disk, &be) == 0, "backend", 0);
+    c.virtual_size = w->shape->stride * SLOTS;
+    c.cluster_size = w->shape->cluster;
+    must(w, zqcow2_create(be, &c, NULL) == 0, "create", 0);
+    must(w, zqcow2_backend_flush(be) == 0, "flush", 0);
+    zqcow2_backend_close(be);
+    must(w, zqcow2_simdisk_record(w->disk) == 0, "record", 0);
+}
+
+/* ---- the workload ---- */
+
+static int write_slot(struct world *w, struct zqcow2_image *img, uint32_t slot, uint8_t value)
+{
+    uint8_t buf[BYTES];
+
+    memset(buf, value, sizeof(buf));
+    return zqcow2_write(img, buf, sizeof(buf), slot * w->shape->stride, 0);
+}
+
+static int take(struct zqcow2_image *img, uint32_t number)
+{
+    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
+    char name[16];
+
+    snprintf(name, sizeof(name), "step %u", number);
+    s.name = name;
+    s.date_sec = number;
+    return zqcow2_snapshot_take(img, &s, NULL);
+}
+
+static int drop(struct zqcow2_image *img, uint32_t number)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "step %u", number);
+    return zqcow2_snapshot_delete(img, name, NULL);
+}
+
+/* The nth snapshot from `from` on that there is; STEPS: none. */
+static uint32_t some_snapshot(const struct world *w, uint32_t from)
+{
+    for (uint32_t i = 0; i < STEPS; i++) {
+        if (w->taken[(from + i) % STEPS])
+            return (from + i) % STEPS;
+    }
+    return STEPS;
+}
+
+static enum kind choose(struct world *w)
+{
+    static const enum kind kinds[] = {WRITE, WRITE, WRITE, WRITE, DISCARD,
+                                      FLUSH, TAKE,  TAKE,  DELETE};
+
+    return kinds[draw(w, sizeof(kinds) / sizeof(*kinds))];
+}
+
+static int act(struct world *w, uint32_t i, struct step *s)
+{
+    switch (s->kind) {
+    case WRITE:
+        s->holds[s->slot] = (uint8_t)(i + 1);
+        return write_slot(w, w->img, s->slot, (uint8_t)(i + 1));
+    case DISCARD:
+        if (BYTES % w->shape->cluster)
+            return 0; /* a part of a cluster stays */
+        s->holds[s->slot] = 0;
+        return zqcow2_discard(w->img, BYTES, s->slot * w->shape->stride, 0);
+    case FLUSH: return zqcow2_flush(w->img);
+    case TAKE: w->taken[i] = true; return take(w->img, i);
+    default:
+        s->which = some_snapshot(w, (uint32_t)draw(w, STEPS));
+        if (s->which == STEPS)
+            return 0;
+        w->taken[s->which] = false;
+        return drop(w->img, s->which);
+    }
+}
+
+static void run_step(struct world *w, uint32_t i)
+{
+    struct step *s = &w->step[i];
+    int rc;
+
+    s->kind = choose(w);
+    s->slot = (uint32_t)draw(w, SLOTS);
+    s->which = STEPS;
+    if (i)
+        memcpy(s->holds, w->step[i - 1].holds, sizeof(s->holds));
+    s->begun = zqcow2_simdisk_position(w->disk);
+    rc = act(w, i, s);
+    must(w, rc == 0, "step", rc);
+    s->ended = zqcow2_simdisk_position(w->disk);
+}
+
+/* ---- the file, by its bytes ---- */
+
+struct file {
+    const struct world *w;
+    uint8_t *bytes;
+    uint64_t len;
+};
+
+static uint64_t be(const struct file *f, uint64_t at, unsigned n)
+{
+    uint64_t v = 0;
+
+    must(f->w, at + n <= f->len, "a place behind the end of the file", (long)at);
+    for (unsigned i = 0; i < n; i++)
+        v = v << 8 | f->bytes[at + i];
+    return v;
+}
+
+static void load(const struct world *w, struct zqcow2_simdisk *disk, struct file *f)
+{
+    *f = (struct file){w, NULL, zqcow2_simdisk_length(disk)};
+    f->bytes = calloc(1, f->len + 1);
+    must(w, f->bytes && zqcow2_simdisk_export(disk, f->bytes, f->len, 0) == 0, "export", 0);
+}
+
+#define PLACE 0x00fffffffffffe00ull
+
+/* What an L1 has at a byte of the device. */
+static uint8_t mapped(const struct file *f, uint64_t l1, uint64_t at)
+{
+    uint64_t cluster = f->w->shape->cluster, span = cluster * cluster / 8;
+    uint64_t l2 = be(f, l1 + at / span * 8, 8) & PLACE, entry;
+
+    if (!l2)
+        return 0;
+    entry = be(f, l2 + at / cluster % (cluster / 8) * 8, 8);
+    if (entry & 1 || !(entry & PLACE))
+        return 0;
+    return (uint8_t)be(f, (entry & PLACE) + at % cluster, 1);
+}
+
+static void judge_held(const struct world *w, const struct file *f, uint64_t l1, uint32_t number)
+{
+    const uint8_t *holds = w->step[number].holds;
+
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        for (uint32_t at = 0; at < BYTES; at += SECTOR) {
+            uint8_t got = mapped(f, l1, i * w->shape->stride + at);
+
+            if (got != holds[i])
+                printf("snapshot of step %u, slot %u: %u, not %u\n", number, i, got, holds[i]);
+            must(w, got == holds[i], "a snapshot has changed", number);
+        }
+    }
+}
+
+/* Which snapshots the file has, by the numbers in their dates; each is what it was. */
+static void judge_snapshots(const struct world *w, struct zqcow2_simdisk *disk, bool *there)
+{
+    uint64_t pos, nr;
+    struct file f;
+
+    load(w, disk, &f);
+    nr = be(&f, 60, 4);
+    pos = be(&f, 64, 8);
+    memset(there, 0, STEPS * sizeof(*there));
+    for (uint64_t i = 0; i < nr; i++) {
+        uint64_t number = be(&f, pos + 16, 4);
+        uint64_t bytes = 40 + be(&f, pos + 36, 4) + be(&f, pos + 12, 2) + be(&f, pos + 14, 2);
+
+        if (number < STEPS) { /* else one that was taken to try the image */
+            must(w, be(&f, pos + 48, 8) == w->shape->stride * SLOTS, "disk size", (long)number);
+            judge_held(w, &f, be(&f, pos, 8), (uint32_t)number);
+            there[number] = true;
+        }
+        pos += (bytes + 7) & ~7ull;
+    }
+    free(f.bytes);
+}
+
+/* ---- judging ---- */
+
+/* Was it there before the cut, and in which step is that not certain? */
+static void judge_list(const struct world *w, const bool *there)
+{
+    for (uint32_t i = 0; i < STEPS; i++) {
+        bool must_be = false, may_be = false;
+
+        for (uint32_t k = 0; k < STEPS && w->step[k].begun < w->cut; k++) {
+            const struct step *s = &w->step[k];
+            bool sure = s->ended <= w->cut;
+
+            if (s->kind == TAKE && k == i) {
+                may_be = true;
+                must_be = sure;
+            } else if (s->kind == DELETE && s->which == i) {
+                must_be = false;
+                may_be = !sure;
+            }
+        }
+        must(w, there[i] ? may_be : !must_be, "snapshot there or not", i);
+    }
+}
+
+/* One of the values since the last step that has made all durable. */
+static bool allowed(const struct world *w, uint32_t slot, uint8_t got)
+{
+    uint8_t last = 0;
+    bool any = got == 0;
+
+    for (uint32_t i = 0; i < STEPS && w->step[i].begun < w->cut; i++) {
+        const struct step *s = &w->step[i];
+
+        last = s->holds[slot];
+        any |= last == got;
+        if ((s->kind == FLUSH || s->kind == TAKE || (s->kind == DELETE && s->which < STEPS)) &&
+            s->ended <= w->cut)
+            any = last == got;
+    }
+    return any;
+}
+
+static void judge_disk(const struct world *w, struct zqcow2_image *img)
+{
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        uint8_t buf[BYTES];
+
+        must(w, zqcow2_read(img, buf, sizeof(buf), i * w->shape->stride) == 0, "read", i);
+        for (uint32_t at = 0; at < BYTES; at += SECTOR)
+            must(w, allowed(w, i, buf[at]), "slot of the disk", i);
+    }
+}
+
+static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_backend *b;
+
+    o.flags = ZQCOW2_CHECK_NOLOCK;
+    must(w, zqcow2_simdisk_backend(disk, &b) == 0, "backend", 0);
+    must(w, zqcow2_check(b, &o, &res, NULL) == 0, "check", 0);
+    must(w, !res.corruptions, "corruptions", (long)res.corruptions);
+    must(w, !clean || !res.leaked_clusters, "leaks", (long)res.leaked_clusters);
+    zqcow2_backend_close(b);
+}
+
+/* Written all over, with snapshots taken and deleted: those that there are must not feel it. */
+static void use(struct world *w, struct zqcow2_simdisk *disk, const bool *there)
+{
+    struct zqcow2_image *img = open_on(w, disk, true);
+    uint32_t gone = STEPS;
+
+    judge_disk(w, img);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        must(w, write_slot(w, img, i, 0xee) == 0, "write", i);
+    must(w, take(img, STEPS + 1) == 0, "take", 0);
+    for (uint32_t i = 0; i < STEPS && gone == STEPS; i++)
+        gone = there[i] && draw(w, 2) ? i : STEPS;
+    if (gone < STEPS)
+        must(w, drop(img, gone) == 0, "delete", gone);
+    for (uint32_t i = 0; i < SLOTS; i++)
+        must(w, write_slot(w, img, i, 0xef) == 0, "write", i);
+    must(w, zqcow2_close(img) == 0, "close", 0);
+}
+
+static void judge(struct world *w, struct zqcow2_simdisk *disk)
+{
+    struct zqcow2_image *img = open_on(w, disk, false);
+    bool there[STEPS], later[STEPS];
+
+    judge_disk(w, img);
+    must(w, zqcow2_close(img) == 0, "close", 0);
+    judge_snapshots(w, disk, there);
+    judge_list(w, there);
+    check(w, disk, false);
+    use(w, disk, there);
+    check(w, disk, true);
+    judge_snapshots(w, disk, later);
+    w->judged++;
+}
+
+static void judge_all(struct world *w)
+{
+    uint64_t end = zqcow2_simdisk_position(w->disk), before = 0;
+    const char *only = getenv("ZQ_CUT");
+    struct zqcow2_simdisk_cut *cut;
+
+    must(w, zqcow2_simdisk_cut_new(w->disk, &cut) == 0, "cut", 0);
+    for (w->cut = zqcow2_simdisk_cut_position(cut); w->cut <= end; w->cut++) {
+        uint64_t n;
+
+        if (only && w->cut != strtoull(only, NULL, 10))
+            continue;
+        must(w, zqcow2_simdisk_cut_seek(cut, w->cut) == 0, "seek", 0);
+        n = zqcow2_simdisk_cut_states(cut);
+        for (uint64_t i = 0; i < (n < STATES ? n : STATES); i++) {
+            struct zqcow2_simdisk *image;
+            uint64_t hash;
+
+            w->k = n <= STATES ? i : i == 0 ? 0 : draw(w, n);
+            must(w, zqcow2_simdisk_cut_image(cut, w->k, &image) == 0, "image", 0);
+            hash = zqcow2_simdisk_hash(image) ^ w->cut;
+            if (hash != before)
+                judge(w, image);
+            before = hash;
+            zqcow2_simdisk_free(image);
+        }
+    }
+    zqcow2_simdisk_cut_free(cut);
+}
+
+static void workload(uint64_t seed, uint64_t *judged)
+{
+    static struct world w;
+
+    w = (struct world){.shape = &shapes[seed % 4], .seed = seed, .rng = seed, .judged = *judged};
+    create(&w);
+    w.img = open_on(&w, w.disk, true);
+    for (uint32_t i = 0; i < STEPS; i++)
+        run_step(&w, i);
+    must(&w, zqcow2_close(w.img) == 0, "close", 0);
+    judge_all(&w);
+    zqcow2_simdisk_free(w.disk);
+    *judged = w.judged;
+}
+
+static void every_cut(void **state)
+{
+    const char *only = getenv("ZQ_SEED");
+    uint64_t judged = 0;
+
+    (void)state;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        if (!only || strtoull(only, NULL, 10) == seed)
+            workload(seed, &judged);
+    }
+    printf("snapshots: %llu crash states, 0 violations\n", (unsigned long long)judged);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_cut)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
