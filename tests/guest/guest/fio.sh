@@ -16,6 +16,15 @@ setup() {
         zone.max_open_zones=12 zone.max_active_zones=14 && serve $F --queues 2
 }
 
+# fio 3.39 refuses a job over more partly written zones than it may open, and how many the jobs before
+# have left depends on the order of their requests. So all sequential zones (from 16 MiB on) are
+# FULL when it begins.
+mix() {
+    blkzone finish -o $((16 * 2048)) $DEV &&
+        run_fio --name=mix --rw=randrw --bs=16k --offset=$start --size=64M --io_size=16M \
+            --max_open_zones=4 --fsync=16
+}
+
 all_of_it() {
     verify="--verify=crc32c --do_verify=1 --verify_fatal=1"
     start=$((4 * 4))M
@@ -36,9 +45,7 @@ all_of_it() {
     ok "3 jobs, 3 open zones each, random, verify" \
         run_fio --name=rjobs --rw=randwrite --bs=32k --numjobs=3 --offset=$start --size=32M \
         --offset_increment=64M --io_size=12M --max_open_zones=3 --randseed=21 $verify
-    ok "random read and write, flushes" \
-        run_fio --name=mix --rw=randrw --bs=16k --offset=$start --size=64M --io_size=16M \
-        --max_open_zones=4 --fsync=16
+    ok "random read and write, flushes" mix
     ok "conventional zones, random write, verify" \
         run_fio --name=conv --rw=randwrite --bs=4k --offset=0 --size=16M --io_size=8M $verify
     ok "stop" zqcow2 ublk del $F
