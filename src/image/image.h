@@ -24,6 +24,16 @@ int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
 int zq_image_close(struct zqcow2_image *img);
 /* What the header says of the backing file, also if it was not opened; an empty name if nothing. */
 int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing);
+/*
+ * Changes what a file's header names as its backing file: old or new after a crash. The caller has
+ * entered the backend, and no I/O is in flight. h, sector0: of the file as it is; updated.
+ */
+int zq_image_rename(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
+                    struct zq_header *h, uint8_t sector0[ZQ_SECTOR],
+                    const struct zqcow2_backing *to, struct zqcow2_error *err);
+/* The same of a closed file: enters the backend, and does not open what it names now. */
+int zq_image_rename_closed(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
+                           const struct zqcow2_backing *to, struct zqcow2_error *err);
 /* One moment of the image, under its mutex; info->size is the caller's concern. */
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *info);
 

@@ -99,6 +99,7 @@ offers() {
 }
 is 'verbs' "$(printf '%s\nhelp\nversion\n' "$verbs")" "$(offers '' | grep -v '^-')"
 is 'of one letter' 'read
+rebase
 report
 reset' "$(offers re | sort)"
 for verb in $verbs; do

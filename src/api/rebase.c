@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Puts an image on another backing file, or on none.
+ *
+ * All that the new one lacks is written into the image while the old one is still named, which
+ * changes nothing that a reader sees. When it is durable, one sector of the header names the new
+ * one. So it may stop anywhere, and be begun again. The new chain is read through an empty image in
+ * memory that stands on it: it has its size, formats, zones and ends like any other (S2, S3).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "base/report.h"
+#include "device/backend.h"
+#include "image/image.h"
+
+#define PIECE (1u << 20) /* bytes that are read and compared at once */
+
+struct rebase {
+    struct zqcow2_rebase_options opt;
+    struct zqcow2_hooks hooks;
+    struct zqcow2_error *err;
+    struct zqcow2_backing to;
+    struct zqcow2_image *img;
+    struct zqcow2_image *below; /* empty, in memory, on the new chain; NULL: there is none */
+    uint64_t cluster;
+    uint8_t *now, *then; /* PIECE bytes each: what is read, and what would be read */
+};
+
+/* ---- what the new chain has ---- */
+
+static int open_below(struct rebase *r, const struct zqcow2_info *i)
+{
+    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+    int rc = zqcow2_mem_open(0, &r->hooks, &be);
+
+    if (rc < 0)
+        return rc;
+    how.virtual_size = i->virtual_size;
+    how.backing_name = r->to.name;
+    how.backing_format = r->to.format;
+    how.hooks = opt.hooks = &r->hooks;
+    how.resolve = opt.resolve = r->opt.resolve;
+    how.resolve_arg = opt.resolve_arg = r->opt.resolve_arg;
+    rc = zqcow2_create(be, &how, r->err);
+    if (rc == 0)
+        rc = zqcow2_open(be, &opt, &r->below, r->err);
+    if (rc < 0)
+        zqcow2_backend_close(be);
+    return rc;
+}
+
+/* How much of the next len bytes reads as zeros from the new chain, without a look. */
+static int known_zeros(const struct rebase *r, uint64_t at, uint64_t len, uint64_t *n)
+{
+    struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
+    int rc = 0;
+
+    *n = len;
+    if (!r->below)
+        return 0;
+    rc = zqcow2_block_status(r->below, at, len, &e);
+    *n = e.kind == ZQCOW2_BLOCK_ZERO || e.kind == ZQCOW2_BLOCK_UNALLOCATED ? e.length : 0;
+    return rc;
+}
+
+/* ---- copying ---- */
+
+static bool is_zeros(const uint8_t *buf, size_t len)
+{
+    return !buf[0] && !memcmp(buf, buf + 1, len - 1);
+}
+
+/* Written cluster by cluster, so that what is alike stays where it is. */
+static int copy_differing(struct rebase *r, uint64_t at, size_t len)
+{
+    int rc = 0;
+
+    for (size_t done = 0, n; rc == 0 && done < len; done += n) {
+        uint64_t off = at + done;
+
+        n = (size_t)zq_min(len - done, zq_align_down(off, r->cluster) + r->cluster - off);
+        if (!memcmp(r->now + done, r->then + done, n))
+            continue;
+        rc = is_zeros(r->now + done, n) ? zqcow2_write_zeroes(r->img, n, off, 0) :
+                                          zqcow2_write(r->img, r->now + done, n, off, 0);
+    }
+    return rc;
+}
+
+/* Up to *len bytes that are not the image's own; *len: how many of them have been seen to. */
+static int copy_run(struct rebase *r, uint64_t at, const struct zqcow2_extent *e, uint64_t *len)
+{
+    uint64_t zeros;
+    int rc = known_zeros(r, at, *len, &zeros);
+
+    if (rc < 0)
+        return rc;
+    if (zeros && (e->kind == ZQCOW2_BLOCK_ZERO || e->kind == ZQCOW2_BLOCK_UNALLOCATED)) {
+        *len = zeros;
+        return 0;
+    }
+    *len = zq_min(*len, PIECE);
+    rc = zqcow2_read(r->img, r->now, (size_t)*len, at);
+    if (rc == 0 && r->below)
+        rc = zqcow2_read(r->below, r->then, (size_t)*len, at);
+    return rc < 0 ? rc : copy_differing(r, at, (size_t)*len);
+}
+
+static int report(const struct rebase *r, uint64_t done)
+{
+    if (!r->opt.progress || !r->opt.progress(r->opt.progress_arg, done, r->img->core.size))
+        return 0;
+    return zq_fail(r->err, -ECANCELED, "stopped");
+}
+
+static bool is_own(const struct zqcow2_extent *e)
+{
+    return !e->depth && e->kind != ZQCOW2_BLOCK_UNALLOCATED;
+}
+
+static int copy_range(struct rebase *r, uint64_t at, uint64_t end)
+{
+    int rc = report(r, at);
+
+    while (rc == 0 && at < end) {
+        struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
+        uint64_t len;
+
+        rc = zqcow2_block_status(r->img, at, end - at, &e);
+        len = e.length;
+        if (rc == 0 && !is_own(&e))
+            rc = copy_run(r, at, &e, &len);
+        at += len;
+        if (rc == 0)
+            rc = report(r, at);
+    }
+    return rc;
+}
+
+/*
+ * What is made zeros must have an entry that says so also where the old chain has nothing to hide:
+ * the new one may have (S4).
+ */
+static int copy(struct rebase *r)
+{
+    struct zq_core *c = &r->img->core;
+    int rc;
+
+    r->now = zq_zalloc(&r->hooks, PIECE);
+    r->then = zq_zalloc(&r->hooks, PIECE);
+    if (!r->now || !r->then)
+        return -ENOMEM;
+    if (r->below)
+        c->map.masked_below = c->size;
+    rc = copy_range(r, 0, c->seq_start);
+    return rc < 0 ? rc : zqcow2_drain(r->img);
+}
+
+/* ---- the call ---- */
+
+/* The image stays open, so that its lock stays. Nobody knows what a failed write has left (K9). */
+static int rename_open(struct rebase *r)
+{
+    struct zq_core *c = &r->img->core;
+    int rc = zq_image_rename(c->be, &r->hooks, &c->hdr, c->sector0, &r->to, r->err);
+
+    zq_core_lock(c);
+    if (rc < 0 && rc != ZQCOW2_EFEATURE && rc != -ENOMEM)
+        zq_core_die(c, rc);
+    zq_core_unlock(c);
+    return rc;
+}
+
+static int open_image(struct rebase *r, struct zqcow2_backend *be)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+
+    opt.flags = ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_BORROW;
+    opt.hooks = &r->hooks;
+    opt.resolve = r->opt.resolve;
+    opt.resolve_arg = r->opt.resolve_arg;
+    return zqcow2_open(be, &opt, &r->img, r->err);
+}
+
+/* A snapshot sees what is below it as well, and that is not compared. */
+static int refuse(const struct rebase *r, const struct zqcow2_info *i)
+{
+    if (i->flags & ZQCOW2_INFO_SNAPSHOTS)
+        return zq_fail(r->err, ZQCOW2_EFEATURE, "the image has internal snapshots");
+    if (i->flags & ZQCOW2_INFO_ZONED)
+        return zq_fail(r->err, ZQCOW2_EFEATURE, "the image has zones");
+    return 0;
+}
+
+static int with_content(struct rebase *r, struct zqcow2_backend *be)
+{
+    struct zqcow2_info i = ZQCOW2_INFO_INIT;
+    int rc = open_image(r, be), closed;
+
+    if (rc < 0)
+        return rc;
+    zq_image_info(r->img, &i);
+    r->cluster = i.cluster_size;
+    rc = refuse(r, &i);
+    if (rc == 0 && r->to.name[0])
+        rc = open_below(r, &i);
+    if (rc == 0)
+        rc = copy(r);
+    if (rc == 0)
+        rc = rename_open(r);
+    closed = zqcow2_close(r->img);
+    if (r->below)
+        (void)zqcow2_close(r->below);
+    zq_free(&r->hooks, r->now, PIECE);
+    zq_free(&r->hooks, r->then, PIECE);
+    return rc < 0 ? rc : closed;
+}
+
+static int take_name(struct rebase *r)
+{
+    const char *name = r->opt.backing_name, *format = r->opt.backing_format;
+
+    if (!name)
+        return format ? zq_fail(r->err, -EINVAL, "backing_format: there is no backing_name") : 0;
+    if (!name[0] || strlen(name) > ZQ_MAX_BACKING_NAME)
+        return zq_fail(r->err, -EINVAL, "backing_name: must have 1 to %u bytes",
+                       ZQ_MAX_BACKING_NAME);
+    if (!format || (strcmp(format, "raw") && strcmp(format, "qcow2")))
+        return zq_fail(r->err, -EINVAL, "backing_format: must be raw or qcow2");
+    strcpy(r->to.name, name);
+    strcpy(r->to.format, format);
+    return 0;
+}
+
+static int take_options(struct rebase *r, const struct zqcow2_rebase_options *opt)
+{
+    int rc = zq_copy_sized(&r->opt, sizeof(r->opt), opt,
+                           offsetof(struct zqcow2_rebase_options, backing_name));
+
+    if (rc == 0)
+        rc = zq_check_unknown(r->err, r->opt.flags, ZQCOW2_REBASE_NAME_ONLY, r->opt.reserved);
+    if (rc == 0)
+        rc = zq_take_hooks(r->err, &r->hooks, r->opt.hooks);
+    return rc < 0 ? rc : take_name(r);
+}
+
+int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
+                  struct zqcow2_error *err)
+{
+    struct rebase r = {.opt = ZQCOW2_REBASE_OPTIONS_INIT, .err = err, .to = ZQCOW2_BACKING_INIT};
+    int rc;
+
+    if (err)
+        memset(err, 0, sizeof(*err));
+    rc = take_options(&r, opt);
+    if (rc == 0 && r.opt.flags & ZQCOW2_REBASE_NAME_ONLY)
+        rc = zq_image_rename_closed(be, &r.hooks, &r.to, err);
+    else if (rc == 0)
+        rc = with_content(&r, be);
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+}

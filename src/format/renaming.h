@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Another backing file in the header of an image that has been made. No I/O, no allocation. */
+#ifndef ZQ_FORMAT_RENAMING_H
+#define ZQ_FORMAT_RENAMING_H
+
+#include "format/header.h"
+
+/* The two writes that change a backing file: first the name, then the sector that points at it. */
+struct zq_renaming {
+    uint8_t sector0[ZQ_SECTOR];
+    uint8_t name[2 * ZQ_SECTOR]; /* for name_at */
+    uint64_t name_at;            /* 0: the name is in sector 0, or there is none */
+    uint32_t mark_offset;        /* as in the new sector */
+};
+
+/*
+ * buf: the header cluster of h, its first sector as it is on disk now. to: a name
+ * of at most ZQ_MAX_BACKING_NAME bytes and its format; an empty name: no backing file. EFEATURE:
+ * there is no room for it.
+ */
+int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct zqcow2_backing *to,
+                     struct zq_renaming *out, struct zqcow2_error *err);
+
+#endif
