@@ -59,10 +59,11 @@ static struct zqcow2_create_options library_options(const struct create *c,
 /* Writes the image into `be` and closes that; false after reporting. */
 static bool write_image(const struct create *c, struct zqcow2_backend *be)
 {
-    struct zqcow2_resolver *r = c->backing ? zt_resolver(&c->target) : NULL;
+    bool names = c->backing || c->image.data_file;
+    struct zqcow2_resolver *r = names ? zt_resolver(&c->target) : NULL;
     struct zqcow2_create_options opt = library_options(c, r);
     struct zqcow2_error err = {0, ""};
-    bool ready = r || !c->backing;
+    bool ready = r || !names;
     int rc = ready ? zqcow2_create(be, &opt, &err) : -ENOMEM;
 
     zqcow2_resolver_free(r);

@@ -5,7 +5,7 @@
 
 #include "image_options.h"
 
-enum value { V_SIZE, V_COUNT, V_WORD };
+enum value { V_SIZE, V_COUNT, V_WORD, V_TEXT };
 
 #define GIB4 ((uint64_t)1 << 32)
 /* The library knows what fits together; here is what a number can be at all. */
@@ -21,6 +21,8 @@ static const struct {
     [ZT_O_REFCOUNT_BITS] = {"refcount_bits", V_COUNT, 1, 64, "1 to 64", false},
     [ZT_O_LAZY_REFCOUNTS] = {"lazy_refcounts", V_WORD, 0, 0, "", false},
     [ZT_O_EXTENDED_L2] = {"extended_l2", V_WORD, 0, 0, "", false},
+    [ZT_O_DATA_FILE] = {"data_file", V_TEXT, 0, 0, "", false},
+    [ZT_O_DATA_FILE_RAW] = {"data_file_raw", V_WORD, 0, 0, "", false},
     [ZT_O_MODE] = {"zone.mode", V_WORD, 0, 0, "", false},
     [ZT_O_ZONE_SIZE] = {"zone.size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false},
     [ZT_O_CAPACITY] = {"zone.capacity", V_SIZE, 512, (uint64_t)1 << 62, "512 to zone.size", true},
@@ -62,17 +64,30 @@ static bool take_word(enum zt_image_option o, const char *text, uint64_t *value)
     return false;
 }
 
+/* The only one: of what a name is good for the library decides. */
+static bool take_text(struct zt_image_options *set, const char *text)
+{
+    set->data_file = text;
+    return true;
+}
+
+static bool is_number(enum zt_image_option o)
+{
+    return options[o].value == V_SIZE || options[o].value == V_COUNT;
+}
+
 static bool take_value(struct zt_image_options *set, enum zt_image_option o, const char *text)
 {
     const char *name = options[o].name;
     uint64_t v = 0;
-    bool ok = options[o].value == V_WORD ? take_word(o, text, &v) :
+    bool ok = options[o].value == V_TEXT ? take_text(set, text) :
+              options[o].value == V_WORD ? take_word(o, text, &v) :
               options[o].value == V_SIZE ? zt_size_arg(name, text, &v) :
                                            zt_u64_arg(name, text, &v);
 
     if (!ok)
         return false;
-    if (options[o].value != V_WORD && (v > options[o].most || v < options[o].least)) {
+    if (is_number(o) && (v > options[o].most || v < options[o].least)) {
         zt_error("%s: %s is out of range (%s)", name, text, options[o].range);
         return false;
     }
@@ -167,7 +182,9 @@ struct zqcow2_create_options zt_create_options(const struct zt_image_options *se
     o.refcount_bits = (uint32_t)value[ZT_O_REFCOUNT_BITS];
     o.layout = (uint32_t)value[ZT_O_LAYOUT];
     o.flags = (value[ZT_O_LAZY_REFCOUNTS] ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
-              (value[ZT_O_EXTENDED_L2] ? ZQCOW2_CREATE_EXTENDED_L2 : 0u);
+              (value[ZT_O_EXTENDED_L2] ? ZQCOW2_CREATE_EXTENDED_L2 : 0u) |
+              (value[ZT_O_DATA_FILE_RAW] ? ZQCOW2_CREATE_DATA_FILE_RAW : 0u);
+    o.data_file = set->data_file;
     o.hooks = zt_hooks();
     return o;
 }

@@ -13,6 +13,8 @@ enum zt_image_option {
     ZT_O_REFCOUNT_BITS,
     ZT_O_LAZY_REFCOUNTS,
     ZT_O_EXTENDED_L2,
+    ZT_O_DATA_FILE,
+    ZT_O_DATA_FILE_RAW,
     ZT_O_MODE,
     ZT_O_ZONE_SIZE,
     ZT_O_CAPACITY,
@@ -31,6 +33,8 @@ enum zt_image_option {
     "    refcount_bits             1, 2, 4 .. 64; 16\n" \
     "    lazy_refcounts            on or off; plain images only\n" \
     "    extended_l2               on or off; clusters of 16K or more\n" \
+    "    data_file                 a file for the data, its name relative to FILE's folder\n" \
+    "    data_file_raw             on or off; on: it can be used without FILE\n" \
     "    zone.mode                 host-managed, or none\n" \
     "    zone.size                 a power of two; 256M\n" \
     "    zone.capacity             of a zone; zone.size\n" \
@@ -44,6 +48,7 @@ struct zt_image_options {
     bool list; /* -o help: of the options, and nothing else */
     bool given[ZT_O_COUNT];
     uint64_t value[ZT_O_COUNT]; /* of words: what they stand for */
+    const char *data_file;      /* or NULL */
 };
 
 /* Takes the value of -o, which it cuts up; false after reporting. */

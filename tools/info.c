@@ -154,6 +154,7 @@ static void print_json(struct zt_json *j, const struct layer *l)
 #undef MEMBER
     zt_json_str(j, "backing_file", or_null(l->backing.name));
     zt_json_str(j, "backing_format", or_null(l->backing.format));
+    zt_json_str(j, "data_file", or_null(l->backing.data_file));
     zt_json_open(j, "features", '[');
     each_feature(i, json_feature, j);
     zt_json_close(j, ']');
@@ -216,6 +217,8 @@ static void print_text(const struct layer *l)
         zt_line(stdout, "backing file: %s", l->backing.name);
     if (l->backing.format[0])
         zt_line(stdout, "backing file format: %s", l->backing.format);
+    if (l->backing.data_file[0])
+        zt_line(stdout, "data file: %s", l->backing.data_file);
     print_size("cluster size", i->cluster_size);
     printf("refcount bits: %" PRIu32 "\n", i->refcount_bits);
     printf("compression: %s\n", i->compression_type ? "zstd" : "zlib");

@@ -49,6 +49,14 @@ static void print_json(const struct mapping *m, const struct row *r)
     printf("}");
 }
 
+/* The file with the data of the image at that depth. */
+static const char *path_of(const struct mapping *m, uint32_t depth)
+{
+    const char *data = zqcow2_resolver_path(m->files, depth | ZQCOW2_RESOLVE_DATA_FILE);
+
+    return data ? data : zqcow2_resolver_path(m->files, depth);
+}
+
 static void print_text(const struct mapping *m, const struct row *r)
 {
     char host[24] = "compressed";
@@ -58,7 +66,7 @@ static void print_text(const struct mapping *m, const struct row *r)
     if (r->s.host != UINT64_MAX)
         snprintf(host, sizeof(host), "%#" PRIx64, r->s.host);
     printf("%#-16" PRIx64 "%#-16" PRIx64 "%-16s", r->start, r->s.length, host);
-    zt_put(stdout, zqcow2_resolver_path(m->files, r->s.depth));
+    zt_put(stdout, path_of(m, r->s.depth));
     printf("\n");
 }
 

@@ -132,6 +132,14 @@ enum zqcow2_rules {
     ZQCOW2_RULES_ZNS = 1    /* NVMe Zoned Namespaces */
 };
 
+/*
+ * Added to the depth that resolve gets: not the backing file at that depth is meant, but the data
+ * file of the image at that depth, where 0 is the image itself. Its format is "raw".
+ */
+#define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u
+#define ZQCOW2_RESOLVE_WRITE     0x40000000u /* with it: to be written */
+#define ZQCOW2_RESOLVE_CREATE    0x20000000u /* with both: made, if there is none */
+
 struct zqcow2_open_options {
     size_t size;
     uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
@@ -147,8 +155,9 @@ struct zqcow2_open_options {
      * backing file of that file, and so on; see zqcow2-layers(7). name is as stored in the image,
      * format is "raw" or "qcow2", and depth is 1 for the backing file of the image itself. The
      * callback returns 0 and a backend for reading, or an error, preferably with a text in *err.
-     * The library closes that backend when the image is closed, or when the open fails. NULL: an
-     * image with a backing file is refused. zqcow2_resolve_file() is an implementation for files.
+     * The library closes that backend when the image is closed, or when the open fails. It is also
+     * called for a data file, with ZQCOW2_RESOLVE_DATA_FILE added to depth. NULL: an image with a
+     * backing file or a data file is refused. zqcow2_resolve_file() is an implementation for files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -167,7 +176,9 @@ struct zqcow2_open_options {
 enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
     ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend that is not empty */
-    ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2     /* use subclusters; needs clusters of 16 KiB or more */
+    ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2,    /* use subclusters; needs clusters of 16 KiB or more */
+    ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3   /* the data file can be used without the image; only
+                                              without zones and without a backing file */
 };
 
 struct zqcow2_create_options {
@@ -194,16 +205,23 @@ struct zqcow2_create_options {
      * If it is opened and virtual_size is 0, the new image takes the size of the backing file. If
      * the backing file has zones, the new image inherits all of them as they are. It also inherits
      * the cluster size, the layout and the limits, except those that are set here. resolve is
-     * required for a zoned image with a backing file.
+     * required for a zoned image with a backing file, and for an image with a data file.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
+    /*
+     * The name of the file that will hold the data of the device; stored as given. NULL: the image
+     * itself. The file is made if there is none, and made as long as the device if it is shorter.
+     * What it holds is kept, unless ZQCOW2_CREATE_FORCE is set; with ZQCOW2_CREATE_DATA_FILE_RAW
+     * that is the content of the device, else the device reads as zeros.
+     */
+    const char *data_file;
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
     { \
         sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, \
-            NULL, NULL \
+            NULL, NULL, NULL \
     }
 
 enum zqcow2_info_flag {
@@ -269,15 +287,16 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
 
-/* What an image says about its backing file. */
+/* What an image says about its backing file, and about its data file. */
 struct zqcow2_backing {
     size_t size;
-    char format[16]; /* "": the image names none */
-    char name[1024]; /* "": no backing file */
+    char format[16];      /* "": the image names none */
+    char name[1024];      /* "": no backing file */
+    char data_file[1024]; /* "": the image has its data itself */
 };
 #define ZQCOW2_BACKING_INIT \
     { \
-        sizeof(struct zqcow2_backing), "", "" \
+        sizeof(struct zqcow2_backing), "", "", "" \
     }
 
 ZQCOW2_API int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backing *backing);
@@ -485,8 +504,8 @@ struct zqcow2_check_options {
     void *arg;
     /*
      * Opens the backing file of an image with zones, as open_options.resolve does. The check then
-     * compares the write pointers of the image with those of the backing file. NULL: the backing
-     * file is not opened.
+     * compares the write pointers of the image with those of the backing file. It also opens a data
+     * file, for its length. NULL: neither is opened.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);

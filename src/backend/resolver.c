@@ -22,15 +22,17 @@
 #include "base/mem.h"
 #include "base/report.h"
 
+#define DEPTH_FLAGS (ZQCOW2_RESOLVE_DATA_FILE | ZQCOW2_RESOLVE_WRITE | ZQCOW2_RESOLVE_CREATE)
+
 struct zqcow2_resolver {
     struct zqcow2_hooks hooks;
     bool limited;        /* root is a limit, even if it is "", which allows every file */
     char root[PATH_MAX]; /* without symbolic links; "": the root of the file system */
-    struct {
+    struct place {
         char *path; /* as given, or as made of a name */
         dev_t dev;  /* both together: which file it is, under any name */
         ino_t ino;
-    } file[ZQ_MAX_DEPTH + 1]; /* [depth]; 0: the image */
+    } file[ZQ_MAX_DEPTH + 1], data[ZQ_MAX_DEPTH + 1]; /* [depth]; 0: the image. Their data files */
 };
 
 static size_t path_bytes(const char *path)
@@ -39,23 +41,23 @@ static size_t path_bytes(const char *path)
 }
 
 /* Replaces what an earlier open of a chain left there: a resolver may serve several in turn. */
-static int keep_path(struct zqcow2_resolver *r, uint32_t depth, const char *path)
+static int keep_path(struct zqcow2_resolver *r, struct place *p, const char *path)
 {
     char *copy = zq_alloc(&r->hooks, 1, path_bytes(path));
 
     if (!copy)
         return -ENOMEM;
-    if (r->file[depth].path)
-        zq_free(&r->hooks, r->file[depth].path, path_bytes(r->file[depth].path));
+    if (p->path)
+        zq_free(&r->hooks, p->path, path_bytes(p->path));
     strcpy(copy, path);
-    r->file[depth].path = copy;
+    p->path = copy;
     return 0;
 }
 
-static void keep_identity(struct zqcow2_resolver *r, uint32_t depth, const struct stat *st)
+static void keep_identity(struct place *p, const struct stat *st)
 {
-    r->file[depth].dev = st->st_dev;
-    r->file[depth].ino = st->st_ino;
+    p->dev = st->st_dev;
+    p->ino = st->st_ino;
 }
 
 /* realpath, because check_root() compares it with what the kernel returns, which has no links. */
@@ -80,10 +82,10 @@ static int set_image(struct zqcow2_resolver *r, const char *image)
     struct stat st;
 
     if (stat(image, &st) == 0)
-        keep_identity(r, 0, &st);
+        keep_identity(&r->file[0], &st);
     else if (errno != ENOENT) /* it may be about to be made */
         return -errno;
-    return keep_path(r, 0, image);
+    return keep_path(r, &r->file[0], image);
 }
 
 int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *options,
@@ -125,13 +127,20 @@ void zqcow2_resolver_free(struct zqcow2_resolver *r)
     for (uint32_t i = 0; i <= ZQ_MAX_DEPTH; i++) {
         if (r->file[i].path)
             zq_free(&hooks, r->file[i].path, path_bytes(r->file[i].path));
+        if (r->data[i].path)
+            zq_free(&hooks, r->data[i].path, path_bytes(r->data[i].path));
     }
     zq_free(&hooks, r, sizeof(*r));
 }
 
 const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth)
 {
-    return depth <= ZQ_MAX_DEPTH ? r->file[depth].path : NULL;
+    bool data = depth & ZQCOW2_RESOLVE_DATA_FILE;
+
+    depth &= ~DEPTH_FLAGS;
+    if (depth > ZQ_MAX_DEPTH)
+        return NULL;
+    return data ? r->data[depth].path : r->file[depth].path;
 }
 
 /*
@@ -146,10 +155,9 @@ static bool has_protocol(const char *name)
 }
 
 /* A relative name starts where the file that names it lies. */
-static int make_path(const struct zqcow2_resolver *r, const char *name, uint32_t depth,
-                     char path[PATH_MAX], struct zqcow2_error *err)
+static int make_path(const char *from, const char *name, char path[PATH_MAX],
+                     struct zqcow2_error *err)
 {
-    const char *from = r->file[depth - 1].path;
     const char *slash = name[0] == '/' ? NULL : strrchr(from, '/');
     int folder = slash ? (int)(slash - from) + 1 : 0;
 
@@ -182,11 +190,26 @@ static int check_root(const struct zqcow2_resolver *r, int fd, struct zqcow2_err
     return zq_fail(err, -EACCES, "lies outside the folder to which backing files are limited");
 }
 
+/* What is asked for, and where it is kept. */
+struct request {
+    struct place *to;
+    const char *from; /* the path of the file that names it */
+    uint32_t depth;
+    bool data; /* not the file at that depth, but its data file */
+    int flags; /* of open() */
+};
+
+static bool is_same(const struct stat *st, const struct place *p)
+{
+    return p->path && st->st_dev == p->dev && st->st_ino == p->ino;
+}
+
 /*
  * A device or a pipe could block the open, or have effects when it is read. The same file twice in
  * a chain is a circle (S2).
  */
-static int check_file(struct zqcow2_resolver *r, int fd, uint32_t depth, struct zqcow2_error *err)
+static int check_file(struct zqcow2_resolver *r, int fd, const struct request *q,
+                      struct zqcow2_error *err)
 {
     struct stat st;
 
@@ -194,33 +217,50 @@ static int check_file(struct zqcow2_resolver *r, int fd, uint32_t depth, struct 
         return -errno;
     if (!S_ISREG(st.st_mode))
         return zq_fail(err, -EINVAL, "not a regular file");
-    for (uint32_t i = 0; i < depth; i++) {
-        if (st.st_dev == r->file[i].dev && st.st_ino == r->file[i].ino)
+    for (uint32_t i = 0; i <= q->depth; i++) {
+        bool above = i < q->depth;
+
+        if ((above && (is_same(&st, &r->file[i]) || is_same(&st, &r->data[i]))) ||
+            (q->data && is_same(&st, &r->file[i])))
             return zq_fail(err, -ELOOP, "the chain returns to the same file");
     }
-    keep_identity(r, depth, &st);
+    keep_identity(q->to, &st);
     return check_root(r, fd, err);
 }
 
 /* Looks before it opens, for opening a device may do something; and judges what it has opened. */
-static int open_file(const char *path, struct zqcow2_error *err)
+static int open_file(const char *path, int flags, struct zqcow2_error *err)
 {
     struct stat st;
-    int fd;
+    int fd, rc = stat(path, &st) < 0 ? -errno : 0;
 
-    if (stat(path, &st) < 0)
-        return -errno;
-    if (!S_ISREG(st.st_mode))
+    if (rc < 0 && (rc != -ENOENT || !(flags & O_CREAT)))
+        return rc;
+    if (rc == 0 && !S_ISREG(st.st_mode))
         return zq_fail(err, -EINVAL, "not a regular file");
     do {
-        fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+        fd = open(path, flags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0666);
     } while (fd < 0 && errno == EINTR);
     return zq_fd_lift(fd);
 }
 
+/* False: there is no such place, or the file that names it was not opened. */
+static bool take_request(struct zqcow2_resolver *r, uint32_t depth, struct request *q)
+{
+    q->data = depth & ZQCOW2_RESOLVE_DATA_FILE;
+    q->depth = depth & ~DEPTH_FLAGS;
+    if (q->depth > ZQ_MAX_DEPTH || (!q->data && (depth & DEPTH_FLAGS || !depth)))
+        return false;
+    q->to = q->data ? &r->data[q->depth] : &r->file[q->depth];
+    q->from = r->file[q->data ? q->depth : q->depth - 1].path;
+    q->flags = depth & ZQCOW2_RESOLVE_WRITE ? O_RDWR : O_RDONLY;
+    q->flags |= depth & ZQCOW2_RESOLVE_CREATE ? O_CREAT : 0;
+    return q->from;
+}
+
 /*
  * The format does not matter here: the library decides how the bytes are read. On success fd
- * belongs to *be. The path is kept even if the last step fails; the next call at this depth
+ * belongs to *be. The path is kept even if the last step fails; the next call for this place
  * replaces it.
  */
 int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
@@ -228,18 +268,19 @@ int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_
 {
     struct zqcow2_resolver *r = arg;
     char path[PATH_MAX];
+    struct request q;
     int fd, rc;
 
     (void)format;
-    if (!r || !name || !be || !depth || depth > ZQ_MAX_DEPTH || !r->file[depth - 1].path)
+    if (!r || !name || !be || !take_request(r, depth, &q))
         return -EINVAL;
-    rc = make_path(r, name, depth, path, err);
-    fd = rc < 0 ? rc : open_file(path, err);
+    rc = make_path(q.from, name, path, err);
+    fd = rc < 0 ? rc : open_file(path, q.flags, err);
     if (fd < 0)
         return fd;
-    rc = check_file(r, fd, depth, err);
+    rc = check_file(r, fd, &q, err);
     if (rc == 0)
-        rc = keep_path(r, depth, path);
+        rc = keep_path(r, q.to, path);
     if (rc == 0)
         rc = zqcow2_file_from_fd(fd, &r->hooks, be);
     if (rc < 0)

@@ -169,7 +169,7 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
 {
     static const char *const is[] = {"is not 1", "is 1", "should be above 1", "should be 1"};
     unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
-    bool once = known & ZQ_ONCE_NOW, low = known & ZQ_ONCE_TOO_LOW, loose;
+    bool once = t->outside || known & ZQ_ONCE_NOW, low = known & ZQ_ONCE_TOO_LOW, loose;
 
     if (t->compressed && f->set) {
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
@@ -180,7 +180,7 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
     }
     if (t->compressed || once == f->set)
         return;
-    loose = zq_scan_is_loose(s, t);
+    loose = !t->outside && zq_scan_is_loose(s, t);
     s->loose += loose;
     zq_found(s, loose ? ZQCOW2_FOUND_LEAK : ZQCOW2_FOUND_CORRUPTION, 1,
              "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
@@ -208,7 +208,7 @@ static int flag_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, ui
     struct zq_target t;
 
     (void)arg;
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, NULL, index, entry, &t);
     if (!t.why || t.counted)
         compare_flag(s, &f, &t);
     return 0;

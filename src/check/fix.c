@@ -18,8 +18,10 @@ static enum verdict judge_flag(struct zq_scan *s, const struct zq_fix *f, const 
 {
     unsigned once = 0;
 
-    if (!f->may_flag)
+    if (!f->may_flag || (t->outside && f->only_changed))
         return LEAVE;
+    if (t->outside)
+        return SET_OWN;
     if (t->len && !t->compressed)
         once = zq_counts_once(&s->counts, t->host >> s->h.cluster_bits);
     if (f->only_changed && (once & (ZQ_ONCE_NOW | ZQ_ONCE_AFTER)) != ZQ_ONCE_AFTER &&
@@ -65,7 +67,7 @@ void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *ent
     struct zq_target t;
     enum verdict what;
 
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, f->table, index, entry, &t);
     if (t.why && s->h.backing_len && !zq_l2_has_zero(&form))
         return;
     what = judge(s, f, &t);

@@ -28,9 +28,9 @@ static int note_whole(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
     struct zq_target t;
 
     (void)at;
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, arg, index, entry, &t);
     if (guest < s->g.device_size && guest == s->use[zone].whole && !t.why &&
-        (t.len || zq_l2_is_zero(&form, entry)))
+        (t.len || t.outside || zq_l2_is_zero(&form, entry)))
         s->use[zone].whole += zq_scan_cluster(s);
     return 0;
 }

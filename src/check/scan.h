@@ -119,6 +119,7 @@ int zq_scan_lengthen(struct zq_scan *s, uint64_t bytes);
 struct zq_target {
     uint64_t host, len; /* len 0: to nothing in the file */
     bool compressed;
+    bool outside;      /* to a cluster of a data file, at host; len is 0 */
     bool counted;      /* wrong, but what it points to is known */
     bool on_refcounts; /* wrong only until a rebuild moves the refcounts away */
     bool on_table;     /* data on an L2 table: wrong until it has a copy */
@@ -175,7 +176,9 @@ int zq_walk_l2(struct zq_scan *s, uint64_t offset, zq_l2_fn *fn, void *arg);
 
 /* What an active entry is, or one of the rank that is scanned. */
 void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t);
-void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t);
+/* The entry is number `index` of an L2 table; NULL: it does not matter which. */
+void zq_l2_target(struct zq_scan *s, const struct zq_l2 *table, uint64_t index,
+                  const uint8_t *entry, struct zq_target *t);
 
 /*
  * Something names what lies up to `end`, beyond the file's end. A file that a repair makes longer
@@ -215,7 +218,10 @@ static inline unsigned zq_scan_block_bits(const struct zq_scan *s)
 /* Autoclear bits that are unknown or stand for nothing that is here: any write clears them. */
 static inline uint64_t zq_scan_stray_bits(const struct zq_scan *s)
 {
+    bool data_file = s->h.incompat & ZQ_INCOMPAT_DATA_FILE;
+
     return s->h.autoclear & ~((s->h.bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0) |
+                              (data_file ? ZQ_AUTOCLEAR_RAW_DATA : 0) |
                               (s->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0));
 }
 

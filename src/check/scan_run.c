@@ -139,7 +139,7 @@ static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *
 {
     uint64_t zone;
 
-    if (t->len) {
+    if (t->len || t->outside) {
         s->res->allocated_clusters++;
         s->res->compressed_clusters += t->compressed;
     }
@@ -168,7 +168,7 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     struct zq_target t;
     int rc = 0;
 
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, table, index, entry, &t);
     if (t.why && !s->seen)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,

@@ -70,7 +70,25 @@ void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
         target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_DATA, ZQ_BY_LOWER_TABLE);
 }
 
-void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t)
+/*
+ * In a data file no cluster is counted, and none lies on anything of the image (D3); so an entry
+ * that is wrong hides nothing. Each cluster lies where it lies on the device (D1).
+ */
+static void target_outside(const struct zq_scan *s, const struct zq_l2 *table, uint64_t index,
+                           struct zq_target *t)
+{
+    bool known = table && table->index != ZQ_NO_INDEX;
+
+    t->outside = t->len;
+    t->counted = true;
+    t->where = "";
+    t->len = 0;
+    if (!t->why && t->outside && known && t->host != zq_scan_guest(s, table, index))
+        t->why = "does not lie in the data file where it lies on the device";
+}
+
+void zq_l2_target(struct zq_scan *s, const struct zq_l2 *table, uint64_t index,
+                  const uint8_t *entry, struct zq_target *t)
 {
     const struct zq_bounds b = zq_scan_bounds(s);
     struct zq_l2_entry e;
@@ -78,7 +96,10 @@ void zq_l2_target(struct zq_scan *s, const uint8_t *entry, struct zq_target *t)
 
     *t =
         (struct zq_target){.host = e.host, .len = e.len, .compressed = e.type == ZQ_EXT_COMPRESSED};
-    if (why)
+    t->why = why;
+    if (b.form.external)
+        target_outside(s, table, index, t);
+    else if (why)
         target_bad(s, t, why);
     else if (t->len)
         target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_L2, ZQ_BY_LOWER);

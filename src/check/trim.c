@@ -84,7 +84,7 @@ static int add_beyond(struct zq_scan *s, void *arg, uint64_t index, uint64_t at,
     (void)at;
     if (!zq_scan_beyond_wp(s, b->table, index))
         return 0;
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, b->table, index, entry, &t);
     if (t.len && !t.compressed && zq_counts_get(&s->counts, t.host >> s->h.cluster_bits) == 1)
         add(s, &b->gap, t.host, t.len);
     return 0;

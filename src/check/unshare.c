@@ -110,7 +110,7 @@ static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t a
     struct move m;
 
     (void)index;
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, NULL, index, entry, &t);
     cluster = t.host >> s->h.cluster_bits;
     if (!t.on_table && (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
                         !is_low(s, zq_counts_once(&s->counts, cluster), SIZE_MAX)))
@@ -133,7 +133,7 @@ static int look_at(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, ui
     struct zq_target t;
 
     (void)at;
-    zq_l2_target(s, entry, &t);
+    zq_l2_target(s, NULL, index, entry, &t);
     l->bad |= t.why != NULL;
     memcpy(copy, entry, (size_t)zq_l2_bytes(&form, 1));
     zq_fix_l2(s, &l->fix, index, copy);

@@ -22,6 +22,7 @@
 struct zq_form {
     uint32_t cluster_bits, version;
     bool extended; /* L2 entries have 128 bits, and subclusters */
+    bool external; /* data lies in a file of its own, where it lies on the device (D1) */
 };
 
 /* What an image's entries are judged by. */
@@ -32,7 +33,8 @@ struct zq_bounds {
 
 static inline struct zq_form zq_form_of(const struct zq_header *h)
 {
-    return (struct zq_form){h->cluster_bits, h->version, h->incompat & ZQ_INCOMPAT_EXTENDED_L2};
+    return (struct zq_form){h->cluster_bits, h->version, h->incompat & ZQ_INCOMPAT_EXTENDED_L2,
+                            h->incompat & ZQ_INCOMPAT_DATA_FILE};
 }
 
 /* NULL, or why no cluster of the file begins here. */

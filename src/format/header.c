@@ -13,10 +13,8 @@
 #include "base/report.h"
 #include "format/states.h"
 
-#define MAX_SNAPSHOTS     65536u
-#define MAX_EXTENSIONS    512u /* keeps the search for doubles short */
-#define FEATURE_BYTES     48u
-#define NEW_HEADER_LENGTH 112u
+#define MAX_SNAPSHOTS  65536u
+#define MAX_EXTENSIONS 512u /* keeps the search for doubles short */
 
 #define KNOWN_INCOMPAT \
     (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION | \
@@ -139,7 +137,7 @@ static int take_mark(struct zq_header *h, const struct ext *e, struct zqcow2_err
 
 static int take_features(const struct ext *e, struct zqcow2_error *err)
 {
-    if (e->len % FEATURE_BYTES)
+    if (e->len % ZQ_FEATURE_BYTES)
         return bad(err, "feature name table length", e->len, e->data - 4,
                    "must be a multiple of 48");
     return 0;
@@ -181,6 +179,23 @@ static int take_backing_format(struct zq_header *h, const struct ext *e, struct 
     return 0;
 }
 
+/* As with a backing file, a zero byte would make the name in a message another one. */
+static int take_data_file(struct zq_header *h, const struct ext_area *a, const struct ext *e,
+                          struct zqcow2_error *err)
+{
+    if (!(h->incompat & ZQ_INCOMPAT_DATA_FILE))
+        return bad(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
+                   "an external data file is named but its bit 2 is clear");
+    if (e->len > ZQ_MAX_BACKING_NAME)
+        return bad(err, "data file name length", e->len, e->data - 4, "must be at most 1023");
+    if (memchr(a->buf + e->data, 0, e->len))
+        return bad(err, "data file name length", e->len, e->data - 4,
+                   "the name contains a zero byte");
+    h->data_name_offset = e->data;
+    h->data_name_len = e->len;
+    return 0;
+}
+
 static int take_ext(struct zq_header *h, const struct ext_area *a, const struct ext *e,
                     struct zqcow2_error *err)
 {
@@ -191,9 +206,7 @@ static int take_ext(struct zq_header *h, const struct ext_area *a, const struct 
     case ZQ_EXT_FEATURE_NAMES: return take_features(e, err);
     case ZQ_EXT_BITMAPS: return take_bitmaps(h, e, err);
     case ZQ_EXT_ZONED: return take_zoned(h, e, err);
-    case ZQ_EXT_DATA_FILE: /* with the bit the image was already refused */
-        return bad(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
-                   "an external data file is named but its bit 2 is clear");
+    case ZQ_EXT_DATA_FILE: return take_data_file(h, a, e, err);
     case ZQ_EXT_CRYPTO:
         return bad(err, "crypt_method", h->crypt_method, 32,
                    "an encryption header is present but nothing is encrypted");
@@ -234,10 +247,10 @@ static void feature_name(const struct ext_area *a, unsigned bit, char *out, size
     out[0] = '\0';
     if (!find_ext(a, ZQ_EXT_FEATURE_NAMES, &e))
         return;
-    for (uint32_t i = 0; i + FEATURE_BYTES <= e.len; i += FEATURE_BYTES) {
+    for (uint32_t i = 0; i + ZQ_FEATURE_BYTES <= e.len; i += ZQ_FEATURE_BYTES) {
         const uint8_t *f = a->buf + e.data + i;
         if (f[0] == 0 && f[1] == bit) {
-            zq_printable(out, room, f + 2, FEATURE_BYTES - 2);
+            zq_printable(out, room, f + 2, ZQ_FEATURE_BYTES - 2);
             return;
         }
     }
@@ -248,7 +261,7 @@ static int check_unknown_bits(const struct zq_header *h, const struct ext_area *
                               struct zqcow2_error *err)
 {
     uint64_t unknown = h->incompat & ~KNOWN_INCOMPAT;
-    char name[FEATURE_BYTES];
+    char name[ZQ_FEATURE_BYTES];
     unsigned bit;
 
     if (!unknown)
@@ -268,9 +281,6 @@ static int check_features(const struct zq_header *h, const struct ext_area *a, b
 
     if (rc < 0)
         return rc;
-    if (h->incompat & ZQ_INCOMPAT_DATA_FILE)
-        return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
-                       "an external data file is");
     if (h->incompat & ZQ_INCOMPAT_EXTENDED_L2 && h->cluster_bits < ZQ_EXTENDED_CLUSTER_BITS)
         return bad(err, "cluster_bits", h->cluster_bits, 20,
                    "extended L2 entries need at least 14");
@@ -321,6 +331,28 @@ static int check_backing(const struct zq_header *h, const uint8_t *buf, size_t l
     if (memchr(buf + h->backing_offset, 0, h->backing_len))
         return bad(err, "backing_file_offset", h->backing_offset, 8,
                    "the name contains a zero byte");
+    return 0;
+}
+
+/*
+ * What cannot be with a data file: a snapshot would need clusters of its own in it (D3), and a raw
+ * one must have all of the data itself (D1).
+ */
+static int check_data_file(const struct zq_header *h, struct zqcow2_error *err)
+{
+    if (!(h->incompat & ZQ_INCOMPAT_DATA_FILE))
+        return 0;
+    if (!h->data_name_len)
+        return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
+                       "an external data file without a name is");
+    if (h->nb_snapshots)
+        return lacking(err, "nb_snapshots", h->nb_snapshots, 60,
+                       "an external data file beside snapshots is");
+    if (h->stored_size > ZQ_MAX_DATA_SIZE)
+        return bad(err, "size", h->stored_size, 24, "must be at most 2^56 with a data file");
+    if (h->backing_len && h->autoclear & ZQ_AUTOCLEAR_RAW_DATA)
+        return lacking(err, "autoclear_features", h->autoclear, ZQ_HDR_AUTOCLEAR,
+                       "a raw external data file beside a backing file is");
     return 0;
 }
 
@@ -457,7 +489,7 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
     if (h->refcount_order > 6)
         return bad(err, "refcount_order", h->refcount_order, 96, "must be 0 to 6");
     if ((rc = check_size(h, err)) < 0 || (rc = check_tables(h, file_size, err)) < 0 ||
-        (rc = parse_exts(h, &area, err)) < 0)
+        (rc = parse_exts(h, &area, err)) < 0 || (rc = check_data_file(h, err)) < 0)
         return rc;
     return check_bitmaps(h, rdwr, err);
 }
@@ -469,115 +501,5 @@ void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqc
     memcpy(b->name, buf + h->backing_offset, h->backing_len);
     if (h->backing_len)
         memcpy(b->format, buf + h->backing_format_offset, h->backing_format_len);
-}
-
-/* ---- a new image ---- */
-
-static const struct {
-    uint8_t type, bit;
-    const char *name;
-} features[] = {
-    {0, 0, "dirty bit"},           {0, 1, "corrupt bit"},
-    {0, 2, "external data file"},  {0, 3, "compression type"},
-    {0, 4, "extended L2 entries"}, {0, 5, "zoned format"},
-    {1, 0, "lazy refcounts"},      {2, 0, "bitmaps"},
-    {2, 1, "raw external data"},
-};
-#define NR_FEATURES (sizeof(features) / sizeof(features[0]))
-
-static size_t put_ext(uint8_t *buf, size_t pos, uint32_t type, uint32_t len)
-{
-    zq_put_be32(buf + pos, type);
-    zq_put_be32(buf + pos + 4, len);
-    return pos + 8;
-}
-
-/* For programs that do not know a bit: they can name it when they refuse the image. */
-static size_t put_features(uint8_t *buf, size_t pos)
-{
-    pos = put_ext(buf, pos, ZQ_EXT_FEATURE_NAMES, NR_FEATURES * FEATURE_BYTES);
-    for (size_t i = 0; i < NR_FEATURES; i++, pos += FEATURE_BYTES) {
-        buf[pos] = features[i].type;
-        buf[pos + 1] = features[i].bit;
-        memcpy(buf + pos + 2, features[i].name, strlen(features[i].name));
-    }
-    return pos;
-}
-
-static void put_fields(const struct zq_header *h, uint8_t *b)
-{
-    zq_put_be32(b, ZQ_MAGIC);
-    zq_put_be32(b + 4, 3);
-    zq_put_be32(b + 20, h->cluster_bits);
-    zq_put_be64(b + 24, h->virtual_size);
-    zq_put_be32(b + 36, h->l1_entries);
-    zq_put_be64(b + 40, h->l1_offset);
-    zq_put_be64(b + ZQ_HDR_RT_OFFSET, h->rt_offset);
-    zq_put_be32(b + ZQ_HDR_RT_CLUSTERS, h->rt_clusters);
-    zq_put_be64(b + ZQ_HDR_INCOMPAT, h->incompat);
-    zq_put_be64(b + ZQ_HDR_COMPAT, h->compat);
-    zq_put_be64(b + ZQ_HDR_AUTOCLEAR, h->autoclear);
-    zq_put_be32(b + 96, h->refcount_order);
-    zq_put_be32(b + 100, NEW_HEADER_LENGTH);
-}
-
-/* Behind the end mark. */
-static void put_backing_name(struct zq_header *h, uint8_t *buf, size_t pos, const char *name)
-{
-    h->backing_len = (uint32_t)strlen(name);
-    h->backing_offset = pos;
-    memcpy(buf + pos, name, h->backing_len);
-    zq_put_be64(buf + 8, pos);
-    zq_put_be32(buf + 16, h->backing_len);
-}
-
-static size_t put_backing_format(uint8_t *buf, size_t pos, const char *format)
-{
-    uint32_t len = (uint32_t)strlen(format);
-
-    pos = put_ext(buf, pos, ZQ_EXT_BACKING_FORMAT, len);
-    memcpy(buf + pos, format, len);
-    return (size_t)zq_align_up(pos + len, 8);
-}
-
-/* The header, the mark, a format of at most 8 bytes, the end mark. */
-#define BEFORE_NAME (NEW_HEADER_LENGTH + 16u + 16u + 8u)
-
-size_t zq_header_room(uint32_t cluster_bits, bool zoned, bool states)
-{
-    size_t used = BEFORE_NAME + (zoned ? 8u + ZQ_ZONE_EXT_MAX : 0) + (states ? ZQ_STATES_ROOM : 0);
-
-    return (size_t)zq_min(ZQ_MAX_BACKING_NAME, ((size_t)1 << cluster_bits) - used);
-}
-
-void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data,
-                     const struct zqcow2_backing *backing)
-{
-    size_t pos = NEW_HEADER_LENGTH, name = strlen(backing->name);
-
-    h->version = 3;
-    h->header_length = NEW_HEADER_LENGTH;
-    put_fields(h, buf);
-    /* The mark comes first: it is rewritten in place and must share sector 0 with the header. */
-    pos = put_ext(buf, pos, ZQ_EXT_MARK, 8);
-    h->mark_offset = (uint32_t)pos;
-    pos += 8;
-    if (h->states_offset) {
-        zq_states_build(buf + pos, h->states_offset, h->states_zones);
-        pos += ZQ_STATES_ROOM;
-    }
-    if (h->incompat & ZQ_INCOMPAT_ZONED) {
-        pos = put_ext(buf, pos, ZQ_EXT_ZONED, h->zoned_len);
-        h->zoned_offset = (uint32_t)pos;
-        memcpy(buf + pos, zoned_data, h->zoned_len);
-        pos = (size_t)zq_align_up(pos + h->zoned_len, 8);
-    }
-    if (name)
-        pos = put_backing_format(buf, pos, backing->format);
-    if (pos + 8 + NR_FEATURES * FEATURE_BYTES + 8 + name <= len)
-        pos = put_features(buf, pos);
-    zq_assert(pos + 8 + name <= len);
-    pos = put_ext(buf, pos, ZQ_EXT_END, 0);
-    if (name)
-        put_backing_name(h, buf, pos, backing->name);
+    memcpy(b->data_file, buf + h->data_name_offset, h->data_name_len);
 }

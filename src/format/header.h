@@ -16,9 +16,12 @@
 #define ZQ_MAX_RT_BYTES     (8u << 20)
 #define ZQ_MAX_HOST_OFFSET  ((uint64_t)1 << 56)
 #define ZQ_MAX_VIRTUAL_SIZE ((uint64_t)1 << 62)
+#define ZQ_MAX_DATA_SIZE    ZQ_MAX_HOST_OFFSET /* with a data file: an entry can name no more */
 
 #define ZQ_MAX_BACKING_NAME   1023u /* bytes; other programs take no more */
 #define ZQ_MAX_BACKING_FORMAT 15u
+
+#define ZQ_FEATURE_BYTES 48u /* of an entry in the feature name table */
 
 #define ZQ_INCOMPAT_DIRTY       ((uint64_t)1 << 0)
 #define ZQ_INCOMPAT_CORRUPT     ((uint64_t)1 << 1)
@@ -78,6 +81,7 @@ struct zq_header {
     uint32_t backing_len;                 /* of the name; 0: other programs take it for none */
     /* extensions; offsets are of their data in the file, 0: absent */
     uint32_t backing_format_offset, backing_format_len;
+    uint32_t data_name_offset, data_name_len; /* of the data file's name */
     uint32_t zoned_offset, zoned_len;
     uint32_t mark_offset;                 /* where it can share sector 0 with the header, else 0 */
     uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
@@ -101,7 +105,7 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
  */
 int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
                     bool rdwr, struct zqcow2_error *err);
-/* What the parsed header in buf names as its source. */
+/* What the parsed header in buf names as its source, and as its data file. */
 void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b);
 /* Copies bytes of an image for a text: whatever is not plain ASCII becomes '?'. */
 void zq_printable(char *out, size_t room, const void *from, size_t n);
@@ -112,11 +116,14 @@ void zq_printable(char *out, size_t room, const void *from, size_t n);
  * it fits. Sets h->zoned_offset, h->mark_offset.
  * Mark and states lie in the first 512 bytes. len may be less than a cluster, but not less than the
  * smaller of a cluster and ZQ_HEADER_BYTES: the rest of the cluster is then zeros. backing: named
- * in it, if it has a name, for which zq_header_room() has said that there is room.
+ * in it, and the data file, if they have names; zq_header_fits() has said that there is room.
  */
-#define ZQ_HEADER_BYTES 2048u
+#define ZQ_HEADER_BYTES 4096u
 void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data,
                      const struct zqcow2_backing *backing);
+/* Is there room for both names in an image with such clusters, with zones, with states? */
+bool zq_header_fits(uint32_t cluster_bits, bool zoned, bool states,
+                    const struct zqcow2_backing *backing);
 /* How long a backing file's name may be in an image with such clusters, with zones, with states. */
 size_t zq_header_room(uint32_t cluster_bits, bool zoned, bool states);
 

@@ -41,6 +41,29 @@ static const char *read_compressed(const struct zq_bounds *b, uint64_t raw, stru
 }
 
 /*
+ * Of a cluster in a data file. Offset 0 is valid there, so that COPIED, which is always set, says
+ * that there is a cluster (qcow2 specification, "Standard Cluster Descriptor"). Nobody else can
+ * have it, whatever the flag says. No length of the image's own file bounds it: the caller compares
+ * it with the address on the device.
+ */
+static const char *read_external(const struct zq_bounds *b, uint64_t raw, uint64_t zero,
+                                 struct zq_l2_entry *e)
+{
+    uint64_t size = (uint64_t)1 << b->form.cluster_bits;
+
+    if (raw & COMPRESSED)
+        return "is compressed, which a data file cannot have";
+    e->host = raw & ZQ_OFFSET_MASK;
+    e->copied = e->host || raw & ZQ_OFLAG_COPIED;
+    e->len = e->copied ? size : 0;
+    e->type = raw & zero ? ZQ_EXT_ZERO : e->len ? ZQ_EXT_DATA : ZQ_EXT_UNALLOC;
+    e->data_end = e->type == ZQ_EXT_DATA ? size : 0;
+    if (raw & ~(ZQ_OFFSET_MASK | ZQ_OFLAG_COPIED | zero))
+        return "reserved bits are set";
+    return e->host & (size - 1) ? "is not aligned to a cluster" : NULL;
+}
+
+/*
  * The first 64 bits. *e is filled in even if the entry is refused: check counts what such an entry
  * seems to point to. In version 2, bit 0 is reserved; from 3 on it says that the cluster reads as
  * zeros, allocated or not, but in an extended entry the bitmap says so.
@@ -50,6 +73,8 @@ static const char *read_word(const struct zq_bounds *b, uint64_t raw, struct zq_
     uint64_t zero = b->form.version >= 3 && !b->form.extended ? ZERO : 0;
 
     *e = (struct zq_l2_entry){.type = ZQ_EXT_UNALLOC, .used = raw};
+    if (b->form.external)
+        return read_external(b, raw, zero, e);
     if (raw & COMPRESSED)
         return read_compressed(b, raw, e);
     e->host = raw & ZQ_OFFSET_MASK;
@@ -96,7 +121,7 @@ static const char *judge_bitmap(const struct zq_l2_entry *e, uint64_t bitmap)
         return bitmap ? "a compressed cluster has subclusters" : NULL;
     if (bitmap & bitmap >> UNITS & ALL_DATA)
         return "a subcluster is both allocated and zero";
-    return bitmap & ALL_DATA && !e->host ? "a subcluster is allocated without a cluster" : NULL;
+    return bitmap & ALL_DATA && !e->len ? "a subcluster is allocated without a cluster" : NULL;
 }
 
 static const char *read_extended(const struct zq_bounds *b, const uint8_t *entry, unsigned unit,
@@ -191,8 +216,9 @@ uint64_t zq_l2_follow(const struct zq_bounds *b, const uint8_t *entry, uint64_t 
     if (first->type == ZQ_EXT_COMPRESSED)
         end = zq_min(end, (uint64_t)1 << bits);
     most = ((end - 1) >> bits) + 1;
-    if (first->host) {
-        uint64_t room = zq_min(b->file_size, ZQ_MAX_HOST_OFFSET) - first->host;
+    if (first->len) {
+        uint64_t end_of_file = b->form.external ? ZQ_MAX_HOST_OFFSET : b->file_size;
+        uint64_t room = zq_min(end_of_file, ZQ_MAX_HOST_OFFSET) - first->host;
 
         step = (uint64_t)1 << bits;
         most = zq_min(most, ((room - 1) >> bits) + 1);

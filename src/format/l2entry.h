@@ -22,7 +22,8 @@ struct zq_l2_entry {
     enum zq_extent_type type; /* of the unit that was asked for, or of the first */
     bool used;                /* the entry is not empty */
     bool copied;        /* refcount 1: may be written in place; never of a compressed cluster */
-    uint64_t host, len; /* of what it holds in the file, ZERO too; len 0: nothing */
+    uint64_t host, len; /* of what it holds in the file, ZERO too; len 0: nothing. In a data file
+                           host 0 is valid */
     uint64_t data,
         data_end; /* bytes of the cluster outside of which it has no content; 0, 0: none */
 };

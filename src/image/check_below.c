@@ -2,7 +2,7 @@
 /*
  * Check of an image that stands on another with zones: what only the backing file knows is read
  * first, and given to the check (S12). That must not fail for it: where the backing file cannot be
- * opened, the image is checked alone, and a warning says so.
+ * opened, the image is checked alone, and a warning says so. Likewise with a data file.
  */
 #include "base/report.h"
 #include "check/check.h"
@@ -33,7 +33,7 @@ static int look_below(const struct opening *o, struct zq_below *b)
         (void)zq_be_leave(be);
         zqcow2_backend_close(be);
     }
-    return rc < 0 ? zq_opening_blame(o->err, &o->backing, rc) : 0;
+    return rc < 0 ? zq_opening_blame(o->err, "backing file", o->backing.name, rc) : 0;
 }
 
 static void warn(const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,
@@ -61,6 +61,8 @@ int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
         zq_free(hooks, b.pointers, zq_pointers_bytes(&b.g));
         b.pointers = NULL;
     }
+    if (opt->resolve && rc == 0 && zq_opening_has_data_file(&o) && zq_opening_look_at_data(&o) < 0)
+        warn(opt, res, &why);
     rc = zq_check(be, hooks, opt, b.pointers ? &b : NULL, res, err);
     zq_free(hooks, b.pointers, zq_pointers_bytes(&b.g));
     return rc;

@@ -17,14 +17,15 @@
 #include "format/reftable.h"
 #include "format/zone_ext.h"
 #include "image/inherit.h"
+#include "image/new_data.h"
 
 #define DEFAULT_CLUSTER_SIZE  65536u
 #define DEFAULT_REFCOUNT_BITS 16u
 #define DEFAULT_MAX_APPEND    65536u
 #define CHUNK                 65536u /* tables are composed and written in pieces of this size */
 
-static const uint32_t known_flags =
-    ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE | ZQCOW2_CREATE_EXTENDED_L2;
+static const uint32_t known_flags = ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE |
+                                    ZQCOW2_CREATE_EXTENDED_L2 | ZQCOW2_CREATE_DATA_FILE_RAW;
 
 /* Everything that is decided before the first byte is written. */
 struct plan {
@@ -33,8 +34,10 @@ struct plan {
     struct zq_reftable refs; /* behind the header; what is behind it belongs to the image, too */
     uint64_t bytes;          /* of the new file; each cluster has refcount 1 */
     uint8_t zoned[ZQ_ZONE_EXT_MAX];
+    uint64_t l2_offset, l2_tables; /* one after the other; none unless all is preallocated */
     struct zqcow2_backing backing;
     struct zq_inherit below;
+    struct zq_new_data data;
     uint8_t *buf; /* CHUNK bytes */
 };
 
@@ -169,6 +172,38 @@ static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
     return 0;
 }
 
+/*
+ * What reads a raw data file without the image sees all of it: nothing may be elsewhere, and what
+ * lies beyond a write pointer is not zeros in it (D1).
+ */
+static int plan_data_file(struct plan *p, const struct zqcow2_create_options *o,
+                          struct zqcow2_error *err)
+{
+    const char *name = o->data_file;
+    bool raw = o->flags & ZQCOW2_CREATE_DATA_FILE_RAW;
+
+    if (!name)
+        return raw ? refuse(err, "data_file_raw", 1, "requires data_file") : 0;
+    if (!name[0] || strlen(name) >= sizeof(p->backing.data_file))
+        return zq_fail(err, -EINVAL, "data_file: must have 1 to 1023 bytes");
+    if (!o->resolve)
+        return zq_fail(err, -EINVAL, "data_file: needs resolve to open it");
+    if (o->virtual_size > ZQ_MAX_DATA_SIZE)
+        return refuse(err, "size", o->virtual_size, "must be at most 2^56 with a data file");
+    if (raw && o->backing_name)
+        return refuse(err, "data_file_raw", 1, "not with a backing file");
+    if (raw && o->zone_size)
+        return refuse(err, "data_file_raw", 1,
+                      "not with zones: the file is not zeros beyond the write pointers");
+    strcpy(p->backing.data_file, name);
+    p->h.incompat |= ZQ_INCOMPAT_DATA_FILE;
+    p->h.autoclear |= raw ? ZQ_AUTOCLEAR_RAW_DATA : 0;
+    p->l2_tables = raw ? p->h.l1_entries : 0;
+    if (!zq_header_fits(p->h.cluster_bits, o->zone_size, p->below.states, &p->backing))
+        return zq_fail(err, -EINVAL, "data_file: the name does not fit into the first cluster");
+    return 0;
+}
+
 /* Everything that the caller can get wrong is refused here, before the backend is touched. */
 static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
                         struct zqcow2_error *err)
@@ -179,6 +214,8 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
         rc = zq_check_unknown(err, o->flags, known_flags, 0);
     if (rc == 0)
         rc = plan_backing(p, o, err);
+    if (rc == 0)
+        rc = plan_data_file(p, o, err);
     if (rc < 0)
         return rc;
     if (o->flags & ZQCOW2_CREATE_LAZY_REFCOUNTS) {
@@ -201,9 +238,7 @@ static int make_plan(struct plan *p, struct zqcow2_backend *be, struct zqcow2_cr
     return rc < 0 ? rc : plan_options(p, o, err);
 }
 
-/*
- * ---- layout: header, refcount table, refcount blocks, write-pointer table, states, L1 table ----
- */
+/* ---- layout: header, refcount table and blocks, write pointers, states, L1, L2 tables ---- */
 
 /*
  * The refcount table counts all clusters of the new file, itself and its blocks included; how many
@@ -219,7 +254,8 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
     uint64_t l1 = zq_div_up(zq_table_bytes(p->h.l1_entries), cluster);
     struct zq_reftable *t = &p->refs;
 
-    *t = (struct zq_reftable){bits, p->h.refcount_order, .base = 1, .behind = wp + states + l1};
+    *t = (struct zq_reftable){bits, p->h.refcount_order, .base = 1,
+                              .behind = wp + states + l1 + p->l2_tables};
     if (zq_reftable_plan(t) < 0)
         return refuse(err, "refcount_bits", 1u << p->h.refcount_order,
                       "the refcount table would exceed 8 MiB");
@@ -232,7 +268,8 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
         p->h.states_zones = p->g.nr_zones;
         p->h.autoclear |= ZQ_AUTOCLEAR_STATES;
     }
-    p->bytes = p->h.l1_offset + (l1 << bits);
+    p->l2_offset = p->h.l1_offset + (l1 << bits);
+    p->bytes = p->l2_offset + (p->l2_tables << bits);
     return 0;
 }
 
@@ -316,6 +353,54 @@ static int write_states(struct zqcow2_backend *be, struct plan *p)
     return write_zeros(be, p, at, p->h.l1_offset);
 }
 
+/* Entries of L1 from number i on, as many as fit in the buffer: 0 where no table is preallocated.
+ */
+static uint64_t compose_l1(struct plan *p, uint64_t i)
+{
+    uint64_t n = zq_min(p->h.l1_entries - i, zq_table_count(CHUNK));
+
+    for (uint64_t k = 0; k < n; k++)
+        zq_table_put(
+            p->buf, k,
+            p->l2_tables ? zq_l1_set_own(p->l2_offset + ((i + k) << p->h.cluster_bits), true) : 0);
+    return n;
+}
+
+static int write_l1(struct zqcow2_backend *be, struct plan *p)
+{
+    uint64_t end = p->h.l1_offset + zq_table_bytes(p->h.l1_entries);
+    int rc = 0;
+
+    for (uint64_t i = 0, n; i < p->h.l1_entries && rc == 0; i += n) {
+        n = compose_l1(p, i);
+        rc = zq_be_write(be, p->buf, (size_t)zq_table_bytes(n), p->h.l1_offset + zq_table_bytes(i));
+    }
+    return rc < 0 ? rc : write_zeros(be, p, end, p->l2_offset);
+}
+
+/*
+ * Of a raw data file: every cluster of the device has its entry, so a program that writes the file
+ * by itself writes the device (D1). The tables are one array of entries, a cluster each.
+ */
+static int write_l2(struct zqcow2_backend *be, struct plan *p)
+{
+    const struct zq_form form = zq_form_of(&p->h);
+    uint64_t in_buf = CHUNK >> zq_l2_entry_bits(&form),
+             all = p->l2_tables << zq_l2_table_bits(&form);
+    uint64_t used = zq_div_up(p->h.virtual_size, (uint64_t)1 << p->h.cluster_bits), n;
+    int rc = 0;
+
+    for (uint64_t i = 0; i < all && rc == 0; i += n) {
+        n = zq_min(all - i, in_buf);
+        memset(p->buf, 0, CHUNK);
+        if (i < used)
+            zq_l2_link(&form, p->buf, i << p->h.cluster_bits, (uint32_t)zq_min(n, used - i));
+        rc = zq_be_write(be, p->buf, (size_t)zq_l2_bytes(&form, n),
+                         p->l2_offset + zq_l2_bytes(&form, i));
+    }
+    return rc;
+}
+
 /*
  * Until its first sector is there, the file is not an image. So the barrier before that sector
  * covers all tables and the rest of the header, and the one behind it makes the success durable
@@ -363,7 +448,7 @@ static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_byt
 
     if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_refcounts(be, p)) < 0 ||
         (rc = write_zones(be, p)) < 0 || (rc = write_states(be, p)) < 0 ||
-        (rc = write_zeros(be, p, p->h.l1_offset, p->bytes)) < 0)
+        (rc = write_l1(be, p)) < 0 || (rc = write_l2(be, p)) < 0)
         return rc;
     return write_header(be, p);
 }
@@ -384,7 +469,10 @@ static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_o
     p->buf = zq_alloc(hooks, 4096, CHUNK);
     if (!p->buf)
         return zq_fail_rc(err, -ENOMEM);
-    rc = write_all(be, p, bytes);
+    if (o->data_file)
+        rc = zq_new_data_begin(&p->data, be, o, hooks, err);
+    if (rc == 0)
+        rc = write_all(be, p, bytes);
     zq_free(hooks, p->buf, CHUNK);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
@@ -422,6 +510,7 @@ int zq_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt
         rc = plan_layout(&p, err);
     if (rc == 0)
         rc = write_image(be, &o, &hooks, &p, err);
+    zq_new_data_end(&p.data);
     zq_inherit_end(&p.below);
     return rc;
 }

@@ -158,7 +158,7 @@ int zq_inherit_begin(struct zq_inherit *in, struct zqcow2_backend *be,
         in->o.be = NULL;
     else
         rc = take(in, opt, err);
-    return rc < 0 ? zq_opening_blame(err, &b, rc) : 0;
+    return rc < 0 ? zq_opening_blame(err, "backing file", b.name, rc) : 0;
 }
 
 void zq_inherit_end(struct zq_inherit *in)

@@ -48,8 +48,11 @@ static int write_sector0(struct opening *o)
 static int update_header(struct opening *o)
 {
     uint64_t kept = o->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0;
+    bool raw = zq_opening_has_data_file(o) && !o->g.layout; /* kept so by overwrite.c (D1) */
     bool upgrade = o->bit_missing && (o->opt.flags & ZQCOW2_OPEN_UPGRADE);
 
+    if (raw)
+        kept |= o->h.autoclear & ZQ_AUTOCLEAR_RAW_DATA;
     if (o->bit_missing && !upgrade)
         return zq_fail(o->err, ZQCOW2_EFEATURE,
                        "zoned, but incompatible feature bit 5 is clear: upgrade it before writing");
@@ -224,8 +227,8 @@ static void set_info(struct opening *o, struct zq_core *c)
                     (c->hdr.compat & ZQ_COMPAT_LAZY_REFCOUNTS ? ZQCOW2_INFO_LAZY_REFCOUNTS : 0) |
                     (c->hdr.nb_snapshots ? ZQCOW2_INFO_SNAPSHOTS : 0) |
                     (c->hdr.stored_size != c->size ? ZQCOW2_INFO_SIZE_CUT : 0) |
-                    (c->hdr.backing_offset && !c->backing ? ZQCOW2_INFO_EMPTY_BACKING : 0) |
-                    (c->backing ? ZQCOW2_INFO_BACKING : 0) |
+                    (c->hdr.backing_offset && !c->hdr.backing_len ? ZQCOW2_INFO_EMPTY_BACKING : 0) |
+                    (c->hdr.backing_len ? ZQCOW2_INFO_BACKING : 0) |
                     (was_in_use(o) && !o->rdwr ? ZQCOW2_INFO_DIRTY : 0);
     if (c->zoned && c->zones.nr_active > c->zones.max_active)
         c->info_flags |= ZQCOW2_INFO_OVER_ACTIVE;
@@ -254,6 +257,28 @@ static void set_core(struct opening *o, struct zq_core *c)
     memcpy(c->sector0, o->sector0, ZQ_SECTOR);
 }
 
+static int keep_names(struct opening *o, struct zq_core *c)
+{
+    if (!o->backing.name[0] && !o->backing.data_file[0])
+        return 0;
+    c->backing = zq_alloc(&o->hooks, _Alignof(struct zqcow2_backing), sizeof(*c->backing));
+    if (!c->backing)
+        return -ENOMEM;
+    *c->backing = o->backing;
+    return 0;
+}
+
+/* A call that goes past the loop's lists needs both files to allow it: it finds out on the way. */
+static int set_data_file(struct opening *o, struct zq_core *c)
+{
+    int rc = zq_opening_data_file(o, c, 0, &c->data_file);
+
+    c->data = &c->data_file.x;
+    c->x.next = c->data;
+    c->x.alone &= c->data->alone;
+    return rc;
+}
+
 /*
  * The order: parts before what checks them, zones before their blocks are checked. On failure the
  * core is left half-built, and zq_core_fini() takes it: each part is closed by its own close, which
@@ -273,6 +298,10 @@ static int build_core(struct opening *o, struct zq_core *c)
     set_core(o, c);
     c->upper = &zq_request_upper;
     rc = zq_core_init(c);
+    if (rc == 0)
+        rc = keep_names(o, c);
+    if (rc == 0 && zq_opening_has_data_file(o))
+        rc = set_data_file(o, c);
     if (rc == 0)
         rc = zq_opening_tables(o, &parts);
     if (rc == 0 && o->rdwr)
@@ -459,6 +488,8 @@ int zq_image_close(struct zqcow2_image *img)
     zq_core_unlock(c);
     if (rc < 0 && c->dead && be->ops.invalidate)
         be->ops.invalidate(be->self);
+    if (rc < 0 && c->dead && c->data != &c->x && c->data->be->ops.invalidate)
+        c->data->be->ops.invalidate(c->data->be->self);
     free_image(img);
     (void)zq_be_leave(be);
     if (!borrowed)
@@ -471,7 +502,7 @@ int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
     const struct zqcow2_backing none = ZQCOW2_BACKING_INIT;
 
     return zq_return_sized(backing, img->core.backing ? img->core.backing : &none, sizeof(none),
-                           sizeof(none));
+                           offsetof(struct zqcow2_backing, data_file));
 }
 
 /*

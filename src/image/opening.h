@@ -58,12 +58,27 @@ int zq_opening_tables(struct opening *o, const struct zq_parts *p);
  */
 int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
                        struct zqcow2_backend **be);
+/* The same by name; depth as the resolver gets it. With WRITE it is entered for writing. */
+int zq_opening_named(const struct opening *o, const char *name, const char *format, uint32_t depth,
+                     struct zqcow2_backend **be);
+static inline bool zq_opening_has_data_file(const struct opening *o)
+{
+    return o->h.incompat & ZQ_INCOMPAT_DATA_FILE;
+}
+/*
+ * Opens the data file of the image at that depth, or with NO_BACKING makes one that is absent. Its
+ * I/O completes in c's loop. What was opened before an error belongs to *d all the same.
+ */
+int zq_opening_data_file(struct opening *o, struct zq_core *c, uint32_t depth,
+                         struct zq_data_file *d);
+/* For a check: can the data file be opened, and does it cover the device? */
+int zq_opening_look_at_data(const struct opening *o);
 /* Of a raw one. The last bytes may be less than a sector: zeros follow, as in other programs. */
 int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size);
 /* S12: may an image with `top`'s zones, or without, stand on o? EFEATURE says why not. */
 int zq_opening_same_zones(const struct opening *top, const struct opening *o);
-/* In front of what was wrong with a backing file, which it is. Returns rc. */
-int zq_opening_blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc);
+/* In front of what was wrong with a file, what it is and its name. Returns rc. */
+int zq_opening_blame(struct zqcow2_error *err, const char *what, const char *which, int rc);
 /* Opens the chain below the image, if it names one. core_fini closes it, whatever this returns. */
 int zq_opening_sources(struct opening *o, struct zq_core *c);
 /*

@@ -10,22 +10,8 @@
 #include "base/report.h"
 #include "image/opening.h"
 
-#define CACHE_BYTES    (1u << 20) /* of each source */
-#define CACHE_SHARE    8u         /* of it that a source gets, where the caller has set a size */
-#define SOURCE_THREADS 4u
-
-int zq_opening_blame(struct zqcow2_error *err, const struct zqcow2_backing *b, int rc)
-{
-    char name[100];
-    struct zqcow2_error why;
-
-    if (!err)
-        return rc;
-    zq_fail_rc(err, rc);
-    zq_printable(name, sizeof(name), b->name, sizeof(b->name));
-    why = *err;
-    return zq_fail(err, rc, "backing file \"%s\": %s", name, why.text);
-}
+#define CACHE_BYTES (1u << 20) /* of each source */
+#define CACHE_SHARE 8u         /* of it that a source gets, where the caller has set a size */
 
 /* Stored, or else given by the caller for the image itself. */
 static const char *format_of(const struct opening *o, const struct zqcow2_backing *b,
@@ -51,24 +37,6 @@ static int check_format(const struct opening *o, const char *format)
     return zq_fail(o->err, ZQCOW2_EFEATURE, "format \"%s\" is not supported", text);
 }
 
-/* An event loop must not be blocked by the files below (E4): those that block get threads. */
-static int fit_backend(const struct opening *o, struct zqcow2_backend **be)
-{
-    struct zqcow2_backend *blocking = *be;
-    int rc;
-
-    if (blocking->ops.poll)
-        return zq_fail(
-            o->err, ZQCOW2_EFEATURE,
-            "its backend must be polled: only the backend of the image itself may require that");
-    if (!o->be->ops.submit || blocking->ops.submit)
-        return 0;
-    rc = zqcow2_threads_wrap(blocking, SOURCE_THREADS, &o->hooks, be);
-    if (rc < 0)
-        *be = blocking;
-    return rc;
-}
-
 int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
                        struct zqcow2_backend **be)
 {
@@ -79,22 +47,7 @@ int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, 
         rc = zq_fail(o->err, ZQCOW2_EFEATURE,
                      "more than %u backing files are in the chain, or it contains a loop",
                      ZQ_MAX_DEPTH);
-    if (rc == 0 && !o->opt.resolve)
-        rc = zq_fail(o->err, ZQCOW2_EFEATURE, "there is no resolver to open it");
-    if (rc < 0)
-        return rc;
-    *be = NULL;
-    rc = o->opt.resolve(o->opt.resolve_arg, b->name, format, depth, be, o->err);
-    if (rc == 0 && !*be)
-        rc = -EINVAL;
-    if (rc < 0)
-        return rc;
-    rc = fit_backend(o, be);
-    if (rc == 0)
-        rc = zq_be_enter(*be, false, !(o->opt.flags & ZQCOW2_OPEN_NOLOCK), o->err);
-    if (rc < 0)
-        zqcow2_backend_close(*be);
-    return rc;
+    return rc < 0 ? rc : zq_opening_named(o, b->name, format, depth, be);
 }
 
 int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size)
@@ -143,7 +96,8 @@ static int open_raw(const struct opening *top, struct zq_source *s)
  * Another opening, always for reading and without a core: a source has the parts that find clusters
  * and no operations. It passes the same checks as an image. *b: what it names in turn.
  */
-static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqcow2_backing *b)
+static int open_qcow2(const struct opening *top, struct zq_core *c, struct zq_source *s,
+                      struct zqcow2_backing *b)
 {
     struct opening o = {
         .be = s->x.be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = top->err, .hooks = top->hooks};
@@ -165,7 +119,16 @@ static int open_qcow2(const struct opening *top, struct zq_source *s, struct zqc
     s->size = o.h.virtual_size;
     s->compression = o.h.compression_type;
     *b = o.backing;
-    return zq_opening_tables(&o, &parts);
+    rc = zq_opening_tables(&o, &parts);
+    if (rc < 0 || !zq_opening_has_data_file(&o))
+        return rc;
+    o.be = top->be;
+    o.opt = top->opt;
+    o.opt.flags &= ~(uint32_t)ZQCOW2_OPEN_RDWR;
+    rc = zq_opening_data_file(&o, c, s->depth, &s->data_file);
+    if (rc == 0)
+        s->data = &s->data_file.x;
+    return rc;
 }
 
 /*
@@ -191,13 +154,14 @@ static int open_one(const struct opening *o, struct zq_core *c, struct zqcow2_ba
     *link = s;
     s->depth = depth;
     s->stale = &c->stale;
+    s->data = &s->x;
     zq_core_set_iox(c, &s->x, be);
     rc = zq_iox_init(&s->x);
     if (rc == 0 && raw) {
         b->name[0] = '\0';
         rc = open_raw(o, s);
     } else if (rc == 0) {
-        rc = open_qcow2(o, s, b);
+        rc = open_qcow2(o, c, s, b);
     }
     return rc;
 }
@@ -210,23 +174,21 @@ int zq_opening_sources(struct opening *o, struct zq_core *c)
 {
     struct zqcow2_backing b = o->backing, named;
     struct zq_source **link = &c->source;
-    struct zq_iox *above = &c->x;
+    struct zq_iox *above = c->data;
     int rc = 0;
 
     if (!b.name[0])
         return 0;
-    c->backing = zq_alloc(&o->hooks, _Alignof(struct zqcow2_backing), sizeof(*c->backing));
-    if (!c->backing)
-        return -ENOMEM;
-    *c->backing = b;
     c->source_absent = o->opt.flags & ZQCOW2_OPEN_NO_BACKING;
     for (uint32_t depth = 1; rc == 0 && b.name[0] && !c->source_absent; depth++) {
         named = b;
         rc = open_one(o, c, &b, depth, link);
         if (rc < 0)
-            return zq_opening_blame(o->err, &named, rc);
+            return zq_opening_blame(o->err, "backing file", named.name, rc);
         above->next = &(*link)->x;
-        above = above->next;
+        if ((*link)->data != &(*link)->x)
+            (*link)->x.next = (*link)->data;
+        above = (*link)->data;
         link = &(*link)->next;
     }
     return rc;

@@ -37,10 +37,11 @@ struct zq_round {
     struct zq_core *core;
     enum zq_stage stage;
     bool wanted, wrote, barrier, full_first;
-    bool asked;    /* the backend, in this round: by a barrier, or for its length */
-    bool fatal;    /* the content of the disk is unknown now (I12) */
-    int rc;        /* < 0: it stops when what is in flight has drained */
-    uint64_t done; /* the last that ended well; the last begun: alloc.rounds */
+    bool data_barrier; /* of a data file: begun or done in this stage */
+    bool asked;        /* the backend, in this round: by a barrier, or for its length */
+    bool fatal;        /* the content of the disk is unknown now (I12) */
+    int rc;            /* < 0: it stops when what is in flight has drained */
+    uint64_t done;     /* the last that ended well; the last begun: alloc.rounds */
     unsigned in_flight;
     uint64_t cursor; /* within the stage */
     uint32_t sector; /* of the write-pointer table */
@@ -77,7 +78,7 @@ struct zq_core {
     struct zqcow2_backend *be;
     struct zq_source *source;       /* who answers for what is not mapped; NULL: zeros */
     bool source_absent;             /* there is one, and it was not to be opened */
-    struct zqcow2_backing *backing; /* what the header says of it; NULL: nothing */
+    struct zqcow2_backing *backing; /* what the header says of it, and of a data file; or NULL */
     bool borrowed, writable, zoned, lazy;
     struct zq_header hdr;
     uint64_t size, extent_bytes;
@@ -111,7 +112,9 @@ struct zq_core {
     bool marked, want_mark;     /* the mark is durable, or not needed; an operation waits for it */
 
     struct zq_list ready; /* operations to step */
-    struct zq_iox x;
+    struct zq_iox x;      /* of the image's file */
+    struct zq_iox *data;  /* fixed: of the file that has the data: x, or data_file.x */
+    struct zq_data_file data_file;
     struct zq_cache cache;
     struct zq_alloc alloc;
     struct zq_map map;

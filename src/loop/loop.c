@@ -145,6 +145,7 @@ int zq_core_init(struct zq_core *c)
     zq_list_init(&c->round.waiters);
     zq_list_init(&c->new_states.waiters);
     c->round.core = c;
+    c->data = &c->x;
     zq_core_set_iox(c, &c->x, c->be);
     rc = zq_iox_init(&c->x);
     if (rc < 0)
@@ -163,6 +164,7 @@ void zq_core_fini(struct zq_core *c)
 {
     zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
     zq_sources_close(c->source);
+    zq_data_file_close(&c->data_file);
     zq_free(&c->hooks, c->backing, sizeof(*c->backing));
     zq_free(&c->hooks, c->fills.one, sizeof(struct zq_fill));
     zq_zones_close(&c->zones);
@@ -451,5 +453,5 @@ void zq_core_die(struct zq_core *c, int rc)
     zq_wake(&c->ready, &c->alloc.growth.waiters);
     zq_wake(&c->ready, &c->owner_waiters);
     zq_wake(&c->ready, &c->new_states.waiters);
-    zq_wake(&c->ready, &c->x.flight_waiters);
+    zq_wake(&c->ready, &c->data->flight_waiters);
 }

@@ -100,7 +100,9 @@ static bool has_host(const struct zq_walk *w)
 {
     const struct zq_extent *e = &w->e;
 
-    return e->host ? e->type != ZQ_EXT_COMPRESSED : w->at && w->at->raw;
+    if (e->type == ZQ_EXT_COMPRESSED)
+        return false;
+    return e->host || e->type == ZQ_EXT_DATA || (w->at && w->at->raw);
 }
 
 /*

@@ -48,7 +48,7 @@ static bool find_in_source(struct zq_core *c, const struct zq_op *op, struct pla
 
     if (!zq_walk_peek(&w) || !w.at || w.e.type != ZQ_EXT_DATA || w.e.len < op->length)
         return false;
-    to->x = &w.at->x;
+    to->x = w.at->data;
     to->host = w.e.host;
     return suits(c, to->x) && zq_io_is_whole(to->x, to->host, op->req.iov);
 }
@@ -63,10 +63,10 @@ static NOINLINE bool find_mapped(struct zq_core *c, const struct zq_op *op, stru
         return false;
     if (!write && e.type == ZQ_EXT_UNALLOC)
         return c->source && find_in_source(c, op, to);
-    to->x = &c->x;
+    to->x = c->data;
     to->host = e.host;
     return (write ? zq_extent_in_place(&e) : e.type == ZQ_EXT_DATA) &&
-           zq_io_is_whole(&c->x, e.host, op->req.iov);
+           zq_io_is_whole(to->x, e.host, op->req.iov);
 }
 
 /* ---- sequential zones ---- */
@@ -80,9 +80,9 @@ static inline bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t
     if (!run || op->length > run->guest + run->len - guest)
         return false;
     zq_assert(guest - run->guest < run->len);
-    to->x = &c->x;
+    to->x = c->data;
     to->host = run->host + (guest - run->guest);
-    return zq_io_is_whole(&c->x, to->host, op->req.iov);
+    return zq_io_is_whole(to->x, to->host, op->req.iov);
 }
 
 /* Below the committed pointer only (I5). A read-only zone may be read, as on the slow path. */

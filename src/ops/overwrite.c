@@ -39,6 +39,15 @@ static int check_bounds(const struct zq_core *c, const struct zq_op *op)
 }
 
 /*
+ * A raw data file is read without the image: it gets the zeros themselves, and what is mapped stays
+ * (D1).
+ */
+static bool may_unlink(const struct zq_core *c, uint64_t at)
+{
+    return !c->data_file.raw && zq_map_may_unlink(&c->map, at);
+}
+
+/*
  * Whole clusters of zeros, or to be discarded, are simply unmapped: then up to *stop. Not where a
  * source would show and the version has no entry for zeros: there zeros are written.
  */
@@ -48,7 +57,7 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
 
     /* The device's last cluster may be short: its end is as good as a cluster's. */
     end = end == c->size ? zq_align_up(end, size) : zq_align_down(end, size);
-    if (!zeroing(op) || (at & (size - 1)) || end <= at || !zq_map_may_unlink(&c->map, at))
+    if (!zeroing(op) || (at & (size - 1)) || end <= at || !may_unlink(c, at))
         return false;
     *stop = end;
     return true;
@@ -74,7 +83,7 @@ static bool can_unmap_units(const struct zq_core *c, const struct zq_op *op, uin
     unit = unit_bytes(c);
     end = end == c->size ? zq_align_up(end, unit) : zq_align_down(end, unit);
     end = zq_min(end, ((at >> c->cluster_bits) + 1) << c->cluster_bits);
-    if ((at & (unit - 1)) || end <= at || !zq_map_may_unlink(&c->map, at))
+    if ((at & (unit - 1)) || end <= at || !may_unlink(c, at))
         return false;
     *stop = end;
     return true;
@@ -112,12 +121,13 @@ static bool is_zero_already(const struct zq_core *c, const struct zq_op *op, uin
 }
 
 /* Of a cluster that a discard does not cover whole it changes nothing. */
-static bool is_left_out(const struct zq_core *c, const struct zq_op *op, uint64_t at, uint64_t end)
+static bool is_left_out(const struct zq_core *c, const struct zq_op *op, uint64_t at)
 {
-    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    uint64_t size = (uint64_t)1 << c->cluster_bits, cluster = zq_align_down(at, size);
+    uint64_t end = op->req.offset + op->length;
 
     return op->req.op == ZQCOW2_OP_DISCARD &&
-           (at & (size - 1) || (end & (size - 1) && end != c->size));
+           (cluster < op->req.offset || (end - cluster < size && end != c->size));
 }
 
 /*
@@ -190,7 +200,7 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
     zq_assert_k(R14, op->own.overwrite.range.held && op->own.overwrite.prepared < op->length);
     if (can_unmap(c, op, at, &stop))
         rc = prepare_unmap(c, op, at, &stop);
-    else if (!is_left_out(c, op, at, stop))
+    else if (!is_left_out(c, op, at))
         rc = prepare_extent(c, op, at, e, &stop);
     if (rc == 0)
         op->own.overwrite.prepared = zq_min(stop - op->req.offset, op->length);
@@ -224,7 +234,7 @@ static int next_in_place(struct zq_core *c, struct zq_op *op)
     struct zq_extent e;
     int rc;
 
-    if (!can_unmap(c, op, at, &stop) && !is_left_out(c, op, at, stop)) {
+    if (!can_unmap(c, op, at, &stop) && !is_left_out(c, op, at)) {
         rc = zq_map_lookup(&c->map, &op->g, at, part_end(c, op, at) - at, &e);
         if (rc)
             return rc;

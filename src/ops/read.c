@@ -79,6 +79,8 @@ static int begin_piece(struct zq_core *c, struct zq_op *op)
     zq_assert(w->e.len && w->e.len <= op->length - op->pos);
     if (w->e.type == ZQ_EXT_COMPRESSED)
         return begin_packed(c, op);
+    if (w->e.type == ZQ_EXT_DATA && !w->at && c->data_file.absent)
+        return ZQCOW2_EFEATURE;
     if (w->e.type != ZQ_EXT_DATA)
         zq_transfer_begin(op, ZQ_IO_WORK, 0, w->e.len);
     else if (w->at)

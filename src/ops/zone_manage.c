@@ -87,7 +87,7 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
         return rc;
     zq_cache_release(&c->cache, &op->g);
     op->own.manage.phase = M_TAIL;
-    return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, from - z->wp);
+    return zq_op_data_io(c, op, ZQCOW2_IO_ZERO, NULL, e.host, from - z->wp);
 }
 
 /* R2 first: a finish of an emptied zone would move the pointer over data of the old life. */
@@ -125,7 +125,7 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
         return 0;
     case ZQ_ACT_CLOSE: zq_zone_do_close(&c->zones, zone); return 0;
     default:
-        zq_zone_do_reset(&c->zones, zone, c->x.data_seq);
+        zq_zone_do_reset(&c->zones, zone, c->data->data_seq);
         zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
         return 0;
     }

@@ -155,18 +155,24 @@ static struct zq_bounds bounds(const struct zq_map *m)
 
 /* ---- judging ---- */
 
+/* In a data file a cluster lies where it lies on the device, and nowhere else (D1). */
+static bool is_misplaced(const struct zq_map *m, const struct zq_l2_entry *l2, uint64_t guest)
+{
+    return m->form.external && l2->len && l2->host != zq_align_down(guest, l2->len);
+}
+
 /*
- * How many entries, at most n, are like the first and follow on, and what they hold together in the
- * file. 0: the first one is none.
+ * How many entries, at most n, from that of guest on, are like the first and follow on, and what
+ * they hold together in the file. 0: the first one is none.
  */
-static uint32_t count_like(const struct zq_map *m, const uint8_t *entry, uint32_t n,
+static uint32_t count_like(const struct zq_map *m, const uint8_t *entry, uint64_t guest, uint32_t n,
                            struct zq_freed *held)
 {
     const struct zq_bounds b = bounds(m);
     struct zq_l2_entry l2;
 
     held->count = 0;
-    if (zq_l2_read(&b, entry, &l2))
+    if (zq_l2_read(&b, entry, &l2) || is_misplaced(m, &l2, guest))
         return 0;
     n = (uint32_t)(zq_l2_follow(&b, entry, (uint64_t)n << m->cluster_bits, &l2) >> m->cluster_bits);
     zq_map_owned(m, &l2, held);
@@ -183,13 +189,14 @@ static bool on_table(const struct zq_map *m, const struct zq_freed *held)
            (zq_alloc_is_fixed(m->alloc, host, len) || zq_alloc_is_named(m->alloc, host, len));
 }
 
-/* Entries [i, end) of the slice: by themselves, and by all tables. */
-static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t i, uint32_t end)
+/* n entries of the slice, from that of guest on: by themselves, and by all tables. */
+static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint32_t n)
 {
+    uint32_t i = slice_index(m, guest), end = i + n;
     struct zq_freed held;
 
-    for (uint32_t n; i < end; i += n) {
-        n = count_like(m, zq_l2_at(&m->form, s->data, i), end - i, &held);
+    for (; i < end; i += n, guest += (uint64_t)n << m->cluster_bits) {
+        n = count_like(m, zq_l2_at(&m->form, s->data, i), guest, end - i, &held);
         if (!n || on_table(m, &held))
             return false;
     }
@@ -200,25 +207,25 @@ static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint32_t
  * Once for a slice, and again when there is a new table: what is linked meanwhile was allocated,
  * and so is no table. With an unsound entry in it each request judges what it needs.
  */
-static bool judge(const struct zq_map *m, struct zq_slice *s)
+static bool judge(const struct zq_map *m, struct zq_slice *s, uint64_t guest)
 {
-    if (!are_sound(m, s, 0, 1u << m->slice_bits))
+    guest = zq_align_down(guest, (uint64_t)1 << (m->slice_bits + m->cluster_bits));
+    if (!are_sound(m, s, guest, 1u << m->slice_bits))
         return false;
     s->judged = m->alloc->tables;
     return true;
 }
 
-static inline bool is_judged(const struct zq_map *m, struct zq_slice *s)
+static inline bool is_judged(const struct zq_map *m, struct zq_slice *s, uint64_t guest)
 {
-    return s->judged == m->alloc->tables || judge(m, s);
+    return s->judged == m->alloc->tables || judge(m, s, guest);
 }
 
 int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end)
 {
-    uint32_t i = slice_index(m, guest);
     uint32_t n = (uint32_t)(((end - 1) >> m->cluster_bits) - (guest >> m->cluster_bits)) + 1;
 
-    return is_judged(m, s) || are_sound(m, s, i, i + n) ? 0 : ZQCOW2_ECORRUPT;
+    return is_judged(m, s, guest) || are_sound(m, s, guest, n) ? 0 : ZQCOW2_ECORRUPT;
 }
 
 /* ---- looking up ---- */
@@ -227,17 +234,15 @@ int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
 static int reach(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
                  uint64_t *end)
 {
-    uint32_t i = slice_index(m, guest);
-
     *end = zq_map_slice_end(m, guest);
     /* A zone remembers all of a run; elsewhere only what was asked for is needed. */
     *end = zq_min(*end,
                   runs_of(m, guest) ? ((guest >> m->zone_bits) + 1) << m->zone_bits : guest + len);
-    if (is_judged(m, s))
+    if (is_judged(m, s, guest))
         return 0;
     /* one cluster at a time */
     *end = zq_min(*end, zq_align_down(guest, 1ull << m->cluster_bits) + (1ull << m->cluster_bits));
-    return are_sound(m, s, i, i + 1) ? 0 : ZQCOW2_ECORRUPT;
+    return are_sound(m, s, guest, 1) ? 0 : ZQCOW2_ECORRUPT;
 }
 
 /*
@@ -275,7 +280,7 @@ static int full_in(struct zq_map *m, struct zq_slice *s, const uint8_t *entry, u
         return ZQCOW2_ECORRUPT;
     e->type = e->l2.type;
     e->own = e->type == ZQ_EXT_DATA && e->l2.copied;
-    e->host = e->l2.host ? e->l2.host + skew : 0;
+    e->host = e->l2.len ? e->l2.host + skew : 0;
     e->len = zq_min(len, like.bytes);
     if (runs && zq_extent_in_place(e))
         zq_runs_add(runs, m->hooks, guest - like.before, e->host - like.before,
@@ -387,13 +392,19 @@ uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, ui
     return zq_l2_count_empty(&m->form, entry_in(m, s, guest), n);
 }
 
+/* For assertions: what an entry is about to name is there. */
+static bool is_covered(const struct zq_map *m, uint64_t guest, uint64_t host, uint64_t bytes)
+{
+    return m->form.external ? host == guest : host && host + bytes <= m->alloc->file_size;
+}
+
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n)
 {
     struct zq_runs *runs = runs_of(m, guest);
 
     zq_assert_k(E3, n && slice_index(m, guest) + n <= 1u << m->slice_bits);
     zq_assert(((guest | host) & (((uint64_t)1 << m->cluster_bits) - 1)) == 0);
-    zq_assert_k(K1, host && host + ((uint64_t)n << m->cluster_bits) <= m->alloc->file_size);
+    zq_assert_k(K1, is_covered(m, guest, host, (uint64_t)n << m->cluster_bits));
     zq_l2_link(&m->form, entry_in(m, s, guest), host, n);
     zq_cache_dirty(m->cache, s);
     if (runs)
@@ -408,7 +419,7 @@ void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint
 
     zq_assert_k(E3, from < to && guest + to <= zq_map_slice_end(m, guest));
     zq_assert(((guest | host) & (size - 1)) == 0);
-    zq_assert_k(K1, host && host + zq_align_up(to, size) <= m->alloc->file_size);
+    zq_assert_k(K1, is_covered(m, guest, host, zq_align_up(to, size)));
     for (uint64_t at = from; at < to; at = end) {
         uint64_t cluster = zq_align_down(at, size);
 
@@ -423,9 +434,11 @@ void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint
 
 void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct zq_freed *freed)
 {
+    bool counted = l2->len && !m->form.external; /* clusters of a data file are not (D3) */
+
     freed->punch = l2->copied;
     freed->cluster = l2->host >> m->cluster_bits;
-    freed->count = l2->len ? ((l2->host + l2->len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
+    freed->count = counted ? ((l2->host + l2->len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
 }
 
 /* Where the part of [guest, end) ends that lies in the cluster of guest. */
@@ -531,7 +544,7 @@ static uint64_t stretch_end(const struct zq_map *m, const struct zq_slice *s, ui
     held->count = 0;
     if (!is_whole(m, guest, stop))
         return stop;
-    n = count_like(m, entry_in(m, s, guest), n, held);
+    n = count_like(m, entry_in(m, s, guest), guest, n, held);
     zq_assert_k(K13, n);
     return guest + ((uint64_t)n << m->cluster_bits);
 }

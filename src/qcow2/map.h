@@ -14,7 +14,8 @@
 struct zq_extent {
     enum zq_extent_type type;
     bool own;              /* DATA: refcount 1, may be written in place */
-    uint64_t host;         /* where the asked offset lies, if the entry has a cluster; else 0 */
+    uint64_t host;         /* where the asked offset lies, if the entry has a cluster; else 0. In a
+                              data file 0 is valid */
     uint64_t len;          /* bytes from the asked offset on */
     struct zq_l2_entry l2; /* of its first cluster; not set where the extent is own */
 };

@@ -107,10 +107,24 @@ void zq_walk_drop(struct zq_walk *w, struct zq_gather *g)
     w->at = NULL;
 }
 
+void zq_data_file_close(struct zq_data_file *d)
+{
+    struct zqcow2_backend *be = d->x.be;
+
+    if (!d->opened)
+        return;
+    zq_assert(!d->x.in_flight);
+    zq_iox_fini(&d->x);
+    (void)zq_be_leave(be);
+    zqcow2_backend_close(be);
+    d->opened = false;
+}
+
 static void close_one(struct zq_source *s)
 {
     const struct zqcow2_hooks *hooks = s->x.hooks;
 
+    zq_data_file_close(&s->data_file);
     zq_map_close(&s->map);
     zq_alloc_close(&s->alloc);
     zq_cache_fini(&s->cache);

@@ -23,12 +23,28 @@ struct zq_stale {
     uint64_t guest;
 };
 
+/*
+ * The file that has the data of an image or of a source: its own, or a data file (D1). Metadata is
+ * always in its own.
+ */
+struct zq_data_file {
+    struct zq_iox x;
+    bool opened; /* else there is none, or ... */
+    bool absent; /* ... there is one, and it was not to be opened */
+    bool raw;    /* it has all of the data, for programs without the image (D1) */
+};
+
+/* Ends what the backend was entered and opened for. Also where there is none. */
+void zq_data_file_close(struct zq_data_file *d);
+
 struct zq_source {
     struct zq_source *next; /* below this one, or NULL */
     uint32_t depth;         /* 1: the image's own */
     bool raw;
     uint64_t size; /* beyond are zeros, whatever lies below */
     struct zq_iox x;
+    struct zq_iox *data; /* of the file that has the data: x, or data_file.x */
+    struct zq_data_file data_file;
     struct zq_stale *stale; /* of the image */
     /* not of a raw one */
     uint32_t compression; /* of its compressed clusters */

@@ -214,7 +214,7 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
     r->stage = stage;
     r->cursor = 0;
     r->sector = 0;
-    r->wrote = r->barrier = false;
+    r->wrote = r->barrier = r->data_barrier = false;
     if (stage == ZQ_ST_FULL)
         r->full_first = c->zoned && zq_table_full_first(&c->zones);
 }
@@ -385,17 +385,40 @@ static void barrier_done(struct zq_io *io, int ret)
 }
 
 /* What completes from now on is not covered: the flag falls when the barrier is submitted. */
-static void start_barrier(struct zq_core *c)
+static void start_flush(struct zq_core *c, struct zq_iox *x)
 {
     struct zq_round *r = &c->round;
 
     zq_assert_k(K2, !r->in_flight && !r->barrier);
-    r->barrier = r->asked = true;
     r->in_flight++;
-    c->x.unbarriered = false;
+    x->unbarriered = false;
     r->flush.complete = barrier_done;
     zq_io_prep(&r->flush, ZQCOW2_IO_FLUSH, 0, 0);
-    zq_io_start(&c->x, &r->flush);
+    zq_io_start(x, &r->flush);
+}
+
+/*
+ * D2: what the metadata of later stages points to is durable first. Of a data file with a barrier
+ * of its own, for whose end pump() waits before it goes on to the image's.
+ */
+static bool start_data_barrier(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    if (r->stage != ZQ_ST_META || c->data == &c->x || r->data_barrier || !c->data->unbarriered)
+        return false;
+    start_flush(c, c->data);
+    return r->data_barrier = true;
+}
+
+static bool start_barrier(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    if (r->barrier || !(r->wrote || (r->stage == ZQ_ST_META && c->x.unbarriered)))
+        return false;
+    start_flush(c, &c->x);
+    return r->barrier = r->asked = true;
 }
 
 /* Without the mutex. */
@@ -406,6 +429,10 @@ static void length_work(struct zq_io *io)
 
     io->ret = zq_be_length(c->be, &has);
     if (io->ret == 0 && has < c->round.length)
+        io->ret = -EIO;
+    if (io->ret == 0 && c->data != &c->x)
+        io->ret = zq_be_length(c->data->be, &has);
+    if (io->ret == 0 && c->data != &c->x && has < c->size)
         io->ret = -EIO;
 }
 
@@ -465,10 +492,8 @@ static void pump(struct zq_core *c)
                 return;
             break;
         }
-        if (!r->barrier && (r->wrote || (r->stage == ZQ_ST_META && c->x.unbarriered))) {
-            start_barrier(c);
+        if (start_data_barrier(c) || start_barrier(c))
             return;
-        }
         leave_stage(c);
         enter_stage(c, r->stage + 1);
     }

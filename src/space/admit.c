@@ -153,8 +153,8 @@ int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
         if (rc)
             return rc;
     }
-    if (!zq_io_all_past(&c->x, z->live->reset_io))
-        return zq_op_park(c, op, &c->x.flight_waiters);
+    if (!zq_io_all_past(c->data, z->live->reset_io))
+        return zq_op_park(c, op, &c->data->flight_waiters);
     return 0;
 }
 

@@ -93,7 +93,7 @@ static int ask(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
     u->phase = U_MOVED;
     if (w->e.type != ZQ_EXT_DATA)
         return zq_op_work(c, op, blank_work);
-    return zq_op_read_from(c, op, &w->at->x, target(u), w->e.host, w->e.len);
+    return zq_op_read_from(c, op, w->at->data, target(u), w->e.host, w->e.len);
 }
 
 static int run_phase(struct zq_core *c, struct zq_op *op, struct zq_kept *u)

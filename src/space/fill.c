@@ -133,11 +133,16 @@ void zq_count_slice(struct zq_core *c, struct zq_op *op, uint64_t guest)
     op->slices_upto = zq_map_slice_end(&c->map, guest);
 }
 
-/* Units of a cluster that is there. */
+/*
+ * Units of a cluster that is there; or clusters of a data file, where each has its place, which
+ * nobody else takes (D1).
+ */
 static int find_room(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
 {
     f->in_place = true;
-    f->host = f->old.l2.host;
+    f->host = c->map.form.external ? f->guest : f->old.l2.host;
+    if (c->map.form.external)
+        return 0; /* it covers the device */
     return zq_alloc_cover(&c->alloc, &op->g, f->host + f->bytes);
 }
 
@@ -164,7 +169,8 @@ static int find_all(struct zq_core *c, struct zq_op *op, struct zq_fill *f, uint
     f->bytes = like_clusters(c, &f->old, f->guest,
                              zq_align_up(end, (uint64_t)1 << c->cluster_bits) - f->guest);
     if (rc == 0)
-        rc = zq_fill_has_room(&f->old) ? find_room(c, op, f) : find_new(c, op, f, found);
+        rc = c->map.form.external || zq_fill_has_room(&f->old) ? find_room(c, op, f) :
+                                                                 find_new(c, op, f, found);
     f->head = at - f->guest;
     f->tail = zq_min(end - f->guest, f->bytes);
     if (rc == 0)
@@ -266,9 +272,9 @@ static int read_old(struct zq_core *c, struct zq_op *op)
         return 0;
     p = &f->kept->old;
     if (f->old.l2.type == ZQ_EXT_COMPRESSED)
-        return zq_op_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
-    return zq_op_io(c, op, ZQCOW2_IO_READ, p->out + data, f->old.l2.host + data,
-                    f->old.l2.data_end - data);
+        return zq_op_data_io(c, op, ZQCOW2_IO_READ, p->in, p->host, p->len);
+    return zq_op_data_io(c, op, ZQCOW2_IO_READ, p->out + data, f->old.l2.host + data,
+                         f->old.l2.data_end - data);
 }
 
 static int write_old(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
@@ -277,7 +283,8 @@ static int write_old(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_
 
     if (!keeps_old(f) || from >= to)
         return 0;
-    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->kept->old.out + from, f->host + from, to - from);
+    return zq_op_data_io(c, op, ZQCOW2_IO_WRITE, f->kept->old.out + from, f->host + from,
+                         to - from);
 }
 
 static int read_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
@@ -291,7 +298,7 @@ static int write_below(struct zq_core *c, struct zq_op *op, uint64_t from, uint6
 
     if (!f->kept->found && f->virgin)
         return 0; /* zeros on zeros */
-    return zq_op_io(c, op, ZQCOW2_IO_WRITE, f->kept->buf, f->host + from, to - from);
+    return zq_op_data_io(c, op, ZQCOW2_IO_WRITE, f->kept->buf, f->host + from, to - from);
 }
 
 /* Content of a source. */
@@ -314,7 +321,8 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
 
     zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase < F_MADE);
     switch (f->phase) {
-    case F_BLANK: return zq_op_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host + f->from, f->to - f->from);
+    case F_BLANK:
+        return zq_op_data_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host + f->from, f->to - f->from);
     case F_OLD: return read_old(c, op);
     case F_UNPACK: return f->kept && f->kept->old.in ? zq_op_work(c, op, unpack_work) : 0;
     case F_OLD_HEAD: return write_old(c, op, f->old.l2.data, old_head_end(f));

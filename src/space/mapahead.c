@@ -25,6 +25,29 @@ static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint
     return zq_min(bytes, limit - at);
 }
 
+/* Clusters for at most *n that begin at guest, whose entries are in l2. */
+static int take_run(struct zq_core *c, struct zq_op *op, struct zq_slice *l2, uint64_t guest,
+                    uint32_t *n, uint64_t *host)
+{
+    struct zq_found found;
+    int rc;
+
+    *host = guest;
+    if (c->map.form.external) /* each has its place in the data file, which covers the device */
+        return zq_cache_writable(&c->cache, &op->g, l2, NULL);
+    rc = zq_alloc_find(&c->alloc, &op->g, *n, &found);
+    if (rc)
+        return rc;
+    *n = (uint32_t)zq_min(*n, found.count);
+    *host = found.cluster << c->cluster_bits;
+    rc = zq_alloc_cover(&c->alloc, &op->g, *host + ((uint64_t)*n << c->cluster_bits));
+    if (rc == 0)
+        rc = zq_cache_writable(&c->cache, &op->g, l2, found.slice);
+    if (rc == 0)
+        zq_alloc_take(&c->alloc, &found, *n);
+    return rc;
+}
+
 /*
  * One run at guest, from where on len bytes have no entry: refcounts and L2 entries change in the
  * hold of the mutex that has looked.
@@ -32,7 +55,7 @@ static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint
 static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t guest, uint64_t len)
 {
     struct zq_slice *l2;
-    struct zq_found found;
+    uint64_t host;
     uint32_t n;
     int rc = zq_map_table(&c->map, &op->g, guest);
 
@@ -44,17 +67,10 @@ static int map_run(struct zq_core *c, struct zq_op *op, uint32_t zone, uint64_t 
     len = zq_min(len, zq_map_slice_end(&c->map, guest) - guest); /* a new table had no slice */
     n = (uint32_t)zq_div_up(len, (uint64_t)1 << c->cluster_bits);
     zq_assert_k(R4, zq_map_count_empty(&c->map, l2, guest, n) == n);
-    rc = zq_alloc_find(&c->alloc, &op->g, n, &found);
+    rc = take_run(c, op, l2, guest, &n, &host);
     if (rc)
         return rc;
-    n = (uint32_t)zq_min(n, found.count);
-    rc = zq_alloc_cover(&c->alloc, &op->g, (found.cluster + n) << c->cluster_bits);
-    if (rc == 0)
-        rc = zq_cache_writable(&c->cache, &op->g, l2, found.slice);
-    if (rc)
-        return rc;
-    zq_alloc_take(&c->alloc, &found, n);
-    zq_map_link(&c->map, l2, guest, found.cluster << c->cluster_bits, n);
+    zq_map_link(&c->map, l2, guest, host, n);
     c->zones.v[zone].ahead = 1;
     return 0;
 }

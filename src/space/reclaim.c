@@ -62,7 +62,7 @@ static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
         if (z->next != zq_geometry_start(&zs->g, i) || !zq_list_empty(&l->admission)) {
             zq_list_del(n);
         } else if (z->high == zq_geometry_start(&zs->g, i)) {
-            if (zq_io_all_past(&c->x, l->reset_io)) {
+            if (zq_io_all_past(c->data, l->reset_io)) {
                 *zone = i;
                 return true;
             }
@@ -72,13 +72,17 @@ static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
     return false;
 }
 
-/* It has completed before the count is lowered, or the zone takes a write (R6). */
-static int punch(struct zq_core *c, struct zq_op *op, uint64_t host, uint64_t len)
+/* It has completed before the count is lowered (R6). */
+static int punch_freed(struct zq_core *c, struct zq_op *op, const struct zq_freed *f)
 {
-    return zq_op_io(c, op, ZQCOW2_IO_DISCARD, NULL, host, len);
+    return zq_op_io(c, op, ZQCOW2_IO_DISCARD, NULL, f->cluster << c->cluster_bits,
+                    f->count << c->cluster_bits);
 }
 
-/* Gives the zone's runs to the host, one a call; what L2 maps stays mapped. */
+/*
+ * Gives the zone's runs to the host, one a call; what L2 maps stays mapped. Each has completed
+ * before the zone takes a write (R6).
+ */
 static int punch_zone(struct zq_core *c, struct zq_op *op)
 {
     struct zq_live *l = c->zones.v[op->own.janitor.zone].live;
@@ -97,7 +101,7 @@ static int punch_zone(struct zq_core *c, struct zq_op *op)
         zq_cache_release(&c->cache, &op->g);
         op->own.janitor.at += e.len;
         if (zq_extent_in_place(&e))
-            return punch(c, op, e.host, e.len);
+            return zq_op_data_io(c, op, ZQCOW2_IO_DISCARD, NULL, e.host, e.len);
     }
     zq_cache_release(&c->cache, &op->g);
     l->punching = false;
@@ -130,7 +134,7 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
         return 0;
     }
     if (io_only || punch_io)
-        return zq_op_park(c, op, &c->x.flight_waiters);
+        return zq_op_park(c, op, &c->data->flight_waiters);
     op->own.janitor.phase = J_DONE; /* nothing left to do now */
     return 0;
 }
@@ -168,8 +172,7 @@ static int step_janitor(struct zq_core *c, struct zq_op *op)
         case J_NEXT: rc = janitor_next(c, op); break;
         case J_PUNCH_FREED:
             op->own.janitor.phase = J_PUNCHED;
-            rc = c->dead ? 0 :
-                           punch(c, op, f->cluster << c->cluster_bits, f->count << c->cluster_bits);
+            rc = c->dead ? 0 : punch_freed(c, op, f);
             break;
         case J_PUNCHED: /* whether the host could or not (R6) */
             op->rc = 0;

@@ -51,7 +51,7 @@ void zq_iov_seek(struct zq_op *op, uint64_t pos)
 void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len)
 {
     op->xfer.kind = kind;
-    op->xfer.x = &op->core->x;
+    op->xfer.x = op->core->data;
     op->xfer.host = host;
     op->xfer.left = len;
     op->xfer.moving = false;
@@ -61,14 +61,14 @@ void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t 
 void zq_transfer_read_from(struct zq_op *op, struct zq_source *from, uint64_t host, uint64_t len)
 {
     zq_transfer_begin(op, ZQCOW2_IO_READ, host, len);
-    op->xfer.x = &from->x;
+    op->xfer.x = from->data;
 }
 
 /* Clusters of a source never change hands: only of the image's own its I/O holds them (R5). */
 static void start(struct zq_core *c, struct zq_op *op, struct zq_iox *x)
 {
     op->io.complete = io_done;
-    if (x == &c->x)
+    if (x == c->data)
         zq_io_start_data(x, &op->io);
     else
         zq_io_start(x, &op->io);
@@ -159,6 +159,15 @@ int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint
              uint64_t len)
 {
     return start_io(c, op, &c->x, kind, buf, host, len);
+}
+
+/* A data file ends with the device, which may end within a cluster. */
+int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
+                  uint64_t len)
+{
+    if (c->map.form.external)
+        len = zq_min(len, c->size - host);
+    return start_io(c, op, c->data, kind, buf, host, len);
 }
 
 int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void *buf, uint64_t host,

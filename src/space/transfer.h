@@ -13,9 +13,12 @@ void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t 
 void zq_transfer_read_from(struct zq_op *op, struct zq_source *from, uint64_t host, uint64_t len);
 /* ZQ_WAIT while bytes move, then 0 or the error. */
 int zq_transfer_step(struct zq_core *c, struct zq_op *op);
-/* One io that is not of the request's bytes: ZQ_WAIT; the result is in op->rc. */
+/* One io that is not of the request's bytes, in the image's file: ZQ_WAIT; result in op->rc. */
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len);
+/* The same in the file that has the data. */
+int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
+                  uint64_t len);
 /* The same, read from the file of a source. */
 int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void *buf, uint64_t host,
                     uint64_t len);

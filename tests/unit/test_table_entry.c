@@ -13,8 +13,8 @@
 #define HOST   ((uint64_t)5 << 16)
 
 /* No offset is past the end of this file: what is refused is refused for its bits. */
-static const struct zq_bounds huge = {{9, 3, false}, UINT64_MAX};
-static const struct zq_bounds small = {{16, 3, false}, 1 << 20};
+static const struct zq_bounds huge = {{9, 3, false, false}, UINT64_MAX};
+static const struct zq_bounds small = {{16, 3, false, false}, 1 << 20};
 
 static bool in_offset(unsigned bit)
 {
@@ -110,7 +110,7 @@ static void test_compressed(void **state)
 
 static void range(uint64_t raw, uint32_t bits, uint64_t want_host, uint64_t want_len)
 {
-    const struct zq_bounds b = {{bits, 3, false}, UINT64_MAX};
+    const struct zq_bounds b = {{bits, 3, false, false}, UINT64_MAX};
     struct zq_l2_entry e;
 
     (void)l2_read(&b, raw, &e); /* a place that no file has is said all the same */
@@ -143,7 +143,7 @@ static void test_range(void **state)
 static void stretch(const char *what, const uint64_t *entries, size_t n, uint64_t skew,
                     uint64_t max, enum zq_extent_type type, uint64_t bytes)
 {
-    const struct zq_bounds b = {{16, 3, false}, 100 * C};
+    const struct zq_bounds b = {{16, 3, false, false}, 100 * C};
     struct zq_l2_entry first;
     struct zq_l2_stretch s = {.first = &first};
     uint8_t table[64];
@@ -189,7 +189,7 @@ static void test_stretch(void **state)
 
 static void test_written(void **state)
 {
-    const struct zq_bounds b = {{16, 3, false}, 100 * C};
+    const struct zq_bounds b = {{16, 3, false, false}, 100 * C};
     uint8_t table[48] = {0};
     struct zq_l2_entry e;
 
@@ -214,7 +214,7 @@ static void test_written(void **state)
 #define S    (C / 32)
 #define Z(n) BIT(32 + (n))
 
-static const struct zq_bounds wide = {{16, 3, true}, 100 * C};
+static const struct zq_bounds wide = {{16, 3, true, false}, 100 * C};
 
 /* Entries as pairs of words. */
 static void put_wide(uint8_t *table, const uint64_t *words, size_t n)

@@ -28,7 +28,7 @@ static void begin(struct map_world *mw, uint64_t seed)
     alloc_begin(w, seed);
     mw->clusters = TABLES << (w->bits - 3);
     mw->per_zone = mw->clusters / ZONES;
-    p.form = (struct zq_form){w->bits, 3, false};
+    p.form = (struct zq_form){w->bits, 3, false, false};
     p.l1_offset = 2u << w->bits;
     p.nr_zones = ZONES;
     p.first_seq_zone = ZONES / 3;

@@ -69,6 +69,10 @@ static bool agree(const struct convert *c)
         zt_error("size: DST has the size of SRC");
         return false;
     }
+    if (o->data_file) {
+        zt_error("data_file: DST is one file, with its data; see zqcow2 create");
+        return false;
+    }
     return zt_image_agrees(o, wants_zones(c));
 }
 

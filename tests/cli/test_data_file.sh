@@ -1,0 +1,87 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Data files: against QEMU's programs; names that are opened and names that are not; create, info.
+. "$(dirname "$0")/lib.sh"
+
+if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
+    echo '# no qemu-img here'
+    exit 77
+fi
+mkdir images
+ran="data_file.py $tool 1 ${ZQ_DATA_FILES:-25}"
+(cd images && python3 "$here/data_file.py" "$tool" 1 "${ZQ_DATA_FILES:-25}")
+verdict $? 'images with data files, written in turn'
+
+# The name is relative to the image's folder, and the file is confined like a backing file.
+mkdir in aside
+run 0 'create' create -o data_file=disk.raw,data_file_raw=on in/i.qcow2 1M
+is 'makes the file' 1048576 "$(stat -c %s in/disk.raw)"
+run 0 'info' info in/i.qcow2
+has 'names it' out '^data file: disk\.raw$'
+has 'and says that it is raw' out '^feature: raw external data$'
+run 0 'info --json' info --json in/i.qcow2
+has 'names it, too' out '"data_file": "disk\.raw"'
+run 0 'a write' io -c 'write -P 5 4k 4k' in/i.qcow2
+is 'is in the file' 05 "$(od -An -tx1 -j4096 -N1 in/disk.raw | tr -d ' ')"
+run 0 'map' map in/i.qcow2
+has 'names the file' out ' in/disk\.raw$'
+run 0 'within a folder' read --backing-root=in in/i.qcow2 0 512
+run 1 'outside' read --backing-root=aside in/i.qcow2 0 512
+has 'is refused' err 'in/i\.qcow2: data file "disk\.raw": lies outside'
+run 1 'no file' read --no-backing in/i.qcow2 0 512
+has 'is an error where it is needed' err 'needs a feature'
+mv in/disk.raw in/gone
+run 0 'info without it' info in/i.qcow2
+run 1 'a read without it' read in/i.qcow2 0 512
+has 'is refused' err 'data file "disk\.raw": No such file'
+run 0 'check without it' check in/i.qcow2
+has 'is a warning' out 'data file "disk\.raw": No such file'
+head -c 4096 in/gone >in/disk.raw
+run 1 'a short one' read in/i.qcow2 0 512
+has 'is refused' err 'has 4096 bytes, fewer than the device'
+ln -sf ../in/gone aside/disk.raw
+cp in/i.qcow2 aside/i.qcow2
+run 1 'a link out of the folder' read --backing-root=aside aside/i.qcow2 0 512
+has 'is refused' err 'lies outside'
+rm -f in/disk.raw
+mkfifo in/disk.raw
+run 1 'a fifo' read in/i.qcow2 0 512
+has 'is refused' err 'not a regular file'
+
+# What is there is kept, unless it is to be replaced.
+yes | head -c 1048576 >in/old.raw
+cp in/old.raw kept
+run 0 'create over a file' create -o data_file=old.raw,data_file_raw=on in/k.qcow2 1M
+same 'keeps it' kept in/old.raw
+run 0 'as the device' read in/k.qcow2 0 1M
+same 'which has its content' kept out
+run 1 'again' create -o data_file=old.raw,data_file_raw=on in/k.qcow2 1M
+same 'changes nothing' kept in/old.raw
+run 0 'with --force' create --force -o data_file=old.raw,data_file_raw=on in/k.qcow2 1M
+is 'it is empty' 0 "$(tr -d '\0' <in/old.raw | wc -c)"
+run 1 'the image itself' create -o data_file=s.qcow2 in/s.qcow2 1M
+has 'is refused' err 'data file "s\.qcow2": the chain returns to the same file'
+run 1 'raw, but over a file' create -b old.raw -F raw -o data_file=d,data_file_raw=on in/n.qcow2
+has 'is refused' err 'data_file_raw 1: not with a backing file'
+run 1 'raw, but with zones' create -o data_file=d,data_file_raw=on,zone.size=1M in/n.qcow2 4M
+has 'is refused' err 'data_file_raw 1: not with zones'
+run 1 'raw, but no file' create -o data_file_raw=on in/n.qcow2 1M
+has 'is refused' err 'data_file_raw 1: requires data_file'
+verdict $([ ! -e in/n.qcow2 ] && [ ! -e in/d ]; echo $?) 'nothing is left of those'
+
+# Zones: below the write pointer other programs can read the file.
+run 0 'zones' create -o data_file=z.raw,zone.size=1M in/z.qcow2 4M
+yes | head -c 5120 >data
+run 0 'an append' append in/z.qcow2 1M <data
+dd if=in/z.raw bs=512 skip=2048 count=10 2>/dev/null >got
+same 'is in the file' data got
+run 0 'an overlay' create -b z.qcow2 in/zz.qcow2
+run 0 'reads it' read in/zz.qcow2 1M 5120
+same 'through the template' data out
+run 1 'convert to two files' convert -O qcow2 -o data_file=two.raw in/z.qcow2 in/c.qcow2
+has 'is refused' err 'data_file: DST is one file'
+run 0 'a reset' reset -o 1M in/z.qcow2
+run 0 'check' check in/z.qcow2
+run 0 'the zone' read in/z.qcow2 1M 5120
+is 'is zeros' 0 "$(tr -d '\0' <out | wc -c)"
+finish
