@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include "base/report.h"
 #include "device/backend.h"
+#include "format/renaming.h"
 #include "image/image.h"
 
 #define PIECE (1u << 20) /* bytes that are read and compared at once */
@@ -191,7 +192,7 @@ static int refuse(const struct rebase *r, const struct zqcow2_info *i)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "the image has internal snapshots");
     if (i->flags & ZQCOW2_INFO_ZONED)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "the image has zones");
-    return 0;
+    return zq_header_may_rename(&r->img->core.hdr, &r->to, r->err);
 }
 
 static int with_content(struct rebase *r, struct zqcow2_backend *be)

@@ -147,7 +147,20 @@ static bool put_name(struct composing *c, const char *name)
     return true;
 }
 
-/* A program that writes an image clears the autoclear bits of what it does not maintain. */
+static bool is_raw(const struct zq_header *h)
+{
+    return h->incompat & ZQ_INCOMPAT_DATA_FILE && h->autoclear & ZQ_AUTOCLEAR_RAW_DATA;
+}
+
+/*
+ * A program that writes an image clears the autoclear bits of what it does not maintain. A raw data
+ * file stays one: what the device reads as does not change.
+ */
+static uint64_t kept_bits(const struct zq_header *h)
+{
+    return (h->states_offset ? ZQ_AUTOCLEAR_STATES : 0) | (is_raw(h) ? ZQ_AUTOCLEAR_RAW_DATA : 0);
+}
+
 static void put_fields(struct composing *c)
 {
     uint8_t *to = c->out->sector0;
@@ -156,8 +169,17 @@ static void put_fields(struct composing *c)
     zq_put_be64(to + 8, 0);
     zq_put_be32(to + 16, 0);
     if (c->h->version >= 3)
-        zq_put_be64(to + ZQ_HDR_AUTOCLEAR, c->h->states_offset ? ZQ_AUTOCLEAR_STATES : 0);
+        zq_put_be64(to + ZQ_HDR_AUTOCLEAR, kept_bits(c->h));
     c->pos = c->h->header_length;
+}
+
+int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing *to,
+                         struct zqcow2_error *err)
+{
+    if (is_raw(h) && to->name[0])
+        return zq_fail(err, ZQCOW2_EFEATURE,
+                       "a raw data file holds all data, so the image takes no backing file");
+    return 0;
 }
 
 int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct zqcow2_backing *to,
@@ -167,6 +189,8 @@ int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct
     bool fits = h->header_length + HEAD <= ZQ_SECTOR;
 
     zq_assert(strlen(to->name) <= ZQ_MAX_BACKING_NAME);
+    if (zq_header_may_rename(h, to, err) < 0)
+        return ZQCOW2_EFEATURE;
     *out = (struct zq_renaming){.name_at = 0};
     if (fits) {
         put_fields(&c);

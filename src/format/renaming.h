@@ -13,10 +13,13 @@ struct zq_renaming {
     uint32_t mark_offset;        /* as in the new sector */
 };
 
+/* EFEATURE: the image has a raw data file, which leaves nothing to a backing file (D1). */
+int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing *to,
+                         struct zqcow2_error *err);
 /*
  * buf: the header cluster of h, its first sector as it is on disk now. to: a name
  * of at most ZQ_MAX_BACKING_NAME bytes and its format; an empty name: no backing file. EFEATURE:
- * there is no room for it.
+ * there is no room for it, or the image may have none.
  */
 int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct zqcow2_backing *to,
                      struct zq_renaming *out, struct zqcow2_error *err);

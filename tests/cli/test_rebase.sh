@@ -80,4 +80,16 @@ qemu-img snapshot -c s top.qcow2
 run 1 'with snapshots' rebase -b b.qcow2 -F qcow2 top.qcow2
 has 'is refused' err 'snapshots'
 same_content 'after all of it'
+
+# A raw data file has all data itself.
+qemu-img create -q -f qcow2 -o data_file=data.raw,data_file_raw=on file.qcow2 1M
+qemu-io -f qcow2 -c 'write -P 7 64k 64k' file.qcow2 >out || exit 1
+run 1 'a raw data file' rebase -b b.qcow2 -F qcow2 file.qcow2
+has 'is refused' err 'raw data file'
+run 1 'a raw data file, only the name' rebase -u -b b.qcow2 -F qcow2 file.qcow2
+has 'is refused' err 'raw data file'
+run 0 'none to none' rebase -b '' file.qcow2
+qemu-img info file.qcow2 >out
+has 'the data file is still raw' out 'data file raw: true'
+run 0 'check' check file.qcow2
 finish
