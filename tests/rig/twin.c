@@ -124,6 +124,7 @@ void world_begin(struct world *w, uint64_t seed)
     memset(w, 0, sizeof(*w));
     opt.seed = seed;
     opt.discard = ZQCOW2_SIMDISK_DISCARD_SCRAMBLES;
+    opt.flags = seed % 2 ? ZQCOW2_SIMDISK_NO_ZERO : 0;
     for (unsigned i = 0; i < FILES; i++)
         assert_int_equal(zqcow2_simdisk_new(&opt, &w->disk[i]), 0);
 }

@@ -36,6 +36,7 @@ struct kind {
     uint64_t size, zone;
 };
 
+/* With an odd seed the disks cannot zero, and get zeros written. */
 void world_begin(struct world *w, uint64_t seed);
 void world_end(struct world *w);
 struct zqcow2_backend *half_of(struct world *w, unsigned file);
