@@ -149,7 +149,7 @@ static bool reopen(struct run *t)
                            (unsigned long long)r->check.leaked_clusters);
     }
     if (r->nr_below < t->g->layers && t->reopens > 4 * r->nr_below)
-        rc = rig_stack(r) ? -1 : model_stack(&t->model);
+        rc = rig_stack(r) ? -1 : 0;
     if (!rc)
         rc = rig_open(r, true);
     if (!rc)

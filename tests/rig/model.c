@@ -329,15 +329,6 @@ int model_set_state(struct model *m, uint64_t off, unsigned state)
     return 0;
 }
 
-int model_stack(struct model *m)
-{
-    for (uint32_t i = 0; i < m->nr; i++) {
-        m->zone[i].stored = 0;
-        m->zone[i].kept_closed = false;
-    }
-    return 0;
-}
-
 void model_reopen(struct model *m)
 {
     for (uint32_t i = m->g.conventional; i < m->nr; i++) {

@@ -52,8 +52,7 @@ int model_read(const struct model *m, void *buf, uint64_t len, uint64_t off);
 /* op: ZQCOW2_OP_ZONE_OPEN .. RESET; *failed: the start of the zone that refused. */
 int model_manage(struct model *m, int op, uint64_t off, uint64_t len, uint64_t *failed);
 int model_set_state(struct model *m, uint64_t off, unsigned state);
-void model_reopen(struct model *m);
-int model_stack(struct model *m); /* becomes an overlay, which stores no states; 0 */
+void model_reopen(struct model *m); /* also as an overlay, which inherits what is stored */
 
 void model_report(const struct model *m, uint32_t i, struct zqcow2_zone *out);
 uint64_t model_start(const struct model *m, uint32_t i);
