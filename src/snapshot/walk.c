@@ -150,13 +150,15 @@ static int judge_flag(struct zq_snap *s, uint64_t host, bool shared, bool *own)
     uint64_t cluster = host >> s->bounds.form.cluster_bits, refcount;
     int rc = zq_snap_refcount(s, cluster, &refcount);
 
-    if (rc == 0 && refcount <= shared)
+    if (rc < 0)
+        return rc;
+    if (refcount <= shared)
         return zq_fail(s->err, ZQCOW2_ECORRUPT,
                        "cluster at byte %" PRIu64 " has refcount %" PRIu64
                        ", and more references: check and repair the image",
                        host, refcount);
     *own = refcount == (uint64_t)shared + 1;
-    return rc;
+    return 0;
 }
 
 /* What the snapshot has at the same place; NULL: no table. */
@@ -172,7 +174,7 @@ static int set_in_entry(struct zq_snap *s, uint64_t table, uint64_t i, const str
     const struct zq_form *f = &s->bounds.form;
     uint8_t *at = zq_l2_at(f, s->l2, i);
     struct zq_l2_entry e, o;
-    bool own, shared = b->same;
+    bool own = false, shared = b->same;
     int rc;
 
     if (zq_l2_is_empty(f, at))

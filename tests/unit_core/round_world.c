@@ -80,7 +80,7 @@ static void set_tables(struct round_world *w)
                                           .file_size = FILE_SIZE};
     const struct zq_map_params map = {.cache = &c->cache,
                                       .alloc = &c->alloc,
-                                      .form = {12, 3, false},
+                                      .form = {.cluster_bits = 12, .version = 3},
                                       .l1_offset = AT_L1,
                                       .l1_entries = 64};
 
