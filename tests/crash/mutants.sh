@@ -51,24 +51,24 @@ cmake --build "$base" -j "$(nproc)" --target zqcow2_static $targets >>"$dir/base
     exit 2
 }
 
-# relink TREE PROGRAM: against the mutant's library, in whichever folder of tests/ it is.
+# relink TREE PROGRAM: the mutant's objects, then the base's library, from which the linker takes the
+# rest, in whichever folder of tests/ the program is.
 relink() {
     link=$(find "$base/tests" -path "*/CMakeFiles/$2.dir/link.txt")
+    objects=$(find "$1" -name '*.o' -printf '%p ')
     (cd "${link%/CMakeFiles/*}" &&
-        sh -c "$(sed "s#[^ ]*libzqcow2\.a#$1/libzqcow2.a#g; s#-o $2 #-o $1/$2 #" "$link")")
+        sh -c "$(sed "s#[^ ]*libzqcow2\.a#$objects$base/libzqcow2.a#; s#-o $2 #-o $1/$2 #" "$link")")
 }
 
-# library TREE NUMBER: the base's objects, except for the files that the mutant changes.
-library() {
+# objects_of TREE NUMBER: of the files that the mutant changes, each beside its source.
+objects_of() {
     cp -r "$top/src" "$1/src"
-    cp "$base/libzqcow2.a" "$1/libzqcow2.a"
     files=$(python3 "$here/mutate.py" "$2" "$here/mutants.txt" "$1") || return 1
     case $files in *.h*) files=$(cd "$1" && find src -name '*.c' ! -name '*_none.c') ;; esac
     [ "$asserts" = ON ] && ndebug=-UNDEBUG || ndebug=-DNDEBUG
     for f in $files; do
-        o=$1/$(basename "$f").o
-        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 "$ndebug" -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$o" &&
-            ar r "$1/libzqcow2.a" "$o" 2>/dev/null || return 1
+        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 "$ndebug" -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$1/$f.o" ||
+            return 1
     done
 }
 
@@ -88,7 +88,7 @@ one() {
     tree=$dir/m$1
     rm -rf "$tree"
     mkdir -p "$tree"
-    if ! library "$tree" "$1" >"$dir/build$1.log" 2>&1; then
+    if ! objects_of "$tree" "$1" >"$dir/build$1.log" 2>&1; then
         echo "broken $1 $2: does not build, see $dir/build$1.log" >>"$dir/results"
         return
     fi
@@ -111,7 +111,6 @@ one() {
 for t in $suites; do
     [ "$t" = crash ] && continue
     mkdir -p "$dir/sound"
-    cp "$base/libzqcow2.a" "$dir/sound/"
     try "$dir/sound" "$t" || {
         echo "test $t fails without a mutant:"
         tail -n 20 "$dir/sound/log"
