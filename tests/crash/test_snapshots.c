@@ -19,6 +19,8 @@
 #include <zqcow2/simdisk.h>
 #include <zqcow2/zqcow2.h>
 
+#include "crash/cuts.h"
+
 #define SECTOR 512u
 #define SLOTS  12u /* places on the device that are written */
 #define BYTES  2048u
@@ -58,8 +60,7 @@ struct world {
 
 static uint64_t draw(struct world *w, uint64_t n)
 {
-    w->rng = w->rng * 6364136223846793005u + 1442695040888963407u;
-    return (w->rng >> 33) % n;
+    return cuts_draw(&w->rng, n);
 }
 
 static void must(const struct world *w, bool good, const char *what, long got)
@@ -369,34 +370,20 @@ static void judge(struct world *w, struct zqcow2_simdisk *disk)
     w->judged++;
 }
 
+static void judge_cut(void *arg, uint64_t cut, uint64_t k, struct zqcow2_simdisk *image)
+{
+    struct world *w = arg;
+
+    w->cut = cut;
+    w->k = k;
+    judge(w, image);
+}
+
 static void judge_all(struct world *w)
 {
-    uint64_t end = zqcow2_simdisk_position(w->disk), before = 0;
-    const char *only = getenv("ZQ_CUT");
-    struct zqcow2_simdisk_cut *cut;
+    const struct cuts c = {.states = STATES, .rng = &w->rng, .judge = judge_cut, .arg = w};
 
-    must(w, zqcow2_simdisk_cut_new(w->disk, &cut) == 0, "cut", 0);
-    for (w->cut = zqcow2_simdisk_cut_position(cut); w->cut <= end; w->cut++) {
-        uint64_t n;
-
-        if (only && w->cut != strtoull(only, NULL, 10))
-            continue;
-        must(w, zqcow2_simdisk_cut_seek(cut, w->cut) == 0, "seek", 0);
-        n = zqcow2_simdisk_cut_states(cut);
-        for (uint64_t i = 0; i < (n < STATES ? n : STATES); i++) {
-            struct zqcow2_simdisk *image;
-            uint64_t hash;
-
-            w->k = n <= STATES ? i : i == 0 ? 0 : draw(w, n);
-            must(w, zqcow2_simdisk_cut_image(cut, w->k, &image) == 0, "image", 0);
-            hash = zqcow2_simdisk_hash(image) ^ w->cut;
-            if (hash != before)
-                judge(w, image);
-            before = hash;
-            zqcow2_simdisk_free(image);
-        }
-    }
-    zqcow2_simdisk_cut_free(cut);
+    must(w, cuts_judge_all(&c, w->disk) == 0, "cut", 0);
 }
 
 static void workload(uint64_t seed, uint64_t *judged)

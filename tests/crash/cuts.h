@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT */
+/* Every position at which a recorded disk can lose its power, and what it may hold then. */
+#ifndef CRASH_CUTS_H
+#define CRASH_CUTS_H
+
+#include <stdbool.h>
+#include <zqcow2/simdisk.h>
+
+struct cuts {
+    uint64_t states; /* of one position, at most: the first, and others by chance */
+    /* An image that the position before has shown is not judged again: nothing else has changed. */
+    bool once;
+    uint64_t *rng;
+    void (*judge)(void *arg, uint64_t cut, uint64_t k, struct zqcow2_simdisk *image);
+    void *arg;
+};
+
+/* Below n. */
+uint64_t cuts_draw(uint64_t *rng, uint64_t n);
+
+/* ZQ_CUT: this position only. 0, or the error of the simulated disk. */
+int cuts_judge_all(const struct cuts *c, struct zqcow2_simdisk *disk);
+
+#endif
