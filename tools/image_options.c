@@ -5,6 +5,8 @@
 
 #include "image_options.h"
 
+#define DEFAULT_ZONE_SIZE ((uint64_t)256 << 20)
+
 enum value { V_SIZE, V_COUNT, V_WORD, V_TEXT };
 
 #define GIB4 ((uint64_t)1 << 32)
@@ -165,14 +167,22 @@ bool zt_image_agrees(const struct zt_image_options *set, bool zoned)
     return true;
 }
 
+uint64_t zt_image_zone_size(const struct zt_image_options *set, uint64_t inherited)
+{
+    bool zoned = zt_image_zoned(set) || (inherited && !set->given[ZT_O_MODE]);
+
+    if (!zoned || set->given[ZT_O_ZONE_SIZE])
+        return zoned ? set->value[ZT_O_ZONE_SIZE] : 0;
+    return inherited ? inherited : DEFAULT_ZONE_SIZE;
+}
+
 struct zqcow2_create_options zt_create_options(const struct zt_image_options *set)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
     const uint64_t *value = set->value;
 
     o.virtual_size = value[ZT_O_SIZE];
-    if (zt_image_zoned(set))
-        o.zone_size = set->given[ZT_O_ZONE_SIZE] ? value[ZT_O_ZONE_SIZE] : ZT_DEFAULT_ZONE_SIZE;
+    o.zone_size = zt_image_zone_size(set, 0);
     o.zone_capacity = value[ZT_O_CAPACITY];
     o.conventional_zones = (uint32_t)value[ZT_O_CONVENTIONAL];
     o.max_open_zones = (uint32_t)value[ZT_O_MAX_OPEN];

@@ -5,8 +5,6 @@
 
 #include "tool.h"
 
-#define ZT_DEFAULT_ZONE_SIZE ((uint64_t)256 << 20)
-
 enum zt_image_option {
     ZT_O_SIZE,
     ZT_O_CLUSTER_SIZE,
@@ -58,6 +56,11 @@ bool zt_image_size(struct zt_image_options *set, const char *text);
 void zt_print_image_options(void);
 /* Do the options ask for zones? */
 bool zt_image_zoned(const struct zt_image_options *set);
+/*
+ * Bytes of a zone; 0: no zones. inherited: of a disk whose zones are taken where the options do not
+ * say otherwise; 0: there is none.
+ */
+uint64_t zt_image_zone_size(const struct zt_image_options *set, uint64_t inherited);
 /* Reports the first option that means nothing for an image without zones. */
 bool zt_image_agrees(const struct zt_image_options *set, bool zoned);
 /* What was not given is 0, the library's default. The caller adds flags and hooks. */

@@ -72,6 +72,8 @@ run 0 'a zoned image' create -o zone.size=1M,cluster_size=4K z.qcow2 1G
 random 100000 1 | "$tool" append --pad --quiet z.qcow2 2M
 run 0 'as zoned' measure -O qcow2 -o cluster_size=4K z.qcow2
 zoned=$(numbers out | cut -d ' ' -f 1)
+run 0 'as zoned, asked for' measure -O qcow2 -o cluster_size=4K,zone.mode=host-managed z.qcow2
+is 'has the zones of the source' "$zoned" "$(numbers out | cut -d ' ' -f 1)"
 run 0 'without zones' measure -O qcow2 -o cluster_size=4K,zone.mode=none z.qcow2
 is 'less by the table of the pointers' 8192 "$((zoned - $(numbers out | cut -d ' ' -f 1)))"
 run 1 'no file' measure

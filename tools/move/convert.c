@@ -32,8 +32,6 @@ static void take_zones(const struct convert *c, struct zqcow2_create_options *o)
     const bool *given = c->image.given;
     bool same_size = !given[ZT_O_ZONE_SIZE];
 
-    if (same_size)
-        o->zone_size = i->zone_size;
     if (!given[ZT_O_CAPACITY] && same_size)
         o->zone_capacity = i->zone_capacity;
     if (!given[ZT_O_CONVENTIONAL] && same_size)
@@ -46,13 +44,6 @@ static void take_zones(const struct convert *c, struct zqcow2_create_options *o)
         o->layout = i->layout;
     if (!given[ZT_O_MAX_APPEND] && o->layout == i->layout && i->layout != ZQCOW2_LAYOUT_44)
         o->max_append_bytes = i->max_append_bytes;
-}
-
-/* Zones of the target: as -o asks, else those of the source. */
-static bool wants_zones(const struct convert *c)
-{
-    return c->image.given[ZT_O_MODE] ? c->image.value[ZT_O_MODE] != 0 :
-                                       zt_image_zoned(&c->image) || zt_disk_zoned(&c->from);
 }
 
 static bool agree(const struct convert *c)
@@ -73,7 +64,7 @@ static bool agree(const struct convert *c)
         zt_error("data_file: DST is one file, with its data; see zqcow2 create");
         return false;
     }
-    return zt_image_agrees(o, wants_zones(c));
+    return zt_image_agrees(o, zt_image_zone_size(o, c->from.info.zone_size) != 0);
 }
 
 static struct zqcow2_create_options create_options(const struct convert *c)
@@ -82,7 +73,8 @@ static struct zqcow2_create_options create_options(const struct convert *c)
 
     o.virtual_size = c->from.info.virtual_size;
     o.flags |= c->force ? ZQCOW2_CREATE_FORCE : 0u;
-    if (zt_disk_zoned(&c->from) && wants_zones(c))
+    o.zone_size = zt_image_zone_size(&c->image, c->from.info.zone_size);
+    if (o.zone_size && zt_disk_zoned(&c->from))
         take_zones(c, &o);
     if (o.zone_size && !o.cluster_size)
         o.cluster_size = least(o.zone_size, 65536);

@@ -38,10 +38,7 @@ static uint64_t option(const struct measure *m, enum zt_image_option o, uint64_t
 
 static uint64_t zone_size(const struct measure *m)
 {
-    bool inherits = zt_disk_zoned(&m->from) && !m->image.given[ZT_O_MODE];
-    uint64_t inherited = inherits ? m->from.info.zone_size : ZT_DEFAULT_ZONE_SIZE;
-
-    return inherits || zt_image_zoned(&m->image) ? option(m, ZT_O_ZONE_SIZE, inherited) : 0;
+    return zt_image_zone_size(&m->image, m->from.info.zone_size);
 }
 
 static uint64_t cluster_size(const struct measure *m)
