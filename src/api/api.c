@@ -236,8 +236,7 @@ int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *o
     bool repair;
     int rc = 0;
 
-    if (err)
-        memset(err, 0, sizeof(*err));
+    zq_clear_error(err);
     if (opt)
         rc = zq_copy_sized(&o, sizeof(o), opt, offsetof(struct zqcow2_check_options, hooks));
     if (rc == 0)

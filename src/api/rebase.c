@@ -68,11 +68,6 @@ static int known_zeros(const struct rebase *r, uint64_t at, uint64_t len, uint64
 
 /* ---- copying ---- */
 
-static bool is_zeros(const uint8_t *buf, size_t len)
-{
-    return !buf[0] && !memcmp(buf, buf + 1, len - 1);
-}
-
 /* Written cluster by cluster, so that what is alike stays where it is. */
 static int copy_differing(struct rebase *r, uint64_t at, size_t len)
 {
@@ -84,8 +79,8 @@ static int copy_differing(struct rebase *r, uint64_t at, size_t len)
         n = (size_t)zq_min(len - done, zq_align_down(off, r->cluster) + r->cluster - off);
         if (!memcmp(r->now + done, r->then + done, n))
             continue;
-        rc = is_zeros(r->now + done, n) ? zqcow2_write_zeroes(r->img, n, off, 0) :
-                                          zqcow2_write(r->img, r->now + done, n, off, 0);
+        rc = zq_is_zeros(r->now + done, n) ? zqcow2_write_zeroes(r->img, n, off, 0) :
+                                             zqcow2_write(r->img, r->now + done, n, off, 0);
     }
     return rc;
 }
@@ -253,8 +248,7 @@ int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options 
     struct rebase r = {.opt = ZQCOW2_REBASE_OPTIONS_INIT, .err = err, .to = ZQCOW2_BACKING_INIT};
     int rc;
 
-    if (err)
-        memset(err, 0, sizeof(*err));
+    zq_clear_error(err);
     rc = take_options(&r, opt);
     if (rc == 0 && r.opt.flags & ZQCOW2_REBASE_NAME_ONLY)
         rc = zq_image_rename_closed(be, &r.hooks, &r.to, err);

@@ -31,12 +31,6 @@ static int run(struct zqcow2_image *img, struct zq_snap *s)
     return rc < 0 ? zq_fail_rc(s->err, rc) : 0;
 }
 
-static void begin(struct zqcow2_error *err)
-{
-    if (err)
-        memset(err, 0, sizeof(*err));
-}
-
 /* What the library finds out by itself must be left at 0. */
 static int check_new(const struct zqcow2_snapshot *n, struct zqcow2_error *err)
 {
@@ -52,7 +46,7 @@ int zqcow2_snapshot_take(struct zqcow2_image *img, const struct zqcow2_snapshot 
     struct zq_snap s = {.kind = ZQ_SNAP_TAKE, .err = err};
     int rc;
 
-    begin(err);
+    zq_clear_error(err);
     rc = zq_copy_sized(&n, sizeof(n), snapshot, sizeof(n));
     if (rc == 0)
         rc = check_new(&n, err);
@@ -70,7 +64,7 @@ int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name, struct zq
 {
     struct zq_snap s = {.kind = ZQ_SNAP_DELETE, .name = name, .err = err};
 
-    begin(err);
+    zq_clear_error(err);
     return run(img, &s);
 }
 
@@ -109,7 +103,7 @@ int zqcow2_snapshot_list(struct zqcow2_image *img, zqcow2_snapshot_fn *each, voi
     char *text;
     int rc;
 
-    begin(err);
+    zq_clear_error(err);
     rc = zq_snapshot_run(&img->core, &s);
     text = rc == 0 ? zq_alloc(&img->core.hooks, 1, room) : NULL;
     if (rc == 0 && !text)

@@ -65,6 +65,11 @@ static inline void zq_put_le64(void *p, uint64_t v)
     zq_put_be64(p, __builtin_bswap64(v));
 }
 
+static inline bool zq_is_zeros(const uint8_t *p, size_t n)
+{
+    return !n || (!p[0] && !memcmp(p, p + 1, n - 1));
+}
+
 /*
  * n must be a power of two. align_up wraps to 0 for v within n of 2^64: offsets in files end at
  * 2^63, so callers that have checked theirs need no further check.

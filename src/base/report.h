@@ -4,6 +4,7 @@
 #define ZQ_BASE_REPORT_H
 
 #include <stdint.h>
+#include <string.h>
 #include <zqcow2/zqcow2.h>
 
 /*
@@ -13,6 +14,13 @@
 const char *zq_errtext(int err);
 
 #define ZQ_PRINTF(f, a) __attribute__((format(printf, f, a)))
+
+/* At the start of a call: err (may be NULL) says nothing yet. */
+static inline void zq_clear_error(struct zqcow2_error *err)
+{
+    if (err)
+        memset(err, 0, sizeof(*err));
+}
 
 /* Fills err (may be NULL) and returns code, so that a refusal is one statement. */
 int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...) ZQ_PRINTF(3, 4);

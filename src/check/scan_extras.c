@@ -8,7 +8,6 @@
 #include "check/scan.h"
 
 #include <inttypes.h>
-#include <string.h>
 
 #include "base/bytes.h"
 
@@ -53,7 +52,7 @@ static bool in_file(struct zq_scan *s, uint64_t offset, uint64_t bytes)
  */
 static bool is_blank(const uint8_t *record, size_t bytes)
 {
-    return !record[0] && !memcmp(record, record + 1, bytes - 1);
+    return zq_is_zeros(record, bytes);
 }
 
 /*

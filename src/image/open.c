@@ -419,8 +419,7 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
     int rc;
 
-    if (err)
-        memset(err, 0, sizeof(*err));
+    zq_clear_error(err);
     rc = take_options(&o, opt);
     if (rc < 0)
         return zq_fail_rc(err, rc);
