@@ -13,12 +13,16 @@
 #include "base/report.h"
 #include "format/reftable.h"
 #include "check/repair.h"
+#include "device/move.h"
 
 struct rebuild {
     struct zq_reftable t; /* the plan: where the table, its own blocks and the others lie */
     uint64_t
         *kept;    /* owned: the entries before t.first; until there are blocks, 1: one is needed */
     uint8_t *out; /* owned: a cluster */
+    struct zq_move move;
+    struct zq_scan *s;
+    uint64_t next; /* index of the block that comes next */
 };
 
 /* What was described, and what is in use, has a block. All of it lies before the new table. */
@@ -79,83 +83,68 @@ static void fill_block(struct zq_scan *s, const struct rebuild *r, uint64_t inde
     }
 }
 
-/* Composes and writes block number i of the table. */
-static int write_block(struct zq_scan *s, const struct rebuild *r, uint64_t i, uint64_t at)
+/* The marks in r->kept become offsets; blocks follow one another in the order of entries. */
+static void place_blocks(struct rebuild *r)
 {
+    uint64_t at = zq_reftable_blocks(&r->t) << r->t.cluster_bits;
+
+    for (uint64_t i = 0; i < r->t.first; i++) {
+        if (r->kept[i]) {
+            r->kept[i] = at;
+            at += (uint64_t)1 << r->t.cluster_bits;
+        }
+    }
+}
+
+/* The next block that there is, in r->out. */
+static int compose_block(struct rebuild *r)
+{
+    struct zq_scan *s = r->s;
     size_t cluster = (size_t)zq_scan_cluster(s);
+    uint64_t i = r->next;
     int rc = 0;
 
+    while (i < r->t.first && !r->kept[i])
+        i++;
+    r->next = i + 1;
     memset(r->out, 0, cluster);
     if (i < s->rt_entries && s->rt[i])
         rc = zq_be_read(s->be, r->out, cluster, s->rt[i]);
-    if (rc < 0)
-        return rc;
-    fill_block(s, r, i);
-    return zq_scan_write(s, r->out, cluster, at);
-}
-
-/* The marks in r->kept become offsets; blocks follow one another in the order of entries. */
-static int write_blocks(struct zq_scan *s, struct rebuild *r)
-{
-    const struct zq_reftable *t = &r->t;
-    uint64_t at = zq_reftable_blocks(t) << t->cluster_bits;
-    int rc = 0;
-
-    for (uint64_t i = 0; i < t->first + t->own && rc == 0; i++) {
-        if (i < t->first && !r->kept[i])
-            continue;
-        if (i < t->first)
-            r->kept[i] = at;
-        rc = write_block(s, r, i, at);
-        at += (uint64_t)1 << t->cluster_bits;
-    }
+    if (rc == 0)
+        fill_block(s, r, i);
     return rc;
 }
 
-/* Composed cluster by cluster: a table has up to 8 MiB, of which only one cluster is in memory. */
-static int write_table(struct zq_scan *s, const struct rebuild *r)
+/* Cluster by cluster: a table has up to 8 MiB, of which only one cluster is in memory. */
+static int compose(struct zq_move *m, uint64_t at, uint8_t *buf, uint64_t n)
 {
-    uint64_t cluster = zq_scan_cluster(s), bytes = zq_table_bytes(r->t.entries);
-    int rc = 0;
+    struct rebuild *r = zq_container(m, struct rebuild, move);
 
-    for (uint64_t at = 0; at < bytes && rc == 0; at += cluster) {
-        zq_reftable_compose(&r->t, r->kept, at, r->out, cluster);
-        rc = zq_scan_write(s, r->out, (size_t)cluster, (r->t.base << s->h.cluster_bits) + at);
-    }
-    return rc;
+    if (at >= zq_table_bytes(r->t.entries))
+        return compose_block(r);
+    zq_reftable_compose(&r->t, r->kept, at, buf, n);
+    return 0;
 }
 
-/*
- * Table offset and length lie side by side: one write, inside one sector, so a crash leaves the old
- * table or the new one (R9). Barriers before it and behind.
- */
-static int switch_over(struct zq_scan *s, const struct rebuild *r)
-{
-    uint8_t raw[ZQ_HDR_RT_BYTES];
-    int rc = zq_be_flush(s->be);
-
-    if (rc < 0)
-        return rc;
-    zq_header_put_rt(raw, r->t.base << s->h.cluster_bits, (uint32_t)zq_reftable_clusters(&r->t));
-    rc = zq_scan_write(s, raw, sizeof(raw), ZQ_HDR_RT_OFFSET);
-    return rc < 0 ? rc : zq_be_flush(s->be);
-}
-
-/* Nothing in the file points to any of this before switch_over(). */
+/* The first write is that of the file's length: from then on the mark is set (R13). */
 static int write_all(struct zq_scan *s, struct rebuild *r)
 {
+    uint8_t raw[ZQ_HDR_RT_BYTES];
     int rc = zq_scan_lengthen(s, zq_reftable_end(&r->t) << s->h.cluster_bits);
 
+    r->move = (struct zq_move){.host = r->t.base << s->h.cluster_bits,
+                               .bytes = zq_reftable_bytes(&r->t),
+                               .compose = compose};
+    place_blocks(r);
+    zq_header_put_rt(raw, r->move.host, (uint32_t)zq_reftable_clusters(&r->t));
     if (rc == 0)
-        rc = write_blocks(s, r);
-    if (rc == 0)
-        rc = write_table(s, r);
-    return rc < 0 ? rc : switch_over(s, r);
+        rc = zq_move_write(&r->move, s->be, r->out, zq_scan_cluster(s));
+    return rc < 0 ? rc : zq_move_switch(s->be, raw, sizeof(raw), ZQ_HDR_RT_OFFSET);
 }
 
 int zq_rebuild_refcounts(struct zq_scan *s, uint64_t spare, bool *changed)
 {
-    struct rebuild r = {0};
+    struct rebuild r = {.s = s};
     int rc = plan(s, &r, spare);
 
     if (rc == -EFBIG) {

@@ -13,14 +13,17 @@
 
 #define PIECE (1u << 20) /* composed and written at once */
 
-static uint64_t start_of(const struct zq_growth *gr)
-{
-    return gr->plan.base << gr->plan.cluster_bits;
-}
-
 static uint64_t piece(const struct zq_growth *gr)
 {
     return zq_min(zq_reftable_bytes(&gr->plan), PIECE);
+}
+
+static int compose(struct zq_move *m, uint64_t at, uint8_t *buf, uint64_t n)
+{
+    const struct zq_growth *gr = zq_container(m, const struct zq_growth, move);
+
+    zq_reftable_compose(&gr->plan, gr->next.v, at, buf, n);
+    return 0;
 }
 
 /* Twice as large, where the old table describes nothing. */
@@ -51,7 +54,7 @@ static int make_next(struct zq_alloc *a, struct zq_growth *gr)
 {
     const struct zqcow2_hooks *h = a->cache->x->hooks;
     const struct zq_memtable *old = &a->refs.table;
-    int rc = zq_memtable_open(&gr->next, h, gr->plan.entries, start_of(gr));
+    int rc = zq_memtable_open(&gr->next, h, gr->plan.entries, gr->move.host);
 
     gr->buf = zq_alloc(h, 4096, piece(gr));
     gr->freed = zq_record_new(a);
@@ -77,16 +80,14 @@ void zq_growth_drop(struct zq_alloc *a)
 
 /* ---- in gather ---- */
 
-static void write_next(struct zq_alloc *a)
+static int write_next(struct zq_alloc *a)
 {
     struct zq_growth *gr = &a->growth;
-    uint64_t n = zq_min(zq_reftable_bytes(&gr->plan) - gr->written, PIECE);
+    int rc = zq_move_next(&gr->move, &gr->io, gr->buf, piece(gr));
 
-    zq_assert(n && n % ZQ_SECTOR == 0);
-    zq_reftable_compose(&gr->plan, gr->next.v, gr->written, gr->buf, n);
-    zq_io_prep_buf(&gr->io, ZQCOW2_IO_WRITE, gr->buf, start_of(gr) + gr->written, n);
-    gr->written += n;
-    zq_io_start(a->cache->x, &gr->io);
+    if (rc == 0)
+        zq_io_start(a->cache->x, &gr->io);
+    return rc;
 }
 
 /* Nothing points to it yet: any error concerns only the waiters. */
@@ -96,9 +97,10 @@ static void write_done(struct zq_io *io, int ret)
     struct zq_growth *gr = &a->growth;
 
     zq_assert_k(R9, gr->next.v && !gr->whole && !gr->switching);
-    if (ret == 0 && gr->written < zq_reftable_bytes(&gr->plan)) {
-        write_next(a);
-        return;
+    if (ret == 0 && !zq_move_is_whole(&gr->move)) {
+        ret = write_next(a);
+        if (ret == 0)
+            return;
     }
     gr->whole = a->want_switch = ret == 0;
     if (ret == 0)
@@ -110,28 +112,29 @@ static void write_done(struct zq_io *io, int ret)
 static int start(struct zq_alloc *a, struct zq_gather *g)
 {
     struct zq_growth *gr = &a->growth;
-    uint64_t bytes;
+    struct zq_move *m = &gr->move;
     int rc = plan(&a->refs, &gr->plan);
 
     if (rc < 0 || (rc = plan_behind(a, &gr->plan)) < 0)
         return rc;
-    bytes = zq_reftable_bytes(&gr->plan);
-    if (zq_alloc_is_known(a, start_of(gr), bytes))
+    *m = (struct zq_move){.host = gr->plan.base << gr->plan.cluster_bits,
+                          .bytes = zq_reftable_bytes(&gr->plan),
+                          .compose = compose};
+    if (zq_alloc_is_known(a, m->host, m->bytes))
         return ZQCOW2_ECORRUPT;
     /* First, so that no truncate cuts off what is written. */
-    rc = zq_alloc_cover(a, g, start_of(gr) + bytes);
+    rc = zq_alloc_cover(a, g, m->host + m->bytes);
     if (rc)
         return rc;
     rc = make_next(a, gr);
-    if (rc < 0) {
-        zq_growth_drop(a);
-        return rc;
+    if (rc == 0) {
+        zq_alloc_touch(a, m->host, m->bytes);
+        gr->io.complete = write_done;
+        rc = write_next(a);
     }
-    zq_alloc_touch(a, start_of(gr), bytes);
-    gr->written = 0;
-    gr->io.complete = write_done;
-    write_next(a);
-    return 0;
+    if (rc < 0)
+        zq_growth_drop(a);
+    return rc;
 }
 
 int zq_growth_wait(struct zq_alloc *a, struct zq_gather *g)
@@ -161,7 +164,7 @@ void zq_growth_switch(struct zq_alloc *a)
     struct zq_growth *gr = &a->growth;
     struct zq_refs *r = &a->refs;
 
-    zq_assert_k(R9, gr->whole && gr->switching && gr->written == zq_reftable_bytes(&gr->plan));
+    zq_assert_k(R9, gr->whole && gr->switching && zq_move_is_whole(&gr->move));
     gr->freed->cluster = r->table.offset >> r->cluster_bits;
     gr->freed->count = zq_div_up(zq_table_bytes(r->table.entries), (uint64_t)1 << r->cluster_bits);
     gr->freed->punch = true;

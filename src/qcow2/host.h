@@ -6,6 +6,7 @@
 #ifndef ZQ_QCOW2_HOST_H
 #define ZQ_QCOW2_HOST_H
 
+#include "device/move.h"
 #include "format/reftable.h"
 #include "qcow2/refcount.h"
 
@@ -25,8 +26,8 @@ struct zq_freed {
 struct zq_growth {
     struct zq_reftable plan;
     struct zq_memtable next; /* v NULL: none is under way */
-    uint8_t *buf;            /* owned: a piece of table and blocks as it goes to the file */
-    uint64_t written;        /* bytes of them that have gone there or are on their way */
+    struct zq_move move;     /* of the table, and the blocks behind it */
+    uint8_t *buf;            /* owned: a piece of them as it goes to the file */
     bool whole;              /* all is written: the next round switches */
     bool switching;          /* the running round does */
     struct zq_freed *freed;  /* the old table */
