@@ -140,3 +140,12 @@ void zt_progress_end(struct zt_progress *p)
         fputs("\r\033[K", stderr);
     p->shown = false;
 }
+
+int zt_progress_piece(void *progress, uint64_t done, uint64_t total)
+{
+    struct zt_progress *p = progress;
+
+    p->total = total;
+    zt_progress_at(p, done);
+    return zt_signal() != NULL;
+}

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb rebase: another backing file for an image, or none. */
+#include <zqcow2/chain.h>
+
 #include "tool.h"
 
 struct rebase {
@@ -9,18 +11,9 @@ struct rebase {
     bool name_only;
 };
 
-/* A signal ends it between two pieces: the image keeps its old backing file. */
-static int progress(void *arg, uint64_t done, uint64_t total)
+static int rebase_on(void *arg, struct zqcow2_backend *be, struct zqcow2_resolver *files)
 {
     struct rebase *r = arg;
-
-    r->progress.total = total;
-    zt_progress_at(&r->progress, done);
-    return zt_signal() != NULL;
-}
-
-static int rebase_on(struct rebase *r, struct zqcow2_backend *be, struct zqcow2_resolver *files)
-{
     struct zqcow2_rebase_options opt = ZQCOW2_REBASE_OPTIONS_INIT;
     struct zqcow2_error err = {0, ""};
     int rc;
@@ -31,8 +24,8 @@ static int rebase_on(struct rebase *r, struct zqcow2_backend *be, struct zqcow2_
     opt.backing_format = r->format;
     opt.resolve = zqcow2_resolve_file;
     opt.resolve_arg = files;
-    opt.progress = progress;
-    opt.progress_arg = r;
+    opt.progress = zt_progress_piece;
+    opt.progress_arg = &r->progress;
     zt_progress_start(&r->progress, "rebase", 0, true);
     rc = zqcow2_rebase(be, &opt, &err);
     zt_progress_end(&r->progress);
@@ -41,26 +34,6 @@ static int rebase_on(struct rebase *r, struct zqcow2_backend *be, struct zqcow2_
     else if (rc < 0)
         zt_error("%s: %s", r->target.path, zt_reason(rc, &err));
     return rc < 0;
-}
-
-static int rebase(struct rebase *r)
-{
-    struct zqcow2_resolver *files = zt_resolver(&r->target);
-    struct zqcow2_backend *be;
-    int rc, status = 1;
-
-    if (!files)
-        return 1;
-    zt_hold_signals();
-    rc = zt_backend_open(&r->target, ZQCOW2_FILE_RDWR, &be);
-    if (rc < 0) {
-        zt_backend_error(&r->target, rc);
-    } else {
-        status = rebase_on(r, be, files);
-        zqcow2_backend_close(be);
-    }
-    zqcow2_resolver_free(files);
-    return status;
 }
 
 static bool parse(struct rebase *r, int argc, char **argv)
@@ -105,7 +78,7 @@ static int run(int argc, char **argv)
 {
     struct rebase r = {.name = NULL};
 
-    return parse(&r, argc, argv) ? rebase(&r) : 1;
+    return parse(&r, argc, argv) ? zt_change_chain(&r.target, rebase_on, &r) : 1;
 }
 
 const struct zt_verb zt_verb_rebase = {

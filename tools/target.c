@@ -173,6 +173,28 @@ struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)
     return img;
 }
 
+int zt_change_chain(const struct zt_target *t,
+                    int (*fn)(void *arg, struct zqcow2_backend *be, struct zqcow2_resolver *files),
+                    void *arg)
+{
+    struct zqcow2_resolver *files = zt_resolver(t);
+    struct zqcow2_backend *be;
+    int rc, status = 1;
+
+    if (!files)
+        return 1;
+    zt_hold_signals();
+    rc = zt_backend_open(t, ZQCOW2_FILE_RDWR, &be);
+    if (rc < 0) {
+        zt_backend_error(t, rc);
+    } else {
+        status = fn(arg, be, files);
+        zqcow2_backend_close(be);
+    }
+    zqcow2_resolver_free(files);
+    return status;
+}
+
 int zt_close(const struct zt_target *t, struct zqcow2_image *img, int status)
 {
     int rc = zqcow2_close(img);

@@ -137,6 +137,8 @@ struct zt_progress {
 void zt_progress_start(struct zt_progress *p, const char *what, uint64_t total, bool wanted);
 void zt_progress_at(struct zt_progress *p, uint64_t done);
 void zt_progress_end(struct zt_progress *p);
+/* For calls of the library, with their total. A held signal ends them between two pieces. */
+int zt_progress_piece(void *progress, uint64_t done, uint64_t total);
 double zt_now(void); /* seconds, monotonic */
 
 /* ---- the process ---- */
@@ -169,6 +171,13 @@ void zt_backend_list(FILE *out);
 const char *zt_reason(int rc, const struct zqcow2_error *err);
 /* Of t's image; for zqcow2_resolve_file(). NULL after a message. */
 struct zqcow2_resolver *zt_resolver(const struct zt_target *t);
+/*
+ * Calls fn on t's file, opened for writing, with a resolver for the files below it; signals are
+ * held meanwhile. Returns what fn does, the exit status.
+ */
+int zt_change_chain(const struct zt_target *t,
+                    int (*fn)(void *arg, struct zqcow2_backend *be, struct zqcow2_resolver *files),
+                    void *arg);
 /* zqcow2_open_flag; NULL after a message. */
 struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags);
 /* The same; r opens its backing files, and knows their paths then. */

@@ -137,7 +137,7 @@ enum zqcow2_rules {
  * file of the image at that depth, where 0 is the image itself. Its format is "raw".
  */
 #define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u
-#define ZQCOW2_RESOLVE_WRITE     0x40000000u /* with it: to be written */
+#define ZQCOW2_RESOLVE_WRITE     0x40000000u /* either of them: to be written */
 #define ZQCOW2_RESOLVE_CREATE    0x20000000u /* with both: made, if there is none */
 
 struct zqcow2_open_options {
@@ -535,42 +535,6 @@ struct zqcow2_check_result {
  */
 ZQCOW2_API int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                             struct zqcow2_check_result *res, struct zqcow2_error *err);
-
-/* ---- another backing file ---- */
-
-enum zqcow2_rebase_flag {
-    ZQCOW2_REBASE_NAME_ONLY = 1 << 0 /* change the name, and copy nothing: for a backing file that
-                                        has been moved */
-};
-
-struct zqcow2_rebase_options {
-    size_t size;
-    uint32_t flags; /* zqcow2_rebase_flag */
-    uint32_t reserved;
-    const struct zqcow2_hooks *hooks; /* NULL: defaults */
-    const char *backing_name;         /* stored as given; NULL: none, the image then stands alone */
-    const char *backing_format;       /* "raw" or "qcow2", with backing_name */
-    /* Opens the old backing files and the new ones, as open_options.resolve does. */
-    int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
-                   struct zqcow2_backend **be, struct zqcow2_error *err);
-    void *resolve_arg;
-    /* Called now and then, in the calling thread; may be NULL. Not 0: stop, with -ECANCELED. */
-    int (*progress)(void *arg, uint64_t done, uint64_t total);
-    void *progress_arg;
-};
-#define ZQCOW2_REBASE_OPTIONS_INIT \
-    { \
-        sizeof(struct zqcow2_rebase_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
-    }
-
-/*
- * Puts the image in `be` on another backing file. What it reads as stays the same: what the new
- * backing file does not hold is copied into the image first. If the call fails, is stopped or is
- * interrupted by a crash, the image still has its old backing file, and reads as before; some of
- * the data may have been copied. The caller keeps be. err may be NULL.
- */
-ZQCOW2_API int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
-                             struct zqcow2_error *err);
 
 #ifdef __cplusplus
 }

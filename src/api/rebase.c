@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <zqcow2/chain.h>
 #include "base/report.h"
 #include "device/backend.h"
 #include "format/renaming.h"
@@ -85,7 +86,10 @@ static int copy_differing(struct rebase *r, uint64_t at, size_t len)
     return rc;
 }
 
-/* Up to *len bytes that are not the image's own; *len: how many of them have been seen to. */
+/*
+ * Zeros on both sides need no read, however many they are: holes of large images are passed over.
+ * Up to *len bytes that are not the image's own; *len: how many of them have been seen to.
+ */
 static int copy_run(struct rebase *r, uint64_t at, const struct zqcow2_extent *e, uint64_t *len)
 {
     uint64_t zeros;
@@ -111,6 +115,7 @@ static int report(const struct rebase *r, uint64_t done)
     return zq_fail(r->err, -ECANCELED, "stopped");
 }
 
+/* What the image maps itself is the same on any backing file. */
 static bool is_own(const struct zqcow2_extent *e)
 {
     return !e->depth && e->kind != ZQCOW2_BLOCK_UNALLOCATED;
@@ -141,7 +146,6 @@ static int copy_range(struct rebase *r, uint64_t at, uint64_t end)
  */
 static int copy(struct rebase *r)
 {
-    struct zq_core *c = &r->img->core;
     int rc;
 
     r->now = zq_zalloc(&r->hooks, PIECE);
@@ -149,8 +153,8 @@ static int copy(struct rebase *r)
     if (!r->now || !r->then)
         return -ENOMEM;
     if (r->below)
-        c->map.masked_below = c->size;
-    rc = copy_range(r, 0, c->seq_start);
+        zq_image_mask_all(r->img);
+    rc = copy_range(r, 0, r->img->core.size);
     return rc < 0 ? rc : zqcow2_drain(r->img);
 }
 

@@ -249,7 +249,7 @@ static bool take_request(struct zqcow2_resolver *r, uint32_t depth, struct reque
 {
     q->data = depth & ZQCOW2_RESOLVE_DATA_FILE;
     q->depth = depth & ~DEPTH_FLAGS;
-    if (q->depth > ZQ_MAX_DEPTH || (!q->data && (depth & DEPTH_FLAGS || !depth)))
+    if (q->depth > ZQ_MAX_DEPTH || (!q->data && (depth & ZQCOW2_RESOLVE_CREATE || !q->depth)))
         return false;
     q->to = q->data ? &r->data[q->depth] : &r->file[q->depth];
     q->from = r->file[q->data ? q->depth : q->depth - 1].path;

@@ -16,6 +16,34 @@ struct zqcow2_image {
  */
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err);
+/*
+ * The same for moving what the image itself holds into what it stands on, which is not opened. With
+ * RDWR the file is locked and recovered as for a writer, and then read only: what lies below may
+ * change meanwhile.
+ */
+int zq_image_open_layer(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
+                        struct zqcow2_image **out, struct zqcow2_error *err);
+/*
+ * Has the backing file of a layer opened for writing, not yet entered, and says in *what how it is
+ * named and read. opt: as the layer was opened with.
+ */
+int zq_image_open_below(struct zqcow2_image *layer, const struct zqcow2_open_options *opt,
+                        struct zqcow2_backing *what, struct zqcow2_backend **be,
+                        struct zqcow2_error *err);
+/* ECORRUPT: check finds something wrong with a layer. */
+int zq_image_check_layer(struct zqcow2_image *layer, struct zqcow2_error *err);
+/*
+ * Makes a layer map nothing, and gives its space back. In a crash it maps what it did, or less of
+ * it, or nothing. Afterwards the layer can only be closed.
+ */
+int zq_image_empty_layer(struct zqcow2_image *layer, struct zqcow2_error *err);
+/* In front of what was wrong with a backing file, its name. Returns rc. */
+int zq_image_blame_below(struct zqcow2_error *err, const struct zqcow2_backing *what, int rc);
+/*
+ * What is made zeros gets an entry that says so even where nothing is below now: there may be, when
+ * the image has been put on another backing file (S4). Of an image that nobody else uses.
+ */
+void zq_image_mask_all(struct zqcow2_image *img);
 /* What zqcow2_check() does, without taking the lock. */
 int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                    const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,

@@ -387,6 +387,10 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
         rc = recover(o);
     if (rc == 0 && o->rdwr)
         rc = update_header(o);
+    if (o->layer) { /* from here on it is only read */
+        o->rdwr = false;
+        o->opt.flags &= ~(uint32_t)ZQCOW2_OPEN_RDWR;
+    }
     return rc < 0 ? rc : build_image(o, out);
 }
 
@@ -413,26 +417,41 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
     return rc;
 }
 
+static int open_as(struct opening *o, const struct zqcow2_open_options *opt,
+                   struct zqcow2_image **out)
+{
+    int rc;
+
+    zq_clear_error(o->err);
+    rc = take_options(o, opt);
+    if (rc < 0)
+        return zq_fail_rc(o->err, rc);
+    o->rdwr = o->opt.flags & ZQCOW2_OPEN_RDWR;
+    if (o->rdwr && (o->opt.flags & ZQCOW2_OPEN_NO_BACKING))
+        return zq_fail(o->err, -EINVAL, "NO_BACKING requires a read-only open");
+    rc = zq_be_enter(o->be, o->rdwr, !(o->opt.flags & ZQCOW2_OPEN_NOLOCK), o->err);
+    if (rc < 0)
+        return zq_fail_rc(o->err, rc);
+    rc = open_locked(o, out);
+    if (rc < 0)
+        (void)zq_be_leave(o->be);
+    return rc < 0 ? zq_fail_rc(o->err, rc) : 0;
+}
+
 int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                   struct zqcow2_image **out, struct zqcow2_error *err)
 {
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
-    int rc;
 
-    zq_clear_error(err);
-    rc = take_options(&o, opt);
-    if (rc < 0)
-        return zq_fail_rc(err, rc);
-    o.rdwr = o.opt.flags & ZQCOW2_OPEN_RDWR;
-    if (o.rdwr && (o.opt.flags & ZQCOW2_OPEN_NO_BACKING))
-        return zq_fail(err, -EINVAL, "NO_BACKING requires a read-only open");
-    rc = zq_be_enter(be, o.rdwr, !(o.opt.flags & ZQCOW2_OPEN_NOLOCK), err);
-    if (rc < 0)
-        return zq_fail_rc(err, rc);
-    rc = open_locked(&o, out);
-    if (rc < 0)
-        (void)zq_be_leave(be);
-    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+    return open_as(&o, opt, out);
+}
+
+int zq_image_open_layer(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
+                        struct zqcow2_image **out, struct zqcow2_error *err)
+{
+    struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err, .layer = true};
+
+    return open_as(&o, opt, out);
 }
 
 /* ---- closing ---- */

@@ -19,6 +19,7 @@ struct opening {
     struct zqcow2_backing backing; /* what the header says; name "": nothing */
     uint64_t file_size;            /* bytes, when the header was read */
     bool rdwr, bit_missing;        /* bit_missing: zoned by its extension, without feature bit 5 */
+    bool layer;                    /* by itself: see zq_image_open_layer() */
     uint8_t sector0[ZQ_SECTOR];    /* as on disk: what is changed in it is written whole */
 };
 
@@ -52,6 +53,9 @@ int zq_opening_states(struct opening *o, uint8_t **table);
  * error stays in the parts: their owner closes them, as after a success.
  */
 int zq_opening_tables(struct opening *o, const struct zq_parts *p);
+/* The format of what *b names, stored or given by the caller; EFEATURE: it is not one of ours. */
+int zq_opening_format(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
+                      const char **format);
 /*
  * Opens what *b names, as the backing file at that depth below o, and locks it. The caller ends
  * that with zq_be_leave() and zqcow2_backend_close().

@@ -44,6 +44,13 @@ int zq_image_rename(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
     return rc;
 }
 
+void zq_image_mask_all(struct zqcow2_image *img)
+{
+    zq_core_lock(&img->core);
+    img->core.map.masked_below = img->core.size;
+    zq_core_unlock(&img->core);
+}
+
 /* An image that was not closed cleanly keeps its mark, and is recovered by the next open. */
 int zq_image_rename_closed(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                            const struct zqcow2_backing *to, struct zqcow2_error *err)

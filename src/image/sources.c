@@ -37,11 +37,18 @@ static int check_format(const struct opening *o, const char *format)
     return zq_fail(o->err, ZQCOW2_EFEATURE, "format \"%s\" is not supported", text);
 }
 
+int zq_opening_format(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
+                      const char **format)
+{
+    *format = format_of(o, b, depth);
+    return check_format(o, *format);
+}
+
 int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
                        struct zqcow2_backend **be)
 {
-    const char *format = format_of(o, b, depth);
-    int rc = check_format(o, format);
+    const char *format;
+    int rc = zq_opening_format(o, b, depth, &format);
 
     if (rc == 0 && depth > ZQ_MAX_DEPTH)
         rc = zq_fail(o->err, ZQCOW2_EFEATURE,
@@ -179,7 +186,7 @@ int zq_opening_sources(struct opening *o, struct zq_core *c)
 
     if (!b.name[0])
         return 0;
-    c->source_absent = o->opt.flags & ZQCOW2_OPEN_NO_BACKING;
+    c->source_absent = o->layer || o->opt.flags & ZQCOW2_OPEN_NO_BACKING;
     for (uint32_t depth = 1; rc == 0 && b.name[0] && !c->source_absent; depth++) {
         named = b;
         rc = open_one(o, c, &b, depth, link);

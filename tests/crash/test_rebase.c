@@ -16,8 +16,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include <zqcow2/chain.h>
 #include <zqcow2/simdisk.h>
-#include <zqcow2/zqcow2.h>
 
 #include "crash/cuts.h"
 

@@ -1,0 +1,119 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# commit: the backing file has what the image had, as with qemu-img commit; formats, sizes, refusals.
+. "$(dirname "$0")/lib.sh"
+
+if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
+    echo '# no qemu-img here'
+    exit 77
+fi
+# fill FILE FORMAT COMMAND...
+fill() {
+    fill_file=$1
+    fill_format=$2
+    shift 2
+    for c in "$@"; do
+        qemu-io -f "$fill_format" -c "$c" "$fill_file" >/dev/null || echo "# failed: $c"
+    done
+}
+# alike TITLE FORMAT FILE FORMAT FILE: to qemu-img.
+alike() {
+    ran='qemu-img compare'
+    qemu-img compare -q -f "$2" -F "$4" "$3" "$5" >out 2>err
+    verdict $? "$1" || show
+}
+# sound FILE
+sound() {
+    ran='qemu-img check'
+    qemu-img check -q "$1" >out 2>err
+    verdict $? "$1: qemu-img check" || show
+    run 0 "$1: check" check "$1"
+}
+# make OPTIONS BASE-FORMAT: lowest.raw, base, top.qcow2
+make() {
+    rm -f lowest.raw base top.qcow2 judge judge-top.qcow2 data.bin
+    qemu-img create -q -f raw lowest.raw 3M
+    fill lowest.raw raw 'write -P 1 0 2500k'
+    if [ "$2" = raw ]; then
+        qemu-img create -q -f raw base 1M
+    else
+        qemu-img create -q -f qcow2 -b lowest.raw -F raw base 3M
+    fi
+    fill base "$2" 'write -P 2 100k 200k' 'write -z 700k 70k'
+    qemu-img create -q -f qcow2 ${1:+-o "$1"} -b base -F "$2" top.qcow2 2M
+    fill top.qcow2 qcow2 'write -P 3 50k 70k' 'write -z 200k 90k' 'write -P 4 1100k 3k' \
+        'write -P 5 2047k 1k' 'discard 1M 64k'
+    # The judge commits a copy of both; a data file is named by both copies.
+    qemu-img convert -f qcow2 -O raw top.qcow2 saved.raw
+    [ ! -e data.bin ] || cp data.bin data.saved
+    cp base judge
+    cp top.qcow2 judge-top.qcow2
+    qemu-img rebase -q -u -b judge -F "$2" judge-top.qcow2
+    qemu-img commit -q -f qcow2 judge-top.qcow2 || echo '# qemu-img commit failed'
+    [ ! -e data.bin ] || mv data.saved data.bin
+}
+for format in raw qcow2; do
+    for opts in '' 'compat=0.10' 'extended_l2=on' 'cluster_size=512' 'compression_type=zstd' \
+        'lazy_refcounts=on' 'data_file=data.bin'; do
+        title="[$opts] into $format"
+        make "$opts" "$format"
+        run 0 "$title: commit" commit top.qcow2
+        alike "$title: the base is what qemu-img makes of it" "$format" judge "$format" base
+        alike "$title: the image reads as before" raw saved.raw qcow2 top.qcow2
+        sound top.qcow2
+        [ "$format" = raw ] || sound base
+        run 0 "$title: map" map --no-backing top.qcow2
+        lacks "$title: the image is empty" out '^0x'
+        fill top.qcow2 qcow2 'write -P 6 300k 100k'
+        qemu-img convert -f qcow2 -O raw top.qcow2 saved.raw
+        run 0 "$title: keep" commit -d top.qcow2
+        alike "$title: kept, the image reads as before" raw saved.raw qcow2 top.qcow2
+        run 0 "$title: map" map --no-backing top.qcow2
+        has "$title: the image is not empty" out '^0x'
+        sound top.qcow2
+    done
+done
+make '' qcow2
+qemu-img convert -c -f qcow2 -O qcow2 -B base -F qcow2 top.qcow2 packed.qcow2
+run 0 'compressed clusters' commit packed.qcow2
+alike 'compressed clusters' qcow2 judge qcow2 base
+
+# The space goes back to the host.
+qemu-img create -q -f qcow2 -b base -F qcow2 big.qcow2 3M
+fill big.qcow2 qcow2 'write -P 9 0 3M'
+run 0 'a full image' commit big.qcow2
+is 'is short afterwards' yes "$([ "$(stat -c %s big.qcow2)" -le 524288 ] && echo yes)"
+sound big.qcow2
+
+# Names lie relative to the file that has them.
+mkdir -p inner
+mv base lowest.raw inner
+qemu-img rebase -q -u -b inner/base -F qcow2 top.qcow2
+fill top.qcow2 qcow2 'write -P 8 0 1k'
+qemu-img convert -f qcow2 -O raw top.qcow2 saved.raw
+run 0 'a base in another folder' commit --backing-root=inner top.qcow2
+alike 'a base in another folder' raw saved.raw qcow2 top.qcow2
+run 1 'a base outside' commit --backing-root=/usr top.qcow2
+has 'is refused' err 'top\.qcow2: backing file "inner/base": lies outside'
+
+qemu-img create -q -f qcow2 small.qcow2 1M
+qemu-img create -q -f qcow2 -b small.qcow2 -F qcow2 larger.qcow2 2M
+run 1 'a smaller qcow2 base' commit larger.qcow2
+has 'is refused' err 'backing file "small\.qcow2": has 1048576 bytes, fewer than the image \(2097152\)'
+run 1 'no base' commit small.qcow2
+has 'is refused' err 'no backing file'
+qemu-img snapshot -c s larger.qcow2
+run 1 'snapshots' commit larger.qcow2
+has 'are refused' err 'snapshots'
+qemu-img create -q -f qcow2 loop.qcow2 1M
+qemu-img rebase -q -u -f qcow2 -b loop.qcow2 -F qcow2 loop.qcow2
+run 1 'the image itself' commit loop.qcow2
+has 'is refused' err 'returns to the same file'
+qemu-img create -q -f qcow2 -b inner/base -F qcow2 bare.qcow2 2M
+python3 -c 'import sys; b = open(sys.argv[1], "rb").read(); i = b.index(b"\xe2\x79\x2a\xca")
+open(sys.argv[1], "r+b").write(b[:i] + b"\0\0\0\1" + b[i + 4:])' bare.qcow2
+run 1 'no format' commit bare.qcow2
+has 'is refused' err 'backing-format'
+run 0 'a format that is given' commit --backing-format=qcow2 bare.qcow2
+run 1 'no file' commit
+finish
