@@ -55,6 +55,14 @@ char *bench_buffer(unsigned slot, size_t bytes)
     return all + slot * room % (MiB(1) * MAX_DEPTH / 4);
 }
 
+void bench_below(char *buf, size_t size, const char *path, unsigned level)
+{
+    if (level)
+        snprintf(buf, size, "%s.%u", path, level);
+    else
+        snprintf(buf, size, "%s", path);
+}
+
 /* ---- the course ---- */
 
 void course_begin(struct course *c, const struct plan *p, unsigned thread)
@@ -75,6 +83,8 @@ uint64_t course_next(struct course *c)
     const struct plan *p = c->plan;
     uint64_t k = c->done++, zone, pos;
 
+    if (is_plain(p))
+        return k * p->step % (p->zones * ZONE_BYTES);
     if (p->pattern == SCATTER) /* an odd factor: each place once */
         return (k * 5003 * KiB(64) + draw(c) % 16 * p->bytes) % (p->zones * ZONE_BYTES);
     if (p->pattern == FIRST)
@@ -226,34 +236,68 @@ static void row(const struct plan *given, const struct side *a, const struct sid
 
 /* ---- the table ---- */
 
+/* Of an image with zones that stands on no other. */
+#define ZONED(...) \
+    { \
+        __VA_ARGS__, .step = 0, .levels = 0, .subclusters = false \
+    }
+
 static const struct plan bare[] = {
-    {"4 KiB append, QD1", APPEND, 4096, 1, 1, 1, 41, 2048, 0.90, false},
-    {"64 KiB append, QD1", APPEND, 65536, 1, 1, 1, 31, 256, 0.95, false},
-    {"1 MiB append, QD1", APPEND, 1 << 20, 1, 1, 1, 31, 16, 0.95, false},
-    {"4 KiB random read, QD1", READ, 4096, 1, 1, 1, 41, 8192, 0.85, false},
-    {"4 KiB append, 2 threads, 2 zones", APPEND, 4096, 1, 2, 2, 41, 2048, 0.90, false},
-    {"4 KiB overwrite, conventional, QD1", OVERWRITE, 4096, 1, 1, 1, 31, 4096, 0, false},
-    {"4 KiB first write, conventional, QD1", SCATTER, 4096, 1, 1, 2, 9, 256, 0, false},
+    ZONED("4 KiB append, QD1", APPEND, 4096, 1, 1, 1, 41, 2048, 0.90, false),
+    ZONED("64 KiB append, QD1", APPEND, 65536, 1, 1, 1, 31, 256, 0.95, false),
+    ZONED("1 MiB append, QD1", APPEND, 1 << 20, 1, 1, 1, 31, 16, 0.95, false),
+    ZONED("4 KiB random read, QD1", READ, 4096, 1, 1, 1, 41, 8192, 0.85, false),
+    ZONED("4 KiB append, 2 threads, 2 zones", APPEND, 4096, 1, 2, 2, 41, 2048, 0.90, false),
+    ZONED("4 KiB overwrite, conventional, QD1", OVERWRITE, 4096, 1, 1, 1, 31, 4096, 0, false),
+    ZONED("4 KiB first write, conventional, QD1", SCATTER, 4096, 1, 1, 2, 9, 256, 0, false),
 };
 static const struct plan deep[] = {
-    {"4 KiB random read, QD32", READ, 4096, 32, 1, 1, 41, 8192, 0.90, false},
-    {"4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false},
-    {"64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false},
+    ZONED("4 KiB random read, QD32", READ, 4096, 32, 1, 1, 41, 8192, 0.90, false),
+    ZONED("4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0.85, false),
+    ZONED("64 KiB append, QD32", APPEND, 65536, 32, 1, 1, 31, 256, 0, false),
 };
 static const struct plan blocking[] = {
-    {"4 KiB first write to a zone, QD1", FIRST, 4096, 1, 1, 1, 61, 32, 0.67, false},
-    {"4 KiB append, 4 threads, 4 zones", APPEND, 4096, 1, 4, 4, 41, 1024, 0, false},
-    {"4 KiB random read, 4 threads", READ, 4096, 1, 4, 1, 41, 2048, 0, false},
+    ZONED("4 KiB first write to a zone, QD1", FIRST, 4096, 1, 1, 1, 61, 32, 0.67, false),
+    ZONED("4 KiB append, 4 threads, 4 zones", APPEND, 4096, 1, 4, 4, 41, 1024, 0, false),
+    ZONED("4 KiB random read, 4 threads", READ, 4096, 1, 4, 1, 41, 2048, 0, false),
 };
 static const struct plan against_qemu[] = {
-    {"4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true},
-    {"64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true},
-    {"4 KiB scattered read, QD1", READ, 4096, 1, 1, 1, 7, 20000, 3.0, false},
+    ZONED("4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true),
+    ZONED("64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true),
+    ZONED("4 KiB scattered read, QD1", READ, 4096, 1, 1, 1, 7, 20000, 3.0, false),
 };
 static const struct plan against_qemu_deep[] = {
-    {"4 KiB write, fresh image, QD32", APPEND, 4096, 32, 1, 1, 7, 8192, 2.5, true},
-    {"64 KiB write, fresh image, QD32", APPEND, 65536, 32, 1, 1, 7, 2048, 1.2, true},
-    {"4 KiB scattered read, QD32", READ, 4096, 32, 1, 1, 7, 20000, 2.0, false},
+    ZONED("4 KiB write, fresh image, QD32", APPEND, 4096, 32, 1, 1, 7, 8192, 2.5, true),
+    ZONED("64 KiB write, fresh image, QD32", APPEND, 65536, 32, 1, 1, 7, 2048, 1.2, true),
+    ZONED("4 KiB scattered read, QD32", READ, 4096, 32, 1, 1, 7, 20000, 2.0, false),
+};
+
+/* Each fixed place once: 4 KiB more than 37 MiB, round and round. */
+#define STEP (MiB(37) + 4096)
+#define LAYERS(title_, pattern_, ops_, step_, levels_, ...) \
+    { \
+        .title = title_, .pattern = pattern_, .bytes = 4096, .depth = 1, .threads = 1, .zones = 2, \
+        .chunks = 15, .ops = ops_, .step = step_, .levels = levels_, __VA_ARGS__ \
+    }
+
+static const struct plan layers[] = {
+    LAYERS("4 KiB append to inherited zones", APPEND, 2048, 0, 1, .target = 0),
+    LAYERS("4 KiB write, fresh overlay", APPEND, 8192, 4096, 1, .fresh = true),
+    LAYERS("4 KiB overwrite of own data", OVERWRITE, 2000, STEP, 1, .target = 0),
+    LAYERS("4 KiB read, 1 level below", READ, 20000, STEP, 1, .target = 0),
+    LAYERS("4 KiB read, 4 levels below", READ, 20000, STEP, 4, .target = 0),
+};
+static const struct plan layers_qemu[] = {
+    LAYERS("4 KiB write, fresh overlay", APPEND, 8192, 4096, 1, .fresh = true, .target = 1.5),
+    LAYERS("4 KiB overwrite of own data", OVERWRITE, 2000, STEP, 1, .target = 1.5),
+    LAYERS("4 KiB read, 1 level below", READ, 20000, STEP, 1, .target = 1.5),
+    LAYERS("4 KiB read, 4 levels below", READ, 20000, STEP, 4, .target = 1.5),
+    LAYERS("4 KiB first write, subclusters", SCATTER, 2000, STEP, 0, .fresh = true,
+           .subclusters = true, .target = 1.5),
+    LAYERS("the same in an overlay", SCATTER, 2000, STEP, 1, .fresh = true, .subclusters = true,
+           .target = 1.5),
+    LAYERS("4 KiB overwrite, subclusters", OVERWRITE, 2000, STEP, 0, .subclusters = true,
+           .target = 1.5),
 };
 
 #define EACH(p, table) \
@@ -291,6 +335,13 @@ static void rows_calls(void)
     }
 }
 
+static void rows_layers(void)
+{
+    heading("Overlays, against the same image without a backing file");
+    EACH(p, layers)
+    row(p, &lib_alone, &lib_calls);
+}
+
 static bool aio_works(const char *aio)
 {
     char cmd[900];
@@ -324,6 +375,11 @@ static void rows_qemu(void)
             if (ring_works())
                 row(p, &qemu_side, &lib_queue_ring);
         }
+        snprintf(what, sizeof(what), "Layers against qemu-img bench, aio=%s, both without zones",
+                 bench_aio);
+        heading(what);
+        EACH(p, layers_qemu)
+        row(p, &qemu_side, &lib_calls);
     }
 }
 
@@ -360,6 +416,7 @@ int main(int argc, char **argv)
         dir = argv[optind];
     rows_bare();
     rows_calls();
+    rows_layers();
     rows_qemu();
     rows_once();
     return 0;

@@ -39,7 +39,25 @@ struct plan {
     unsigned chunks, ops; /* how often the sides take turns; requests in one turn */
     double target;        /* library's throughput over the other side's; 0: none */
     bool fresh;           /* a new file for each chunk */
+    /*
+     * Not 0: an image without zones, which is as long as `zones`, and gone over in these steps
+     * from its start in each chunk, as `qemu-img bench` does.
+     */
+    uint64_t step;
+    unsigned levels;  /* backing files below: the lowest is full, the others nearly empty */
+    bool subclusters; /* of 4 KiB */
 };
+
+static inline bool is_plain(const struct plan *p)
+{
+    return p->step != 0;
+}
+
+/* Must all that is read or overwritten be there before the first chunk? Else that maps it. */
+static inline bool must_fill(const struct plan *p)
+{
+    return (p->pattern == READ || p->pattern == OVERWRITE) && !p->levels && !p->subclusters;
+}
 
 /* One side of a comparison, alive from begin() to end(). */
 struct side {
@@ -63,6 +81,8 @@ uint64_t course_next(struct course *c);
 extern bool bench_direct;
 extern const char *bench_aio;
 double bench_now(void);
+/* The path of the file so many levels below the image at path. */
+void bench_below(char *buf, size_t size, const char *path, unsigned level);
 /* A buffer of random bytes, the same for all; MAX_DEPTH requests of 1 MiB have room in turn. */
 char *bench_buffer(unsigned slot, size_t bytes);
 void bench_die(const char *what, int rc) __attribute__((noreturn));
@@ -71,9 +91,14 @@ double bench_threads(const struct plan *p, void (*work)(void *self, unsigned thr
 
 extern const struct side raw_calls, raw_ring;
 extern const struct side lib_calls, lib_calls_ring, lib_calls_threads;
+extern const struct side lib_alone; /* the same without the files below */
 extern const struct side lib_queue_ring, lib_queue_file;
 extern const struct side qemu_side;
 bool ring_works(void);
+
+/* files.c: the image of a plan, and what lies below it; only the image with `top`. */
+void files_make(const struct plan *p, const char *path, bool top);
+void files_remove(const struct plan *p, const char *path);
 
 /* once.c: an open with a report, and a reset: microseconds in the library, without the backend. */
 void once_open_report(const char *dir, unsigned runs, double *open_us, double *report_us);

@@ -2,7 +2,6 @@
 /* The library's sides: blocking calls, and queues over the asynchronous backends. */
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include "bench.h"
 
 enum way { WAY_FILE, WAY_RING, WAY_THREADS };
@@ -14,11 +13,13 @@ struct slot {
 };
 
 struct image {
-    const struct plan *plan;
+    struct plan own;
+    const struct plan *plan; /* the caller's, or the own one */
     const char *path;
     enum way way;
     struct zqcow2_image *img;
     struct zqcow2_queue *queue;
+    struct zqcow2_resolver *resolver;
     struct course course[MAX_THREADS];
     struct slot *idle[MAX_DEPTH];
     unsigned nr_idle, done;
@@ -30,23 +31,10 @@ static bool is_first(const struct plan *p)
     return p->pattern == FIRST;
 }
 
-static void make_image(const struct image *m)
+static void start_course(struct image *m)
 {
-    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct zqcow2_backend *be;
-    int rc;
-
-    unlink(m->path);
-    rc = zqcow2_file_open(m->path, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE, NULL, &be);
-    if (rc < 0)
-        bench_die(m->path, rc);
-    o.virtual_size = is_first(m->plan) ? MANY_BYTES * MANY_ZONES : ZONE_BYTES * NR_ZONES;
-    o.zone_size = is_first(m->plan) ? MANY_BYTES : ZONE_BYTES;
-    o.conventional_zones = is_first(m->plan) ? 0 : CONV_ZONES;
-    rc = zqcow2_create(be, &o, NULL);
-    if (rc < 0)
-        bench_die("create", rc);
-    zqcow2_backend_close(be);
+    for (unsigned i = 0; i < MAX_THREADS; i++)
+        course_begin(&m->course[i], m->plan, i);
 }
 
 static int open_backend(const struct image *m, struct zqcow2_backend **be)
@@ -71,14 +59,17 @@ static void open_image(struct image *m)
     int rc = open_backend(m, &be);
 
     o.flags = ZQCOW2_OPEN_RDWR;
+    o.resolve = zqcow2_resolve_file;
+    if (rc == 0)
+        rc = zqcow2_resolver_new(m->path, NULL, &m->resolver);
+    o.resolve_arg = m->resolver;
     if (rc == 0)
         rc = zqcow2_open(be, &o, &m->img, NULL);
     if (rc == 0)
         rc = zqcow2_queue_open(m->img, MAX_DEPTH, &m->queue);
     if (rc < 0)
         bench_die("open", rc);
-    for (unsigned i = 0; i < MAX_THREADS; i++)
-        course_begin(&m->course[i], m->plan, i);
+    start_course(m);
 }
 
 static void close_image(struct image *m)
@@ -89,11 +80,26 @@ static void close_image(struct image *m)
         rc = zqcow2_close(m->img);
     if (rc < 0)
         bench_die("close", rc);
+    zqcow2_resolver_free(m->resolver);
+}
+
+/* Of a plain image the clusters that will be overwritten, as an overlay would have copied them. */
+static void fill_places(struct image *m)
+{
+    for (unsigned i = 0; i < m->plan->ops; i++) {
+        uint64_t at = course_next(&m->course[0]) / KiB(64) * KiB(64);
+        int rc = zqcow2_write(m->img, bench_buffer(0, KiB(64)), KiB(64), at, 0);
+
+        if (rc < 0)
+            bench_die("fill", rc);
+    }
+    zqcow2_flush(m->img);
 }
 
 static void fill(struct image *m)
 {
-    uint64_t first = m->plan->pattern == OVERWRITE ? 0 : CONV_ZONES * ZONE_BYTES;
+    uint64_t first =
+        m->plan->pattern == OVERWRITE || is_plain(m->plan) ? 0 : CONV_ZONES * ZONE_BYTES;
 
     for (uint64_t at = 0; at < m->plan->zones * ZONE_BYTES; at += MiB(1)) {
         int rc = zqcow2_write(m->img, bench_buffer(0, MiB(1)), MiB(1), first + at, 0);
@@ -110,9 +116,11 @@ static void *begin(const struct plan *p, const char *path, enum way way)
     m->plan = p;
     m->path = path;
     m->way = way;
-    make_image(m);
+    files_make(p, path, false);
     open_image(m);
-    if (p->pattern == READ || p->pattern == OVERWRITE)
+    if (must_fill(p) && is_plain(p) && p->pattern == OVERWRITE)
+        fill_places(m);
+    else if (must_fill(p))
         fill(m);
     return m;
 }
@@ -122,16 +130,18 @@ static void end(void *self)
     struct image *m = self;
 
     close_image(m);
-    unlink(m->path);
+    files_remove(m->plan, m->path);
     free(m);
 }
 
 static void renew(struct image *m)
 {
+    if (is_plain(m->plan))
+        start_course(m);
     if (!m->plan->fresh)
         return;
     close_image(m);
-    make_image(m);
+    files_make(m->plan, m->path, true);
     open_image(m);
 }
 
@@ -145,7 +155,9 @@ static uint64_t place(struct image *m, unsigned thread)
 {
     uint64_t at = course_next(&m->course[thread]);
 
-    return anywhere(m->plan) || is_first(m->plan) ? at : at + CONV_ZONES * ZONE_BYTES;
+    return anywhere(m->plan) || is_first(m->plan) || is_plain(m->plan) ?
+               at :
+               at + CONV_ZONES * ZONE_BYTES;
 }
 
 /* ---- one request after the other ---- */
@@ -197,6 +209,20 @@ static void *threads_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_THREADS);
 }
 
+static void *alone_begin(const struct plan *p, const char *path)
+{
+    struct plan alone = *p;
+    struct image *m;
+
+    alone.levels = 0;
+    m = begin(&alone, path, WAY_FILE);
+    m->own = alone;
+    m->plan = &m->own;
+    start_course(m);
+    return m;
+}
+
+const struct side lib_alone = {"no layers", alone_begin, calls_chunk, end};
 const struct side lib_calls = {"library calls", calls_begin, calls_chunk, end};
 const struct side lib_calls_ring = {"calls, io_uring", ring_begin, calls_chunk, end};
 const struct side lib_calls_threads = {"calls, threads", threads_begin, calls_chunk, end};

@@ -9,7 +9,7 @@
 struct qemu {
     const struct plan *plan;
     const char *path;
-    bool filled;
+    bool below, made; /* what lies below, and all of it */
 };
 
 static void *begin(const struct plan *p, const char *path)
@@ -24,8 +24,12 @@ static void *begin(const struct plan *p, const char *path)
 static void end(void *self)
 {
     struct qemu *q = self;
+    char path[640];
 
-    unlink(q->path);
+    for (unsigned level = 0; level <= q->plan->levels; level++) {
+        bench_below(path, sizeof(path), q->path, level);
+        unlink(path);
+    }
     free(q);
 }
 
@@ -35,21 +39,51 @@ static void run(const char *command)
         bench_die(command, 0);
 }
 
-static void make_image(struct qemu *q)
+/* The image so many levels below, empty. */
+static void create(const struct qemu *q, unsigned level)
 {
-    char cmd[800];
+    const struct plan *p = q->plan;
+    char path[640], below[640], source[700] = "", cmd[2000];
 
-    unlink(q->path);
-    snprintf(cmd, sizeof(cmd), "qemu-img create -q -f qcow2 '%s' %llu", q->path,
-             (unsigned long long)(q->plan->zones * ZONE_BYTES));
+    bench_below(path, sizeof(path), q->path, level);
+    bench_below(below, sizeof(below), q->path, level + 1);
+    if (level < p->levels)
+        snprintf(source, sizeof(source), "-F qcow2 -b \"$(realpath '%s')\"", below);
+    unlink(path);
+    snprintf(cmd, sizeof(cmd), "qemu-img create -q -f qcow2 %s %s '%s' %llu",
+             p->subclusters ? "-o extended_l2=on,cluster_size=128k" : "", source, path,
+             (unsigned long long)(p->zones * ZONE_BYTES));
     run(cmd);
-    if (q->plan->pattern == APPEND)
-        return;
+}
+
+/* From its start on, or 64 KiB at the end of each 32 MiB. */
+static void put_data(const struct qemu *q, unsigned level, bool everywhere)
+{
+    uint64_t bytes = q->plan->zones * ZONE_BYTES, size = everywhere ? MiB(1) : KiB(64);
+    uint64_t step = everywhere ? size : MiB(32);
+    char path[640], cmd[900];
+
+    bench_below(path, sizeof(path), q->path, level);
     snprintf(cmd, sizeof(cmd),
-             "qemu-img bench -q -f qcow2 -t writeback -w -c %llu -d 1 -s 1M '%s' >/dev/null",
-             (unsigned long long)(q->plan->zones * ZONE_BYTES / MiB(1)), q->path);
+             "qemu-img bench -q -f qcow2 -t writeback -w -c %llu -d 1 -s %llu -S %llu -o %llu '%s' "
+             ">/dev/null",
+             (unsigned long long)(bytes / step), (unsigned long long)size, (unsigned long long)step,
+             (unsigned long long)(step - size), path);
     run(cmd);
-    q->filled = true;
+}
+
+/* The files below a fresh image are made once. */
+static void make_files(struct qemu *q)
+{
+    for (unsigned level = q->below ? 0 : q->plan->levels; level; level--) {
+        create(q, level);
+        put_data(q, level, level == q->plan->levels);
+    }
+    q->below = true;
+    create(q, 0);
+    if (must_fill(q->plan))
+        put_data(q, 0, true);
+    q->made = !q->plan->fresh;
 }
 
 /* "Run completed in 0.062 seconds." */
@@ -77,8 +111,10 @@ static double chunk(void *self)
     uint64_t step = p->pattern == READ ? MiB(37) + p->bytes : p->bytes;
     char cmd[900];
 
-    if (!q->filled)
-        make_image(q);
+    if (is_plain(p))
+        step = p->step;
+    if (!q->made)
+        make_files(q);
     snprintf(cmd, sizeof(cmd),
              "qemu-img bench -f qcow2 -t %s %s -c %u -d %u -s %zu -S %llu -i %s '%s'",
              bench_direct ? "none" : "writeback", p->pattern == READ ? "" : "-w", p->ops, p->depth,
