@@ -279,6 +279,8 @@ int zq_repair_pass(struct zq_scan *s, unsigned flags, bool *changed)
 
     *changed = false;
     rc = repair_tables(s, flags, changed);
+    if (rc == 0 && !*changed && flags & ZQCOW2_CHECK_REPAIR)
+        rc = zq_rename_bitmaps(s, changed);
     return rc < 0 || *changed ? rc : fix_header(s, flags, changed);
 }
 

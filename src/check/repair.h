@@ -48,6 +48,9 @@ int zq_repair_pointers(struct zq_scan *s, uint64_t *fixed);
 /* The same for stored states of zones. */
 int zq_repair_states(struct zq_scan *s, uint64_t *fixed);
 
+/* Bitmaps that share a name: all but the first get another one, where their records have room. */
+int zq_rename_bitmaps(struct zq_scan *s, bool *changed);
+
 /* Gives active entries copies of their own, where what they share stands in the way. */
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed);
 

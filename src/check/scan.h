@@ -14,6 +14,7 @@
 #include "format/states.h"
 #include "check/check.h"
 #include "check/counts.h"
+#include "check/names.h"
 
 #define ZQ_PIECE    65536u
 #define ZQ_NO_INDEX UINT32_MAX
@@ -83,6 +84,8 @@ struct zq_scan {
     uint32_t nr_l1s, l1_room;
     struct zq_l2 *l2s; /* those of the active L1 first; each part by offset */
     size_t nr_l2s, nr_active_l2s, l2_room;
+
+    struct zq_names names; /* of the bitmaps, sorted */
 
     uint8_t *piece; /* ZQ_PIECE bytes: of the table that is walked */
     uint8_t *block; /* a cluster: the refcount block number block_index */

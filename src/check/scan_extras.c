@@ -78,6 +78,36 @@ static int in_many_holes(struct zq_scan *s, uint64_t offset, uint64_t bytes, boo
     return 0;
 }
 
+/* ---- names ---- */
+
+/* n: record, text and size, all within the file. */
+static int note_name(struct zq_scan *s, struct zq_name n)
+{
+    int rc = n.size ? zq_be_read(s->be, s->piece, n.size, n.text) : 0;
+
+    if (rc < 0)
+        return rc;
+    n.len = n.size ? (uint32_t)strnlen((const char *)s->piece, n.size) : 0;
+    n.room = (uint32_t)(zq_align_up(n.text + n.size, 8) - n.text);
+    return zq_names_add(&s->names, s->hooks, &n, s->piece);
+}
+
+static void judge_names(struct zq_scan *s, int kind, const char *what)
+{
+    char text[64];
+
+    zq_names_sort(&s->names);
+    for (size_t i = 1; i < s->names.nr; i++) {
+        const struct zq_name *n = &s->names.v[i];
+
+        if (!n->again)
+            continue;
+        zq_printable(text, sizeof(text), zq_names_bytes(&s->names, n), n->len);
+        zq_found(s, kind, 1, "%s \"%s\" at 0x%" PRIx64 ": also that of the record at 0x%" PRIx64,
+                 what, text, n->record, s->names.v[i - 1].record);
+    }
+}
+
 /* ---- snapshots ---- */
 
 /* An empty table need not lie in the file, but QEMU judges its alignment nevertheless. */
@@ -167,6 +197,13 @@ static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
     return 0;
 }
 
+static int note_id(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    uint64_t text = at + SNAPSHOT_FIXED + zq_be32(e + 36);
+
+    return note_name(s, (struct zq_name){.record = at, .text = text, .size = zq_be16(e + 12)});
+}
+
 /* The table is claimed before it is followed: what lies on other things is no list of snapshots. */
 int zq_scan_snapshots(struct zq_scan *s)
 {
@@ -183,11 +220,13 @@ int zq_scan_snapshots(struct zq_scan *s)
         return rc;
     s->hidden |= clash;
     for (uint32_t i = 0; i < nr && !clash; i++) {
-        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 ||
+        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 || (rc = note_id(s, e, pos)) < 0 ||
             (rc = scan_snapshot_l1(s, e, pos)) < 0)
             return rc;
         pos += zq_align_up(entry_bytes(e), 8);
     }
+    judge_names(s, ZQCOW2_FOUND_WARNING, "snapshot ID");
+    zq_names_free(&s->names, s->hooks);
     return 0;
 }
 
@@ -310,6 +349,15 @@ static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
     return false;
 }
 
+/* One without a name is reported by itself. */
+static int note_bitmap_name(struct zq_scan *s, const uint8_t *e, uint64_t at)
+{
+    uint64_t text = at + BITMAP_FIXED + zq_be32(e + 20);
+    uint16_t size = zq_be16(e + 18);
+
+    return size ? note_name(s, (struct zq_name){.record = at, .text = text, .size = size}) : 0;
+}
+
 static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t end)
 {
     uint8_t e[BITMAP_FIXED];
@@ -333,7 +381,7 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
             give_up(s, "bitmap directory entry", i, at, "runs past the directory's end");
             return 0;
         }
-        if ((rc = scan_bitmap(s, e, at)) < 0)
+        if ((rc = note_bitmap_name(s, e, at)) < 0 || (rc = scan_bitmap(s, e, at)) < 0)
             return rc;
     }
     if (pos < end) /* of bitmaps that it does not count, or of an entry that is too short */
@@ -359,5 +407,9 @@ int zq_scan_bitmaps(struct zq_scan *s)
     offset = zq_be64(e + 16);
     rc = zq_scan_claim(s, offset, bytes, ZQ_KIND_BITMAPS, "bitmap directory", &clash);
     s->hidden |= clash;
-    return rc < 0 || clash ? rc : scan_directory(s, zq_be32(e), offset, offset + bytes);
+    if (rc < 0 || clash)
+        return rc;
+    rc = scan_directory(s, zq_be32(e), offset, offset + bytes);
+    judge_names(s, ZQCOW2_FOUND_CORRUPTION, "bitmap name");
+    return rc;
 }

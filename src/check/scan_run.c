@@ -394,6 +394,7 @@ void zq_scan_free(struct zq_scan *s)
     const struct zqcow2_hooks *h = s->hooks;
 
     zq_counts_free(&s->counts);
+    zq_names_free(&s->names, h);
     zq_free(h, s->wp, zq_entries_bytes(s->g.nr_zones));
     zq_free(h, s->states, zq_states_bytes(s->h.states_zones));
     zq_free(h, s->use, s->g.nr_zones * sizeof(*s->use));

@@ -27,6 +27,44 @@ void fault_image(struct pic *p, uint32_t cluster, uint32_t bits)
     pic_put(p, p->wp + 5 * 8, 8, KiB(384));
 }
 
+/* Behind the last extension; returns where the data of a new one lies. */
+static uint64_t add_extension(struct pic *p, uint32_t type, uint32_t len)
+{
+    uint64_t at = pic_get(p, 100, 4);
+
+    while (pic_get(p, at, 4))
+        at += 8 + (pic_get(p, at + 4, 4) + 7) / 8 * 8;
+    pic_put(p, at, 4, type);
+    pic_put(p, at + 4, 4, len);
+    return at + 8;
+}
+
+uint64_t fault_bitmaps(struct pic *p, const char *const *names)
+{
+    uint64_t ext = add_extension(p, 0x23852875, 24), dir = pic_alloc(p, 4), at = dir;
+    unsigned n = 0;
+
+    for (; names[n]; n++) {
+        size_t len = strlen(names[n]);
+
+        pic_put(p, at, 8, pic_alloc(p, 1));
+        pic_put(p, at + 8, 4, 1);
+        pic_put(p, at + 12, 4, 1); /* in use, so that the table may have any size */
+        pic_put(p, at + 16, 4, (uint64_t)(1 << 24 | 16 << 16) | len);
+        for (size_t i = 0; i < len; i++)
+            pic_put(p, at + 24 + i, 1, (uint8_t)names[n][i]);
+        at += (24 + len + 7) / 8 * 8;
+        assert_true(at <= dir + 4 * p->cluster);
+    }
+    pic_put(p, ext, 4, n);
+    pic_put(p, ext + 8, 8, at - dir);
+    pic_put(p, ext + 16, 8, dir);
+    pic_put(p, 88, 8, 1);
+    for (uint64_t c = dir + p->cluster; c < dir + 4 * p->cluster; c += p->cluster)
+        pic_set_refcount(p, c, c < at);
+    return dir;
+}
+
 /* ---- faults ---- */
 
 void fault_leak(struct pic *p)

@@ -25,6 +25,9 @@ extern const size_t nr_faults;
 /* 16 zones of 64 KiB, 2 conventional; data in zones 0, 3 and 5. */
 void fault_image(struct pic *p, uint32_t cluster, uint32_t bits);
 
+/* A bitmap for each name, up to NULL, with a table of its own; returns the directory's offset. */
+uint64_t fault_bitmaps(struct pic *p, const char *const *names);
+
 void fault_leak(struct pic *p);
 void fault_shared(struct pic *p);
 void fault_dirty(struct pic *p);
