@@ -139,8 +139,6 @@ struct zq_upper {
 
 /* ---- loop.c ---- */
 
-void zq_core_lock(struct zq_core *c);
-void zq_core_unlock(struct zq_core *c);
 /* The holder of the mutex is kept for assertions only. */
 #ifdef NDEBUG
 static inline void zq_core_set_held(struct zq_core *c, bool held)
@@ -165,6 +163,18 @@ static inline bool zq_core_is_held(const struct zq_core *c)
     return c->held && pthread_equal(c->holder, pthread_self());
 }
 #endif
+/* Inline: each request takes the mutex twice. */
+static inline void zq_core_lock(struct zq_core *c)
+{
+    pthread_mutex_lock(&c->mutex);
+    zq_core_set_held(c, true);
+}
+static inline void zq_core_unlock(struct zq_core *c)
+{
+    zq_assert(zq_core_is_held(c));
+    zq_core_set_held(c, false);
+    pthread_mutex_unlock(&c->mutex);
+}
 int zq_core_init(struct zq_core *c); /* hooks, be are set */
 /* Of a source, too: its I/O completes in this image's loop. */
 void zq_core_set_iox(struct zq_core *c, struct zq_iox *x, struct zqcow2_backend *be);

@@ -12,19 +12,6 @@
 #include "base/report.h"
 #include "loop/core.h"
 
-void zq_core_lock(struct zq_core *c)
-{
-    pthread_mutex_lock(&c->mutex);
-    zq_core_set_held(c, true);
-}
-
-void zq_core_unlock(struct zq_core *c)
-{
-    zq_assert(zq_core_is_held(c));
-    zq_core_set_held(c, false);
-    pthread_mutex_unlock(&c->mutex);
-}
-
 /* ---- completions from the backend ---- */
 
 bool zq_loop_is_heard(const struct zq_core *c)
