@@ -8,24 +8,9 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <zqcow2/chain.h>
+#include "api/commit.h"
 #include "base/report.h"
 #include "device/backend.h"
-#include "image/image.h"
-
-#define PIECE (1u << 20) /* bytes that are moved at once */
-
-struct commit {
-    struct zqcow2_commit_options opt;
-    struct zqcow2_hooks hooks;
-    struct zqcow2_error *err;
-    struct zqcow2_image *img; /* a layer: nothing below it is open */
-    struct zqcow2_info info;  /* of it */
-    struct zqcow2_backing what;
-    struct zqcow2_backend *be;  /* of the backing file; NULL: it is not open */
-    struct zqcow2_image *below; /* NULL: a raw file */
-    uint8_t *buf;               /* PIECE bytes */
-};
 
 /* ---- the backing file ---- */
 
@@ -51,19 +36,25 @@ static int fit_raw(struct commit *m)
     uint64_t bytes;
     int rc = zq_be_length(m->be, &bytes);
 
+    if (rc == 0 && m->info.flags & ZQCOW2_INFO_ZONED)
+        rc = zq_fail(m->err, ZQCOW2_EFEATURE, "it has no zones, but the image above it has");
+
     return rc < 0 || bytes >= m->info.virtual_size ? rc :
                                                      zq_be_truncate(m->be, m->info.virtual_size);
 }
 
 /* To grow it could show what lies below the end of this one, so that is a step of its own (G4). */
-static int fit_qcow2(const struct commit *m)
+static int fit_qcow2(struct commit *m)
 {
     struct zqcow2_info i = ZQCOW2_INFO_INIT;
 
     zq_image_info(m->below, &i);
-    if (i.flags & ZQCOW2_INFO_ZONED)
-        return zq_fail(m->err, ZQCOW2_EFEATURE, "it has zones, but the image above it has none");
-    return i.virtual_size < m->info.virtual_size ? smaller(m, i.virtual_size) : 0;
+    if ((i.flags ^ m->info.flags) & ZQCOW2_INFO_ZONED)
+        return zq_fail(m->err, ZQCOW2_EFEATURE,
+                       "it has zones or the image above it has them, but not both");
+    if (i.virtual_size < m->info.virtual_size)
+        return smaller(m, i.virtual_size);
+    return i.flags & ZQCOW2_INFO_ZONED ? zq_commit_plan_zones(m) : 0;
 }
 
 /* A raw file is no image: it is used as bytes, and locked as an image would be. */
@@ -88,6 +79,7 @@ static int open_qcow2(struct commit *m)
     int rc;
 
     opt.flags = ZQCOW2_OPEN_RDWR;
+    opt.rules = ZQCOW2_RULES_ZNS; /* they allow each state that an image can have */
     opt.hooks = &m->hooks;
     opt.resolve = m->opt.resolve ? resolve : NULL;
     opt.resolve_arg = m;
@@ -128,71 +120,6 @@ static int close_below(struct commit *m, struct zqcow2_error *err)
     return rc < 0 ? zq_image_blame_below(err, &m->what, rc) : 0;
 }
 
-/* An image keeps its own rules: what it stands on is hidden by an entry for zeros (S4). */
-static int put_zeros(const struct commit *m, uint64_t at, uint64_t len)
-{
-    int rc = m->below ? zqcow2_write_zeroes(m->below, len, at, 0) : zq_be_zero(m->be, at, len);
-
-    return rc < 0 ? zq_image_blame_below(m->err, &m->what, rc) : 0;
-}
-
-/* What has become zeros since it was written takes no space below. */
-static int put(const struct commit *m, uint64_t at, size_t len)
-{
-    int rc;
-
-    if (zq_is_zeros(m->buf, len))
-        return put_zeros(m, at, len);
-    rc =
-        m->below ? zqcow2_write(m->below, m->buf, len, at, 0) : zq_be_write(m->be, m->buf, len, at);
-    return rc < 0 ? zq_image_blame_below(m->err, &m->what, rc) : 0;
-}
-
-/* ---- moving ---- */
-
-static int report(const struct commit *m, uint64_t done)
-{
-    if (!m->opt.progress || !m->opt.progress(m->opt.progress_arg, done, m->info.virtual_size))
-        return 0;
-    return zq_fail(m->err, -ECANCELED, "stopped");
-}
-
-/*
- * One extent of the layer, or a part of it; *len: how much has been moved. What the layer does not
- * map is not asked for: the file below has it already.
- */
-static int move(const struct commit *m, uint64_t at, const struct zqcow2_extent *e, uint64_t *len)
-{
-    int rc;
-
-    *len = e->length;
-    if (e->kind == ZQCOW2_BLOCK_UNALLOCATED)
-        return 0;
-    if (e->kind == ZQCOW2_BLOCK_ZERO)
-        return put_zeros(m, at, *len);
-    *len = zq_min(*len, PIECE);
-    rc = zqcow2_read(m->img, m->buf, (size_t)*len, at);
-    return rc < 0 ? rc : put(m, at, (size_t)*len);
-}
-
-static int move_range(const struct commit *m, uint64_t at, uint64_t end)
-{
-    int rc = report(m, at);
-
-    while (rc == 0 && at < end) {
-        struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
-        uint64_t len = 0;
-
-        rc = zqcow2_block_status(m->img, at, end - at, &e);
-        if (rc == 0)
-            rc = move(m, at, &e, &len);
-        at += len;
-        if (rc == 0)
-            rc = report(m, at);
-    }
-    return rc;
-}
-
 /* ---- the call ---- */
 
 /*
@@ -203,8 +130,6 @@ static int refuse(const struct commit *m)
 {
     if (m->info.flags & ZQCOW2_INFO_SNAPSHOTS)
         return zq_fail(m->err, ZQCOW2_EFEATURE, "the image has internal snapshots");
-    if (m->info.flags & ZQCOW2_INFO_ZONED)
-        return zq_fail(m->err, ZQCOW2_EFEATURE, "the image has zones");
     return zq_image_check_layer(m->img, m->err);
 }
 
@@ -213,8 +138,10 @@ static int move_all(struct commit *m, const struct zqcow2_open_options *opt)
 {
     int rc = open_below(m, opt), closed;
 
-    if (rc == 0)
-        rc = move_range(m, 0, m->info.virtual_size);
+    if (rc == 0 && m->plan)
+        rc = zq_commit_zones(m);
+    else if (rc == 0)
+        rc = zq_commit_range(m, 0, m->info.virtual_size);
     closed = close_below(m, rc < 0 ? NULL : m->err);
     return rc < 0 ? rc : closed;
 }
@@ -257,9 +184,10 @@ int zqcow2_commit(struct zqcow2_backend *be, const struct zqcow2_commit_options 
     if (rc == 0)
         rc = zq_take_hooks(err, &m.hooks, m.opt.hooks);
     if (rc == 0) {
-        m.buf = zq_alloc(&m.hooks, 4096, PIECE);
+        m.buf = zq_alloc(&m.hooks, 4096, ZQ_COMMIT_PIECE);
         rc = m.buf ? commit(&m, be) : -ENOMEM;
-        zq_free(&m.hooks, m.buf, PIECE);
+        zq_free(&m.hooks, m.buf, ZQ_COMMIT_PIECE);
+        zq_free(&m.hooks, m.plan, m.info.nr_zones);
     }
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }

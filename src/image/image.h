@@ -37,6 +37,14 @@ int zq_image_check_layer(struct zqcow2_image *layer, struct zqcow2_error *err);
  * it, or nothing. Afterwards the layer can only be closed.
  */
 int zq_image_empty_layer(struct zqcow2_image *layer, struct zqcow2_error *err);
+/* A sequential zone as its write pointer is, whatever state is forced or stored. */
+struct zq_zone_view {
+    uint64_t start, wp, end; /* end: of its capacity; wp is there if the zone is FULL */
+    uint8_t stored;          /* the byte in the table of persistent states */
+};
+struct zq_zone_view zq_image_zone(struct zqcow2_image *img, uint32_t zone);
+/* Has it a table of persistent states, or room in its header to name one? */
+bool zq_image_may_store(struct zqcow2_image *img);
 /* In front of what was wrong with a backing file, its name. Returns rc. */
 int zq_image_blame_below(struct zqcow2_error *err, const struct zqcow2_backing *what, int rc);
 /*

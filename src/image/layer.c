@@ -56,7 +56,33 @@ int zq_image_open_below(struct zqcow2_image *layer, const struct zqcow2_open_opt
     return rc < 0 ? zq_image_blame_below(err, what, rc) : 0;
 }
 
+bool zq_image_may_store(struct zqcow2_image *img)
+{
+    struct zq_core *c = &img->core;
+    uint8_t probe[ZQ_SECTOR];
+    bool may;
+
+    zq_core_lock(c);
+    memcpy(probe, c->sector0, sizeof(probe));
+    may = c->zones.states_at ||
+          zq_states_put(probe, &c->hdr, (uint64_t)1 << c->cluster_bits, c->zones.g.nr_zones);
+    zq_core_unlock(c);
+    return may;
+}
+
 /* ---- the layer itself ---- */
+
+struct zq_zone_view zq_image_zone(struct zqcow2_image *img, uint32_t zone)
+{
+    const struct zq_zones *zs = &img->core.zones;
+    struct zq_zone_view v;
+
+    zq_core_lock(&img->core);
+    v = (struct zq_zone_view){zq_geometry_start(&zs->g, zone), zs->v[zone].wp,
+                              zq_zone_end(zs, zone), zs->v[zone].stored};
+    zq_core_unlock(&img->core);
+    return v;
+}
 
 static int check(struct zq_core *c, unsigned flags, struct zqcow2_error *err)
 {

@@ -168,6 +168,16 @@ static int drop_void_marks(struct opening *o, const struct zq_core *c, uint8_t *
     return rc < 0 ? rc : zq_be_flush(o->be);
 }
 
+/* Of a layer they are not in force: its zones are read whatever they are to others. */
+static void keep_states(struct zq_core *c, const uint8_t *table)
+{
+    for (uint32_t i = 0; i < c->zones.g.nr_zones; i++) {
+        struct zq_zone *z = &c->zones.v[i];
+
+        z->stored = z->state == ZQCOW2_ZONE_EMPTY ? table[i] : table[i] & ZQ_STORED_FORCED;
+    }
+}
+
 static int load_states(struct opening *o, struct zq_core *c)
 {
     uint8_t *table;
@@ -175,7 +185,9 @@ static int load_states(struct opening *o, struct zq_core *c)
 
     if (rc == 0 && table)
         rc = drop_void_marks(o, c, table);
-    if (rc == 0 && table)
+    if (rc == 0 && table && o->layer)
+        keep_states(c, table);
+    else if (rc == 0 && table)
         zq_states_load(&c->zones, o->h.states_offset, table);
     zq_free(&o->hooks, table, zq_states_bytes(o->h.states_zones));
     return rc;

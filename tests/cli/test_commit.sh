@@ -16,6 +16,12 @@ fill() {
         qemu-io -f "$fill_format" -c "$c" "$fill_file" >/dev/null || echo "# failed: $c"
     done
 }
+# feed FILE STATUS TITLE WORD...: with that as standard input.
+feed() {
+    input=$1
+    shift
+    run "$@" <"$input"
+}
 # alike TITLE FORMAT FILE FORMAT FILE: to qemu-img.
 alike() {
     ran='qemu-img compare'
@@ -95,6 +101,31 @@ run 0 'a base in another folder' commit --backing-root=inner top.qcow2
 alike 'a base in another folder' raw saved.raw qcow2 top.qcow2
 run 1 'a base outside' commit --backing-root=/usr top.qcow2
 has 'is refused' err 'top\.qcow2: backing file "inner/base": lies outside'
+
+# Zones: the base gets pointers, bytes and states.
+run 0 'a zoned base' create -o zone.size=1M,zone.max_active_zones=2 zbase.qcow2 6M
+head -c 307200 /dev/urandom >bytes
+feed bytes 0 'in it' append zbase.qcow2 0
+feed bytes 0 'in it' append zbase.qcow2 1M
+run 0 'an overlay' create -b zbase.qcow2 -o zone.max_active_zones=6 ztop.qcow2
+feed bytes 0 'one goes on' append ztop.qcow2 0
+show_zones() { "$tool" report --json "$1" | sed 's/.*filename.*//'; }
+run 0 'one is emptied' reset --offset=1M ztop.qcow2
+run 0 'one is full' finish --offset=2M ztop.qcow2
+run 0 'the whole' convert ztop.qcow2 before.raw
+run 0 'zones are committed' commit ztop.qcow2
+is 'the same zones' "$(show_zones ztop.qcow2)" "$(show_zones zbase.qcow2)"
+run 0 'the base alone' convert zbase.qcow2 base.raw
+cmp before.raw base.raw >out 2>err
+verdict $? 'the same bytes' || show
+run 0 'the image' convert ztop.qcow2 after.raw
+cmp before.raw after.raw >out 2>err
+verdict $? 'reads as before' || show
+run 0 'check' check zbase.qcow2
+run 0 'check' check ztop.qcow2
+for z in 3M 4M 5M; do feed bytes 0 'another one' append ztop.qcow2 $z; done
+run 1 'more active zones than the base allows' commit ztop.qcow2
+has 'are refused' err 'zbase\.qcow2": 4 zones would be active, max_active_zones is 2'
 
 qemu-img create -q -f qcow2 small.qcow2 1M
 qemu-img create -q -f qcow2 -b small.qcow2 -F qcow2 larger.qcow2 2M
