@@ -38,9 +38,9 @@ enum zqcow2_io_kind {
 };
 
 /*
- * One I/O. The library owns it, or the backend that passes it to zqcow2_backend_submit(). A later
- * release may add kinds of I/O, and members for them at the end of this struct. The library reads
- * the added members for the added kinds only.
+ * One I/O. Its owner is the library, or the backend that passes it to zqcow2_backend_submit(). A
+ * later release may add kinds of I/O, and members for them at the end of this struct. The library
+ * reads the added members for the added kinds only.
  */
 struct zqcow2_io {
     uint32_t kind, iovcnt;
@@ -263,9 +263,9 @@ ZQCOW2_API int zqcow2_backend_data(struct zqcow2_backend *be, uint64_t off, uint
 ZQCOW2_API int zqcow2_backend_lock(struct zqcow2_backend *be, int mode); /* zqcow2_lock */
 ZQCOW2_API void zqcow2_backend_invalidate(struct zqcow2_backend *be);
 /*
- * Starts an I/O. Either io belongs to the caller, and all its members are zero except kind, iovcnt,
- * offset, length, iov and done; or the caller's own submit() received io and passes it on, and then
- * io completes without the caller.
+ * Starts an I/O. If io belongs to the caller, all its members must be zero except kind, iovcnt,
+ * offset, length, iov and done. The caller may also pass on an io that its own submit() received;
+ * such an io completes without involving the caller.
  * If the result is 0, the I/O is accepted. io and iov must then stay unchanged until done(io, ret)
  * is called. That happens exactly once, from inside this call, kick or poll, or from a thread of
  * the inner backend. done() may submit and kick again, but must not block, poll or close.

@@ -133,20 +133,21 @@ enum zqcow2_rules {
 };
 
 /*
- * Added to the depth that resolve gets: not the backing file at that depth is meant, but the data
- * file of the image at that depth, where 0 is the image itself. Its format is "raw".
+ * Flags in the depth that resolve receives. With DATA_FILE, resolve opens the data file of the
+ * image at that depth instead of a backing file; depth 0 is the image itself, and the format is
+ * "raw".
  */
 #define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u
-#define ZQCOW2_RESOLVE_WRITE     0x40000000u /* either of them: to be written */
-#define ZQCOW2_RESOLVE_CREATE    0x20000000u /* with both: made, if there is none */
+#define ZQCOW2_RESOLVE_WRITE     0x40000000u /* open the file for writing */
+#define ZQCOW2_RESOLVE_CREATE    0x20000000u /* with both: create the file if it is missing */
 
 struct zqcow2_open_options {
     size_t size;
     uint32_t flags;                   /* zqcow2_open_flag; 0: read-only, locked */
     uint32_t rules;                   /* zqcow2_rules */
     uint64_t cache_bytes;             /* size of the metadata cache; 0: 8 MiB. A value below
-                                         the minimum is raised to it. A smaller cache may grow
-                                         to 1 MiB while a request needs it */
+                                         the minimum is raised to it. A cache of less than
+                                         1 MiB may grow to 1 MiB while a request needs it */
     uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
                                          0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
@@ -154,10 +155,11 @@ struct zqcow2_open_options {
      * Opens a backing file. The library calls it for the backing file of the image, then for the
      * backing file of that file, and so on; see zqcow2-layers(7). name is as stored in the image,
      * format is "raw" or "qcow2", and depth is 1 for the backing file of the image itself. The
-     * callback returns 0 and a backend for reading, or an error, preferably with a text in *err.
-     * The library closes that backend when the image is closed, or when the open fails. It is also
-     * called for a data file, with ZQCOW2_RESOLVE_DATA_FILE added to depth. NULL: an image with a
-     * backing file or a data file is refused. zqcow2_resolve_file() is an implementation for files.
+     * callback returns 0 and a backend for reading, or returns an error, preferably with a text in
+     * *err. The library closes that backend when the image is closed, or when the open fails. It is
+     * also called for a data file, with ZQCOW2_RESOLVE_DATA_FILE added to depth. NULL: an image
+     * with a backing file or a data file is refused. zqcow2_resolve_file() is an implementation for
+     * files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -292,7 +294,7 @@ struct zqcow2_backing {
     size_t size;
     char format[16];      /* "": the image names none */
     char name[1024];      /* "": no backing file */
-    char data_file[1024]; /* "": the image has its data itself */
+    char data_file[1024]; /* "": the image itself holds the data */
 };
 #define ZQCOW2_BACKING_INIT \
     { \
@@ -387,7 +389,8 @@ enum zqcow2_zone_state {
     ZQCOW2_ZONE_FULL = 0xe,
     ZQCOW2_ZONE_OFFLINE = 0xf
 };
-/* Added to a state in zqcow2_zone_set_state(): the image stores it, and the next open finds it. */
+/* Added to a state in zqcow2_zone_set_state(): the image stores the state, and later opens find it.
+ */
 #define ZQCOW2_ZONE_PERSIST 0x100u
 
 struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
@@ -441,9 +444,9 @@ struct zqcow2_snapshot {
     size_t size;
     const char *id, *name;
     uint64_t disk_size;           /* of the device, bytes; 0: not stored */
-    uint64_t vm_state_size;       /* bytes of a stored state of a virtual machine */
+    uint64_t vm_state_size;       /* size of the stored state of a virtual machine, bytes */
     uint64_t vm_clock_nsec;       /* how long the virtual machine had run */
-    uint64_t icount;              /* instructions; UINT64_MAX: not stored */
+    uint64_t icount;              /* how many instructions it had run; UINT64_MAX: not stored */
     uint32_t date_sec, date_nsec; /* since 1970-01-01 UTC */
 };
 #define ZQCOW2_SNAPSHOT_INIT \
@@ -453,9 +456,10 @@ struct zqcow2_snapshot {
 
 /*
  * Each call waits until the requests in progress are done; requests that are submitted meanwhile
- * begin when it returns. What was acknowledged before a call is part of the snapshot, and the call
- * is durable when it returns: after power loss during it, there is no snapshot or the whole one.
- * A call that fails with EDEAD or EIO may have taken effect: reopen the image.
+ * begin when it returns. A snapshot contains everything that was acknowledged before the call. When
+ * a call returns, its effect is durable; after a power loss during the call, a snapshot exists
+ * completely or not at all. A call that fails with EDEAD or EIO may have taken effect: reopen the
+ * image.
  */
 
 /*
