@@ -12,7 +12,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <zqcow2/backend.h>
+#include <zqcow2/queue.h>
+#include <zqcow2/simdisk.h>
 #include <zqcow2/zqcow2.h>
 
 #define WRITERS 3u
@@ -150,9 +153,56 @@ static void a_snapshot_is_of_one_moment(void **state)
     zqcow2_backend_close(backend);
 }
 
+/* Whose disk would they change? An asynchronous backend does nothing before it is asked. */
+static void none_is_applied_under_requests(void **state)
+{
+    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_simdisk_options d = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
+    static uint8_t bytes[2 * CLUSTER];
+    struct iovec iov = {bytes, CLUSTER};
+    struct zqcow2_request req = {.size = sizeof(req), .op = ZQCOW2_OP_WRITE, .iov = &iov};
+    struct zqcow2_simdisk *disk;
+    struct zqcow2_queue *q;
+    struct zqcow2_error err;
+
+    (void)state;
+    how.virtual_size = 1u << 20;
+    how.cluster_size = CLUSTER;
+    d.flags = ZQCOW2_SIMDISK_ASYNC;
+    opt.flags = ZQCOW2_OPEN_RDWR;
+    s.name = "zeros";
+    assert_int_equal(zqcow2_simdisk_new(&d, &disk), 0);
+    assert_int_equal(zqcow2_simdisk_backend(disk, &backend), 0);
+    assert_int_equal(zqcow2_create(backend, &how, NULL), 0);
+    assert_int_equal(zqcow2_open(backend, &opt, &img, NULL), 0);
+    assert_int_equal(zqcow2_queue_open(img, 4, &q), 0);
+    assert_int_equal(zqcow2_snapshot_take(img, &s, NULL), 0);
+    memset(bytes, 0xaa, CLUSTER);
+    req.iovcnt = 1;
+    assert_int_equal(zqcow2_queue_submit(q, &req, 1), 1);
+    assert_int_equal(zqcow2_snapshot_apply(img, "zeros", &err), -EBUSY);
+    assert_string_equal(err.text, "requests are in progress");
+    while (zqcow2_queue_pending(q))
+        assert_true(zqcow2_queue_wait(q, 1, -1) >= 0);
+    assert_int_equal(zqcow2_read(img, bytes + CLUSTER, CLUSTER, 0), 0);
+    assert_memory_equal(bytes, bytes + CLUSTER, CLUSTER);
+    assert_int_equal(zqcow2_snapshot_apply(img, "zeros", &err), 0);
+    assert_int_equal(zqcow2_read(img, bytes + CLUSTER, CLUSTER, 0), 0);
+    memset(bytes, 0, CLUSTER);
+    assert_memory_equal(bytes, bytes + CLUSTER, CLUSTER);
+    assert_int_equal(zqcow2_queue_close(q), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    zqcow2_simdisk_free(disk);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(a_snapshot_is_of_one_moment)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_snapshot_is_of_one_moment),
+        cmocka_unit_test(none_is_applied_under_requests),
+    };
 
     return cmocka_run_group_tests_name("live_snapshots", tests, NULL, NULL);
 }

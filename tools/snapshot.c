@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The verb snapshot: lists, takes and deletes internal snapshots, in the form of qemu-img. */
+/* The verb snapshot: lists and changes internal snapshots, in the form of qemu-img. */
 #include <inttypes.h>
 #include <string.h>
 #include <time.h>
@@ -12,7 +12,7 @@ enum { OPT_JSON = ZT_OPT_VERB };
 struct snapshot {
     struct zt_target target;
     bool json;
-    int what;         /* 'l', 'c' or 'd' */
+    int what;         /* 'l', 'c', 'd' or 'a' */
     bool chosen;      /* by an option */
     const char *name; /* of the snapshot */
     struct zt_json j;
@@ -125,6 +125,7 @@ static int act(struct snapshot *s, struct zqcow2_image *img)
     switch (s->what) {
     case 'c': rc = take(s, img, &err); break;
     case 'd': rc = zqcow2_snapshot_delete(img, s->name, &err); break;
+    case 'a': rc = zqcow2_snapshot_apply(img, s->name, &err); break;
     default: rc = list(s, img, &err); break;
     }
     s->target.failure = rc;
@@ -139,7 +140,7 @@ static int act(struct snapshot *s, struct zqcow2_image *img)
 static bool choose(struct snapshot *s, int what, const char *name)
 {
     if (s->chosen) {
-        zt_error("snapshot: only one of -l, -c and -d can be given");
+        zt_error("snapshot: only one of -l, -c, -a and -d can be given");
         return false;
     }
     s->chosen = true;
@@ -156,12 +157,12 @@ static bool parse(struct snapshot *s, int argc, char **argv)
                                           {"json", no_argument, NULL, OPT_JSON},
                                           ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
-    struct zt_options o = {.name = argv[0], .shorts = ":Ulc:d:", .longs = longs};
+    struct zt_options o = {.name = argv[0], .shorts = ":Ulc:a:d:", .longs = longs};
     bool ok = true;
     int c;
 
     while (ok && (c = zt_option(&o, argc, argv)) != -1) {
-        if (c == 'l' || c == 'c' || c == 'd')
+        if (c == 'l' || c == 'c' || c == 'a' || c == 'd')
             ok = choose(s, c, optarg);
         else if (c == OPT_JSON)
             s->json = true;
@@ -190,10 +191,12 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_snapshot = {
-    "snapshot", "[-l [--json] [-U] | -c NAME | -d NAME] " ZT_USE_SOURCES "[--backend=NAME] FILE",
-    "Lists, takes or deletes internal snapshots",
+    "snapshot",
+    "[-l [--json] [-U] | -c NAME | -a NAME | -d NAME] " ZT_USE_SOURCES "[--backend=NAME] FILE",
+    "Lists, takes, applies or deletes internal snapshots",
     "  -l                      list the snapshots (the default)\n"
     "  -c NAME                 take a snapshot of a plain image\n"
+    "  -a NAME                 make the disk what it was when this snapshot was taken\n"
     "  -d NAME                 delete the snapshot with this name or ID\n"
     "  --json                  the list as an array\n" ZT_HELP_SHARE ZT_HELP_SOURCES
         ZT_HELP_BACKEND,

@@ -474,6 +474,14 @@ ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
 /* Deletes the first snapshot with this name, or else with this id. ENOENT: there is none. */
 ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name,
                                       struct zqcow2_error *err);
+/*
+ * Makes the disk what it was when the first snapshot with this name, or else with this id, was
+ * taken, its size too. What the disk held is gone unless another snapshot has it; the snapshot
+ * stays. EBUSY: requests are in progress; those that are submitted meanwhile are of the new disk.
+ * ENOENT: there is none. EOVERFLOW, EFBIG: as for taking one. EFEATURE: the image is zoned.
+ */
+ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
+                                     struct zqcow2_error *err);
 /* Called for each snapshot, in the calling thread; *snapshot is valid until it returns. */
 typedef void zqcow2_snapshot_fn(void *arg, const struct zqcow2_snapshot *snapshot);
 /* In the order of the snapshot table. */

@@ -68,6 +68,16 @@ int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name, struct zq
     return run(img, &s);
 }
 
+int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name, struct zqcow2_error *err)
+{
+    struct zq_snap s = {.kind = ZQ_SNAP_APPLY, .name = name, .err = err};
+
+    zq_clear_error(err);
+    if (img->core.zoned)
+        return zq_fail(err, ZQCOW2_EFEATURE, "snapshots of zoned images cannot be applied yet");
+    return run(img, &s);
+}
+
 /* The strings of a record have no end of their own: text has room for both. */
 static void show(const uint8_t *raw, char *text, zqcow2_snapshot_fn *each, void *arg)
 {

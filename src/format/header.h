@@ -49,6 +49,9 @@
 #define ZQ_EXT_STATES 0x7a713273u
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
+#define ZQ_HDR_SIZE        24
+#define ZQ_HDR_L1_ENTRIES  36
+#define ZQ_HDR_L1_OFFSET   40
 #define ZQ_HDR_RT_OFFSET   48
 #define ZQ_HDR_RT_CLUSTERS 56
 #define ZQ_HDR_RT_BYTES    12 /* both of these */

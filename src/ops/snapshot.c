@@ -8,6 +8,7 @@
  * what has changed, before anybody else may look.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include "ops/snapshot.h"
 #include "base/report.h"
 #include "ops/flush.h"
@@ -19,6 +20,12 @@
 #include "space/unmap.h"
 
 enum { S_BEGIN, S_DRAIN, S_ALONE, S_LOAD, S_PREPARE, S_ROOM, S_COUNTED, S_CHANGE, S_DONE };
+
+/* The operation, and what it makes beforehand so that nothing can fail afterwards. */
+struct alone {
+    struct zq_op op;
+    struct zq_memtable l1; /* of the disk that is applied */
+};
 
 static struct zq_snap *what(const struct zq_op *op)
 {
@@ -50,6 +57,7 @@ static int settle(struct zq_core *c, struct zq_op *op)
     for (;;) {
         int rc;
 
+        zq_map_drop_fresh(&c->map); /* a copy of an L2 table would be out of date soon */
         (void)zq_janitor_kick(c);
         if (c->janitor_running || c->nr_ops > 1)
             return zq_op_park(c, op, &c->drain_waiters);
@@ -62,6 +70,14 @@ static int settle(struct zq_core *c, struct zq_op *op)
         if (rc)
             return rc;
     }
+}
+
+/* What others have asked of the disk that goes would be done to it, or to the one that comes. */
+static int begin_to_apply(struct zq_core *c, struct zq_op *op)
+{
+    if (c->nr_ops == 1u + c->janitor_running)
+        return 0;
+    return zq_fail(what(op)->err, -EBUSY, "requests are in progress");
 }
 
 /* Lists need nothing but that no table changes meanwhile. */
@@ -78,7 +94,9 @@ static int begin(struct zq_core *c, struct zq_op *op)
         return 0;
     if (!c->writable)
         return -EROFS;
-    return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
+    if (c->sealed)
+        return c->dead ? ZQCOW2_EDEAD : ZQCOW2_ECORRUPT;
+    return what(op)->kind == ZQ_SNAP_APPLY ? begin_to_apply(c, op) : 0;
 }
 
 /* ---- what the work needs to know ---- */
@@ -167,6 +185,47 @@ static void leave_room(struct zq_core *c, struct zq_op *op)
     op->own.snapshot.freed = NULL;
 }
 
+/* ---- the disk that is applied ---- */
+
+/* A table that is named twice would be written for two places (trust.c). */
+static bool is_named_twice(const struct zq_core *c, const struct zq_memtable *l1)
+{
+    const struct zq_memtable *rt = &c->alloc.refs.table;
+    uint32_t i, j;
+
+    if (zq_index_twice(&l1->index, l1->v, &i, &j))
+        return true;
+    for (uint32_t k = 0; k < rt->index.n; k++) {
+        if (zq_index_hit(&l1->index, l1->v, rt->v[rt->index.order[k]],
+                         (uint64_t)1 << c->cluster_bits, &j))
+            return true;
+    }
+    return false;
+}
+
+/* What it will have in memory; the work on the file uses its own copy. */
+static int make_l1(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_memtable *l1 = &zq_container(op, struct alone, op)->l1;
+    struct zq_snap *s = what(op);
+    int rc;
+
+    if (s->kind != ZQ_SNAP_APPLY)
+        return 0;
+    if (s->other_bytes & c->block_mask & ~(uint64_t)(ZQ_SECTOR - 1))
+        return zq_fail(s->err, -EINVAL,
+                       "the disk of the snapshot, %" PRIu64 " bytes, is not of whole blocks",
+                       s->other_bytes);
+    rc = zq_memtable_open(l1, &c->hooks, s->other_room, s->host);
+    if (rc == 0 && s->other_room)
+        memcpy(l1->v, s->other, (size_t)zq_table_bytes(s->other_room));
+    if (rc == 0)
+        rc = zq_memtable_index(l1);
+    if (rc == 0 && is_named_twice(c, l1))
+        rc = zq_fail(s->err, ZQCOW2_ECORRUPT, "an L2 table of the snapshot is named twice");
+    return rc;
+}
+
 /* ---- afterwards ---- */
 
 /* What no search for free clusters takes, whatever refcounts say. */
@@ -210,8 +269,32 @@ static void forget(struct zq_core *c, const struct zq_snap *s)
     c->alloc.next_run = zq_min(c->alloc.next_run, s->lowest);
 }
 
-static void adopt(struct zq_core *c, const struct zq_snap *s)
+/* Nobody has a reference to what was in memory: nothing else has begun. */
+static void adopt_disk(struct zq_core *c, struct zq_op *op)
 {
+    const struct zq_snap *s = what(op);
+    uint64_t bytes = zq_align_up(zq_table_bytes(s->other_room), (uint64_t)1 << c->cluster_bits);
+
+    zq_map_replace_l1(&c->map, &zq_container(op, struct alone, op)->l1);
+    c->alloc.fixed[ZQ_FIXED_L1] = (struct zq_host_range){s->host, bytes};
+    c->hdr.l1_offset = s->host;
+    c->hdr.l1_entries = (uint32_t)s->other_room;
+    c->hdr.stored_size = s->other_bytes;
+    c->hdr.virtual_size = zq_align_down(s->other_bytes, ZQ_SECTOR);
+    c->size = c->seq_start = c->hdr.virtual_size;
+    c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
+    if (c->hdr.stored_size != c->size)
+        c->info_flags |= ZQCOW2_INFO_SIZE_CUT;
+}
+
+static void adopt(struct zq_core *c, struct zq_op *op)
+{
+    const struct zq_snap *s = what(op);
+
+    if (s->kind == ZQ_SNAP_APPLY) {
+        adopt_disk(c, op);
+        return;
+    }
     zq_assert(s->switched && s->nr <= ZQ_MAX_SNAPSHOTS && !s->table_offset == !s->nr);
     c->hdr.nb_snapshots = (uint32_t)s->nr;
     c->hdr.snapshots_offset = s->table_offset;
@@ -232,7 +315,7 @@ static int changed(struct zq_core *c, struct zq_op *op)
 
     forget(c, s);
     if (rc == 0)
-        adopt(c, s);
+        adopt(c, op);
     else if (s->switched || !zq_is_no_space(rc))
         zq_core_die(c, rc);
     else
@@ -266,7 +349,11 @@ static int phase(struct zq_core *c, struct zq_op *op)
         ++*at;
         return zq_op_work(c, op, prepare_work);
     case S_ROOM: rc = take_room(c, op); break;
-    case S_COUNTED: rc = settle(c, op); break;
+    case S_COUNTED:
+        rc = settle(c, op);
+        if (rc == 0)
+            rc = make_l1(c, op);
+        break;
     default:
         zq_assert_k(N8, *at == S_CHANGE && c->nr_ops == 1 && c->marked);
         describe(c, what(op));
@@ -297,6 +384,7 @@ static void release(struct zq_core *c, struct zq_op *op)
     zq_drain_leave(c, &op->own.snapshot.drain);
     leave_room(c, op);
     zq_release_mapping(c, op);
+    zq_memtable_close(&zq_container(op, struct alone, op)->l1);
     if (!op->own.snapshot.holds)
         return;
     zq_assert_k(N8, c->exclusive);
@@ -306,7 +394,7 @@ static void release(struct zq_core *c, struct zq_op *op)
 
 int zq_snapshot_run(struct zq_core *c, struct zq_snap *s)
 {
-    struct zq_op op = {.core = c};
+    struct alone a = {.op.core = c};
 
-    return zq_op_run_alone(c, &op, step, release, s);
+    return zq_op_run_alone(c, &a.op, step, release, s);
 }

@@ -55,8 +55,7 @@ void zq_map_close(struct zq_map *m)
     for (uint32_t i = 0; m->runs && i < m->nr_runs; i++)
         zq_runs_free(&m->runs[i], m->hooks);
     zq_free(m->hooks, m->runs, m->nr_runs * sizeof(*m->runs));
-    if (m->untouched)
-        zq_free(m->hooks, m->untouched, untouched_bytes(m));
+    zq_free(m->hooks, m->untouched, untouched_bytes(m));
     zq_record_drop(m->alloc, m->fresh.freed);
     zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
     zq_memtable_close(&m->l1);
@@ -583,6 +582,14 @@ uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uin
         n += held.count > 0;
     }
     return n ? n : 1; /* it wants a record all the same */
+}
+
+void zq_map_replace_l1(struct zq_map *m, struct zq_memtable *l1)
+{
+    zq_assert_k(K2, !m->l1.is_dirty && !m->l1.frozen && !m->fresh.busy && !m->fresh.ready);
+    zq_free(m->hooks, m->untouched, untouched_bytes(m));
+    m->untouched = NULL;
+    zq_memtable_move(&m->l1, l1);
 }
 
 void zq_map_thaw(struct zq_map *m)

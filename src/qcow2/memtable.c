@@ -26,6 +26,13 @@ void zq_memtable_close(struct zq_memtable *t)
     *t = (struct zq_memtable){0};
 }
 
+void zq_memtable_move(struct zq_memtable *to, struct zq_memtable *from)
+{
+    zq_memtable_close(to);
+    *to = *from;
+    *from = (struct zq_memtable){0};
+}
+
 int zq_memtable_index(struct zq_memtable *t)
 {
     return zq_index_build(&t->index, t->hooks, t->v, t->entries);

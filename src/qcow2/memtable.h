@@ -26,6 +26,8 @@ struct zq_memtable {
 int zq_memtable_open(struct zq_memtable *t, const struct zqcow2_hooks *hooks, uint64_t entries,
                      uint64_t offset);
 void zq_memtable_close(struct zq_memtable *t);
+/* In place of what `to` was; `from` is closed then. */
+void zq_memtable_move(struct zq_memtable *to, struct zq_memtable *from);
 /* When the entries are there. -ENOMEM. */
 int zq_memtable_index(struct zq_memtable *t);
 /* Changes entry i of a table that is not frozen; the next round writes it. */

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Takes and deletes a snapshot. The order is what keeps the image whole when the power fails:
+ * Takes, deletes and applies a snapshot. The order is what keeps the image whole when the power
+ * fails:
  *
  *   take    refcounts raised, copies and the new table written; barrier; COPIED cleared; barrier;
  *           the header names the new table; barrier; the old table's clusters lowered
  *   delete  the new table written; barrier; the header names it; barrier; COPIED set where one
  *           reference is left; barrier; all that the snapshot referred to lowered
+ *   apply   refcounts of what it refers to raised, a copy of its L1 written; barrier; the header
+ *           names the copy; barrier; all that the old L1 referred to lowered
  *
  * So a refcount is never below the references, and what a snapshot sees never has the flag. What a
  * crash leaves behind are counts that are too high and flags that are missing: recovery sets
@@ -41,7 +44,7 @@ static int find_record(struct zq_snap *s)
     zq_snapshot_read(s->table + s->record, &r);
     s->record_bytes = r.bytes;
     s->other_offset = r.l1_offset;
-    s->other_entries = r.l1_entries;
+    s->other_entries = s->other_room = r.l1_entries;
     return 0;
 }
 
@@ -57,17 +60,19 @@ static int bad_l1(struct zq_snap *s, const char *why)
 static int load_other(struct zq_snap *s)
 {
     uint64_t bytes = zq_table_bytes(s->other_entries);
-    int rc;
+    int rc = 0;
 
-    if (!bytes)
-        return 0;
-    if (bytes > ZQ_MAX_L1_BYTES || zq_host_misplaced(&s->bounds, s->other_offset) ||
-        bytes > s->bounds.file_size - s->other_offset)
+    if (bytes && (bytes > ZQ_MAX_L1_BYTES || zq_host_misplaced(&s->bounds, s->other_offset) ||
+                  bytes > s->bounds.file_size - s->other_offset))
         return bad_l1(s, "it is no place for a table");
     if (s->is_table(s->arg, s->other_offset, bytes, true))
         return bad_l1(s, "it lies on another table");
-    s->other = zq_zalloc(s->hooks, bytes);
-    rc = s->other ? zq_be_read(s->be, s->other, (size_t)bytes, s->other_offset) : -ENOMEM;
+    if (s->other_room)
+        s->other = zq_zalloc_array(s->hooks, s->other_room, sizeof(*s->other));
+    if (s->other_room && !s->other)
+        return -ENOMEM;
+    if (bytes)
+        rc = zq_be_read(s->be, s->other, (size_t)bytes, s->other_offset);
     for (uint64_t i = 0; rc == 0 && i < s->other_entries; i++) {
         uint64_t host, raw = zq_table_get(s->other, i);
         const char *why = raw ? zq_l1_read(&s->bounds, raw, &host) : NULL;
@@ -114,6 +119,43 @@ static int prepare_delete(struct zq_snap *s)
     return rc < 0 ? rc : zq_snap_set_copied(s, true);
 }
 
+/* The size that the disk had; its L1 may be shorter than that, and has nothing there then. */
+static int size_of_disk(struct zq_snap *s)
+{
+    struct zq_snapshot_facts f;
+    uint64_t needed;
+
+    zq_snapshot_facts(s->table + s->record, &f);
+    s->other_bytes = f.disk_bytes ? f.disk_bytes : s->disk_bytes;
+    needed = zq_l1_needed(&s->bounds.form, s->other_bytes);
+    if (s->other_bytes > ZQ_MAX_VIRTUAL_SIZE || needed > zq_table_count(ZQ_MAX_L1_BYTES))
+        return zq_fail(s->err, ZQCOW2_ECORRUPT,
+                       "the snapshot has a disk of %" PRIu64 " bytes: too large for an L1 table",
+                       s->other_bytes);
+    s->other_room = zq_max(s->other_entries, needed);
+    return 0;
+}
+
+/* Trials: what is applied gets one more reference, and what the disk has now loses its own. */
+static int prepare_apply(struct zq_snap *s)
+{
+    int rc = find_record(s);
+
+    if (rc == 0)
+        rc = size_of_disk(s);
+    if (rc == 0)
+        rc = load_other(s);
+    if (rc < 0)
+        return rc;
+    s->clusters = clusters_of(s, zq_table_bytes(s->other_room));
+    s->count = (struct zq_snap_count){.by = 1, .trial = true};
+    rc = zq_snap_count_all(s, s->other, s->other_entries);
+    for (uint64_t i = 0; i < s->other_entries; i++)
+        s->other[i] = zq_l1_set_own(s->other[i], false);
+    s->count = (struct zq_snap_count){.by = -1, .trial = true};
+    return rc < 0 ? rc : zq_snap_count_all(s, s->l1, s->l1_entries);
+}
+
 int zq_snap_prepare(struct zq_snap *s)
 {
     int rc = take_memory(s);
@@ -121,7 +163,11 @@ int zq_snap_prepare(struct zq_snap *s)
     s->lowest = UINT64_MAX;
     if (rc < 0)
         return rc;
-    rc = s->kind == ZQ_SNAP_TAKE ? prepare_take(s) : prepare_delete(s);
+    switch (s->kind) {
+    case ZQ_SNAP_TAKE: rc = prepare_take(s); break;
+    case ZQ_SNAP_DELETE: rc = prepare_delete(s); break;
+    default: rc = prepare_apply(s);
+    }
     s->block_at = 0; /* from now on the engine may change blocks, until the change */
     return rc;
 }
@@ -171,16 +217,16 @@ static int write_padded(struct zq_snap *s, const uint8_t *from, uint64_t bytes, 
     return zq_be_write(s->be, s->l2, (size_t)zq_snap_cluster(s), host + whole);
 }
 
-/* No entry of it has the flag. */
-static int write_l1_copy(struct zq_snap *s)
+/* To the new clusters; no entry of it has the flag. */
+static int write_l1_copy(struct zq_snap *s, const uint64_t *l1, uint64_t entries)
 {
     uint64_t per = zq_table_count(zq_snap_cluster(s));
     int rc = 0;
 
-    for (uint64_t i = 0; rc == 0 && i < s->l1_entries; i += per) {
+    for (uint64_t i = 0; rc == 0 && i < entries; i += per) {
         memset(s->l2, 0, (size_t)zq_snap_cluster(s));
-        for (uint64_t k = 0; k < zq_min(per, s->l1_entries - i); k++)
-            zq_table_put(s->l2, k, zq_l1_set_own(s->l1[i + k], false));
+        for (uint64_t k = 0; k < zq_min(per, entries - i); k++)
+            zq_table_put(s->l2, k, zq_l1_set_own(l1[i + k], false));
         rc = zq_be_write(s->be, s->l2, (size_t)zq_snap_cluster(s), s->host + zq_table_bytes(i));
     }
     return rc;
@@ -213,7 +259,7 @@ static int take_copies(struct zq_snap *s, uint64_t table)
     s->count = (struct zq_snap_count){.by = 1};
     rc = zq_snap_count_all(s, s->l1, s->l1_entries);
     if (rc == 0)
-        rc = write_l1_copy(s);
+        rc = write_l1_copy(s, s->l1, s->l1_entries);
     if (rc == 0)
         rc = write_padded(s, s->table, s->table_bytes, table);
     return rc < 0 ? rc : zq_be_flush(s->be);
@@ -277,13 +323,61 @@ static int drop(struct zq_snap *s)
     return rc;
 }
 
+/* (b) of N3. Whatever other programs have left: what two refer to has no flag. */
+static int apply_copies(struct zq_snap *s)
+{
+    int rc;
+
+    s->count = (struct zq_snap_count){.by = 1};
+    rc = zq_snap_count_all(s, s->other, s->other_entries);
+    if (rc == 0)
+        rc = zq_snap_clear_other(s);
+    if (rc == 0)
+        rc = write_l1_copy(s, s->other, s->other_room);
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
+/* The disk is another one with this sector, whose other bytes are as they are now (N3). */
+static int switch_l1(struct zq_snap *s)
+{
+    zq_put_be64(s->sector0 + ZQ_HDR_SIZE, s->other_bytes);
+    zq_put_be32(s->sector0 + ZQ_HDR_L1_ENTRIES, (uint32_t)s->other_room);
+    zq_put_be64(s->sector0 + ZQ_HDR_L1_OFFSET, s->host);
+    s->begun = s->switched = true;
+    return write_header(s);
+}
+
+/* N3 (b) to (d). From the switch on nothing durable refers to the old disk. */
+static int apply(struct zq_snap *s)
+{
+    int rc = apply_copies(s);
+
+    if (rc == 0)
+        rc = switch_l1(s);
+    s->count = (struct zq_snap_count){.by = -1};
+    if (rc == 0)
+        rc = zq_snap_count_all(s, s->l1, s->l1_entries);
+    if (rc == 0)
+        rc = zq_snap_count_range(s, s->l1_offset, zq_table_bytes(s->l1_entries));
+    return rc < 0 ? rc : zq_snap_count_end(s);
+}
+
+static int change(struct zq_snap *s)
+{
+    switch (s->kind) {
+    case ZQ_SNAP_TAKE: return take(s);
+    case ZQ_SNAP_DELETE: return drop(s);
+    default: return apply(s);
+    }
+}
+
 int zq_snap_change(struct zq_snap *s)
 {
     bool guarded = needs_guard(s);
     int rc = guarded ? guard(s, true) : 0;
 
     if (rc == 0)
-        rc = s->kind == ZQ_SNAP_TAKE ? take(s) : drop(s);
+        rc = change(s);
     if (rc == 0)
         rc = zq_be_flush(s->be);
     return rc < 0 || !guarded ? rc : guard(s, false);
@@ -297,7 +391,7 @@ void zq_snap_free(struct zq_snap *s)
         return;
 
     zq_free(s->hooks, s->table, s->table_room);
-    zq_free(s->hooks, s->other, zq_table_bytes(s->other_entries));
+    zq_free(s->hooks, s->other, zq_table_bytes(s->other_room));
     zq_free(s->hooks, s->l2, cluster);
     zq_free(s->hooks, s->l2_other, cluster);
     zq_free(s->hooks, s->block, cluster);

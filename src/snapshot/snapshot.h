@@ -18,7 +18,7 @@
 
 #define ZQ_SNAP_BATCH 32768u /* references that are counted at a time */
 
-enum zq_snap_kind { ZQ_SNAP_LIST, ZQ_SNAP_TAKE, ZQ_SNAP_DELETE };
+enum zq_snap_kind { ZQ_SNAP_LIST, ZQ_SNAP_TAKE, ZQ_SNAP_DELETE, ZQ_SNAP_APPLY };
 
 /* How refcounts change, and whether they do: a trial only finds out if they can. */
 struct zq_snap_count {
@@ -52,9 +52,11 @@ struct zq_snap {
     /* what load and prepare have found; owned, freed by zq_snap_free() */
     uint8_t *table; /* the snapshot table as it is, and room for one more record */
     uint64_t table_bytes, table_room;
-    uint64_t record, record_bytes; /* the one to be deleted, in the table */
+    uint64_t record, record_bytes; /* the one to be deleted or applied, in the table */
     uint64_t *other;               /* its L1, decoded and judged */
     uint64_t other_offset, other_entries;
+    uint64_t other_room;  /* entries of other; what is applied has so many, and no flags */
+    uint64_t other_bytes; /* of its disk */
     uint8_t *l2, *l2_other, *block; /* a cluster each */
     uint64_t block_at;              /* what `block` holds; 0: nothing */
     uint64_t *batch;                /* clusters that are referred to, to be counted */
@@ -64,7 +66,7 @@ struct zq_snap {
     /* what the engine adds, and what became of it */
     uint64_t host;   /* where these clusters are */
     bool begun;      /* something on disk has changed */
-    bool switched;   /* the header may name the new table */
+    bool switched;   /* the header may name the new table, or the new L1 */
     uint64_t lowest; /* cluster that got free; UINT64_MAX: none */
 };
 
@@ -104,6 +106,8 @@ int zq_snap_refcount(struct zq_snap *s, uint64_t cluster, uint64_t *refcount);
 int zq_snap_count_all(struct zq_snap *s, const uint64_t *l1, uint64_t entries);
 /* Takes COPIED from all that the active L1 refers to. */
 int zq_snap_clear_copied(struct zq_snap *s);
+/* From what the L2 tables of the snapshot refer to. */
+int zq_snap_clear_other(struct zq_snap *s);
 /* Sets COPIED where only the active L1 will refer to. trial: finds out if anything is wrong. */
 int zq_snap_set_copied(struct zq_snap *s, bool trial);
 

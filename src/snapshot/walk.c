@@ -140,6 +140,18 @@ int zq_snap_clear_copied(struct zq_snap *s)
     return rc < 0 ? rc : write_l1(s);
 }
 
+/* Other programs set it where a snapshot that they delete was the last but one to refer to. */
+int zq_snap_clear_other(struct zq_snap *s)
+{
+    int rc = 0;
+
+    for (uint64_t i = 0; rc == 0 && i < s->other_entries; i++) {
+        if (zq_entry_host(s->other[i]))
+            rc = clear_in_table(s, zq_entry_host(s->other[i]));
+    }
+    return rc;
+}
+
 /*
  * own: nothing but one reference of the active L1 will be left. The refcount is still what it was
  * with the snapshot's reference, if it has one: it has them where the active L1 has them, for

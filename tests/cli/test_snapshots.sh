@@ -51,6 +51,24 @@ for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refc
     holds "$how: the second one, applied" 2 1M 1M b.qcow2
     qemu-img snapshot -a first b.qcow2
     holds "$how: the first one, applied" 1 0 3M b.qcow2
+    cp a.qcow2 b.qcow2
+    run 0 "$how: the first one, applied here" snapshot -a first b.qcow2
+    holds "$how: is what it was" 1 0 3M b.qcow2
+    sound "$how: is sound when applied" b.qcow2
+    fill 9 0 1M b.qcow2
+    run 0 "$how: written after that" write --pad b.qcow2 2M <"$here/lib.sh"
+    run 0 "$how: the second one, applied here" snapshot -a 2 b.qcow2
+    holds "$how: has its own" 2 1M 1M b.qcow2
+    holds "$how: and what both have" 1 0 1M b.qcow2
+    qemu-img snapshot -a first b.qcow2
+    holds "$how: the first one has not changed" 1 0 3M b.qcow2
+    qemu-img snapshot -d first b.qcow2
+    run 0 "$how: with another one gone" snapshot -a second b.qcow2
+    holds "$how: it is still there" 2 1M 1M b.qcow2
+    qemu-img snapshot -d second b.qcow2
+    qemu-img snapshot -d third b.qcow2
+    holds "$how: and the disk stands alone" 1 2M 1M b.qcow2
+    sound "$how: without a leak" b.qcow2
     run 0 "$how: the second one deleted" snapshot -d second a.qcow2
     sound "$how: is sound, too" a.qcow2
     qemu-img snapshot -d third a.qcow2
@@ -82,6 +100,8 @@ run 1 'a name that is in use' snapshot -c 'a name' a.qcow2
 has 'is refused' err '"a name": a snapshot has this name or id already'
 run 1 'an unknown name' snapshot -d other a.qcow2
 has 'is refused, too' err '"other": no snapshot has this name or id'
+run 1 'an unknown one' snapshot -a other a.qcow2
+has 'cannot be applied' err '"other": no snapshot has this name or id'
 run 1 'two at once' snapshot -c x -d y a.qcow2
 has 'are too many' err 'only one of'
 same 'and nothing has changed' was.qcow2 a.qcow2
@@ -93,6 +113,8 @@ sound 'and nothing has happened' one.qcow2
 run 0 'a zoned image' create -o zone.size=1M z.qcow2 4M
 run 1 'cannot be taken' snapshot -c x z.qcow2
 has 'and that is said' err 'snapshots of zoned images cannot be taken yet'
+run 1 'nor applied' snapshot -a x z.qcow2
+has 'and that is said, too' err 'snapshots of zoned images cannot be applied yet'
 
 # Compressed clusters share clusters of the file; an overlay has few of its own.
 qemu-img convert -q -c -O qcow2 "$tool" packed.qcow2
@@ -108,6 +130,30 @@ fill 5 64k 128k top.qcow2
 sound 'it is sound' top.qcow2
 qemu-img snapshot -a x top.qcow2
 holds 'and holds what it held' 4 64k 64k top.qcow2
+
+run 0 'applied here' snapshot -a x top.qcow2
+holds 'it holds it, too' 4 64k 64k top.qcow2
+sound 'and is sound' top.qcow2
+
+# A disk that was made larger or smaller meanwhile gets its size back.
+for to in 1G 512K; do
+    rm -f size.qcow2
+    qemu-img create -q -f qcow2 -o cluster_size=4k size.qcow2 3M
+    fill 6 0 3M size.qcow2
+    qemu-img snapshot -c was size.qcow2
+    qemu-img resize -q --shrink -f qcow2 size.qcow2 "$to"
+    fill 7 0 512k size.qcow2
+    run 0 "$to: of another size" snapshot -c other size.qcow2
+    run 0 "$to: back to what it was" snapshot -a was size.qcow2
+    is "$to: with its size" 3145728 "$(qemu-img info --output=json size.qcow2 |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["virtual-size"])')"
+    holds "$to: and what it held" 6 0 3M size.qcow2
+    sound "$to: is sound" size.qcow2
+    run 0 "$to: and on again" snapshot -a other size.qcow2
+    holds "$to: to the other one" 7 0 512k size.qcow2
+    run 0 "$to: deleted" snapshot -d was size.qcow2
+    sound "$to: is sound, too" size.qcow2
+done
 
 # Space is given back.
 qemu-img create -q -f qcow2 big.qcow2 64M

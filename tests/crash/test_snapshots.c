@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Snapshots under power loss: taken and deleted between writes, and the power cut at every
+ * Snapshots under power loss: taken, deleted and applied between writes, and the power cut at every
  * position. A snapshot is there whole or not at all, and what it holds does not change, whatever is
- * written afterwards. It is read here by the bytes of the file, as the specification describes
- * them.
+ * written afterwards. A disk to which one is applied is the old one or the new one. It is read here
+ * by the bytes of the file, as the specification describes them.
  *
  * ZQ_SEED: one workload; ZQ_CUT: with it, one position
  */
@@ -39,12 +39,12 @@ static const struct shape shapes[] = {
     {65536, 0, 65536},
 };
 
-enum kind { WRITE, DISCARD, FLUSH, TAKE, DELETE };
+enum kind { WRITE, DISCARD, FLUSH, TAKE, DELETE, APPLY };
 
 struct step {
     enum kind kind;
     uint32_t slot;
-    uint32_t which; /* to be deleted: the step that has taken it */
+    uint32_t which; /* to be deleted or applied: the step that has taken it */
     uint64_t begun, ended;
     uint8_t holds[SLOTS]; /* after it; of a snapshot what it holds */
 };
@@ -132,6 +132,14 @@ static int drop(struct zqcow2_image *img, uint32_t number)
     return zqcow2_snapshot_delete(img, name, NULL);
 }
 
+static int apply(struct zqcow2_image *img, uint32_t number)
+{
+    char name[16];
+
+    snprintf(name, sizeof(name), "step %u", number);
+    return zqcow2_snapshot_apply(img, name, NULL);
+}
+
 /* The nth snapshot from `from` on that there is; STEPS: none. */
 static uint32_t some_snapshot(const struct world *w, uint32_t from)
 {
@@ -144,10 +152,23 @@ static uint32_t some_snapshot(const struct world *w, uint32_t from)
 
 static enum kind choose(struct world *w)
 {
-    static const enum kind kinds[] = {WRITE, WRITE, WRITE, WRITE, DISCARD,
-                                      FLUSH, TAKE,  TAKE,  DELETE};
+    static const enum kind kinds[] = {WRITE, WRITE, WRITE, WRITE,  DISCARD,
+                                      FLUSH, TAKE,  TAKE,  DELETE, APPLY};
 
     return kinds[draw(w, sizeof(kinds) / sizeof(*kinds))];
+}
+
+static int act_on_one(struct world *w, struct step *s)
+{
+    s->which = some_snapshot(w, (uint32_t)draw(w, STEPS));
+    if (s->which == STEPS)
+        return 0;
+    if (s->kind == APPLY) {
+        memcpy(s->holds, w->step[s->which].holds, sizeof(s->holds));
+        return apply(w->img, s->which);
+    }
+    w->taken[s->which] = false;
+    return drop(w->img, s->which);
 }
 
 static int act(struct world *w, uint32_t i, struct step *s)
@@ -163,12 +184,7 @@ static int act(struct world *w, uint32_t i, struct step *s)
         return zqcow2_discard(w->img, BYTES, s->slot * w->shape->stride, 0);
     case FLUSH: return zqcow2_flush(w->img);
     case TAKE: w->taken[i] = true; return take(w->img, i);
-    default:
-        s->which = some_snapshot(w, (uint32_t)draw(w, STEPS));
-        if (s->which == STEPS)
-            return 0;
-        w->taken[s->which] = false;
-        return drop(w->img, s->which);
+    default: return act_on_one(w, s);
     }
 }
 
@@ -292,33 +308,69 @@ static void judge_list(const struct world *w, const bool *there)
     }
 }
 
-/* One of the values since the last step that has made all durable. */
-static bool allowed(const struct world *w, uint32_t slot, uint8_t got)
+static bool makes_durable(const struct step *s)
 {
-    uint8_t last = 0;
+    return s->kind == FLUSH || s->kind == TAKE || s->which < STEPS;
+}
+
+/* One of the values since the last step that has made all durable, of the steps before `end`. */
+static bool allowed(const struct world *w, uint32_t end, uint32_t slot, uint8_t got)
+{
     bool any = got == 0;
 
-    for (uint32_t i = 0; i < STEPS && w->step[i].begun < w->cut; i++) {
+    for (uint32_t i = 0; i < end; i++) {
         const struct step *s = &w->step[i];
 
-        last = s->holds[slot];
-        any |= last == got;
-        if ((s->kind == FLUSH || s->kind == TAKE || (s->kind == DELETE && s->which < STEPS)) &&
-            s->ended <= w->cut)
-            any = last == got;
+        any |= s->holds[slot] == got;
+        if (makes_durable(s) && s->ended <= w->cut)
+            any = s->holds[slot] == got;
     }
     return any;
 }
 
+typedef uint8_t content[SLOTS][BYTES];
+
+static void read_all(const struct world *w, struct zqcow2_image *img, content c)
+{
+    for (uint32_t i = 0; i < SLOTS; i++)
+        must(w, zqcow2_read(img, c[i], BYTES, i * w->shape->stride) == 0, "read", i);
+}
+
+static bool is_all(const uint8_t holds[SLOTS], content c)
+{
+    for (uint32_t i = 0; i < SLOTS * BYTES; i++) {
+        if (c[i / BYTES][i % BYTES] != holds[i / BYTES])
+            return false;
+    }
+    return true;
+}
+
+/* A snapshot that was being applied is the whole disk, or nothing of it is there. */
 static void judge_disk(const struct world *w, struct zqcow2_image *img)
 {
-    for (uint32_t i = 0; i < SLOTS; i++) {
-        uint8_t buf[BYTES];
+    uint32_t end = 0;
+    content c;
 
-        must(w, zqcow2_read(img, buf, sizeof(buf), i * w->shape->stride) == 0, "read", i);
-        for (uint32_t at = 0; at < BYTES; at += SECTOR)
-            must(w, allowed(w, i, buf[at]), "slot of the disk", i);
+    while (end < STEPS && w->step[end].begun < w->cut)
+        end++;
+    read_all(w, img, c);
+    if (end && w->step[end - 1].kind == APPLY && w->step[end - 1].which < STEPS) {
+        if (is_all(w->step[end - 1].holds, c))
+            return;
+        end -= w->step[end - 1].ended > w->cut;
     }
+    for (uint32_t i = 0; i < SLOTS * BYTES; i += SECTOR)
+        must(w, allowed(w, end, i / BYTES, c[i / BYTES][i % BYTES]), "slot of the disk", i / BYTES);
+}
+
+static void apply_whole(const struct world *w, struct zqcow2_image *img, uint32_t number)
+{
+    content c;
+    int rc = apply(img, number);
+
+    must(w, rc == 0, "apply", rc);
+    read_all(w, img, c);
+    must(w, is_all(w->step[number].holds, c), "a snapshot, applied, is not what it was", number);
 }
 
 static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean)
@@ -335,7 +387,7 @@ static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean
     zqcow2_backend_close(b);
 }
 
-/* Written all over, with snapshots taken and deleted: those that there are must not feel it. */
+/* Written all over, with snapshots taken, applied and deleted: the others must not feel it. */
 static void use(struct world *w, struct zqcow2_simdisk *disk, const bool *there)
 {
     struct zqcow2_image *img = open_on(w, disk, true);
@@ -347,6 +399,8 @@ static void use(struct world *w, struct zqcow2_simdisk *disk, const bool *there)
     must(w, take(img, STEPS + 1) == 0, "take", 0);
     for (uint32_t i = 0; i < STEPS && gone == STEPS; i++)
         gone = there[i] && draw(w, 2) ? i : STEPS;
+    if (gone < STEPS && draw(w, 2))
+        apply_whole(w, img, gone);
     if (gone < STEPS)
         must(w, drop(img, gone) == 0, "delete", gone);
     for (uint32_t i = 0; i < SLOTS; i++)

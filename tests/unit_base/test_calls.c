@@ -415,15 +415,17 @@ static void see(void *arg, const struct zqcow2_snapshot *s)
     assert_true(s->icount == UINT64_MAX);
 }
 
-static void snapshots_are_taken_listed_and_deleted(void **state)
+static void snapshots_are_taken_listed_applied_and_deleted(void **state)
 {
     struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
     struct zqcow2_image *img = make(0);
     struct zqcow2_error err;
     struct zqcow2_info info = ZQCOW2_INFO_INIT;
     struct seen seen = {.n = 0};
+    uint8_t bytes[512];
 
     (void)state;
+    memset(bytes, 1, sizeof(bytes));
     assert_int_equal(zqcow2_snapshot_list(img, see, &seen, NULL), 0);
     assert_int_equal(seen.n, 0);
     assert_int_equal(zqcow2_snapshot_delete(img, "a", &err), -ENOENT);
@@ -448,6 +450,11 @@ static void snapshots_are_taken_listed_and_deleted(void **state)
     assert_int_equal(seen.seconds, 7);
     assert_int_equal(zqcow2_get_info(img, &info), 0);
     assert_true(info.flags & ZQCOW2_INFO_SNAPSHOTS);
+    assert_int_equal(zqcow2_snapshot_apply(img, "gamma", &err), -ENOENT);
+    assert_int_equal(zqcow2_write(img, bytes, sizeof(bytes), 0, 0), 0);
+    assert_int_equal(zqcow2_snapshot_apply(img, "2", NULL), 0);
+    assert_int_equal(zqcow2_read(img, bytes, sizeof(bytes), 0), 0);
+    assert_int_equal(bytes[0], 0);
     assert_int_equal(zqcow2_snapshot_delete(img, "alpha", NULL), 0);
     assert_int_equal(zqcow2_snapshot_delete(img, "2", NULL), 0); /* by its id */
     assert_int_equal(zqcow2_get_info(img, &info), 0);
@@ -456,6 +463,7 @@ static void snapshots_are_taken_listed_and_deleted(void **state)
     img = make(Z);
     assert_int_equal(zqcow2_snapshot_take(img, &s, &err), ZQCOW2_EFEATURE);
     assert_string_equal(err.text, "snapshots of zoned images cannot be taken yet");
+    assert_int_equal(zqcow2_snapshot_apply(img, "alpha", &err), ZQCOW2_EFEATURE);
     assert_int_equal(zqcow2_close(img), 0);
 }
 
@@ -475,7 +483,7 @@ int main(void)
         cmocka_unit_test(a_longer_result_ends_in_zeros),
         cmocka_unit_test(a_refused_range_names_no_zone),
         cmocka_unit_test(forced_states_come_and_go),
-        cmocka_unit_test(snapshots_are_taken_listed_and_deleted),
+        cmocka_unit_test(snapshots_are_taken_listed_applied_and_deleted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
