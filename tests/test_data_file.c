@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Data files: what an image reads as, what the file holds, and which images are refused. */
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -175,6 +176,81 @@ static void zones_are_read_without_the_image(void **state)
     assert_int_equal(zqcow2_close(img), 0);
     assert_int_equal(zqcow2_simdisk_export(w.disk[DATA], got, sizeof(data), at), 0);
     assert_memory_equal(got, data, sizeof(data));
+    world_end(&w);
+}
+
+/* ---- two files, one image ---- */
+
+/* A hole too small for a whole block of the backend is done at once, also in the data file. */
+static void small_holes_do_not_hang(void **state)
+{
+    static uint8_t data[512];
+    uint64_t at = KiB(64);
+    struct zqcow2_image *img;
+    struct world w;
+
+    (void)state;
+    rig_watch(20, "small_holes_do_not_hang: a drain behind a reset");
+    world_begin(&w, 1);
+    w.io_align = 4096;
+    assert_int_equal(create(&w, &kinds[7], 0), 0);
+    img = must_open(&w, ZQCOW2_OPEN_RDWR);
+    assert_int_equal(zqcow2_append(img, data, sizeof(data), &at, 0), 0);
+    assert_int_equal(zqcow2_zone_finish(img, KiB(64), KiB(64), 0), 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(zqcow2_zone_reset(img, KiB(64), KiB(64), 0), 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(zqcow2_drain(img), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    must_check(&w, false);
+    world_end(&w);
+    rig_watch(0, "over");
+}
+
+static void *overwrite_start(void *img)
+{
+    static uint8_t data[512] = {9};
+
+    assert_int_equal(zqcow2_write(img, data, sizeof(data), 0, 0), 0);
+    return NULL;
+}
+
+/* While the image has its first barrier, another thread writes to the data file. */
+static void write_meanwhile(void *img, unsigned file)
+{
+    static unsigned calls;
+    pthread_t other;
+
+    if (file != IMAGE || calls++)
+        return;
+    assert_int_equal(pthread_create(&other, NULL, overwrite_start, img), 0);
+    pthread_join(other, NULL);
+}
+
+/* D2: one barrier of the data file is enough in a round, and none follows that of the image. */
+static void late_writes_get_no_barrier(void **state)
+{
+    uint64_t at = KiB(64);
+    struct zqcow2_image *img;
+    struct world w;
+
+    (void)state;
+    world_begin(&w, 1);
+    assert_int_equal(create(&w, &kinds[6], 0), 0);
+    img = must_open(&w, ZQCOW2_OPEN_RDWR);
+    memset(got, 3, 4096);
+    assert_int_equal(zqcow2_write(img, got, 4096, 0, 0), 0);
+    assert_int_equal(zqcow2_append(img, got, 4096, &at, 0), 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(zqcow2_zone_reset(img, KiB(64), KiB(64), 0), 0);
+    w.flushing = write_meanwhile;
+    w.arg = img;
+    w.flushes[DATA] = 0;
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(w.flushes[DATA], 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(w.flushes[DATA], 1);
+    assert_int_equal(zqcow2_close(img), 0);
     world_end(&w);
 }
 
@@ -476,6 +552,8 @@ int main(void)
         cmocka_unit_test(content_is_where_it_lies),
         cmocka_unit_test(the_file_ends_with_the_device),
         cmocka_unit_test(zones_are_read_without_the_image),
+        cmocka_unit_test(small_holes_do_not_hang),
+        cmocka_unit_test(late_writes_get_no_barrier),
         cmocka_unit_test(create_keeps_what_there_is),
         cmocka_unit_test(create_refuses),
         cmocka_unit_test(headers_are_refused),

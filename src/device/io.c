@@ -357,7 +357,10 @@ static void retry_parked(struct zq_iox *x)
         next_or_park(x, zq_container(n, struct zq_io, link));
 }
 
-/* Only whole blocks can be given back; an io without one is done at once. */
+/*
+ * Only whole blocks can be given back; an io without one is done at once. The loop looks for what
+ * is done in the image's own list, whatever file it was for.
+ */
 static bool shrink_to_blocks(const struct zq_iox *x, struct zqcow2_io *p)
 {
     uint64_t align = x->be->limits.io_align;
@@ -373,7 +376,7 @@ void zq_io_start_pieces(struct zq_iox *x, struct zq_io *io)
     const struct zqcow2_io *p = &io->pub;
 
     if (p->kind == ZQCOW2_IO_DISCARD && !shrink_to_blocks(x, &io->pub)) {
-        zq_list_push(&x->done, &io->link);
+        zq_list_push(&x->image->done, &io->link);
         return;
     }
     io->in_pieces = true;

@@ -88,8 +88,8 @@ struct zq_iox {
     void (*away)(struct zq_iox *x, int ios); /* fixed: a thread begins (> 0) or has ended (< 0) so
                                                 many in blocking calls */
     struct zq_list submit;                   /* started, to be issued */
-    struct zq_list done;                     /* done, to be finished */
-    struct zq_list writes, parked;           /* unless takes_any: writes in flight. ios that wait */
+    struct zq_list done;           /* done, to be finished; of all files, in the image's */
+    struct zq_list writes, parked; /* unless takes_any: writes in flight. ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];
     unsigned in_flight;            /* started and not finished */
     unsigned in_calls;             /* of these: in a blocking call of an asynchronous backend */

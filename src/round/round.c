@@ -399,13 +399,15 @@ static void start_flush(struct zq_core *c, struct zq_iox *x)
 
 /*
  * D2: what the metadata of later stages points to is durable first. Of a data file with a barrier
- * of its own, for whose end pump() waits before it goes on to the image's.
+ * of its own, for whose end pump() waits before it goes on to the image's. What is written to it
+ * while that one runs came behind the capture: none follows.
  */
 static bool start_data_barrier(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
-    if (r->stage != ZQ_ST_META || c->data == &c->x || r->data_barrier || !c->data->unbarriered)
+    if (r->stage != ZQ_ST_META || c->data == &c->x || r->data_barrier || r->barrier ||
+        !c->data->unbarriered)
         return false;
     start_flush(c, c->data);
     return r->data_barrier = true;

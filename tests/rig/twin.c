@@ -14,6 +14,7 @@
 struct half {
     struct world *w;
     struct zqcow2_backend *be;
+    unsigned file;
 };
 
 static void note(struct world *w)
@@ -48,8 +49,19 @@ static int half_writev(void *self, const struct iovec *iov, int n, uint64_t off)
 
 static int half_flush(void *self)
 {
-    note(((struct half *)self)->w);
-    return zqcow2_backend_flush(((struct half *)self)->be);
+    struct half *h = self;
+
+    note(h->w);
+    h->w->flushes[h->file]++;
+    if (h->w->flushing)
+        h->w->flushing(h->w->arg, h->file);
+    return zqcow2_backend_flush(h->be);
+}
+
+static int half_limits(void *self, struct zqcow2_limits *out)
+{
+    out->io_align = ((struct half *)self)->w->io_align;
+    return 0;
 }
 
 static int half_truncate(void *self, uint64_t bytes)
@@ -87,6 +99,7 @@ struct zqcow2_backend *half_of(struct world *w, unsigned file)
                                                   .readv = half_readv,
                                                   .writev = half_writev,
                                                   .flush = half_flush,
+                                                  .limits = half_limits,
                                                   .truncate = half_truncate,
                                                   .zero = half_zero,
                                                   .discard = half_discard,
@@ -96,6 +109,7 @@ struct zqcow2_backend *half_of(struct world *w, unsigned file)
 
     assert_non_null(h);
     h->w = w;
+    h->file = file;
     assert_int_equal(zqcow2_simdisk_backend(w->disk[file], &h->be), 0);
     assert_int_equal(zqcow2_backend_claim(h->be), 0);
     assert_int_equal(zqcow2_backend_new(&ops, h, NULL, &out), 0);

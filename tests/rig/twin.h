@@ -24,7 +24,11 @@ struct world {
     struct instant *log; /* of all events, if it is kept */
     unsigned nr, room;
     bool keeps;
-    uint32_t asked; /* of the resolver: the depth of the last call */
+    unsigned flushes[FILES];
+    void (*flushing)(void *arg, unsigned file); /* is called before a flush, unless NULL */
+    void *arg;
+    uint32_t io_align; /* of new backends; 0: none */
+    uint32_t asked;    /* of the resolver: the depth of the last call */
     int answer;
     struct zqcow2_error err;
 };
