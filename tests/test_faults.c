@@ -4,7 +4,10 @@
  * run sees none. No crash, no leak, no false success, nothing lost that was flushed, and afterwards
  * an image that works.
  *
- * ZQ_SCENARIO, ZQ_FAULT (name), ZQ_N (one point), ZQ_STEP (every so many points)
+ * Each again with the device's bytes in a data file: then a call of either file fails.
+ *
+ * ZQ_SCENARIO, ZQ_FAULT (name), ZQ_N (one point), ZQ_STEP (every so many points), ZQ_FILES (one,
+ * two)
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,10 +37,11 @@ static const struct scenario_set *const sets[] = {&scenarios_zones, &scenarios_d
                                                   &scenarios_crowd, &scenarios_file};
 #define NR_SETS (sizeof(sets) / sizeof(*sets))
 
-/* The image that a scenario begins with, made once. */
+/* The image that a scenario begins with, made once; data: of its data file. */
 struct bench {
     const struct scenario *sc;
-    struct store fresh;
+    struct geometry g;
+    struct store fresh, data;
     unsigned bad;
     uint64_t points;
 };
@@ -67,6 +71,8 @@ static void create_anew(struct rig *r)
     }
     store_free(&r->store);
     store_init(&r->store);
+    if (r->g->data_file)
+        store_zero(&r->data.store, r->data.store.length, 0);
     rc = rig_create(r);
     if (rc)
         rig_say(r, "create again: %d %s", rc, r->err.text);
@@ -79,6 +85,8 @@ static bool begin(struct rig *r, const struct bench *b, const struct plan *p, ui
 
     if (!b->sc->creates)
         store_copy(&r->store, &b->fresh);
+    if (!b->sc->creates && b->g.data_file)
+        store_copy(&r->data.store, &b->data);
     arm(r, p, n);
     if (b->sc->creates) {
         rc = rig_create(r);
@@ -174,6 +182,11 @@ static bool finish(struct rig *r, const struct plan *p)
     return struck;
 }
 
+static const char *files(const struct bench *b)
+{
+    return b->g.data_file ? "two" : "one";
+}
+
 static bool one_run(struct bench *b, const struct plan *p, uint64_t n, char *why, size_t room)
 {
     const struct scenario *sc = b->sc;
@@ -182,13 +195,13 @@ static bool one_run(struct bench *b, const struct plan *p, uint64_t n, char *why
     struct rig r;
     bool struck;
 
-    rig_watch(60, "ZQ_SCENARIO=%s ZQ_FAULT=%s ZQ_N=%llu test_faults", sc->name,
-              p ? p->name : "none", (unsigned long long)n);
-    rig_init(&r, sc->g, sc->world, n + 1);
+    rig_watch(60, "ZQ_FILES=%s ZQ_SCENARIO=%s ZQ_FAULT=%s ZQ_N=%llu test_faults", files(b),
+              sc->name, p ? p->name : "none", (unsigned long long)n);
+    rig_init(&r, &b->g, sc->world, n + 1);
     r.story = &story;
     r.open.cache_bytes = sc->cache_bytes;
     r.open.extent_bytes = sc->extent_bytes;
-    oracle_init(&story.oracle, sc->g);
+    oracle_init(&story.oracle, &b->g);
     struck = begin(&r, b, p, n);
     sc->run(&r);
     struck |= finish(&r, p);
@@ -204,8 +217,8 @@ static bool one_run(struct bench *b, const struct plan *p, uint64_t n, char *why
 static void complain(struct bench *b, const struct plan *p, uint64_t n, const char *why)
 {
     if (b->bad++ < 12)
-        printf("  ZQ_SCENARIO=%s ZQ_FAULT=%s ZQ_N=%llu test_faults: %s\n", b->sc->name,
-               p ? p->name : "none", (unsigned long long)n, why);
+        printf("  ZQ_FILES=%s ZQ_SCENARIO=%s ZQ_FAULT=%s ZQ_N=%llu test_faults: %s\n", files(b),
+               b->sc->name, p ? p->name : "none", (unsigned long long)n, why);
 }
 
 /* Until a run sees no fault; that one is the proof that all points were met. */
@@ -229,20 +242,25 @@ static void make_fresh(struct bench *b)
     struct rig r;
     int rc;
 
-    rig_init(&r, b->sc->g, RIG_PLAIN, 1);
+    rig_init(&r, &b->g, RIG_PLAIN, 1);
     rc = rig_create(&r);
     if (rc)
         fail_msg("%s: create: %d %s", b->sc->name, rc, r.err.text);
     store_init(&b->fresh);
     store_copy(&b->fresh, &r.store);
+    store_init(&b->data);
+    if (b->g.data_file)
+        store_copy(&b->data, &r.data.store);
     rig_free(&r);
 }
 
-static unsigned one_scenario(const struct scenario *sc, bool memory, uint64_t *points)
+static unsigned one_scenario(const struct scenario *sc, bool data_file, bool memory,
+                             uint64_t *points)
 {
-    struct bench b = {.sc = sc};
+    struct bench b = {.sc = sc, .g = *sc->g};
     char why[400];
 
+    b.g.data_file = data_file;
     make_fresh(&b);
     one_run(&b, NULL, 0, why, sizeof(why));
     if (why[0])
@@ -252,20 +270,23 @@ static unsigned one_scenario(const struct scenario *sc, bool memory, uint64_t *p
             sweep(&b, &plans[p]);
     }
     store_free(&b.fresh);
+    store_free(&b.data);
     *points += b.points;
     return b.bad;
 }
 
-static void all_scenarios(const char *what, bool memory)
+static void all_scenarios(const char *what, bool data_file, bool memory)
 {
     unsigned ran = 0, bad = 0;
     uint64_t points = 0;
 
+    if (!rig_wanted("ZQ_FILES", data_file ? "two" : "one"))
+        return;
     for (size_t s = 0; s < NR_SETS; s++) {
         for (unsigned k = 0; k < sets[s]->nr; k++) {
             if (!rig_wanted("ZQ_SCENARIO", sets[s]->list[k].name))
                 continue;
-            bad += one_scenario(&sets[s]->list[k], memory, &points);
+            bad += one_scenario(&sets[s]->list[k], data_file, memory, &points);
             ran++;
         }
     }
@@ -278,13 +299,25 @@ static void all_scenarios(const char *what, bool memory)
 static void without_memory(void **state)
 {
     (void)state;
-    all_scenarios("allocation faults", true);
+    all_scenarios("allocation faults", false, true);
 }
 
 static void without_io(void **state)
 {
     (void)state;
-    all_scenarios("I/O faults", false);
+    all_scenarios("I/O faults", false, false);
+}
+
+static void data_file_without_memory(void **state)
+{
+    (void)state;
+    all_scenarios("allocation faults, data file", true, true);
+}
+
+static void data_file_without_io(void **state)
+{
+    (void)state;
+    all_scenarios("I/O faults, data file", true, false);
 }
 
 int main(void)
@@ -292,6 +325,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(without_memory),
         cmocka_unit_test(without_io),
+        cmocka_unit_test(data_file_without_memory),
+        cmocka_unit_test(data_file_without_io),
     };
 
     setvbuf(stdout, NULL, _IOLBF, 0);

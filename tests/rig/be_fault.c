@@ -11,6 +11,7 @@ void fault_init(struct fault *f, struct rig_be under)
     memset(f, 0, sizeof(*f));
     pthread_mutex_init(&f->lock, NULL);
     f->under = under;
+    f->plan = f;
 }
 
 void fault_plan(struct fault *f, enum fault_kind kind, uint64_t fail_at, bool for_ever)
@@ -47,6 +48,7 @@ static int judge_read(struct fault *f, bool takes_space, bool reads)
 {
     int rc = 0;
 
+    f = f->plan;
     pthread_mutex_lock(&f->lock);
     if (counted(f, takes_space, reads)) {
         f->calls++;
@@ -101,7 +103,7 @@ static int vec(struct fault *f, vec_fn fn, bool reads, const struct iovec *iov, 
 
     if (!rc)
         return fn(f->under.self, iov, cnt, off);
-    if (f->kind == FAULT_SHORT)
+    if (f->plan->kind == FAULT_SHORT)
         half(f, fn, iov, cnt, off);
     return rc;
 }
@@ -123,10 +125,10 @@ static int op_writev(void *self, const struct iovec *iov, int cnt, uint64_t off)
 static int op_flush(void *self)
 {
     struct fault *f = self;
-    int rc = judge(f, f->kind != FAULT_NO_ROOM);
+    int rc = judge(f, f->plan->kind != FAULT_NO_ROOM);
 
     if (rc)
-        __atomic_add_fetch(&f->failed_flushes, 1, __ATOMIC_RELAXED);
+        __atomic_add_fetch(&f->plan->failed_flushes, 1, __ATOMIC_RELAXED);
     return rc ? rc : f->under.ops->flush(f->under.self);
 }
 

@@ -17,6 +17,7 @@ enum fault_kind {
 
 struct fault {
     struct rig_be under;
+    struct fault *plan; /* whose plan and counts are used: its own, or those of another file's */
     pthread_mutex_t lock;
     enum fault_kind kind;
     uint64_t calls;   /* since the plan was made */

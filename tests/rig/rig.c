@@ -88,7 +88,7 @@ void rig_watch(unsigned seconds, const char *fmt, ...)
     alarm(seconds);
 }
 
-static bool shuffles(enum rig_world world)
+bool rig_shuffles(enum rig_world world)
 {
     return world != RIG_PLAIN && world != RIG_URING;
 }
@@ -103,6 +103,21 @@ bool rig_uring_works(void)
     if (rc == -ENOSYS)
         printf("no io_uring here\n");
     return rc != -ENOSYS;
+}
+
+static int resolve(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    struct rig *r = arg;
+    struct rig_be floor;
+
+    (void)err;
+    if (depth & ZQCOW2_RESOLVE_DATA_FILE)
+        return rig_data_resolve(r, name, format, depth, be);
+    if (depth > r->nr_below)
+        return -ENOENT;
+    floor = store_be(&r->below[r->nr_below - depth]);
+    return zqcow2_backend_new(floor.ops, floor.self, &r->hooks, be);
 }
 
 void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uint64_t seed)
@@ -124,29 +139,37 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
         strcpy(r->path, "zq-rig-XXXXXX");
         close(mkstemp(r->path));
     }
-    if (shuffles(world))
+    if (rig_shuffles(world))
         shuffle_init(&r->shuffle, fault_be(&r->fault),
                      world == RIG_THREADED ? SHUFFLE_THREADED :
                      world == RIG_HELD     ? SHUFFLE_HELD :
                                              SHUFFLE_POLLED,
                      seed);
     r->shuffle.caps = world == RIG_CALLED ? ZQCOW2_CAP_BLOCKING_CALLS : 0;
+    r->open.resolve_arg = r;
+    if (g->data_file) {
+        r->open.resolve = resolve;
+        rig_data_init(r);
+    }
 }
 
 const char *rig_free(struct rig *r)
 {
     static char text[sizeof(r->strict.why)];
-    const char *verdict;
+    const char *verdict, *data;
 
     if (r->img)
         rig_close(r);
-    if (shuffles(r->world))
+    data = r->g->data_file ? rig_data_free(r) : NULL;
+    if (rig_shuffles(r->world))
         shuffle_free(&r->shuffle);
     if (r->path[0])
         unlink(r->path);
     verdict = heap_verdict(&r->heap);
     if (!verdict && r->strict.broken)
         verdict = r->strict.why;
+    if (!verdict)
+        verdict = data;
     if (verdict)
         verdict = strcpy(text, verdict);
     record_free(&r->record);
@@ -165,21 +188,6 @@ static int new_backend(struct rig *r, struct rig_be top, struct zqcow2_backend *
     return zqcow2_backend_new(top.ops, top.self, &r->hooks, be);
 }
 
-static int resolve(void *arg, const char *name, const char *format, uint32_t depth,
-                   struct zqcow2_backend **be, struct zqcow2_error *err)
-{
-    struct rig *r = arg;
-    struct rig_be floor;
-
-    (void)name;
-    (void)format;
-    (void)err;
-    if (depth > r->nr_below)
-        return -ENOENT;
-    floor = store_be(&r->below[r->nr_below - depth]);
-    return zqcow2_backend_new(floor.ops, floor.self, &r->hooks, be);
-}
-
 /* The clusters get smaller from layer to layer. */
 static void set_below(struct rig *r, struct zqcow2_create_options *o)
 {
@@ -188,8 +196,6 @@ static void set_below(struct rig *r, struct zqcow2_create_options *o)
     o->cluster_size = o->cluster_size < 512 ? 512 : o->cluster_size;
     o->backing_name = "below";
     o->backing_format = "qcow2";
-    o->resolve = r->open.resolve = resolve;
-    o->resolve_arg = r->open.resolve_arg = r;
 }
 
 int rig_create(struct rig *r)
@@ -214,6 +220,12 @@ int rig_create(struct rig *r)
     o.hooks = &r->hooks;
     if (r->nr_below)
         set_below(r, &o);
+    if (r->g->data_file)
+        rig_data_set(r, &o);
+    if (o.backing_name || o.data_file) {
+        o.resolve = r->open.resolve = resolve;
+        o.resolve_arg = r;
+    }
     rc = zqcow2_create(be, &o, &r->err);
     zqcow2_backend_close(be);
     return rc;
@@ -248,7 +260,11 @@ int rig_stack(struct rig *r)
     int rc = 0;
 
     store_init(to);
+    if (r->g->data_file)
+        rc = rig_data_stack(r);
     r->nr_below++;
+    if (rc)
+        return rc;
     if (r->world == RIG_URING)
         rc = fetch(r, to);
     else
@@ -261,7 +277,7 @@ int rig_open(struct rig *r, bool writable)
     struct zqcow2_open_options o = r->open;
     struct zqcow2_backend *be;
     int rc =
-        new_backend(r, shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault), &be);
+        new_backend(r, rig_shuffles(r->world) ? shuffle_be(&r->shuffle) : fault_be(&r->fault), &be);
 
     if (rc)
         return rc;
@@ -273,7 +289,7 @@ int rig_open(struct rig *r, bool writable)
         r->img = NULL;
         zqcow2_backend_close(be);
     }
-    r->strict.live = !rc;
+    r->strict.live = r->data.strict.live = !rc;
     return rc;
 }
 
@@ -281,7 +297,7 @@ int rig_close(struct rig *r)
 {
     int rc;
 
-    r->strict.live = false;
+    r->strict.live = r->data.strict.live = false;
     rc = zqcow2_close(r->img);
     if (rc != -EBUSY)
         r->img = NULL;
@@ -307,9 +323,11 @@ int rig_check(struct rig *r, uint32_t flags)
     o.hooks = &r->hooks;
     o.found = note_finding;
     o.arg = r;
-    o.resolve = r->nr_below ? resolve : NULL;
+    o.resolve = r->open.resolve;
     o.resolve_arg = r;
+    r->checking = true;
     rc = zqcow2_check(be, &o, &res, &r->err);
+    r->checking = false;
     r->check = res;
     zqcow2_backend_close(be);
     return rc;

@@ -34,6 +34,15 @@ enum rig_world {
     RIG_HELD      /* asynchronous, polled; the test says what does not complete yet */
 };
 
+/* The file that has the bytes of the device, if the geometry says so: data.c. */
+struct rig_data {
+    struct store store, below[RIG_LAYERS];
+    struct strict strict;
+    struct fault fault; /* by the plan of the image's */
+    struct shuffle shuffle;
+    char path[32]; /* URING */
+};
+
 struct rig {
     const struct geometry *g;
     enum rig_world world;
@@ -47,6 +56,8 @@ struct rig {
     struct record record;
     struct fault fault;
     struct shuffle shuffle;
+    struct rig_data data;
+    bool checking; /* by rig_check() */
     char path[32]; /* URING: the file, in the working directory */
     struct zqcow2_image *img;
     struct zqcow2_open_options open; /* what rig_open() passes on, except for RDWR */
@@ -61,6 +72,7 @@ void rig_init(struct rig *r, const struct geometry *g, enum rig_world world, uin
 const char *rig_free(struct rig *r);
 
 bool rig_uring_works(void);
+bool rig_shuffles(enum rig_world world);
 int rig_create(struct rig *r);
 /* The file, which is closed, becomes the source of an empty image in its place. */
 int rig_stack(struct rig *r);
@@ -68,6 +80,14 @@ int rig_open(struct rig *r, bool writable);
 int rig_close(struct rig *r); /* image and backend */
 /* zqcow2_check() on the store itself; the result is in r->check. */
 int rig_check(struct rig *r, uint32_t flags);
+
+/* data.c: what rig.c does with the data file. */
+void rig_data_init(struct rig *r);
+const char *rig_data_free(struct rig *r);
+void rig_data_set(struct rig *r, struct zqcow2_create_options *o);
+int rig_data_stack(struct rig *r);
+int rig_data_resolve(struct rig *r, const char *name, const char *format, uint32_t depth,
+                     struct zqcow2_backend **be);
 
 /* init, create, open for writing; free. Any failure fails the cmocka test. */
 void rig_begin(struct rig *r, const struct geometry *g);

@@ -27,6 +27,14 @@ static bool same_run(struct rig *r, const struct model *m, uint64_t off, uint64_
     return true;
 }
 
+/* The file that has the data of the image so many levels below. */
+static struct store *file_of(struct rig *r, uint32_t depth)
+{
+    if (r->g->data_file)
+        return depth ? &r->data.below[r->nr_below - depth] : &r->data.store;
+    return depth ? &r->below[r->nr_below - depth] : &r->store;
+}
+
 static bool same_answer(struct rig *r, const struct model *m, uint64_t off, uint64_t len,
                         const struct zqcow2_extent *s)
 {
@@ -42,8 +50,7 @@ static bool same_answer(struct rig *r, const struct model *m, uint64_t off, uint
                        (unsigned long long)off, s->kind, (unsigned long long)s->host);
     if (!s->depth && r->world == RIG_URING)
         return true;
-    return same_run(r, m, off, s->length, s->depth ? &r->below[r->nr_below - s->depth] : &r->store,
-                    s->host);
+    return same_run(r, m, off, s->length, file_of(r, s->depth), s->host);
 }
 
 bool rig_same_status(struct rig *r, const struct model *m, uint64_t off, uint64_t len)

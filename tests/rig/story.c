@@ -275,18 +275,24 @@ void st_reopen(struct rig *r)
     st_open(r);
 }
 
-/* The program dies while nothing is in flight: the file stays as it is. */
+/* The program dies while nothing is in flight: the files stay as they are. */
 void st_crash(struct rig *r)
 {
-    struct store kept;
+    struct store kept, data;
 
     if (r->story->gone)
         return;
     store_init(&kept);
+    store_init(&data);
     store_copy(&kept, &r->store);
+    if (r->g->data_file)
+        store_copy(&data, &r->data.store);
     rig_close(r);
     store_copy(&r->store, &kept);
+    if (r->g->data_file)
+        store_copy(&r->data.store, &data);
     store_free(&kept);
+    store_free(&data);
     st_open(r);
 }
 
