@@ -16,7 +16,7 @@ extern "C" {
 
 enum zqcow2_rebase_flag {
     ZQCOW2_REBASE_NAME_ONLY = 1 << 0 /* change the name, and copy nothing: for a backing file that
-                                        has been moved */
+                                        has been moved. Of zones, write pointers are compared */
 };
 
 struct zqcow2_rebase_options {

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "api/commit.h"
+#include "api/zones_below.h"
 #include "base/report.h"
 
 enum {
@@ -38,22 +39,6 @@ static bool is_partly_written(const struct zq_zone_view *z)
 
 /* ---- the plan ---- */
 
-/* Up to where the zone is not mapped by the image itself; its start: everything is. */
-static int find_inherited(const struct commit *m, const struct zq_zone_view *z, uint64_t *end)
-{
-    struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
-    uint64_t at = z->start;
-    int rc = 0;
-
-    *end = z->start;
-    for (; rc == 0 && at < z->wp; at += e.length) {
-        rc = zqcow2_block_status(m->img, at, z->wp - at, &e);
-        if (rc == 0 && e.kind == ZQCOW2_BLOCK_UNALLOCATED)
-            *end = at + e.length;
-    }
-    return rc;
-}
-
 /* S12: what is inherited lies below the other pointer, which nobody has moved further. */
 static int changed(const struct commit *m, uint32_t zone, const struct zq_zone_view *z,
                    const struct zq_zone_view *b)
@@ -69,7 +54,7 @@ static int plan_zone(struct commit *m, uint32_t zone)
     struct zq_zone_view z = above(m, zone), b = below(m, zone);
     uint8_t *plan = &m->plan[zone];
     uint64_t inherited;
-    int rc = find_inherited(m, &z, &inherited);
+    int rc = zq_find_inherited(m->img, &z, &inherited);
 
     if (rc < 0)
         return rc;
@@ -101,14 +86,6 @@ static uint32_t count_active(const struct commit *m)
     return (uint32_t)zq_max(active, kept + one_more);
 }
 
-static int same_zones(const struct commit *m, const struct zqcow2_info *i)
-{
-    if (i->zone_size != m->info.zone_size || i->zone_capacity != m->info.zone_capacity ||
-        i->nr_conventional != m->info.nr_conventional || i->virtual_size != m->info.virtual_size)
-        return zq_fail(m->err, ZQCOW2_EFEATURE, "its zones are not those of the image above");
-    return 0;
-}
-
 /* What could refuse the last step is asked before the first one. */
 static int check_states(const struct commit *m)
 {
@@ -136,12 +113,11 @@ static int check_active(const struct commit *m, uint32_t most)
 int zq_commit_plan_zones(struct commit *m)
 {
     struct zqcow2_info i = ZQCOW2_INFO_INIT;
-    int rc;
+    int rc = 0;
 
     zq_image_info(m->below, &i);
-    rc = same_zones(m, &i);
-    if (rc < 0)
-        return rc;
+    if (!zq_same_zones(&i, &m->info))
+        return zq_fail(m->err, ZQCOW2_EFEATURE, "its zones are not those of the image above");
     m->plan = zq_zalloc(&m->hooks, m->info.nr_zones);
     if (!m->plan)
         return -ENOMEM;

@@ -9,28 +9,14 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include <zqcow2/chain.h>
+#include "api/rebase.h"
 #include "base/report.h"
 #include "device/backend.h"
 #include "format/renaming.h"
-#include "image/image.h"
-
-#define PIECE (1u << 20) /* bytes that are read and compared at once */
-
-struct rebase {
-    struct zqcow2_rebase_options opt;
-    struct zqcow2_hooks hooks;
-    struct zqcow2_error *err;
-    struct zqcow2_backing to;
-    struct zqcow2_image *img;
-    struct zqcow2_image *below; /* empty, in memory, on the new chain; NULL: there is none */
-    uint64_t cluster;
-    uint8_t *now, *then; /* PIECE bytes each: what is read, and what would be read */
-};
 
 /* ---- what the new chain has ---- */
 
-static int open_below(struct rebase *r, const struct zqcow2_info *i)
+static int open_chain(struct rebase *r)
 {
     struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
@@ -39,7 +25,7 @@ static int open_below(struct rebase *r, const struct zqcow2_info *i)
 
     if (rc < 0)
         return rc;
-    how.virtual_size = i->virtual_size;
+    how.virtual_size = r->info.virtual_size;
     how.backing_name = r->to.name;
     how.backing_format = r->to.format;
     how.hooks = opt.hooks = &r->hooks;
@@ -47,10 +33,25 @@ static int open_below(struct rebase *r, const struct zqcow2_info *i)
     how.resolve_arg = opt.resolve_arg = r->opt.resolve_arg;
     rc = zqcow2_create(be, &how, r->err);
     if (rc == 0)
-        rc = zqcow2_open(be, &opt, &r->below, r->err);
+        rc = zq_image_open_flat(be, &opt, &r->below, r->err);
     if (rc < 0)
         zqcow2_backend_close(be);
     return rc;
+}
+
+/* It has taken over the zones of what it stands on. */
+static int open_below(struct rebase *r)
+{
+    struct zqcow2_info i = ZQCOW2_INFO_INIT;
+    int rc = open_chain(r);
+
+    if (rc < 0)
+        return rc;
+    zq_image_info(r->below, &i);
+    if (zq_same_zones(&i, &r->info))
+        return 0;
+    return zq_fail(r->err, ZQCOW2_EFEATURE,
+                   "the zones of the new backing file are not the image's");
 }
 
 /* How much of the next len bytes reads as zeros from the new chain, without a look. */
@@ -77,7 +78,8 @@ static int copy_differing(struct rebase *r, uint64_t at, size_t len)
     for (size_t done = 0, n; rc == 0 && done < len; done += n) {
         uint64_t off = at + done;
 
-        n = (size_t)zq_min(len - done, zq_align_down(off, r->cluster) + r->cluster - off);
+        n = (size_t)zq_min(len - done,
+                           zq_align_down(off, r->info.cluster_size) + r->info.cluster_size - off);
         if (!memcmp(r->now + done, r->then + done, n))
             continue;
         rc = zq_is_zeros(r->now + done, n) ? zqcow2_write_zeroes(r->img, n, off, 0) :
@@ -101,29 +103,16 @@ static int copy_run(struct rebase *r, uint64_t at, const struct zqcow2_extent *e
         *len = zeros;
         return 0;
     }
-    *len = zq_min(*len, PIECE);
+    *len = zq_min(*len, ZQ_REBASE_PIECE);
     rc = zqcow2_read(r->img, r->now, (size_t)*len, at);
     if (rc == 0 && r->below)
         rc = zqcow2_read(r->below, r->then, (size_t)*len, at);
     return rc < 0 ? rc : copy_differing(r, at, (size_t)*len);
 }
 
-static int report(const struct rebase *r, uint64_t done)
-{
-    if (!r->opt.progress || !r->opt.progress(r->opt.progress_arg, done, r->img->core.size))
-        return 0;
-    return zq_fail(r->err, -ECANCELED, "stopped");
-}
-
-/* What the image maps itself is the same on any backing file. */
-static bool is_own(const struct zqcow2_extent *e)
-{
-    return !e->depth && e->kind != ZQCOW2_BLOCK_UNALLOCATED;
-}
-
 static int copy_range(struct rebase *r, uint64_t at, uint64_t end)
 {
-    int rc = report(r, at);
+    int rc = zq_rebase_report(r, at);
 
     while (rc == 0 && at < end) {
         struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
@@ -131,11 +120,11 @@ static int copy_range(struct rebase *r, uint64_t at, uint64_t end)
 
         rc = zqcow2_block_status(r->img, at, end - at, &e);
         len = e.length;
-        if (rc == 0 && !is_own(&e))
+        if (rc == 0 && !zq_is_own(&e))
             rc = copy_run(r, at, &e, &len);
         at += len;
         if (rc == 0)
-            rc = report(r, at);
+            rc = zq_rebase_report(r, at);
     }
     return rc;
 }
@@ -146,15 +135,16 @@ static int copy_range(struct rebase *r, uint64_t at, uint64_t end)
  */
 static int copy(struct rebase *r)
 {
+    uint64_t end = r->info.virtual_size;
     int rc;
 
-    r->now = zq_zalloc(&r->hooks, PIECE);
-    r->then = zq_zalloc(&r->hooks, PIECE);
-    if (!r->now || !r->then)
-        return -ENOMEM;
+    if (r->info.flags & ZQCOW2_INFO_ZONED)
+        end = zq_min(end, r->info.nr_conventional * r->info.zone_size);
     if (r->below)
         zq_image_mask_all(r->img);
-    rc = copy_range(r, 0, r->img->core.size);
+    rc = copy_range(r, 0, end);
+    if (rc == 0 && r->info.flags & ZQCOW2_INFO_ZONED)
+        rc = zq_rebase_zones(r);
     return rc < 0 ? rc : zqcow2_drain(r->img);
 }
 
@@ -173,6 +163,7 @@ static int rename_open(struct rebase *r)
     return rc;
 }
 
+/* Zones are not in force, for what they inherit is to be mapped below their pointers. */
 static int open_image(struct rebase *r, struct zqcow2_backend *be)
 {
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
@@ -181,40 +172,50 @@ static int open_image(struct rebase *r, struct zqcow2_backend *be)
     opt.hooks = &r->hooks;
     opt.resolve = r->opt.resolve;
     opt.resolve_arg = r->opt.resolve_arg;
-    return zqcow2_open(be, &opt, &r->img, r->err);
+    return r->opt.flags & ZQCOW2_REBASE_NAME_ONLY ? zq_image_open_layer(be, &opt, &r->img, r->err) :
+                                                    zq_image_open_flat(be, &opt, &r->img, r->err);
 }
 
 /* A snapshot sees what is below it as well, and that is not compared. */
-static int refuse(const struct rebase *r, const struct zqcow2_info *i)
+static int refuse(const struct rebase *r)
 {
-    if (i->flags & ZQCOW2_INFO_SNAPSHOTS)
+    if (r->info.flags & ZQCOW2_INFO_SNAPSHOTS)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "the image has internal snapshots");
-    if (i->flags & ZQCOW2_INFO_ZONED)
-        return zq_fail(r->err, ZQCOW2_EFEATURE, "the image has zones");
     return zq_header_may_rename(&r->img->core.hdr, &r->to, r->err);
 }
 
-static int with_content(struct rebase *r, struct zqcow2_backend *be)
+static int change(struct rebase *r)
 {
-    struct zqcow2_info i = ZQCOW2_INFO_INIT;
+    size_t room = ZQ_REBASE_PIECE + r->info.cluster_size;
+    int rc = refuse(r);
+
+    r->now = zq_zalloc(&r->hooks, room);
+    r->then = zq_zalloc(&r->hooks, room);
+    if (rc == 0 && (!r->now || !r->then))
+        rc = -ENOMEM;
+    if (rc == 0 && r->to.name[0])
+        rc = open_below(r);
+    if (rc == 0)
+        rc = r->opt.flags & ZQCOW2_REBASE_NAME_ONLY ? zq_rebase_check_zones(r) : copy(r);
+    if (rc == 0)
+        rc = rename_open(r);
+    zq_free(&r->hooks, r->now, room);
+    zq_free(&r->hooks, r->then, room);
+    return rc;
+}
+
+/* By its name only: a layer, whose old backing file need not be there. */
+static int rebase_open(struct rebase *r, struct zqcow2_backend *be)
+{
     int rc = open_image(r, be), closed;
 
     if (rc < 0)
         return rc;
-    zq_image_info(r->img, &i);
-    r->cluster = i.cluster_size;
-    rc = refuse(r, &i);
-    if (rc == 0 && r->to.name[0])
-        rc = open_below(r, &i);
-    if (rc == 0)
-        rc = copy(r);
-    if (rc == 0)
-        rc = rename_open(r);
+    zq_image_info(r->img, &r->info);
+    rc = change(r);
     closed = zqcow2_close(r->img);
     if (r->below)
         (void)zqcow2_close(r->below);
-    zq_free(&r->hooks, r->now, PIECE);
-    zq_free(&r->hooks, r->then, PIECE);
     return rc < 0 ? rc : closed;
 }
 
@@ -249,14 +250,19 @@ static int take_options(struct rebase *r, const struct zqcow2_rebase_options *op
 int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
                   struct zqcow2_error *err)
 {
-    struct rebase r = {.opt = ZQCOW2_REBASE_OPTIONS_INIT, .err = err, .to = ZQCOW2_BACKING_INIT};
+    struct rebase r = {.opt = ZQCOW2_REBASE_OPTIONS_INIT,
+                       .err = err,
+                       .to = ZQCOW2_BACKING_INIT,
+                       .info = ZQCOW2_INFO_INIT};
     int rc;
 
     zq_clear_error(err);
     rc = take_options(&r, opt);
-    if (rc == 0 && r.opt.flags & ZQCOW2_REBASE_NAME_ONLY)
-        rc = zq_image_rename_closed(be, &r.hooks, &r.to, err);
-    else if (rc == 0)
-        rc = with_content(&r, be);
+    if (rc == 0)
+        rc = r.opt.flags & ZQCOW2_REBASE_NAME_ONLY ?
+                 zq_image_rename_closed(be, &r.hooks, &r.to, err) :
+                 1;
+    if (rc == 1)
+        rc = rebase_open(&r, be);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }

@@ -24,6 +24,13 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
 int zq_image_open_layer(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                         struct zqcow2_image **out, struct zqcow2_error *err);
 /*
+ * The same for mapping what a sequential zone inherits: its zones are not in force, so that each
+ * byte is written as one of a conventional zone. The write pointers stay as they are. What lies
+ * below them must not change, and what lies beyond must not be read: a source could refuse it.
+ */
+int zq_image_open_flat(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
+                       struct zqcow2_image **out, struct zqcow2_error *err);
+/*
  * Has the backing file of a layer opened for writing, not yet entered, and says in *what how it is
  * named and read. opt: as the layer was opened with.
  */
@@ -67,7 +74,10 @@ int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing);
 int zq_image_rename(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                     struct zq_header *h, uint8_t sector0[ZQ_SECTOR],
                     const struct zqcow2_backing *to, struct zqcow2_error *err);
-/* The same of a closed file: enters the backend, and does not open what it names now. */
+/*
+ * The same of a closed file: enters the backend, and does not open what it names now. 1: it has
+ * zones, and nothing was changed.
+ */
 int zq_image_rename_closed(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                            const struct zqcow2_backing *to, struct zqcow2_error *err);
 /* One moment of the image, under its mutex; info->size is the caller's concern. */

@@ -117,7 +117,7 @@ static int load_zones(struct opening *o, struct zq_core *c)
         const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table,
                                           (enum zqcow2_rules)o->opt.rules};
 
-        c->seq_start = zq_geometry_start(&o->g, o->g.conventional);
+        c->seq_start = o->flat ? c->size : zq_geometry_start(&o->g, o->g.conventional);
         rc = zq_zones_open(&c->zones, &p);
     }
     zq_free(&o->hooks, table, zq_pointers_bytes(&o->g));
@@ -168,7 +168,7 @@ static int drop_void_marks(struct opening *o, const struct zq_core *c, uint8_t *
     return rc < 0 ? rc : zq_be_flush(o->be);
 }
 
-/* Of a layer they are not in force: its zones are read whatever they are to others. */
+/* Of a layer, or a flat image, they are not in force: zones are read whatever others may do. */
 static void keep_states(struct zq_core *c, const uint8_t *table)
 {
     for (uint32_t i = 0; i < c->zones.g.nr_zones; i++) {
@@ -185,7 +185,7 @@ static int load_states(struct opening *o, struct zq_core *c)
 
     if (rc == 0 && table)
         rc = drop_void_marks(o, c, table);
-    if (rc == 0 && table && o->layer)
+    if (rc == 0 && table && (o->layer || o->flat))
         keep_states(c, table);
     else if (rc == 0 && table)
         zq_states_load(&c->zones, o->h.states_offset, table);
@@ -454,6 +454,14 @@ int zq_image_open(struct zqcow2_backend *be, const struct zqcow2_open_options *o
                   struct zqcow2_image **out, struct zqcow2_error *err)
 {
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err};
+
+    return open_as(&o, opt, out);
+}
+
+int zq_image_open_flat(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
+                       struct zqcow2_image **out, struct zqcow2_error *err)
+{
+    struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err, .flat = true};
 
     return open_as(&o, opt, out);
 }

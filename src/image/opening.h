@@ -20,6 +20,7 @@ struct opening {
     uint64_t file_size;            /* bytes, when the header was read */
     bool rdwr, bit_missing;        /* bit_missing: zoned by its extension, without feature bit 5 */
     bool layer;                    /* by itself: see zq_image_open_layer() */
+    bool flat;                     /* zones not in force: see zq_image_open_flat() */
     uint8_t sector0[ZQ_SECTOR];    /* as on disk: what is changed in it is written whole */
 };
 

@@ -65,7 +65,7 @@ int zq_image_rename_closed(struct zqcow2_backend *be, const struct zqcow2_hooks 
     if (rc == 0)
         rc = zq_opening_header(&o);
     if (rc == 0 && o.g.layout)
-        rc = zq_fail(err, ZQCOW2_EFEATURE, "the image has zones");
+        rc = 1; /* whether it may stand on another image is a matter of both */
     if (rc == 0)
         rc = zq_image_rename(be, hooks, &o.h, o.sector0, to, err);
     (void)zq_be_leave(be);

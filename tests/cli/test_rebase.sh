@@ -81,6 +81,39 @@ run 1 'with snapshots' rebase -b b.qcow2 -F qcow2 top.qcow2
 has 'is refused' err 'snapshots'
 same_content 'after all of it'
 
+# Zones: only onto the same zones.
+run 0 'a zoned base' create -o zone.size=1M z1.qcow2 4M
+head -c 307200 /dev/urandom | "$tool" append -q z1.qcow2 0
+cp z1.qcow2 z2.qcow2
+head -c 307200 /dev/urandom | "$tool" append -q z1.qcow2 1M
+run 0 'an overlay' create -b z1.qcow2 ztop.qcow2
+run 0 'its content' convert ztop.qcow2 z.raw
+same_zones() {
+    run 0 "$1: convert" convert --force ztop.qcow2 now.raw
+    cmp z.raw now.raw >out 2>err
+    verdict $? "$1: the content is the same" || show
+    run 0 "$1: check" check ztop.qcow2
+}
+run 1 'only the name, but not the same pointers' rebase -u -b z2.qcow2 -F qcow2 ztop.qcow2
+has 'is refused' err 'zone 1 has data in the old backing file only'
+run 0 'onto one that lacks a zone' rebase -b z2.qcow2 -F qcow2 ztop.qcow2
+same_zones 'onto another'
+mv z2.qcow2 z3.qcow2
+run 0 'moved' rebase -u -b z3.qcow2 -F qcow2 ztop.qcow2
+same_zones 'moved'
+run 1 'onto a raw file' rebase -b a.raw -F raw ztop.qcow2
+has 'is refused' err 'a\.raw|zones'
+run 1 'onto one without zones' rebase -b b.qcow2 -F qcow2 ztop.qcow2
+has 'is refused' err 'zones'
+qemu-img create -q -f qcow2 zoneless.qcow2 4M
+run 1 'one without zones onto zones' rebase -b z3.qcow2 -F qcow2 zoneless.qcow2
+has 'is refused' err 'zones'
+run 1 'the name of none' rebase -u -b '' ztop.qcow2
+has 'is refused' err 'zone 0 has data'
+run 0 'onto nothing' rebase -b '' ztop.qcow2
+rm z1.qcow2 z3.qcow2
+same_zones 'alone'
+
 # A raw data file has all data itself.
 qemu-img create -q -f qcow2 -o data_file=data.raw,data_file_raw=on file.qcow2 1M
 qemu-io -f qcow2 -c 'write -P 7 64k 64k' file.qcow2 >out || exit 1

@@ -44,7 +44,7 @@ int commits_resolve(void *arg, const char *name, const char *format, uint32_t de
     unsigned which = (unsigned)(name[0] - '0');
 
     (void)err;
-    commits_must(c, (depth & ~ZQCOW2_RESOLVE_WRITE) == which, "depth", (long)depth);
+    commits_must(c, c->moved || (depth & ~ZQCOW2_RESOLVE_WRITE) == which, "depth", (long)depth);
     commits_must(c, !(depth & ZQCOW2_RESOLVE_WRITE) || which == BASE, "for writing", (long)depth);
     commits_must(c, !strcmp(format, c->layer[which].format), "format", 0);
     *be = commits_backend(c, which);

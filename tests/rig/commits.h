@@ -45,6 +45,7 @@ struct commits {
     char where[80];
     unsigned calls, stop_at; /* of progress(); 0: none */
     uint32_t flags;          /* of the commit */
+    bool moved;              /* the top does not stand on the layer below it */
 };
 
 extern uint8_t commits_data[ROOM]; /* of the last read, or for a write */
