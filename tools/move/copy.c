@@ -11,6 +11,8 @@
 
 #include "copy.h"
 
+#define WORKERS 16u /* so many tickets are out at a time, at most */
+
 /* What is copied in one go, from the first byte to the last: a zone, or a disk without zones. */
 struct region {
     uint64_t start, end;
@@ -26,7 +28,7 @@ struct piece {
 struct copying {
     const struct zt_copy *c;
     pthread_mutex_t lock; /* of all below, except where the thread whose turn it is owns it */
-    pthread_cond_t moved;
+    pthread_cond_t moved[WORKERS]; /* of a ticket: wakes the one thread whose turn it is */
     struct region region;
     uint64_t at, next_zone;
     unsigned pass;
@@ -260,6 +262,15 @@ static int put_piece(struct copying *k, const struct piece *p, const uint8_t *bu
 
 /* ---- the threads ---- */
 
+/* All of them when there is nothing to wait for any more. */
+static void wake_next(struct copying *k)
+{
+    if (!k->failed)
+        pthread_cond_signal(&k->moved[k->turn % WORKERS]);
+    for (unsigned i = 0; k->failed && i < WORKERS; i++)
+        pthread_cond_signal(&k->moved[i]);
+}
+
 /* Entered and left under the lock. */
 static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
 {
@@ -273,7 +284,7 @@ static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
     if (rc < 0)
         fail(k, c->from->target.path, "read", p->off, rc);
     while (k->turn != p->ticket && !k->failed)
-        pthread_cond_wait(&k->moved, &k->lock);
+        pthread_cond_wait(&k->moved[p->ticket % WORKERS], &k->lock);
     if (!k->failed) {
         pthread_mutex_unlock(&k->lock);
         rc = put_piece(k, p, buf);
@@ -282,7 +293,7 @@ static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
     }
     if (rc < 0)
         fail_write(k, p->off, rc);
-    pthread_cond_broadcast(&k->moved);
+    wake_next(k);
 }
 
 static void *work(void *arg)
@@ -295,7 +306,7 @@ static void *work(void *arg)
     k->failed |= !buf;
     while (next_piece(k, &p))
         move_piece(k, &p, buf);
-    pthread_cond_broadcast(&k->moved);
+    wake_next(k);
     pthread_mutex_unlock(&k->lock);
     free(buf);
     return NULL;
@@ -304,10 +315,10 @@ static void *work(void *arg)
 /* One of the workers is the caller; fewer than asked for are no error. */
 static void run_workers(struct copying *k)
 {
-    pthread_t threads[16];
+    pthread_t threads[WORKERS];
     unsigned n = 0;
 
-    while (n + 1 < k->c->workers && n < ZT_COUNT(threads) &&
+    while (n + 1 < k->c->workers && n + 1 < WORKERS &&
            pthread_create(&threads[n], NULL, work, k) == 0)
         n++;
     (void)work(k);
@@ -360,7 +371,8 @@ bool zt_copy(const struct zt_copy *copy)
     if (rc < 0)
         fail(&k, copy->from->target.path, "zones", 0, rc);
     pthread_mutex_init(&k.lock, NULL);
-    pthread_cond_init(&k.moved, NULL);
+    for (unsigned i = 0; i < WORKERS; i++)
+        pthread_cond_init(&k.moved[i], NULL);
     zt_progress_start(&k.bar, "convert", copy->to->info.virtual_size, copy->progress);
     if (!k.failed)
         run_workers(&k);
@@ -368,7 +380,8 @@ bool zt_copy(const struct zt_copy *copy)
     rc = k.failed || !copy->keep ? 0 : force_zones(&k);
     if (rc < 0)
         fail(&k, copy->to->target.path, "states of zones", 0, rc);
-    pthread_cond_destroy(&k.moved);
+    for (unsigned i = 0; i < WORKERS; i++)
+        pthread_cond_destroy(&k.moved[i]);
     pthread_mutex_destroy(&k.lock);
     free(k.forced);
     return !k.failed;
