@@ -306,8 +306,13 @@ ZQCOW2_API int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backin
 /* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
-    ZQCOW2_FUA = 1 << 0 /* includes a flush, covering this request and everything at lower
-                           offsets in its zone */
+    ZQCOW2_FUA = 1 << 0, /* includes a flush, covering this request and everything at lower
+                            offsets in its zone */
+    /*
+     * Only of a write, of whole clusters (the last one of the device may be short): each is stored
+     * compressed, if that saves space, in the way that the image names.
+     */
+    ZQCOW2_COMPRESS = 1 << 1
 };
 
 /*

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Inflates compressed clusters, with every byte of memory from the caller's hooks. */
+/* Inflates and deflates compressed clusters, with every byte of memory from the caller's hooks. */
 #include "format/codec.h"
 
 #include <errno.h>
@@ -182,4 +182,65 @@ int zq_decompress(const struct zqcow2_hooks *hooks, enum zq_compression type, co
         return ZQCOW2_ECORRUPT;
     return type == ZQ_ZLIB ? unzlib(&h, in, in_len, out, out_len) :
                              unzstd(&h, in, in_len, out, out_len);
+}
+
+/* ---- the other way ---- */
+
+#define ZLIB_WINDOW_LOG 12 /* QEMU unpacks with this one */
+#define ZLIB_MEM_LEVEL  9
+
+static int deflate_cluster(z_stream *z, size_t *size)
+{
+    int rc = deflate(z, Z_FINISH);
+
+    if (rc == Z_STREAM_END)
+        *size = z->total_out;
+    return rc == Z_MEM_ERROR ? -ENOMEM : 0;
+}
+
+static int zlib_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
+                     size_t out_len, size_t *size)
+{
+    z_stream z = {.zalloc = zlib_alloc, .zfree = zlib_free, .opaque = hooks};
+    int rc = deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -ZLIB_WINDOW_LOG, ZLIB_MEM_LEVEL,
+                          Z_DEFAULT_STRATEGY);
+
+    if (rc != Z_OK)
+        return -ENOMEM; /* the parameters are right */
+    z.next_in = (z_const Bytef *)in;
+    z.avail_in = (uInt)in_len;
+    z.next_out = out;
+    z.avail_out = (uInt)out_len;
+    rc = deflate_cluster(&z, size);
+    deflateEnd(&z);
+    return rc;
+}
+
+/* What the encoder cannot do within out_len is no error: the cluster stays as it is. */
+static int zstd_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
+                     size_t out_len, size_t *size)
+{
+    ZSTD_customMem mem = {lib_alloc, lib_free, hooks};
+    ZSTD_CCtx *ctx = ZSTD_createCCtx_advanced(mem);
+    size_t code;
+
+    if (!ctx)
+        return -ENOMEM;
+    code = ZSTD_compress2(ctx, out, out_len, in, in_len);
+    ZSTD_freeCCtx(ctx);
+    if (!ZSTD_isError(code))
+        *size = code;
+    return ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation ? -ENOMEM : 0;
+}
+
+int zq_compress(const struct zqcow2_hooks *hooks, enum zq_compression type, const void *in,
+                size_t in_len, void *out, size_t out_len, size_t *size)
+{
+    struct zqcow2_hooks h = *hooks;
+
+    *size = 0;
+    if (in_len > UINT32_MAX || !out_len)
+        return 0;
+    return type == ZQ_ZLIB ? zlib_pack(&h, in, in_len, out, out_len, size) :
+                             zstd_pack(&h, in, in_len, out, out_len, size);
 }

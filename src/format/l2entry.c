@@ -15,10 +15,16 @@
 #define ALL_DATA  ((uint64_t)UINT32_MAX)
 #define ALL_ZEROS ((uint64_t)UINT32_MAX << 32)
 
+/* Where in a compressed cluster's entry the count of its sectors begins. */
+static unsigned sectors_shift(uint32_t cluster_bits)
+{
+    return 62 - (cluster_bits - 8);
+}
+
 /* The byte range of a compressed cluster, in whole sectors. */
 static void compressed_range(uint64_t raw, uint32_t cluster_bits, uint64_t *host, uint64_t *len)
 {
-    unsigned shift = 62 - (cluster_bits - 8);
+    unsigned shift = sectors_shift(cluster_bits);
     uint64_t more = raw >> shift & (((uint64_t)1 << (cluster_bits - 8)) - 1);
 
     *host = raw & (((uint64_t)1 << shift) - 1);
@@ -260,6 +266,24 @@ void zq_l2_link_part(const struct zq_form *f, uint8_t *entry, uint64_t host, uin
     had = zq_be64(entry) & COMPRESSED ? ALL_DATA : bitmap_of(entry);
     zq_put_be64(entry, host | ZQ_OFLAG_COPIED);
     zq_put_be64(entry + 8, (had | units) & ~(units << UNITS));
+}
+
+bool zq_l2_may_pack(const struct zq_form *f, uint64_t end)
+{
+    return !f->external &&
+           end <= zq_min((uint64_t)1 << sectors_shift(f->cluster_bits), ZQ_MAX_HOST_OFFSET);
+}
+
+/* What is counted are the sectors behind the first one. Such an entry has no subclusters. */
+void zq_l2_link_packed(const struct zq_form *f, uint8_t *entry, uint64_t host, uint64_t bytes)
+{
+    uint64_t more = bytes / ZQ_SECTOR - 1;
+
+    zq_assert(bytes && !((host | bytes) & (ZQ_SECTOR - 1)));
+    zq_assert(bytes < (uint64_t)1 << f->cluster_bits && zq_l2_may_pack(f, host + bytes));
+    zq_put_be64(entry, COMPRESSED | more << sectors_shift(f->cluster_bits) | host);
+    if (f->extended)
+        zq_put_be64(entry + 8, 0);
 }
 
 void zq_l2_unlink_part(const struct zq_form *f, uint8_t *entry, uint64_t from, uint64_t to,

@@ -71,7 +71,8 @@ struct zq_fill {
     uint32_t data_kind; /* how the request's own bytes get in between, and how many */
     uint64_t data_len;
     struct zq_extent old; /* where the request's bytes begin */
-    bool in_place;        /* host is the old cluster */
+    uint64_t packed;      /* bytes from host on that have the cluster compressed; 0: it is not */
+    bool in_place;        /* host is the old cluster, or none yet: there is nothing to give back */
     bool virgin;
     uint8_t phase;
     struct zq_freed *freed; /* takes the new clusters on failure, the old ones on success */

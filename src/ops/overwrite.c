@@ -14,6 +14,7 @@
 #include "base/report.h"
 #include "ops/flush.h"
 #include "space/admit.h"
+#include "space/compress.h"
 #include "space/fill.h"
 #include "space/transfer.h"
 #include "space/unmap.h"
@@ -191,6 +192,28 @@ static int prepare_extent(struct zq_core *c, struct zq_op *op, uint64_t at, stru
     return 0;
 }
 
+static bool compresses(const struct zq_op *op)
+{
+    return op->req.flags & ZQCOW2_COMPRESS;
+}
+
+/*
+ * A whole cluster, whatever is there now: it is in the file when it counts as prepared, because its
+ * room is not known before it is packed.
+ */
+static int prepare_packed(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t *stop)
+{
+    struct zq_extent e = {.len = 0};
+    int rc = zq_may_allocate(c, op);
+
+    *stop = at + ((uint64_t)1 << c->cluster_bits);
+    if (rc == 0 && !zq_compress_is_begun(op))
+        rc = zq_map_lookup(&c->map, &op->g, at, *stop - at, &e);
+    if (rc == 0)
+        rc = zq_compress_step(c, op, at, &e);
+    return rc;
+}
+
 /* *e: what the guest range maps to, if this hold of the mutex has looked it up; else len is 0. */
 static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
@@ -198,7 +221,9 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
     int rc = 0;
 
     zq_assert_k(R14, op->own.overwrite.range.held && op->own.overwrite.prepared < op->length);
-    if (can_unmap(c, op, at, &stop))
+    if (compresses(op))
+        rc = prepare_packed(c, op, at, &stop);
+    else if (can_unmap(c, op, at, &stop))
         rc = prepare_unmap(c, op, at, &stop);
     else if (!is_left_out(c, op, at))
         rc = prepare_extent(c, op, at, e, &stop);
@@ -303,7 +328,7 @@ static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD || op->own.overwrite.range.held)
+    if (op->req.op == ZQCOW2_OP_DISCARD || compresses(op) || op->own.overwrite.range.held)
         return 0;
     rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);
     if (rc == 0 && zq_extent_in_place(e) && e->len == op->length && !may_unmap(c, op))

@@ -165,6 +165,16 @@ static bool is_zone_op(unsigned kind)
     return kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_SET_STATE;
 }
 
+/* Compressed are whole clusters of a write; a data file cannot have them (D3). */
+static int check_compress(const struct zq_core *c, const struct zq_op *op)
+{
+    uint64_t rest = ((uint64_t)1 << c->cluster_bits) - 1, end = op->req.offset + op->length;
+
+    if (op->req.op != ZQCOW2_OP_WRITE || (op->req.offset & rest) || (end & rest && end != c->size))
+        return -EINVAL;
+    return c->map.form.external ? -EOPNOTSUPP : 0;
+}
+
 /*
  * What can be refused without a zone. A dead image returns EDEAD here, before a zone is looked at
  * (R11).
@@ -174,11 +184,13 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     unsigned kind = op->req.op;
     int rc;
 
-    if (kind > ZQCOW2_OP_BLOCK_STATUS || (op->req.flags & ~ZQCOW2_FUA))
+    if (kind > ZQCOW2_OP_BLOCK_STATUS || (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS)))
         return -EINVAL;
     if (!c->zoned && (kind == ZQCOW2_OP_APPEND || is_zone_op(kind)))
         return ZQCOW2_ENOTZONED;
     rc = check_range(c, op);
+    if (rc == 0 && (op->req.flags & ZQCOW2_COMPRESS))
+        rc = check_compress(c, op);
     if (rc < 0)
         return rc;
     if (!writes(&op->req))

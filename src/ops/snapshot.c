@@ -264,6 +264,7 @@ static void forget(struct zq_core *c, const struct zq_snap *s)
     zq_cache_forget_all(&c->cache);
     for (uint32_t i = 0; c->map.runs && i < c->map.nr_runs; i++)
         zq_runs_free(&c->map.runs[i], &c->hooks);
+    zq_packing_forget(&c->alloc);
     c->alloc.tables++;
     c->alloc.next_one = zq_min(c->alloc.next_one, s->lowest);
     c->alloc.next_run = zq_min(c->alloc.next_run, s->lowest);

@@ -25,6 +25,11 @@ static bool writes_zone(const struct zq_op *op)
            op->req.op == ZQCOW2_OP_WRITE_ZEROES;
 }
 
+static bool compresses(const struct zq_op *op)
+{
+    return op->req.flags & ZQCOW2_COMPRESS;
+}
+
 /*
  * R8: a write has failed with rc. Those that were submitted behind it, and wait for their turn, end
  * with the same error when they have it; zone calls among them are carried out, and a reset begins
@@ -74,7 +79,8 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
     at = append ? z->next : op->req.offset;
     rc = zq_await_reset(c, op, zone);
     if (rc == 0)
-        rc = zq_map_ahead(c, op, at, op->length);
+        rc = compresses(op) ? zq_compress_ahead(c, op, at, op->length) :
+                              zq_map_ahead(c, op, at, op->length);
     if (rc == 0)
         rc = zq_room_get(c, op, zone, v, victim);
     return rc;

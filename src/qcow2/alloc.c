@@ -394,6 +394,8 @@ static void lower_slice(struct zq_alloc *a, struct zq_slice *s, struct zq_freed 
             zq_ref_set(&a->refs, s->data, index + i, v - 1);
         if (v == 1)
             free = f->cluster + i;
+        if (v == 1 && free == a->packing.at >> a->refs.cluster_bits)
+            zq_packing_forget(a);
     }
     a->next_one = zq_min(a->next_one, free);
     a->next_run = zq_min(a->next_run, free);

@@ -42,6 +42,25 @@ int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct
 int zq_alloc_find_row(struct zq_alloc *a, struct zq_gather *g, uint32_t n, struct zq_found *f);
 /* Takes the first n of what was found, in the same hold of the mutex. */
 void zq_alloc_take(struct zq_alloc *a, const struct zq_found *f, uint32_t n);
+/*
+ * Room for a compressed cluster, in whole sectors and less than a cluster: behind the last one,
+ * else in a new cluster of the file, or in both if they follow one another.
+ */
+struct zq_place {
+    uint64_t host, bytes;
+    struct zq_slice *shared; /* counts the cluster that has others already; NULL: there is none */
+    uint32_t index;          /* in it */
+    struct zq_found fresh;   /* count 0: no new cluster is needed */
+};
+/* 0, ZQ_WAIT, or an error, as of zq_alloc_find(); the file covers it then. */
+int zq_packing_find(struct zq_alloc *a, struct zq_gather *g, uint64_t bytes, struct zq_place *p);
+/* Counts it, in the same hold of the mutex. */
+void zq_packing_take(struct zq_alloc *a, const struct zq_place *p);
+/* The cluster may be somebody else's from now on. */
+static inline void zq_packing_forget(struct zq_alloc *a)
+{
+    a->packing = (struct zq_packing){0, 0};
+}
 /* Lowers the refcounts of a ripe record, a slice a time: 0 when nothing is left, ZQ_WAIT, error. */
 int zq_alloc_lower(struct zq_alloc *a, struct zq_gather *g, struct zq_freed *f);
 

@@ -35,6 +35,15 @@ struct zq_growth {
     struct zq_list waiters;
 };
 
+/*
+ * The free end of the cluster of the file that compressed clusters were put into last: from `at` up
+ * to `end`, the cluster's. at == end: there is none. No count stands for it: the cluster is that of
+ * those who are in it.
+ */
+struct zq_packing {
+    uint64_t at, end;
+};
+
 /* Where the file has what there is one of. */
 enum zq_fixed {
     ZQ_FIXED_HEADER,
@@ -69,6 +78,7 @@ struct zq_alloc {
     bool want_switch;             /* an operation waits for a round to switch to the grown table */
     struct zq_list quarantine[2]; /* [linked], each in the order in which it gets ripe */
     struct zq_stock records;
+    struct zq_packing packing;
     uint64_t rounds;              /* how many rounds have begun */
     struct zq_io cover;           /* extends the file ... */
     uint64_t covering, cover_end; /* ... to here, 0: it does not; and at least to here */

@@ -108,6 +108,9 @@ void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t 
  */
 void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host,
                       uint64_t from, uint64_t to);
+/* The cluster at guest is compressed, in `bytes` from host on. The slice is pinned and writable. */
+void zq_map_link_packed(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host,
+                        uint64_t bytes);
 /*
  * What unmapping leaves behind. ZEROS: the range will be read, as zeros; where it would show the
  * bytes of a source, it gets an entry for zeros, also where nothing was mapped (S4). NOTHING: it

@@ -207,6 +207,35 @@ int zq_fill_prepare(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t e
     return 0;
 }
 
+struct zq_fill *zq_fill_new(struct zq_core *c, struct zq_op *op, uint64_t guest,
+                            const struct zq_extent *old)
+{
+    struct zq_fill *f = zq_stock_take(&c->fills, &c->hooks, sizeof(*f));
+
+    if (!f)
+        return NULL;
+    f->guest = guest;
+    f->old = *old;
+    f->bytes = f->tail = f->to = (uint64_t)1 << c->cluster_bits;
+    f->in_place = true;
+    f->freed = zq_record_new(&c->alloc);
+    f->kept = zq_zalloc(&c->hooks, sizeof(*f->kept));
+    if (f->freed && f->kept) {
+        zq_list_push(&op->fills, &f->link);
+        return f;
+    }
+    free_fill(c, f);
+    return NULL;
+}
+
+void zq_fill_set_made(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
+{
+    zq_list_del(&f->link);
+    f->phase = F_MADE;
+    free_kept(c, f);
+    zq_list_push(&op->made, &f->link);
+}
+
 /* What the request covers whole, and what reads as zeros anyway, needs its own bytes only. */
 static uint8_t first_phase(const struct zq_fill *f)
 {
@@ -231,13 +260,15 @@ void zq_fill_start(struct zq_op *op)
 /* The new clusters were never linked: they may go once no write to them is in flight. */
 static void give_back(struct zq_core *c, struct zq_fill *f)
 {
+    uint64_t bytes = f->packed ? f->packed : f->bytes;
+
     if (f->in_place) {
         free_fill(c, f);
         return;
     }
     f->freed->cluster = f->host >> c->cluster_bits;
-    f->freed->count = f->bytes >> c->cluster_bits;
-    f->freed->punch = true;
+    f->freed->count = ((f->host + bytes - 1) >> c->cluster_bits) - f->freed->cluster + 1;
+    f->freed->punch = !f->packed; /* others are in the cluster of a compressed one */
     zq_alloc_quarantine(&c->alloc, f->freed, false);
     f->freed = NULL;
     free_fill(c, f);
@@ -365,8 +396,7 @@ int zq_fill_step(struct zq_core *c, struct zq_op *op)
         if (rc == ZQ_WAIT)
             return rc;
         if (f->phase == F_MADE) {
-            free_kept(c, f);
-            zq_list_push(&op->made, &f->link);
+            zq_fill_set_made(c, op, f);
             op->fill = NULL;
         }
     }
@@ -393,7 +423,10 @@ int zq_fill_link(struct zq_core *c, struct zq_op *op)
     zq_list_del(&f->link);
     if (!f->in_place)
         zq_map_owned(&c->map, &f->old.l2, f->freed);
-    zq_map_link_part(&c->map, s, f->guest, f->host, f->from, f->to);
+    if (f->packed)
+        zq_map_link_packed(&c->map, s, f->guest, f->host, f->packed);
+    else
+        zq_map_link_part(&c->map, s, f->guest, f->host, f->from, f->to);
     if (f->freed->count) {
         zq_alloc_quarantine(&c->alloc, f->freed, true);
         f->freed = NULL;

@@ -25,6 +25,11 @@ static inline bool zq_fill_has_room(const struct zq_extent *e)
 {
     return e->l2.len && e->l2.copied;
 }
+/* An empty one for a cluster, the last of op->fills, which has nothing in the file yet. Or NULL. */
+struct zq_fill *zq_fill_new(struct zq_core *c, struct zq_op *op, uint64_t guest,
+                            const struct zq_extent *old);
+/* All of its cluster is in the file: into op->made. */
+void zq_fill_set_made(struct zq_core *c, struct zq_op *op, struct zq_fill *f);
 /* Begins the first of op->fills. */
 void zq_fill_start(struct zq_op *op);
 /* Moves kept content and data_len of the request's own bytes. ZQ_WAIT, 0, error. */

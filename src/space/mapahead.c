@@ -8,6 +8,7 @@
 #include "space/mapahead.h"
 #include "base/report.h"
 #include "space/admit.h"
+#include "space/compress.h"
 #include "space/fill.h"
 #include "space/unmap.h"
 
@@ -130,6 +131,42 @@ int zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
             return rc;
         zq_assert(to - at >= op->own.zone_write.mapped);
         op->own.zone_write.mapped = to - at;
+        zq_cache_release(&c->cache, &op->g);
+    }
+    return 0;
+}
+
+/*
+ * The next cluster. What it maps to lies beyond the write pointer, mapped ahead or of an earlier
+ * life, and goes first. From the moment at which it is made the cluster counts as mapped: if the
+ * link has to wait, the operation does it before it comes here again.
+ */
+static int compress_one(struct zq_core *c, struct zq_op *op, uint64_t at)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits, gone = at;
+    struct zq_extent e = {.len = 0};
+    int rc = zq_may_allocate(c, op);
+
+    zq_assert_k(R4, c->zones.v[op->zone].next <= at);
+    if (rc == 0 && !zq_compress_is_begun(op)) {
+        rc = zq_unmap(c, op, &gone, at + size, ZQ_LEAVE_NOTHING);
+    }
+    if (rc == 0)
+        rc = zq_compress_step(c, op, at, &e);
+    if (rc)
+        return rc;
+    op->own.zone_write.mapped += size;
+    c->zones.v[op->zone].ahead = 1;
+    return zq_fill_link(c, op);
+}
+
+int zq_compress_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
+{
+    while (op->own.zone_write.mapped < len) {
+        int rc = compress_one(c, op, at + op->own.zone_write.mapped);
+
+        if (rc)
+            return rc;
         zq_cache_release(&c->cache, &op->g);
     }
     return 0;

@@ -14,4 +14,7 @@
  */
 int zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
 
+/* The same for a write of whole clusters that are to be compressed; their data has moved then. */
+int zq_compress_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len);
+
 #endif

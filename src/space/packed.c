@@ -2,8 +2,8 @@
 /*
  * Compressed clusters: room for their bytes, and inflating them.
  *
- * Nobody writes compressed clusters here, so several operations may read one side by side; each has
- * buffers of its own, sized by checked values before anything is read.
+ * One that an entry names is never written again, so several operations may read it side by side;
+ * each has buffers of its own, sized by checked values before anything is read.
  */
 #include <errno.h>
 #include "space/packed.h"

@@ -196,3 +196,13 @@ void zq_iov_copy_out(struct zq_op *op, const uint8_t *from, uint64_t len)
             memcpy(p, from, (size_t)n);
     }
 }
+
+void zq_iov_copy_in(struct zq_op *op, uint8_t *to, uint64_t len)
+{
+    for (uint64_t n = len; len; to += n, len -= n, n = len) {
+        const uint8_t *p = next_bytes(op, &n);
+
+        if (p)
+            memcpy(to, p, (size_t)n);
+    }
+}

@@ -37,7 +37,7 @@ if r.randrange(4):
     o = f'cluster_size={512 << r.randrange(0, 13)}'
     if r.randrange(3) == 0:
         o = 'cluster_size=64K,extended_l2=on'
-    words += ['-O', 'qcow2', '-o', o]
+    words += ['-O', 'qcow2', '-o', o] + r.choice([[], ['-c']])
 print(*words)
 END
     }
@@ -111,6 +111,28 @@ rm -f b.z
 run 1 'fewer active zones than are in use' convert -O qcow2 -o zone.max_active_zones=2 a.z b.z
 has 'are refused' err '^zqcow2: b\.z: write at .*active zones.*limit is 2'
 is 'and no file is left' '0 no' "$(left) $([ -e b.z ] && echo yes || echo no)"
+# Compressed: the full zones and no others.
+"$tool" report a.z >wanted
+for layout in 44 48b 56 v7; do
+    rm -f b.z
+    run 0 "layout $layout, compressed" convert -c -O qcow2 -o "zone.layout=$layout,cluster_size=4K" a.z b.z
+    run 0 'the same content and pointers' compare a.z b.z
+    run 0 'clean' check b.z
+    "$tool" report b.z >got
+    same 'the same report' wanted got
+done
+run 0 'a zone of text' create -o zone.size=1M,zone.conventional_zones=1 t.z 8M
+yes 'a line of text' | head -c 1048576 | "$tool" append --quiet t.z 1M
+yes 'a line of text' | head -c 524288 | "$tool" append --quiet t.z 2M
+rm -f b.z
+run 0 'compressed' convert -c -O qcow2 t.z b.z
+run 0 'the same content' compare t.z b.z
+run 0 'clean' check --json b.z
+is 'what is full' '24 16' "$(python3 -c 'import json
+c = json.load(open("out"))
+print(c["allocated_clusters"], c["compressed_clusters"])')"
+run 0 'a copy that is compressed again' convert -c -O qcow2 -o zone.mode=none b.z p2.img
+run 0 'is the same' compare b.z p2.img
 run 0 'without zones' convert -O qcow2 -o zone.mode=none a.z p.img
 run 0 'the content stays' compare a.z p.img
 run 0 'raw' convert a.z r.img
@@ -137,8 +159,8 @@ run 1 'the source itself' convert --force own.img own.img
 same 'stays as it is' r.img own.img
 run 1 'a folder that is missing' convert r.img none/x.img
 has 'is named' err '^zqcow2: none/x\.img: '
-run 1 '-c' convert -c -O qcow2 r.img x.img
-is 'is refused by name' 'zqcow2: convert: -c: compressed clusters cannot be written' "$(cat err)"
+run 1 'a raw file' convert -c r.img x.img
+is 'is not compressed' 'zqcow2: convert: -c: a raw file cannot be compressed; see -O qcow2' "$(cat err)"
 run 1 'options of a raw file' convert -o cluster_size=4K r.img x.img
 run 1 'a size' convert -O qcow2 -o size=1M r.img x.img
 has 'is that of SRC' err '^zqcow2: size: '

@@ -17,7 +17,7 @@ struct convert {
     const char *format; /* of the target */
     struct zt_image_options image;
     uint64_t sparse, workers;
-    bool force, progress;
+    bool force, progress, compress;
 };
 
 static uint32_t least(uint64_t a, uint64_t b)
@@ -56,6 +56,10 @@ static bool agree(const struct convert *c)
             return false;
         }
     }
+    if (c->compress && !strcmp(c->format, "raw")) {
+        zt_error("convert: -c: a raw file cannot be compressed; see -O qcow2");
+        return false;
+    }
     if (o->given[ZT_O_SIZE]) {
         zt_error("size: DST has the size of SRC");
         return false;
@@ -92,6 +96,8 @@ static uint64_t granule(const struct convert *c)
 {
     uint64_t cluster = c->to.info.cluster_size;
 
+    if (c->compress && c->sparse)
+        return (c->sparse + cluster - 1) / cluster * cluster;
     return c->sparse && c->sparse < cluster ? cluster : c->sparse;
 }
 
@@ -106,6 +112,7 @@ static bool convert(struct convert *c)
         return false;
     copy.keep = same_zones(&c->from.info, &c->to.info);
     copy.granule = granule(c);
+    copy.compress = c->compress;
     return zt_output_close(&c->to, zt_copy(&copy));
 }
 
@@ -139,7 +146,7 @@ static bool take_option(struct convert *c, int ch)
     case 'o': return zt_image_option_list(&c->image, optarg);
     case 'S': return take_sparse(c, optarg);
     case 'm': return take_workers(c, optarg);
-    case 'c': zt_error("convert: -c: compressed clusters cannot be written"); return false;
+    case 'c': return c->compress = true;
     default: return zt_target_option(&c->from.target, ch);
     }
 }
@@ -154,6 +161,7 @@ static bool parse(struct convert *c, int argc, char **argv)
                                           {"sparse", required_argument, NULL, 'S'},
                                           {"in-flight", required_argument, NULL, 'm'},
                                           {"progress", no_argument, NULL, 'p'},
+                                          {"compress", no_argument, NULL, 'c'},
                                           {"force", no_argument, NULL, OPT_FORCE},
                                           ZT_OPTION_END};
     static const char *const names[] = {"SRC", "DST"};
@@ -194,7 +202,7 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_convert = {
     "convert",
-    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-p] [--force] "
+    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] "
     "[-U] " ZT_USE_SOURCES "[--backend=NAME] SRC DST",
     "Copies a disk to a new file, with its zones",
     "  -f, --format=FMT        of SRC: raw or qcow2\n"
@@ -202,6 +210,7 @@ const struct zt_verb zt_verb_convert = {
     "  -o NAME=VALUE           as of create, except size; zones are those of SRC if not given\n"
     "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
+    "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
     "  --force                 replace DST if it exists\n" ZT_HELP_SHARE ZT_HELP_SOURCES
         ZT_HELP_BACKEND,

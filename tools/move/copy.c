@@ -18,6 +18,7 @@ struct region {
     uint64_t start, end;
     uint64_t pointer; /* where to leave the write pointer, if it is behind the last data */
     bool sequential, full;
+    uint64_t unit; /* pieces are multiples of this, unless the region ends: to be compressed */
 };
 
 struct piece {
@@ -93,9 +94,11 @@ static bool next_zone(struct copying *k)
             k->next_zone = z.start + z.length;
             if (!in_pass(k, &z))
                 continue;
-            k->region = (struct region){z.start, z.start + z.length, 0, false, false};
+            k->region = (struct region){.start = z.start, .end = z.start + z.length, .unit = 1};
             k->region.sequential = z.type == ZQCOW2_ZONE_SEQWRITE_REQ;
             k->region.full = c->keep && z.state == ZQCOW2_ZONE_FULL;
+            if (c->compress && k->region.full)
+                k->region.unit = c->to->info.cluster_size;
             if (c->keep && k->region.sequential && !k->region.full)
                 k->region.pointer = z.write_pointer;
             return true;
@@ -111,8 +114,30 @@ static bool next_region(struct copying *k)
     k->begun = true;
     if (zt_output_zoned(k->c->to))
         return next_zone(k);
-    k->region = (struct region){0, k->c->to->info.virtual_size, 0, false, false};
+    k->region = (struct region){.end = k->c->to->info.virtual_size, .unit = 1};
+    if (k->c->compress)
+        k->region.unit = k->c->to->info.cluster_size;
     return first;
+}
+
+/*
+ * In whole units, of which `at` is a multiple: one that is not all zeros is data. ZT_CHUNK is a
+ * multiple of every cluster size.
+ */
+static void round_status(const struct region *r, uint64_t at, struct zqcow2_extent *s)
+{
+    uint64_t left = r->end - at, rest = s->length % r->unit;
+
+    if (s->length >= left || !rest)
+        return;
+    if (zt_extent_zero(s) && s->length > rest) {
+        s->length -= rest;
+        return;
+    }
+    s->kind = ZQCOW2_BLOCK_DATA;
+    s->length += r->unit - rest;
+    if (s->length > left)
+        s->length = left;
 }
 
 /* In the region: false if there is nothing more, or it failed. */
@@ -128,6 +153,7 @@ static bool next_data(struct copying *k, struct piece *p)
 
         if (rc < 0)
             return fail(k, c->from->target.path, "map", k->at, rc);
+        round_status(&k->region, k->at, &s);
         p->off = k->at;
         p->length = s.length;
         if (!(skip && zt_extent_zero(&s))) {
@@ -214,8 +240,9 @@ static int put_data(struct copying *k, const struct piece *p, const uint8_t *buf
     int rc = p->region.sequential ? move_pointer(k, &p->region, off) : 0;
 
     if (rc == 0)
-        rc = zt_output_write(k->c->to, buf, len, off);
-    k->pointer = off + len;
+        rc = zt_output_write(k->c->to, buf, len, off, p->region.unit > 1);
+    if (p->region.sequential)
+        k->pointer = off + len;
     return rc;
 }
 
@@ -271,6 +298,23 @@ static void wake_next(struct copying *k)
         pthread_cond_signal(&k->moved[i]);
 }
 
+/* Compressing takes long, so several threads do it, where no write pointer wants an order. */
+static bool in_any_order(const struct piece *p)
+{
+    return p->region.unit > 1 && !p->region.sequential;
+}
+
+/* Entered and left under the lock, too. */
+static int put_unlocked(struct copying *k, const struct piece *p, const uint8_t *buf)
+{
+    int rc;
+
+    pthread_mutex_unlock(&k->lock);
+    rc = put_piece(k, p, buf);
+    pthread_mutex_lock(&k->lock);
+    return rc;
+}
+
 /* Entered and left under the lock. */
 static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
 {
@@ -283,14 +327,13 @@ static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
     pthread_mutex_lock(&k->lock);
     if (rc < 0)
         fail(k, c->from->target.path, "read", p->off, rc);
+    if (!k->failed && in_any_order(p))
+        rc = put_unlocked(k, p, buf);
     while (k->turn != p->ticket && !k->failed)
         pthread_cond_wait(&k->moved[p->ticket % WORKERS], &k->lock);
-    if (!k->failed) {
-        pthread_mutex_unlock(&k->lock);
-        rc = put_piece(k, p, buf);
-        pthread_mutex_lock(&k->lock);
-        k->turn++;
-    }
+    if (!k->failed && !in_any_order(p))
+        rc = put_unlocked(k, p, buf);
+    k->turn += !k->failed;
     if (rc < 0)
         fail_write(k, p->off, rc);
     wake_next(k);

@@ -12,6 +12,7 @@ struct zt_copy {
     uint64_t granule; /* runs of zeros of so many bytes are left out; 0: none is */
     unsigned workers; /* requests in flight */
     bool keep;        /* both have the same zones: so have they afterwards */
+    bool compress;    /* store compressed clusters: of zones, in those that are full */
     bool progress;
 };
 

@@ -128,10 +128,27 @@ bool zt_output_zoned(const struct zt_output *o)
     return o->img && (o->info.flags & ZQCOW2_INFO_ZONED);
 }
 
-int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off)
+/* How much of it, from its first byte on, are whole clusters; the device may end inside its last.
+ */
+static size_t whole_clusters(const struct zt_output *o, size_t len, uint64_t off)
 {
-    return o->img ? zqcow2_write(o->img, buf, len, off, 0) :
-                    zqcow2_backend_write(o->be, buf, len, off);
+    uint64_t size = o->info.cluster_size, rest = (off + len) % size;
+
+    if (off % size || off + len == o->info.virtual_size)
+        return off % size ? 0 : len;
+    return rest < len ? len - (size_t)rest : 0;
+}
+
+int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off, bool compress)
+{
+    size_t packed = compress ? whole_clusters(o, len, off) : 0;
+    int rc = packed ? zqcow2_write(o->img, buf, packed, off, ZQCOW2_COMPRESS) : 0;
+
+    if (!o->img)
+        return zqcow2_backend_write(o->be, buf, len, off);
+    if (rc < 0 || packed == len)
+        return rc;
+    return zqcow2_write(o->img, (const uint8_t *)buf + packed, len - packed, off + packed, 0);
 }
 
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off)

@@ -25,7 +25,8 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
  */
 bool zt_output_close(struct zt_output *o, bool ok);
 bool zt_output_zoned(const struct zt_output *o);
-int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off);
+/* compress: of whole clusters those are compressed; the rest of it is not. */
+int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off, bool compress);
 /* Where nothing was written: makes it read as zeros, if it does not already. */
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off);
 
