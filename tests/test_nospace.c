@@ -4,6 +4,7 @@
  * none stops and loses nothing.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -25,6 +26,7 @@ struct host {
     uint8_t used[BLOCKS];
     unsigned left;
     uint64_t longest; /* no file may be longer; 0: any */
+    unsigned refusals;
 };
 
 static int take(struct host *h, uint64_t off, uint64_t len)
@@ -80,10 +82,12 @@ static int op_flush(void *self)
 
 static int op_truncate(void *self, uint64_t bytes)
 {
-    const struct host *h = self;
+    struct host *h = self;
 
-    if (h->longest && bytes > h->longest)
+    if (h->longest && bytes > h->longest) {
+        h->refusals++;
         return -EFBIG;
+    }
     return under(self).ops->truncate(under(self).self, bytes);
 }
 
@@ -235,6 +239,108 @@ static void the_longest_file_is_used(void **state)
         check_host(h);
         free_host(h);
     }
+}
+
+/* ---- little room: a wish is no reason to refuse ---- */
+
+/* Pieces at *at, until there is no room for one. */
+static void fill_up(struct zqcow2_image *img, uint64_t *at, size_t piece)
+{
+    int rc;
+
+    while ((rc = zqcow2_write(img, buf, piece, *at, 0)) == 0)
+        *at += piece;
+    assert_int_equal(rc, -EFBIG);
+    assert_false(is_dead(img));
+}
+
+/* Of the device, which takes clusters of 4 KiB one after the other in three places. */
+static uint64_t taken(const uint64_t *at)
+{
+    uint64_t bytes = 0;
+
+    for (uint64_t i = 0; i < 3; i++) {
+        uint64_t written = at[i] - i * MiB(4);
+
+        bytes += written + (written + MiB(2) - 1) / MiB(2) * 4096; /* and the L2 tables */
+    }
+    return bytes;
+}
+
+/*
+ * Runs ahead of writes, and runs at aligned places, are wishes: only what is asked for may fail,
+ * and only when the file has no cluster left. What the host gives later counts at once.
+ */
+static void all_room_is_used(bool zoned, size_t piece, uint64_t longest)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    uint64_t at[3] = {0, MiB(4), MiB(8)}, made;
+    struct host *h = new_host();
+    struct zqcow2_backend *be = host_backend(h);
+    struct zqcow2_image *img;
+
+    c.cluster_size = 4096;
+    c.virtual_size = MiB(16);
+    c.zone_size = zoned ? MiB(4) : 0;
+    assert_int_equal(zqcow2_create(be, &c, NULL), 0);
+    made = h->store.length;
+    o.flags = ZQCOW2_OPEN_RDWR;
+    assert_int_equal(zqcow2_open(be, &o, &img, NULL), 0);
+    h->longest = made + longest;
+    for (int i = 0; i < 3; i++, at[i - 1] += KiB(16))
+        assert_int_equal(zqcow2_write(img, buf, KiB(16), at[i], 0), 0);
+    for (int turn = 0; turn < 2; turn++) {
+        uint64_t left;
+
+        h->longest += turn ? KiB(200) : 0;
+        for (int i = 0; i < 6; i++)
+            fill_up(img, &at[i % 3], i < 3 ? piece : 4096);
+        left = h->longest - made - taken(at);
+        if (left >= 8192)
+            fail_msg("zoned %d, pieces of %zu, turn %d: %" PRIu64 " bytes of %" PRIu64 " are left",
+                     zoned, piece, turn, left, h->longest);
+    }
+    if (h->refusals > 64) /* a cluster fewer each time would be hundreds */
+        fail_msg("the host refused %u lengths", h->refusals);
+    assert_int_equal(zqcow2_close(img), 0);
+    check_host(h);
+    free_host(h);
+}
+
+static void wishes_fail_nobody(void **state)
+{
+    unsigned n = 0;
+
+    (void)state;
+    for (uint64_t longest = KiB(64); longest < MiB(2); longest += 23552, n++)
+        all_room_is_used(n % 2, n % 3 ? KiB(64) : KiB(256), longest);
+    printf("little room: %u hosts filled to the last cluster\n", n);
+}
+
+/* Runs of one cluster serve a long write, where nothing else is left. */
+static void crumbs_are_room(void **state)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct host *h = new_host();
+    struct zqcow2_image *img;
+    uint64_t at = 0;
+
+    (void)state;
+    c.cluster_size = 4096;
+    c.virtual_size = MiB(8);
+    img = host_image(h, &c);
+    h->longest = MiB(2);
+    fill_up(img, &at, 4096);
+    assert_in_range(at, MiB(1), MiB(2));
+    for (uint64_t i = 0; i < MiB(1); i += 8192)
+        assert_int_equal(zqcow2_discard(img, 4096, i, 0), 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(zqcow2_write(img, buf, KiB(256), MiB(1) + KiB(768), 0), 0);
+    assert_int_equal(h->store.length, MiB(2));
+    assert_int_equal(zqcow2_close(img), 0);
+    check_host(h);
+    free_host(h);
 }
 
 /* ---- growth of the refcount table ---- */
@@ -440,6 +546,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_longest_file_is_used),
+        cmocka_unit_test(wishes_fail_nobody),
+        cmocka_unit_test(crumbs_are_room),
         cmocka_unit_test(a_flush_needs_no_space),
         cmocka_unit_test(growth_fails_alone),
         cmocka_unit_test(beside_a_discard),

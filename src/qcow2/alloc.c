@@ -25,6 +25,7 @@ int zq_alloc_open(struct zq_alloc *a, const struct zq_alloc_params *p)
     a->tables = 1;
     a->file_size = p->file_size;
     a->virgin = zq_align_up(p->file_size, (uint64_t)1 << p->cluster_bits);
+    a->refused = UINT64_MAX;
     zq_list_init(&a->growth.waiters);
     zq_list_init(&a->quarantine[0]);
     zq_list_init(&a->quarantine[1]);
@@ -166,10 +167,13 @@ static int new_block(struct zq_alloc *a, struct zq_gather *g, uint64_t index)
  */
 #define RUN_ALIGN (2u << 20)
 
-static uint32_t alignment(const struct zq_refs *r, uint32_t want)
+static uint32_t alignment(const struct zq_alloc *a, uint32_t want)
 {
+    const struct zq_refs *r = &a->refs;
     uint64_t most = zq_min(RUN_ALIGN >> r->cluster_bits, r->slice_refs / 16);
 
+    if (zq_alloc_is_tight(a))
+        return 1;
     return 1u << zq_log2(zq_min(want, zq_max(most, 1)));
 }
 
@@ -203,16 +207,16 @@ static uint32_t pass_free(const struct zq_refs *r, const uint8_t *slice, uint32_
 }
 
 /*
- * The first run of `want` zeros in a slice from *from on, else the longest. Length in *count. *from
- * moves over what is taken, so that it is not examined again, and over the few, at most
+ * The first run of `want` zeros in a slice in [*from, all), else the longest. Length in *count.
+ * *from moves over what is taken, so that it is not examined again, and over the few, at most
  * `spare`, that are left free for alignment: the next run follows this one, and the few are for
  * single clusters.
  */
 static uint32_t scan(struct zq_alloc *a, const uint8_t *slice, uint64_t spare, uint32_t *from,
-                     uint32_t want, uint32_t *count)
+                     uint32_t all, uint32_t want, uint32_t *count)
 {
     const struct zq_refs *r = &a->refs;
-    uint32_t align = alignment(r, want), all = r->slice_refs;
+    uint32_t align = alignment(a, want);
     uint32_t i = pass_taken(r, slice, *from, all), best = i, start, end;
 
     *from = i;
@@ -248,9 +252,28 @@ static uint32_t scan_one(const struct zq_refs *r, const uint8_t *slice, uint32_t
     return *from;
 }
 
+/*
+ * Where the host has refused a length: up to `want` in front of it, however few; behind it as many
+ * as are needed, for which the host is asked again.
+ */
+static uint32_t scan_tight(struct zq_alloc *a, const uint8_t *slice, uint64_t at, uint32_t *index,
+                           uint32_t want, uint32_t need, uint32_t *count)
+{
+    uint32_t all = a->refs.slice_refs, first = *index;
+    uint32_t end = (uint32_t)zq_min(zq_alloc_before_refused(a, at - *index), all);
+
+    *count = 0;
+    if (*index < end)
+        first = scan(a, slice, 0, index, end, want, count);
+    if (*count || end == all)
+        return first;
+    *index = (uint32_t)zq_max(*index, end);
+    return scan(a, slice, 0, index, all, need, count);
+}
+
 /* Looks at the slice under the cursor. */
 static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint32_t want,
-                struct zq_found *f)
+                uint32_t need, struct zq_found *f)
 {
     struct zq_refs *r = &a->refs;
     uint64_t host, base;
@@ -262,14 +285,18 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
     if (rc)
         return rc;
     base = *cursor - index;
-    first = want > 1 ? scan(a, f->slice->data, spare(a, *cursor), &index, want, &count) :
-                       scan_one(r, f->slice->data, &index, &count);
+    if (zq_alloc_is_tight(a))
+        first = scan_tight(a, f->slice->data, *cursor, &index, want, need, &count);
+    else
+        first = want > 1 ? scan(a, f->slice->data, spare(a, *cursor), &index, r->slice_refs, want,
+                                &count) :
+                           scan_one(r, f->slice->data, &index, &count);
     *cursor = base + index;
     count = (uint32_t)(zq_alloc_before_areas(a, (base + first) << r->cluster_bits,
                                              (uint64_t)count << r->cluster_bits) >>
                        r->cluster_bits);
-    /* A run far too short would break an extent into crumbs: look further. */
-    if (count < zq_max(1, want / 8)) {
+    /* A run far too short would break an extent into crumbs: look further, while there is room. */
+    if (count < (zq_alloc_is_tight(a) ? 1 : zq_max(1, want / 8))) {
         zq_cache_unpin(a->cache, g, f->slice);
         return 0;
     }
@@ -286,7 +313,7 @@ static int look(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint3
 }
 
 static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, uint32_t want,
-                     struct zq_found *f)
+                     uint32_t need, struct zq_found *f)
 {
     struct zq_refs *r = &a->refs;
     uint64_t block = *cursor >> r->block_bits;
@@ -303,7 +330,7 @@ static int find_step(struct zq_alloc *a, struct zq_gather *g, uint64_t *cursor, 
         if (rc)
             return rc;
     }
-    return look(a, g, cursor, want, f);
+    return look(a, g, cursor, want, need, f);
 }
 
 static void rest_work(struct zq_io *io)
@@ -333,20 +360,26 @@ static int rest(struct zq_alloc *a, struct zq_gather *g)
     return zq_cache_park(a->cache, g, &a->rest_waiters);
 }
 
-int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f)
+static int find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, uint32_t need,
+                struct zq_found *f)
 {
     uint64_t *cursor = want > 1 ? &a->next_run : &a->next_one;
 
     zq_assert(want);
     for (unsigned i = 0; i < MAX_LOOKS; i++) {
         uint64_t next = zq_align_down(*cursor, a->refs.slice_refs) + a->refs.slice_refs;
-        int rc = a->corrupt ? ZQCOW2_ECORRUPT : find_step(a, g, cursor, want, f);
+        int rc = a->corrupt ? ZQCOW2_ECORRUPT : find_step(a, g, cursor, want, need, f);
 
         if (rc)
             return rc == FOUND ? 0 : rc;
         *cursor = next;
     }
     return rest(a, g);
+}
+
+int zq_alloc_find(struct zq_alloc *a, struct zq_gather *g, uint32_t want, struct zq_found *f)
+{
+    return find(a, g, want, 1, f);
 }
 
 /* A run that is too short is passed over: the next search begins behind it. */
@@ -356,7 +389,7 @@ int zq_alloc_find_row(struct zq_alloc *a, struct zq_gather *g, uint32_t n, struc
 
     if (n >= a->refs.slice_refs) /* one of them may count its own block */
         return -EFBIG;
-    while ((rc = zq_alloc_find(a, g, n, f)) == 0 && f->count < n) {
+    while ((rc = find(a, g, n, n, f)) == 0 && f->count < n) {
         a->next_run = f->cluster + f->count;
         zq_cache_release(a->cache, g);
     }

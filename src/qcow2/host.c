@@ -146,20 +146,71 @@ static void start_cover(struct zq_alloc *a, uint64_t end)
     zq_io_start(a->cache->x, &a->cover);
 }
 
-/* A host that cannot have the file so long may have it as long as it must be. */
+/*
+ * Searches for runs have passed over what was too short or not aligned: it counts now. Searches for
+ * one cluster pass over nothing.
+ */
+static void set_refused(struct zq_alloc *a, uint64_t end)
+{
+    zq_assert(end > a->file_size);
+    a->refused = end;
+    a->next_run = zq_min(a->next_run, a->next_one);
+    a->left_out = 0;
+}
+
+/* Halfway between what the file has and what it cannot have; 0: nothing lies between. */
+static uint64_t between(const struct zq_alloc *a)
+{
+    uint64_t has = a->file_size >> a->refs.cluster_bits;
+    uint64_t n = (a->refused >> a->refs.cluster_bits) - has;
+
+    return n > 1 ? (has + n / 2) << a->refs.cluster_bits : 0;
+}
+
+/*
+ * What to try instead of `covering`, which the host refuses; 0: nothing. A file that cannot have
+ * what is left over may have what is wanted. If not, it becomes as long as it can, since most of
+ * what is wanted is a wish: a long run, or an aligned one. But who has wanted what was known to be
+ * refused can do with no less.
+ */
+static uint64_t cover_less(struct zq_alloc *a)
+{
+    if (a->covering > a->cover_end)
+        return a->cover_end;
+    if (a->covering >= a->refused)
+        return 0;
+    set_refused(a, a->covering);
+    return between(a);
+}
+
 static void cover_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
+    bool known = a->covering >= a->refused;
+    uint64_t next = 0;
 
-    zq_assert(a->covering >= a->cover_end);
-    if (zq_is_no_space(ret) && a->covering > a->cover_end) {
-        start_cover(a, a->cover_end);
+    if (ret == 0) {
+        a->file_size = zq_max(a->file_size, a->covering);
+        next = a->covering < a->cover_end ? between(a) : 0;
+    } else if (zq_is_no_space(ret)) {
+        next = cover_less(a);
+        ret = known ? ret : 0;
+    }
+    if (a->file_size >= a->refused)
+        a->refused = UINT64_MAX;
+    if (next) {
+        start_cover(a, next);
         return;
     }
     a->covering = 0;
-    if (ret == 0)
-        a->file_size = zq_max(a->file_size, io->pub.offset);
     zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
+}
+
+uint64_t zq_alloc_before_refused(const struct zq_alloc *a, uint64_t cluster)
+{
+    uint64_t end = a->refused >> a->refs.cluster_bits; /* of the first one that is not there */
+
+    return end > cluster + 1 ? end - cluster - 1 : 0;
 }
 
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end)

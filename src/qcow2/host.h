@@ -82,6 +82,8 @@ struct zq_alloc {
     uint64_t rounds;              /* how many rounds have begun */
     struct zq_io cover;           /* extends the file ... */
     uint64_t covering, cover_end; /* ... to here, 0: it does not; and at least to here */
+    uint64_t refused;             /* the host does not let the file end here or behind;
+                                     UINT64_MAX: it has refused nothing */
     struct zq_list cover_waiters;
     struct zq_io block; /* writes a new refcount block, up to block_end */
     uint64_t block_host, block_end;
@@ -108,7 +110,10 @@ static inline bool zq_alloc_is_fixed(const struct zq_alloc *a, uint64_t host, ui
 bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
 /* True, and it is known to be corrupt from now on: these clusters are not free. */
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
-/* Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error (ENOSPC shows here). */
+/*
+ * Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error. ENOSPC shows here, but only
+ * to those whose search has known of it: others enter again, and find what there is.
+ */
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 /* Something is written there: zeros no longer count. */
 void zq_alloc_touch(struct zq_alloc *a, uint64_t host, uint64_t len);
@@ -123,6 +128,13 @@ void zq_record_drop(struct zq_alloc *a, struct zq_freed *f);
  * removal must first be durable; else it was never linked. Only then may it be taken again.
  */
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
+/* How many clusters from this one on the host may have room for. */
+uint64_t zq_alloc_before_refused(const struct zq_alloc *a, uint64_t cluster);
+/* The host has said that there is little room left: whatever is free is good enough. */
+static inline bool zq_alloc_is_tight(const struct zq_alloc *a)
+{
+    return a->refused != UINT64_MAX;
+}
 static inline bool zq_alloc_has_quarantined(const struct zq_alloc *a)
 {
     return !zq_list_empty(&a->quarantine[0]) || !zq_list_empty(&a->quarantine[1]);

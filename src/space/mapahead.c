@@ -15,7 +15,7 @@
 /*
  * How much to map from `at` on, in bytes: what is asked, at least a first piece (extent_bytes),
  * then as much again as lies below `at` in the zone. So a zone has few runs, and a short one costs
- * little space.
+ * little space. On a host that has little, other zones get what is not asked.
  */
 static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint64_t end)
 {
@@ -23,6 +23,8 @@ static uint64_t wanted(const struct zq_core *c, uint32_t zone, uint64_t at, uint
     uint64_t bytes = zq_max(end - at, zq_max(c->extent_bytes, at - start));
 
     zq_assert_k(K4, start <= at && at < end && end <= limit);
+    if (zq_alloc_is_tight(&c->alloc))
+        bytes = end - at;
     return zq_min(bytes, limit - at);
 }
 

@@ -57,6 +57,12 @@ END
         required=$(numbers out | cut -d ' ' -f 1)
         verdict $([ "$(($(du -k d.img | cut -f 1) * 1024))" -le "$required" ]; echo $?) \
             "seed $seed: $(du -k d.img | cut -f 1) KiB of $required bytes"
+        # As on a device of that size.
+        (
+            ulimit -f "$((required / 512))"
+            "$tool" convert --force -O qcow2 -o cluster_size=64K s.img d.img >out 2>err
+        )
+        verdict $? "seed $seed: the copy has room in $required bytes" || sed 's/^/# /' err
     done
     # Written in full the copy of qemu-img has just the size that was measured.
     truncate -s 20M s.img

@@ -280,6 +280,7 @@ void i7_the_largest_limit(void **state)
 void k11_gather_changes_nothing(void **state)
 {
     struct ticket *append;
+    uint64_t length, at = 0;
 
     (void)state;
     begin(&wide);
@@ -290,6 +291,9 @@ void k11_gather_changes_nothing(void **state)
     assert_int_equal(rig_info(&r).active_zones, 0);
     release();
     done(append, 0);
+    length = rig_info(&r).file_size;
+    for (; rig_info(&r).file_size == length; at += C) /* until the file has no free cluster */
+        done(send(ZQCOW2_OP_WRITE, at, C, 1), 0);
     fault_plan(&r.fault, FAULT_ENOSPC, 1, true);
     done(send(ZQCOW2_OP_APPEND, 4 * Z, C, 1), -ENOSPC);
     assert_int_not_equal(r.fault.failed, 0);
