@@ -348,6 +348,22 @@ ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
  */
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
+enum zqcow2_resize_flag {
+    ZQCOW2_RESIZE_SHRINK = 1 << 0 /* the device may become smaller: what is cut off is lost */
+};
+
+/*
+ * Makes the device of a plain image (EFEATURE: of one with zones or with a data file) larger or
+ * smaller. What is new reads as zeros, whatever the backing file has there. Waits until the
+ * requests in progress are done; requests that are submitted meanwhile begin when it returns, and
+ * see the new size. That is durable then: after power loss during the call, the device has the old
+ * size and content, or the new ones. EINVAL: a size of 0, or not of whole blocks, or a smaller one
+ * without SHRINK. EFBIG: too large for the cluster size. After EDEAD or EIO the size may have
+ * changed: reopen the image.
+ */
+ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
+                             struct zqcow2_error *err);
+
 /* ---- block status: what the image holds, without reading it ---- */
 
 enum zqcow2_block_kind {

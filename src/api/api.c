@@ -10,6 +10,7 @@
 #include "image/create.h"
 #include "image/image.h"
 #include "ops/request.h"
+#include "ops/resize.h"
 
 #define REPAIRS \
     ((uint32_t)(ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL))
@@ -155,6 +156,21 @@ int zqcow2_flush(struct zqcow2_image *img)
 int zqcow2_drain(struct zqcow2_image *img)
 {
     return run_range(img, ZQCOW2_OP_DRAIN, 0, 0, 0);
+}
+
+/*
+ * No request: it has the image for itself, and so cannot come from a queue, whose thread would have
+ * to wait for the requests of others. What the caller passes is judged when nothing else runs.
+ */
+int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags, struct zqcow2_error *err)
+{
+    int rc;
+
+    zq_clear_error(err);
+    rc = zq_check_unknown(err, flags, ZQCOW2_RESIZE_SHRINK, 0);
+    if (rc == 0)
+        rc = zq_resize_run(&img->core, size, flags, err);
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 
 /* The iovec carries the caller's struct and its size, so that a queue can ask the same way. */

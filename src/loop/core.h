@@ -80,7 +80,7 @@ struct zq_core {
     bool source_absent;             /* there is one, and it was not to be opened */
     struct zqcow2_backing *backing; /* what the header says of it, and of a data file; or NULL */
     bool borrowed, writable, zoned, lazy;
-    struct zq_header hdr; /* a snapshot changes what it says of L1, size and snapshots */
+    struct zq_header hdr; /* a snapshot or a resize changes what it says of L1, size, snapshots */
     uint64_t size, extent_bytes;
     uint64_t seq_start; /* where sequential zones begin; size where there are none */
     uint32_t cluster_bits, info_flags;

@@ -206,6 +206,7 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
  */
 static int step_first(struct zq_core *c, struct zq_op *op)
 {
+    struct kind kind;
     int rc;
 
     if (c->exclusive)
@@ -215,13 +216,15 @@ static int step_first(struct zq_core *c, struct zq_op *op)
     if (rc < 0)
         return rc;
     zq_assert_k(K9, !writes(&op->req) || (c->writable && !c->sealed));
-    op->step = kind_of(c, &op->req).step;
+    kind = kind_of(c, &op->req); /* now: whom it waited for may have moved seq_start */
+    op->step = kind.step;
+    op->release = kind.release;
     return op->step(c, op);
 }
 
 static void begin_in_phases(struct zq_core *c, struct zq_op *op)
 {
-    zq_op_reset(c, op, step_first, kind_of(c, &op->req).release);
+    zq_op_reset(c, op, step_first, NULL);
     op->r.rc = 0;
     zq_op_step(op);
 }

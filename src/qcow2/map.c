@@ -145,14 +145,12 @@ const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
     return r ? zq_runs_find(r, guest) : NULL;
 }
 
-/* ---- entries ---- */
+/* ---- entries, and judging them ---- */
 
 static struct zq_bounds bounds(const struct zq_map *m)
 {
     return (struct zq_bounds){m->form, m->alloc->file_size};
 }
-
-/* ---- judging ---- */
 
 /* In a data file a cluster lies where it lies on the device, and nowhere else (D1). */
 static bool is_misplaced(const struct zq_map *m, const struct zq_l2_entry *l2, uint64_t guest)

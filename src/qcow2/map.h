@@ -145,7 +145,7 @@ uint64_t zq_map_slice_end(const struct zq_map *m, uint64_t guest);
  */
 void zq_map_watch_untouched(struct zq_map *m);
 void zq_map_set_untouched(struct zq_map *m, uint64_t index);
-/* The map of another disk, which l1, taken over, has; the cache knows nothing of the old one. */
+/* l1, taken over, takes the place of L1; the cache knows nothing that l1 does not name. */
 void zq_map_replace_l1(struct zq_map *m, struct zq_memtable *l1);
 /* The round has written L1, and its barrier has completed. */
 void zq_map_thaw(struct zq_map *m);

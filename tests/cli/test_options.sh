@@ -101,7 +101,8 @@ is 'verbs' "$(printf '%s\nhelp\nversion\n' "$verbs")" "$(offers '' | grep -v '^-
 is 'of one letter' 'read
 rebase
 report
-reset' "$(offers re | sort)"
+reset
+resize' "$(offers re | sort)"
 for verb in $verbs; do
     run 0 "$verb: help" help "$verb"
     grep -oE -- '--[a-z][a-z-]+' out | grep -v '^--help' | sort -u >wanted

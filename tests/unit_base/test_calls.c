@@ -467,6 +467,39 @@ static void snapshots_are_taken_listed_applied_and_deleted(void **state)
     assert_int_equal(zqcow2_close(img), 0);
 }
 
+static uint64_t size_of(struct zqcow2_image *img)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+
+    assert_int_equal(zqcow2_get_info(img, &info), 0);
+    return info.virtual_size;
+}
+
+static void a_device_gets_another_size(void **state)
+{
+    struct zqcow2_image *img = make(0);
+    struct zqcow2_error err;
+
+    (void)state;
+    assert_int_equal(zqcow2_resize(img, 9 * Z, 0, NULL), 0);
+    assert_int_equal(size_of(img), 9 * Z);
+    assert_int_equal(zqcow2_resize(img, 9 * Z, 0, NULL), 0);
+    assert_int_equal(zqcow2_resize(img, 8 * Z, 0, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "shrinking is not allowed"));
+    assert_int_equal(zqcow2_resize(img, 0, ZQCOW2_RESIZE_SHRINK, NULL), -EINVAL);
+    assert_int_equal(zqcow2_resize(img, 9 * Z + 1, 0, NULL), -EINVAL);
+    assert_int_equal(zqcow2_resize(img, (uint64_t)1 << 62, 0, NULL), -EFBIG);
+    assert_int_equal(zqcow2_resize(img, UINT64_MAX & ~(uint64_t)511, 0, NULL), -EFBIG);
+    assert_int_equal(zqcow2_resize(img, 10 * Z, 1u << 31, NULL), -EINVAL);
+    assert_int_equal(size_of(img), 9 * Z);
+    assert_int_equal(zqcow2_resize(img, 512, ZQCOW2_RESIZE_SHRINK, NULL), 0);
+    assert_int_equal(size_of(img), 512);
+    assert_int_equal(zqcow2_close(img), 0);
+    img = make(Z);
+    assert_int_equal(zqcow2_resize(img, 16 * Z, 0, &err), ZQCOW2_EFEATURE);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,6 +517,7 @@ int main(void)
         cmocka_unit_test(a_refused_range_names_no_zone),
         cmocka_unit_test(forced_states_come_and_go),
         cmocka_unit_test(snapshots_are_taken_listed_applied_and_deleted),
+        cmocka_unit_test(a_device_gets_another_size),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Grows and shrinks a plain image that is in use.
+ *
+ * The operation has the image for itself: what has begun ends, and what comes meanwhile waits (G3).
+ *
+ *   grow    a larger L1 is written elsewhere where the old one does not do; barrier; the header
+ *           names it; barrier; the old one is given back. What the new part of the device would
+ *           show of the image or of a source becomes zeros, durably (G4). Then the size in the
+ *           header, between barriers
+ *   shrink  the size in the header, between barriers; then what is cut off is unmapped and given
+ *           back, and so are its L2 tables
+ *
+ * So a crash finds the old size with all of its content, or the new one. What is mapped beyond the
+ * size is counted and harmless: growing makes zeros of it. Requests see the new size when it is
+ * durable, at once when the operation ends.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "ops/resize.h"
+#include "base/report.h"
+#include "ops/flush.h"
+#include "ops/overwrite.h"
+#include "ops/request.h"
+#include "round/round.h"
+#include "space/admit.h"
+#include "space/reclaim.h"
+#include "space/transfer.h"
+#include "space/unmap.h"
+
+enum {
+    R_BEGIN,
+    R_DRAIN,
+    R_ALONE,
+    R_ROOM, /* to R_ZEROED: growing only */
+    R_COUNTED,
+    R_MOVE,
+    R_MOVED,
+    R_ZERO,
+    R_ZEROED,
+    R_SIZE,
+    R_SIZED,
+    R_CUT, /* from here on: shrinking only */
+    R_CUT_DURABLE,
+    R_DROP,
+    R_DROPPED,
+    R_DONE
+};
+
+struct resize {
+    struct zq_op op;
+    struct zqcow2_error *err;
+    uint64_t size; /* the new one */
+    bool shrinks;  /* is allowed to */
+    uint8_t phase;
+    bool holds; /* nothing else is admitted because of it */
+    struct zq_drain drain;
+    struct zq_memtable l1; /* the larger one, until it is the map's */
+    struct zq_move move;   /* of it */
+    uint64_t clusters;     /* that it takes; 0: the old one does */
+    struct zq_freed *freed;
+    uint8_t *buf;               /* owned: a cluster of it as it goes to the file */
+    uint8_t sector0[ZQ_SECTOR]; /* of the header, as it will be */
+    bool switching;             /* the header in the file may be that one */
+    struct zq_op zeros;         /* makes zeros of what growing would show */
+    uint64_t at;                /* up to here what is cut off is unmapped */
+};
+
+static struct resize *self(struct zq_op *op)
+{
+    return zq_container(op, struct resize, op);
+}
+
+/* ---- alone ---- */
+
+static int begin(struct zq_core *c, struct resize *r)
+{
+    if (c->exclusive)
+        return zq_op_park(c, &r->op, &c->gate_waiters);
+    c->nr_ops++;
+    c->exclusive = r->holds = true;
+    if (!c->writable)
+        return -EROFS;
+    return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
+}
+
+/* Nothing is on its way, and nothing in memory is newer than the file. */
+static int settle(struct zq_core *c, struct zq_op *op)
+{
+    for (;;) {
+        int rc;
+
+        zq_map_drop_fresh(&c->map); /* of an operation that did not need it */
+        (void)zq_janitor_kick(c);
+        if (c->janitor_running || c->nr_ops > 1)
+            return zq_op_park(c, op, &c->drain_waiters);
+        if (c->dead)
+            return ZQCOW2_EDEAD;
+        if (!op->round && !zq_round_is_running(c) && !zq_cache_has_dirty(&c->cache) &&
+            !c->map.l1.is_dirty && !c->alloc.refs.table.is_dirty)
+            return 0;
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+    }
+}
+
+/* ---- what may be refused ---- */
+
+static int judge_size(const struct zq_core *c, const struct resize *r)
+{
+    uint64_t l1 = zq_table_bytes(zq_l1_needed(&c->map.form, r->size));
+
+    if (!r->size || r->size & c->block_mask)
+        return zq_fail(r->err, -EINVAL, "size %" PRIu64 ": must be a multiple of %" PRIu32, r->size,
+                       c->block_mask + 1);
+    if (r->size > ZQ_MAX_VIRTUAL_SIZE || l1 > ZQ_MAX_L1_BYTES)
+        return zq_fail(r->err, -EFBIG,
+                       "size %" PRIu64 ": too large for clusters of %" PRIu64 " bytes", r->size,
+                       (uint64_t)1 << c->cluster_bits);
+    if (r->size < c->size && !r->shrinks)
+        return zq_fail(r->err, -EINVAL,
+                       "size %" PRIu64 ": smaller than the device, and shrinking is not allowed",
+                       r->size);
+    return 0;
+}
+
+/* Snapshots of version 2 do not say how large the device was: other programs refuse, too. */
+static int judge(struct zq_core *c, struct resize *r)
+{
+    uint64_t need = zq_l1_needed(&c->map.form, r->size), l1 = c->map.l1.entries;
+
+    if (c->zoned)
+        return zq_fail(r->err, ZQCOW2_EFEATURE, "images with zones cannot be resized yet");
+    if (c->hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
+        return zq_fail(r->err, ZQCOW2_EFEATURE, "images with a data file cannot be resized yet");
+    if (c->hdr.version < 3 && c->hdr.nb_snapshots)
+        return zq_fail(r->err, ZQCOW2_EFEATURE,
+                       "images of version 2 that have snapshots cannot be resized");
+    if (r->size > c->size && need > l1)
+        r->clusters = zq_div_up(zq_table_bytes(need), (uint64_t)1 << c->cluster_bits);
+    return judge_size(c, r);
+}
+
+/* ---- a larger L1 ---- */
+
+/* In a row, and counted by a round before the change begins. */
+static int take_room(struct zq_core *c, struct resize *r)
+{
+    struct zq_op *op = &r->op;
+    struct zq_found f;
+    int rc = r->clusters ? zq_may_allocate(c, op) : 0;
+
+    if (rc || !r->clusters)
+        return rc;
+    rc = zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)r->clusters, &f);
+    if (rc == -EFBIG)
+        return zq_fail(r->err, rc, "the L1 table takes too many clusters in a row");
+    if (rc == 0)
+        rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + r->clusters) << c->cluster_bits);
+    if (rc)
+        return rc;
+    r->freed = zq_record_new(&c->alloc);
+    if (!r->freed)
+        return -ENOMEM;
+    zq_assert_k(G1, !r->switching && f.count >= r->clusters);
+    zq_alloc_take(&c->alloc, &f, (uint32_t)r->clusters);
+    zq_cache_release(&c->cache, &op->g);
+    r->move.host = f.cluster << c->cluster_bits;
+    return 0;
+}
+
+/* The whole of its last cluster. */
+static int compose(struct zq_move *m, uint64_t at, uint8_t *buf, uint64_t n)
+{
+    const struct zq_memtable *l1 = &zq_container(m, struct resize, move)->l1;
+    uint64_t first = zq_table_count(at);
+
+    for (uint64_t i = 0; i < zq_table_count(n); i++)
+        zq_table_put(buf, i, first + i < l1->entries ? l1->v[first + i] : 0);
+    return 0;
+}
+
+/* Without the mutex, like the rest of the file's work: nothing else reads or writes it. */
+static void switch_work(struct zq_io *io)
+{
+    struct resize *r = self(zq_container(io, struct zq_op, io));
+    struct zqcow2_backend *be = r->op.core->be;
+    int rc = 0;
+
+    zq_assert_k(G3, r->op.core->exclusive && (r->phase == R_MOVED || r->phase == R_SIZED));
+    if (r->phase == R_MOVED)
+        rc = zq_move_write(&r->move, be, r->buf, (uint64_t)1 << r->op.core->cluster_bits);
+    r->switching = rc == 0;
+    io->ret = rc < 0 ? rc : zq_move_switch(be, r->sector0, ZQ_SECTOR, 0);
+}
+
+/* Its entries are those that there are, and behind them nothing is mapped. */
+static int move_l1(struct zq_core *c, struct resize *r)
+{
+    const struct zq_memtable *old = &c->map.l1;
+    uint64_t entries = zq_l1_needed(&c->map.form, r->size);
+    int rc;
+
+    zq_assert_k(N8, c->nr_ops == 1 && !c->map.l1.is_dirty && !c->map.l1.frozen);
+    r->phase = r->clusters ? R_MOVED : R_ZERO;
+    if (!r->clusters)
+        return 0;
+    rc = zq_memtable_open(&r->l1, &c->hooks, entries, r->move.host);
+    r->buf = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
+    if (rc < 0 || !r->buf)
+        return -ENOMEM;
+    if (old->entries)
+        memcpy(r->l1.v, old->v, (size_t)zq_table_bytes(old->entries));
+    if (zq_memtable_index(&r->l1) < 0)
+        return -ENOMEM;
+    r->move.bytes = r->clusters << c->cluster_bits;
+    r->move.compose = compose;
+    memcpy(r->sector0, c->sector0, ZQ_SECTOR);
+    zq_put_be32(r->sector0 + ZQ_HDR_L1_ENTRIES, (uint32_t)entries);
+    zq_put_be64(r->sector0 + ZQ_HDR_L1_OFFSET, r->move.host);
+    return zq_op_work(c, &r->op, switch_work);
+}
+
+/* The record takes the old table; without one it is not needed. */
+static void free_old_l1(struct zq_core *c, struct resize *r)
+{
+    const struct zq_memtable *old = &c->map.l1;
+
+    zq_assert_k(R9, r->freed && !r->switching); /* the switch is durable */
+    r->freed->cluster = old->offset >> c->cluster_bits;
+    r->freed->count = zq_div_up(zq_table_bytes(old->entries), (uint64_t)1 << c->cluster_bits);
+    r->freed->punch = true;
+    if (r->freed->count)
+        zq_alloc_quarantine(&c->alloc, r->freed, false);
+    else
+        zq_record_drop(&c->alloc, r->freed);
+    r->freed = NULL;
+}
+
+/* Nobody knows what a failed write of the header has left (K9). */
+static int switched(struct zq_core *c, struct resize *r)
+{
+    int rc = r->op.rc;
+
+    if (rc < 0 && r->switching)
+        zq_core_die(c, rc);
+    if (rc < 0)
+        return r->switching ? zq_barrier_error(rc) : rc;
+    r->switching = false;
+    memcpy(c->sector0, r->sector0, ZQ_SECTOR);
+    return 0;
+}
+
+static int adopt_l1(struct zq_core *c, struct resize *r)
+{
+    int rc = switched(c, r);
+
+    if (rc < 0)
+        return rc;
+    zq_assert_k(G1, zq_move_is_whole(&r->move) && r->freed);
+    free_old_l1(c, r);
+    c->hdr.l1_offset = r->move.host;
+    c->hdr.l1_entries = (uint32_t)r->l1.entries;
+    c->alloc.fixed[ZQ_FIXED_L1] = (struct zq_host_range){r->move.host, r->move.bytes};
+    c->alloc.tables++;
+    zq_map_replace_l1(&c->map, &r->l1);
+    r->phase = R_ZERO;
+    return 0;
+}
+
+/* ---- what growing would show ---- */
+
+static void zeros_finish(struct zq_op *op)
+{
+    zq_op_ready(&zq_container(op, struct resize, zeros)->op);
+}
+
+/*
+ * Up to the end of the last cluster, by a request of its own, for which the device is as large
+ * already: whatever is mapped there goes, and where a source has bytes zeros hide them (S4). In
+ * the cluster that the old end lies in they are written.
+ */
+static int make_zeros(struct zq_core *c, struct resize *r)
+{
+    uint64_t end = zq_align_up(r->size, (uint64_t)1 << c->cluster_bits);
+    struct zq_op *op = &r->zeros;
+
+    r->phase = R_ZEROED;
+    zq_assert_k(G4, c->seq_start == c->size && end > c->size);
+    c->seq_start = end;
+    zq_op_reset(c, op, zq_step_write, zq_release_overwrite);
+    op->finish = zeros_finish;
+    op->req.op = ZQCOW2_OP_WRITE_ZEROES;
+    op->req.offset = c->size;
+    op->length = end - c->size;
+    c->nr_ops++;
+    zq_op_ready(op);
+    return ZQ_WAIT;
+}
+
+/* ---- the size ---- */
+
+static int write_size(struct zq_core *c, struct resize *r)
+{
+    r->phase = R_SIZED;
+    memcpy(r->sector0, c->sector0, ZQ_SECTOR);
+    zq_put_be64(r->sector0 + ZQ_HDR_SIZE, r->size);
+    return zq_op_work(c, &r->op, switch_work);
+}
+
+/* From now on requests are checked against it. */
+static int adopt_size(struct zq_core *c, struct resize *r)
+{
+    bool shrinks = r->size < c->size;
+    int rc = switched(c, r);
+
+    if (rc < 0)
+        return rc;
+    zq_assert_k(G3, c->exclusive && c->nr_ops == 1);
+    c->size = c->seq_start = c->hdr.stored_size = c->hdr.virtual_size = r->size;
+    c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
+    r->at = zq_align_up(r->size, (uint64_t)1 << c->cluster_bits);
+    r->phase = shrinks ? R_CUT : R_DONE;
+    return 0;
+}
+
+/* ---- what is cut off ---- */
+
+/* All that L1 may map beyond the size: nothing shows there, so no zeros are left. */
+static int cut(struct zq_core *c, struct resize *r)
+{
+    uint64_t end = c->map.l1.entries << c->map.span_bits;
+    int rc = zq_may_allocate(c, &r->op);
+
+    zq_assert_k(G3, r->size == c->size && r->at >= c->size);
+    return rc ? rc : zq_unmap(c, &r->op, &r->at, end, ZQ_LEAVE_NOTHING);
+}
+
+/* A table that maps nothing any more; its slices are clean. */
+static int drop_table(struct zq_core *c, uint64_t index)
+{
+    uint64_t entry = c->map.l1.v[index], host = zq_entry_host(entry);
+    struct zq_freed *f = zq_record_new(&c->alloc);
+
+    if (!f)
+        return -ENOMEM;
+    zq_assert_k(R12, host && c->marked);
+    f->cluster = host >> c->cluster_bits;
+    f->count = 1;
+    f->punch = zq_l1_is_own(entry);
+    zq_cache_forget(&c->cache, host, (uint64_t)1 << c->cluster_bits);
+    zq_memtable_set(&c->map.l1, index, 0);
+    zq_alloc_quarantine(&c->alloc, f, true);
+    return 0;
+}
+
+static int drop_tables(struct zq_core *c, const struct resize *r)
+{
+    int rc = 0;
+
+    for (uint64_t i = zq_l1_needed(&c->map.form, r->size); rc == 0 && i < c->map.l1.entries; i++) {
+        if (c->map.l1.v[i])
+            rc = drop_table(c, i);
+    }
+    c->alloc.tables++;
+    return rc;
+}
+
+/* ---- the operation ---- */
+
+static int grow(struct zq_core *c, struct resize *r)
+{
+    int rc;
+
+    switch (r->phase) {
+    case R_ROOM: rc = take_room(c, r); break;
+    case R_COUNTED: rc = settle(c, &r->op); break;
+    case R_MOVE: return move_l1(c, r);
+    case R_MOVED: return adopt_l1(c, r);
+    case R_ZERO: return make_zeros(c, r);
+    default:
+        c->seq_start = c->size;
+        rc = r->zeros.res.ret < 0 ? r->zeros.res.ret : settle(c, &r->op);
+    }
+    if (rc == 0)
+        r->phase++;
+    return rc;
+}
+
+/* The size is what it should be: an error only costs space, and growing takes it into account. */
+static int shrink(struct zq_core *c, struct resize *r)
+{
+    int rc;
+
+    switch (r->phase) {
+    case R_CUT: rc = cut(c, r); break;
+    case R_DROP: rc = drop_tables(c, r); break;
+    default: rc = settle(c, &r->op);
+    }
+    if (rc == ZQ_WAIT)
+        return rc;
+    zq_cache_release(&c->cache, &r->op.g);
+    r->op.rc = 0;
+    r->phase = rc < 0 ? R_DONE : r->phase + 1;
+    return c->dead ? ZQCOW2_EDEAD : 0;
+}
+
+static int phase(struct zq_core *c, struct resize *r)
+{
+    int rc;
+
+    switch (r->phase) {
+    case R_BEGIN: rc = begin(c, r); break;
+    case R_DRAIN: rc = zq_drain(c, &r->op, &r->drain); break;
+    case R_ALONE:
+        rc = settle(c, &r->op);
+        if (rc == 0)
+            rc = judge(c, r);
+        if (rc == 0)
+            r->phase = r->size > c->size ? R_ROOM : R_SIZE;
+        return rc;
+    case R_SIZE: return write_size(c, r);
+    case R_SIZED: return adopt_size(c, r);
+    default: return r->phase < R_SIZE ? grow(c, r) : shrink(c, r);
+    }
+    if (rc == 0)
+        r->phase++;
+    return rc;
+}
+
+static int step(struct zq_core *c, struct zq_op *op)
+{
+    struct resize *r = self(op);
+    int rc = 0;
+
+    while (rc == 0 && r->phase != R_DONE)
+        rc = phase(c, r);
+    return rc;
+}
+
+/* New clusters that the header never named go back; after a switch that failed they may be named.
+ */
+static void leave_room(struct zq_core *c, struct resize *r)
+{
+    if (r->freed && r->move.host && !r->switching) {
+        r->freed->cluster = r->move.host >> c->cluster_bits;
+        r->freed->count = r->clusters;
+        r->freed->punch = true;
+        zq_alloc_quarantine(&c->alloc, r->freed, false);
+        c->want_janitor = true;
+    } else {
+        zq_record_drop(&c->alloc, r->freed);
+    }
+    r->freed = NULL;
+}
+
+/* The image is everybody's again. */
+static void release(struct zq_core *c, struct zq_op *op)
+{
+    struct resize *r = self(op);
+
+    zq_assert(zq_core_is_held(c) && (r->phase != R_ZEROED || r->zeros.finished));
+    zq_drain_leave(c, &r->drain);
+    leave_room(c, r);
+    zq_memtable_close(&r->l1);
+    zq_free(&c->hooks, r->buf, (size_t)1 << c->cluster_bits);
+    zq_release_mapping(c, op);
+    if (!r->holds)
+        return;
+    zq_assert_k(N8, c->exclusive && (c->zoned || c->seq_start == c->size));
+    c->exclusive = false;
+    zq_wake(&c->ready, &c->gate_waiters);
+}
+
+int zq_resize_run(struct zq_core *c, uint64_t size, uint32_t flags, struct zqcow2_error *err)
+{
+    struct resize r = {
+        .op.core = c, .err = err, .size = size, .shrinks = flags & ZQCOW2_RESIZE_SHRINK};
+
+    return zq_op_run_alone(c, &r.op, step, release, NULL);
+}

@@ -1,0 +1,145 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# Plain images that grow and shrink, with qemu-img as the other program: both make the same of one
+# image, each goes on where the other has stopped, and no cluster is counted wrong.
+. "$(dirname "$0")/lib.sh"
+
+run 0 'an image' create r.qcow2 10M
+for bad in '' x 1.5x +x - -x; do
+    run 1 "refused: size '$bad'" resize r.qcow2 "$bad"
+done
+has 'an option, for what it looks' err "option '-x' is unknown"
+run 1 'refused: no size' resize r.qcow2
+is 'as a missing operand' 'zqcow2: resize: SIZE is missing; see zqcow2 resize --help' "$(cat err)"
+run 1 'refused: not a multiple of a sector' resize --shrink r.qcow2 1000
+has 'says so' err 'must be a multiple of 512'
+run 1 'refused: nothing left' resize --shrink r.qcow2 -10M
+has 'names the size' err "10485760 bytes, which '-10M'"
+run 1 'refused: too large' resize r.qcow2 8E
+run 1 'refused: smaller, without being asked for' resize r.qcow2 5M
+is 'names the option' 'zqcow2: r.qcow2: the device would lose 5242880 bytes: give --shrink if they are not needed' "$(cat err)"
+size_of() {
+    "$tool" info --json "$1" | python3 -c 'import json, sys; print(json.load(sys.stdin)["virtual_size"])'
+}
+is 'nothing has changed' 10485760 "$(size_of r.qcow2)"
+run 0 'relative: more' resize r.qcow2 +2M
+is 'is more' 12582912 "$(size_of r.qcow2)"
+run 0 'relative: less' resize --shrink r.qcow2 -4.5M
+is 'is less' 7864320 "$(size_of r.qcow2)"
+run 0 'absolute' resize r.qcow2 1G
+is 'is that' 1073741824 "$(size_of r.qcow2)"
+run 0 'a file that has zones' create -o zone.size=4M z.qcow2 32M
+run 1 'refused: zones' resize z.qcow2 64M
+has 'says so' err 'zones'
+
+if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
+    echo '# no qemu-img here'
+    finish
+fi
+
+sound() {
+    ran="qemu-img check $2"
+    qemu-img check -q -f qcow2 "$2" >out 2>err
+    verdict $? "$1" || show
+    run 0 "$1: check agrees" check "$2"
+}
+# alike NAME: a.qcow2, which zqcow2 has resized, and b.qcow2, which qemu-img has
+alike() {
+    ran='qemu-img compare a.qcow2 b.qcow2'
+    is "$1: in size" "$(size_of b.qcow2)" "$(size_of a.qcow2)"
+    qemu-img compare -q -f qcow2 -F qcow2 a.qcow2 b.qcow2 >out 2>err
+    verdict $? "$1" || show
+}
+fill() {
+    qemu-io -f qcow2 -c "write -P $1 $2 $3" "$4" >/dev/null
+}
+qemu_resize() {
+    qemu-img resize -q -f qcow2 "$@"
+}
+
+truncate -s 3M base.raw
+tr '\0' '\252' <base.raw >full.raw
+for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refcounts=on \
+    compat=1.1,cluster_size=512 compat=0.10,cluster_size=512 compat=1.1,refcount_bits=1; do
+    for under in '' -Ffull; do
+        name="$how$under"
+        rm -f a.qcow2 b.qcow2
+        case $name in compat=0.10*-Ffull) continue ;; esac # qemu-img cannot grow these
+        if [ -n "$under" ]; then
+            qemu-img create -q -f qcow2 -o "$how" -b full.raw -F raw a.qcow2 1000K
+        else
+            qemu-img create -q -f qcow2 -o "$how" a.qcow2 1000K
+        fi
+        fill 1 64K 300K a.qcow2
+        fill 2 900K 100K a.qcow2
+        cp a.qcow2 b.qcow2
+        run 0 "$name: grows" resize a.qcow2 2345K
+        qemu_resize b.qcow2 2345K
+        alike "$name: as with qemu-img"
+        sound "$name: is sound" a.qcow2
+        fill 3 1500K 600K a.qcow2
+        fill 3 1500K 600K b.qcow2
+        run 0 "$name: shrinks" resize --shrink a.qcow2 1111K
+        qemu_resize --shrink b.qcow2 1111K
+        alike "$name: as with qemu-img, too"
+        sound "$name: is sound when smaller" a.qcow2
+        run 0 "$name: grows what qemu-img has shrunk" resize b.qcow2 40M
+        qemu_resize a.qcow2 40M
+        alike "$name: and the other way round"
+        sound "$name: one is sound" a.qcow2
+        sound "$name: and the other" b.qcow2
+    done
+done
+
+# Version 2 has no entry for zeros: they are written where the backing file has more.
+rm -f a.qcow2
+qemu-img create -q -f qcow2 -o compat=0.10 -b full.raw -F raw a.qcow2 1000K
+run 0 'version 2, below it a longer file: grows' resize a.qcow2 2345K
+ran='qemu-io read'
+qemu-io -f qcow2 -c 'read -P 0 1000K 1345K' -c 'read -P 170 0 1000K' a.qcow2 >out 2>err &&
+    ! grep -q 'Pattern verification' out
+verdict $? 'version 2: what is new is zeros' || show
+sound 'version 2: is sound' a.qcow2
+
+# What lies behind the end, of a compressed cluster and of one that another program has cut in two.
+rm -f a.qcow2
+qemu-img convert -q -c -f raw -O qcow2 full.raw a.qcow2
+qemu_resize --shrink a.qcow2 1000K
+cp a.qcow2 b.qcow2
+run 0 'compressed: grows' resize a.qcow2 3M
+truncate -s 1000K full.raw
+truncate -s 3M full.raw
+ran='qemu-img compare a.qcow2 full.raw'
+qemu-img compare -q -f qcow2 -F raw a.qcow2 full.raw >out 2>err
+verdict $? 'compressed: what is new is zeros' || show
+sound 'compressed: is sound' a.qcow2
+
+# With snapshots: each keeps its size. Version 2 does not store it: both programs refuse.
+rm -f a.qcow2
+qemu-img create -q -f qcow2 a.qcow2 2M
+fill 1 0 2M a.qcow2
+qemu-img snapshot -c old a.qcow2
+run 0 'snapshots: shrinks' resize --shrink a.qcow2 1M
+sound 'snapshots: is sound' a.qcow2
+run 0 'snapshots: grows' resize a.qcow2 1G
+sound 'snapshots: is sound when larger' a.qcow2
+qemu-img snapshot -a old a.qcow2
+ran='qemu-io read'
+qemu-io -f qcow2 -c 'read -P 1 0 2M' a.qcow2 >out 2>err && ! grep -q 'Pattern verification' out
+verdict $? 'snapshots: the old one is what it was' || show
+sound 'snapshots: is sound when applied' a.qcow2
+qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 2M
+qemu-img snapshot -c old v2.qcow2
+run 1 'snapshots of version 2: refused' resize v2.qcow2 4M
+has 'says so' err 'version 2 that have snapshots'
+
+# The space of what is cut off goes back to the host.
+rm -f a.qcow2
+qemu-img create -q -f qcow2 a.qcow2 64M
+fill 1 0 32M a.qcow2
+before=$(du -k a.qcow2 | cut -f1)
+run 0 'space: shrinks' resize --shrink a.qcow2 1M
+after=$(du -k a.qcow2 | cut -f1)
+verdict "$([ "$after" -lt $((before / 8)) ]; echo $?)" 'space: the host has it again' ||
+    echo "# $before KiB before, $after after"
+finish
