@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <zqcow2/backend.h>
 #include <zqcow2/zqcow2.h>
 
@@ -68,6 +69,26 @@ static void holds(struct zqcow2_image *img, uint64_t at, uint8_t value)
     assert_int_equal(zqcow2_read(img, buf, sizeof(buf), at), 0);
     for (unsigned i = 0; i < CLUSTER; i++)
         assert_int_equal(buf[i], value);
+}
+
+static uint64_t size_of(struct zqcow2_image *img)
+{
+    struct zqcow2_info i = ZQCOW2_INFO_INIT;
+
+    assert_int_equal(zqcow2_get_info(img, &i), 0);
+    return i.virtual_size;
+}
+
+/* It is read like this without being applied. */
+static struct zqcow2_image *look(const char *name, struct zqcow2_error *err, int want)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_image *img = NULL;
+
+    opt.flags = ZQCOW2_OPEN_BORROW;
+    opt.snapshot = name;
+    assert_int_equal(zqcow2_open(be, &opt, &img, err), want);
+    return img;
 }
 
 static void apply(struct zqcow2_image *img)
@@ -141,14 +162,6 @@ static void flags_do_not_survive(void **state)
     zqcow2_backend_close(be);
 }
 
-static uint64_t size_of(struct zqcow2_image *img)
-{
-    struct zqcow2_info i = ZQCOW2_INFO_INIT;
-
-    assert_int_equal(zqcow2_get_info(img, &i), 0);
-    return i.virtual_size;
-}
-
 /* More than its L1 maps: nothing is there. Less: the rest cannot be reached. Not whole sectors. */
 static void the_size_is_that_of_the_snapshot(void **state)
 {
@@ -162,6 +175,12 @@ static void the_size_is_that_of_the_snapshot(void **state)
 
         make();
         put(record() + 48, sizes[i]);
+        img = look("was", NULL, 0);
+        assert_true(size_of(img) == whole);
+        holds(img, 0, 1);
+        assert_int_equal(zqcow2_read(img, sector, 512, whole - 512), 0);
+        assert_true(zqcow2_read(img, sector, 512, whole) < 0);
+        assert_int_equal(zqcow2_close(img), 0);
         img = open_it();
         apply(img);
         assert_true(size_of(img) == whole);
@@ -196,6 +215,41 @@ static void refused(const char *why)
     zqcow2_backend_close(be);
 }
 
+static void one_is_read_without_being_applied(void **state)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_error err;
+    struct zqcow2_image *img;
+
+    (void)state;
+    make();
+    img = look("was", &err, 0);
+    holds(img, 0, 1);
+    holds(img, SPAN, 1);
+    holds(img, SPAN - CLUSTER, 0);
+    assert_int_equal(zqcow2_write(img, &err, 512, 0, 0), -EROFS);
+    assert_int_equal(zqcow2_close(img), 0);
+    img = look("1", &err, 0);
+    holds(img, 0, 1);
+    assert_int_equal(zqcow2_close(img), 0);
+    img = look(NULL, &err, 0);
+    holds(img, 0, 2);
+    assert_int_equal(zqcow2_close(img), 0);
+    look("will be", &err, -ENOENT);
+    assert_string_equal(err.text, "no snapshot has the name or id \"will be\"");
+    opt.flags = ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_BORROW;
+    opt.snapshot = "was";
+    assert_int_equal(zqcow2_open(be, &opt, &img, &err), -EINVAL);
+    put(record(), get(64, 8));
+    look("was", &err, ZQCOW2_ECORRUPT);
+    put(record(), 0x123);
+    look("was", &err, ZQCOW2_ECORRUPT);
+    put(record(), get(40, 8));
+    put(record() + 48, (uint64_t)1 << 50);
+    look("was", &err, ZQCOW2_ECORRUPT);
+    zqcow2_backend_close(be);
+}
+
 static void what_cannot_be_right_is_refused(void **state)
 {
     (void)state;
@@ -227,6 +281,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flags_do_not_survive),
         cmocka_unit_test(the_size_is_that_of_the_snapshot),
+        cmocka_unit_test(one_is_read_without_being_applied),
         cmocka_unit_test(what_cannot_be_right_is_refused),
     };
 

@@ -198,6 +198,7 @@ static int run(int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
                                           ZT_OPTION_SOURCES,
+                                          ZT_OPTION_SNAPSHOT,
                                           {"cmd", required_argument, NULL, 'c'},
                                           {"read-only", no_argument, NULL, 'r'},
                                           ZT_OPTION_END};
@@ -217,6 +218,8 @@ static int run(int argc, char **argv)
         else
             ok = zt_target_option(&io.target, c);
     }
+    if (io.target.snapshot)
+        flags = 0;
     if (ok && zt_operands(argc, argv, 1, 1, names)) {
         io.target.path = argv[optind];
         status = session(&io, commands, count, flags);
@@ -226,10 +229,10 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_io = {
-    "io", "[-c COMMAND]... [-r] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE",
+    "io", "[-c COMMAND]... [-r] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] FILE",
     "Runs commands in the language of qemu-io on one open image",
     "  -c, --cmd=COMMAND       run COMMAND; without -c, read commands from standard input\n"
-    "  -r, --read-only         open the image for reading only\n" ZT_HELP_SHARE ZT_HELP_SOURCES
-        ZT_HELP_BACKEND
+    "  -r, --read-only         open the image for reading only\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
+        ZT_HELP_SOURCES ZT_HELP_BACKEND
     "The command help lists the commands. The exit status is 1 if a command failed.\n",
     run};

@@ -138,6 +138,7 @@ static bool parse(struct mapping *m, int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
                                           ZT_OPTION_SOURCES,
+                                          ZT_OPTION_SNAPSHOT,
                                           {"json", no_argument, NULL, ZT_OPT_VERB},
                                           {"offset", required_argument, NULL, 'o'},
                                           {"length", required_argument, NULL, 'l'},
@@ -179,10 +180,11 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_map = {
-    "map", "[--json] [-o OFFSET] [-l LENGTH] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE",
+    "map",
+    "[--json] [-o OFFSET] [-l LENGTH] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] FILE",
     "Lists the mapped ranges, in the format of qemu-img map",
     "  --json                  an array, including zeros and unallocated ranges\n"
     "  -o, --offset=OFFSET     start at OFFSET\n"
-    "  -l, --length=LENGTH     the length of the range\n" ZT_HELP_SHARE ZT_HELP_SOURCES
-        ZT_HELP_BACKEND,
+    "  -l, --length=LENGTH     the length of the range\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
+        ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run};

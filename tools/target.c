@@ -72,6 +72,7 @@ bool zt_target_option(struct zt_target *t, int c)
     case ZT_OPT_NO_BACKING: t->no_backing = true; return true;
     case ZT_OPT_BACKING_ROOT: t->backing_root = optarg; return true;
     case ZT_OPT_BACKING_FORMAT: return choose_format(t, optarg);
+    case ZT_OPT_SNAPSHOT: t->snapshot = optarg; return true;
     default: return false; /* zt_option() has reported it */
     }
 }
@@ -138,6 +139,7 @@ static int open_on(const struct zt_target *t, unsigned flags, struct zqcow2_reso
     opt.resolve = zqcow2_resolve_file;
     opt.resolve_arg = r;
     opt.backing_format = t->backing_format;
+    opt.snapshot = t->snapshot;
     rc = zqcow2_open(be, &opt, img, &err);
     if (rc < 0)
         zt_error("%s: %s", t->path, zt_reason(rc, &err));

@@ -40,6 +40,7 @@ enum {
     ZT_OPT_NO_BACKING,
     ZT_OPT_BACKING_ROOT,
     ZT_OPT_BACKING_FORMAT,
+    ZT_OPT_SNAPSHOT,
     ZT_OPT_VERB,
     ZT_OPT_END = ZT_OPT_VERB + 8
 };
@@ -62,6 +63,7 @@ struct zt_target {
     bool no_backing;                  /* open no backing file */
     const char *backing_root;         /* none outside this folder, or NULL */
     const char *backing_format;       /* where the image does not say, or NULL */
+    const char *snapshot;             /* to be read in place of the disk, or NULL */
     int failure;                      /* reported already: closing that fails for it says nothing */
 };
 
@@ -86,6 +88,10 @@ struct zt_target {
     { \
         "backing-format", required_argument, NULL, ZT_OPT_BACKING_FORMAT \
     }
+#define ZT_OPTION_SNAPSHOT \
+    { \
+        "snapshot", required_argument, NULL, ZT_OPT_SNAPSHOT \
+    }
 #define ZT_OPTION_SOURCES ZT_OPTION_NO_BACKING, ZT_OPTION_BACKING_ROOT, ZT_OPTION_BACKING_FORMAT
 #define ZT_OPTION_END \
     { \
@@ -95,6 +101,9 @@ struct zt_target {
     "  --backend=NAME          how to access the file: file (the default), uring or threads\n"
 #define ZT_HELP_SHARE \
     "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
+#define ZT_USE_SNAPSHOT "[--snapshot=NAME] "
+#define ZT_HELP_SNAPSHOT \
+    "  --snapshot=NAME         read what the snapshot with this name or ID has\n"
 #define ZT_USE_SOURCES "[--no-backing] [--backing-root=DIR] [--backing-format=FMT] "
 #define ZT_HELP_SOURCES \
     "  --no-backing            open no backing file; reading what it holds fails\n" \

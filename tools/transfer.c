@@ -281,6 +281,7 @@ static bool parse(struct transfer *t, int argc, char **argv, const char *const *
     static const struct option reader[] = {ZT_OPTION_BACKEND,
                                            ZT_OPTION_SHARE,
                                            ZT_OPTION_SOURCES,
+                                           ZT_OPTION_SNAPSHOT,
                                            {"force", no_argument, NULL, OPT_FORCE},
                                            ZT_OPTION_END};
     static const struct option writer[] = {
@@ -361,7 +362,8 @@ const struct zt_verb zt_verb_write = {
     "Writes standard input to the image", HELP_PAD ZT_HELP_SOURCES ZT_HELP_BACKEND, run_write};
 
 const struct zt_verb zt_verb_read = {
-    "read", "[--force] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE OFFSET LENGTH",
+    "read", "[--force] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] FILE OFFSET LENGTH",
     "Copies a range of the image to standard output",
-    "  --force                 even to a terminal\n" ZT_HELP_SHARE ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    "  --force                 even to a terminal\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES
+        ZT_HELP_BACKEND,
     run_read};

@@ -169,10 +169,12 @@ struct zqcow2_open_options {
     uint32_t block_size;        /* 512 or 4096; 0: 512. Offsets and lengths of requests must
                                    be multiples of it */
     uint32_t reserved;
+    const char *snapshot; /* read-only: the disk as the first snapshot with this name, or else
+                             with this id, has it. ENOENT: there is none. NULL: as it is */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL, 0, 0 \
+        sizeof(struct zqcow2_open_options), 0, 0, 0, 0, NULL, NULL, NULL, NULL, 0, 0, NULL \
     }
 
 enum zqcow2_create_flag {

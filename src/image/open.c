@@ -399,6 +399,8 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
         rc = recover(o);
     if (rc == 0 && o->rdwr)
         rc = update_header(o);
+    if (rc == 0 && o->opt.snapshot)
+        rc = zq_opening_snapshot(o);
     if (o->layer) { /* from here on it is only read */
         o->rdwr = false;
         o->opt.flags &= ~(uint32_t)ZQCOW2_OPEN_RDWR;
@@ -424,6 +426,8 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
     if (rc == 0 && o->opt.block_size && o->opt.block_size != 512 && o->opt.block_size != 4096)
         rc = zq_fail(o->err, -EINVAL, "block_size %" PRIu32 ": must be 0, 512 or 4096",
                      o->opt.block_size);
+    if (rc == 0 && o->opt.snapshot && o->opt.flags & ZQCOW2_OPEN_RDWR)
+        rc = zq_fail(o->err, -EINVAL, "a snapshot requires a read-only open");
     if (rc == 0)
         rc = zq_take_hooks(o->err, &o->hooks, o->opt.hooks);
     return rc;

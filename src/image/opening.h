@@ -40,6 +40,11 @@ struct zq_parts {
  */
 int zq_opening_header(struct opening *o);
 /*
+ * Makes h that of the disk that opt.snapshot names: what its L1 and its size are, and nothing
+ * else. For reading only.
+ */
+int zq_opening_snapshot(struct opening *o);
+/*
  * The write-pointer table of a header with zones, each entry checked, in zq_pointers_bytes(&o->g);
  * *table is the caller's to free, also after an error.
  */

@@ -94,13 +94,17 @@ static int check_entry(struct opening *o, const char *name, uint64_t offset, uin
     return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
-/* Entries are decoded in place: t->v holds numbers of the machine's byte order from here on. */
-static int load_table(struct opening *o, const char *name, struct zq_memtable *t, read_entry *read)
+/*
+ * Entries are decoded in place: t->v holds numbers of the machine's byte order from here on. Those
+ * behind the first n are not in the file, and stay 0.
+ */
+static int load_table(struct opening *o, const char *name, struct zq_memtable *t, uint64_t n,
+                      read_entry *read)
 {
-    size_t bytes = (size_t)zq_table_bytes(t->entries);
+    size_t bytes = (size_t)zq_table_bytes(n);
     int rc = bytes ? zq_be_read(o->be, t->v, bytes, t->offset) : 0;
 
-    for (uint64_t i = 0; rc == 0 && i < t->entries; i++) {
+    for (uint64_t i = 0; rc == 0 && i < n; i++) {
         t->v[i] = zq_table_get(t->v, i);
         if (t->v[i])
             rc = check_entry(o, name, t->offset, i, t->v[i], read);
@@ -123,17 +127,22 @@ static int open_alloc(struct opening *o, const struct zq_parts *parts)
     return zq_alloc_open(parts->alloc, &p);
 }
 
-/* A map without zones, such as that of a source, remembers no runs. */
+/*
+ * A map without zones, such as that of a source, remembers no runs. The L1 of a snapshot may be
+ * shorter than its disk.
+ */
 static int open_map(struct opening *o, const struct zq_parts *parts)
 {
-    const struct zq_map_params p = {.cache = parts->cache,
-                                    .alloc = parts->alloc,
-                                    .form = zq_form_of(&o->h),
-                                    .l1_offset = o->h.l1_offset,
-                                    .l1_entries = o->h.l1_entries,
-                                    .nr_zones = parts->nr_zones,
-                                    .zone_bits = o->g.zone_bits,
-                                    .first_seq_zone = o->g.conventional};
+    const struct zq_form form = zq_form_of(&o->h);
+    const struct zq_map_params p = {
+        .cache = parts->cache,
+        .alloc = parts->alloc,
+        .form = form,
+        .l1_offset = o->h.l1_offset,
+        .l1_entries = zq_max(o->h.l1_entries, zq_l1_needed(&form, o->h.stored_size)),
+        .nr_zones = parts->nr_zones,
+        .zone_bits = o->g.zone_bits,
+        .first_seq_zone = o->g.conventional};
 
     return zq_map_open(parts->map, &p);
 }
@@ -176,8 +185,9 @@ int zq_opening_tables(struct opening *o, const struct zq_parts *p)
     if (rc < 0)
         return rc;
     set_all_fixed(o, p->alloc);
-    rc = load_table(o, "L1", &p->map->l1, zq_l1_read);
+    rc = load_table(o, "L1", &p->map->l1, o->h.l1_entries, zq_l1_read);
     if (rc == 0 && o->rdwr)
-        rc = load_table(o, "refcount table", &p->alloc->refs.table, zq_rt_read);
+        rc = load_table(o, "refcount table", &p->alloc->refs.table, p->alloc->refs.table.entries,
+                        zq_rt_read);
     return rc;
 }

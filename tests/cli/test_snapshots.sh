@@ -51,6 +51,12 @@ for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refc
     holds "$how: the second one, applied" 2 1M 1M b.qcow2
     qemu-img snapshot -a first b.qcow2
     holds "$how: the first one, applied" 1 0 3M b.qcow2
+    for which in first second third; do
+        qemu-img convert -q -O raw -l "$which" a.qcow2 wanted.raw
+        run 0 "$how: $which is copied" convert --force --snapshot="$which" a.qcow2 got.raw
+        same "$how: $which is read as qemu-img reads it" wanted.raw got.raw
+        run 0 "$how: $which is compared" compare --snapshot="$which" a.qcow2 wanted.raw
+    done
     cp a.qcow2 b.qcow2
     run 0 "$how: the first one, applied here" snapshot -a first b.qcow2
     holds "$how: is what it was" 1 0 3M b.qcow2
@@ -102,6 +108,12 @@ run 1 'an unknown name' snapshot -d other a.qcow2
 has 'is refused, too' err '"other": no snapshot has this name or id'
 run 1 'an unknown one' snapshot -a other a.qcow2
 has 'cannot be applied' err '"other": no snapshot has this name or id'
+run 1 'it cannot be read either' read --snapshot=other a.qcow2 0 512
+has 'and that is said' err 'no snapshot has the name or id "other"'
+run 1 'nor one of a raw file' convert --snapshot=x wanted.raw got2.raw
+has 'which has none' err 'a raw file has none'
+run 0 'io opens for reading' io --snapshot='a name' -c 'read 0 512' a.qcow2
+run 0 'map shows it' map --snapshot='a name' a.qcow2
 run 1 'two at once' snapshot -c x -d y a.qcow2
 has 'are too many' err 'only one of'
 same 'and nothing has changed' was.qcow2 a.qcow2

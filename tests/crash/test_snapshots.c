@@ -363,6 +363,25 @@ static void judge_disk(const struct world *w, struct zqcow2_image *img)
         must(w, allowed(w, end, i / BYTES, c[i / BYTES][i % BYTES]), "slot of the disk", i / BYTES);
 }
 
+/* Read without being applied, as a program that only reads the image does. */
+static void look_at(const struct world *w, struct zqcow2_simdisk *disk, uint32_t number)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_backend *b;
+    struct zqcow2_image *img;
+    char name[16];
+    content c;
+
+    snprintf(name, sizeof(name), "step %u", number);
+    o.flags = ZQCOW2_OPEN_NOLOCK;
+    o.snapshot = name;
+    must(w, zqcow2_simdisk_backend(disk, &b) == 0, "backend", 0);
+    must(w, zqcow2_open(b, &o, &img, NULL) == 0, "open a snapshot", number);
+    read_all(w, img, c);
+    must(w, is_all(w->step[number].holds, c), "a snapshot is not what it was", number);
+    must(w, zqcow2_close(img) == 0, "close", 0);
+}
+
 static void apply_whole(const struct world *w, struct zqcow2_image *img, uint32_t number)
 {
     content c;
@@ -417,6 +436,10 @@ static void judge(struct world *w, struct zqcow2_simdisk *disk)
     must(w, zqcow2_close(img) == 0, "close", 0);
     judge_snapshots(w, disk, there);
     judge_list(w, there);
+    for (uint32_t i = 0; i < STEPS; i++) {
+        if (there[i])
+            look_at(w, disk, i);
+    }
     check(w, disk, false);
     use(w, disk, there);
     check(w, disk, true);

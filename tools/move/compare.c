@@ -219,6 +219,7 @@ static bool parse(struct compare *c, int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
                                           ZT_OPTION_SOURCES,
+                                          ZT_OPTION_SNAPSHOT,
                                           {"strict", no_argument, NULL, 's'},
                                           {"quiet", no_argument, NULL, 'q'},
                                           {"progress", no_argument, NULL, 'p'},
@@ -242,6 +243,7 @@ static bool parse(struct compare *c, int argc, char **argv)
     if (!ok || !zt_operands(argc, argv, 2, 2, names))
         return false;
     c->disks[1].target = c->disks[0].target;
+    c->disks[1].target.snapshot = NULL;
     c->disks[0].target.path = argv[optind];
     c->disks[1].target.path = argv[optind + 1];
     return true;
@@ -279,12 +281,14 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_compare = {
     "compare",
-    "[-s] [-q] [-p] [-f FMT] [-F FMT] [-U] " ZT_USE_SOURCES "[--backend=NAME] FILE FILE2",
+    "[-s] [-q] [-p] [-f FMT] [-F FMT] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES
+    "[--backend=NAME] FILE FILE2",
     "Compares the content and the zones of two disks",
     "  -s, --strict            size, zones and what is allocated must be the same, too\n"
     "  -q, --quiet             print nothing but errors\n"
     "  -p, --progress          show progress on a terminal\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
-    "  -F, --second-format=FMT  of FILE2\n" ZT_HELP_SHARE ZT_HELP_SOURCES ZT_HELP_BACKEND
+    "  -F, --second-format=FMT  of FILE2\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES
+        ZT_HELP_BACKEND
     "Exit status: 0 the same, 1 different, 2 or more an error, as of qemu-img compare.\n",
     run};

@@ -156,6 +156,7 @@ static bool parse(struct convert *c, int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
                                           ZT_OPTION_SOURCES,
+                                          ZT_OPTION_SNAPSHOT,
                                           {"format", required_argument, NULL, 'f'},
                                           {"output-format", required_argument, NULL, 'O'},
                                           {"sparse", required_argument, NULL, 'S'},
@@ -203,7 +204,7 @@ static int run(int argc, char **argv)
 const struct zt_verb zt_verb_convert = {
     "convert",
     "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] "
-    "[-U] " ZT_USE_SOURCES "[--backend=NAME] SRC DST",
+    "[-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
     "Copies a disk to a new file, with its zones",
     "  -f, --format=FMT        of SRC: raw or qcow2\n"
     "  -O, --output-format=FMT  of DST: raw (the default) or qcow2\n"
@@ -212,6 +213,6 @@ const struct zt_verb zt_verb_convert = {
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
-    "  --force                 replace DST if it exists\n" ZT_HELP_SHARE ZT_HELP_SOURCES
-        ZT_HELP_BACKEND,
+    "  --force                 replace DST if it exists\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
+        ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run};

@@ -56,8 +56,12 @@ bool zt_disk_open(struct zt_disk *d)
     rc = probe(d);
     if (rc == 0 && !strcmp(d->format, "raw"))
         rc = raw_info(d);
-    if (rc < 0)
+    if (rc < 0) {
         zt_error("%s: %s", d->target.path, zqcow2_strerror(rc));
+    } else if (!strcmp(d->format, "raw") && d->target.snapshot) {
+        zt_error("%s: --snapshot: a raw file has none", d->target.path);
+        rc = -EINVAL;
+    }
     if (rc == 0 && !strcmp(d->format, "raw"))
         return true;
     zqcow2_backend_close(d->be);

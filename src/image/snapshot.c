@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opens a snapshot for reading. What it has of its own are an L1 and a size: with these in place of
+ * the header's, everything behind the header is opened, checked and read as ever. Refcounts and
+ * flags do not matter to a reader.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include "base/report.h"
+#include "check/overlap.h"
+#include "format/entry.h"
+#include "format/l2entry.h"
+#include "image/opening.h"
+#include "snapshot/snapshot.h"
+
+static int bad_l1(const struct opening *o, const struct zq_snapshot *r, const char *why)
+{
+    return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                   "L1 table of the snapshot, %" PRIu32 " entries at byte %" PRIu64 ": %s",
+                   r->l1_entries, r->l1_offset, why);
+}
+
+/* As the header's own are checked; but an L1 that is too short for the size ends in nothing. */
+static int check_l1(const struct opening *o, const struct zq_snapshot *r)
+{
+    const struct zq_bounds b = {zq_form_of(&o->h), o->file_size};
+    uint64_t bytes = zq_table_bytes(r->l1_entries);
+
+    if (!bytes)
+        return 0;
+    if (bytes > ZQ_MAX_L1_BYTES)
+        return bad_l1(o, r, "it is larger than 32 MiB");
+    if (zq_host_misplaced(&b, r->l1_offset) || bytes > o->file_size - r->l1_offset)
+        return bad_l1(o, r, "it is no place for a table");
+    return 0;
+}
+
+/* A record that does not store a size is of a disk that had the one of now. */
+static int take_over(struct opening *o, const uint8_t *raw)
+{
+    struct zq_form form = zq_form_of(&o->h);
+    struct zq_snapshot_facts f;
+    struct zq_snapshot r;
+    int rc;
+
+    zq_snapshot_read(raw, &r);
+    zq_snapshot_facts(raw, &f);
+    rc = check_l1(o, &r);
+    if (rc < 0)
+        return rc;
+    if (f.disk_bytes)
+        o->h.stored_size = f.disk_bytes;
+    if (o->h.stored_size > ZQ_MAX_VIRTUAL_SIZE ||
+        zq_l1_needed(&form, o->h.stored_size) > zq_table_count(ZQ_MAX_L1_BYTES))
+        return zq_fail(o->err, ZQCOW2_ECORRUPT,
+                       "the snapshot has a disk of %" PRIu64 " bytes: too large for an L1 table",
+                       o->h.stored_size);
+    o->h.virtual_size = zq_align_down(o->h.stored_size, ZQ_SECTOR);
+    o->h.l1_offset = r.l1_offset;
+    o->h.l1_entries = r.l1_entries;
+    return zq_overlap_check(&o->h, NULL, 0, o->err);
+}
+
+int zq_opening_snapshot(struct opening *o)
+{
+    struct zq_snap s = {.kind = ZQ_SNAP_LIST,
+                        .be = o->be,
+                        .hooks = &o->hooks,
+                        .err = o->err,
+                        .bounds = {zq_form_of(&o->h), o->file_size},
+                        .table_offset = o->h.snapshots_offset,
+                        .nr = o->h.nb_snapshots};
+    uint64_t pos;
+    int rc;
+
+    if (o->g.layout)
+        return zq_fail(o->err, ZQCOW2_EFEATURE, "snapshots of zoned images cannot be read yet");
+    rc = zq_snap_load(&s);
+    if (rc == 0 && !zq_snap_find(&s, o->opt.snapshot, &pos))
+        rc = zq_fail(o->err, -ENOENT, "no snapshot has the name or id \"%.64s\"", o->opt.snapshot);
+    if (rc == 0)
+        rc = take_over(o, s.table + pos);
+    zq_snap_free(&s);
+    return rc;
+}
