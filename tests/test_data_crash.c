@@ -25,6 +25,7 @@ static uint8_t got[KiB(512)];
 #define ZONES 3u /* sequential ones that are written */
 #define LIVES 64u
 #define PIECE 2560u
+#define CONV  2u /* clusters */
 
 /* A life of a zone: all of it has one tag. */
 struct life {
@@ -40,7 +41,8 @@ struct zone_model {
 
 struct crash_model {
     struct zone_model zone[ZONES];
-    uint8_t newest, flushed; /* of the conventional zone's first cluster: versions 0 .. newest */
+    /* The conventional zone's first clusters: all of them written, or discarded, at once. */
+    uint8_t version[256], newest, flushed; /* version[0] is 0, as is that of a discard */
 };
 
 /* The model as it is when instant number `at` comes: what has been asked for, and acknowledged. */
@@ -107,10 +109,14 @@ static void judge(struct world *w, const struct kind *k, const struct crash_mode
             fail_msg("%s: zone %u with pointer +%#llx holds no life (byte 0: %02x)", where, z + 1,
                      (unsigned long long)wp, got[r->start]);
     }
-    for (uint64_t i = 0; i < k->cluster; i += 512) {
-        if (got[i] < m->flushed || got[i] > m->newest)
-            fail_msg("%s: version %u of sector %u, not %u to %u", where, got[i],
-                     (unsigned)(i / 512), m->flushed, m->newest);
+    for (uint64_t i = 0; i < CONV * k->cluster; i += 512) {
+        unsigned v = m->flushed;
+
+        while (v <= m->newest && m->version[v] != got[i])
+            v++;
+        if (v > m->newest)
+            fail_msg("%s: sector %u has %u, no version from %u to %u", where, (unsigned)(i / 512),
+                     got[i], m->flushed, m->newest);
     }
     assert_int_equal(zqcow2_close(img), 0);
 }
@@ -150,10 +156,24 @@ static void flush_all(struct zqcow2_image *img, const struct world *w, struct cr
     note_asked(w, m);
 }
 
+/* A discard gives the data file's space back, so a crash must not show what was there. */
+static void write_conventional(struct zqcow2_image *img, const struct world *w,
+                               const struct kind *k, struct crash_model *m, bool discard)
+{
+    uint64_t len = CONV * k->cluster;
+
+    assert_true(++m->newest);
+    m->version[m->newest] = discard ? 0 : m->newest;
+    memset(got, m->newest, len);
+    note_asked(w, m);
+    assert_int_equal(discard ? zqcow2_discard(img, len, 0, 0) : zqcow2_write(img, got, len, 0, 0),
+                     0);
+}
+
 static void step(struct zqcow2_image *img, const struct world *w, const struct kind *k,
                  struct crash_model *m, uint64_t *rng)
 {
-    unsigned z = (unsigned)rng_below(rng, ZONES), act = (unsigned)rng_below(rng, 12);
+    unsigned z = (unsigned)rng_below(rng, ZONES), act = (unsigned)rng_below(rng, 13);
 
     if (act < 5) {
         write_zone(img, w, k, m, z, PIECE * (1 + rng_below(rng, 4)));
@@ -164,9 +184,9 @@ static void step(struct zqcow2_image *img, const struct world *w, const struct k
         note_asked(w, m);
         assert_int_equal(zqcow2_zone_finish(img, (z + 1) * k->zone, k->zone, 0), 0);
     } else if (act < 9) {
-        memset(got, ++m->newest, k->cluster);
-        note_asked(w, m);
-        assert_int_equal(zqcow2_write(img, got, k->cluster, 0, 0), 0);
+        write_conventional(img, w, k, m, act == 8);
+    } else if (act == 9) {
+        assert_int_equal(zqcow2_drain(img), 0); /* then holes are made */
     } else {
         flush_all(img, w, m);
     }

@@ -118,7 +118,6 @@ union zq_op_own {
         uint8_t phase;
         uint64_t prepared; /* bytes of the request that nothing but I/O can hinder any more */
         bool in_place;     /* some of them will be written where they lie */
-        struct zq_owned_range range;
     } overwrite;
     struct {
         uint8_t phase;
@@ -146,7 +145,7 @@ union zq_op_own {
         uint8_t phase;
         struct zq_freed *freed; /* the record at work on */
         uint32_t zone;          /* that is being punched, from device address `at` on */
-        uint64_t at;
+        uint64_t at;            /* also of clusters of a data file */
     } janitor;
 };
 
@@ -176,6 +175,7 @@ struct zq_op {
     struct zq_transfer xfer;
     struct iovec seg[ZQ_IO_SEGMENTS];
     /* what space/ keeps for it; see release */
+    struct zq_owned_range range;
     struct zq_list turn; /* in the admission FIFO of `zone` */
     bool has_turn;
     struct zq_list fills; /* prepared */

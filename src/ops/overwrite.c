@@ -220,7 +220,7 @@ static int prepare_piece(struct zq_core *c, struct zq_op *op, struct zq_extent *
     uint64_t at = op->req.offset + op->own.overwrite.prepared, stop = piece_end(c, op, at);
     int rc = 0;
 
-    zq_assert_k(R14, op->own.overwrite.range.held && op->own.overwrite.prepared < op->length);
+    zq_assert_k(R14, op->range.held && op->own.overwrite.prepared < op->length);
     if (compresses(op))
         rc = prepare_packed(c, op, at, &stop);
     else if (can_unmap(c, op, at, &stop))
@@ -314,7 +314,7 @@ static int commit(struct zq_core *c, struct zq_op *op)
 {
     int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
 
-    zq_assert_k(R14, op->own.overwrite.range.held);
+    zq_assert_k(R14, op->range.held);
     zq_assert_k(I13,
                 zq_list_empty(&op->fills) && !op->fill); /* all that has to be is in the file */
     while (rc == 0 && op->pos < op->length)
@@ -328,7 +328,7 @@ static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD || compresses(op) || op->own.overwrite.range.held)
+    if (op->req.op == ZQCOW2_OP_DISCARD || compresses(op) || op->range.held)
         return 0;
     rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);
     if (rc == 0 && zq_extent_in_place(e) && e->len == op->length && !may_unmap(c, op))
@@ -380,7 +380,7 @@ static uint8_t phase_after(const struct zq_op *op)
     switch (op->own.overwrite.phase) {
     case D_PREPARE: return D_FILL;
     case D_FILL: return op->own.overwrite.in_place ? D_IN_PLACE : D_COMMIT;
-    case D_IN_PLACE: return op->own.overwrite.range.held ? D_COMMIT : D_FUA;
+    case D_IN_PLACE: return op->range.held ? D_COMMIT : D_FUA;
     default: return D_FUA;
     }
 }

@@ -61,6 +61,9 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
             op->own.shutdown.phase = S_FLUSH;
             return c->janitor_running ? zq_op_park(c, op, &c->drain_waiters) : 0;
         }
+        /* Unmapping what lies ahead has given nothing back of a data file: the holes do. */
+        if (c->map.form.external && zq_janitor_kick(c))
+            return zq_op_park(c, op, &c->drain_waiters);
         op->own.shutdown.phase = S_CLEAN;
         return 0;
     case S_CLEAN: op->own.shutdown.phase = S_CLEAN_FLUSH; return write_clean(c, op);

@@ -242,17 +242,17 @@ static bool joins(const struct zq_list *q, const struct zq_freed *f)
     const struct zq_freed *last = zq_container(q->prev, const struct zq_freed, link);
 
     return !zq_list_empty(q) && f->cluster == last->cluster + last->count &&
-           f->after_round == last->after_round && f->punch == last->punch;
+           f->after_round == last->after_round && f->punch == last->punch &&
+           f->external == last->external;
 }
 
-void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
+static void enqueue(struct zq_alloc *a, struct zq_freed *f, bool linked)
 {
     struct zq_list *q = &a->quarantine[linked];
     struct zq_freed *last;
 
     zq_assert_k(R5, f->count);
     f->after_round = linked ? a->rounds + 1 : 0;
-    f->after_io = a->cache->x->data_seq;
     if (joins(q, f)) {
         last = zq_container(q->prev, struct zq_freed, link);
         last->count += f->count;
@@ -261,4 +261,18 @@ void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
         return;
     }
     zq_list_push(q, &f->link);
+}
+
+void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked)
+{
+    f->external = false;
+    f->after_io = a->cache->x->data_seq;
+    enqueue(a, f, linked);
+}
+
+void zq_alloc_quarantine_external(struct zq_alloc *a, struct zq_freed *f, uint64_t after_io)
+{
+    f->external = f->punch = true;
+    f->after_io = after_io;
+    enqueue(a, f, true);
 }

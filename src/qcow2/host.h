@@ -17,6 +17,7 @@ struct zq_freed {
     uint64_t after_round; /* ripe when this round is done ... */
     uint64_t after_io;    /* ... and every I/O numbered up to this has finished */
     bool punch;           /* refcount is 1: give the space to the host */
+    bool external;        /* places of a data file, which have no refcounts (D3) */
 };
 
 /*
@@ -128,6 +129,11 @@ void zq_record_drop(struct zq_alloc *a, struct zq_freed *f);
  * removal must first be durable; else it was never linked. Only then may it be taken again.
  */
 void zq_alloc_quarantine(struct zq_alloc *a, struct zq_freed *f, bool linked);
+/*
+ * The same for clusters of a data file, until every I/O there numbered up to after_io has finished.
+ * They stay the device's: who punches them asks the map once more.
+ */
+void zq_alloc_quarantine_external(struct zq_alloc *a, struct zq_freed *f, uint64_t after_io);
 /* How many clusters from this one on the host may have room for. */
 uint64_t zq_alloc_before_refused(const struct zq_alloc *a, uint64_t cluster);
 /* The host has said that there is little room left: whatever is free is good enough. */

@@ -175,20 +175,20 @@ static bool share_a_cluster(const struct zq_core *c, const struct zq_op *a, cons
 int zq_range_take(struct zq_core *c, struct zq_op *op)
 {
     zq_assert_k(R14, op->length && op->req.offset + op->length <= c->seq_start);
-    if (op->own.overwrite.range.held)
+    if (op->range.held)
         return 0;
     for (const struct zq_list *n = c->owners.next; n != &c->owners; n = n->next) {
-        if (share_a_cluster(c, op, zq_container(n, const struct zq_op, own.overwrite.range.link)))
+        if (share_a_cluster(c, op, zq_container(n, const struct zq_op, range.link)))
             return zq_op_park(c, op, &c->owner_waiters);
     }
-    zq_list_push(&c->owners, &op->own.overwrite.range.link);
-    op->own.overwrite.range.held = true;
+    zq_list_push(&c->owners, &op->range.link);
+    op->range.held = true;
     return 0;
 }
 
 void zq_range_leave(struct zq_core *c, struct zq_op *op)
 {
-    struct zq_owned_range *r = &op->own.overwrite.range;
+    struct zq_owned_range *r = &op->range;
 
     if (!r->held)
         return;

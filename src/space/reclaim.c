@@ -16,12 +16,13 @@
 
 /* ---- the janitor ---- */
 
-enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_ZONE, J_DONE };
+enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_EXTERNAL, J_PUNCH_ZONE, J_DONE };
 
 /* R5: the unmapping is durable, and nobody who looked the cluster up before is still at it. */
 static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
 {
-    return f->after_round <= c->round.done && zq_io_all_past(&c->x, f->after_io);
+    return f->after_round <= c->round.done &&
+           zq_io_all_past(f->external ? c->data : &c->x, f->after_io);
 }
 
 /*
@@ -80,6 +81,33 @@ static int punch_freed(struct zq_core *c, struct zq_op *op, const struct zq_free
 }
 
 /*
+ * What of the zone is the next to be punched, from `at` on: all of its places in a data file,
+ * mapped or not; else the next run that L2 maps. *len 0: not that.
+ */
+static int next_of_zone(struct zq_core *c, struct zq_op *op, uint64_t end, uint64_t *host,
+                        uint64_t *len)
+{
+    uint64_t at = op->own.janitor.at;
+    struct zq_extent e;
+    int rc;
+
+    *host = at;
+    *len = end - at;
+    if (c->map.form.external) {
+        op->own.janitor.at = end;
+        return 0;
+    }
+    rc = zq_map_lookup(&c->map, &op->g, at, end - at, &e);
+    if (rc)
+        return rc;
+    zq_cache_release(&c->cache, &op->g);
+    op->own.janitor.at += e.len;
+    *host = e.host;
+    *len = zq_extent_in_place(&e) ? e.len : 0;
+    return 0;
+}
+
+/*
  * Gives the zone's runs to the host, one a call; what L2 maps stays mapped. Each has completed
  * before the zone takes a write (R6).
  */
@@ -89,24 +117,96 @@ static int punch_zone(struct zq_core *c, struct zq_op *op)
     uint64_t end = zq_zone_end(&c->zones, op->own.janitor.zone);
 
     while (op->own.janitor.at < end) {
-        struct zq_extent e;
-        int rc = op->rc < 0 ? op->rc :
-                              zq_map_lookup(&c->map, &op->g, op->own.janitor.at,
-                                            end - op->own.janitor.at, &e);
+        uint64_t host, len;
+        int rc = op->rc < 0 ? op->rc : next_of_zone(c, op, end, &host, &len);
 
         if (rc == ZQ_WAIT)
             return rc;
         if (rc < 0)
             break; /* it only costs space */
-        zq_cache_release(&c->cache, &op->g);
-        op->own.janitor.at += e.len;
-        if (zq_extent_in_place(&e))
-            return zq_op_data_io(c, op, ZQCOW2_IO_DISCARD, NULL, e.host, e.len);
+        if (len)
+            return zq_op_data_io(c, op, ZQCOW2_IO_DISCARD, NULL, host, len);
     }
     zq_cache_release(&c->cache, &op->g);
     l->punching = false;
     zq_wake(&c->ready, &l->drained);
     op->own.janitor.phase = J_NEXT;
+    return 0;
+}
+
+/* Its part of the device has to be the janitor's (R14): a write could map it while it is punched.
+ */
+static void begin_record(const struct zq_core *c, struct zq_op *op, struct zq_freed *f)
+{
+    op->own.janitor.freed = f;
+    op->own.janitor.phase = f->external ? J_PUNCH_EXTERNAL : f->punch ? J_PUNCH_FREED : J_LOWER;
+    if (!f->external)
+        return;
+    op->own.janitor.at = op->req.offset = f->cluster << c->cluster_bits;
+    op->length = zq_min(f->count << c->cluster_bits, c->seq_start - op->req.offset);
+}
+
+/*
+ * What is unmapped from `at` on, in *e; then its entries on disk say so, too. Else it was mapped
+ * and unmapped again since the record was made, and a crash could take the second back: *again, and
+ * the record waits for another round.
+ */
+static int look_up_external(struct zq_core *c, struct zq_op *op, struct zq_extent *e, bool *again)
+{
+    uint64_t at = op->own.janitor.at, next;
+    struct zq_slice *s;
+    int rc = zq_map_lookup(&c->map, &op->g, at, op->req.offset + op->length - at, e);
+
+    *again = false;
+    if (rc || !zq_map_may_hold(&c->map, at, &next))
+        return rc;
+    rc = zq_map_slice(&c->map, &op->g, at, &s);
+    *again = rc == 0 && (s->dirty || s->in_round);
+    return rc;
+}
+
+/* The clusters of a record, or what is left of them. */
+static void end_external(struct zq_core *c, struct zq_op *op, bool again)
+{
+    struct zq_freed *f = op->own.janitor.freed;
+
+    zq_cache_release(&c->cache, &op->g);
+    zq_range_leave(c, op);
+    op->own.janitor.freed = NULL;
+    op->own.janitor.phase = J_NEXT;
+    if (!again) {
+        zq_record_drop(&c->alloc, f);
+        return;
+    }
+    f->count -= (op->own.janitor.at >> c->cluster_bits) - f->cluster;
+    f->cluster = op->own.janitor.at >> c->cluster_bits;
+    zq_alloc_quarantine_external(&c->alloc, f, c->data->data_seq);
+}
+
+/* Gives places of a data file to the host that nothing maps; what fails only costs space. */
+static int punch_external(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t end = op->req.offset + op->length;
+    bool again = false;
+    int rc = c->dead ? ZQCOW2_EDEAD : zq_range_take(c, op);
+
+    if (rc == ZQ_WAIT)
+        return rc;
+    while (rc == 0 && op->rc == 0 && op->own.janitor.at < end) {
+        uint64_t at = op->own.janitor.at;
+        struct zq_extent e;
+
+        rc = look_up_external(c, op, &e, &again);
+        if (rc == ZQ_WAIT)
+            return rc;
+        if (rc < 0 || again)
+            break;
+        zq_cache_release(&c->cache, &op->g);
+        op->own.janitor.at += e.len;
+        if (e.type != ZQ_EXT_DATA && !e.l2.len)
+            return zq_op_data_io(c, op, ZQCOW2_IO_DISCARD, NULL, at, e.len);
+    }
+    end_external(c, op, again);
     return 0;
 }
 
@@ -122,8 +222,7 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
     op->rc = 0;
     if (f) {
         zq_list_del(&f->link);
-        op->own.janitor.freed = f;
-        op->own.janitor.phase = f->punch ? J_PUNCH_FREED : J_LOWER;
+        begin_record(c, op, f);
         return 0;
     }
     if (!c->dead && next_punch(c, &op->own.janitor.zone, &punch_io)) {
@@ -179,6 +278,7 @@ static int step_janitor(struct zq_core *c, struct zq_op *op)
             op->own.janitor.phase = J_LOWER;
             break;
         case J_LOWER: rc = lower(c, op); break;
+        case J_PUNCH_EXTERNAL: rc = punch_external(c, op); break;
         default: rc = punch_zone(c, op);
         }
     }

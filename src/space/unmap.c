@@ -120,20 +120,39 @@ int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t
 
 /* ---- at last ---- */
 
+/*
+ * In a data file a cluster is found by its place, and stays there: what is kept are the whole
+ * clusters of the device that were unmapped. Not of sequential zones, which a reset punches.
+ */
+static void set_external(struct zq_core *c, struct zq_freed *f, uint64_t from, uint64_t to)
+{
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+
+    from = zq_align_up(from, size);
+    to = zq_min(zq_align_down(to, size), zq_align_up(c->seq_start, size));
+    f->cluster = from >> c->cluster_bits;
+    f->count = to > from ? (to - from) >> c->cluster_bits : 0;
+}
+
 /* One host run: the entries, and the record of what they held, in one hold. */
 static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, uint64_t *at,
                      uint64_t end, enum zq_unlink leave)
 {
     struct zq_freed *f = take_record(c, op);
+    uint64_t from = *at;
 
     if (!f)
         return -ENOMEM;
     zq_assert_k(R12, c->marked); /* a crash finds the mark, and what leaks */
     *at = zq_map_unlink(&c->map, s, *at, end, leave, f);
-    if (f->count)
-        zq_alloc_quarantine(&c->alloc, f, true);
-    else
+    if (c->map.form.external)
+        set_external(c, f, from, *at);
+    if (!f->count)
         keep_record(op, f);
+    else if (c->map.form.external)
+        zq_alloc_quarantine_external(&c->alloc, f, c->data->data_seq);
+    else
+        zq_alloc_quarantine(&c->alloc, f, true);
     return 0;
 }
 

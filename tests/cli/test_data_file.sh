@@ -48,6 +48,28 @@ mkfifo in/disk.raw
 run 1 'a fifo' read in/i.qcow2 0 512
 has 'is refused' err 'not a regular file'
 
+# The space of what is discarded or reset goes back to the host, if this file system has holes.
+blocks() {
+    stat -c %b "$1"
+}
+run 0 'create' create -o data_file=space.bin in/space.qcow2 8M
+run 0 'a write' io -c 'write -P 5 0 8M' in/space.qcow2
+full=$(blocks in/space.bin)
+run 0 'a discard' io -c 'discard 1M 6M' in/space.qcow2
+run 0 'create with zones' create -o zone.size=4M,zone.conventional_zones=1,data_file=zones.bin in/zspace.qcow2 8M
+run 0 'writes' io -c 'write -P 5 0 4M' -c 'write -P 5 4M 4M' in/zspace.qcow2
+head -c 1M /dev/urandom >holes
+if fallocate -p -o 0 -l 1M holes 2>/dev/null; then
+    is 'gives three quarters of the space back' 1 $(($(blocks in/space.bin) <= full / 4 + 64))
+    full=$(blocks in/zones.bin)
+    run 0 'a reset' reset -o 4M in/zspace.qcow2
+    is 'gives half of it back' 1 $(($(blocks in/zones.bin) <= full / 2 + 64))
+    run 0 'a discard there' io -c 'discard 0 4M' in/zspace.qcow2
+    is 'the rest' 1 $(($(blocks in/zones.bin) <= 64))
+else
+    echo '# no holes here'
+fi
+
 # What is there is kept, unless it is to be replaced.
 yes | head -c 1048576 >in/old.raw
 cp in/old.raw kept

@@ -38,7 +38,11 @@ static int half_length(void *self, uint64_t *bytes)
 
 static int half_readv(void *self, const struct iovec *iov, int n, uint64_t off)
 {
-    return zqcow2_backend_readv(((struct half *)self)->be, iov, n, off);
+    struct half *h = self;
+
+    if (h->w->reading)
+        h->w->reading(h->w->arg, h->file);
+    return zqcow2_backend_readv(h->be, iov, n, off);
 }
 
 static int half_writev(void *self, const struct iovec *iov, int n, uint64_t off)
@@ -78,8 +82,12 @@ static int half_zero(void *self, uint64_t off, uint64_t len)
 
 static int half_discard(void *self, uint64_t off, uint64_t len)
 {
-    note(((struct half *)self)->w);
-    return zqcow2_backend_discard(((struct half *)self)->be, off, len);
+    struct half *h = self;
+
+    note(h->w);
+    if (h->w->discarding)
+        h->w->discarding(h->w->arg, h->file);
+    return zqcow2_backend_discard(h->be, off, len);
 }
 
 static void half_close(void *self)

@@ -25,8 +25,10 @@ struct world {
     unsigned nr, room;
     bool keeps;
     unsigned flushes[FILES];
-    void (*flushing)(void *arg, unsigned file); /* is called before a flush, unless NULL */
+    void (*flushing)(void *arg, unsigned file); /* unless NULL, called before a flush */
     void *arg;
+    void (*reading)(void *arg, unsigned file); /* likewise, before a read, and a discard */
+    void (*discarding)(void *arg, unsigned file);
     uint32_t io_align; /* of new backends; 0: none */
     uint32_t asked;    /* of the resolver: the depth of the last call */
     int answer;
