@@ -465,7 +465,9 @@ static const struct damage damages[] = {
     {"zones", 16, 4, 9, ZQCOW2_ECORRUPT, "zone states: of 9 zones, but the image has 8"},
     {"no zones", 16, 4, 0, ZQCOW2_ECORRUPT, "zone states: of 0 zones, but the image has 8"},
     {"many zones", 16, 4, UINT32_MAX, ZQCOW2_ECORRUPT, "runs past the end of the file"},
-    {"newer", 20, 4, 64, ZQCOW2_EFEATURE, "is 0x40, which is unknown"},
+    {"newer", 32, 4, 64, ZQCOW2_EFEATURE, "is 0x40, which is unknown"},
+    {"extensions nowhere", 20, 4, 64, ZQCOW2_ECORRUPT, "zone states: descriptor extensions 0 "},
+    {"nothing somewhere", 24, 8, 4096, ZQCOW2_EFEATURE, "is 0x10, which is unknown"},
 };
 
 static void damage(const struct damage *d)

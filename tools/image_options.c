@@ -33,6 +33,7 @@ static const struct {
     [ZT_O_MAX_OPEN] = {"zone.max_open_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true},
     [ZT_O_MAX_ACTIVE] = {"zone.max_active_zones", V_COUNT, 0, GIB4 - 1, "0 to 4294967295", true},
     [ZT_O_MAX_APPEND] = {"zone.max_append_bytes", V_SIZE, 512, GIB4 - 1, "512 to 4G - 1", true},
+    [ZT_O_DESCRIPTOR] = {"zone.descriptor_extension", V_SIZE, 64, 16320, "64 to 16320", true},
     [ZT_O_LAYOUT] = {"zone.layout", V_WORD, 0, 0, "", true},
 };
 
@@ -188,6 +189,7 @@ struct zqcow2_create_options zt_create_options(const struct zt_image_options *se
     o.max_open_zones = (uint32_t)value[ZT_O_MAX_OPEN];
     o.max_active_zones = (uint32_t)value[ZT_O_MAX_ACTIVE];
     o.max_append_bytes = (uint32_t)value[ZT_O_MAX_APPEND];
+    o.descriptor_extension = (uint32_t)value[ZT_O_DESCRIPTOR];
     o.cluster_size = (uint32_t)value[ZT_O_CLUSTER_SIZE];
     o.refcount_bits = (uint32_t)value[ZT_O_REFCOUNT_BITS];
     o.layout = (uint32_t)value[ZT_O_LAYOUT];

@@ -20,6 +20,7 @@ enum zt_image_option {
     ZT_O_MAX_OPEN,
     ZT_O_MAX_ACTIVE,
     ZT_O_MAX_APPEND,
+    ZT_O_DESCRIPTOR,
     ZT_O_LAYOUT,
     ZT_O_COUNT
 };
@@ -40,6 +41,7 @@ enum zt_image_option {
     "    zone.max_open_zones       0: no limit\n" \
     "    zone.max_active_zones     0: no limit\n" \
     "    zone.max_append_bytes     layouts 48b, 56 and v7 only; 64K\n" \
+    "    zone.descriptor_extension  64, 128 .. 16320 bytes; none\n" \
     "    zone.layout               44, 48b, 56 or v7; 44\n"
 
 struct zt_image_options {

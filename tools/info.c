@@ -151,6 +151,7 @@ static void print_json(struct zt_json *j, const struct layer *l)
     zt_json_str(j, "layout", zt_layout_name(i->layout));
     MEMBER(flags);
     MEMBER(compression_type);
+    MEMBER(descriptor_extension);
 #undef MEMBER
     zt_json_str(j, "backing_file", or_null(l->backing.name));
     zt_json_str(j, "backing_format", or_null(l->backing.format));
@@ -187,6 +188,8 @@ static void print_zones(const struct zqcow2_info *i)
     print_limit("open zones", i->open_zones, i->max_open_zones);
     print_limit("active zones", i->active_zones, i->max_active_zones);
     print_size("largest append", i->max_append_bytes);
+    if (i->descriptor_extension)
+        printf("descriptor extension: %" PRIu32 " bytes\n", i->descriptor_extension);
     printf("zoned layout: %s\n", layout ? layout : "none");
 }
 

@@ -40,8 +40,11 @@ enum zqcow2_op {
     ZQCOW2_OP_ZONE_CLOSE,
     ZQCOW2_OP_ZONE_FINISH,
     ZQCOW2_OP_ZONE_RESET,
-    ZQCOW2_OP_ZONE_SET_STATE, /* offset: within the zone; length: a zqcow2_zone_state */
-    ZQCOW2_OP_BLOCK_STATUS    /* offset, length; iov: one element, a struct zqcow2_extent */
+    ZQCOW2_OP_ZONE_SET_STATE,      /* offset: within the zone; length: a zqcow2_zone_state */
+    ZQCOW2_OP_BLOCK_STATUS,        /* offset, length; iov: one element, a struct zqcow2_extent */
+    ZQCOW2_OP_ZONE_SET_DESCRIPTOR, /* offset: within the zone; iov: its descriptor extension */
+    ZQCOW2_OP_ZONE_GET_DESCRIPTORS /* offset: within the first zone; iov: for those of whole zones
+                                    */
 };
 
 struct zqcow2_result {
@@ -62,8 +65,8 @@ struct zqcow2_request {
     uint16_t op;             /* zqcow2_op */
     uint16_t flags;          /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
     uint64_t offset;         /* ignored by flush and drain */
-    uint64_t length;         /* ignored by flush and drain, and by read, write and append,
-                                which use the total of iov */
+    uint64_t length;         /* ignored by flush and drain, and by the operations that move
+                                bytes, which use the total of iov */
     const struct iovec *iov; /* array and buffers must stay valid until done() */
     uint32_t iovcnt, reserved;
     /*

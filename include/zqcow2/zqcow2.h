@@ -221,11 +221,14 @@ struct zqcow2_create_options {
      * that is the content of the device, else the device reads as zeros.
      */
     const char *data_file;
+    uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, at most 16320;
+                                      0: none, or as many as in the backing file */
+    uint32_t reserved;
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
     { \
         sizeof(struct zqcow2_create_options), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, NULL, \
-            NULL, NULL, NULL \
+            NULL, NULL, NULL, 0, 0 \
     }
 
 enum zqcow2_info_flag {
@@ -256,14 +259,17 @@ struct zqcow2_info {
     uint32_t max_append_bytes;                 /* largest append; 0: not zoned */
     uint32_t block_size;                       /* as opened: 512 or 4096 */
     uint32_t cluster_size, refcount_bits;
-    uint32_t version;          /* of qcow2: 2 or 3 */
-    uint32_t layout;           /* zqcow2_layout */
-    uint32_t flags;            /* zqcow2_info_flag */
-    uint32_t compression_type; /* 0 zlib, 1 zstd */
+    uint32_t version;              /* of qcow2: 2 or 3 */
+    uint32_t layout;               /* zqcow2_layout */
+    uint32_t flags;                /* zqcow2_info_flag */
+    uint32_t compression_type;     /* 0 zlib, 1 zstd */
+    uint32_t descriptor_extension; /* bytes of a zone's descriptor extension; 0: none */
+    uint32_t reserved;
 };
 #define ZQCOW2_INFO_INIT \
     { \
-        sizeof(struct zqcow2_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+        sizeof(struct zqcow2_info), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, \
+            0, 0 \
     }
 
 /*
@@ -416,11 +422,13 @@ enum zqcow2_zone_state {
  */
 #define ZQCOW2_ZONE_PERSIST 0x100u
 
+enum zqcow2_zone_attribute { ZQCOW2_ZONE_DESCRIBED = 1 << 0 /* has a descriptor extension */ };
+
 struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
     uint64_t start, length, capacity;
     uint64_t write_pointer; /* FULL: the end of the zone, start + length; conventional: start;
                                RDONLY, OFFLINE: all ones */
-    uint8_t type, state, reserved[30];
+    uint8_t type, state, attributes, reserved[29]; /* attributes: zqcow2_zone_attribute */
 };
 
 /*
@@ -460,6 +468,16 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  * stored states become void.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
+/*
+ * Gives an EMPTY zone a descriptor extension (NVMe ZNS) of info.descriptor_extension bytes, which
+ * it keeps until it is reset. The zone is CLOSED then, and both are durable when the call returns.
+ * -EINVAL: other rules than ZQCOW2_RULES_ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE: too many.
+ */
+ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data,
+                                          size_t len);
+/* Reads the extensions of *nr zones from `off` on; *nr as in a report. Without one: zeros. */
+ZQCOW2_API int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf,
+                                           uint32_t *nr);
 
 /* ---- internal snapshots ---- */
 

@@ -213,6 +213,28 @@ int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state
     return run_range(img, ZQCOW2_OP_ZONE_SET_STATE, off, state, 0);
 }
 
+int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data, size_t len)
+{
+    return run_buffer(img, ZQCOW2_OP_ZONE_SET_DESCRIPTOR, (void *)(uintptr_t)data, len, off, 0,
+                      NULL);
+}
+
+/* What it needs to know of the zones is fixed, so it is read without the mutex. */
+int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf, uint32_t *nr)
+{
+    const struct zq_core *c = &img->core;
+    uint32_t n = *nr;
+    int rc;
+
+    if (c->zoned && off < c->size)
+        n = (uint32_t)zq_min(n, c->zones.g.nr_zones - zq_zone_of(&c->zones, off));
+    rc = run_buffer(img, ZQCOW2_OP_ZONE_GET_DESCRIPTORS, buf,
+                    (size_t)n * c->zones.g.descriptor_size, off, 0, NULL);
+    if (rc == 0)
+        *nr = n;
+    return rc;
+}
+
 /*
  * Not an operation: states and pointers are in memory, and reading them waits for nothing. All of
  * it is read in one hold of the mutex, so the zones of a report show one moment. The pointers are

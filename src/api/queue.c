@@ -238,7 +238,7 @@ static void queue_finish(struct zq_op *op)
  */
 static int check_form(const struct zqcow2_request *r)
 {
-    if (r->size != sizeof(*r) || r->reserved || r->op > ZQCOW2_OP_BLOCK_STATUS)
+    if (r->size != sizeof(*r) || r->reserved || r->op > ZQCOW2_OP_ZONE_GET_DESCRIPTORS)
         return -EINVAL;
     return 0;
 }

@@ -9,7 +9,7 @@
 #include "format/entry.h"
 #include "format/states.h"
 
-#define MAX_AREAS 6
+#define MAX_AREAS 7
 
 /* Tables fill whole clusters: what lies behind them in their last cluster is theirs too. */
 static void add(struct zq_area *a, unsigned *n, const struct zq_header *h, const char *name,
@@ -31,6 +31,9 @@ static unsigned collect(struct zq_area a[MAX_AREAS], const struct zq_header *h,
         add(a, &n, h, "write-pointer table", g->table_offset, zq_entries_bytes(g->nr_zones));
     if (h->states_offset)
         add(a, &n, h, "table of zone states", h->states_offset, zq_states_bytes(h->states_zones));
+    if (h->descriptors_offset)
+        add(a, &n, h, "table of zone descriptors", h->descriptors_offset,
+            zq_descriptors_bytes(h->descriptor_size, h->states_zones));
     if (h->nb_snapshots)
         add(a, &n, h, "snapshot table", h->snapshots_offset,
             zq_max(snapshots_bytes, (uint64_t)h->nb_snapshots * 40));
@@ -62,7 +65,7 @@ int zq_overlap_check(const struct zq_header *h, const struct zq_geometry *g,
 }
 
 /*
- * One at a time: called for each entry of L1 and of the refcount table, against five areas at most.
+ * One at a time: called for each entry of L1 and of the refcount table, against six areas at most.
  */
 int zq_overlap_check_area(const struct zq_header *h, const struct zq_geometry *g,
                           const struct zq_area *area, struct zqcow2_error *err)

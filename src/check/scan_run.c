@@ -279,10 +279,14 @@ static int read_states(struct zq_scan *s)
     if (!s->states)
         return -ENOMEM;
     rc = zq_be_read(s->be, s->states, (size_t)bytes, s->h.states_offset);
-    if (rc < 0)
+    if (rc == 0)
+        rc = zq_scan_claim(s, s->h.states_offset, bytes, ZQ_KIND_ZONES, "table of zone states",
+                           &clash);
+    if (rc < 0 || !s->h.descriptors_offset)
         return rc;
-    return zq_scan_claim(s, s->h.states_offset, bytes, ZQ_KIND_ZONES, "table of zone states",
-                         &clash);
+    bytes = zq_descriptors_bytes(s->h.descriptor_size, s->h.states_zones);
+    return zq_scan_claim(s, s->h.descriptors_offset, bytes, ZQ_KIND_ZONES,
+                         "table of zone descriptors", &clash);
 }
 
 /*

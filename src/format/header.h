@@ -90,7 +90,9 @@ struct zq_header {
     uint32_t bitmaps_offset, bitmaps_len; /* only while autoclear bit 0 says that they hold */
     uint64_t states_offset;               /* 0: no persistent zone states, or such as do not hold */
     uint32_t states_zones;
-    bool states_stale;                   /* there were some */
+    bool states_stale;           /* there were some */
+    uint32_t descriptor_size;    /* bytes of a zone's descriptor extension; 0: there are none */
+    uint64_t descriptors_offset; /* of their table; 0: there is none that holds */
     bool unknown_ext, unknown_autoclear; /* data of other programs may be here */
 };
 

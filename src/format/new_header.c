@@ -128,7 +128,7 @@ void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_
     h->mark_offset = (uint32_t)pos;
     pos += 8;
     if (h->states_offset) {
-        zq_states_build(buf + pos, h->states_offset, h->states_zones);
+        zq_states_build(buf + pos, h, h->states_offset, h->states_zones);
         pos += ZQ_STATES_ROOM;
     }
     if (h->incompat & ZQ_INCOMPAT_ZONED) {

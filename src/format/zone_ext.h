@@ -27,6 +27,7 @@ struct zq_geometry {
     uint32_t max_append;             /* bytes, as stored; 0: none stored or no limit */
     uint32_t layout;                 /* zqcow2_layout */
     uint32_t zone_bits;              /* log2(zone_size) */
+    uint32_t descriptor_size;        /* bytes; 0: zones have no descriptor extension */
     struct zq_entry_code code;
 };
 

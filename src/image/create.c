@@ -103,6 +103,8 @@ static int plan_zones(struct plan *p, const struct zqcow2_create_options *o,
                       struct zqcow2_error *err)
 {
     struct zq_geometry *g = &p->g;
+    const char *why;
+    int rc;
 
     g->device_size = o->virtual_size;
     g->zone_size = o->zone_size;
@@ -114,7 +116,12 @@ static int plan_zones(struct plan *p, const struct zqcow2_create_options *o,
     g->max_append = o->max_append_bytes ? o->max_append_bytes : default_max_append(g);
     p->h.incompat |= ZQ_INCOMPAT_ZONED;
     zq_entry_code_new(g);
-    return zq_geometry_check_new(g, 1u << p->h.cluster_bits, err);
+    rc = zq_geometry_check_new(g, 1u << p->h.cluster_bits, err);
+    if (rc < 0)
+        return rc;
+    why = zq_descriptor_refused(o->descriptor_extension, g->nr_zones);
+    p->h.descriptor_size = g->descriptor_size = o->descriptor_extension;
+    return why ? refuse(err, "zone.descriptor_extension", o->descriptor_extension, why) : 0;
 }
 
 /* An option that has no effect is a mistake of the caller: it must not be dropped in silence. */
@@ -134,7 +141,15 @@ static int refuse_zone_options(const struct zqcow2_create_options *o, struct zqc
         return refuse(err, "zone.max_append_bytes", o->max_append_bytes, why);
     if (o->layout)
         return refuse(err, "zone.layout", o->layout, why);
+    if (o->descriptor_extension)
+        return refuse(err, "zone.descriptor_extension", o->descriptor_extension, why);
     return 0;
+}
+
+/* Descriptor extensions stand beside the stored states, which say what zones have one (R16). */
+static bool has_states(const struct plan *p, const struct zqcow2_create_options *o)
+{
+    return p->below.states || o->descriptor_extension;
 }
 
 /* Before it is opened: what cannot be stored is not. */
@@ -163,7 +178,7 @@ static int plan_backing(struct plan *p, const struct zqcow2_create_options *o,
                         struct zqcow2_error *err)
 {
     int rc =
-        check_backing(o, zq_header_room(p->h.cluster_bits, o->zone_size, p->below.states), err);
+        check_backing(o, zq_header_room(p->h.cluster_bits, o->zone_size, has_states(p, o)), err);
 
     if (rc < 0 || !o->backing_name)
         return rc;
@@ -199,7 +214,7 @@ static int plan_data_file(struct plan *p, const struct zqcow2_create_options *o,
     p->h.incompat |= ZQ_INCOMPAT_DATA_FILE;
     p->h.autoclear |= raw ? ZQ_AUTOCLEAR_RAW_DATA : 0;
     p->l2_tables = raw ? p->h.l1_entries : 0;
-    if (!zq_header_fits(p->h.cluster_bits, o->zone_size, p->below.states, &p->backing))
+    if (!zq_header_fits(p->h.cluster_bits, o->zone_size, has_states(p, o), &p->backing))
         return zq_fail(err, -EINVAL, "data_file: the name does not fit into the first cluster");
     return 0;
 }
@@ -238,7 +253,22 @@ static int make_plan(struct plan *p, struct zqcow2_backend *be, struct zqcow2_cr
     return rc < 0 ? rc : plan_options(p, o, err);
 }
 
-/* ---- layout: header, refcount table and blocks, write pointers, states, L1, L2 tables ---- */
+/* ---- layout: header, refcounts, write pointers, states, descriptors, L1, L2 tables ---- */
+
+/* R15, R16: the table of states, if there is one, and behind it that of descriptor extensions. */
+static uint64_t plan_states(struct plan *p)
+{
+    uint64_t cluster = (uint64_t)1 << p->h.cluster_bits;
+    uint64_t bytes = zq_align_up(zq_states_bytes(p->g.nr_zones), cluster);
+
+    if (!p->below.states && !p->h.descriptor_size)
+        return 0;
+    p->h.autoclear |= ZQ_AUTOCLEAR_STATES;
+    p->h.states_zones = p->g.nr_zones;
+    return (bytes +
+            zq_align_up(zq_descriptors_bytes(p->h.descriptor_size, p->g.nr_zones), cluster)) >>
+           p->h.cluster_bits;
+}
 
 /*
  * The refcount table counts all clusters of the new file, itself and its blocks included; how many
@@ -250,7 +280,7 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
     unsigned bits = p->h.cluster_bits;
     uint64_t cluster = (uint64_t)1 << bits;
     uint64_t wp = zq_div_up(zq_entries_bytes(p->g.nr_zones), cluster);
-    uint64_t states = p->below.states ? zq_div_up(zq_states_bytes(p->g.nr_zones), cluster) : 0;
+    uint64_t states = plan_states(p);
     uint64_t l1 = zq_div_up(zq_table_bytes(p->h.l1_entries), cluster);
     struct zq_reftable *t = &p->refs;
 
@@ -265,8 +295,8 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
     p->h.l1_offset = p->g.table_offset + ((wp + states) << bits);
     if (states) {
         p->h.states_offset = p->g.table_offset + (wp << bits);
-        p->h.states_zones = p->g.nr_zones;
-        p->h.autoclear |= ZQ_AUTOCLEAR_STATES;
+        p->h.descriptors_offset =
+            zq_descriptors_behind(&p->h, p->h.states_offset, p->h.states_zones);
     }
     p->l2_offset = p->h.l1_offset + (l1 << bits);
     p->bytes = p->l2_offset + (p->l2_tables << bits);
@@ -350,7 +380,27 @@ static int write_states(struct zqcow2_backend *be, struct plan *p)
         done += n;
         at += n;
     }
-    return write_zeros(be, p, at, p->h.l1_offset);
+    return write_zeros(be, p, at,
+                       p->h.descriptors_offset ? p->h.descriptors_offset : p->h.l1_offset);
+}
+
+/*
+ * R16: those of the backing file, beside the states that say where there is one. What no zone has
+ * stays a hole: it is written by a request, which a full host refuses, and by no round (R10).
+ */
+static int write_descriptors(struct zqcow2_backend *be, struct plan *p)
+{
+    uint32_t size = p->h.descriptor_size, n = size ? CHUNK / size : 0;
+    int rc = 0;
+
+    for (uint32_t done = 0; rc == 0 && p->below.states && size && done < p->g.nr_zones; done += n) {
+        n = (uint32_t)zq_min(n, p->g.nr_zones - done);
+        rc = zq_inherit_descriptors(&p->below, done, n, p->buf);
+        if (rc == 0)
+            rc = zq_be_write(be, p->buf, (size_t)n * size,
+                             p->h.descriptors_offset + (uint64_t)done * size);
+    }
+    return rc;
 }
 
 /* Entries of L1 from number i on, as many as fit in the buffer: 0 where no table is preallocated.
@@ -448,7 +498,8 @@ static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_byt
 
     if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_refcounts(be, p)) < 0 ||
         (rc = write_zones(be, p)) < 0 || (rc = write_states(be, p)) < 0 ||
-        (rc = write_l1(be, p)) < 0 || (rc = write_l2(be, p)) < 0)
+        (rc = write_descriptors(be, p)) < 0 || (rc = write_l1(be, p)) < 0 ||
+        (rc = write_l2(be, p)) < 0)
         return rc;
     return write_header(be, p);
 }

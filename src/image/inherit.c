@@ -58,14 +58,14 @@ static uint32_t count_active(const struct zq_inherit *in)
     return active;
 }
 
-/* Of those that hold, if one of them is a state. */
+/* Of those that hold, if one of them is a state, or extensions say that there is a table. */
 static int take_states(struct zq_inherit *in)
 {
     size_t bytes = (size_t)zq_states_bytes(in->o.h.states_zones);
     int rc = zq_opening_states(&in->o, &in->states);
 
     for (uint32_t i = 0; rc == 0 && in->states && i < in->o.g.nr_zones; i++) {
-        if (zq_inherit_state(in, i))
+        if (in->o.g.descriptor_size || zq_inherit_state(in, i))
             return 0;
     }
     zq_free(&in->o.hooks, in->states, bytes);
@@ -85,6 +85,8 @@ static int inherit_zones(struct zq_inherit *in, struct zqcow2_create_options *op
         (rc = inherit(err, "zone.capacity", g->capacity, &opt->zone_capacity)) < 0 ||
         (rc = inherit32(err, "zone.conventional_zones", g->conventional,
                         &opt->conventional_zones)) < 0 ||
+        (rc = inherit32(err, "zone.descriptor_extension", g->descriptor_size,
+                        &opt->descriptor_extension)) < 0 ||
         (rc = zq_opening_pointers(&in->o, &in->pointers)) < 0 || (rc = take_states(in)) < 0)
         return rc;
     if (!opt->cluster_size)
@@ -176,15 +178,27 @@ void zq_inherit_zone(const struct zq_inherit *in, uint32_t zone, struct zq_entry
     (void)zq_entry_decode(&in->o.g, zone, in->pointers + zq_entries_bytes(zone), e);
 }
 
-/* What a written zone has kept of being closed while it was empty is void there, and is not taken.
- */
+/* What is void there is not taken: the new image begins with what the old one shows. */
 uint8_t zq_inherit_state(const struct zq_inherit *in, uint32_t zone)
 {
     struct zq_entry e;
-    uint8_t state = in->states ? in->states[zone] : 0;
 
+    if (!in->states)
+        return 0;
     zq_inherit_zone(in, zone, &e);
-    if (e.full || e.wp != zq_geometry_start(&in->o.g, zone))
-        state &= (uint8_t)~ZQ_STORED_CLOSED;
-    return state;
+    return zq_stored_holds(in->states[zone], !e.full && e.wp == zq_geometry_start(&in->o.g, zone));
+}
+
+int zq_inherit_descriptors(const struct zq_inherit *in, uint32_t zone, uint32_t n, uint8_t *buf)
+{
+    uint32_t size = in->o.g.descriptor_size;
+    uint64_t at = in->o.h.descriptors_offset + (uint64_t)zone * size;
+    int rc = 0;
+
+    memset(buf, 0, (size_t)n * size);
+    for (uint32_t i = 0; rc == 0 && i < n; i++) {
+        if (zq_inherit_state(in, zone + i) & ZQ_STORED_DESCRIBED)
+            rc = zq_be_read(in->o.be, buf + (size_t)i * size, size, at + (uint64_t)i * size);
+    }
+    return rc;
 }

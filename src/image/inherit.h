@@ -25,5 +25,7 @@ void zq_inherit_end(struct zq_inherit *in);
 void zq_inherit_zone(const struct zq_inherit *in, uint32_t zone, struct zq_entry *e);
 /* The stored state that it begins with; 0: the one that follows from its write pointer. */
 uint8_t zq_inherit_state(const struct zq_inherit *in, uint32_t zone);
+/* The descriptor extensions that n zones begin with: zeros where there is none. */
+int zq_inherit_descriptors(const struct zq_inherit *in, uint32_t zone, uint32_t n, uint8_t *buf);
 
 #endif

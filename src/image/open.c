@@ -147,22 +147,23 @@ int zq_opening_states(struct opening *o, uint8_t **table)
 }
 
 /*
- * R15: a crash may leave a zone marked as closed and empty that is written. A writer removes the
- * mark for good before anything else: a reset's pointer is durable before the table is, and would
- * give back to a void mark a zone at its start.
+ * R15, R16: a crash may leave a zone marked as closed and empty that is written, and one with an
+ * extension that is reset. A reader passes over such marks. A writer removes them for good before
+ * anything else: a pointer that changes is durable before the table is, and would give back to a
+ * void mark the zone that it was of.
  */
 static int drop_void_marks(struct opening *o, const struct zq_core *c, uint8_t *table)
 {
     bool any = false;
     int rc;
 
-    for (uint32_t i = 0; o->rdwr && i < o->g.nr_zones; i++) {
-        if (table[i] & ZQ_STORED_CLOSED && c->zones.v[i].state != ZQCOW2_ZONE_EMPTY) {
-            table[i] &= (uint8_t)~ZQ_STORED_CLOSED;
-            any = true;
-        }
+    for (uint32_t i = 0; i < o->g.nr_zones; i++) {
+        uint8_t holds = zq_stored_holds(table[i], c->zones.v[i].state == ZQCOW2_ZONE_EMPTY);
+
+        any |= holds != table[i];
+        table[i] = holds;
     }
-    if (!any)
+    if (!any || !o->rdwr)
         return 0;
     rc = zq_be_write(o->be, table, (size_t)zq_states_bytes(o->h.states_zones), o->h.states_offset);
     return rc < 0 ? rc : zq_be_flush(o->be);
@@ -585,6 +586,7 @@ void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
         i->active_zones = c->zones.nr_active;
         i->max_append_bytes = zq_geometry_max_append(g) & ~c->block_mask;
         i->layout = g->layout;
+        i->descriptor_extension = g->descriptor_size;
     }
     zq_core_unlock(c);
 }

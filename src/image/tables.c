@@ -165,6 +165,9 @@ static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
     set_fixed(o, a, ZQ_FIXED_POINTERS, o->g.table_offset, zq_entries_bytes(o->g.nr_zones));
     set_fixed(o, a, ZQ_FIXED_STATES, h->states_offset,
               h->states_offset ? zq_states_bytes(h->states_zones) : 0);
+    set_fixed(o, a, ZQ_FIXED_DESCRIBED, h->descriptors_offset,
+              h->descriptors_offset ? zq_descriptors_bytes(h->descriptor_size, h->states_zones) :
+                                      0);
     set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset,
               (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
 }

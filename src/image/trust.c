@@ -78,6 +78,7 @@ static int check_all_counted(struct opening *o, struct zq_core *c)
         [ZQ_FIXED_REFCOUNTS] = "refcount table",
         [ZQ_FIXED_POINTERS] = "write-pointer table",
         [ZQ_FIXED_STATES] = "table of zone states",
+        [ZQ_FIXED_DESCRIBED] = "table of zone descriptors",
     }; /* of snapshots: when it is met */
     struct counts k = {0};
     int rc = 0;
@@ -86,7 +87,7 @@ static int check_all_counted(struct opening *o, struct zq_core *c)
     for (int i = 0; i < ZQ_FIXED && rc == 0; i++) {
         if (names[i])
             rc = check_counted(o, &c->alloc.refs, &k, names[i], &c->alloc.fixed[i],
-                               i == ZQ_FIXED_POINTERS || i == ZQ_FIXED_STATES ? 1 : UINT64_MAX);
+                               i >= ZQ_FIXED_POINTERS && i <= ZQ_FIXED_DESCRIBED ? 1 : UINT64_MAX);
     }
     return rc;
 }

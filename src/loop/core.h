@@ -61,6 +61,12 @@ struct zq_new_states {
     struct zq_list waiters; /* for the maker */
 };
 
+/* R16: sectors of the table of descriptor extensions are read and rewritten, by one at a time. */
+struct zq_descriptors {
+    const struct zq_op *user;
+    struct zq_list waiters;
+};
+
 /* Requests that a layer above runs the loop when no thread does (E4). ring: under the mutex. */
 struct zq_doorbell {
     struct zq_list link;
@@ -120,6 +126,7 @@ struct zq_core {
     struct zq_map map;
     struct zq_zones zones;
     struct zq_new_states new_states;
+    struct zq_descriptors descriptors;
     struct zq_round round;
     struct zq_list owners; /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;

@@ -131,6 +131,7 @@ int zq_core_init(struct zq_core *c)
     zq_list_init(&c->owner_waiters);
     zq_list_init(&c->round.waiters);
     zq_list_init(&c->new_states.waiters);
+    zq_list_init(&c->descriptors.waiters);
     c->round.core = c;
     c->data = &c->x;
     zq_core_set_iox(c, &c->x, c->be);
@@ -440,5 +441,6 @@ void zq_core_die(struct zq_core *c, int rc)
     zq_wake(&c->ready, &c->alloc.growth.waiters);
     zq_wake(&c->ready, &c->owner_waiters);
     zq_wake(&c->ready, &c->new_states.waiters);
+    zq_wake(&c->ready, &c->descriptors.waiters);
     zq_wake(&c->ready, &c->data->flight_waiters);
 }

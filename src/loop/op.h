@@ -98,6 +98,13 @@ struct zq_drain {
     struct zq_ahead ahead;
 };
 
+/* How far a new table of persistent zone states has come (R15). */
+struct zq_making {
+    uint8_t phase;
+    uint8_t *zeros;         /* on their way into the file */
+    struct zq_freed *freed; /* takes its clusters if that fails */
+};
+
 /* What only one kind of operation uses, all 0 at its beginning. phase: an enum of its file. */
 union zq_op_own {
     struct {
@@ -126,9 +133,16 @@ union zq_op_own {
     } manage;
     struct {
         uint8_t phase;
-        uint8_t *zeros;         /* a new table of persistent states, on its way into the file */
-        struct zq_freed *freed; /* takes its clusters if that fails */
+        struct zq_making making;
     } state;
+    struct {
+        uint8_t phase;
+        bool uses; /* the table of extensions is this operation's */
+        struct zq_making making;
+        uint8_t *buf;         /* sectors of that table; of a get: and which zones have one */
+        uint64_t from, bytes; /* where these sectors are, how many bytes */
+        uint32_t zones;       /* of a get: in buf */
+    } descriptor;
     struct zq_drain drain;
     struct {
         struct zq_drain drain;

@@ -11,6 +11,7 @@
 #include "ops/request.h"
 #include "base/report.h"
 #include "ops/block_status.h"
+#include "ops/describe.h"
 #include "ops/fast.h"
 #include "ops/flush.h"
 #include "ops/overwrite.h"
@@ -98,10 +99,32 @@ static bool writes(const struct zqcow2_request *r)
     case ZQCOW2_OP_READ:
     case ZQCOW2_OP_FLUSH:
     case ZQCOW2_OP_DRAIN:
-    case ZQCOW2_OP_BLOCK_STATUS: return false;
+    case ZQCOW2_OP_BLOCK_STATUS:
+    case ZQCOW2_OP_ZONE_GET_DESCRIPTORS: return false;
     case ZQCOW2_OP_ZONE_SET_STATE: return r->length & ZQCOW2_ZONE_PERSIST;
     default: return true;
     }
+}
+
+static bool is_descriptor_op(unsigned kind)
+{
+    return kind == ZQCOW2_OP_ZONE_SET_DESCRIPTOR || kind == ZQCOW2_OP_ZONE_GET_DESCRIPTORS;
+}
+
+/*
+ * The whole extension of one zone, or those of the zones from one on. Other rules than those of ZNS
+ * have no state for an empty zone that is to keep something.
+ */
+static int check_descriptors(const struct zq_core *c, struct zq_op *op)
+{
+    uint64_t size = c->zones.g.descriptor_size, left;
+
+    if (!io_length(op, &op->length) || op->req.offset >= c->size || !op->length || !size)
+        return -EINVAL;
+    left = c->zones.g.nr_zones - zq_zone_of(&c->zones, op->req.offset);
+    if (op->req.op == ZQCOW2_OP_ZONE_SET_DESCRIPTOR)
+        return op->length == size && c->zones.rules == ZQCOW2_RULES_ZNS ? 0 : -EINVAL;
+    return op->length % size || op->length / size > left ? -EINVAL : 0;
 }
 
 /* Range and alignment: the first of the checks, whatever the zones say. */
@@ -117,6 +140,8 @@ static int check_range(const struct zq_core *c, struct zq_op *op)
         return 0;
     if (r->op == ZQCOW2_OP_ZONE_SET_STATE)
         return r->offset < c->size ? 0 : -EINVAL;
+    if (is_descriptor_op(r->op))
+        return check_descriptors(c, op);
     op->length = r->length;
     if (buffers && !io_length(op, &op->length))
         return -EINVAL;
@@ -156,13 +181,18 @@ static struct kind kind_of(const struct zq_core *c, const struct zqcow2_request 
     case ZQCOW2_OP_DRAIN: return (struct kind){zq_step_drain, zq_release_drain};
     case ZQCOW2_OP_ZONE_SET_STATE: return (struct kind){zq_step_set_state, zq_release_set_state};
     case ZQCOW2_OP_BLOCK_STATUS: return (struct kind){zq_step_block_status, NULL};
+    case ZQCOW2_OP_ZONE_SET_DESCRIPTOR:
+        return (struct kind){zq_step_set_descriptor, zq_release_descriptors};
+    case ZQCOW2_OP_ZONE_GET_DESCRIPTORS:
+        return (struct kind){zq_step_get_descriptors, zq_release_descriptors};
     default: return (struct kind){zq_step_manage, zq_release_mapping};
     }
 }
 
 static bool is_zone_op(unsigned kind)
 {
-    return kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_SET_STATE;
+    return (kind >= ZQCOW2_OP_ZONE_OPEN && kind <= ZQCOW2_OP_ZONE_SET_STATE) ||
+           is_descriptor_op(kind);
 }
 
 /* Compressed are whole clusters of a write; a data file cannot have them (D3). */
@@ -184,7 +214,7 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     unsigned kind = op->req.op;
     int rc;
 
-    if (kind > ZQCOW2_OP_BLOCK_STATUS || (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS)))
+    if (kind > ZQCOW2_OP_ZONE_GET_DESCRIPTORS || (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS)))
         return -EINVAL;
     if (!c->zoned && (kind == ZQCOW2_OP_APPEND || is_zone_op(kind)))
         return ZQCOW2_ENOTZONED;

@@ -139,6 +139,8 @@ static bool judge(const struct zq_core *c, const struct zq_op *op, uint32_t zone
 
     *v = zq_fsm(c->zones.rules, zq_zone_state(z), action_of(op),
                 z->next == zq_geometry_start(&c->zones.g, zone));
+    /* Other rules do not show what is stored of an empty zone; a reset ends it all the same. */
+    v->changes |= v->rc == 0 && action_of(op) == ZQ_ACT_RESET && zq_zone_is_marked(z);
     if (passes_over(c, op, zone)) {
         v->rc = 0;
         return true;

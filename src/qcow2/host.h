@@ -52,6 +52,7 @@ enum zq_fixed {
     ZQ_FIXED_REFCOUNTS, /* the table */
     ZQ_FIXED_POINTERS,  /* the write-pointer table */
     ZQ_FIXED_STATES,    /* the table of persistent zone states */
+    ZQ_FIXED_DESCRIBED, /* the table of zone descriptor extensions */
     ZQ_FIXED_SNAPSHOTS, /* the table */
     ZQ_FIXED            /* how many */
 };

@@ -223,13 +223,16 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
 static void states_named(struct zq_core *c)
 {
     struct zq_new_states *n = &c->new_states;
-    uint64_t bytes = zq_states_bytes(c->zones.g.nr_zones);
+    uint64_t bytes = zq_states_bytes(c->zones.g.nr_zones), cluster = (uint64_t)1 << c->cluster_bits;
 
     zq_assert_k(R15, n->whole && n->host && !c->zones.states_at);
     c->zones.states_at = n->host;
     c->hdr.autoclear |= ZQ_AUTOCLEAR_STATES;
-    c->alloc.fixed[ZQ_FIXED_STATES] =
-        (struct zq_host_range){n->host, zq_align_up(bytes, (uint64_t)1 << c->cluster_bits)};
+    c->alloc.fixed[ZQ_FIXED_STATES] = (struct zq_host_range){n->host, zq_align_up(bytes, cluster)};
+    c->hdr.descriptors_offset = zq_descriptors_behind(&c->hdr, n->host, c->zones.g.nr_zones);
+    bytes = zq_descriptors_bytes(c->hdr.descriptor_size, c->zones.g.nr_zones);
+    c->alloc.fixed[ZQ_FIXED_DESCRIBED] =
+        (struct zq_host_range){c->hdr.descriptors_offset, zq_align_up(bytes, cluster)};
     n->host = 0;
     n->whole = n->naming = false;
 }

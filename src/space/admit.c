@@ -137,7 +137,8 @@ void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim)
 
 /*
  * Only the first write of a life waits: next is at start. high is the highest value that the entry
- * may have on disk (R1). Readers of the old life must end, because the new data takes the same
+ * may have on disk (R1); the descriptor extension of the old life is gone from there, too (R16).
+ * Readers of the old life must end, because the new data takes the same
  * clusters.
  */
 int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
@@ -148,7 +149,7 @@ int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
     zq_assert_k(R2, has_turn(c, op, zone));
     if (z->next != start)
         return 0;
-    while (z->high != start) {
+    while (z->high != start || zq_zone_was_described(z)) {
         int rc = zq_round_wait(c, op);
         if (rc)
             return rc;

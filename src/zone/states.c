@@ -4,7 +4,8 @@
  *
  * It is written in place, a sector at a time, behind the write pointers of the same round: a mark
  * that a zone is closed and empty is gone from the disk only when the pointer that makes it void is
- * there.
+ * there. So is that its descriptor has an extension, when a reset has ended it: behind the reset's
+ * pointer it is void, and no other pointer follows before it is gone, too (R16).
  */
 #include "base/bytes.h"
 #include "base/report.h"
@@ -26,6 +27,7 @@ static void load(struct zq_zones *zs, uint32_t i, uint8_t stored)
 
     z->stored = z->storing = stored;
     z->forced = stored & ZQ_STORED_FORCED;
+    z->described = (stored & ZQ_STORED_DESCRIBED) != 0;
     if (!(stored & ZQ_STORED_CLOSED) || zs->rules != ZQCOW2_RULES_ZNS ||
         z->state != ZQCOW2_ZONE_EMPTY)
         return;
@@ -59,8 +61,10 @@ void zq_states_capture(struct zq_zones *zs)
         zq_assert(!zs->states_in_round[s]); /* rounds run one at a time */
         zs->states_in_round[s] = zs->states_dirty[s];
         zs->states_dirty[s] = 0;
-        for (uint32_t i = s * ZQ_SECTOR; zs->states_in_round[s] && i < last_in(zs, s); i++)
+        for (uint32_t i = s * ZQ_SECTOR; zs->states_in_round[s] && i < last_in(zs, s); i++) {
             zs->v[i].storing = zs->v[i].stored;
+            zs->v[i].described |= (zs->v[i].storing & ZQ_STORED_DESCRIBED) != 0;
+        }
     }
 }
 
@@ -85,6 +89,10 @@ void zq_states_round_end(struct zq_zones *zs, bool stopped)
 {
     for (uint32_t s = 0; zs->states_at && s < nr_sectors(zs); s++) {
         zs->states_dirty[s] |= stopped && zs->states_in_round[s];
+        /* Behind the barrier only: before it the disk has what was there, or this. */
+        for (uint32_t i = s * ZQ_SECTOR; !stopped && zs->states_in_round[s] && i < last_in(zs, s);
+             i++)
+            zs->v[i].described = (zs->v[i].storing & ZQ_STORED_DESCRIBED) != 0;
         zs->states_in_round[s] = 0;
     }
 }

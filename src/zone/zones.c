@@ -287,7 +287,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
     z->captured = z->wp;
     z->finished = 0;
     z->ahead = 1;
-    zq_zone_unmark(zs, i);
+    zq_zone_store(zs, i, z->stored & ZQ_STORED_FORCED);
     z->live->reset_io = io_seq;
     zq_zone_set_state(zs, i, ZQCOW2_ZONE_EMPTY);
     zq_table_mark(zs, i);
@@ -417,6 +417,7 @@ void zq_zone_fill_report(const struct zq_zones *zs, uint32_t i, struct zqcow2_zo
     out->capacity = zq_geometry_capacity(&zs->g, i);
     out->type = i < zs->g.conventional ? ZQCOW2_ZONE_CONVENTIONAL : ZQCOW2_ZONE_SEQWRITE_REQ;
     out->state = zq_zone_state(z);
+    out->attributes = zq_zone_is_described(z) ? ZQCOW2_ZONE_DESCRIBED : 0;
     out->write_pointer = z->wp;
     if (out->state == ZQCOW2_ZONE_FULL)
         out->write_pointer = out->start + out->length;

@@ -50,7 +50,8 @@ struct zq_zone {           /* 64 bytes */
     uint8_t finished;            /* FULL by finish */
     uint8_t ahead;               /* clusters may be mapped beyond the write pointer */
     uint8_t doubt;               /* of raw: zq_doubt */
-    uint8_t opening;             /* was CLOSED when an "open all" began */
+    uint8_t opening : 1;         /* was CLOSED when an "open all" began */
+    uint8_t described : 1;       /* the byte on disk may say DESCRIBED (R16) */
     uint8_t stored;              /* the byte in the table of persistent states */
     uint8_t storing;             /* what the running round stores there, or the last one has */
 };
@@ -160,7 +161,22 @@ void zq_zone_store(struct zq_zones *zs, uint32_t i, uint8_t stored);
 static inline void zq_zone_unmark(struct zq_zones *zs, uint32_t i)
 {
     if (zs->v[i].stored & ZQ_STORED_CLOSED)
-        zq_zone_store(zs, i, zs->v[i].stored & ZQ_STORED_FORCED);
+        zq_zone_store(zs, i, zs->v[i].stored & (uint8_t)~ZQ_STORED_CLOSED);
+}
+/* Does the table say something of it that a reset ends, although it may be EMPTY? */
+static inline bool zq_zone_is_marked(const struct zq_zone *z)
+{
+    return z->stored & (ZQ_STORED_CLOSED | ZQ_STORED_DESCRIBED);
+}
+/* R16: may the disk still have the extension of an earlier life? */
+static inline bool zq_zone_was_described(const struct zq_zone *z)
+{
+    return z->described && !(z->stored & ZQ_STORED_DESCRIBED);
+}
+/* Has its descriptor an extension? Of an offline zone nothing is shown. */
+static inline bool zq_zone_is_described(const struct zq_zone *z)
+{
+    return z->stored & ZQ_STORED_DESCRIBED && z->forced != ZQCOW2_ZONE_OFFLINE;
 }
 /* All waiters here check again. */
 void zq_zones_wake_all(struct zq_zones *zs);
@@ -201,7 +217,7 @@ void zq_table_round_stop(struct zq_zones *zs);
 
 /* ---- states.c: the table of persistent states on disk ---- */
 
-/* Of an image that is being opened: whole sectors, each byte checked. */
+/* Of an image that is being opened: whole sectors, each byte checked; what is void is out of it. */
 void zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table);
 void zq_states_capture(struct zq_zones *zs);
 /* The next sector of the round from *sector on, which moves on, and its offset. False: no more. */

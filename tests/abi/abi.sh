@@ -76,11 +76,11 @@ selftest)
     stub base
     stub same
     expect accepted same 'the same interface'
-    stub grown 's/uint32_t compression_type;/& uint64_t grown;/'
+    stub grown '/^struct zqcow2_info {/,/^}/s/^};/uint64_t grown; };/'
     expect accepted grown 'a member at the end of a struct led by its size'
     stub middle 's/uint32_t cluster_size, refcount_bits;/& uint64_t middle;/'
     expect reported middle 'a member in the middle of such a struct'
-    stub zone 's/uint8_t type, state, reserved\[30\];/uint8_t type, state, reserved[38];/'
+    stub zone 's/attributes, reserved\[29\];/attributes, reserved[37];/'
     expect reported zone 'a larger zone array element'
     stub gone 's/uint16_t op; .*/uint32_t op;/'
     expect reported gone 'a member of another width'

@@ -75,6 +75,11 @@ done
 run 0 'a short last zone' create -o zone.size=4M short.qcow2 43516416
 is 'counts' 11 "$(member short.qcow2 nr_zones)"
 
+run 0 'descriptor extensions' create -o zone.size=4M,zone.descriptor_extension=192 ext.qcow2 64M
+is 'in JSON' 192 "$(member ext.qcow2 descriptor_extension)"
+run 0 'as text' info ext.qcow2
+has 'has them' out '^descriptor extension: 192 bytes$'
+
 # refused: OPTIONS SIZE REGEX
 while read -r options size regex; do
     run 1 "refused: $options $size" create -o "$options" r.qcow2 "$size"
@@ -83,6 +88,9 @@ while read -r options size regex; do
 done <<'REFUSED'
 zone.size=4M,zone.max_append_bytes=64K 64M zone\.max_append_bytes
 zone.size=4M,zone.layout=44,zone.max_append_bytes=64K 64M zone\.max_append_bytes
+zone.size=4M,zone.descriptor_extension=96 64M zone\.descriptor_extension 96: must be a multiple of 64
+zone.size=512,cluster_size=512,zone.descriptor_extension=128 512M zone\.descriptor_extension 128: .* 64 MiB
+zone.descriptor_extension=64 64M zone\.descriptor_extension
 zone.capacity=1M 64M zone\.capacity
 zone.conventional_zones=1 64M zone\.conventional_zones
 zone.max_open_zones=1 64M zone\.max_open_zones

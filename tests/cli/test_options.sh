@@ -78,6 +78,7 @@ for name in size cluster_size refcount_bits lazy_refcounts extended_l2 zone.mode
     zone.layout; do
     has "lists $name" out "^    $name  "
 done
+has 'lists zone.descriptor_extension' out '^    zone\.descriptor_extension  '
 run 0 'create -o help beside others' create -o zone.size=4M,help help.qcow2 1G
 is 'makes nothing' no "$([ -e help.qcow2 ] && echo yes || echo no)"
 

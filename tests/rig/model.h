@@ -12,6 +12,7 @@
 struct geometry {
     const char *name;
     uint64_t size, zone_size, capacity; /* capacity 0: zone_size */
+    uint32_t described;                 /* bytes of a descriptor extension */
     uint32_t conventional, max_open, max_active, max_append, cluster, layout, refcount_bits;
     uint32_t rules;  /* zqcow2_rules under which it is opened */
     uint32_t layers; /* images that the random tests put below it, one after the other */

@@ -216,6 +216,7 @@ int rig_create(struct rig *r)
     o.cluster_size = r->g->cluster;
     o.refcount_bits = r->g->refcount_bits;
     o.layout = r->g->layout;
+    o.descriptor_extension = r->g->described;
     o.flags = r->g->extended ? ZQCOW2_CREATE_EXTENDED_L2 : 0;
     o.hooks = &r->hooks;
     if (r->nr_below)
