@@ -213,13 +213,21 @@ int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state
     return run_range(img, ZQCOW2_OP_ZONE_SET_STATE, off, state, 0);
 }
 
+/*
+ * The whole extension at once: its length is judged where the image's size of one is known. Durable
+ * on return, so there are no flags.
+ */
 int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data, size_t len)
 {
     return run_buffer(img, ZQCOW2_OP_ZONE_SET_DESCRIPTOR, (void *)(uintptr_t)data, len, off, 0,
                       NULL);
 }
 
-/* What it needs to know of the zones is fixed, so it is read without the mutex. */
+/*
+ * Unlike a report this reads the file, so it is an operation: extensions are not kept in memory. As
+ * many zones as there are, like a report; what it needs to know of them is fixed, so it is read
+ * without the mutex.
+ */
 int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf, uint32_t *nr)
 {
     const struct zq_core *c = &img->core;

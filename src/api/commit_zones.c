@@ -116,7 +116,7 @@ int zq_commit_plan_zones(struct commit *m)
     int rc = 0;
 
     zq_image_info(m->below, &i);
-    if (!zq_same_zones(&i, &m->info))
+    if (!zq_same_zones(&i, &m->info) || i.descriptor_extension != m->info.descriptor_extension)
         return zq_fail(m->err, ZQCOW2_EFEATURE, "its zones are not those of the image above");
     m->plan = zq_zalloc(&m->hooks, m->info.nr_zones);
     if (!m->plan)
@@ -135,12 +135,21 @@ static int blame(const struct commit *m, int rc)
     return rc < 0 ? zq_image_blame_below(m->err, &m->what, rc) : 0;
 }
 
-/* A state that is stored there could refuse what is to be done. It is set again at the end. */
+/* The zone begins there anew, with what the layer has of it: also if that is nothing but this. */
+static bool is_described(const struct commit *m, uint32_t zone)
+{
+    return m->plan[zone] & REWRITE && above(m, zone).stored & ZQ_STORED_DESCRIBED;
+}
+
+/*
+ * A state that is stored there could refuse what is to be done. It is set again at the end. Nor
+ * does an empty zone keep an extension, which may be another one (R16).
+ */
 static int clear_state(struct commit *m, uint32_t zone)
 {
     struct zq_zone_view z = above(m, zone), b = below(m, zone);
 
-    if (!b.stored || (b.stored == z.stored && !(m->plan[zone] & DIFFERS)))
+    if (!b.stored || (b.stored == z.stored && !(m->plan[zone] & DIFFERS) && !is_described(m, zone)))
         return 0;
     return blame(
         m, zqcow2_zone_set_state(m->below, b.start, ZQCOW2_ZONE_NOT_WP | ZQCOW2_ZONE_PERSIST));
@@ -157,13 +166,34 @@ static int reset(struct commit *m, uint32_t zone)
                                    zq_min(m->info.zone_size, m->info.virtual_size - b.start), 0));
 }
 
+/*
+ * In front of all data, for only an empty zone takes an extension; this makes it active, which the
+ * plan has counted. A commit that stops behind it is begun again with a zone that is emptied first.
+ */
+static int describe(const struct commit *m, uint32_t zone)
+{
+    struct zq_zone_view b = below(m, zone);
+    uint32_t nr = 1;
+    int rc;
+
+    if (!is_described(m, zone) || b.stored & ZQ_STORED_DESCRIBED)
+        return 0;
+    zq_assert(b.wp == b.start && m->info.descriptor_extension <= ZQ_COMMIT_PIECE);
+    rc = zqcow2_zone_get_descriptors(m->img, b.start, m->buf, &nr);
+    if (rc < 0)
+        return rc;
+    return blame(
+        m, zqcow2_zone_set_descriptor(m->below, b.start, m->buf, m->info.descriptor_extension));
+}
+
 static int append(struct commit *m, uint32_t zone)
 {
     struct zq_zone_view z = above(m, zone), b = below(m, zone);
+    int rc = describe(m, zone);
 
     zq_assert(b.wp <= z.wp); /* the plan has refused anything else */
     m->done += b.wp - b.start;
-    return zq_commit_range(m, b.wp, z.wp);
+    return rc < 0 ? rc : zq_commit_range(m, b.wp, z.wp);
 }
 
 /* Those that are active there already give that up before others need it. */
@@ -195,7 +225,9 @@ static int store_state(struct commit *m, uint32_t zone)
 
     if (z.stored == b.stored)
         return 0;
-    if (z.stored & ZQ_STORED_CLOSED)
+    if (z.stored & ZQ_STORED_CLOSED && is_described(m, zone))
+        rc = describe(m, zone);
+    else if (z.stored & ZQ_STORED_CLOSED)
         rc = zqcow2_zone_set_state(m->below, b.start, ZQCOW2_ZONE_CLOSED | ZQCOW2_ZONE_PERSIST);
     if (rc == 0 && forced)
         rc = zqcow2_zone_set_state(m->below, b.start, forced | ZQCOW2_ZONE_PERSIST);

@@ -172,11 +172,8 @@ static int drop_void_marks(struct opening *o, const struct zq_core *c, uint8_t *
 /* Of a layer, or a flat image, they are not in force: zones are read whatever others may do. */
 static void keep_states(struct zq_core *c, const uint8_t *table)
 {
-    for (uint32_t i = 0; i < c->zones.g.nr_zones; i++) {
-        struct zq_zone *z = &c->zones.v[i];
-
-        z->stored = z->state == ZQCOW2_ZONE_EMPTY ? table[i] : table[i] & ZQ_STORED_FORCED;
-    }
+    for (uint32_t i = 0; i < c->zones.g.nr_zones; i++)
+        c->zones.v[i].stored = table[i];
 }
 
 static int load_states(struct opening *o, struct zq_core *c)

@@ -24,6 +24,7 @@ struct layer {
     uint8_t want[ROOM];   /* what it reads as, with all that is below it */
     uint64_t wp[ZONES];   /* from the start of its zone; COMMIT_ZONE: FULL */
     uint8_t state[ZONES]; /* that is stored; 0: none */
+    uint8_t tag[ZONES];   /* of its descriptor extension, all bytes; 0: it has none */
 };
 
 struct commits;

@@ -14,7 +14,29 @@ uint32_t zoned_most_active;
 
 #define ACTS 24u
 
+#define EXTENSION 192u
+
 /* ---- making the files ---- */
+
+/* A third of the worlds have extensions. They are set in zones that are empty, and end by a reset.
+ */
+static bool has_extensions(const struct commits *c)
+{
+    return c->seed % 3 == 0;
+}
+
+static int describe(struct commits *c, struct layer *l, struct zqcow2_image *img, unsigned z)
+{
+    uint8_t data[EXTENSION], tag = (uint8_t)(1 + commits_draw(c, 255));
+    int rc;
+
+    if (!has_extensions(c) || l->wp[z] || l->tag[z])
+        return 0;
+    memset(data, tag, sizeof(data));
+    rc = zqcow2_zone_set_descriptor(img, z * COMMIT_ZONE, data, sizeof(data));
+    l->tag[z] = rc == 0 ? tag : 0;
+    return rc;
+}
 
 static int change_zone(struct commits *c, struct layer *l, struct zqcow2_image *img, unsigned z)
 {
@@ -22,10 +44,13 @@ static int change_zone(struct commits *c, struct layer *l, struct zqcow2_image *
     unsigned act = (unsigned)commits_draw(c, 10);
     int rc;
 
+    if (act > 6 && !l->wp[z] && has_extensions(c))
+        return describe(c, l, img, z);
     if (act == 9) {
         rc = zqcow2_zone_reset(img, start, COMMIT_ZONE, 0);
         memset(l->want + start, 0, COMMIT_ZONE);
         l->wp[z] = 0;
+        l->tag[z] = 0;
         return rc;
     }
     if (act == 8) {
@@ -77,6 +102,7 @@ static void store_state(struct commits *c, struct layer *l, struct zqcow2_image 
         rc = zqcow2_zone_set_state(img, i * COMMIT_ZONE, ZQCOW2_ZONE_PERSIST);
         commits_must(c, rc == 0, "normal", rc);
         l->state[i] = 0;
+        l->tag[i] = l->wp[i] ? l->tag[i] : 0;
     }
     if (l == &c->layer[TOP] && !commits_draw(c, 3))
         return;
@@ -142,6 +168,7 @@ static void make_layer(struct commits *c, unsigned which)
     o.zone_size = COMMIT_ZONE;
     o.zone_capacity = CAPACITY;
     o.conventional_zones = 1;
+    o.descriptor_extension = has_extensions(c) ? EXTENSION : 0;
     o.max_active_zones = which == TOP && zoned_most_active ? ZONES : zoned_most_active;
     if (which != LOW) {
         struct layer *b = &c->layer[which + 1];
@@ -153,6 +180,7 @@ static void make_layer(struct commits *c, unsigned which)
         memcpy(l->want, b->want, ROOM);
         memcpy(l->wp, b->wp, sizeof(l->wp));
         memcpy(l->state, b->state, sizeof(l->state));
+        memcpy(l->tag, b->tag, sizeof(l->tag));
     }
     rc = zqcow2_create(be, &o, NULL);
     zqcow2_backend_close(be);
@@ -173,7 +201,7 @@ static void zone_is(struct commits *c, const struct layer *l, const struct zqcow
                     unsigned z)
 {
     unsigned state = l->state[z]             ? l->state[z] :
-                     !l->wp[z]               ? ZQCOW2_ZONE_EMPTY :
+                     !l->wp[z] && !l->tag[z] ? ZQCOW2_ZONE_EMPTY :
                      l->wp[z] == COMMIT_ZONE ? ZQCOW2_ZONE_FULL :
                                                ZQCOW2_ZONE_CLOSED;
 
@@ -181,6 +209,18 @@ static void zone_is(struct commits *c, const struct layer *l, const struct zqcow
     if (state != ZQCOW2_ZONE_RDONLY && state != ZQCOW2_ZONE_OFFLINE)
         commits_must(c, r->write_pointer - r->start == l->wp[z], "write pointer",
                      (long)r->write_pointer);
+}
+
+static void extension_is(struct commits *c, struct zqcow2_image *img, const struct layer *l,
+                         unsigned z)
+{
+    uint8_t data[EXTENSION];
+    uint32_t nr = 1;
+    int rc = zqcow2_zone_get_descriptors(img, z * COMMIT_ZONE, data, &nr);
+
+    commits_must(c, rc == 0, "get", rc);
+    for (unsigned i = 0; i < EXTENSION; i++)
+        commits_must(c, data[i] == l->tag[z], "extension", data[i]);
 }
 
 /* An OFFLINE zone does not show its bytes: they are seen when it is normal for a moment. */
@@ -196,6 +236,8 @@ void zoned_reads_as(struct commits *c, unsigned which, const char *what, const s
         zone_is(c, want, &zones[z], z);
         rc = zqcow2_zone_set_state(img, zones[z].start, ZQCOW2_ZONE_NOT_WP);
         commits_must(c, rc == 0, "normal", rc);
+        if (has_extensions(c))
+            extension_is(c, img, want, z);
     }
     rc = zqcow2_read(img, commits_data, ROOM, 0);
     commits_must(c, rc == 0, "read", rc);

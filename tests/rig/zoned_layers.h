@@ -13,7 +13,7 @@ extern uint32_t zoned_most_active; /* below the top; 0: no limit */
 void zoned_make(struct commits *c);
 /* So many times it is opened, and acted on at random. */
 void zoned_write_some(struct commits *c, unsigned which, unsigned sessions);
-/* Bytes, write pointers and states. */
+/* Bytes, write pointers, states and descriptor extensions. */
 void zoned_reads_as(struct commits *c, unsigned which, const char *what, const struct layer *want);
 
 #endif
