@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb report: the zones of an image, as blkzone(8) prints them, as JSON, or as a picture. */
+#include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 
 #include "json.h"
 #include "tool.h"
@@ -11,6 +13,14 @@ struct report {
     struct zt_target target;
     bool json, map;
     uint64_t offset, count;
+};
+
+/* What the callbacks print to, and read extensions from. */
+struct listing {
+    struct zqcow2_image *img;
+    uint32_t extension; /* bytes; 0: zones have none */
+    struct zt_json j;
+    int rc;
 };
 
 /* RDONLY and OFFLINE zones have no pointer: all ones in sectors too, as Linux drivers report it. */
@@ -29,15 +39,34 @@ static void print_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
     (void)arg;
     (void)index;
     printf("  start: 0x%09" PRIx64 ", len 0x%06" PRIx64 ", cap 0x%06" PRIx64 ", wptr 0x%06" PRIx64
-           " reset:0 non-seq:0, zcond:%2u(%s) [type: %u(%s)]\n",
+           " reset:0 non-seq:0, zcond:%2u(%s) [type: %u(%s)]%s\n",
            z->start / ZT_SECTOR, z->length / ZT_SECTOR, z->capacity / ZT_SECTOR, wp_sectors(z),
            z->state, conditions[z->state & 15], z->type,
-           z->type == ZQCOW2_ZONE_CONVENTIONAL ? "CONVENTIONAL" : "SEQ_WRITE_REQUIRED");
+           z->type == ZQCOW2_ZONE_CONVENTIONAL ? "CONVENTIONAL" : "SEQ_WRITE_REQUIRED",
+           z->attributes & ZQCOW2_ZONE_DESCRIBED ? " [descriptor extension]" : "");
+}
+
+/* In hexadecimal; null: the zone has none. */
+static void json_extension(struct listing *l, const struct zqcow2_zone *z)
+{
+    uint8_t *data = zt_buffer(l->extension);
+    char *text = malloc(2 * (size_t)l->extension + 1);
+    uint32_t nr = 1;
+    int rc = data && text ? zqcow2_zone_get_descriptors(l->img, z->start, data, &nr) : -ENOMEM;
+
+    for (uint32_t i = 0; rc == 0 && i < l->extension; i++)
+        snprintf(text + 2 * (size_t)i, 3, "%02x", data[i]);
+    zt_json_str(&l->j, "descriptor_extension",
+                rc == 0 && z->attributes & ZQCOW2_ZONE_DESCRIBED ? text : NULL);
+    l->rc = l->rc < 0 ? l->rc : rc;
+    free(text);
+    free(data);
 }
 
 static void json_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
 {
-    struct zt_json *j = arg;
+    struct listing *l = arg;
+    struct zt_json *j = &l->j;
 
     zt_json_open(j, NULL, '{');
     zt_json_u64(j, "index", index);
@@ -47,23 +76,25 @@ static void json_zone(void *arg, uint64_t index, const struct zqcow2_zone *z)
     zt_json_u64(j, "write_pointer", z->write_pointer);
     zt_json_str(j, "type", zt_type_name(z->type));
     zt_json_str(j, "state", zt_state_name(z->state));
+    if (l->extension)
+        json_extension(l, z);
     zt_json_close(j, '}');
 }
 
 static int print_report(const struct report *r, struct zqcow2_image *img,
                         const struct zqcow2_info *info)
 {
-    struct zt_json j = {.out = stdout};
+    struct listing l = {img, info->descriptor_extension, {.out = stdout}, 0};
     int rc;
 
     if (r->map)
         return zt_picture(img, info, r->offset, r->count, r->target.path);
     if (!r->json)
         return zt_each_zone(img, info, r->offset, r->count, print_zone, NULL);
-    zt_json_open(&j, NULL, '[');
-    rc = zt_each_zone(img, info, r->offset, r->count, json_zone, &j);
-    zt_json_close(&j, ']');
-    return rc;
+    zt_json_open(&l.j, NULL, '[');
+    rc = zt_each_zone(img, info, r->offset, r->count, json_zone, &l);
+    zt_json_close(&l.j, ']');
+    return rc < 0 ? rc : l.rc;
 }
 
 static int report(const struct report *r, struct zqcow2_image *img)

@@ -135,6 +135,7 @@ static int open_on(const struct zt_target *t, unsigned flags, struct zqcow2_reso
 
     opt.flags = flags | (t->share ? ZQCOW2_OPEN_NOLOCK : 0u) |
                 (t->no_backing ? ZQCOW2_OPEN_NO_BACKING : 0u);
+    opt.rules = t->rules;
     opt.hooks = zt_hooks();
     opt.resolve = zqcow2_resolve_file;
     opt.resolve_arg = r;

@@ -59,6 +59,7 @@ int zt_option(struct zt_options *o, int argc, char **argv);
 struct zt_target {
     const char *path;
     const struct zt_backend *backend; /* NULL: the first of the table */
+    uint32_t rules;                   /* zqcow2_rules */
     bool share;                       /* take no lock */
     bool no_backing;                  /* open no backing file */
     const char *backing_root;         /* none outside this folder, or NULL */

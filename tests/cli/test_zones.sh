@@ -106,6 +106,27 @@ if command -v qemu-img >qemu; then
     run 0 'check' check z.qcow2
     run 0 'normal again' state -o 4M z.qcow2 normal
 fi
+# Descriptor extensions.
+run 0 'an image with extensions' create -o zone.size=4M,zone.descriptor_extension=64 d.qcow2 16M
+is 'no zone has one' None "$(zone d.qcow2 1 descriptor_extension)"
+printf 'hello' >hello
+run 0 'one zone gets one' state -o 5M -d hello d.qcow2
+is 'it has' "68656c6c6f$(printf '%0118d' 0)" "$(zone d.qcow2 1 descriptor_extension)"
+is 'the others have none' None "$(zone d.qcow2 2 descriptor_extension)"
+run 0 'report' report -o 4M -c 1 d.qcow2
+has 'shows it' out '\[descriptor extension\]$'
+run 0 'two at once' state -o 8M -c 2 --descriptor=hello d.qcow2
+run 1 'a zone takes one only when it is empty' state -o 4M -d hello d.qcow2
+has 'says so' err '^zqcow2: d\.qcow2: state of the zone at 4194304: '
+run 0 'check' check d.qcow2
+run 0 'a reset ends it' reset -o 4M d.qcow2
+is 'it is gone' None "$(zone d.qcow2 1 descriptor_extension)"
+head -c 65 /dev/zero >long
+run 1 'a file that is too long' state -o 4M -d long d.qcow2
+has 'is named' err '^zqcow2: long: '
+run 1 'a file that is missing' state -o 4M -d missing d.qcow2
+run 1 'zones without extensions' state -o 4M -d hello z.qcow2
+has 'says why' err 'no descriptor extensions$'
 run 1 'a conventional zone' state -o 0 z.qcow2 offline
 run 1 'too many zones' state -o 16M -c 3 z.qcow2 offline
 run 1 'no zone' state z.qcow2 offline
