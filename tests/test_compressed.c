@@ -23,7 +23,7 @@ static const struct geometry forms[] = {
      .cluster = 4096,
      .refcount_bits = 2},
     {.name = "16K, subclusters", .size = MiB(2), .cluster = 16384, .extended = true},
-    {.name = "64K", .size = MiB(4) + 512, .cluster = 65536},
+    {.name = "64K, zstd", .size = MiB(4) + 512, .cluster = 65536, .zstd = true},
     {.name = "512", .size = KiB(128), .cluster = 512},
 };
 #define FORMS (sizeof(forms) / sizeof(forms[0]))

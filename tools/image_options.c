@@ -23,6 +23,7 @@ static const struct {
     [ZT_O_REFCOUNT_BITS] = {"refcount_bits", V_COUNT, 1, 64, "1 to 64", false},
     [ZT_O_LAZY_REFCOUNTS] = {"lazy_refcounts", V_WORD, 0, 0, "", false},
     [ZT_O_EXTENDED_L2] = {"extended_l2", V_WORD, 0, 0, "", false},
+    [ZT_O_COMPRESSION] = {"compression_type", V_WORD, 0, 0, "", false},
     [ZT_O_DATA_FILE] = {"data_file", V_TEXT, 0, 0, "", false},
     [ZT_O_DATA_FILE_RAW] = {"data_file_raw", V_WORD, 0, 0, "", false},
     [ZT_O_MODE] = {"zone.mode", V_WORD, 0, 0, "", false},
@@ -47,8 +48,18 @@ static const struct {
     {"v7", ZQCOW2_LAYOUT_V7},
 };
 
+/* What stands for 0, and for 1. */
+static const struct {
+    const char *off, *on;
+} words[ZT_O_COUNT] = {
+    [ZT_O_MODE] = {"none", "host-managed"},
+    [ZT_O_COMPRESSION] = {"zlib", "zstd"},
+};
+
 static bool take_word(enum zt_image_option o, const char *text, uint64_t *value)
 {
+    const char *on = words[o].on ? words[o].on : "on", *off = words[o].off ? words[o].off : "off";
+
     if (o == ZT_O_LAYOUT) {
         for (size_t i = 0; i < ZT_COUNT(layouts); i++) {
             if (strcmp(layouts[i].name, text) == 0) {
@@ -59,11 +70,10 @@ static bool take_word(enum zt_image_option o, const char *text, uint64_t *value)
         zt_error("zone.layout: '%s' is not one of 44, 48b, 56, v7", text);
         return false;
     }
-    *value = strcmp(text, o == ZT_O_MODE ? "host-managed" : "on") == 0;
-    if (*value || strcmp(text, o == ZT_O_MODE ? "none" : "off") == 0)
+    *value = strcmp(text, on) == 0;
+    if (*value || strcmp(text, off) == 0)
         return true;
-    zt_error("%s: '%s' is not one of %s", options[o].name, text,
-             o == ZT_O_MODE ? "host-managed, none" : "on, off");
+    zt_error("%s: '%s' is not one of %s, %s", options[o].name, text, on, off);
     return false;
 }
 
@@ -195,6 +205,7 @@ struct zqcow2_create_options zt_create_options(const struct zt_image_options *se
     o.layout = (uint32_t)value[ZT_O_LAYOUT];
     o.flags = (value[ZT_O_LAZY_REFCOUNTS] ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
               (value[ZT_O_EXTENDED_L2] ? ZQCOW2_CREATE_EXTENDED_L2 : 0u) |
+              (value[ZT_O_COMPRESSION] ? ZQCOW2_CREATE_ZSTD : 0u) |
               (value[ZT_O_DATA_FILE_RAW] ? ZQCOW2_CREATE_DATA_FILE_RAW : 0u);
     o.data_file = set->data_file;
     o.hooks = zt_hooks();

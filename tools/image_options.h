@@ -11,6 +11,7 @@ enum zt_image_option {
     ZT_O_REFCOUNT_BITS,
     ZT_O_LAZY_REFCOUNTS,
     ZT_O_EXTENDED_L2,
+    ZT_O_COMPRESSION,
     ZT_O_DATA_FILE,
     ZT_O_DATA_FILE_RAW,
     ZT_O_MODE,
@@ -32,6 +33,7 @@ enum zt_image_option {
     "    refcount_bits             1, 2, 4 .. 64; 16\n" \
     "    lazy_refcounts            on or off; plain images only\n" \
     "    extended_l2               on or off; clusters of 16K or more\n" \
+    "    compression_type          zlib or zstd; zlib\n" \
     "    data_file                 a file for the data, its name relative to FILE's folder\n" \
     "    data_file_raw             on or off; on: it can be used without FILE\n" \
     "    zone.mode                 host-managed, or none\n" \

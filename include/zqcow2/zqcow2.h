@@ -181,8 +181,9 @@ enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
     ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend that is not empty */
     ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2,    /* use subclusters; needs clusters of 16 KiB or more */
-    ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3   /* the data file can be used without the image; only
+    ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3,  /* the data file can be used without the image; only
                                               without zones and without a backing file */
+    ZQCOW2_CREATE_ZSTD = 1 << 4            /* compress by zstd, not by zlib */
 };
 
 struct zqcow2_create_options {

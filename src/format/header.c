@@ -460,7 +460,7 @@ static int load_version3(struct zq_header *h, const uint8_t *b, size_t len,
     if (h->header_length > len)
         return bad(err, "header_length", h->header_length, 100, "exceeds the length of the file");
     if (h->header_length > 104)
-        h->compression_type = b[104];
+        h->compression_type = b[ZQ_HDR_COMPRESSION];
     return 0;
 }
 

@@ -57,6 +57,7 @@
 #define ZQ_HDR_RT_BYTES    12 /* both of these */
 #define ZQ_HDR_SNAPSHOTS   64
 #define ZQ_HDR_INCOMPAT    72
+#define ZQ_HDR_COMPRESSION 104
 #define ZQ_HDR_COMPAT      80
 #define ZQ_HDR_AUTOCLEAR   88
 

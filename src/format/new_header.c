@@ -58,6 +58,7 @@ static void put_fields(const struct zq_header *h, uint8_t *b)
     zq_put_be64(b + ZQ_HDR_AUTOCLEAR, h->autoclear);
     zq_put_be32(b + 96, h->refcount_order);
     zq_put_be32(b + 100, NEW_HEADER_LENGTH);
+    b[ZQ_HDR_COMPRESSION] = (uint8_t)h->compression_type;
 }
 
 /* Behind the end mark. */

@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
+#include "format/codec.h"
 #include "format/l2entry.h"
 #include "format/reftable.h"
 #include "format/zone_ext.h"
@@ -25,7 +26,8 @@
 #define CHUNK                 65536u /* tables are composed and written in pieces of this size */
 
 static const uint32_t known_flags = ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE |
-                                    ZQCOW2_CREATE_EXTENDED_L2 | ZQCOW2_CREATE_DATA_FILE_RAW;
+                                    ZQCOW2_CREATE_EXTENDED_L2 | ZQCOW2_CREATE_DATA_FILE_RAW |
+                                    ZQCOW2_CREATE_ZSTD;
 
 /* Everything that is decided before the first byte is written. */
 struct plan {
@@ -75,6 +77,10 @@ static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
         if (p->h.cluster_bits < ZQ_EXTENDED_CLUSTER_BITS)
             return refuse(err, "cluster_size", cluster, "extended_l2 needs at least 16 KiB");
         p->h.incompat |= ZQ_INCOMPAT_EXTENDED_L2;
+    }
+    if (o->flags & ZQCOW2_CREATE_ZSTD) {
+        p->h.incompat |= ZQ_INCOMPAT_COMPRESSION;
+        p->h.compression_type = ZQ_ZSTD;
     }
     form = zq_form_of(&p->h);
     l2_tables = zq_l1_needed(&form, o->virtual_size);

@@ -37,6 +37,7 @@ if r.randrange(4):
     o = f'cluster_size={512 << r.randrange(0, 13)}'
     if r.randrange(3) == 0:
         o = 'cluster_size=64K,extended_l2=on'
+    o += r.choice(['', ',compression_type=zstd'])
     words += ['-O', 'qcow2', '-o', o] + r.choice([[], ['-c']])
 print(*words)
 END

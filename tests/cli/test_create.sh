@@ -61,6 +61,10 @@ run 0 'extended_l2' create -o extended_l2=on x.qcow2 10M
 is 'arrives' 'extended L2 entries' "$(member x.qcow2 features)"
 run 0 'extended_l2, with zones' create -o extended_l2=on,zone.size=1M xz.qcow2 10M
 is 'arrives, too' 'extended L2 entries' "$(member xz.qcow2 features | tr , '\n' | sed -n 's/^ *\(extended.*\)/\1/p')"
+run 0 'compression_type' create -o compression_type=zstd x2.qcow2 10M
+is 'arrives' 'compression type' "$(member x2.qcow2 features)"
+run 0 'the usual one' create -o compression_type=zlib x3.qcow2 10M
+is 'needs no feature' '' "$(member x3.qcow2 features)"
 run 0 'zone.mode=none' create -o zone.mode=none n.qcow2 10M
 is 'makes a plain one, too' 0 "$(member n.qcow2 nr_zones)"
 for layout in 44 48b 56 v7; do
@@ -119,6 +123,7 @@ refcount_bits=x 64M refcount_bits
 lazy_refcounts=perhaps 64M lazy_refcounts
 extended_l2=on,cluster_size=8K 64M cluster_size.*16.KiB
 extended_l2=maybe 64M extended_l2
+compression_type=lzma 64M compression_type.*zstd, zlib
 compression=zstd 64M 'compression'
 novalue 64M novalue
 size=1M 2M size.*twice

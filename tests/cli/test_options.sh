@@ -73,8 +73,8 @@ run 1 'help of an unknown verb' help explode
 has 'is refused by its name' err "^zqcow2: unknown verb 'explode'"
 run 1 'help of two verbs' help info check
 run 0 'create -o help' create -o help
-for name in size cluster_size refcount_bits lazy_refcounts extended_l2 zone.mode zone.size zone.capacity \
-    zone.conventional_zones zone.max_open_zones zone.max_active_zones zone.max_append_bytes \
+for name in size cluster_size refcount_bits lazy_refcounts extended_l2 compression_type zone.mode zone.size \
+    zone.capacity zone.conventional_zones zone.max_open_zones zone.max_active_zones zone.max_append_bytes \
     zone.layout; do
     has "lists $name" out "^    $name  "
 done

@@ -17,6 +17,7 @@ struct geometry {
     uint32_t rules;  /* zqcow2_rules under which it is opened */
     uint32_t layers; /* images that the random tests put below it, one after the other */
     bool extended;   /* L2 entries with subclusters */
+    bool zstd;       /* compressed by it */
     bool data_file;  /* the bytes of the device are in a file of their own */
 };
 

@@ -218,6 +218,7 @@ int rig_create(struct rig *r)
     o.layout = r->g->layout;
     o.descriptor_extension = r->g->described;
     o.flags = r->g->extended ? ZQCOW2_CREATE_EXTENDED_L2 : 0;
+    o.flags |= r->g->zstd ? ZQCOW2_CREATE_ZSTD : 0;
     o.hooks = &r->hooks;
     if (r->nr_below)
         set_below(r, &o);

@@ -251,6 +251,50 @@ static int group_setup(void **state)
     return 0;
 }
 
+/* QEMU's inflate has a window of 4 KiB: it must do. */
+static void inflate_small(size_t len)
+{
+    z_stream z = {.next_in = packed, .avail_in = (uInt)len, .next_out = out, .avail_out = LEN};
+
+    assert_int_equal(inflateInit2(&z, -12), Z_OK);
+    assert_int_equal(inflate(&z, Z_FINISH), Z_STREAM_END);
+    assert_int_equal(z.total_out, LEN);
+    inflateEnd(&z);
+    assert_memory_equal(out, plain, LEN);
+}
+
+static void test_packed(void **state)
+{
+    (void)state;
+    fill();
+    for (int type = ZQ_ZLIB; type <= ZQ_ZSTD; type++) {
+        enum zq_compression t = (enum zq_compression)type;
+        size_t size, small;
+        int n = 0, rc;
+
+        heap.left = -1;
+        assert_int_equal(zq_compress(&hooks, t, plain, LEN, packed, LEN, &size), 0);
+        assert_true(size && size < LEN * 3 / 4);
+        if (t == ZQ_ZLIB)
+            inflate_small(size);
+        memset(out, 1, LEN);
+        assert_int_equal(zq_decompress(&hooks, t, packed, size, out, LEN), 0);
+        assert_memory_equal(out, plain, LEN);
+        assert_int_equal(zq_compress(&hooks, t, plain, LEN, packed, size - 1, &small), 0);
+        assert_int_equal(small, 0); /* no room */
+        assert_int_equal(zq_compress(&hooks, t, plain, LEN, packed, 0, &small), 0);
+        assert_int_equal(small, 0);
+        do {
+            heap.left = n++;
+            rc = zq_compress(&hooks, t, plain, LEN, packed, LEN, &size);
+            assert_true(rc == 0 || rc == -ENOMEM);
+        } while (rc);
+        assert_true(n > 1);
+        heap.left = -1;
+        assert_int_equal(heap.out, 0);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -258,6 +302,7 @@ int main(void)
         cmocka_unit_test(test_zstd),         cmocka_unit_test(test_zstd_frames),
         cmocka_unit_test(test_zstd_refused), cmocka_unit_test(test_zstd_window),
         cmocka_unit_test(test_no_memory),    cmocka_unit_test(test_damage),
+        cmocka_unit_test(test_packed),
     };
 
     return cmocka_run_group_tests(tests, group_setup, NULL);
