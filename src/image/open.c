@@ -262,8 +262,8 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->block_mask = (o->opt.block_size ? o->opt.block_size : ZQ_SECTOR) - 1;
     c->extent_bytes = o->opt.extent_bytes ? o->opt.extent_bytes : DEFAULT_EXTENT;
     /* DIRTY is never set on a zoned image: other programs' repair would free the table (R12). */
-    c->lazy = !c->zoned && (o->h.compat & ZQ_COMPAT_LAZY_REFCOUNTS);
-    c->marked = !c->lazy && !o->h.mark_offset;
+    c->marks_dirty = !c->zoned && (o->h.compat & ZQ_COMPAT_LAZY_REFCOUNTS);
+    c->marked = !c->marks_dirty && !o->h.mark_offset;
     memcpy(c->sector0, o->sector0, ZQ_SECTOR);
 }
 

@@ -85,7 +85,7 @@ struct zq_core {
     struct zq_source *source;       /* who answers for what is not mapped; NULL: zeros */
     bool source_absent;             /* there is one, and it was not to be opened */
     struct zqcow2_backing *backing; /* what the header says of it, and of a data file; or NULL */
-    bool borrowed, writable, zoned, lazy;
+    bool borrowed, writable, zoned;
     struct zq_header hdr; /* a snapshot or a resize changes what it says of L1, size, snapshots */
     uint64_t size, extent_bytes;
     uint64_t seq_start; /* where sequential zones begin; size where there are none */
@@ -116,6 +116,7 @@ struct zq_core {
     bool stale_logged;
     uint8_t sector0[ZQ_SECTOR]; /* the header's first sector, as on disk */
     bool marked, want_mark;     /* the mark is durable, or not needed; an operation waits for it */
+    bool marks_dirty;           /* the dirty bit is set with the mark, or in its place */
 
     struct zq_list ready; /* operations to step */
     struct zq_iox x;      /* of the image's file */

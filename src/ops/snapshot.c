@@ -121,8 +121,6 @@ static void describe(struct zq_core *c, struct zq_snap *s)
     s->rt = c->alloc.refs.table.v;
     s->rt_entries = c->alloc.refs.table.entries;
     s->refcount_order = c->alloc.refs.order;
-    s->mark_offset = c->hdr.mark_offset;
-    s->dirty_bit = c->hdr.version >= 3 && !c->zoned;
     s->sector0 = c->sector0;
     s->table_offset = c->hdr.snapshots_offset;
     s->nr = c->hdr.nb_snapshots;
@@ -134,14 +132,17 @@ static void describe(struct zq_core *c, struct zq_snap *s)
 
 /*
  * In a row, so that one record can take them back. They are counted by a round before the change
- * begins, so it has nothing to allocate.
+ * begins, so it has nothing to allocate; and that round comes after the one that sets the mark, or
+ * the bit in its place (N9).
  */
 static int take_room(struct zq_core *c, struct zq_op *op)
 {
     uint64_t want = what(op)->clusters;
     struct zq_found f;
-    int rc = zq_may_allocate(c, op);
+    int rc;
 
+    zq_mark_by_dirty(c);
+    rc = zq_may_allocate(c, op);
     if (rc || !want)
         return rc;
     rc = want > UINT32_MAX ? -EFBIG : zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)want, &f);

@@ -99,7 +99,7 @@ static void set_incompat(struct zq_core *c, uint64_t bit)
 
 /*
  * Marks an image that was found corrupt, if the header has the field, for those that open it next.
- * The mark says that leaks may be found after a crash; DIRTY on lazy images says the same.
+ * The mark says that leaks may be found after a crash; DIRTY says the same, and counts may be low.
  */
 static bool next_mark(struct zq_core *c, struct zq_round_io *w)
 {
@@ -112,7 +112,7 @@ static bool next_mark(struct zq_core *c, struct zq_round_io *w)
         set_incompat(c, ZQ_INCOMPAT_CORRUPT);
     if (mark && c->hdr.mark_offset)
         c->sector0[c->hdr.mark_offset] = 1;
-    if (mark && c->lazy)
+    if (mark && c->marks_dirty)
         set_incompat(c, ZQ_INCOMPAT_DIRTY);
     return next_header(c, w);
 }

@@ -12,7 +12,7 @@
  *
  * So a refcount is never below the references, and what a snapshot sees never has the flag. What a
  * crash leaves behind are counts that are too high and flags that are missing: recovery sets
- * both right, for the in-use mark is set, or the dirty bit in its place.
+ * both right, for the engine has set the in-use mark, or the dirty bit in its place.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -180,28 +180,6 @@ static int write_header(struct zq_snap *s)
     int rc = zq_be_write(s->be, s->sector0, ZQ_SECTOR, 0);
 
     return rc < 0 ? rc : zq_be_flush(s->be);
-}
-
-static uint64_t incompat(const struct zq_snap *s)
-{
-    return zq_be64(s->sector0 + ZQ_HDR_INCOMPAT);
-}
-
-/* Where there is no mark, the dirty bit makes the next writer look for leaks (R12). */
-static int guard(struct zq_snap *s, bool set)
-{
-    uint64_t bits = incompat(s) | ZQ_INCOMPAT_DIRTY;
-
-    s->begun = true;
-    zq_put_be64(s->sector0 + ZQ_HDR_INCOMPAT, set ? bits : bits & ~ZQ_INCOMPAT_DIRTY);
-    return write_header(s);
-}
-
-/* Not where the mark is set, nor where lazy refcounts have the bit set already. */
-static bool needs_guard(const struct zq_snap *s)
-{
-    return s->dirty_bit && !(incompat(s) & ZQ_INCOMPAT_DIRTY) &&
-           !(s->mark_offset && s->sector0[s->mark_offset]);
 }
 
 /* In a file that has these clusters already. */
@@ -373,14 +351,9 @@ static int change(struct zq_snap *s)
 
 int zq_snap_change(struct zq_snap *s)
 {
-    bool guarded = needs_guard(s);
-    int rc = guarded ? guard(s, true) : 0;
+    int rc = change(s);
 
-    if (rc == 0)
-        rc = change(s);
-    if (rc == 0)
-        rc = zq_be_flush(s->be);
-    return rc < 0 || !guarded ? rc : guard(s, false);
+    return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
 void zq_snap_free(struct zq_snap *s)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Internal snapshots, as one piece of work on the file: nothing else reads or writes it meanwhile,
- * nothing in memory is dirty, and the in-use mark is durable (N2, N8). The engine sees to that; it
- * also takes the clusters for new tables, and afterwards drops what it remembered of refcounts and
- * flags.
+ * nothing in memory is dirty, and the in-use mark is durable, or the dirty bit in its place (N2,
+ * N8, N9). The engine sees to that; it also takes the clusters for new tables, and afterwards drops
+ * what it remembered of refcounts and flags.
  *
  * What can be refused is refused by zq_snap_load() and zq_snap_prepare(), which change nothing
  * (N10). From zq_snap_change() on an error leaves a state that recovery sets right: counts that are
@@ -42,8 +42,6 @@ struct zq_snap {
     const uint64_t *rt; /* the refcount table, decoded */
     uint64_t rt_entries;
     uint32_t refcount_order;
-    uint64_t mark_offset;      /* in the header; 0: there is no mark to set */
-    bool dirty_bit;            /* may stand in for the mark */
     uint8_t *sector0;          /* of the header, as on disk */
     uint64_t table_offset, nr; /* of the snapshot table */
     /* Is there something that no snapshot may refer to? data: an L2 table counts, too. */

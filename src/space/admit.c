@@ -198,6 +198,16 @@ void zq_range_leave(struct zq_core *c, struct zq_op *op)
     zq_wake(&c->ready, &c->owner_waiters);
 }
 
+/* The next operation that may allocate waits for the bit as it would for the mark. */
+void zq_mark_by_dirty(struct zq_core *c)
+{
+    zq_assert_k(N9, c->exclusive && zq_core_is_held(c));
+    if (c->hdr.mark_offset || c->marks_dirty || c->hdr.version < 3 || c->zoned)
+        return;
+    c->marks_dirty = true;
+    c->marked = false;
+}
+
 /* After the first operation has waited, the mark is set until close: all others pass at once. */
 int zq_may_allocate(struct zq_core *c, struct zq_op *op)
 {

@@ -30,6 +30,11 @@ void zq_closing_drop(struct zq_core *c, struct zq_op *op);
 int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* R12: nothing is allocated before the mark is durable. */
 int zq_may_allocate(struct zq_core *c, struct zq_op *op);
+/*
+ * From now on until close, the dirty bit stands in for a mark that the image does not have: what
+ * follows leaves in a crash is looked for. Version 2 has neither. Nothing else is in progress.
+ */
+void zq_mark_by_dirty(struct zq_core *c);
 
 /*
  * R14: from now on no other request changes the mapping of the request's guest clusters, until it

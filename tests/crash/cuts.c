@@ -2,6 +2,7 @@
 #include "crash/cuts.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 uint64_t cuts_draw(uint64_t *rng, uint64_t n)
 {
@@ -52,4 +53,24 @@ int cuts_judge_all(const struct cuts *c, struct zqcow2_simdisk *disk)
     }
     zqcow2_simdisk_cut_free(cut);
     return rc;
+}
+
+/* The mark is the first extension, and has 16 bytes with its head; a name ends the list. */
+int cuts_unmark(struct zqcow2_backend *be)
+{
+    uint8_t raw[4096] = {0}, *list, *end;
+    uint64_t name = 0, n;
+    int rc = zqcow2_backend_read(be, raw, 512, 0);
+
+    n = rc == 0 && raw[23] > 9 ? 1u << (raw[23] < 12 ? raw[23] : 12) : 512;
+    if (rc == 0)
+        rc = zqcow2_backend_read(be, raw, (size_t)n, 0);
+    for (unsigned i = 8; i < 16; i++)
+        name = name << 8 | raw[i];
+    list = raw + raw[103];
+    end = raw + (name ? name : n);
+    if (rc < 0 || name > n || memcmp(list, "zq2m\0\0\0\10", 8) != 0)
+        return rc < 0 ? rc : -1;
+    memmove(list, list + 16, (size_t)(end - list) - 16);
+    return zqcow2_backend_write(be, raw, (size_t)n, 0);
 }

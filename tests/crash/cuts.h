@@ -4,6 +4,7 @@
 #define CRASH_CUTS_H
 
 #include <stdbool.h>
+#include <zqcow2/backend.h>
 #include <zqcow2/simdisk.h>
 
 struct cuts {
@@ -17,6 +18,9 @@ struct cuts {
 
 /* Below n. */
 uint64_t cuts_draw(uint64_t *rng, uint64_t n);
+
+/* Takes our mark out of the header of a new image: it is as if another program had made it. */
+int cuts_unmark(struct zqcow2_backend *be);
 
 /* ZQ_CUT: this position only. 0, or the error of the simulated disk. */
 int cuts_judge_all(const struct cuts *c, struct zqcow2_simdisk *disk);
