@@ -418,6 +418,8 @@ static int phase(struct zq_core *c, struct resize *r)
         if (rc == 0)
             rc = judge(c, r);
         if (rc == 0)
+            zq_mark_by_dirty(c);
+        if (rc == 0)
             r->phase = r->size > c->size ? R_ROOM : R_SIZE;
         return rc;
     case R_SIZE: return write_size(c, r);
