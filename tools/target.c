@@ -88,7 +88,9 @@ const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size
 {
     struct stat st;
 
-    if (rc == -ENOSYS && t->backend)
+    if (rc == -EAGAIN)
+        snprintf(buf, room, "in use: locked by another program, or by this one");
+    else if (rc == -ENOSYS && t->backend)
         snprintf(buf, room, "the backend %s is not available here", t->backend->name);
     else if (stat(t->path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode) &&
              !S_ISDIR(st.st_mode))

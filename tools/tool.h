@@ -173,7 +173,7 @@ enum zt_input zt_wait_input(double seconds);
 const struct zqcow2_hooks *zt_hooks(void); /* log to stderr */
 /* `flags` are those of zqcow2_file_open(). */
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be);
-/* Why zt_backend_open() failed. */
+/* Why zt_backend_open(), or a call of the backend, failed. */
 const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size_t room);
 void zt_backend_error(const struct zt_target *t, int rc); /* reports it */
 void zt_backend_list(FILE *out);

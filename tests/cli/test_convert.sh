@@ -158,6 +158,21 @@ same 'replaces it' r.img p.img
 cp r.img own.img
 run 1 'the source itself' convert --force own.img own.img
 same 'stays as it is' r.img own.img
+used='in use: locked by another program, or by this one'
+is 'because it is in use' "zqcow2: own.img: $used" "$(cat err)"
+run 0 'a backing file' create own.z 2M
+run 0 'and what stands on it' create -b own.z -F qcow2 over.z
+cp own.z kept.z
+run 1 'is in use under it' convert --force over.z own.z
+is 'which is said' "zqcow2: own.z: $used" "$(cat err)"
+for to in own.img own.z; do
+    from=own.img
+    [ $to = own.z ] && from=over.z
+    run 1 "an image over $to" convert --force -O qcow2 $from $to
+    is 'is refused in one line' "zqcow2: $to: $used through another backend" "$(cat err)"
+done
+same 'an image stays as it is' r.img own.img
+same 'a backing file stays as it is' kept.z own.z
 run 1 'a folder that is missing' convert r.img none/x.img
 has 'is named' err '^zqcow2: none/x\.img: '
 run 1 'a raw file' convert -c r.img x.img

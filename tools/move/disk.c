@@ -57,7 +57,7 @@ bool zt_disk_open(struct zt_disk *d)
     if (rc == 0 && !strcmp(d->format, "raw"))
         rc = raw_info(d);
     if (rc < 0) {
-        zt_error("%s: %s", d->target.path, zqcow2_strerror(rc));
+        zt_backend_error(&d->target, rc);
     } else if (!strcmp(d->format, "raw") && d->target.snapshot) {
         zt_error("%s: --snapshot: a raw file has none", d->target.path);
         rc = -EINVAL;

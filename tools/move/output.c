@@ -24,23 +24,27 @@ static int make_raw(struct zt_output *o, uint64_t size)
     int rc = zqcow2_backend_lock(o->be, ZQCOW2_LOCK_EXCLUSIVE);
 
     o->info.virtual_size = size;
-    if (rc == 0 && stat(o->target.path, &st) == 0 && S_ISBLK(st.st_mode)) {
+    if (rc < 0)
+        return rc;
+    if (stat(o->target.path, &st) == 0 && S_ISBLK(st.st_mode)) {
         o->stale = true;
         rc = zqcow2_backend_length(o->be, &bytes);
+        o->changed = rc == 0 && bytes >= size;
         return rc == 0 && bytes < size ? -ENOSPC : rc;
     }
-    if (rc == 0)
-        rc = zqcow2_backend_truncate(o->be, 0);
+    o->changed = true;
+    rc = zqcow2_backend_truncate(o->be, 0);
     return rc == 0 ? zqcow2_backend_truncate(o->be, size) : rc;
 }
 
-/* The image takes the backend over. */
+/* The image takes the backend over. What create refuses, it refuses before it writes. */
 static bool make_image(struct zt_output *o, const struct zqcow2_create_options *opt)
 {
     struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_error err = {0, ""};
     int rc = zqcow2_create(o->be, opt, &err);
 
+    o->changed = rc != -EINVAL && rc != -EAGAIN;
     open.flags = ZQCOW2_OPEN_RDWR;
     open.hooks = zt_hooks();
     if (rc == 0)
@@ -66,7 +70,12 @@ static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, u
         zt_backend_error(&o->target, rc);
         return false;
     }
-    return opt ? make_image(o, opt) : !failed(o, "", make_raw(o, size));
+    if (opt)
+        return make_image(o, opt);
+    rc = make_raw(o, size);
+    if (rc < 0)
+        zt_backend_error(&o->target, rc);
+    return rc == 0;
 }
 
 /* Sets o->renamed; false after reporting. */
@@ -94,7 +103,7 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
 {
     o->img = NULL;
     o->be = NULL;
-    o->stale = false;
+    o->changed = o->stale = false;
     o->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
     if (!find_place(o, force))
         return false;
@@ -118,7 +127,7 @@ bool zt_output_close(struct zt_output *o, bool ok)
             zt_error("%s: cannot be replaced", o->target.path);
         return rc > 0;
     }
-    if (!ok)
+    if (!ok && o->changed)
         zt_error("%s: is incomplete", o->target.path);
     return ok;
 }

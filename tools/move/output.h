@@ -12,6 +12,7 @@ struct zt_output {
     struct zqcow2_info info;   /* raw: virtual_size only */
     struct zt_replacement file;
     bool renamed; /* `file` takes the name at the end */
+    bool changed; /* what was at the place before may be so no more */
     bool stale;   /* raw: holds other bytes than zeros where nothing was written */
 };
 
