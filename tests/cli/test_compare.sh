@@ -126,6 +126,16 @@ run 1 'but not strictly' compare --strict p.img e.z
 is 'which is said' 'Strict mode: Zone model mismatch!' "$(cat out)"
 if [ -c /dev/full ]; then
     "$tool" compare e.z e.z >/dev/full 2>err
-    verdict $([ $? -gt 1 ]; echo $?) 'output that is lost is no difference' || show
+    is 'output that is lost is no verdict' 2 $?
+    has 'and the cause is named' err '^zqcow2: standard output: No space left on device$'
+    is 'and nothing else' 1 "$(wc -l <err)"
+    "$tool" compare p.img e.z >/dev/full 2>err
+    is 'nor is a warning that is lost' 2 $?
+    "$tool" compare --strict p.img e.z >/dev/full 2>err
+    is 'nor a difference' 2 $?
+    "$tool" compare --quiet --strict p.img e.z >/dev/full 2>err
+    is 'where nothing is written nothing is lost' 1 $?
 fi
+"$tool" compare e.z e.z >&- 2>err
+is 'a closed standard output' 2 $?
 finish

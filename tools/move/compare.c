@@ -6,7 +6,7 @@
 
 #include "disk.h"
 
-enum { SAME, DIFFER, NOT_OPEN, NO_STATUS, NO_READ };
+enum { SAME, DIFFER, FAILED, NO_STATUS, NO_READ };
 
 #define REPORTED 64 /* zones at a time */
 
@@ -269,14 +269,14 @@ static int run_open(struct compare *c)
 static int run(int argc, char **argv)
 {
     struct compare c = {.strict = false};
-    int status = NOT_OPEN;
+    int status = FAILED;
 
     if (!parse(&c, argc, argv) || !zt_disk_open(&c.disks[0]))
-        return NOT_OPEN;
+        return FAILED;
     if (zt_disk_open(&c.disks[1]))
         status = zt_disk_close(&c.disks[1], run_open(&c));
     status = zt_disk_close(&c.disks[0], status);
-    return zt_output_ok() ? status : NO_READ; /* nobody has seen the verdict */
+    return zt_output_ok() ? status : FAILED; /* nobody has seen the verdict: it is not DIFFER */
 }
 
 const struct zt_verb zt_verb_compare = {
