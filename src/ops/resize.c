@@ -393,9 +393,10 @@ static int shrink(struct zq_core *c, struct resize *r)
 {
     int rc;
 
-    switch (r->phase) {
+    switch (r->op.rc < 0 ? R_DONE : r->phase) {
     case R_CUT: rc = cut(c, r); break;
     case R_DROP: rc = drop_tables(c, r); break;
+    case R_DONE: rc = r->op.rc; break;
     default: rc = settle(c, &r->op);
     }
     if (rc == ZQ_WAIT)
@@ -431,13 +432,20 @@ static int phase(struct zq_core *c, struct resize *r)
     return rc;
 }
 
+/* A switch of the header has to be judged, and what is cut off only costs space. */
+static bool takes_errors(const struct resize *r)
+{
+    return r->phase == R_MOVED || r->phase == R_SIZED || r->phase >= R_CUT;
+}
+
+/* What a phase waited for may have failed: it would wait for the same again. */
 static int step(struct zq_core *c, struct zq_op *op)
 {
     struct resize *r = self(op);
     int rc = 0;
 
     while (rc == 0 && r->phase != R_DONE)
-        rc = phase(c, r);
+        rc = op->rc < 0 && !takes_errors(r) ? op->rc : phase(c, r);
     return rc;
 }
 
