@@ -51,6 +51,16 @@ static bool may_inherit(const struct zq_zone_view *z, uint64_t end, uint64_t poi
 }
 
 /*
+ * At most ZQ_REBASE_PIECE, and a cluster. What an image below holds ends anywhere in a cluster of
+ * this one: the pointer's cluster is written by one piece.
+ */
+static uint64_t piece_end(const struct rebase *r, uint64_t at, uint64_t end, uint64_t wp)
+{
+    end = zq_min(end, at + ZQ_REBASE_PIECE);
+    return end > zq_align_down(wp, r->info.cluster_size) ? wp : end;
+}
+
+/*
  * The pointer's cluster is written to its end, with zeros that nobody reads: to keep what the
  * source has there would ask it beyond its own pointer.
  */
@@ -81,7 +91,7 @@ static int map_inherited(struct rebase *r, const struct zq_zone_view *z)
         rc = zqcow2_block_status(r->img, at, z->wp - at, &e);
         len = e.length;
         if (rc == 0 && !zq_is_own(&e)) {
-            len = zq_min(len, ZQ_REBASE_PIECE);
+            len = piece_end(r, at, at + len, z->wp) - at;
             rc = map_piece(r, at, (size_t)len, z->wp);
         }
         at += len;

@@ -144,7 +144,7 @@ void zoned_write_some(struct commits *c, unsigned which, unsigned sessions)
                 continue;
             if (!z)
                 write_anywhere(c, l, img);
-            else if (z != ZONES - 1) /* that one stays as it is below, or empty */
+            else if (z != ZONES - 1 || which == LOW) /* that one stays as it is below */
                 act_on_zone(c, l, img, z);
         }
         if (c->seed % 2 && (which != TOP || !commits_draw(c, 2)))
