@@ -78,3 +78,24 @@ void zq_release_drain(struct zq_core *c, struct zq_op *op)
     zq_drain_leave(c, &op->own.drain);
     zq_release_mapping(c, op);
 }
+
+int zq_settle(struct zq_core *c, struct zq_op *op)
+{
+    zq_assert_k(N8, c->exclusive && zq_core_is_held(c));
+    for (;;) {
+        int rc;
+
+        zq_map_drop_fresh(&c->map); /* a copy of an L2 table would be out of date soon */
+        (void)zq_janitor_kick(c);
+        if (c->janitor_running || c->nr_ops > 1)
+            return zq_op_park(c, op, &c->drain_waiters);
+        if (c->dead)
+            return ZQCOW2_EDEAD;
+        if (!op->round && !zq_round_is_running(c) && !zq_cache_has_dirty(&c->cache) &&
+            !c->map.l1.is_dirty && !c->alloc.refs.table.is_dirty)
+            return 0;
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+    }
+}

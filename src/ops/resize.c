@@ -84,27 +84,6 @@ static int begin(struct zq_core *c, struct resize *r)
     return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
 }
 
-/* Nothing is on its way, and nothing in memory is newer than the file. */
-static int settle(struct zq_core *c, struct zq_op *op)
-{
-    for (;;) {
-        int rc;
-
-        zq_map_drop_fresh(&c->map); /* of an operation that did not need it */
-        (void)zq_janitor_kick(c);
-        if (c->janitor_running || c->nr_ops > 1)
-            return zq_op_park(c, op, &c->drain_waiters);
-        if (c->dead)
-            return ZQCOW2_EDEAD;
-        if (!op->round && !zq_round_is_running(c) && !zq_cache_has_dirty(&c->cache) &&
-            !c->map.l1.is_dirty && !c->alloc.refs.table.is_dirty)
-            return 0;
-        rc = zq_round_wait(c, op);
-        if (rc)
-            return rc;
-    }
-}
-
 /* ---- what may be refused ---- */
 
 static int judge_size(const struct zq_core *c, const struct resize *r)
@@ -375,13 +354,13 @@ static int grow(struct zq_core *c, struct resize *r)
 
     switch (r->phase) {
     case R_ROOM: rc = take_room(c, r); break;
-    case R_COUNTED: rc = settle(c, &r->op); break;
+    case R_COUNTED: rc = zq_settle(c, &r->op); break;
     case R_MOVE: return move_l1(c, r);
     case R_MOVED: return adopt_l1(c, r);
     case R_ZERO: return make_zeros(c, r);
     default:
         c->seq_start = c->size;
-        rc = r->zeros.res.ret < 0 ? r->zeros.res.ret : settle(c, &r->op);
+        rc = r->zeros.res.ret < 0 ? r->zeros.res.ret : zq_settle(c, &r->op);
     }
     if (rc == 0)
         r->phase++;
@@ -397,7 +376,7 @@ static int shrink(struct zq_core *c, struct resize *r)
     case R_CUT: rc = cut(c, r); break;
     case R_DROP: rc = drop_tables(c, r); break;
     case R_DONE: rc = r->op.rc; break;
-    default: rc = settle(c, &r->op);
+    default: rc = zq_settle(c, &r->op);
     }
     if (rc == ZQ_WAIT)
         return rc;
@@ -415,7 +394,7 @@ static int phase(struct zq_core *c, struct resize *r)
     case R_BEGIN: rc = begin(c, r); break;
     case R_DRAIN: rc = zq_drain(c, &r->op, &r->drain); break;
     case R_ALONE:
-        rc = settle(c, &r->op);
+        rc = zq_settle(c, &r->op);
         if (rc == 0)
             rc = judge(c, r);
         if (rc == 0)

@@ -51,27 +51,6 @@ static void change_work(struct zq_io *io)
 
 /* ---- alone ---- */
 
-/* Nothing is on its way, and nothing in memory is newer than the file. */
-static int settle(struct zq_core *c, struct zq_op *op)
-{
-    for (;;) {
-        int rc;
-
-        zq_map_drop_fresh(&c->map); /* a copy of an L2 table would be out of date soon */
-        (void)zq_janitor_kick(c);
-        if (c->janitor_running || c->nr_ops > 1)
-            return zq_op_park(c, op, &c->drain_waiters);
-        if (c->dead)
-            return ZQCOW2_EDEAD;
-        if (!op->round && !zq_round_is_running(c) && !zq_cache_has_dirty(&c->cache) &&
-            !c->map.l1.is_dirty && !c->alloc.refs.table.is_dirty)
-            return 0;
-        rc = zq_round_wait(c, op);
-        if (rc)
-            return rc;
-    }
-}
-
 /* What others have asked of the disk that goes would be done to it, or to the one that comes. */
 static int begin_to_apply(struct zq_core *c, struct zq_op *op)
 {
@@ -335,7 +314,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
     switch (*at) {
     case S_BEGIN: return begin(c, op);
     case S_DRAIN: rc = zq_drain(c, op, &op->own.snapshot.drain); break;
-    case S_ALONE: rc = settle(c, op); break;
+    case S_ALONE: rc = zq_settle(c, op); break;
     case S_LOAD:
         describe(c, what(op));
         ++*at;
@@ -352,7 +331,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
         return zq_op_work(c, op, prepare_work);
     case S_ROOM: rc = take_room(c, op); break;
     case S_COUNTED:
-        rc = settle(c, op);
+        rc = zq_settle(c, op);
         if (rc == 0)
             rc = make_l1(c, op);
         break;
