@@ -497,11 +497,11 @@ struct zqcow2_snapshot {
     }
 
 /*
- * Each call waits until the requests in progress are done; requests that are submitted meanwhile
- * begin when it returns. A snapshot contains everything that was acknowledged before the call. When
- * a call returns, its effect is durable; after a power loss during the call, a snapshot exists
- * completely or not at all. A call that fails with EDEAD or EIO may have taken effect: reopen the
- * image.
+ * Taking and deleting wait until the requests in progress are done; applying returns EBUSY instead.
+ * Requests that are submitted meanwhile begin when the call returns. A snapshot contains everything
+ * that was acknowledged before the call. When a call returns, its effect is durable; after a power
+ * loss during the call, a snapshot exists completely or not at all. A call that fails with EDEAD or
+ * EIO may have taken effect: reopen the image.
  */
 
 /*
