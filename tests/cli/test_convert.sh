@@ -150,6 +150,96 @@ run 0 'and the same' compare o.z f.z
 is 'has no backing file' null "$("$tool" info --json f.z |
     python3 -c 'import json, sys; print(json.dumps(json.load(sys.stdin)["backing_file"]))')"
 
+# What images store of zones: states under the rules of ZNS, and descriptor extensions.
+shape=zone.size=1M,zone.conventional_zones=1,zone.max_active_zones=5
+run 0 'an image with descriptor extensions' create -o $shape,zone.descriptor_extension=128 e.z 12M
+for n in 1 2 3 4 5 6 7; do
+    random 128 1$n >e.bytes
+    run 0 "zone $n" state -o ${n}M -d e.bytes e.z
+    case $n in
+    1) random 8192 1 | "$tool" append --quiet e.z 1M ;;
+    2) "$tool" finish -o 2M e.z ;;
+    3) random 1048576 3 | "$tool" append --quiet e.z 3M ;;
+    4) "$tool" state -o 4M e.z read-only ;;
+    5) random 512 5 | "$tool" append --quiet e.z 5M
+       "$tool" state -o 5M e.z offline ;;
+    7) "$tool" reset -o 7M e.z ;;
+    esac
+done
+random 4096 8 | "$tool" append --quiet e.z 8M
+# extensions FILE: of all zones; those of offline ones show once they are normal again.
+extensions() {
+    cp "$1" shown.z
+    "$tool" state -o 5M shown.z normal
+    "$tool" report --json shown.z >got.json
+    python3 -c '
+import json
+for z in json.load(open("got.json")):
+    print(z["index"], z["state"], z["write_pointer"], z["descriptor_extension"])'
+}
+extensions e.z >wanted
+is 'six zones have one' 6 "$(grep -vc None wanted)"
+for words in '' -c '-o cluster_size=4K' '-o zone.layout=48b' "-o zone.size=1M"; do
+    rm -f b.z
+    # shellcheck disable=SC2086
+    run 0 "extensions, convert $words" convert -O qcow2 $words e.z b.z
+    extensions b.z >got
+    same 'the same extensions' wanted got
+    run 0 'no difference' compare e.z b.z
+    run 0 'clean' check b.z
+done
+rm -f b.z
+run 0 'longer extensions' convert -O qcow2 -o zone.descriptor_extension=192 e.z b.z
+extensions b.z >got
+zeros=$(printf '%0128d' 0)
+sed "/None/!s/\$/$zeros/" wanted >longer
+same 'have zeros behind' longer got
+run 1 'are another size of descriptor extensions' compare e.z b.z
+is 'which is named' 'Zone mismatch: bytes of descriptor extensions: 128 and 192!' "$(cat out)"
+run 1 'shorter ones' convert -O qcow2 -o zone.descriptor_extension=64 e.z x.img
+is 'are refused' 'zqcow2: zone.descriptor_extension: SRC has 128 bytes' "$(cat err)"
+# stored FILE ZONE [BYTE]: what the table of states has of the zone, or is to have.
+stored() {
+    python3 - "$@" <<'END'
+import struct, sys
+with open(sys.argv[1], 'r+b') as f:
+    head = f.read(4096)
+    at = struct.unpack_from('>I', head, 100)[0]
+    while True:
+        kind, length = struct.unpack_from('>II', head, at)
+        if kind == 0x7a713273:
+            break
+        at += 8 + (length + 7) // 8 * 8
+    f.seek(struct.unpack_from('>Q', head, at + 8)[0] + int(sys.argv[2]))
+    if len(sys.argv) > 3:
+        f.write(bytes([int(sys.argv[3])]))
+    else:
+        print(f.read(1)[0])
+END
+}
+cp e.z c.z
+is 'zone 6 is closed, and described' 48 "$(stored c.z 6)"
+stored c.z 6 16
+run 1 'an extension less' compare e.z c.z
+is 'is named' 'Zone mismatch at offset 6291456: descriptor extension!' "$(cat out)"
+rm -f b.z
+run 0 'closed, though empty' convert -O qcow2 c.z b.z
+is 'stays so' 16 "$(stored b.z 6)"
+run 0 'no difference' compare c.z b.z
+stored b.z 6 0
+run 1 'an empty one' compare c.z b.z
+is 'is another' 'Zone mismatch at offset 6291456: state CLOSED and EMPTY!' "$(cat out)"
+cp e.z c.z
+"$tool" reset -o 6M c.z
+random 128 99 >e.bytes
+"$tool" state -o 6M -d e.bytes c.z
+run 1 'other bytes' compare e.z c.z
+is 'are named' 'Zone mismatch at offset 6291456: descriptor extension!' "$(cat out)"
+run 0 'an overlay' create -b e.z o.e
+rm -f b.z
+run 0 'is flattened' convert -O qcow2 o.e b.z
+run 0 'with the extensions' compare e.z b.z
+
 # Targets: whole or not there.
 run 1 'a target that exists' convert r.img p.img
 is 'is kept' 'zqcow2: p.img: the file exists; --force replaces it' "$(cat err)"

@@ -82,6 +82,12 @@ run 0 'as zoned, asked for' measure -O qcow2 -o cluster_size=4K,zone.mode=host-m
 is 'has the zones of the source' "$zoned" "$(numbers out | cut -d ' ' -f 1)"
 run 0 'without zones' measure -O qcow2 -o cluster_size=4K,zone.mode=none z.qcow2
 is 'less by the table of the pointers' 8192 "$((zoned - $(numbers out | cut -d ' ' -f 1)))"
+run 0 'with descriptor extensions' measure -O qcow2 -o cluster_size=4K,zone.descriptor_extension=64 z.qcow2
+is 'more by two tables' $((4096 + 64 * 1024)) "$(($(numbers out | cut -d ' ' -f 1) - zoned))"
+rm -f d.qcow2
+run 0 'an image that has them' convert -O qcow2 -o cluster_size=4K,zone.descriptor_extension=64 z.qcow2 d.qcow2
+run 0 'takes as much' measure -O qcow2 -o cluster_size=4K d.qcow2
+is 'as was asked for' $((4096 + 64 * 1024)) "$(($(numbers out | cut -d ' ' -f 1) - zoned))"
 run 1 'no file' measure
 has 'is missing' err 'FILE is missing'
 run 1 'a size and a file' measure --size=1M z.qcow2

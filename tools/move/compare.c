@@ -129,9 +129,11 @@ static int compare_geometry(struct compare *c)
     const struct {
         const char *what;
         uint64_t a, b;
-    } rows[] = {{"zone size", a->zone_size, b->zone_size},
-                {"zone capacity", a->zone_capacity, b->zone_capacity},
-                {"number of conventional zones", a->nr_conventional, b->nr_conventional}};
+    } rows[] = {
+        {"zone size", a->zone_size, b->zone_size},
+        {"zone capacity", a->zone_capacity, b->zone_capacity},
+        {"bytes of descriptor extensions", a->descriptor_extension, b->descriptor_extension},
+        {"number of conventional zones", a->nr_conventional, b->nr_conventional}};
 
     for (size_t i = 0; i < ZT_COUNT(rows); i++) {
         if (rows[i].a == rows[i].b)
@@ -143,6 +145,37 @@ static int compare_geometry(struct compare *c)
     return SAME;
 }
 
+static int read_extension(struct compare *c, int i, uint64_t off)
+{
+    uint32_t nr = 1;
+    int rc = zqcow2_zone_get_descriptors(c->disks[i].img, off, c->bufs[i], &nr);
+
+    if (rc == 0)
+        return SAME;
+    zt_error("%s: descriptor extension at %" PRIu64 ": %s", c->disks[i].target.path, off,
+             zqcow2_strerror(rc));
+    return NO_READ;
+}
+
+/* An extension of zeros is not none. */
+static int compare_extension(struct compare *c, const struct zqcow2_zone *a,
+                             const struct zqcow2_zone *b)
+{
+    bool differ = (a->attributes ^ b->attributes) & ZQCOW2_ZONE_DESCRIBED;
+    int status = SAME;
+
+    for (int i = 0; i < 2 && a->attributes & b->attributes & ZQCOW2_ZONE_DESCRIBED; i++)
+        status = status == SAME ? read_extension(c, i, a->start) : status;
+    if (status != SAME)
+        return status;
+    if (a->attributes & b->attributes & ZQCOW2_ZONE_DESCRIBED)
+        differ = memcmp(c->bufs[0], c->bufs[1], c->disks[0].info.descriptor_extension);
+    if (!differ)
+        return SAME;
+    say(c, "Zone mismatch at offset %" PRIu64 ": descriptor extension!", a->start);
+    return DIFFER;
+}
+
 /* A full zone says so by its state: its pointer depends on how long the last zone is. */
 static int compare_zone(struct compare *c, const struct zqcow2_zone *a, const struct zqcow2_zone *b)
 {
@@ -152,7 +185,7 @@ static int compare_zone(struct compare *c, const struct zqcow2_zone *a, const st
         return DIFFER;
     }
     if (a->state == ZQCOW2_ZONE_FULL || a->write_pointer == b->write_pointer)
-        return SAME;
+        return compare_extension(c, a, b);
     say(c, "Zone mismatch at offset %" PRIu64 ": write pointer %" PRIu64 " and %" PRIu64 "!",
         a->start, a->write_pointer, b->write_pointer);
     return DIFFER;
@@ -242,6 +275,7 @@ static bool parse(struct compare *c, int argc, char **argv)
     }
     if (!ok || !zt_operands(argc, argv, 2, 2, names))
         return false;
+    c->disks[0].target.rules = ZQCOW2_RULES_ZNS; /* they know all states */
     c->disks[1].target = c->disks[0].target;
     c->disks[1].target.snapshot = NULL;
     c->disks[0].target.path = argv[optind];

@@ -30,10 +30,12 @@ static void take_zones(const struct convert *c, struct zqcow2_create_options *o)
 {
     const struct zqcow2_info *i = &c->from.info;
     const bool *given = c->image.given;
-    bool same_size = !given[ZT_O_ZONE_SIZE];
+    bool same_size = o->zone_size == i->zone_size;
 
     if (!given[ZT_O_CAPACITY] && same_size)
         o->zone_capacity = i->zone_capacity;
+    if (!given[ZT_O_DESCRIPTOR] && same_size)
+        o->descriptor_extension = i->descriptor_extension;
     if (!given[ZT_O_CONVENTIONAL] && same_size)
         o->conventional_zones = i->nr_conventional;
     if (!given[ZT_O_MAX_OPEN])
@@ -62,6 +64,12 @@ static bool agree(const struct convert *c)
     }
     if (o->given[ZT_O_SIZE]) {
         zt_error("size: DST has the size of SRC");
+        return false;
+    }
+    if (o->given[ZT_O_DESCRIPTOR] &&
+        o->value[ZT_O_DESCRIPTOR] < c->from.info.descriptor_extension) {
+        zt_error("zone.descriptor_extension: SRC has %" PRIu32 " bytes",
+                 c->from.info.descriptor_extension);
         return false;
     }
     if (o->data_file) {
@@ -195,6 +203,7 @@ static int run(int argc, char **argv)
         zt_print_image_options();
         return 0;
     }
+    c.from.target.rules = c.to.target.rules = ZQCOW2_RULES_ZNS; /* they know all states */
     if (!zt_disk_open(&c.from))
         return 1;
     ok = agree(&c) && convert(&c);

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "copy.h"
+#include "states.h"
 
 #define WORKERS 16u /* so many tickets are out at a time, at most */
 
@@ -18,6 +19,7 @@ struct region {
     uint64_t start, end;
     uint64_t pointer; /* where to leave the write pointer, if it is behind the last data */
     bool sequential, full;
+    bool described, closed; /* has a descriptor extension; is closed, although it is empty */
     uint64_t unit; /* pieces are multiples of this, unless the region ends: to be compressed */
 };
 
@@ -36,8 +38,8 @@ struct copying {
     bool begun, failed;
     uint64_t tickets, turn; /* given out; whose piece may be written */
     uint64_t zone,
-        pointer;     /* of the thread whose turn it is: where that zone has been written to */
-    uint8_t *forced; /* states that zones of the source were in, or 0 */
+        pointer; /* of the thread whose turn it is: where that zone has been written to */
+    struct zt_states states;
     struct zt_progress bar;
 };
 
@@ -99,6 +101,8 @@ static bool next_zone(struct copying *k)
             k->region.full = c->keep && z.state == ZQCOW2_ZONE_FULL;
             if (c->compress && k->region.full)
                 k->region.unit = c->to->info.cluster_size;
+            k->region.described = c->keep && z.attributes & ZQCOW2_ZONE_DESCRIBED;
+            k->region.closed = c->keep && z.state == ZQCOW2_ZONE_CLOSED;
             if (c->keep && k->region.sequential && !k->region.full)
                 k->region.pointer = z.write_pointer;
             return true;
@@ -212,11 +216,16 @@ static bool next_piece(struct copying *k, struct piece *p)
 static int move_pointer(struct copying *k, const struct region *r, uint64_t off)
 {
     uint64_t from = k->pointer;
+    int rc = 0;
 
-    if (k->zone != r->start)
+    if (k->zone != r->start) { /* the first of it: only an empty zone takes an extension */
         from = r->start;
+        rc = r->described ? zt_states_describe(&k->states, r->start) : 0;
+    }
     k->zone = r->start;
     k->pointer = off > from ? off : from;
+    if (rc < 0)
+        return rc;
     return off > from ? zqcow2_write_zeroes(k->c->to->img, off - from, from, 0) : 0;
 }
 
@@ -227,6 +236,8 @@ static int end_zone(struct copying *k, const struct region *r)
     uint32_t nr = 1;
     int rc = move_pointer(k, r, r->pointer);
 
+    if (rc == 0 && r->closed && !r->described && k->pointer == r->start)
+        rc = zqcow2_zone_set_state(img, r->start, ZQCOW2_ZONE_CLOSED | ZQCOW2_ZONE_PERSIST);
     if (rc == 0 && r->full)
         rc = zqcow2_zone_report(img, r->start, &z, &nr);
     if (rc == 0 && r->full && z.state != ZQCOW2_ZONE_FULL)
@@ -369,47 +380,11 @@ static void run_workers(struct copying *k)
         pthread_join(threads[--n], NULL);
 }
 
-/* ---- forced states ---- */
-
-/* Read-only and offline zones show neither pointer nor all bytes: here they become normal. */
-static int release_zones(struct copying *k)
-{
-    const struct zqcow2_info *i = &k->c->from->info;
-    struct zqcow2_zone z;
-    int rc = 0;
-
-    k->forced = calloc(i->nr_zones, 1);
-    if (!k->forced)
-        return -ENOMEM;
-    for (uint64_t n = 0; rc == 0 && n < i->nr_zones; n++) {
-        uint32_t nr = 1;
-
-        rc = zqcow2_zone_report(k->c->from->img, n * i->zone_size, &z, &nr);
-        if (rc < 0 || (z.state != ZQCOW2_ZONE_RDONLY && z.state != ZQCOW2_ZONE_OFFLINE))
-            continue;
-        k->forced[n] = z.state;
-        rc = zqcow2_zone_set_state(k->c->from->img, z.start, ZQCOW2_ZONE_NOT_WP);
-    }
-    return rc;
-}
-
-static int force_zones(struct copying *k)
-{
-    const struct zqcow2_info *i = &k->c->from->info;
-    int rc = 0;
-
-    for (uint64_t n = 0; rc == 0 && n < i->nr_zones; n++) {
-        if (k->forced[n])
-            rc = zqcow2_zone_set_state(k->c->to->img, n * i->zone_size,
-                                       k->forced[n] | ZQCOW2_ZONE_PERSIST);
-    }
-    return rc;
-}
-
 bool zt_copy(const struct zt_copy *copy)
 {
-    struct copying k = {.c = copy, .zone = UINT64_MAX};
-    int rc = zt_disk_zoned(copy->from) ? release_zones(&k) : 0;
+    struct copying k = {
+        .c = copy, .zone = UINT64_MAX, .states = {.from = copy->from, .to = copy->to}};
+    int rc = zt_disk_zoned(copy->from) ? zt_states_release(&k.states) : 0;
 
     if (rc < 0)
         fail(&k, copy->from->target.path, "zones", 0, rc);
@@ -420,12 +395,12 @@ bool zt_copy(const struct zt_copy *copy)
     if (!k.failed)
         run_workers(&k);
     zt_progress_end(&k.bar);
-    rc = k.failed || !copy->keep ? 0 : force_zones(&k);
+    rc = k.failed || !copy->keep ? 0 : zt_states_restore(&k.states);
     if (rc < 0)
         fail(&k, copy->to->target.path, "states of zones", 0, rc);
     for (unsigned i = 0; i < WORKERS; i++)
         pthread_cond_destroy(&k.moved[i]);
     pthread_mutex_destroy(&k.lock);
-    free(k.forced);
+    zt_states_free(&k.states);
     return !k.failed;
 }

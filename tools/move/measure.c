@@ -62,16 +62,29 @@ static uint64_t refcount_clusters(uint64_t clusters, uint64_t cluster, uint64_t 
     return blocks + table;
 }
 
+/* Of write pointers, and of states and descriptor extensions if such are stored. */
+static uint64_t zone_tables(const struct measure *m)
+{
+    uint64_t cluster = cluster_size(m), nr = divide_up(m->size, zone_size(m)), all;
+    bool same = zone_size(m) == m->from.info.zone_size;
+    uint64_t extension = option(m, ZT_O_DESCRIPTOR, same ? m->from.info.descriptor_extension : 0);
+
+    all = round_up(nr * TABLE_ENTRY, cluster);
+    if (extension || (same && m->from.info.flags & ZQCOW2_INFO_STATES))
+        all += round_up(nr, cluster); /* a byte each */
+    return all + round_up(nr * extension, cluster);
+}
+
 /* Of an image that has every cluster of the disk: header, tables, refcounts. */
 static uint64_t metadata(const struct measure *m, uint64_t bytes)
 {
-    uint64_t cluster = cluster_size(m), zone = zone_size(m), all = cluster;
+    uint64_t cluster = cluster_size(m), all = cluster;
     uint64_t entry = option(m, ZT_O_EXTENDED_L2, 0) ? 16 : 8;
     uint64_t l2 = divide_up(bytes / cluster, cluster / entry);
 
     all += l2 * cluster + round_up(l2 * L1_ENTRY, cluster);
-    if (zone)
-        all += round_up(divide_up(m->size, zone) * TABLE_ENTRY, cluster);
+    if (zone_size(m))
+        all += zone_tables(m);
     return all +
            refcount_clusters((all + bytes) / cluster, cluster, option(m, ZT_O_REFCOUNT_BITS, 16)) *
                cluster;

@@ -46,6 +46,7 @@ static bool make_image(struct zt_output *o, const struct zqcow2_create_options *
 
     o->changed = rc != -EINVAL && rc != -EAGAIN;
     open.flags = ZQCOW2_OPEN_RDWR;
+    open.rules = o->target.rules;
     open.hooks = zt_hooks();
     if (rc == 0)
         rc = zqcow2_open(o->be, &open, &o->img, &err);

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: MIT */
+/* Stored states and descriptor extensions, from the zones of one image to those of another. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "states.h"
+
+static int release(struct zt_states *s, uint64_t n)
+{
+    struct zqcow2_image *img = s->from->img;
+    struct zqcow2_zone z;
+    uint32_t nr = 1;
+    int rc = zqcow2_zone_report(img, n * s->from->info.zone_size, &z, &nr);
+
+    if (rc < 0 || (z.state != ZQCOW2_ZONE_RDONLY && z.state != ZQCOW2_ZONE_OFFLINE))
+        return rc;
+    s->forced[n] = z.state;
+    return zqcow2_zone_set_state(img, z.start, ZQCOW2_ZONE_NOT_WP);
+}
+
+int zt_states_release(struct zt_states *s)
+{
+    uint32_t ours = s->from->info.descriptor_extension, theirs = s->to->info.descriptor_extension;
+    int rc = 0;
+
+    s->forced = calloc(s->from->info.nr_zones, 1);
+    if (ours && theirs)
+        s->extension = calloc(1, ours > theirs ? ours : theirs);
+    if (!s->forced || (ours && theirs && !s->extension))
+        return -ENOMEM;
+    for (uint64_t n = 0; rc == 0 && n < s->from->info.nr_zones; n++)
+        rc = release(s, n);
+    return rc;
+}
+
+/* Zeros follow what is shorter; nobody has asked for less than the source has. */
+int zt_states_describe(struct zt_states *s, uint64_t start)
+{
+    uint32_t nr = 1;
+    int rc = s->extension ? zqcow2_zone_get_descriptors(s->from->img, start, s->extension, &nr) : 0;
+
+    if (rc < 0 || !s->extension)
+        return rc;
+    return zqcow2_zone_set_descriptor(s->to->img, start, s->extension,
+                                      s->to->info.descriptor_extension);
+}
+
+int zt_states_restore(struct zt_states *s)
+{
+    const struct zqcow2_info *i = &s->from->info;
+    int rc = 0;
+
+    for (uint64_t n = 0; rc == 0 && n < i->nr_zones; n++) {
+        if (s->forced[n])
+            rc = zqcow2_zone_set_state(s->to->img, n * i->zone_size,
+                                       s->forced[n] | ZQCOW2_ZONE_PERSIST);
+    }
+    return rc;
+}
+
+void zt_states_free(struct zt_states *s)
+{
+    free(s->forced);
+    free(s->extension);
+}
