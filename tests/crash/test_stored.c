@@ -1,120 +1,30 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Stored zone states under power loss: states set, changed and removed while zones are written and
- * reset, and the power cut at every position. What was acknowledged is there; what was not is one
- * of the states that the zone went through since.
+ * reset, and the power cut at every position.
  *
  * ZQ_SEED: one workload; ZQ_CUT: with it, one position
  */
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <cmocka.h>
 
-#include <zqcow2/simdisk.h>
-#include <zqcow2/zqcow2.h>
-
-#include "crash/cuts.h"
+#include "crash/zone_steps.h"
 
 #define USED    8u /* zones: in the first half only states are set, the others are written, too */
-#define STEPS   40u
-#define STATES  10u /* per position */
 #define PERSIST ZQCOW2_ZONE_PERSIST
 
-struct shape {
-    uint64_t zone_size;
-    uint32_t zones, stride, cluster, flags;
-};
 static const struct shape shapes[] = {
-    {65536, 8, 1, 4096, 0},
-    {65536, 8, 1, 65536, ZQCOW2_SIMDISK_ASYNC},
-    {4096, 1100, 150, 512, 0}, /* a table of three sectors, in five clusters */
-    {4096, 1100, 150, 1024, ZQCOW2_SIMDISK_ASYNC},
+    {65536, 8, 1, 4096, 0, 0},
+    {65536, 8, 1, 65536, ZQCOW2_SIMDISK_ASYNC, 0},
+    {4096, 1100, 150, 512, 0, 0}, /* a table of three sectors, in five clusters */
+    {4096, 1100, 150, 1024, ZQCOW2_SIMDISK_ASYNC, 0},
 };
 
-struct shown {
-    uint8_t state;
-    uint64_t written;
-};
-
-/* zone: USED for a flush. barrier: what came before is durable when it is acknowledged. */
-struct step {
-    uint32_t zone;
-    bool barrier;
-    uint64_t begun, ended;
-    struct shown after;
-};
-
-struct world {
-    const struct shape *shape;
-    uint64_t seed, rng, cut, k, judged;
-    struct zqcow2_simdisk *disk;
-    struct zqcow2_image *img;
-    struct shown now[USED];
-    struct step step[STEPS];
-};
-
-static uint64_t draw(struct world *w, uint64_t n)
+static int set(const struct world *w, struct zqcow2_image *img, uint32_t z, unsigned state)
 {
-    return cuts_draw(&w->rng, n);
-}
-
-static uint64_t start_of(const struct world *w, uint32_t zone)
-{
-    return w->shape->zone_size * zone * w->shape->stride;
-}
-
-static void must(const struct world *w, bool good, const char *what, long got)
-{
-    if (!good)
-        fail_msg("%s: %ld\nreplay: ZQ_SEED=%llu ZQ_CUT=%llu test_stored # state %llu", what, got,
-                 (unsigned long long)w->seed, (unsigned long long)w->cut, (unsigned long long)w->k);
-}
-
-static struct zqcow2_image *open_on(const struct world *w, struct zqcow2_simdisk *disk, bool rw)
-{
-    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_backend *be;
-    struct zqcow2_image *img = NULL;
-    struct zqcow2_error err = {0, ""};
-    int rc;
-
-    o.flags = ZQCOW2_OPEN_NOLOCK | (rw ? ZQCOW2_OPEN_RDWR : 0);
-    o.rules = ZQCOW2_RULES_ZNS;
-    must(w, zqcow2_simdisk_backend(disk, &be) == 0, "backend", 0);
-    rc = zqcow2_open(be, &o, &img, &err);
-    must(w, rc == 0, err.text, rc);
-    return img;
-}
-
-static void create(struct world *w)
-{
-    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct zqcow2_simdisk_options d = ZQCOW2_SIMDISK_OPTIONS_INIT;
-    struct zqcow2_backend *be;
-
-    d.seed = w->seed;
-    d.flags = w->shape->flags;
-    must(w, zqcow2_simdisk_new(&d, &w->disk) == 0, "disk", 0);
-    must(w, zqcow2_simdisk_backend(w->disk, &be) == 0, "backend", 0);
-    c.virtual_size = w->shape->zone_size * w->shape->zones;
-    c.zone_size = w->shape->zone_size;
-    c.cluster_size = w->shape->cluster;
-    must(w, zqcow2_create(be, &c, NULL) == 0, "create", 0);
-    must(w, zqcow2_backend_flush(be) == 0, "flush", 0);
-    zqcow2_backend_close(be);
-    must(w, zqcow2_simdisk_record(w->disk) == 0, "record", 0);
-}
-
-/* ---- the workload ---- */
-
-static int set(struct world *w, uint32_t z, unsigned state)
-{
-    return zqcow2_zone_set_state(w->img, start_of(w, z), state | PERSIST);
+    return zqcow2_zone_set_state(img, start_of(w, z), state | PERSIST);
 }
 
 static int step_of_states(struct world *w, struct step *s)
@@ -124,188 +34,40 @@ static int step_of_states(struct world *w, struct step *s)
 
     s->barrier = true;
     s->after.state = state == ZQCOW2_ZONE_NOT_WP ? ZQCOW2_ZONE_EMPTY : state;
-    return set(w, s->zone, state);
+    return set(w, w->img, s->zone, state);
 }
 
 static int step_of_data(struct world *w, struct step *s)
 {
-    static const uint8_t data[512] = {1};
-    uint64_t start = start_of(w, s->zone), at = start + s->after.written;
-
     switch (draw(w, s->after.written ? 3 : 4)) {
-    case 0:
-        s->after = (struct shown){ZQCOW2_ZONE_EMPTY, 0};
-        return zqcow2_zone_reset(w->img, start, w->shape->zone_size, 0);
+    case 0: return step_reset(w, s);
     case 3:
         s->barrier = true;
         s->after.state = ZQCOW2_ZONE_CLOSED;
-        return set(w, s->zone, ZQCOW2_ZONE_CLOSED);
-    default:
-        s->after.written += sizeof(data);
-        s->after.state =
-            s->after.written < w->shape->zone_size ? ZQCOW2_ZONE_CLOSED : ZQCOW2_ZONE_FULL;
-        return zqcow2_write(w->img, data, sizeof(data), at, 0);
+        return set(w, w->img, s->zone, ZQCOW2_ZONE_CLOSED);
+    default: return step_write(w, s);
     }
 }
 
-static void run_step(struct world *w, struct step *s)
+static int change(struct world *w, struct step *s)
 {
-    int rc;
-
-    s->zone = (uint32_t)draw(w, USED + 1);
-    s->begun = zqcow2_simdisk_position(w->disk);
-    if (s->zone == USED) {
-        s->barrier = true;
-        rc = zqcow2_flush(w->img);
-    } else {
-        s->after = w->now[s->zone];
-        if (s->after.state == ZQCOW2_ZONE_FULL && s->zone >= USED / 2) {
-            s->after = (struct shown){ZQCOW2_ZONE_EMPTY, 0};
-            rc = zqcow2_zone_reset(w->img, start_of(w, s->zone), w->shape->zone_size, 0);
-        } else {
-            rc = s->zone < USED / 2 ? step_of_states(w, s) : step_of_data(w, s);
-        }
-        w->now[s->zone] = s->after;
-    }
-    must(w, rc == 0, "step", rc);
-    s->ended = zqcow2_simdisk_position(w->disk);
+    if (s->zone < USED / 2)
+        return step_of_states(w, s);
+    return s->after.state == ZQCOW2_ZONE_FULL ? step_reset(w, s) : step_of_data(w, s);
 }
 
-/* ---- judging ---- */
-
-/* Is it one of the states since the last that a barrier before the cut has made durable? */
-static bool allowed(const struct world *w, uint32_t z, struct shown got)
+static void use(const struct world *w, struct zqcow2_image *img, struct shown *shown)
 {
-    struct shown last = {ZQCOW2_ZONE_EMPTY, 0}, durable = last;
-    bool any = false;
-
-    for (unsigned i = 0; i < STEPS; i++) {
-        const struct step *s = &w->step[i];
-
-        if (s->begun >= w->cut)
-            break;
-        if (s->zone == z) {
-            last = s->after;
-            any |= last.state == got.state && last.written == got.written;
-        }
-        if (s->barrier && s->ended <= w->cut) {
-            durable = last;
-            any = false;
-        }
-    }
-    return any || (durable.state == got.state && durable.written == got.written);
-}
-
-static void look(const struct world *w, struct zqcow2_image *img, struct shown *shown)
-{
-    for (uint32_t z = 0; z < USED; z++) {
-        struct zqcow2_zone r;
-        uint32_t nr = 1;
-
-        must(w, zqcow2_zone_report(img, start_of(w, z), &r, &nr) == 0, "report", z);
-        shown[z] = (struct shown){r.state, 0};
-        if (r.state != ZQCOW2_ZONE_RDONLY && r.state != ZQCOW2_ZONE_OFFLINE)
-            shown[z].written = r.write_pointer - r.start;
-    }
-}
-
-static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean)
-{
-    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
-    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
-    struct zqcow2_backend *be;
-
-    o.flags = ZQCOW2_CHECK_NOLOCK;
-    must(w, zqcow2_simdisk_backend(disk, &be) == 0, "backend", 0);
-    must(w, zqcow2_check(be, &o, &res, NULL) == 0, "check", 0);
-    must(w, !res.corruptions, "corruptions", (long)res.corruptions);
-    must(w, !clean || !res.leaked_clusters, "leaks", (long)res.leaked_clusters);
-    zqcow2_backend_close(be);
-}
-
-static void same(const struct world *w, struct zqcow2_image *img, const struct shown *before)
-{
-    struct shown now[USED];
-
-    look(w, img, now);
-    for (uint32_t z = 0; z < USED; z++)
-        must(w, now[z].state == before[z].state && now[z].written == before[z].written,
-             "zone changed", z);
-}
-
-/* Shown, recovered, used, and found again. */
-static void judge(struct world *w, struct zqcow2_simdisk *disk)
-{
-    struct zqcow2_image *img = open_on(w, disk, false);
-    struct shown shown[USED];
-
-    look(w, img, shown);
-    for (uint32_t z = 0; z < USED; z++) {
-        if (!allowed(w, z, shown[z])) {
-            printf("zone %u: state %u, 0x%llx bytes\n", z, shown[z].state,
-                   (unsigned long long)shown[z].written);
-            must(w, false, "not allowed", z);
-        }
-    }
-    must(w, zqcow2_close(img) == 0, "close", 0);
-    check(w, disk, false);
-    img = open_on(w, disk, true);
-    same(w, img, shown);
-    must(w, zqcow2_zone_set_state(img, start_of(w, 1), ZQCOW2_ZONE_OFFLINE | PERSIST) == 0, "set",
-         0);
-    shown[1] = (struct shown){ZQCOW2_ZONE_OFFLINE, 0};
-    must(w, zqcow2_close(img) == 0, "close", 0);
-    check(w, disk, true);
-    img = open_on(w, disk, false);
-    same(w, img, shown);
-    must(w, zqcow2_close(img) == 0, "close", 0);
-    w->judged++;
-}
-
-static void judge_cut(void *arg, uint64_t cut, uint64_t k, struct zqcow2_simdisk *image)
-{
-    struct world *w = arg;
-
-    w->cut = cut;
-    w->k = k;
-    judge(w, image);
-}
-
-static void judge_all(struct world *w)
-{
-    const struct cuts c = {.states = STATES, .rng = &w->rng, .judge = judge_cut, .arg = w};
-
-    must(w, cuts_judge_all(&c, w->disk) == 0, "cut", 0);
-}
-
-static void workload(uint64_t seed, uint64_t *judged)
-{
-    static struct world w;
-
-    w = (struct world){.shape = &shapes[seed % 4], .seed = seed, .rng = seed, .judged = *judged};
-    for (uint32_t z = 0; z < USED; z++)
-        w.now[z].state = ZQCOW2_ZONE_EMPTY;
-    create(&w);
-    w.img = open_on(&w, w.disk, true);
-    for (unsigned i = 0; i < STEPS; i++)
-        run_step(&w, &w.step[i]);
-    must(&w, zqcow2_close(w.img) == 0, "close", 0);
-    judge_all(&w);
-    zqcow2_simdisk_free(w.disk);
-    *judged = w.judged;
+    must(w, set(w, img, 1, ZQCOW2_ZONE_OFFLINE) == 0, "set", 1);
+    shown[1] = (struct shown){ZQCOW2_ZONE_OFFLINE, 0, 0};
 }
 
 static void every_cut(void **state)
 {
-    const char *only = getenv("ZQ_SEED");
-    uint64_t judged = 0;
+    const struct kind kind = {"test_stored", "stored states", shapes, USED, change, NULL, use};
 
     (void)state;
-    for (uint64_t seed = 1; seed <= 24; seed++) {
-        if (!only || strtoull(only, NULL, 10) == seed)
-            workload(seed, &judged);
-    }
-    printf("stored states: %llu crash states, 0 violations\n", (unsigned long long)judged);
+    every_cut_of(&kind);
 }
 
 int main(void)
