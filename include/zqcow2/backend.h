@@ -33,14 +33,14 @@ enum zqcow2_io_kind {
     ZQCOW2_IO_FLUSH,
     ZQCOW2_IO_ZERO,    /* the range reads as zeros afterwards; may punch a hole */
     ZQCOW2_IO_DISCARD, /* the content of the range is no longer needed */
-    ZQCOW2_IO_TRUNCATE /* offset: the new size; only zqcow2_create(), repairs and the recovery after
-                          a crash shrink a file */
+    ZQCOW2_IO_TRUNCATE /* offset: the new size; only zqcow2_create(), zqcow2_commit(), repairs and
+                          the recovery after a crash shrink a file */
 };
 
 /*
  * One I/O. Its owner is the library, or the backend that passes it to zqcow2_backend_submit(). A
- * later release may add kinds of I/O, and members for them at the end of this struct. The library
- * reads the added members for the added kinds only.
+ * later release may add kinds of I/O, and members at the end of this struct for them. The library
+ * then reads the new members for the new kinds only.
  */
 struct zqcow2_io {
     uint32_t kind, iovcnt;
@@ -107,7 +107,7 @@ struct zqcow2_backend_ops {
      * kind.
      * Any other error is the result of the I/O. If the I/O was a flush or a write of metadata in
      * use, the error makes the image dead (ZQCOW2_EDEAD), unless a write failed for lack of space.
-     * A backend whose ring is full should therefore queue the I/O instead of refusing it.
+     * A backend that has no room for another I/O should therefore queue it instead of refusing it.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                /* after a batch of submits */
@@ -208,14 +208,17 @@ ZQCOW2_API int zqcow2_resolver_new(const char *image, const struct zqcow2_resolv
                                    struct zqcow2_resolver **r);
 ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allowed */
 /*
- * Assign this function to open_options.resolve, and the resolver to resolve_arg. A relative name is
- * relative to the folder of the file that contains the name. The function opens regular files only.
- * It refuses a file that is already part of the chain, and names that begin with "json:" or a
- * protocol.
+ * Assign this function to resolve in the options of a call, and the resolver to resolve_arg.
+ * A relative name is relative to the folder of the file that contains the name. The function opens
+ * regular files only. It refuses a file that is already part of the chain, and names that begin
+ * with a protocol, such as "nbd:" or "json:".
  */
 ZQCOW2_API int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
                                    struct zqcow2_backend **be, struct zqcow2_error *err);
-/* The path of the file opened at that depth; depth 0 is the image. NULL: no file was opened. */
+/*
+ * The path of the file opened at that depth; depth 0 is the image. ZQCOW2_RESOLVE_DATA_FILE added
+ * to depth: the path of its data file. NULL: no file was opened.
+ */
 ZQCOW2_API const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth);
 
 /*
@@ -240,8 +243,8 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
  *     a lock that its own done() or wake() takes. The functions take no lock themselves.
  */
 /*
- * Reserves the inner backend for the caller: until it is released, nobody can open, create or check
- * an image in it. -EBUSY: it is in use. A claimed backend may be closed without a release.
+ * Reserves the inner backend for the caller: until it is released, no image in it can be opened,
+ * created or checked. -EBUSY: it is in use. A claimed backend may be closed without a release.
  */
 ZQCOW2_API int zqcow2_backend_claim(struct zqcow2_backend *be);
 ZQCOW2_API void zqcow2_backend_release(struct zqcow2_backend *be);
@@ -265,7 +268,7 @@ ZQCOW2_API void zqcow2_backend_invalidate(struct zqcow2_backend *be);
 /*
  * Starts an I/O. If io belongs to the caller, all its members must be zero except kind, iovcnt,
  * offset, length, iov and done. The caller may also pass on an io that its own submit() received;
- * such an io completes without involving the caller.
+ * that io then completes without involving the caller.
  * If the result is 0, the I/O is accepted. io and iov must then stay unchanged until done(io, ret)
  * is called. That happens exactly once, from inside this call, kick or poll, or from a thread of
  * the inner backend. done() may submit and kick again, but must not block, poll or close.

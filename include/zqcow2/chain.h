@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What changes an image together with the files that it stands on. The image must not be open, and
- * the caller keeps its backend. See zqcow2-layers(7).
+ * Calls that work on an image and its backing files. They take the backend of the image, which must
+ * not be open; the caller keeps the backend. See zqcow2-layers(7).
  */
 #ifndef ZQCOW2_CHAIN_H
 #define ZQCOW2_CHAIN_H
@@ -15,8 +15,12 @@ extern "C" {
 /* ---- another backing file ---- */
 
 enum zqcow2_rebase_flag {
-    ZQCOW2_REBASE_NAME_ONLY = 1 << 0 /* change the name, and copy nothing: for a backing file that
-                                        has been moved. Of zones, write pointers are compared */
+    /*
+     * Change the name and the format, and copy nothing: for a backing file that has been moved or
+     * renamed. For an image with zones, the new backing file is opened, and EFEATURE is returned if
+     * its zones or its write pointers do not fit; see zqcow2_rebase(3).
+     */
+    ZQCOW2_REBASE_NAME_ONLY = 1 << 0
 };
 
 struct zqcow2_rebase_options {
@@ -24,13 +28,16 @@ struct zqcow2_rebase_options {
     uint32_t flags; /* zqcow2_rebase_flag */
     uint32_t reserved;
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
-    const char *backing_name;         /* stored as given; NULL: none, the image then stands alone */
-    const char *backing_format;       /* "raw" or "qcow2", with backing_name */
-    /* Opens the old backing files and the new ones, as open_options.resolve does. */
+    const char *backing_name;   /* stored as given; NULL: the image will have no backing file */
+    const char *backing_format; /* "raw" or "qcow2"; required with backing_name, else NULL */
+    /* Opens the backing files, old and new, as open_options.resolve does. */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
-    /* Called now and then, in the calling thread; may be NULL. Not 0: stop, with -ECANCELED. */
+    /*
+     * Called at intervals in the calling thread, with the bytes done and the size of the device. If
+     * it returns nonzero, the call stops and returns -ECANCELED. May be NULL.
+     */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
 };
@@ -40,18 +47,18 @@ struct zqcow2_rebase_options {
     }
 
 /*
- * Puts the image in `be` on another backing file. What it reads as stays the same: what the new
- * backing file does not hold is copied into the image first. If the call fails, is stopped or is
- * interrupted by a crash, the image still has its old backing file, and reads as before; some of
- * the data may have been copied. The caller keeps be. err may be NULL.
+ * Gives the image in `be` another backing file. The content of the device does not change: data of
+ * the old backing file that differs from the new one is first copied into the image. If the call
+ * fails, is stopped or is interrupted by a crash, the image still has its old backing file and its
+ * content; it may already hold some of the copied data.
  */
 ZQCOW2_API int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
                              struct zqcow2_error *err);
 
-/* ---- into the backing file ---- */
+/* ---- moving data into the backing file ---- */
 
 enum zqcow2_commit_flag {
-    ZQCOW2_COMMIT_KEEP = 1 << 0 /* the image keeps what it holds, too */
+    ZQCOW2_COMMIT_KEEP = 1 << 0 /* do not empty the image */
 };
 
 struct zqcow2_commit_options {
@@ -60,14 +67,14 @@ struct zqcow2_commit_options {
     uint32_t reserved;
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /*
-     * Opens the backing file, with ZQCOW2_RESOLVE_WRITE added to depth, and those below it, as
-     * open_options.resolve does.
+     * Opens the backing file for writing, with ZQCOW2_RESOLVE_WRITE added to depth, and the files
+     * below it for reading, as open_options.resolve does.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
     const char *backing_format; /* "raw" or "qcow2": used if the image names no format */
-    /* Called now and then, in the calling thread; may be NULL. Not 0: stop, with -ECANCELED. */
+    /* As in zqcow2_rebase_options. */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
 };
@@ -77,10 +84,10 @@ struct zqcow2_commit_options {
     }
 
 /*
- * Writes what the image in `be` holds itself into its backing file, and empties the image, which
- * reads as before. If the call fails, is stopped or is interrupted by a crash, the image reads as
- * before, too; another call does the rest. Other images on the same backing file change what they
- * read as. The caller keeps be. err may be NULL.
+ * Writes the data that the image in `be` itself holds into its backing file, and then empties the
+ * image. The content of its device does not change, even if the call fails, is stopped or is
+ * interrupted by a crash; another call then completes the work. The content of other images on the
+ * same backing file may change.
  */
 ZQCOW2_API int zqcow2_commit(struct zqcow2_backend *be, const struct zqcow2_commit_options *opt,
                              struct zqcow2_error *err);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The queue: many requests in flight, with completion callbacks. The blocking calls of zqcow2.h
+ * Queues: many requests in flight, with completion callbacks. The blocking calls of zqcow2.h
  * perform the same operations and wait for the result. See zqcow2_queue_open(3).
  *
  * Order    Requests submitted to one queue for the same sequential zone take effect in the order of
@@ -14,8 +14,8 @@
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
  * Failure  If the host fails a write to a sequential zone, the writes and appends to that zone that
  *          were submitted later and are still in flight fail with the same error, whether they have
- *          started or not. A reset ends this: requests submitted after the reset are not affected.
- *          Writing resumes at the write pointer that the zone then reports.
+ *          started or not. Those that were submitted after a later reset of the zone are not
+ *          affected. Resume writing at the write pointer that the zone then reports.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H
@@ -31,7 +31,7 @@ struct zqcow2_queue;
 enum zqcow2_op {
     ZQCOW2_OP_READ,
     ZQCOW2_OP_WRITE,
-    ZQCOW2_OP_APPEND,       /* offset: the zone's start */
+    ZQCOW2_OP_APPEND,       /* offset: the start of the zone */
     ZQCOW2_OP_WRITE_ZEROES, /* offset, length */
     ZQCOW2_OP_DISCARD,      /* offset, length */
     ZQCOW2_OP_FLUSH,
@@ -40,21 +40,27 @@ enum zqcow2_op {
     ZQCOW2_OP_ZONE_CLOSE,
     ZQCOW2_OP_ZONE_FINISH,
     ZQCOW2_OP_ZONE_RESET,
-    ZQCOW2_OP_ZONE_SET_STATE,      /* offset: within the zone; length: a zqcow2_zone_state */
-    ZQCOW2_OP_BLOCK_STATUS,        /* offset, length; iov: one element, a struct zqcow2_extent */
-    ZQCOW2_OP_ZONE_SET_DESCRIPTOR, /* offset: within the zone; iov: its descriptor extension */
-    ZQCOW2_OP_ZONE_GET_DESCRIPTORS /* offset: within the first zone; iov: for those of whole zones
-                                    */
+    ZQCOW2_OP_ZONE_SET_STATE, /* offset: within the zone; length: a zqcow2_zone_state, plus
+                                 ZQCOW2_ZONE_PERSIST if it is to be stored */
+    ZQCOW2_OP_BLOCK_STATUS,   /* offset, length; iov: one element, a struct zqcow2_extent */
+    /* offset: within the zone; iov: info.descriptor_extension bytes in all */
+    ZQCOW2_OP_ZONE_SET_DESCRIPTOR,
+    /*
+     * offset: within the first zone; iov: info.descriptor_extension bytes for each zone that is to
+     * be read. -EINVAL: another number of bytes, or more zones than follow on the device.
+     */
+    ZQCOW2_OP_ZONE_GET_DESCRIPTORS
 };
 
 struct zqcow2_result {
     int ret; /* 0 or an error, as described in zqcow2.h */
     uint32_t reserved;
     /*
-     * After an append that succeeded: the offset of the data. After a failed zone operation, or any
-     * error EZONE_*: the start of the zone that failed. Otherwise 0. The offset is also 0 if a zone
-     * operation failed before it reached a zone, because its range does not consist of whole zones,
-     * or because it is to open all zones and the limits do not allow that.
+     * After a successful append: the offset of the data. After a failed zone open, close, finish or
+     * reset, and after any error EZONE_*: the start of the zone that failed. Otherwise 0. It is
+     * also 0 if a zone operation failed before it reached a zone: the request was refused (for
+     * example, its range does not consist of whole zones, or the image is read-only), or it was to
+     * open all zones and the limits do not allow that.
      */
     uint64_t offset;
 };
@@ -63,10 +69,11 @@ struct zqcow2_result {
 struct zqcow2_request {
     uint32_t size;           /* sizeof(struct zqcow2_request) */
     uint16_t op;             /* zqcow2_op */
-    uint16_t flags;          /* zqcow2_io_flag; FUA has no effect on read, flush and drain */
-    uint64_t offset;         /* ignored by flush and drain */
-    uint64_t length;         /* ignored by flush and drain, and by the operations that move
-                                bytes, which use the total of iov */
+    uint16_t flags;          /* zqcow2_io_flag. FUA affects writes, appends, discards and the zone
+                                operations open, close, finish and reset, and nothing else */
+    uint64_t offset;         /* not used by flush and drain */
+    uint64_t length;         /* not used by flush and drain, nor by the operations whose length is
+                                the total of iov: read, write, append, descriptors */
     const struct iovec *iov; /* array and buffers must stay valid until done() */
     uint32_t iovcnt, reserved;
     /*
@@ -78,42 +85,46 @@ struct zqcow2_request {
     void *arg;
 };
 
-/* Performs one request, blocking; ignores done and arg. Returns res->ret. res may be NULL. */
+/*
+ * Performs one request, blocking; ignores done and arg. Returns res->ret; res may be NULL. For
+ * a malformed request, returns -EINVAL and leaves *res unchanged.
+ */
 ZQCOW2_API int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
                           struct zqcow2_result *res);
 
 /*
- * depth: the maximum number of requests in flight, 1 .. 65536. All memory of the queue is allocated
- * here.
+ * depth: the maximum number of requests in flight, 1 .. 65536. This call allocates all the memory
+ * that the queue needs.
  */
 ZQCOW2_API int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_queue **q);
 /*
- * -EBUSY: requests are in flight, completions are undelivered, or a callback is running; the queue
- * stays open. Requests cannot be cancelled.
+ * -EBUSY: requests are in flight, completions have not been delivered, or a callback is running;
+ * the queue stays open. Requests cannot be cancelled.
  */
 ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 /*
  * Accepts requests in order until the queue is full or a request is malformed (its size or op is
- * wrong). Returns the number accepted, or a negative error if the first request is malformed. All
- * other errors of a request are reported to done().
+ * unknown, or reserved is not 0). Returns the number accepted, which is 0 if the queue is full, or
+ * -EINVAL if the first request is malformed. All other errors of a request are reported to done().
  */
 ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs,
                                    uint32_t n);
 /*
- * Delivers at most max completions and never waits for one. max 0: delivers the completions of all
- * requests that were complete when the call began. Also advances the requests of all other queues
- * of the image.
+ * Advances the requests of all queues of the image as far as possible without waiting. Then
+ * delivers at most max completions of this queue; max 0: all that are due by then. Returns the
+ * number of completions delivered.
  */
 ZQCOW2_API int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max);
 /*
- * Blocks until it has delivered min completions, nothing is in flight, or timeout_ms has passed
- * (-1: no limit). A signal does not end the wait. Returns the number of completions delivered.
+ * Blocks until it has delivered min completions, nothing is in flight, or timeout_ms milliseconds
+ * have passed (-1: no limit). min 0 or timeout_ms 0: does not block. A signal does not end the
+ * wait. Returns the number of completions delivered.
  */
 ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms);
 /*
  * Returns a descriptor for poll(2) and epoll(7), level-triggered: it is readable when
  * zqcow2_queue_poll() has work to do. Wake-ups may be spurious. The queue owns the descriptor. If
- * the descriptor cannot be created, the result is a negated errno.
+ * it cannot be created, the call returns a negated errno.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
 /* The number of accepted requests whose completions have not yet been delivered. */

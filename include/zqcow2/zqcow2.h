@@ -2,11 +2,10 @@
 /*
  * libzqcow2 - zoned qcow2 images.  zqcow2(7) is the guide.
  *
- * Return values   >= 0 success; -4095..-1 a negated errno, passed on unchanged
- *                 from the backend or the system (zqcow2_strerror(3) lists the
- *                 exceptions); <= -10000 an enum zqcow2_err.
- *                 -EINVAL may also come from the library: zqcow2_read(3) lists
- *                 the cases.
+ * Return values   >= 0 success; -4095..-1 a negated errno; <= -10000 an enum
+ *                 zqcow2_err. Errors of the backend and the system are passed on
+ *                 unchanged, except as in zqcow2_strerror(3). The library itself
+ *                 also returns some, such as -EINVAL: see each manual page.
  * Threads         Any thread may use an image. Only one thread at a time may use
  *                 a queue. Completion callbacks run only inside
  *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
@@ -15,12 +14,12 @@
  * Units           Every offset and length is in bytes. The offset and length of
  *                 an I/O request must be multiples of 512, or of 4096 if
  *                 zqcow2_open_options sets block_size to 4096.
- * Growth          A struct whose first member is `size` may gain members at its
- *                 end. Initialise it with its _INIT macro; a zero member selects
- *                 the default. In options, hooks and callback structs, bytes
- *                 beyond the members that the library knows must be zero;
- *                 otherwise the call returns -E2BIG. If the library fills in
- *                 a struct, it sets such bytes to zero.
+ * Growth          A struct whose first member is a size_t `size` may gain members
+ *                 at its end. Initialise it with its _INIT macro if it has one;
+ *                 a zero member selects the default. In options, hooks and
+ *                 callback structs, bytes beyond the members that the library
+ *                 knows must be zero; otherwise the call returns -E2BIG. If the
+ *                 library fills in a struct, it sets such bytes to zero.
  */
 #ifndef ZQCOW2_ZQCOW2_H
 #define ZQCOW2_ZQCOW2_H
@@ -68,7 +67,7 @@ enum zqcow2_err {
 ZQCOW2_API const char *zqcow2_strerror(int rc); /* never NULL; static storage, any thread */
 ZQCOW2_API int zqcow2_errno(int rc);            /* nearest positive errno; 0 for rc >= 0 */
 
-/* Details of a failed open, create or check. The text is for people and may change. */
+/* Details of a failure. The text is for people and may change. A parameter err may be NULL. */
 struct zqcow2_error {
     int code;
     char text[252];
@@ -120,8 +119,8 @@ enum zqcow2_open_flag {
     ZQCOW2_OPEN_UPGRADE = 1 << 2,
     ZQCOW2_OPEN_BORROW = 1 << 3, /* the caller keeps the backend and closes it after the image */
     /*
-     * Only without RDWR: the backing file is not opened. Reading data that the image itself does
-     * not hold then fails with EFEATURE; everything else works.
+     * Only without RDWR: opens neither the backing file nor the data file. Reading data that only
+     * these files hold then fails with EFEATURE; everything else works.
      */
     ZQCOW2_OPEN_NO_BACKING = 1 << 4
 };
@@ -132,14 +131,10 @@ enum zqcow2_rules {
     ZQCOW2_RULES_ZNS = 1    /* NVMe Zoned Namespaces */
 };
 
-/*
- * Flags in the depth that resolve receives. With DATA_FILE, resolve opens the data file of the
- * image at that depth instead of a backing file; depth 0 is the image itself, and the format is
- * "raw".
- */
-#define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u
+/* Flags added to the depth passed to resolve. Depth 0 is the image itself; data files are "raw". */
+#define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u /* open the data file of the image at that depth */
 #define ZQCOW2_RESOLVE_WRITE     0x40000000u /* open the file for writing */
-#define ZQCOW2_RESOLVE_CREATE    0x20000000u /* with both: create the file if it is missing */
+#define ZQCOW2_RESOLVE_CREATE    0x20000000u /* only with the other two: create a missing file */
 
 struct zqcow2_open_options {
     size_t size;
@@ -152,14 +147,14 @@ struct zqcow2_open_options {
                                          0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /*
-     * Opens a backing file. The library calls it for the backing file of the image, then for the
-     * backing file of that file, and so on; see zqcow2-layers(7). name is as stored in the image,
-     * format is "raw" or "qcow2", and depth is 1 for the backing file of the image itself. The
-     * callback returns 0 and a backend for reading, or returns an error, preferably with a text in
-     * *err. The library closes that backend when the image is closed, or when the open fails. It is
-     * also called for a data file, with ZQCOW2_RESOLVE_DATA_FILE added to depth. NULL: an image
-     * with a backing file or a data file is refused. zqcow2_resolve_file() is an implementation for
-     * files.
+     * Opens a backing file. The library calls resolve for the backing file of the image, then for
+     * the backing file of that file, and so on; see zqcow2-layers(7). name is as stored in the
+     * image, format is "raw" or "qcow2", and depth is 1 for the backing file of the image itself.
+     * The callback stores a backend for reading in *be and returns 0, or it returns an error,
+     * preferably with a text in *err (err may be NULL). The library closes the backend with the
+     * image, or when the open fails. It also calls resolve for data files, with
+     * ZQCOW2_RESOLVE_DATA_FILE added to depth. NULL: an image with a backing file or a data file is
+     * refused. zqcow2_resolve_file() is an implementation for files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -169,8 +164,8 @@ struct zqcow2_open_options {
     uint32_t block_size;        /* 512 or 4096; 0: 512. Offsets and lengths of requests must
                                    be multiples of it */
     uint32_t reserved;
-    const char *snapshot; /* read-only: the disk as the first snapshot with this name, or else
-                             with this id, has it. ENOENT: there is none. NULL: as it is */
+    const char *snapshot; /* only without RDWR: opens the first snapshot with this name, or else
+                             with this ID (-ENOENT: there is none). NULL: opens the current disk */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
@@ -183,7 +178,7 @@ enum zqcow2_create_flag {
     ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2,    /* use subclusters; needs clusters of 16 KiB or more */
     ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3,  /* the data file can be used without the image; only
                                               without zones and without a backing file */
-    ZQCOW2_CREATE_ZSTD = 1 << 4            /* compress by zstd, not by zlib */
+    ZQCOW2_CREATE_ZSTD = 1 << 4            /* compressed clusters use zstd instead of zlib */
 };
 
 struct zqcow2_create_options {
@@ -216,14 +211,14 @@ struct zqcow2_create_options {
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
     /*
-     * The name of the file that will hold the data of the device; stored as given. NULL: the image
-     * itself. The file is made if there is none, and made as long as the device if it is shorter.
-     * What it holds is kept, unless ZQCOW2_CREATE_FORCE is set; with ZQCOW2_CREATE_DATA_FILE_RAW
-     * that is the content of the device, else the device reads as zeros.
+     * Stored as given: the name (1 to 1023 bytes) of the file that will hold the data of the
+     * device. NULL: the image file. A missing data file is created; a shorter one is extended to
+     * virtual_size, at most 2^56. Its content is kept unless ZQCOW2_CREATE_FORCE is set. The device
+     * has that content with ZQCOW2_CREATE_DATA_FILE_RAW, and otherwise reads as zeros.
      */
     const char *data_file;
-    uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, at most 16320;
-                                      0: none, or as many as in the backing file */
+    uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, <= 16320, in all
+                                      <= 64 MiB; 0: none, or the size in the backing file */
     uint32_t reserved;
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
@@ -245,7 +240,7 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* names a backing file, but the name is empty: ignored */
     ZQCOW2_INFO_BACKING = 1 << 10,      /* has a backing file: see zqcow2_get_backing() */
     ZQCOW2_INFO_STATES = 1 << 11,       /* stores zone states: see ZQCOW2_ZONE_PERSIST */
-    ZQCOW2_INFO_STATES_VOID = 1 << 12   /* stored them until another program wrote the image */
+    ZQCOW2_INFO_STATES_VOID = 1 << 12   /* another program made the stored zone states void */
 };
 
 struct zqcow2_info {
@@ -264,7 +259,7 @@ struct zqcow2_info {
     uint32_t layout;               /* zqcow2_layout */
     uint32_t flags;                /* zqcow2_info_flag */
     uint32_t compression_type;     /* 0 zlib, 1 zstd */
-    uint32_t descriptor_extension; /* bytes of a zone's descriptor extension; 0: none */
+    uint32_t descriptor_extension; /* bytes per zone; 0: zones have no descriptor extensions */
     uint32_t reserved;
 };
 #define ZQCOW2_INFO_INIT \
@@ -277,16 +272,15 @@ struct zqcow2_info {
  * Creates an empty image in `be`, which the caller keeps. -EEXIST: be is not empty and
  * ZQCOW2_CREATE_FORCE is not set. -EINVAL: an option has a value that cannot be stored; the text
  * names the option. The header is written last, so an interrupted create leaves no valid image.
- * err may be NULL.
  */
 ZQCOW2_API int zqcow2_create(struct zqcow2_backend *be, const struct zqcow2_create_options *opt,
                              struct zqcow2_error *err);
 /*
  * Opens the image in `be`. On success the image owns be, unless ZQCOW2_OPEN_BORROW is set; on
- * failure the caller keeps it. opt NULL: read-only, with defaults. err may be NULL. Errors:
- * ENOTQCOW2, EFEATURE, ECORRUPT, -EROFS (the backend cannot write), -EAGAIN (another program, or
- * another backend of this program, has locked the file), -EBUSY (an image, a create or a check is
- * using be), and errors of the backend.
+ * failure the caller keeps it. opt NULL: read-only, with defaults. Errors: -EINVAL (an option is
+ * wrong), ENOTQCOW2, EFEATURE, ECORRUPT, -EROFS (the backend cannot write), -EAGAIN (another
+ * program, or another backend of this program, has locked the file), -EBUSY (an image, a create or
+ * a check is using be), and errors of the backend.
  */
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);
@@ -298,7 +292,7 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
 
-/* What an image says about its backing file, and about its data file. */
+/* The names that an image stores for its backing file and its data file. */
 struct zqcow2_backing {
     size_t size;
     char format[16];      /* "": the image names none */
@@ -318,20 +312,21 @@ enum zqcow2_io_flag {
     ZQCOW2_FUA = 1 << 0, /* includes a flush, covering this request and everything at lower
                             offsets in its zone */
     /*
-     * Only of a write, of whole clusters (the last one of the device may be short): each is stored
-     * compressed, if that saves space, in the way that the image names.
+     * Only for a write of whole clusters (the last cluster of the device may be short): stores each
+     * cluster compressed if that saves space. -EOPNOTSUPP: the image has a data file.
      */
     ZQCOW2_COMPRESS = 1 << 1
 };
 
 /*
- * A call that fails for lack of memory or space has changed nothing. There are two exceptions; both
- * concern lack of space outside sequential zones. First, bytes that are overwritten in place may be
- * old or new. Second, the call may have changed the first part of its range if it changes more than
- * 1 MiB of L2 tables, or more than cache_bytes of them if cache_bytes is larger. (With clusters of
- * 64 KiB, 1 MiB of tables maps 8 GiB.) A call that fails with -EIO because the mapping cannot be
- * read may also have changed the first part of its range, if it changes more L2 tables than
- * cache_bytes holds.
+ * A call that fails for lack of memory has changed nothing. Nor has one that fails for lack of
+ * space, with these exceptions:
+ *   - With ZQCOW2_FUA, the change may be in effect but not yet durable.
+ *   - Outside sequential zones, bytes that are overwritten in place may be old or new.
+ *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
+ *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
+ *     first part of its range. A call that changes more than cache_bytes of L2 tables may also have
+ *     done so if it fails with -EIO because the mapping cannot be read.
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -346,7 +341,7 @@ ZQCOW2_API int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t l
 /* Writes zeros without a buffer. In a sequential zone this advances the write pointer. */
 ZQCOW2_API int zqcow2_write_zeroes(struct zqcow2_image *img, uint64_t len, uint64_t off,
                                    unsigned flags);
-/* Frees whole clusters, which then read as zeros. EZONE_STATE in a sequential zone. */
+/* Frees the whole clusters in the range, which then read as zeros. EZONE_STATE: sequential zone. */
 ZQCOW2_API int zqcow2_discard(struct zqcow2_image *img, uint64_t len, uint64_t off, unsigned flags);
 /* Makes durable every request that completed before the call. */
 ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
@@ -358,17 +353,18 @@ ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
 enum zqcow2_resize_flag {
-    ZQCOW2_RESIZE_SHRINK = 1 << 0 /* the device may become smaller: what is cut off is lost */
+    ZQCOW2_RESIZE_SHRINK = 1 << 0 /* allow a smaller size: the data beyond it is lost */
 };
 
 /*
- * Makes the device of a plain image (EFEATURE: of one with zones or with a data file) larger or
- * smaller. What is new reads as zeros, whatever the backing file has there. Waits until the
- * requests in progress are done; requests that are submitted meanwhile begin when it returns, and
- * see the new size. That is durable then: after power loss during the call, the device has the old
- * size and content, or the new ones. EINVAL: a size of 0, or not of whole blocks, or a smaller one
- * without SHRINK. EFBIG: too large for the cluster size. After EDEAD or EIO the size may have
- * changed: reopen the image.
+ * Changes the size of the device. EFEATURE: the image has zones or a data file, or has version 2
+ * and snapshots. Added space reads as zeros, whatever the backing file contains there. The call
+ * waits until the requests in progress are done. Requests submitted during the call begin when it
+ * returns, and see the new size, which is durable then. After a power loss during the call, the
+ * device has the old size and all of its content, or the new size. -EINVAL: size is 0, is not
+ * a multiple of the block size, or is smaller than the device without SHRINK. -EFBIG: size exceeds
+ * 2^62, or the L1 table would be too large: see zqcow2_resize(3). After EDEAD or an error of the
+ * backend, the size may have changed: reopen the image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
                              struct zqcow2_error *err);
@@ -376,7 +372,7 @@ ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t f
 /* ---- block status: what the image holds, without reading it ---- */
 
 enum zqcow2_block_kind {
-    ZQCOW2_BLOCK_UNALLOCATED, /* mapped nowhere, or beyond a write pointer: reads as zeros */
+    ZQCOW2_BLOCK_UNALLOCATED, /* in no image of the chain, or beyond a write pointer: zeros */
     ZQCOW2_BLOCK_ZERO,        /* marked as zeros */
     ZQCOW2_BLOCK_DATA,
     ZQCOW2_BLOCK_COMPRESSED
@@ -419,8 +415,7 @@ enum zqcow2_zone_state {
     ZQCOW2_ZONE_FULL = 0xe,
     ZQCOW2_ZONE_OFFLINE = 0xf
 };
-/* Added to a state in zqcow2_zone_set_state(): the image stores the state, and later opens find it.
- */
+/* Added to a state in zqcow2_zone_set_state(): the image also stores the state. */
 #define ZQCOW2_ZONE_PERSIST 0x100u
 
 enum zqcow2_zone_attribute { ZQCOW2_ZONE_DESCRIBED = 1 << 0 /* has a descriptor extension */ };
@@ -470,13 +465,17 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
- * Gives an EMPTY zone a descriptor extension (NVMe ZNS) of info.descriptor_extension bytes, which
- * it keeps until it is reset. The zone is CLOSED then, and both are durable when the call returns.
- * -EINVAL: other rules than ZQCOW2_RULES_ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE: too many.
+ * Gives the EMPTY zone that contains `off` a descriptor extension (NVMe ZNS) and makes it CLOSED;
+ * both are durable on return. The zone keeps the extension until it is reset. -EINVAL: len is not
+ * info.descriptor_extension, or the rules are not ZQCOW2_RULES_ZNS. EZONE_STATE: the zone is not
+ * EMPTY. EZONE_ACTIVE: too many active zones.
  */
 ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data,
                                           size_t len);
-/* Reads the extensions of *nr zones from `off` on; *nr as in a report. Without one: zeros. */
+/*
+ * Reads the extensions of *nr zones, info.descriptor_extension bytes each; off and *nr as for
+ * a report. A zone without an extension yields zeros. -EINVAL: also if *nr or the size is 0.
+ */
 ZQCOW2_API int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf,
                                            uint32_t *nr);
 
@@ -485,10 +484,10 @@ ZQCOW2_API int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t of
 struct zqcow2_snapshot {
     size_t size;
     const char *id, *name;
-    uint64_t disk_size;           /* of the device, bytes; 0: not stored */
-    uint64_t vm_state_size;       /* size of the stored state of a virtual machine, bytes */
-    uint64_t vm_clock_nsec;       /* how long the virtual machine had run */
-    uint64_t icount;              /* how many instructions it had run; UINT64_MAX: not stored */
+    uint64_t disk_size;           /* size of the device in bytes; 0: not stored */
+    uint64_t vm_state_size;       /* size of the stored state of a virtual machine in bytes */
+    uint64_t vm_clock_nsec;       /* run time of the virtual machine */
+    uint64_t icount;              /* instructions that it had executed; UINT64_MAX: not stored */
     uint32_t date_sec, date_nsec; /* since 1970-01-01 UTC */
 };
 #define ZQCOW2_SNAPSHOT_INIT \
@@ -497,30 +496,31 @@ struct zqcow2_snapshot {
     }
 
 /*
- * Taking and deleting wait until the requests in progress are done; applying returns EBUSY instead.
- * Requests that are submitted meanwhile begin when the call returns. A snapshot contains everything
- * that was acknowledged before the call. When a call returns, its effect is durable; after a power
- * loss during the call, a snapshot exists completely or not at all. A call that fails with EDEAD or
- * EIO may have taken effect: reopen the image.
+ * Taking and deleting a snapshot wait until the requests in progress are done; applying one returns
+ * -EBUSY instead. Requests submitted during a call begin when it returns. A snapshot contains
+ * everything that was acknowledged before the call. The effect is durable on return. After a power
+ * loss during a call, its effect is complete or absent. A call that fails with EDEAD or an error of
+ * the backend may have taken effect: reopen the image. To delete or apply, `name` selects the first
+ * snapshot with this name, or else with this ID. -ENOENT: there is none.
  */
 
 /*
- * Takes a snapshot of a plain image (EFEATURE: of a zoned one). Set name (1 to 255 bytes),
- * date_sec, date_nsec and vm_clock_nsec; the rest is 0. EEXIST: the name is in use as a name or an
- * id. EOVERFLOW: a cluster has as many references as a refcount holds. EFBIG: there are too many
- * snapshots, or the tables of this one take too many clusters in a row.
+ * Takes a snapshot. EFEATURE: the image has zones or a data file. Set name (1 to 255 bytes) and, as
+ * needed, date_sec, date_nsec and vm_clock_nsec; the other members must be 0. -EEXIST: a snapshot
+ * has this name or ID. -EOVERFLOW: a refcount is at its maximum. -EFBIG: the image has 65,536
+ * snapshots, or a table would be too large: see zqcow2_snapshot_take(3).
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,
                                     struct zqcow2_error *err);
-/* Deletes the first snapshot with this name, or else with this id. ENOENT: there is none. */
+/* Deletes a snapshot, and frees the space that nothing else uses. */
 ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name,
                                       struct zqcow2_error *err);
 /*
- * Makes the disk what it was when the first snapshot with this name, or else with this id, was
- * taken, its size too. What the disk held is gone unless another snapshot has it; the snapshot
- * stays. EBUSY: requests are in progress; those that are submitted meanwhile are of the new disk.
- * ENOENT: there is none. EOVERFLOW, EFBIG: as for taking one. EFEATURE: the image is zoned.
+ * Restores the content and the size that the disk had when the snapshot was taken. The replaced
+ * content is lost unless another snapshot holds it. Requests submitted during the call access the
+ * restored disk. -EINVAL: its size is not a multiple of the block size. -EOVERFLOW, -EFBIG,
+ * EFEATURE: as for taking a snapshot.
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
@@ -558,8 +558,8 @@ struct zqcow2_check_options {
     void *arg;
     /*
      * Opens the backing file of an image with zones, as open_options.resolve does. The check then
-     * compares the write pointers of the image with those of the backing file. It also opens a data
-     * file, for its length. NULL: neither is opened.
+     * compares the write pointers of the image with those of the backing file. resolve also opens
+     * a data file, whose length is checked. NULL: neither file is opened.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -584,8 +584,8 @@ struct zqcow2_check_result {
     }
 
 /*
- * Returns 0 if the check ran; *res has the findings. Returns < 0 if it could not run to
- * completion; *res is then unchanged. opt, res and err may be NULL.
+ * Returns 0 if the check ran to completion; *res then has the results. Otherwise returns an error
+ * and leaves *res unchanged. opt and res may be NULL.
  */
 ZQCOW2_API int zqcow2_check(struct zqcow2_backend *be, const struct zqcow2_check_options *opt,
                             struct zqcow2_check_result *res, struct zqcow2_error *err);
