@@ -27,7 +27,7 @@ struct piece {
     uint64_t ticket, off, length; /* no length: the end of the region */
     struct region region;
     uint8_t *buf;
-    bool read, written;
+    bool read;
     uint32_t runs[ZT_CHUNK / ZT_SECTOR + 1]; /* bytes of data, of zeros, of data, ... */
 };
 
@@ -44,6 +44,7 @@ struct copying {
     bool begun, failed, ended; /* ended: there is nothing more to read */
     bool writing;              /* a thread is */
     uint64_t tickets, turn;    /* given out; whose piece is written next */
+    uint64_t loose;            /* pieces in flight that have no turn */
     uint64_t zone, pointer;    /* of the thread that writes: where that zone has been written to */
     struct zt_states states;
     struct zt_progress bar;
@@ -181,6 +182,12 @@ static bool next_data(struct copying *k, struct piece *p)
     return false;
 }
 
+/* Compressing takes long, so several threads do it, where no write pointer wants an order. */
+static bool in_any_order(const struct piece *p)
+{
+    return p->region.unit > 1 && !p->region.sequential;
+}
+
 static bool next_piece(struct copying *k, struct piece *p)
 {
     const char *sig = zt_signal();
@@ -199,7 +206,7 @@ static bool next_piece(struct copying *k, struct piece *p)
         p->off = k->at;
         p->length = 0;
         if (more && next_data(k, p)) {
-            k->tickets++;
+            *(in_any_order(p) ? &k->loose : &k->tickets) += 1;
             return true;
         }
         if (k->failed || (more && k->region.sequential)) {
@@ -281,12 +288,6 @@ static int put_piece(struct copying *k, const struct piece *p)
     return rc;
 }
 
-/* Compressing takes long, so several threads do it, where no write pointer wants an order. */
-static bool in_any_order(const struct piece *p)
-{
-    return p->region.unit > 1 && !p->region.sequential;
-}
-
 /* ---- the threads ---- */
 
 /* Where zeros are, counted in granules of the device. */
@@ -325,46 +326,56 @@ static void leave(struct copying *k)
     pthread_mutex_unlock(&k->lock);
 }
 
-/* The piece that was given back last is taken first: the caches still have its buffer. */
-static void read_next(struct copying *k)
+/* Entered and left under the lock. */
+static void read_piece(struct copying *k, struct piece *p)
 {
-    struct piece *p = k->spare[k->spares - 1];
-    int rc = 0, put = 0;
+    bool put = in_any_order(p);
+    int rc = 0, put_rc = 0;
 
-    p->read = p->written = false;
-    if (!next_piece(k, p)) {
-        k->ended = true;
-        return;
-    }
-    k->spares--;
-    k->taken[p->ticket % WORKERS] = p;
     leave(k);
     if (p->length)
         rc = zt_disk_read(k->c->from, p->buf, (size_t)p->length, p->off);
     if (rc == 0)
         find_runs(k, p);
-    if (rc == 0 && in_any_order(p))
-        put = put_piece(k, p);
+    if (rc == 0 && put)
+        put_rc = put_piece(k, p);
     pthread_mutex_lock(&k->lock);
     if (rc < 0)
         fail(k, k->c->from->target.path, "read", p->off, rc);
-    if (put < 0)
-        fail_write(k, p->off, put);
-    p->written = in_any_order(p);
+    if (put_rc < 0)
+        fail_write(k, p->off, put_rc);
+}
+
+/* The piece that was given back last is taken first: the caches still have its buffer. */
+static void read_next(struct copying *k)
+{
+    struct piece *p = k->spare[k->spares - 1];
+
+    k->ended = !next_piece(k, p);
+    if (k->ended)
+        return;
+    k->spares--;
+    p->read = false;
+    if (in_any_order(p)) {
+        read_piece(k, p);
+        k->loose--;
+        k->spare[k->spares++] = p;
+        return;
+    }
+    k->taken[p->ticket % WORKERS] = p;
+    read_piece(k, p);
     p->read = true;
 }
 
 static void write_next(struct copying *k)
 {
     struct piece *p = k->taken[k->turn % WORKERS];
-    int rc = 0;
+    int rc;
 
     k->writing = true;
-    if (!p->written) {
-        leave(k);
-        rc = put_piece(k, p);
-        pthread_mutex_lock(&k->lock);
-    }
+    leave(k);
+    rc = put_piece(k, p);
+    pthread_mutex_lock(&k->lock);
     k->writing = false;
     if (rc < 0)
         fail_write(k, p->off, rc);
@@ -372,12 +383,17 @@ static void write_next(struct copying *k)
     k->spare[k->spares++] = p;
 }
 
+static bool is_done(const struct copying *k)
+{
+    return k->failed || (k->ended && k->turn == k->tickets && !k->loose);
+}
+
 static void *work(void *arg)
 {
     struct copying *k = arg;
 
     pthread_mutex_lock(&k->lock);
-    while (!k->failed && !(k->ended && k->turn == k->tickets)) {
+    while (!is_done(k)) {
         if (can_write(k)) {
             write_next(k);
         } else if (can_read(k)) {
