@@ -291,6 +291,17 @@ if [ -n "${2:-}" ]; then
     LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" convert -O qcow2 long.img x.img
     read -r _ seeks <calls
     verdict $([ "$seeks" -ge 1 ] && [ "$seeks" -le 8 ]; echo $?) "64 MiB of data: $seeks lookups"
+    for format in raw qcow2; do
+        rm -f x.img
+        LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" convert -O $format a.z x.img
+        read -r syncs _ <calls
+        verdict $([ "$syncs" -ge 1 ]; echo $?) "$format: $syncs flushes"
+        rm -f x.img
+        LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" convert --no-sync -O $format a.z x.img
+        read -r syncs _ <calls
+        is 'none with --no-sync' 0 "$syncs"
+        run 0 'the same content' compare -q a.z x.img
+    done
     rm -f x.img
     LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" compare long.img long.img >out
     read -r _ seeks <calls
