@@ -46,8 +46,8 @@ enum zqcow2_op {
     /* offset: within the zone; iov: info.descriptor_extension bytes in all */
     ZQCOW2_OP_ZONE_SET_DESCRIPTOR,
     /*
-     * offset: within the first zone; iov: info.descriptor_extension bytes for each zone that is to
-     * be read. -EINVAL: another number of bytes, or more zones than follow on the device.
+     * offset: within the first zone; iov: info.descriptor_extension bytes for each zone to read.
+     * -EINVAL: the total is 0, is not a multiple of that, or is for more zones than there are.
      */
     ZQCOW2_OP_ZONE_GET_DESCRIPTORS
 };
@@ -86,8 +86,8 @@ struct zqcow2_request {
 };
 
 /*
- * Performs one request, blocking; ignores done and arg. Returns res->ret; res may be NULL. For
- * a malformed request, returns -EINVAL and leaves *res unchanged.
+ * Performs one request and waits for it; ignores done and arg. Returns res->ret; res may be NULL.
+ * For a malformed request, returns -EINVAL and leaves *res unchanged.
  */
 ZQCOW2_API int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
                           struct zqcow2_result *res);

@@ -3,9 +3,9 @@
  * libzqcow2 - zoned qcow2 images.  zqcow2(7) is the guide.
  *
  * Return values   >= 0 success; -4095..-1 a negated errno; <= -10000 an enum
- *                 zqcow2_err. Errors of the backend and the system are passed on
- *                 unchanged, except as in zqcow2_strerror(3). The library itself
- *                 also returns some, such as -EINVAL: see each manual page.
+ *                 zqcow2_err. An errno of the backend or the system is passed on
+ *                 unchanged, except where zqcow2_strerror(3) says otherwise. The
+ *                 library itself also returns some: see each manual page.
  * Threads         Any thread may use an image. Only one thread at a time may use
  *                 a queue. Completion callbacks run only inside
  *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
@@ -67,7 +67,7 @@ enum zqcow2_err {
 ZQCOW2_API const char *zqcow2_strerror(int rc); /* never NULL; static storage, any thread */
 ZQCOW2_API int zqcow2_errno(int rc);            /* nearest positive errno; 0 for rc >= 0 */
 
-/* Details of a failure. The text is for people and may change. A parameter err may be NULL. */
+/* Details of a failure. The text is for people and may change. In every call, err may be NULL. */
 struct zqcow2_error {
     int code;
     char text[252];
@@ -174,7 +174,7 @@ struct zqcow2_open_options {
 
 enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
-    ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend that is not empty */
+    ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend or data file that is not empty */
     ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2,    /* use subclusters; needs clusters of 16 KiB or more */
     ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3,  /* the data file can be used without the image; only
                                               without zones and without a backing file */
@@ -211,14 +211,14 @@ struct zqcow2_create_options {
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
     /*
-     * Stored as given: the name (1 to 1023 bytes) of the file that will hold the data of the
-     * device. NULL: the image file. A missing data file is created; a shorter one is extended to
+     * The name of the file that will hold the data of the device: 1 to 1023 bytes, stored as given.
+     * NULL: the image file. A missing data file is created; a shorter one is extended to
      * virtual_size, at most 2^56. Its content is kept unless ZQCOW2_CREATE_FORCE is set. The device
      * has that content with ZQCOW2_CREATE_DATA_FILE_RAW, and otherwise reads as zeros.
      */
     const char *data_file;
-    uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, <= 16320, in all
-                                      <= 64 MiB; 0: none, or the size in the backing file */
+    uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, <= 16320; at most
+                                      64 MiB for all zones; 0: none, or as in the backing file */
     uint32_t reserved;
 };
 #define ZQCOW2_CREATE_OPTIONS_INIT \
@@ -362,7 +362,7 @@ enum zqcow2_resize_flag {
  * waits until the requests in progress are done. Requests submitted during the call begin when it
  * returns, and see the new size, which is durable then. After a power loss during the call, the
  * device has the old size and all of its content, or the new size. -EINVAL: size is 0, is not
- * a multiple of the block size, or is smaller than the device without SHRINK. -EFBIG: size exceeds
+ * a multiple of the block size or, without SHRINK, is smaller than the device. -EFBIG: size exceeds
  * 2^62, or the L1 table would be too large: see zqcow2_resize(3). After EDEAD or an error of the
  * backend, the size may have changed: reopen the image.
  */
@@ -457,11 +457,10 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  * EZONE_STATE: a conventional zone. The call waits for writes in progress in the zone.
  *
  * With ZQCOW2_ZONE_PERSIST the image stores the state, which is durable when the call returns.
- * Setting RDONLY or OFFLINE again then keeps the state instead of restoring another. NOT_WP also
- * removes the stored state. Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone
- * that holds nothing, and the zone then stays active. (EZONE_STATE: the zone holds data, or its
- * state is forced. EZONE_ACTIVE: too many active zones.) If another program writes the image, the
- * stored states become void.
+ * Setting RDONLY or OFFLINE again then keeps that state. NOT_WP also removes the stored state.
+ * Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone that holds nothing, which is
+ * then active. (EZONE_STATE: the zone holds data, or its state is forced. EZONE_ACTIVE: too many
+ * active zones.) If another program writes the image, the stored states become void.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
@@ -474,7 +473,8 @@ ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off
                                           size_t len);
 /*
  * Reads the extensions of *nr zones, info.descriptor_extension bytes each; off and *nr as for
- * a report. A zone without an extension yields zeros. -EINVAL: also if *nr or the size is 0.
+ * a report. A zone without an extension yields zeros. -EINVAL: `off` is beyond the device, *nr is
+ * 0, or the image has no extensions.
  */
 ZQCOW2_API int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf,
                                            uint32_t *nr);
