@@ -505,10 +505,10 @@ struct zqcow2_snapshot {
  */
 
 /*
- * Takes a snapshot. EFEATURE: the image has zones or a data file. Set name (1 to 255 bytes) and, as
- * needed, date_sec, date_nsec and vm_clock_nsec; the other members must be 0. -EEXIST: a snapshot
- * has this name or ID. -EOVERFLOW: a refcount is at its maximum. -EFBIG: the image has 65,536
- * snapshots, or a table would be too large: see zqcow2_snapshot_take(3).
+ * Takes a snapshot. Set name (1 to 255 bytes) and, as needed, date_sec, date_nsec, vm_clock_nsec;
+ * the other members must be 0. -EEXIST: a snapshot has this name or ID. -EOVERFLOW: a refcount is
+ * at its maximum. -EFBIG: a table would be too large: see zqcow2_snapshot_take(3). EFEATURE: there
+ * is a data file, or the header has no room for what a zoned image needs.
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,
@@ -517,10 +517,10 @@ ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
 ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name,
                                       struct zqcow2_error *err);
 /*
- * Restores the content and the size that the disk had when the snapshot was taken. The replaced
- * content is lost unless another snapshot holds it. Requests submitted during the call access the
- * restored disk. -EINVAL: its size is not a multiple of the block size. -EOVERFLOW, -EFBIG,
- * EFEATURE: as for taking a snapshot.
+ * Restores content, size and write pointers that the disk had when the snapshot was taken; zones
+ * are not open then. The old content is lost unless another snapshot has it. Requests submitted
+ * during the call access the restored disk. -EINVAL: its size is not a multiple of the block size.
+ * ECORRUPT: also if it has no write pointers. EZONE_ACTIVE: too many of its zones are active.
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);

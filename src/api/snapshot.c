@@ -50,8 +50,6 @@ int zqcow2_snapshot_take(struct zqcow2_image *img, const struct zqcow2_snapshot 
     rc = zq_copy_sized(&n, sizeof(n), snapshot, sizeof(n));
     if (rc == 0)
         rc = check_new(&n, err);
-    if (rc == 0 && img->core.zoned)
-        rc = zq_fail(err, ZQCOW2_EFEATURE, "snapshots of zoned images cannot be taken yet");
     if (rc < 0)
         return zq_fail_rc(err, rc);
     s.name = n.name;
@@ -73,8 +71,6 @@ int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name, struct zqc
     struct zq_snap s = {.kind = ZQ_SNAP_APPLY, .name = name, .err = err};
 
     zq_clear_error(err);
-    if (img->core.zoned)
-        return zq_fail(err, ZQCOW2_EFEATURE, "snapshots of zoned images cannot be applied yet");
     return run(img, &s);
 }
 

@@ -323,6 +323,9 @@ static void check_header(struct zq_scan *s)
     if (s->h.states_stale)
         zq_found(s, ZQCOW2_FOUND_WARNING, 1,
                  "another program has written the image: its persistent zone states are void");
+    if (s->h.copies_stale && s->h.nb_snapshots)
+        zq_found(s, ZQCOW2_FOUND_WARNING, 1,
+                 "another program has written the image: its snapshots have no write pointers now");
     if (zq_scan_stray_snapshots(s))
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "snapshots_offset 0x%" PRIx64

@@ -225,7 +225,8 @@ static inline uint64_t zq_scan_stray_bits(const struct zq_scan *s)
 
     return s->h.autoclear & ~((s->h.bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0) |
                               (data_file ? ZQ_AUTOCLEAR_RAW_DATA : 0) |
-                              (s->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0));
+                              (s->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0) |
+                              (s->h.copies ? ZQ_AUTOCLEAR_COPIES : 0));
 }
 
 /* No snapshots, but an offset of their table that other programs refuse nevertheless. */

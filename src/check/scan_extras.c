@@ -7,9 +7,11 @@
  */
 #include "check/scan.h"
 
+#include <errno.h>
 #include <inttypes.h>
 
 #include "base/bytes.h"
+#include "format/copies.h"
 
 #define SNAPSHOT_FIXED        40u
 #define SNAPSHOT_EXTRA        16u /* version 3 needs this much */
@@ -124,6 +126,55 @@ static bool l1_sane(struct zq_scan *s, const struct zq_l1 *l1, uint64_t at)
     return false;
 }
 
+static int read_facts(struct zq_scan *s, uint64_t at, struct zq_snapshot_facts *f)
+{
+    uint8_t raw[ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY];
+    int rc = zq_be_read(s->be, raw, sizeof(raw), at);
+
+    zq_snapshot_facts(raw, f);
+    return rc;
+}
+
+/* Wrong entries cost the snapshot, and no cluster. */
+static int judge_pointers(struct zq_scan *s, struct zq_geometry *zones)
+{
+    uint64_t bytes = zq_pointers_bytes(zones);
+    uint8_t *table = zq_zalloc(s->hooks, bytes);
+    int rc = table ? zq_be_read(s->be, table, (size_t)bytes, zones->table_offset) : -ENOMEM;
+
+    if (rc == 0 && zq_entry_code_detect(zones, table, NULL) < 0)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "write-pointer table of a snapshot at 0x%" PRIx64 ": no valid positions in zones",
+                 zones->table_offset);
+    zq_free(s->hooks, table, bytes);
+    return rc;
+}
+
+/* N1: of a zoned image. A record of another program names none. */
+static int scan_snapshot_pointers(struct zq_scan *s, uint64_t at)
+{
+    struct zq_snapshot_facts f;
+    struct zq_geometry zones;
+    uint64_t bytes;
+    bool clash;
+    int rc = read_facts(s, at, &f);
+
+    if (rc < 0 || !s->g.layout || !s->h.copies || !f.copy_offset)
+        return rc;
+    if (!zq_copy_of(&s->h, &s->g, s->file_size, &f, &zones)) {
+        give_up(s, "snapshot's write-pointer table", f.copy_offset, at + 64,
+                "not a valid place for its zones");
+        return 0;
+    }
+    bytes = zq_entries_bytes(zones.nr_zones);
+    if ((rc = in_many_holes(s, zones.table_offset, bytes, &clash)) < 0 || clash)
+        return rc;
+    rc = zq_scan_claim(s, zones.table_offset, bytes, ZQ_KIND_ZONES,
+                       "write-pointer table of a snapshot", &clash);
+    s->hidden |= clash;
+    return rc < 0 || clash ? rc : judge_pointers(s, &zones);
+}
+
 static int scan_snapshot_l1(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
     struct zq_l1 l1 = {zq_be64(e), zq_be32(e + 8)};
@@ -221,7 +272,7 @@ int zq_scan_snapshots(struct zq_scan *s)
     s->hidden |= clash;
     for (uint32_t i = 0; i < nr && !clash; i++) {
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 || (rc = note_id(s, e, pos)) < 0 ||
-            (rc = scan_snapshot_l1(s, e, pos)) < 0)
+            (rc = scan_snapshot_l1(s, e, pos)) < 0 || (rc = scan_snapshot_pointers(s, pos)) < 0)
             return rc;
         pos += zq_align_up(entry_bytes(e), 8);
     }

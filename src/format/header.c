@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/report.h"
+#include "format/copies.h"
 #include "format/states.h"
 
 #define MAX_SNAPSHOTS  65536u
@@ -19,7 +20,8 @@
 #define KNOWN_INCOMPAT \
     (ZQ_INCOMPAT_DIRTY | ZQ_INCOMPAT_CORRUPT | ZQ_INCOMPAT_DATA_FILE | ZQ_INCOMPAT_COMPRESSION | \
      ZQ_INCOMPAT_EXTENDED_L2 | ZQ_INCOMPAT_ZONED)
-#define KNOWN_AUTOCLEAR (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA | ZQ_AUTOCLEAR_STATES)
+#define KNOWN_AUTOCLEAR \
+    (ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA | ZQ_AUTOCLEAR_STATES | ZQ_AUTOCLEAR_COPIES)
 
 /* Every refusal of a field has one form, so that people and tests find the same three things. */
 static int bad(struct zqcow2_error *err, const char *field, uint64_t value, uint64_t off,
@@ -202,6 +204,7 @@ static int take_ext(struct zq_header *h, const struct ext_area *a, const struct 
     switch (e->type) {
     case ZQ_EXT_STATES:
         return zq_states_take(h, a->buf + e->data, e->len, e->data, a->file_size, err);
+    case ZQ_EXT_COPIES: return zq_copies_take(h, a->buf + e->data, e->len, e->data, err);
     case ZQ_EXT_MARK: return take_mark(h, e, err);
     case ZQ_EXT_FEATURE_NAMES: return take_features(e, err);
     case ZQ_EXT_BITMAPS: return take_bitmaps(h, e, err);
@@ -215,6 +218,12 @@ static int take_ext(struct zq_header *h, const struct ext_area *a, const struct 
     }
 }
 
+/* Of ours one may be where another program has moved it, which counts for nothing. */
+static bool is_private(uint32_t type)
+{
+    return type == ZQ_EXT_STATES || type == ZQ_EXT_COPIES;
+}
+
 static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqcow2_error *err)
 {
     uint64_t pos = a->start;
@@ -224,8 +233,7 @@ static int parse_exts(struct zq_header *h, const struct ext_area *a, struct zqco
     for (unsigned n = 0; (rc = next_ext(a, &pos, &e, err)) == 1; n++) {
         if (n == MAX_EXTENSIONS)
             return bad(err, "number of header extensions", n + 1, e.data - 8, "more than 512");
-        /* Of ours one may be where another program has moved it, which counts for nothing. */
-        if (e.type != ZQ_EXT_STATES && seen_before(a, &e))
+        if (!is_private(e.type) && seen_before(a, &e))
             return bad(err, "header extension", e.type, e.data - 8, "occurs twice");
         rc = take_ext(h, a, &e, err);
         if (rc < 0)

@@ -35,6 +35,7 @@
 #define ZQ_AUTOCLEAR_BITMAPS     ((uint64_t)1 << 0)
 #define ZQ_AUTOCLEAR_RAW_DATA    ((uint64_t)1 << 1)
 #define ZQ_AUTOCLEAR_STATES      ((uint64_t)1 << 63) /* ours: the persistent zone states hold */
+#define ZQ_AUTOCLEAR_COPIES      ((uint64_t)1 << 62) /* ours: so do snapshots' write pointers */
 
 #define ZQ_EXT_END            0u
 #define ZQ_EXT_BACKING_FORMAT 0xe2792acau
@@ -47,6 +48,8 @@
 #define ZQ_EXT_MARK 0x7a71326du
 /* Ours, "zq2s": persistent zone states. */
 #define ZQ_EXT_STATES 0x7a713273u
+/* Ours, "zq2p": snapshots have copies of the write-pointer table. */
+#define ZQ_EXT_COPIES 0x7a713270u
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
 #define ZQ_HDR_SIZE        24
@@ -94,6 +97,8 @@ struct zq_header {
     bool states_stale;           /* there were some */
     uint32_t descriptor_size;    /* bytes of a zone's descriptor extension; 0: there are none */
     uint64_t descriptors_offset; /* of their table; 0: there is none that holds */
+    bool copies;                 /* records of snapshots name copies of the write-pointer table */
+    bool copies_stale;           /* they did, and these are void now */
     bool unknown_ext, unknown_autoclear; /* data of other programs may be here */
 };
 

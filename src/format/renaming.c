@@ -37,13 +37,13 @@ static void put_head(uint8_t *at, uint32_t type, size_t len)
 
 /*
  * What another program has moved behind the first sector counts for nothing there, and must not
- * count again because it returns: states are left out, and a mark is cleared.
+ * count again because it returns: what is ours is left out, and a mark is cleared.
  */
 static bool is_kept(uint32_t type, size_t data, size_t len)
 {
     if (type == ZQ_EXT_BACKING_FORMAT || type == ZQ_EXT_FEATURE_NAMES)
         return false;
-    return type != ZQ_EXT_STATES || data + len <= ZQ_SECTOR;
+    return (type != ZQ_EXT_STATES && type != ZQ_EXT_COPIES) || data + len <= ZQ_SECTOR;
 }
 
 static bool keep(struct composing *c, uint32_t type, size_t data, size_t len)
@@ -158,7 +158,8 @@ static bool is_raw(const struct zq_header *h)
  */
 static uint64_t kept_bits(const struct zq_header *h)
 {
-    return (h->states_offset ? ZQ_AUTOCLEAR_STATES : 0) | (is_raw(h) ? ZQ_AUTOCLEAR_RAW_DATA : 0);
+    return (h->states_offset ? ZQ_AUTOCLEAR_STATES : 0) | (h->copies ? ZQ_AUTOCLEAR_COPIES : 0) |
+           (is_raw(h) ? ZQ_AUTOCLEAR_RAW_DATA : 0);
 }
 
 static void put_fields(struct composing *c)

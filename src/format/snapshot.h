@@ -3,11 +3,13 @@
 #ifndef ZQ_FORMAT_SNAPSHOT_H
 #define ZQ_FORMAT_SNAPSHOT_H
 
+#include <stdbool.h>
 #include <string.h>
 #include "base/bytes.h"
 
 #define ZQ_SNAPSHOT_FIXED     40u
 #define ZQ_SNAPSHOT_EXTRA     24u   /* bytes of extra data that the specification defines */
+#define ZQ_SNAPSHOT_COPY      16u   /* behind these, of ours: of a zoned image (N1) */
 #define ZQ_SNAPSHOT_EXTRA_MAX 1024u /* other programs take no more */
 #define ZQ_MAX_SNAPSHOT_TABLE (64u << 20)
 #define ZQ_MAX_SNAPSHOTS      65536u
@@ -32,6 +34,7 @@ static inline void zq_snapshot_read(const uint8_t raw[ZQ_SNAPSHOT_FIXED], struct
 struct zq_snapshot_facts {
     uint64_t vm_state_bytes, disk_bytes, vm_clock, icount; /* disk_bytes 0, icount -1: not known */
     uint32_t seconds, nanoseconds;
+    uint64_t copy_offset, copy_bytes; /* of write pointers; if they hold: format/copies.h */
 };
 
 /* raw: the whole record. */
@@ -46,6 +49,8 @@ static inline void zq_snapshot_facts(const uint8_t *raw, struct zq_snapshot_fact
     f->vm_state_bytes = n >= 8 ? zq_be64(extra) : zq_be32(raw + 32);
     f->disk_bytes = n >= 16 ? zq_be64(extra + 8) : 0;
     f->icount = n >= 24 ? zq_be64(extra + 16) : UINT64_MAX;
+    f->copy_offset = n >= ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY ? zq_be64(extra + 24) : 0;
+    f->copy_bytes = f->copy_offset ? zq_be64(extra + 32) : 0;
 }
 
 static inline const uint8_t *zq_snapshot_id(const uint8_t *raw)
@@ -57,10 +62,19 @@ static inline const uint8_t *zq_snapshot_name(const uint8_t *raw)
     return zq_snapshot_id(raw) + zq_be16(raw + 12);
 }
 
-/* How long a record with all the extra data is. */
-static inline uint64_t zq_snapshot_bytes(size_t id_bytes, size_t name_bytes)
+/* What is named there is no copy from now on. */
+static inline void zq_snapshot_drop_copy(uint8_t *raw)
 {
-    return zq_align_up(ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA + id_bytes + name_bytes, 8);
+    if (zq_be32(raw + 36) >= ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY)
+        memset(raw + ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA, 0, ZQ_SNAPSHOT_COPY);
+}
+
+/* How long a record with all the extra data is. */
+static inline uint64_t zq_snapshot_bytes(bool copy, size_t id_bytes, size_t name_bytes)
+{
+    return zq_align_up(ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA + (copy ? ZQ_SNAPSHOT_COPY : 0) +
+                           id_bytes + name_bytes,
+                       8);
 }
 
 /* raw: zq_snapshot_bytes() of zeros. s: l1_offset, l1_entries, id_bytes and name_bytes. */
@@ -77,12 +91,18 @@ static inline void zq_snapshot_write(uint8_t *raw, const struct zq_snapshot *s,
     zq_put_be32(raw + 16, f->seconds);
     zq_put_be32(raw + 20, f->nanoseconds);
     zq_put_be64(raw + 24, f->vm_clock);
-    zq_put_be32(raw + 36, ZQ_SNAPSHOT_EXTRA);
     zq_put_be64(extra, f->vm_state_bytes);
     zq_put_be64(extra + 8, f->disk_bytes);
     zq_put_be64(extra + 16, f->icount);
-    memcpy(extra + ZQ_SNAPSHOT_EXTRA, id, s->id_bytes);
-    memcpy(extra + ZQ_SNAPSHOT_EXTRA + s->id_bytes, name, s->name_bytes);
+    extra += ZQ_SNAPSHOT_EXTRA;
+    if (f->copy_bytes) {
+        zq_put_be64(extra, f->copy_offset);
+        zq_put_be64(extra + 8, f->copy_bytes);
+        extra += ZQ_SNAPSHOT_COPY;
+    }
+    zq_put_be32(raw + 36, (uint32_t)(extra - raw) - ZQ_SNAPSHOT_FIXED);
+    memcpy(extra, id, s->id_bytes);
+    memcpy(extra + s->id_bytes, name, s->name_bytes);
 }
 
 #endif

@@ -5,16 +5,15 @@
 #include <inttypes.h>
 
 #include "base/report.h"
+#include "format/private.h"
 
 #define HEAD  8u /* of an extension: type, length */
-#define ROOM  ZQ_STATES_ROOM
-#define NAME  48u /* bytes of a feature name: as many as ROOM */
-#define ZONES 8u  /* offsets in the data */
+#define ZONES 8u /* offsets in the data */
 #define SIZE  12u
 #define TABLE 16u
 #define REST  24u
 
-_Static_assert(ROOM == NAME, "the extension takes the place of a feature name");
+_Static_assert(ZQ_STATES_EXT == ZQ_PRIVATE_EXT, "the extension takes the place of a feature name");
 
 static int bad(struct zqcow2_error *err, const char *field, uint64_t value, uint64_t at,
                const char *why)
@@ -143,57 +142,10 @@ bool zq_states_valid(const struct zq_geometry *g, uint32_t zone, uint8_t stored)
 
 /* ---- in the first sector ---- */
 
-/* The first extension of the type that begins in the sector; *next: behind the last one. */
-static bool find(const uint8_t *sector, const struct zq_header *h, uint32_t type, uint64_t *pos)
-{
-    for (*pos = h->header_length; *pos + HEAD <= ZQ_SECTOR;) {
-        uint32_t t = zq_be32(sector + *pos);
-
-        if (t == type)
-            return true;
-        if (t == ZQ_EXT_END)
-            return false;
-        *pos += HEAD + zq_align_up(zq_be32(sector + *pos + 4), 8);
-    }
-    return false;
-}
-
-static void put_head(uint8_t *at, uint32_t type, uint32_t len)
-{
-    zq_put_be32(at, type);
-    zq_put_be32(at + 4, len);
-}
-
-/* ROOM bytes from *pos on; behind them a shorter list of feature names, or the end mark. */
-static bool make_room(uint8_t *sector, const struct zq_header *h, uint64_t *pos)
-{
-    uint64_t end = h->backing_offset ? zq_min(h->backing_offset, ZQ_SECTOR) : ZQ_SECTOR;
-    uint32_t names;
-
-    /* One that ends behind the sector was moved there, and counts for nothing. */
-    if (find(sector, h, ZQ_EXT_STATES, pos) && *pos + ROOM <= ZQ_SECTOR)
-        return *pos + ROOM <= end && zq_be32(sector + *pos + 4) == ZQ_STATES_EXT;
-    if (find(sector, h, ZQ_EXT_FEATURE_NAMES, pos)) {
-        names = zq_be32(sector + *pos + 4);
-        if (names < NAME || *pos + ROOM + HEAD > end)
-            return false;
-        put_head(sector + *pos + ROOM, ZQ_EXT_FEATURE_NAMES, names - NAME);
-        return true;
-    }
-    if (!find(sector, h, ZQ_EXT_END, pos) || *pos + ROOM + HEAD > end)
-        return false;
-    for (unsigned i = HEAD; i < ROOM + HEAD; i++) {
-        if (sector[*pos + i])
-            return false;
-    }
-    return true;
-}
-
 void zq_states_build(uint8_t *at, const struct zq_header *h, uint64_t offset, uint32_t zones)
 {
-    put_head(at, ZQ_EXT_STATES, ZQ_STATES_EXT);
+    zq_private_put(at, ZQ_EXT_STATES);
     at += HEAD;
-    memset(at, 0, ZQ_STATES_EXT);
     zq_put_be64(at, offset);
     zq_put_be32(at + ZONES, zones);
     zq_put_be32(at + SIZE, h->descriptor_size);
@@ -205,7 +157,7 @@ bool zq_states_put(uint8_t sector0[ZQ_SECTOR], const struct zq_header *h, uint64
 {
     uint64_t pos;
 
-    if (!make_room(sector0, h, &pos))
+    if (!zq_private_room(sector0, h, ZQ_EXT_STATES, &pos))
         return false;
     zq_states_build(sector0 + pos, h, offset, zones);
     zq_put_be64(sector0 + ZQ_HDR_AUTOCLEAR,

@@ -298,6 +298,35 @@ int zq_geometry_check_new(struct zq_geometry *g, uint32_t cluster_size, struct z
     return check_new_layout(g, err);
 }
 
+/* ---- an image that changes ---- */
+
+bool zq_geometry_resize(const struct zq_geometry *g, uint64_t size, struct zq_geometry *out)
+{
+    uint64_t nr = zq_div_up(size, g->zone_size);
+    const struct fields *f = fields_of(g->layout);
+
+    if (size % ZQ_SECTOR || nr <= g->conventional || nr > ZQ_MAX_ZONES)
+        return false;
+    if ((f->size_width == 4 || f == &layout_56) && size >> 59)
+        return false;
+    *out = *g;
+    out->device_size = size;
+    out->nr_zones = (uint32_t)nr;
+    return true;
+}
+
+void zq_zone_ext_move(uint8_t *data, const struct zq_geometry *g)
+{
+    const struct fields *f = fields_of(g->layout);
+
+    zq_put_be32(data + f->nr_zones, g->nr_zones);
+    if (f->table_size != NONE)
+        zq_put_be64(data + f->table_size, zq_entries_bytes(g->nr_zones));
+    zq_put_be64(data + f->table_offset, g->table_offset);
+}
+
+/* ---- what create writes ---- */
+
 static void put_size(const struct fields *f, uint8_t *d, unsigned at, uint64_t v)
 {
     if (f->size_width == 8)

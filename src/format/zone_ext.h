@@ -67,6 +67,10 @@ int zq_zone_ext_parse(struct zq_geometry *g, const struct zq_header *h, const ui
                       struct zqcow2_error *err);
 /* The same checks for create, naming the option; fills in nr_zones and zone_bits. -EINVAL. */
 int zq_geometry_check_new(struct zq_geometry *g, uint32_t cluster_size, struct zqcow2_error *err);
+/* The zones of the image if its device had another size. False: it cannot have that. */
+bool zq_geometry_resize(const struct zq_geometry *g, uint64_t size, struct zq_geometry *out);
+/* Other zones of the same layout in the extension's data: how many, and where their table is. */
+void zq_zone_ext_move(uint8_t *data, const struct zq_geometry *g);
 /* Writes the extension's data in g->layout; returns its length. */
 uint32_t zq_zone_ext_build(const struct zq_geometry *g, uint8_t out[ZQ_ZONE_EXT_MAX]);
 

@@ -47,7 +47,8 @@ static int write_sector0(struct opening *o)
  */
 static int update_header(struct opening *o)
 {
-    uint64_t kept = o->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0;
+    uint64_t kept =
+        (o->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0) | (o->h.copies ? ZQ_AUTOCLEAR_COPIES : 0);
     bool raw = zq_opening_has_data_file(o) && !o->g.layout; /* kept so by overwrite.c (D1) */
     bool upgrade = o->bit_missing && (o->opt.flags & ZQCOW2_OPEN_UPGRADE);
 

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opens a snapshot for reading. What it has of its own are an L1 and a size: with these in place of
- * the header's, everything behind the header is opened, checked and read as ever. Refcounts and
- * flags do not matter to a reader.
+ * Opens a snapshot for reading. What it has of its own are an L1, a size and write pointers: with
+ * these in place of the header's, everything behind the header is opened, checked and read as ever.
+ * Refcounts and flags do not matter to a reader.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
 #include "check/overlap.h"
+#include "format/copies.h"
 #include "format/entry.h"
 #include "format/l2entry.h"
 #include "image/opening.h"
@@ -35,6 +36,23 @@ static int check_l1(const struct opening *o, const struct zq_snapshot *r)
     return 0;
 }
 
+/*
+ * Its write pointers. What else is stored of zones is of the image as it is now: READ_ONLY and
+ * OFFLINE do not keep anybody from reading a snapshot.
+ */
+static int take_zones(struct opening *o, const struct zq_snapshot_facts *f)
+{
+    struct zq_geometry zones;
+
+    if (!zq_copy_of(&o->h, &o->g, o->file_size, f, &zones))
+        return zq_fail(o->err, ZQCOW2_ECORRUPT, "the snapshot has no copy of the write pointers%s",
+                       o->h.copies ? "" : " that holds");
+    o->g = zones;
+    o->h.states_offset = o->h.descriptors_offset = 0;
+    o->h.descriptor_size = o->g.descriptor_size = 0;
+    return 0;
+}
+
 /* A record that does not store a size is of a disk that had the one of now. */
 static int take_over(struct opening *o, const uint8_t *raw)
 {
@@ -58,7 +76,9 @@ static int take_over(struct opening *o, const uint8_t *raw)
     o->h.virtual_size = zq_align_down(o->h.stored_size, ZQ_SECTOR);
     o->h.l1_offset = r.l1_offset;
     o->h.l1_entries = r.l1_entries;
-    return zq_overlap_check(&o->h, NULL, 0, o->err);
+    if (o->g.layout && rc == 0)
+        rc = take_zones(o, &f);
+    return rc < 0 ? rc : zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
 }
 
 int zq_opening_snapshot(struct opening *o)
@@ -73,8 +93,6 @@ int zq_opening_snapshot(struct opening *o)
     uint64_t pos;
     int rc;
 
-    if (o->g.layout)
-        return zq_fail(o->err, ZQCOW2_EFEATURE, "snapshots of zoned images cannot be read yet");
     rc = zq_snap_load(&s);
     if (rc == 0 && !zq_snap_find(&s, o->opt.snapshot, &pos))
         rc = zq_fail(o->err, -ENOENT, "no snapshot has the name or id \"%.64s\"", o->opt.snapshot);

@@ -9,8 +9,8 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
+#include "format/copies.h"
 #include "format/entry.h"
-#include "format/snapshot.h"
 #include "image/opening.h"
 
 /* ---- counted ---- */
@@ -148,9 +148,11 @@ static void add_area(struct opening *o, struct zq_alloc *a, uint64_t offset, uin
 static int read_snapshots(struct opening *o, struct zq_alloc *a)
 {
     uint64_t pos = o->h.snapshots_offset, max = pos + ZQ_MAX_SNAPSHOT_TABLE, begin;
-    uint8_t raw[ZQ_SNAPSHOT_FIXED];
+    uint8_t raw[ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY];
 
     for (uint32_t i = 0; i < o->h.nb_snapshots && pos < zq_min(max, o->file_size); i++) {
+        struct zq_snapshot_facts f;
+        struct zq_geometry zones;
         struct zq_snapshot s;
         int rc = zq_be_read(o->be, raw, sizeof(raw), pos);
 
@@ -158,6 +160,9 @@ static int read_snapshots(struct opening *o, struct zq_alloc *a)
             return rc;
         zq_snapshot_read(raw, &s);
         add_area(o, a, s.l1_offset, zq_min(zq_table_bytes(s.l1_entries), ZQ_MAX_L1_BYTES));
+        zq_snapshot_facts(raw, &f);
+        if (zq_copy_of(&o->h, &o->g, o->file_size, &f, &zones))
+            add_area(o, a, zones.table_offset, zq_entries_bytes(zones.nr_zones));
         pos += s.bytes;
     }
     begin = o->h.snapshots_offset + (uint64_t)o->h.nb_snapshots * ZQ_SNAPSHOT_FIXED;
@@ -168,8 +173,8 @@ static int read_snapshots(struct opening *o, struct zq_alloc *a)
 }
 
 /*
- * One area for each snapshot's L1, and one for the part of the snapshot table behind the fixed
- * range.
+ * Two areas for each snapshot, its L1 and its write pointers, and one for the part of the snapshot
+ * table behind the fixed range.
  */
 static int find_areas(struct opening *o, struct zq_alloc *a)
 {
@@ -177,7 +182,7 @@ static int find_areas(struct opening *o, struct zq_alloc *a)
 
     if (!o->h.nb_snapshots)
         return 0;
-    rc = zq_alloc_open_areas(a, o->h.nb_snapshots + 1);
+    rc = zq_alloc_open_areas(a, 2 * o->h.nb_snapshots + 1);
     if (rc == 0)
         rc = read_snapshots(o, a);
     if (rc == 0)

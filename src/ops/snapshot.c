@@ -25,6 +25,8 @@ enum { S_BEGIN, S_DRAIN, S_ALONE, S_LOAD, S_PREPARE, S_ROOM, S_COUNTED, S_CHANGE
 struct alone {
     struct zq_op op;
     struct zq_memtable l1; /* of the disk that is applied */
+    struct zq_zones zones; /* the same; v NULL: the image is plain */
+    struct zq_runs *runs;
 };
 
 static struct zq_snap *what(const struct zq_op *op)
@@ -101,6 +103,9 @@ static void describe(struct zq_core *c, struct zq_snap *s)
     s->rt_entries = c->alloc.refs.table.entries;
     s->refcount_order = c->alloc.refs.order;
     s->sector0 = c->sector0;
+    s->hdr = &c->hdr;
+    s->zones = c->zoned ? &c->zones.g : NULL;
+    s->states_offset = c->zones.states_at;
     s->table_offset = c->hdr.snapshots_offset;
     s->nr = c->hdr.nb_snapshots;
     s->is_table = is_table;
@@ -141,10 +146,10 @@ static int take_room(struct zq_core *c, struct zq_op *op)
     return 0;
 }
 
-/* Of one more snapshot than there is, before anything changes. */
+/* Of one more snapshot than there is, before anything changes: two each, and the table. */
 static int room_for_areas(struct zq_core *c)
 {
-    return zq_alloc_open_areas(&c->alloc, c->hdr.nb_snapshots + 2);
+    return zq_alloc_open_areas(&c->alloc, 2 * (c->hdr.nb_snapshots + 1) + 1);
 }
 
 /* Back through the quarantine; what has been used, or may have been, is not given back. */
@@ -206,7 +211,68 @@ static int make_l1(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
+/* N7: it may have too many active zones only where the image has. */
+static int judge_active(struct zq_core *c, const struct zq_zones *to, struct zq_snap *s)
+{
+    const struct zq_zones *now = &c->zones;
+
+    if (to->nr_active <= to->max_active || now->nr_active > now->max_active)
+        return 0;
+    return zq_fail(s->err, ZQCOW2_EZONE_ACTIVE,
+                   "the snapshot has %" PRIu32 " active zones, max_active_zones is %" PRIu32,
+                   to->nr_active, to->max_active);
+}
+
+/*
+ * What zones are marked with, but not READ_ONLY and OFFLINE, ends with the disk that goes: it is
+ * of zones with another life (R15, R16).
+ */
+static int make_states(struct zq_core *c, struct zq_snap *s, const struct zq_zones *to)
+{
+    uint8_t *states;
+
+    if (!s->states_offset)
+        return 0;
+    s->states = states = zq_zalloc(&c->hooks, zq_states_bytes(to->g.nr_zones));
+    if (!states)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < zq_min(to->g.nr_zones, c->zones.g.nr_zones); i++)
+        states[i] = c->zones.v[i].stored & ZQ_STORED_FORCED;
+    return 0;
+}
+
+/* As they are after an open: what was open is CLOSED. */
+static int make_zones(struct zq_core *c, struct zq_op *op)
+{
+    struct alone *a = zq_container(op, struct alone, op);
+    struct zq_snap *s = what(op);
+    const struct zq_zones_params p = {&s->other_zones, &c->hooks, &c->ready, s->pointers,
+                                      c->zones.rules};
+    int rc;
+
+    if (s->kind != ZQ_SNAP_APPLY || !c->zoned)
+        return 0;
+    rc = zq_zones_open(&a->zones, &p);
+    if (rc == 0)
+        rc = judge_active(c, &a->zones, s);
+    if (rc == 0)
+        rc = make_states(c, s, &a->zones);
+    a->runs = zq_zalloc_array(&c->hooks, s->other_zones.nr_zones, sizeof(*a->runs));
+    return rc == 0 && !a->runs ? -ENOMEM : rc;
+}
+
 /* ---- afterwards ---- */
+
+/* As far as the file has it. */
+static void add_area(struct zq_core *c, uint64_t offset, uint64_t bytes)
+{
+    uint64_t cluster = (uint64_t)1 << c->cluster_bits, size = c->alloc.file_size;
+    uint64_t begin = zq_align_down(zq_min(offset, size), cluster);
+    uint64_t end = zq_align_up(zq_min(offset + bytes, size), cluster);
+
+    if (offset < size && begin < end)
+        zq_alloc_add_area(&c->alloc, begin, end - begin);
+}
 
 /* What no search for free clusters takes, whatever refcounts say. */
 static void set_areas(struct zq_core *c, const struct zq_snap *s)
@@ -217,17 +283,15 @@ static void set_areas(struct zq_core *c, const struct zq_snap *s)
 
     a->nr_areas = 0;
     while ((raw = zq_snap_next(s, &pos))) {
+        struct zq_snapshot_facts f;
+        struct zq_geometry zones;
         struct zq_snapshot r;
-        uint64_t begin, end;
 
         zq_snapshot_read(raw, &r);
-        begin = zq_align_down(zq_min(r.l1_offset, a->file_size), cluster);
-        end =
-            zq_align_up(zq_min(r.l1_offset + zq_min(zq_table_bytes(r.l1_entries), ZQ_MAX_L1_BYTES),
-                               a->file_size),
-                        cluster);
-        if (r.l1_offset < a->file_size && begin < end)
-            zq_alloc_add_area(a, begin, end - begin);
+        zq_snapshot_facts(raw, &f);
+        add_area(c, r.l1_offset, zq_min(zq_table_bytes(r.l1_entries), ZQ_MAX_L1_BYTES));
+        if (c->zoned && zq_copy_of(&c->hdr, &c->zones.g, a->file_size, &f, &zones))
+            add_area(c, zones.table_offset, zq_entries_bytes(zones.nr_zones));
     }
     a->fixed[ZQ_FIXED_SNAPSHOTS] =
         (struct zq_host_range){s->table_offset, zq_align_up(s->table_bytes, cluster)};
@@ -250,6 +314,38 @@ static void forget(struct zq_core *c, const struct zq_snap *s)
     c->alloc.next_run = zq_min(c->alloc.next_run, s->lowest);
 }
 
+static void set_fixed(struct zq_core *c, enum zq_fixed which, uint64_t offset, uint64_t bytes)
+{
+    bytes = zq_align_up(bytes, (uint64_t)1 << c->cluster_bits);
+    c->alloc.fixed[which] = (struct zq_host_range){offset, bytes};
+}
+
+static void adopt_states(struct zq_core *c, const struct zq_snap *s)
+{
+    uint32_t nr = c->zones.g.nr_zones;
+
+    zq_states_load(&c->zones, s->new_states, s->states);
+    c->hdr.states_offset = s->new_states;
+    c->hdr.states_zones = nr;
+    c->hdr.descriptors_offset = zq_descriptors_behind(&c->hdr, s->new_states, nr);
+    set_fixed(c, ZQ_FIXED_STATES, s->new_states, zq_states_bytes(nr));
+    set_fixed(c, ZQ_FIXED_DESCRIBED, c->hdr.descriptors_offset,
+              zq_descriptors_bytes(c->hdr.descriptor_size, nr));
+}
+
+static void adopt_zones(struct zq_core *c, struct alone *a, const struct zq_snap *s)
+{
+    a->zones.g.table_offset = s->new_pointers;
+    zq_zones_replace(&c->zones, &a->zones);
+    zq_map_replace_runs(&c->map, a->runs, c->zones.g.nr_zones);
+    a->runs = NULL;
+    set_fixed(c, ZQ_FIXED_POINTERS, s->new_pointers, zq_entries_bytes(c->zones.g.nr_zones));
+    if (s->states_offset)
+        adopt_states(c, s);
+    if (c->source)
+        c->map.masked_below = c->size;
+}
+
 /* Nobody has a reference to what was in memory: nothing else has begun. */
 static void adopt_disk(struct zq_core *c, struct zq_op *op)
 {
@@ -262,7 +358,11 @@ static void adopt_disk(struct zq_core *c, struct zq_op *op)
     c->hdr.l1_entries = (uint32_t)s->other_room;
     c->hdr.stored_size = s->other_bytes;
     c->hdr.virtual_size = zq_align_down(s->other_bytes, ZQ_SECTOR);
-    c->size = c->seq_start = c->hdr.virtual_size;
+    c->size = c->hdr.virtual_size;
+    if (c->zoned)
+        adopt_zones(c, zq_container(op, struct alone, op), s);
+    else
+        c->seq_start = c->size;
     c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
     if (c->hdr.stored_size != c->size)
         c->info_flags |= ZQCOW2_INFO_SIZE_CUT;
@@ -282,6 +382,10 @@ static void adopt(struct zq_core *c, struct zq_op *op)
     c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SNAPSHOTS;
     if (s->nr)
         c->info_flags |= ZQCOW2_INFO_SNAPSHOTS;
+    if (c->zoned && s->kind == ZQ_SNAP_TAKE) {
+        c->hdr.copies = true;
+        c->hdr.autoclear |= ZQ_AUTOCLEAR_COPIES;
+    }
     set_areas(c, s);
 }
 
@@ -334,6 +438,8 @@ static int phase(struct zq_core *c, struct zq_op *op)
         rc = zq_settle(c, op);
         if (rc == 0)
             rc = make_l1(c, op);
+        if (rc == 0)
+            rc = make_zones(c, op);
         break;
     default:
         zq_assert_k(N8, *at == S_CHANGE && c->nr_ops == 1 && c->marked);
@@ -362,10 +468,14 @@ static int step(struct zq_core *c, struct zq_op *op)
 /* The image is everybody's again. */
 static void release(struct zq_core *c, struct zq_op *op)
 {
+    struct alone *a = zq_container(op, struct alone, op);
+
     zq_drain_leave(c, &op->own.snapshot.drain);
     leave_room(c, op);
     zq_release_mapping(c, op);
-    zq_memtable_close(&zq_container(op, struct alone, op)->l1);
+    zq_memtable_close(&a->l1);
+    zq_zones_close(&a->zones);
+    zq_free(&c->hooks, a->runs, what(op)->other_zones.nr_zones * sizeof(*a->runs));
     if (!op->own.snapshot.holds)
         return;
     zq_assert_k(N8, c->exclusive);

@@ -41,8 +41,7 @@ int zq_map_open(struct zq_map *m, const struct zq_map_params *p)
     m->nr_runs = p->nr_zones;
     m->alloc->l1 = &m->l1;
     zq_list_init(&m->fresh.waiters);
-    if (m->nr_runs)
-        m->runs = zq_zalloc_array(m->hooks, m->nr_runs, sizeof(*m->runs));
+    m->runs = m->nr_runs ? zq_zalloc_array(m->hooks, m->nr_runs, sizeof(*m->runs)) : NULL;
     if (m->nr_runs && !m->runs)
         return -ENOMEM;
     return zq_memtable_open(&m->l1, m->hooks, p->l1_entries, p->l1_offset);
@@ -52,14 +51,11 @@ void zq_map_close(struct zq_map *m)
 {
     if (!m->cache)
         return;
-    for (uint32_t i = 0; m->runs && i < m->nr_runs; i++)
-        zq_runs_free(&m->runs[i], m->hooks);
-    zq_free(m->hooks, m->runs, m->nr_runs * sizeof(*m->runs));
+    zq_map_replace_runs(m, NULL, 0);
     zq_free(m->hooks, m->untouched, untouched_bytes(m));
     zq_record_drop(m->alloc, m->fresh.freed);
     zq_free(m->hooks, m->fresh.copy, (size_t)1 << m->cluster_bits);
     zq_memtable_close(&m->l1);
-    m->runs = NULL;
     m->cache = NULL;
 }
 
@@ -588,6 +584,13 @@ void zq_map_replace_l1(struct zq_map *m, struct zq_memtable *l1)
     zq_free(m->hooks, m->untouched, untouched_bytes(m));
     m->untouched = NULL;
     zq_memtable_move(&m->l1, l1);
+}
+
+void zq_map_replace_runs(struct zq_map *m, struct zq_runs *runs, uint32_t n)
+{
+    zq_runs_close(m->runs, m->nr_runs, m->hooks);
+    m->runs = runs;
+    m->nr_runs = n;
 }
 
 void zq_map_thaw(struct zq_map *m)

@@ -49,7 +49,7 @@ struct zq_map {
     struct zq_runs *runs; /* per zone; NULL: a device without zones */
     uint32_t zone_bits, first_seq_zone;
     uint32_t nr_runs;
-    uint64_t masked_below; /* fixed: up to here a source may have what is not mapped (S4) */
+    uint64_t masked_below; /* up to here a source may have what is not mapped (S4) */
 };
 
 struct zq_map_params {
@@ -147,6 +147,8 @@ void zq_map_watch_untouched(struct zq_map *m);
 void zq_map_set_untouched(struct zq_map *m, uint64_t index);
 /* l1, taken over, takes the place of L1; the cache knows nothing that l1 does not name. */
 void zq_map_replace_l1(struct zq_map *m, struct zq_memtable *l1);
+/* The same for the runs of n zones, which are empty. */
+void zq_map_replace_runs(struct zq_map *m, struct zq_runs *runs, uint32_t n);
 /* The round has written L1, and its barrier has completed. */
 void zq_map_thaw(struct zq_map *m);
 

@@ -112,3 +112,10 @@ void zq_runs_free(struct zq_runs *r, const struct zqcow2_hooks *h)
     zq_free(h, r->v, r->cap * sizeof(*r->v));
     memset(r, 0, sizeof(*r));
 }
+
+void zq_runs_close(struct zq_runs *r, uint32_t n, const struct zqcow2_hooks *h)
+{
+    for (uint32_t i = 0; r && i < n; i++)
+        zq_runs_free(&r[i], h);
+    zq_free(h, r, n * sizeof(*r));
+}

@@ -25,5 +25,7 @@ void zq_runs_add(struct zq_runs *r, const struct zqcow2_hooks *h, uint64_t guest
                  uint64_t len);
 void zq_runs_remove(struct zq_runs *r, uint64_t guest, uint64_t end);
 void zq_runs_free(struct zq_runs *r, const struct zqcow2_hooks *h);
+/* Of n zones, and their array. */
+void zq_runs_close(struct zq_runs *r, uint32_t n, const struct zqcow2_hooks *h);
 
 #endif

@@ -93,6 +93,7 @@ static uint64_t clusters_of(const struct zq_snap *s, uint64_t bytes)
 static int prepare_take(struct zq_snap *s)
 {
     uint64_t pos;
+    int rc;
 
     if (zq_snap_find(s, s->name, &pos))
         return zq_fail(s->err, -EEXIST, "a snapshot has this name or id already");
@@ -100,8 +101,11 @@ static int prepare_take(struct zq_snap *s)
         return zq_fail(s->err, -EFBIG, "no more snapshots fit into the table");
     s->clusters =
         clusters_of(s, zq_table_bytes(s->l1_entries)) + clusters_of(s, zq_snap_new_table_bytes(s));
+    if (s->zones)
+        s->clusters += clusters_of(s, zq_entries_bytes(s->zones->nr_zones));
+    rc = zq_snap_judge_header(s);
     s->count = (struct zq_snap_count){.by = 1, .trial = true};
-    return zq_snap_count_all(s, s->l1, s->l1_entries);
+    return rc < 0 ? rc : zq_snap_count_all(s, s->l1, s->l1_entries);
 }
 
 /* Both trials: nothing gets a count below 0, and the active disk loses nothing. */
@@ -111,6 +115,8 @@ static int prepare_delete(struct zq_snap *s)
 
     if (rc == 0)
         rc = load_other(s);
+    if (rc == 0)
+        rc = zq_snap_find_copy(s);
     if (rc < 0)
         return rc;
     s->clusters = clusters_of(s, zq_snap_new_table_bytes(s));
@@ -145,9 +151,16 @@ static int prepare_apply(struct zq_snap *s)
         rc = size_of_disk(s);
     if (rc == 0)
         rc = load_other(s);
+    if (rc == 0)
+        rc = zq_snap_find_copy(s);
+    if (rc == 0)
+        rc = zq_snap_load_pointers(s);
+    if (rc == 0)
+        rc = zq_snap_judge_header(s);
     if (rc < 0)
         return rc;
-    s->clusters = clusters_of(s, zq_table_bytes(s->other_room));
+    s->clusters =
+        clusters_of(s, zq_table_bytes(s->other_room)) + clusters_of(s, zq_snap_zone_bytes(s));
     s->count = (struct zq_snap_count){.by = 1, .trial = true};
     rc = zq_snap_count_all(s, s->other, s->other_entries);
     for (uint64_t i = 0; i < s->other_entries; i++)
@@ -182,19 +195,6 @@ static int write_header(struct zq_snap *s)
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
-/* In a file that has these clusters already. */
-static int write_padded(struct zq_snap *s, const uint8_t *from, uint64_t bytes, uint64_t host)
-{
-    uint64_t whole = zq_align_down(bytes, zq_snap_cluster(s));
-    int rc = whole ? zq_be_write(s->be, from, (size_t)whole, host) : 0;
-
-    if (rc < 0 || whole == bytes)
-        return rc;
-    memset(s->l2, 0, (size_t)zq_snap_cluster(s));
-    memcpy(s->l2, from + whole, (size_t)(bytes - whole));
-    return zq_be_write(s->be, s->l2, (size_t)zq_snap_cluster(s), host + whole);
-}
-
 /* To the new clusters; no entry of it has the flag. */
 static int write_l1_copy(struct zq_snap *s, const uint64_t *l1, uint64_t entries)
 {
@@ -210,9 +210,11 @@ static int write_l1_copy(struct zq_snap *s, const uint64_t *l1, uint64_t entries
     return rc;
 }
 
-/* One sector names the new table and how many records it has. */
+/* One sector names the new table, how many records it has, and that they name copies (P3). */
 static int switch_table(struct zq_snap *s, uint64_t to)
 {
+    if (s->zones && s->kind == ZQ_SNAP_TAKE)
+        (void)zq_copies_put(s->sector0, s->hdr);
     zq_put_be32(s->sector0 + HDR_SNAPSHOTS, (uint32_t)s->nr);
     zq_put_be64(s->sector0 + ZQ_HDR_SNAPSHOTS, to);
     s->begun = s->switched = true;
@@ -229,6 +231,12 @@ static int lower_table(struct zq_snap *s, uint64_t bytes)
     return rc < 0 ? rc : zq_snap_count_end(s);
 }
 
+/* Where they lie, behind the L1. */
+static uint64_t copy_at(const struct zq_snap *s)
+{
+    return s->host + zq_align_up(zq_table_bytes(s->l1_entries), zq_snap_cluster(s));
+}
+
 /* (b) of N2. */
 static int take_copies(struct zq_snap *s, uint64_t table)
 {
@@ -238,8 +246,10 @@ static int take_copies(struct zq_snap *s, uint64_t table)
     rc = zq_snap_count_all(s, s->l1, s->l1_entries);
     if (rc == 0)
         rc = write_l1_copy(s, s->l1, s->l1_entries);
+    if (rc == 0 && s->zones)
+        rc = zq_snap_copy_pointers(s, copy_at(s));
     if (rc == 0)
-        rc = write_padded(s, s->table, s->table_bytes, table);
+        rc = zq_snap_write_padded(s, s->table, s->table_bytes, table);
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
@@ -247,9 +257,11 @@ static int take_copies(struct zq_snap *s, uint64_t table)
 static int take(struct zq_snap *s)
 {
     uint64_t old = s->table_bytes;
-    uint64_t table = s->host + zq_align_up(zq_table_bytes(s->l1_entries), zq_snap_cluster(s));
+    uint64_t table = copy_at(s) + (s->zones ? zq_snap_pointer_bytes(s, s->zones) : 0);
     int rc;
 
+    s->facts.copy_offset = s->zones ? copy_at(s) : 0;
+    s->facts.copy_bytes = s->zones ? zq_entries_bytes(s->zones->nr_zones) : 0;
     zq_snap_edit_table(s);
     rc = take_copies(s, table);
     if (rc == 0)
@@ -276,6 +288,9 @@ static int give_up(struct zq_snap *s)
         rc = zq_snap_count_all(s, s->other, s->other_entries);
     if (rc == 0)
         rc = zq_snap_count_range(s, s->other_offset, zq_table_bytes(s->other_entries));
+    if (rc == 0 && s->other_zones.layout)
+        rc = zq_snap_count_range(s, s->other_zones.table_offset,
+                                 zq_entries_bytes(s->other_zones.nr_zones));
     return rc < 0 ? rc : zq_snap_count_end(s);
 }
 
@@ -288,7 +303,7 @@ static int drop(struct zq_snap *s)
     zq_snap_edit_table(s);
     table = s->table_bytes ? s->host : 0;
     if (table)
-        rc = write_padded(s, s->table, s->table_bytes, table);
+        rc = zq_snap_write_padded(s, s->table, s->table_bytes, table);
     if (rc == 0 && table)
         rc = zq_be_flush(s->be);
     if (rc == 0)
@@ -312,6 +327,8 @@ static int apply_copies(struct zq_snap *s)
         rc = zq_snap_clear_other(s);
     if (rc == 0)
         rc = write_l1_copy(s, s->other, s->other_room);
+    if (rc == 0)
+        rc = zq_snap_write_zones(s);
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
@@ -321,6 +338,7 @@ static int switch_l1(struct zq_snap *s)
     zq_put_be64(s->sector0 + ZQ_HDR_SIZE, s->other_bytes);
     zq_put_be32(s->sector0 + ZQ_HDR_L1_ENTRIES, (uint32_t)s->other_room);
     zq_put_be64(s->sector0 + ZQ_HDR_L1_OFFSET, s->host);
+    zq_snap_switch_zones(s);
     s->begun = s->switched = true;
     return write_header(s);
 }
@@ -328,7 +346,12 @@ static int switch_l1(struct zq_snap *s)
 /* N3 (b) to (d). From the switch on nothing durable refers to the old disk. */
 static int apply(struct zq_snap *s)
 {
-    int rc = apply_copies(s);
+    int rc;
+
+    s->new_pointers = s->host + zq_align_up(zq_table_bytes(s->other_room), zq_snap_cluster(s));
+    if (s->states_offset)
+        s->new_states = s->new_pointers + zq_snap_pointer_bytes(s, &s->other_zones);
+    rc = apply_copies(s);
 
     if (rc == 0)
         rc = switch_l1(s);
@@ -337,6 +360,8 @@ static int apply(struct zq_snap *s)
         rc = zq_snap_count_all(s, s->l1, s->l1_entries);
     if (rc == 0)
         rc = zq_snap_count_range(s, s->l1_offset, zq_table_bytes(s->l1_entries));
+    if (rc == 0)
+        rc = zq_snap_lower_zones(s);
     return rc < 0 ? rc : zq_snap_count_end(s);
 }
 
@@ -365,10 +390,12 @@ void zq_snap_free(struct zq_snap *s)
 
     zq_free(s->hooks, s->table, s->table_room);
     zq_free(s->hooks, s->other, zq_table_bytes(s->other_room));
+    zq_free(s->hooks, s->pointers, zq_pointers_bytes(&s->other_zones));
+    zq_free(s->hooks, s->states, zq_states_bytes(s->other_zones.nr_zones));
     zq_free(s->hooks, s->l2, cluster);
     zq_free(s->hooks, s->l2_other, cluster);
     zq_free(s->hooks, s->block, cluster);
     zq_free(s->hooks, s->batch, ZQ_SNAP_BATCH * sizeof(*s->batch));
-    s->table = s->l2 = s->l2_other = s->block = NULL;
+    s->table = s->l2 = s->l2_other = s->block = s->pointers = s->states = NULL;
     s->other = s->batch = NULL;
 }

@@ -13,8 +13,9 @@
 #define ZQ_SNAPSHOT_SNAPSHOT_H
 
 #include "device/backend.h"
+#include "format/copies.h"
 #include "format/l2entry.h"
-#include "format/snapshot.h"
+#include "format/states.h"
 
 #define ZQ_SNAP_BATCH 32768u /* references that are counted at a time */
 
@@ -42,8 +43,11 @@ struct zq_snap {
     const uint64_t *rt; /* the refcount table, decoded */
     uint64_t rt_entries;
     uint32_t refcount_order;
-    uint8_t *sector0;          /* of the header, as on disk */
-    uint64_t table_offset, nr; /* of the snapshot table */
+    uint8_t *sector0; /* of the header, as on disk */
+    const struct zq_header *hdr;
+    const struct zq_geometry *zones; /* NULL: a plain image */
+    uint64_t states_offset;          /* of the table of persistent zone states; 0: there is none */
+    uint64_t table_offset, nr;       /* of the snapshot table */
     /* Is there something that no snapshot may refer to? data: an L2 table counts, too. */
     bool (*is_table)(const void *arg, uint64_t host, uint64_t len, bool data);
     const void *arg;
@@ -55,6 +59,8 @@ struct zq_snap {
     uint64_t other_offset, other_entries;
     uint64_t other_room;  /* entries of other; what is applied has so many, and no flags */
     uint64_t other_bytes; /* of its disk */
+    struct zq_geometry other_zones; /* and its copy of the write pointers; layout NONE: none */
+    uint8_t *pointers;              /* these, when they are applied: zq_pointers_bytes() */
     uint8_t *l2, *l2_other, *block; /* a cluster each */
     uint64_t block_at;              /* what `block` holds; 0: nothing */
     uint64_t *batch;                /* clusters that are referred to, to be counted */
@@ -62,7 +68,9 @@ struct zq_snap {
     struct zq_snap_count count; /* how */
     uint64_t clusters;          /* how many new ones the change needs, in a row */
     /* what the engine adds, and what became of it */
-    uint64_t host;   /* where these clusters are */
+    uint64_t host; /* where these clusters are: of L1, of tables of zones, of snapshots */
+    uint64_t new_pointers, new_states; /* of the disk that is applied, there */
+    uint8_t *states; /* what it says, zq_states_bytes(); freed by zq_snap_free() */
     bool begun;      /* something on disk has changed */
     bool switched;   /* the header may name the new table, or the new L1 */
     uint64_t lowest; /* cluster that got free; UINT64_MAX: none */
@@ -108,5 +116,36 @@ int zq_snap_clear_copied(struct zq_snap *s);
 int zq_snap_clear_other(struct zq_snap *s);
 /* Sets COPIED where only the active L1 will refer to. trial: finds out if anything is wrong. */
 int zq_snap_set_copied(struct zq_snap *s, bool trial);
+
+/* ---- pointers.c ---- */
+
+/* From `from` to whole clusters; behind the bytes there are zeros. */
+int zq_snap_write_padded(struct zq_snap *s, const uint8_t *from, uint64_t bytes, uint64_t host);
+
+/* Of a table of write pointers, in whole clusters. */
+static inline uint64_t zq_snap_pointer_bytes(const struct zq_snap *s, const struct zq_geometry *g)
+{
+    return zq_align_up(zq_entries_bytes(g->nr_zones), zq_snap_cluster(s));
+}
+/*
+ * Of a plain image those below do nothing. This sets other_zones if the record names a copy that
+ * may be believed: in its place, and with clusters that are counted once each.
+ */
+int zq_snap_find_copy(struct zq_snap *s);
+/* Reads and judges it. ECORRUPT: there is none. */
+int zq_snap_load_pointers(struct zq_snap *s);
+/*
+ * EFEATURE: the header cannot switch to what is taken or applied, because that does not lie in its
+ * first sector, and a crash could leave one half of it.
+ */
+int zq_snap_judge_header(struct zq_snap *s);
+/* From the table that the image has now. */
+int zq_snap_copy_pointers(struct zq_snap *s, uint64_t to);
+/* Of all the tables of zones that an applied disk needs. */
+uint64_t zq_snap_zone_bytes(const struct zq_snap *s);
+/* Before the switch, in its sector, and behind it: then the old ones are given up. */
+int zq_snap_write_zones(struct zq_snap *s);
+void zq_snap_switch_zones(struct zq_snap *s);
+int zq_snap_lower_zones(struct zq_snap *s);
 
 #endif

@@ -49,7 +49,7 @@ int zq_snap_load(struct zq_snap *s)
             return rc;
     }
     s->table_bytes = end;
-    s->table_room = end + zq_snapshot_bytes(ID_ROOM, name);
+    s->table_room = end + zq_snapshot_bytes(true, ID_ROOM, name);
     s->table = zq_zalloc(s->hooks, s->table_room);
     if (!s->table)
         return -ENOMEM;
@@ -126,7 +126,7 @@ uint64_t zq_snap_new_table_bytes(const struct zq_snap *s)
     if (s->kind == ZQ_SNAP_DELETE)
         return s->table_bytes - s->record_bytes;
     id_text(s, id);
-    return s->table_bytes + zq_snapshot_bytes(strlen(id), strlen(s->name));
+    return s->table_bytes + zq_snapshot_bytes(s->zones, strlen(id), strlen(s->name));
 }
 
 /*
@@ -145,8 +145,20 @@ static void add_record(struct zq_snap *s)
     f.disk_bytes = s->disk_bytes;
     f.icount = UINT64_MAX;
     zq_snapshot_write(s->table + s->table_bytes, &r, &f, id, s->name);
-    s->table_bytes += zq_snapshot_bytes(r.id_bytes, r.name_bytes);
+    s->table_bytes += zq_snapshot_bytes(s->zones, r.id_bytes, r.name_bytes);
     s->nr++;
+}
+
+/* From now on records name copies. What others say in their place meant something else, or is void.
+ */
+static void drop_copies(struct zq_snap *s)
+{
+    uint64_t pos = 0, at = 0;
+
+    while (zq_snap_next(s, &pos)) {
+        zq_snapshot_drop_copy(s->table + at);
+        at = pos;
+    }
 }
 
 /* s->table_offset stays that of the table on disk: it is given up later. */
@@ -155,6 +167,8 @@ void zq_snap_edit_table(struct zq_snap *s)
     uint8_t *record = s->table + s->record;
 
     if (s->kind == ZQ_SNAP_TAKE) {
+        if (s->zones && !s->hdr->copies)
+            drop_copies(s);
         add_record(s);
         return;
     }

@@ -78,6 +78,18 @@ void zq_zones_close(struct zq_zones *zs)
     zq_free(zs->hooks, zs->states_dirty, zs->nr_sectors);
     zq_free(zs->hooks, zs->states_in_round, zs->nr_sectors);
     zs->v = NULL;
+    zs->dirty = zs->in_round = zs->states_dirty = zs->states_in_round = NULL;
+}
+
+/* List heads have to stay where they are. */
+void zq_zones_replace(struct zq_zones *zs, struct zq_zones *with)
+{
+    zq_assert(zq_list_empty(&zs->closing_waiters) && !zs->is_dirty);
+    zq_zones_close(zs);
+    *zs = *with;
+    zq_list_init(&zs->closing_waiters);
+    zq_list_init(&zs->punch);
+    *with = (struct zq_zones){.v = NULL};
 }
 
 struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i)

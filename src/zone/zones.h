@@ -99,6 +99,8 @@ struct zq_zones_params {
 /* -ENOMEM: to be closed all the same. */
 int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p);
 void zq_zones_close(struct zq_zones *zs);
+/* *with, which is taken over, takes the place of *zs: nothing is under way in either of them. */
+void zq_zones_replace(struct zq_zones *zs, struct zq_zones *with);
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t zone); /* K4-K6, for assertions */
 bool zq_zones_counted(const struct zq_zones *zs); /* K5, a recount where zones are few; likewise */
 
