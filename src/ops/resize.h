@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Another size for the device of an image in use (G1-G4). */
+/* Changes the size of the device while the image is in use (G1-G4). */
 #ifndef ZQ_OPS_RESIZE_H
 #define ZQ_OPS_RESIZE_H
 
