@@ -88,7 +88,7 @@ static bool open_file(const struct create *c, const char *path, struct zqcow2_ba
 
 static int replace_image(const struct create *c)
 {
-    struct zt_replacement r;
+    struct zt_replacement r = {.no_sync = false};
     struct zqcow2_backend *be;
     int done = zt_replace_begin(&r, c->target.path);
 

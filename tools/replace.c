@@ -170,9 +170,9 @@ int zt_replace_end(struct zt_replacement *r, bool commit)
 
     if (commit)
         rc = take_name(r) == 0 ? 1 : refused(r->path);
-    if (rc > 0)
+    if (rc > 0 && !r->no_sync)
         sync_folder(r);
-    else
+    if (rc <= 0)
         unlink(r->temporary);
     return end(r, rc);
 }

@@ -203,6 +203,7 @@ struct zt_replacement {
     char path[PATH_MAX], temporary[PATH_MAX + 16];
     sigset_t signals; /* that were blocked before */
     int old;
+    bool no_sync; /* the new name may be lost with the power */
 };
 /*
  * Begins to replace the file at `path`: r->temporary is an empty file beside it, and the old one is

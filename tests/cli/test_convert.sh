@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # convert: content against qemu-img, zones kept, whole targets or none.
+case ${2:-} in '' | /*) ;; *) set -- "$1" "$PWD/$2" ;; esac
 . "$(dirname "$0")/lib.sh"
 
 # left: the files in this folder whose names the command made up.
@@ -283,6 +284,31 @@ is 'nothing was left by any' '0 no' "$(left) $([ -e x.img ] && echo yes || echo 
     "$tool" convert -S 0 s.img full.img >out 2>err
 )
 is 'a file that may not grow' '1 0 no' "$? $(left) $([ -e full.img ] && echo yes || echo no)"
+
+# Where a long extent ends is looked for once: some file systems visit all its pages for that.
+if [ -n "${2:-}" ]; then
+    head -c 67108864 /dev/zero >long.img
+    LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" convert -O qcow2 long.img x.img
+    read -r _ seeks <calls
+    verdict $([ "$seeks" -ge 1 ] && [ "$seeks" -le 8 ]; echo $?) "64 MiB of data: $seeks lookups"
+    for format in raw qcow2; do
+        rm -f x.img
+        LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" convert -O $format a.z x.img
+        read -r syncs _ <calls
+        verdict $([ "$syncs" -ge 1 ]; echo $?) "$format: $syncs flushes"
+        rm -f x.img
+        LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" convert --no-sync -O $format a.z x.img
+        read -r syncs _ <calls
+        is 'none with --no-sync' 0 "$syncs"
+        run 0 'the same content' compare -q a.z x.img
+    done
+    rm -f x.img
+    LD_PRELOAD=$2 ZQ_SYNCS=calls "$tool" compare long.img long.img >out
+    read -r _ seeks <calls
+    verdict $([ "$seeks" -ge 1 ] && [ "$seeks" -le 8 ]; echo $?) "compared: $seeks lookups"
+else
+    echo '# a sanitizer: nothing can be preloaded'
+fi
 
 # A signal while it works; zeros that are written take a while and no source.
 truncate -s 512M long.img

@@ -6,7 +6,7 @@
 #include "copy.h"
 #include "image_options.h"
 
-enum { OPT_FORCE = ZT_OPT_VERB };
+enum { OPT_FORCE = ZT_OPT_VERB, OPT_NO_SYNC };
 
 #define IN_FLIGHT 8
 #define SPARSE    4096u /* as qemu-img */
@@ -148,6 +148,7 @@ static bool take_option(struct convert *c, int ch)
 {
     switch (ch) {
     case OPT_FORCE: return c->force = true;
+    case OPT_NO_SYNC: return c->to.file.no_sync = true;
     case 'p': return c->progress = true;
     case 'f': return zt_disk_format("-f", optarg, &c->from.format);
     case 'O': return zt_disk_format("-O", optarg, &c->format);
@@ -172,6 +173,7 @@ static bool parse(struct convert *c, int argc, char **argv)
                                           {"progress", no_argument, NULL, 'p'},
                                           {"compress", no_argument, NULL, 'c'},
                                           {"force", no_argument, NULL, OPT_FORCE},
+                                          {"no-sync", no_argument, NULL, OPT_NO_SYNC},
                                           ZT_OPTION_END};
     static const char *const names[] = {"SRC", "DST"};
     struct zt_options o = {
@@ -213,7 +215,7 @@ static int run(int argc, char **argv)
 const struct zt_verb zt_verb_convert = {
     "convert",
     "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] "
-    "[-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
+    "[--no-sync] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
     "Copies a disk to a new file, with its zones",
     "  -f, --format=FMT        of SRC: raw or qcow2\n"
     "  -O, --output-format=FMT  of DST: raw (the default) or qcow2\n"
@@ -222,6 +224,7 @@ const struct zt_verb zt_verb_convert = {
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
-    "  --force                 replace DST if it exists\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
+    "  --force                 replace DST if it exists\n"
+    "  --no-sync               do not wait until DST is durable\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
         ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run};

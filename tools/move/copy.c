@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Several threads read, one after another writes: a ticket for each piece keeps the order, which
- * sequential zones need, and which leaves a file in the order of the device. A piece is read while
- * those before it are being written.
+ * Several threads read. What is next in the order of the device is written by a thread that has
+ * nothing better to do, one at a time: sequential zones need that order, and it leaves a file in
+ * it. A piece is read while those before it are being written.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -12,7 +12,7 @@
 #include "copy.h"
 #include "states.h"
 
-#define WORKERS 16u /* so many tickets are out at a time, at most */
+#define WORKERS 16u /* so many pieces are in flight, at most */
 
 /* What is copied in one go, from the first byte to the last: a zone, or a disk without zones. */
 struct region {
@@ -26,19 +26,26 @@ struct region {
 struct piece {
     uint64_t ticket, off, length; /* no length: the end of the region */
     struct region region;
+    uint8_t *buf;
+    bool read;
+    uint32_t runs[ZT_CHUNK / ZT_SECTOR + 1]; /* bytes of data, of zeros, of data, ... */
 };
 
 struct copying {
     const struct zt_copy *c;
-    pthread_mutex_t lock; /* of all below, except where the thread whose turn it is owns it */
-    pthread_cond_t moved[WORKERS]; /* of a ticket: wakes the one thread whose turn it is */
+    pthread_mutex_t lock; /* of all below, except what the thread that writes owns */
+    pthread_cond_t changed;
+    struct piece *pieces, *spare[WORKERS];
+    struct piece *taken[WORKERS]; /* by their tickets */
+    unsigned spares, waiting;
     struct region region;
     uint64_t at, next_zone;
     unsigned pass;
-    bool begun, failed;
-    uint64_t tickets, turn; /* given out; whose piece may be written */
-    uint64_t zone,
-        pointer; /* of the thread whose turn it is: where that zone has been written to */
+    bool begun, failed, ended; /* ended: there is nothing more to read */
+    bool writing;              /* a thread is */
+    uint64_t tickets, turn;    /* given out; whose piece is written next */
+    uint64_t loose;            /* pieces in flight that have no turn */
+    uint64_t zone, pointer;    /* of the thread that writes: where that zone has been written to */
     struct zt_states states;
     struct zt_progress bar;
 };
@@ -175,6 +182,12 @@ static bool next_data(struct copying *k, struct piece *p)
     return false;
 }
 
+/* Compressing takes long, so several threads do it, where no write pointer wants an order. */
+static bool in_any_order(const struct piece *p)
+{
+    return p->region.unit > 1 && !p->region.sequential;
+}
+
 static bool next_piece(struct copying *k, struct piece *p)
 {
     const char *sig = zt_signal();
@@ -193,7 +206,7 @@ static bool next_piece(struct copying *k, struct piece *p)
         p->off = k->at;
         p->length = 0;
         if (more && next_data(k, p)) {
-            k->tickets++;
+            *(in_any_order(p) ? &k->loose : &k->tickets) += 1;
             return true;
         }
         if (k->failed || (more && k->region.sequential)) {
@@ -210,7 +223,7 @@ static bool next_piece(struct copying *k, struct piece *p)
     return false;
 }
 
-/* ---- what was read goes out; of the thread whose turn it is ---- */
+/* ---- what was read goes out; of the thread that writes ---- */
 
 /* In a sequential zone the bytes up to `off` are written as zeros first. */
 static int move_pointer(struct copying *k, const struct region *r, uint64_t off)
@@ -245,139 +258,180 @@ static int end_zone(struct copying *k, const struct region *r)
     return rc;
 }
 
-static int put_data(struct copying *k, const struct piece *p, const uint8_t *buf, size_t len,
-                    uint64_t off)
+static int put_data(struct copying *k, const struct piece *p, size_t len, size_t at)
 {
+    uint64_t off = p->off + at;
     int rc = p->region.sequential ? move_pointer(k, &p->region, off) : 0;
 
     if (rc == 0)
-        rc = zt_output_write(k->c->to, buf, len, off, p->region.unit > 1);
+        rc = zt_output_write(k->c->to, p->buf + at, len, off, p->region.unit > 1);
     if (p->region.sequential)
         k->pointer = off + len;
     return rc;
 }
 
-/* How many bytes from `at` on are all zeros, or all data, counted in granules of the device. */
-static size_t run_length(const struct copying *k, const struct piece *p, const uint8_t *buf,
-                         size_t at, bool *zero)
+static int put_piece(struct copying *k, const struct piece *p)
 {
-    size_t len = (size_t)p->length, to = at;
-
-    *zero = false;
-    if (!k->c->granule)
-        return len - at;
-    while (to < len) {
-        uint64_t room = k->c->granule - (p->off + to) % k->c->granule;
-        size_t n = len - to < room ? len - to : (size_t)room;
-        bool z = zt_nonzero(buf + to, n) == n;
-
-        if (to > at && z != *zero)
-            break;
-        *zero = z;
-        to += n;
-    }
-    return to - at;
-}
-
-static int put_piece(struct copying *k, const struct piece *p, const uint8_t *buf)
-{
-    size_t n;
+    size_t at = 0;
     int rc = 0;
 
     if (!p->length)
         return end_zone(k, &p->region);
-    for (size_t at = 0; rc == 0 && at < p->length; at += n) {
-        bool zero;
+    for (unsigned i = 0; rc == 0 && at < p->length; at += p->runs[i++]) {
+        bool zeros = i % 2;
 
-        n = run_length(k, p, buf, at, &zero);
-        if (!zero)
-            rc = put_data(k, p, buf + at, n, p->off + at);
-        else if (!p->region.sequential)
-            rc = zt_output_skip(k->c->to, n, p->off + at);
+        if (!zeros && p->runs[i])
+            rc = put_data(k, p, p->runs[i], at);
+        else if (zeros && !p->region.sequential)
+            rc = zt_output_skip(k->c->to, p->runs[i], p->off + at);
     }
     return rc;
 }
 
 /* ---- the threads ---- */
 
-/* All of them when there is nothing to wait for any more. */
-static void wake_next(struct copying *k)
+/* Where zeros are, counted in granules of the device. */
+static void find_runs(const struct copying *k, struct piece *p)
 {
-    if (!k->failed)
-        pthread_cond_signal(&k->moved[k->turn % WORKERS]);
-    for (unsigned i = 0; k->failed && i < WORKERS; i++)
-        pthread_cond_signal(&k->moved[i]);
+    uint64_t granule = k->c->granule;
+    size_t len = (size_t)p->length, n;
+    unsigned i = 0;
+
+    p->runs[0] = granule ? 0 : (uint32_t)len;
+    for (size_t at = 0; granule && at < len; at += n) {
+        uint64_t room = granule - (p->off + at) % granule;
+
+        n = len - at < room ? len - at : (size_t)room;
+        if ((zt_nonzero(p->buf + at, n) == n) != i % 2)
+            p->runs[++i] = 0;
+        p->runs[i] += (uint32_t)n;
+    }
 }
 
-/* Compressing takes long, so several threads do it, where no write pointer wants an order. */
-static bool in_any_order(const struct piece *p)
+static bool can_read(const struct copying *k)
 {
-    return p->region.unit > 1 && !p->region.sequential;
+    return k->spares && !k->ended;
 }
 
-/* Entered and left under the lock, too. */
-static int put_unlocked(struct copying *k, const struct piece *p, const uint8_t *buf)
+static bool can_write(const struct copying *k)
 {
-    int rc;
+    return !k->writing && k->turn < k->tickets && k->taken[k->turn % WORKERS]->read;
+}
 
+/* Before the caller leaves the lock with what it has taken: another thread may have the rest. */
+static void leave(struct copying *k)
+{
+    if (k->waiting && (can_read(k) || can_write(k)))
+        pthread_cond_signal(&k->changed);
     pthread_mutex_unlock(&k->lock);
-    rc = put_piece(k, p, buf);
-    pthread_mutex_lock(&k->lock);
-    return rc;
 }
 
 /* Entered and left under the lock. */
-static void move_piece(struct copying *k, const struct piece *p, uint8_t *buf)
+static void read_piece(struct copying *k, struct piece *p)
 {
-    const struct zt_copy *c = k->c;
-    int rc = 0;
+    bool put = in_any_order(p);
+    int rc = 0, put_rc = 0;
 
-    pthread_mutex_unlock(&k->lock);
+    leave(k);
     if (p->length)
-        rc = zt_disk_read(c->from, buf, (size_t)p->length, p->off);
+        rc = zt_disk_read(k->c->from, p->buf, (size_t)p->length, p->off);
+    if (rc == 0)
+        find_runs(k, p);
+    if (rc == 0 && put)
+        put_rc = put_piece(k, p);
     pthread_mutex_lock(&k->lock);
     if (rc < 0)
-        fail(k, c->from->target.path, "read", p->off, rc);
-    if (!k->failed && in_any_order(p))
-        rc = put_unlocked(k, p, buf);
-    while (k->turn != p->ticket && !k->failed)
-        pthread_cond_wait(&k->moved[p->ticket % WORKERS], &k->lock);
-    if (!k->failed && !in_any_order(p))
-        rc = put_unlocked(k, p, buf);
-    k->turn += !k->failed;
+        fail(k, k->c->from->target.path, "read", p->off, rc);
+    if (put_rc < 0)
+        fail_write(k, p->off, put_rc);
+}
+
+/* The piece that was given back last is taken first: the caches still have its buffer. */
+static void read_next(struct copying *k)
+{
+    struct piece *p = k->spare[k->spares - 1];
+
+    k->ended = !next_piece(k, p);
+    if (k->ended)
+        return;
+    k->spares--;
+    p->read = false;
+    if (in_any_order(p)) {
+        read_piece(k, p);
+        k->loose--;
+        k->spare[k->spares++] = p;
+        return;
+    }
+    k->taken[p->ticket % WORKERS] = p;
+    read_piece(k, p);
+    p->read = true;
+}
+
+static void write_next(struct copying *k)
+{
+    struct piece *p = k->taken[k->turn % WORKERS];
+    int rc;
+
+    k->writing = true;
+    leave(k);
+    rc = put_piece(k, p);
+    pthread_mutex_lock(&k->lock);
+    k->writing = false;
     if (rc < 0)
         fail_write(k, p->off, rc);
-    wake_next(k);
+    k->turn++;
+    k->spare[k->spares++] = p;
+}
+
+static bool is_done(const struct copying *k)
+{
+    return k->failed || (k->ended && k->turn == k->tickets && !k->loose);
 }
 
 static void *work(void *arg)
 {
     struct copying *k = arg;
-    uint8_t *buf = zt_buffer(ZT_CHUNK);
-    struct piece p;
 
     pthread_mutex_lock(&k->lock);
-    k->failed |= !buf;
-    while (next_piece(k, &p))
-        move_piece(k, &p, buf);
-    wake_next(k);
+    while (!is_done(k)) {
+        if (can_write(k)) {
+            write_next(k);
+        } else if (can_read(k)) {
+            read_next(k);
+        } else {
+            k->waiting++;
+            pthread_cond_wait(&k->changed, &k->lock);
+            k->waiting--;
+        }
+    }
+    pthread_cond_broadcast(&k->changed);
     pthread_mutex_unlock(&k->lock);
-    free(buf);
     return NULL;
 }
 
-/* One of the workers is the caller; fewer than asked for are no error. */
+/* As many pieces as workers. One of these is the caller; fewer than asked for are no error. */
 static void run_workers(struct copying *k)
 {
+    unsigned n = 0, most = k->c->workers < WORKERS ? k->c->workers : WORKERS;
     pthread_t threads[WORKERS];
-    unsigned n = 0;
 
-    while (n + 1 < k->c->workers && n + 1 < WORKERS &&
-           pthread_create(&threads[n], NULL, work, k) == 0)
+    k->pieces = calloc(most, sizeof(*k->pieces));
+    for (unsigned i = 0; k->pieces && i < most; i++) {
+        k->spare[k->spares] = &k->pieces[i];
+        k->pieces[i].buf = zt_buffer(ZT_CHUNK);
+        k->spares += k->pieces[i].buf != NULL;
+    }
+    if (!k->pieces)
+        zt_error("convert: %s", zqcow2_strerror(-ENOMEM));
+    k->failed |= k->spares < most;
+    while (!k->failed && n + 1 < most && pthread_create(&threads[n], NULL, work, k) == 0)
         n++;
     (void)work(k);
     while (n)
         pthread_join(threads[--n], NULL);
+    for (unsigned i = 0; k->pieces && i < most; i++)
+        free(k->pieces[i].buf);
+    free(k->pieces);
 }
 
 bool zt_copy(const struct zt_copy *copy)
@@ -389,8 +443,7 @@ bool zt_copy(const struct zt_copy *copy)
     if (rc < 0)
         fail(&k, copy->from->target.path, "zones", 0, rc);
     pthread_mutex_init(&k.lock, NULL);
-    for (unsigned i = 0; i < WORKERS; i++)
-        pthread_cond_init(&k.moved[i], NULL);
+    pthread_cond_init(&k.changed, NULL);
     zt_progress_start(&k.bar, "convert", copy->to->info.virtual_size, copy->progress);
     if (!k.failed)
         run_workers(&k);
@@ -398,8 +451,7 @@ bool zt_copy(const struct zt_copy *copy)
     rc = k.failed || !copy->keep ? 0 : zt_states_restore(&k.states);
     if (rc < 0)
         fail(&k, copy->to->target.path, "states of zones", 0, rc);
-    for (unsigned i = 0; i < WORKERS; i++)
-        pthread_cond_destroy(&k.moved[i]);
+    pthread_cond_destroy(&k.changed);
     pthread_mutex_destroy(&k.lock);
     zt_states_free(&k.states);
     return !k.failed;

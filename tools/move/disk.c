@@ -113,7 +113,7 @@ static uint64_t offline(struct zt_disk *d, uint64_t off)
     return z.start + z.length - off;
 }
 
-int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s)
+static int find_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s)
 {
     uint64_t most = off < d->info.virtual_size ? d->info.virtual_size - off : 0, lost;
 
@@ -131,6 +131,31 @@ int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_
         return zqcow2_block_status(d->img, off, len, s);
     s->length = len < lost ? len : lost;
     return 0;
+}
+
+/*
+ * A long extent is asked for in pieces. To find its end some file systems visit each of its pages,
+ * so it is looked for once.
+ */
+int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s)
+{
+    uint64_t past = off - d->known_at;
+    int rc = 0;
+
+    if (off < d->known_at || past >= d->known.length) {
+        rc = find_status(d, off, len, &d->known);
+        d->known_at = off;
+        past = 0;
+    }
+    *s = d->known;
+    s->length -= past;
+    if (s->host != UINT64_MAX)
+        s->host += past;
+    if (s->length > len)
+        s->length = len;
+    if (rc < 0)
+        d->known.length = 0;
+    return rc;
 }
 
 bool zt_extent_zero(const struct zqcow2_extent *s)

@@ -10,10 +10,12 @@
 
 struct zt_disk {
     struct zt_target target;
-    const char *format;        /* "raw" or "qcow2"; NULL: what the first bytes say */
-    struct zqcow2_image *img;  /* NULL: raw */
-    struct zqcow2_backend *be; /* raw */
-    struct zqcow2_info info;   /* raw: virtual_size only */
+    const char *format;         /* "raw" or "qcow2"; NULL: what the first bytes say */
+    struct zqcow2_image *img;   /* NULL: raw */
+    struct zqcow2_backend *be;  /* raw */
+    struct zqcow2_info info;    /* raw: virtual_size only */
+    struct zqcow2_extent known; /* the last status, from known_at on */
+    uint64_t known_at;
 };
 
 /* Takes the value of `option`; false after reporting that it is no format. */
@@ -24,7 +26,7 @@ int zt_disk_close(struct zt_disk *d, int status); /* as zt_close() */
 bool zt_disk_zoned(const struct zt_disk *d);
 /*
  * As zqcow2_block_status(), of raw files too. What cannot be read (offline zones) and what lies
- * behind the end of the disk is unallocated, so that nobody reads it.
+ * behind the end of the disk is unallocated, so that nobody reads it. For one thread at a time.
  */
 int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s);
 /* Does nothing of this extent need to be read? It is zeros. */

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "output.h"
+#include "unsynced.h"
 
 #define ZEROS (1u << 20)
 
@@ -14,6 +15,18 @@ static bool failed(const struct zt_output *o, const char *what, int rc)
     if (rc < 0)
         zt_error("%s: %s%s", o->target.path, what, zqcow2_strerror(rc));
     return rc < 0;
+}
+
+/*
+ * Makes an empty file of it. One that is empty already is left alone: ext4 writes a file out when
+ * it is closed after it was cut to nothing.
+ */
+static int make_empty(struct zt_output *o)
+{
+    uint64_t bytes;
+    int rc = zqcow2_backend_length(o->be, &bytes);
+
+    return rc == 0 && bytes ? zqcow2_backend_truncate(o->be, 0) : rc;
 }
 
 /* Of a file only its length; of a device, which keeps what it holds, that it is large enough. */
@@ -33,7 +46,7 @@ static int make_raw(struct zt_output *o, uint64_t size)
         return rc == 0 && bytes < size ? -ENOSPC : rc;
     }
     o->changed = true;
-    rc = zqcow2_backend_truncate(o->be, 0);
+    rc = make_empty(o);
     return rc == 0 ? zqcow2_backend_truncate(o->be, size) : rc;
 }
 
@@ -58,15 +71,27 @@ static bool make_image(struct zt_output *o, const struct zqcow2_create_options *
     return zt_info(&o->target, o->img, &o->info);
 }
 
-/* Opens the file that is written, by whatever name, and makes it what it is to be. */
-static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size)
+/* The file that is written, by whatever name. */
+static int open_backend(struct zt_output *o)
 {
+    struct zqcow2_backend *inner;
     struct zt_target t = o->target;
     int rc;
 
     if (o->renamed)
         t.path = o->file.temporary;
-    rc = zt_backend_open(&t, ZQCOW2_FILE_RDWR, &o->be);
+    rc = zt_backend_open(&t, ZQCOW2_FILE_RDWR, &inner);
+    if (rc < 0)
+        return rc;
+    o->be = inner;
+    return o->file.no_sync ? zt_unsynced(inner, &o->be) : 0;
+}
+
+/* Opens the file and makes it what it is to be. */
+static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size)
+{
+    int rc = open_backend(o);
+
     if (rc < 0) {
         zt_backend_error(&o->target, rc);
         return false;
