@@ -161,10 +161,12 @@ int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint
     return start_io(c, op, &c->x, kind, buf, host, len);
 }
 
-/* A data file ends with the device, which may end within a cluster. */
+/* A data file ends with the device, which may end within a cluster: behind it there is nothing. */
 int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
                   uint64_t len)
 {
+    if (c->map.form.external && host >= c->size)
+        return op->rc = 0;
     if (c->map.form.external)
         len = zq_min(len, c->size - host);
     return start_io(c, op, c->data, kind, buf, host, len);
