@@ -19,8 +19,8 @@ static int take_snapshot(struct base *b)
 
     b->snapshot = malloc(g->size);
     b->run.snapshot = b->snapshot;
-    if (!b->snapshot || qemu_snapshot(b->run.disk, g->zone_size != 0) < 0 ||
-        snapshot_read(b->run.disk, b->snapshot, g->size) < 0)
+    if (!b->snapshot || qemu_snapshot(b->run.disk->file[THE_IMAGE], g->zone_size != 0) < 0 ||
+        snapshot_read(b->run.disk->file[THE_IMAGE], b->snapshot, g->size) < 0)
         return -1;
     return 0;
 }
@@ -28,18 +28,18 @@ static int take_snapshot(struct base *b)
 /* What is there, and closed, becomes the source of an empty image, which takes its place. */
 static void put_below(struct run *r, const struct crash_geometry *g, bool async)
 {
-    struct zqcow2_simdisk *disk = NULL;
+    struct disk *disk = NULL;
 
     if (r->broken)
         return;
-    if (source_keep(g, r->disk) == 0)
-        disk = crash_geometry_create(g, 1, async, r->why, sizeof(r->why));
+    if (g->commit || source_keep(g, r->disk) == 0)
+        disk = crash_geometry_create(g, r->disk, async, r->why, sizeof(r->why));
     else
         snprintf(r->why, sizeof(r->why), "the base image cannot be kept as a source");
     r->broken = !disk;
     if (r->broken)
         return;
-    zqcow2_simdisk_free(r->disk);
+    disk_free(r->disk);
     r->disk = disk;
     r->g = g;
 }
@@ -47,6 +47,9 @@ static void put_below(struct run *r, const struct crash_geometry *g, bool async)
 /* |: what has been written so far is one more source. At the end the last one is put below. */
 static void run_prologue(struct run *r, const struct crash_geometry *g, bool async)
 {
+    struct crash_geometry middle = *g; /* only the last one is committed into the one below it */
+
+    middle.commit = false;
     for (const char *p = g->prologue; *p && !r->broken; p++) {
         const char letter[2] = {*p, '\0'};
 
@@ -55,25 +58,26 @@ static void run_prologue(struct run *r, const struct crash_geometry *g, bool asy
             continue;
         }
         run_end(r, true);
-        put_below(r, g, async);
+        put_below(r, &middle, async);
         if (!r->broken)
             run_open(r);
     }
     run_end(r, true);
     if (g->source)
         put_below(r, g, async);
-    r->g = g;
+    r->g = r->disk->g = g;
 }
 
 static bool make(struct worker *w, struct base *b, const struct crash_geometry *g, bool async)
 {
     struct crash_geometry alone = *g; /* the first image has no source */
-    struct zqcow2_simdisk *disk;
+    struct disk *disk;
     char why[320];
 
     alone.source = NULL;
+    alone.commit = false;
     source_forget(g);
-    disk = crash_geometry_create(&alone, 1, async, why, sizeof(why));
+    disk = crash_geometry_create(&alone, NULL, async, why, sizeof(why));
     if (!disk) {
         violation(w, why);
         return false;
@@ -82,7 +86,7 @@ static bool make(struct worker *w, struct base *b, const struct crash_geometry *
     run_prologue(&b->run, g, async);
     if (b->run.broken) {
         violation(w, b->run.why);
-    } else if (g->packed && pack_image(b->run.disk, g->size) < 0) {
+    } else if (g->packed && pack_image(b->run.disk->file[THE_IMAGE], g->size) < 0) {
         violation(w, "the base image cannot be packed");
     } else if (g->snapshot && take_snapshot(b) < 0) {
         b->absent = true; /* there is no qemu-img here */

@@ -33,7 +33,7 @@ static void *share(size_t bytes)
 /* Item i of the sequences of n letters of a geometry. */
 static void spell(const struct crash_geometry *g, uint64_t i, unsigned n, char *out)
 {
-    const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
+    const char *set = letters_of(g);
 
     for (unsigned k = 0; k < n; k++) {
         out[k] = set[i % strlen(set)];
@@ -47,9 +47,11 @@ static uint64_t power(uint64_t base, unsigned n)
     return n ? base * power(base, n - 1) : 1;
 }
 
-static uint64_t letters_of(const struct crash_geometry *g)
+/* --core, --layers, --geometry: does this run look at it? */
+static bool is_chosen(const struct options *opt, const struct crash_geometry *g)
 {
-    return strlen(g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN);
+    return (!opt->geometry || !strcmp(opt->geometry, g->name)) && !(opt->core && is_layered(g)) &&
+           !(opt->layers && !is_layered(g));
 }
 
 /* Up to three writes without space: rounds that stop, and what goes on from there. */
@@ -98,6 +100,7 @@ static const struct {
     {"wide", "cbm!W9n"},      {"c4k", "ammm!F2n"},
     {"c4k", "dmdmdjdm@1"},    {"c512r1", "dmjdmjdm@2"},
     {"c1kodd", "drhjdh@3"},   {"c4kold", "jbt!W1n!W2l"},
+    {"dataover4k", "pupx"},   {"zcommit2", "jaCdC"},
 };
 
 static const struct crash_geometry *find_geometry(const char *name)
@@ -109,6 +112,16 @@ static const struct crash_geometry *find_geometry(const char *name)
     return NULL;
 }
 
+/* Any of those that this run looks at. */
+static const struct crash_geometry *chosen_by(const struct options *opt, uint64_t n)
+{
+    const struct crash_geometry *g = &crash_geometries[n % crash_ngeometries];
+
+    for (unsigned i = 0; i < crash_ngeometries && !is_chosen(opt, g); i++)
+        g = &crash_geometries[++n % crash_ngeometries];
+    return g;
+}
+
 #define NPOINTED (sizeof(pointed) / sizeof(pointed[0]))
 
 /*
@@ -118,7 +131,7 @@ static const struct crash_geometry *find_geometry(const char *name)
  */
 static bool item(const struct options *opt, uint64_t n, const struct crash_geometry **g, char *spec)
 {
-    static const uint64_t widest = sizeof(LETTERS_ZONED) - 1;
+    const uint64_t widest = MOST_LETTERS;
     uint64_t pairs = widest * widest * crash_ngeometries, triples = widest * widest * widest;
     uint64_t rng = blend(n, opt->seed);
 
@@ -141,18 +154,18 @@ static bool item(const struct options *opt, uint64_t n, const struct crash_geome
         n = draw(&rng) % (pairs * 4);
     if (n < widest * crash_ngeometries) {
         spell(*g, n / crash_ngeometries, 1, spec);
-        return n / crash_ngeometries < letters_of(*g);
+        return n / crash_ngeometries < strlen(letters_of(*g));
     }
     n -= widest * crash_ngeometries;
     if (n < pairs) {
         spell(*g, n / crash_ngeometries, 2, spec);
-        return n / crash_ngeometries < power(letters_of(*g), 2);
+        return n / crash_ngeometries < power(strlen(letters_of(*g)), 2);
     }
     n -= pairs;
     if (!opt->quick && n < triples) {
-        *g = &crash_geometries[opt->seed % crash_ngeometries];
+        *g = chosen_by(opt, opt->seed);
         spell(*g, n, 3, spec);
-        return n < power(letters_of(*g), 3);
+        return n < power(strlen(letters_of(*g)), 3);
     }
     name_random(*g, &rng, spec);
     return true;
@@ -160,7 +173,7 @@ static bool item(const struct options *opt, uint64_t n, const struct crash_geome
 
 static bool finished(const struct worker *w, uint64_t n)
 {
-    static const uint64_t widest = sizeof(LETTERS_ZONED) - 1;
+    const uint64_t widest = MOST_LETTERS;
     uint64_t planned = widest * crash_ngeometries * (1 + widest);
 
     if (enough(w))
@@ -177,7 +190,7 @@ static void labour(struct worker *w)
 
     do {
         n = atomic_fetch_add(&w->sh->next, 1);
-        if (item(w->opt, n, &g, spec) && (!w->opt->geometry || !strcmp(w->opt->geometry, g->name)))
+        if (item(w->opt, n, &g, spec) && is_chosen(w->opt, g))
             work(w, g, spec);
     } while (!finished(w, n));
     for (unsigned i = 0; i < crash_ngeometries; i++) {
@@ -226,7 +239,7 @@ static bool tell_worlds(const struct options *opt, const struct shared *sh, bool
 
     printf("worlds:");
     for (unsigned i = 0; i < crash_ngeometries; i++) {
-        if (opt->geometry && strcmp(opt->geometry, crash_geometries[i].name))
+        if (!is_chosen(opt, &crash_geometries[i]))
             continue;
         printf(" %s %llu%s", crash_geometries[i].name, (unsigned long long)sh->seen[i],
                sh->absent[i] ? " (no qemu-img)" : "");
@@ -324,6 +337,7 @@ static int usage(void)
 {
     fprintf(stderr, "usage: crash [--states N] [--cap N] [--seed N] [--seconds N] [--workers N]\n"
                     "             [--histories N] [--geometry NAME] [--qemu DIR] [--quick]\n"
+                    "             [--core | --layers]\n"
                     "       crash --replay GEOMETRY:WORKLOAD[:GENERATION:CUT:STATE[:CUT:STATE]]\n");
     return 2;
 }
@@ -342,12 +356,19 @@ int main(int argc, char **argv)
                        {"--seed", &opt.seed},
                        {"--seconds", &opt.seconds},
                        {"--histories", &opt.histories}};
+        struct {
+            const char *name;
+            bool *on;
+        } switches[] = {{"--quick", &opt.quick}, {"--core", &opt.core}, {"--layers", &opt.layers}};
         unsigned k = 0;
 
-        if (!strcmp(argv[i], "--quick")) {
-            opt.quick = true;
+        while (k < 3 && strcmp(argv[i], switches[k].name))
+            k++;
+        if (k < 3) {
+            *switches[k].on = true;
             continue;
         }
+        k = 0;
         if (!v)
             return usage();
         while (k < 5 && strcmp(argv[i], numbers[k].name))
@@ -366,7 +387,7 @@ int main(int argc, char **argv)
             return usage();
         i++;
     }
-    if (!opt.workers || opt.workers > MAX_WORKERS || !opt.cap)
+    if ((opt.core && opt.layers) || !opt.workers || opt.workers > MAX_WORKERS || !opt.cap)
         return usage();
     return opt.replay ? replay(&opt) : run_all(&opt);
 }

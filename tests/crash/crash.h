@@ -8,12 +8,15 @@
 #include <zqcow2/queue.h>
 #include <zqcow2/simdisk.h>
 
+#include "disk.h"
 #include "power_model.h"
 
 #define LETTERS_ZONED "abcdefghijklmnopqrstuvwxz"
 #define LETTERS_PLAIN "opuvwxymqz"
+#define LETTER_COMMIT "C" /* only where there is something to commit into */
+#define MOST_LETTERS  (sizeof(LETTERS_ZONED LETTER_COMMIT) - 1)
 #define ELEMENTS      5u
-#define MAX_WORLDS    48u
+#define MAX_WORLDS    64u
 #define BATCH         6u /* most requests in flight of an asynchronous run */
 
 struct crash_geometry {
@@ -31,6 +34,8 @@ struct crash_geometry {
     bool lazy, snapshot; /* snapshot: everything is shared with one, which qemu-img made */
     bool packed;         /* all that the prologue has written is compressed then */
     const char *source;  /* the prologue's content lies in a backing file of this format, or NULL */
+    bool commit;         /* it is the second file of the disk, and letter C commits into it */
+    bool data, data_raw; /* the second file is a data file, perhaps a raw one */
     const char *prologue; /* what was done, and closed, before each workload; with a source: | puts
                              what there is so far below what follows */
 };
@@ -47,8 +52,8 @@ struct moment { /* an act begins or is acknowledged */
 struct run {
     const struct crash_geometry *g;
     struct shape shape;
-    struct zqcow2_simdisk *disk; /* owned */
-    const uint8_t *snapshot;     /* what the snapshot reads, or NULL */
+    struct disk *disk;       /* owned */
+    const uint8_t *snapshot; /* what the snapshot reads, or NULL */
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
     struct zqcow2_queue *queue; /* asynchronous runs */
@@ -71,23 +76,33 @@ struct run {
 uint64_t draw(uint64_t *rng);
 void fill_shape(struct shape *s, const struct crash_geometry *g);
 
-/* crash_geometries.c: a fresh image of this geometry on a disk of its own, or NULL with a text. */
-struct zqcow2_simdisk *crash_geometry_create(const struct crash_geometry *g, uint64_t seed,
-                                             bool async, char *why, size_t room);
-void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o, bool rw);
+/*
+ * create.c: a fresh image of this geometry on a disk of its own, or NULL with a text. below: what
+ * it is committed into.
+ */
+struct disk *crash_geometry_create(const struct crash_geometry *g, struct disk *below, bool async,
+                                   char *why, size_t room);
+void open_options(struct disk *disk, struct zqcow2_open_options *o, bool rw);
+/* What may be done to its images. */
+const char *letters_of(const struct crash_geometry *g);
+/* Does it need other files than the image? */
+bool is_layered(const struct crash_geometry *g);
 
 /* source.c: what lies in the backing files of a geometry, for all of its images. */
 void source_forget(const struct crash_geometry *g);
 /* One more, above those that there are. */
-int source_keep(const struct crash_geometry *g, struct zqcow2_simdisk *disk);
-int source_resolve(void *arg, const char *name, const char *format, uint32_t depth,
+int source_keep(const struct crash_geometry *g, struct disk *disk);
+/* The same as the second file of a disk that has none of its own yet. */
+int source_put(struct disk *from, struct disk *to);
+/* arg: the disk. For the image on it, and for the backing file that is its second file. */
+int source_resolve(void *disk, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
+int source_resolve_below(void *disk, const char *name, const char *format, uint32_t depth,
+                         struct zqcow2_backend **be, struct zqcow2_error *err);
 
 /* run.c */
-/* Calls that no backend has to take. */
-uint64_t misuse_of(struct zqcow2_simdisk *disk);
-int run_begin(struct run *r, const struct crash_geometry *g, struct zqcow2_simdisk *disk,
-              bool async, bool faulty, uint64_t seed, uint32_t first_req);
+int run_begin(struct run *r, const struct crash_geometry *g, struct disk *disk, bool async,
+              bool faulty, uint64_t seed, uint32_t first_req);
 int run_open(struct run *r); /* again, after run_end() */
 void run_letters(struct run *r, const char *letters);
 /* What was without space has it again. */
@@ -107,6 +122,9 @@ int qemu_snapshot(struct zqcow2_simdisk *disk, bool zoned);
 int snapshot_read(struct zqcow2_simdisk *disk, uint8_t *out, uint64_t size);
 /* Compresses each cluster of the guest's first `size` bytes; the refcounts have 16 bits. */
 int pack_image(struct zqcow2_simdisk *disk, uint64_t size);
+
+/* commit.c: of an image that is not open into the second file of its disk. */
+int commit_disk(struct disk *disk, struct zqcow2_error *err);
 
 /* verify.c */
 struct checker {
@@ -128,15 +146,14 @@ struct checker {
 int checker_init(struct checker *c, const struct crash_geometry *g, const uint8_t *snapshot);
 void checker_fini(struct checker *c);
 /* Read-only: does the image show what the model allows? Fills seen and data. */
-int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o);
+int verify_shown(struct checker *c, struct disk *image, const struct power_model *o);
 /* All that a state must bear. Changes the image. salt picks which zone is finished and reset. */
-int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
-                 uint64_t salt);
+int verify_state(struct checker *c, struct disk *image, const struct power_model *o, uint64_t salt);
 /* Crashes the recovery of an image: every position, up to `states` of each. *cut, *k: where. */
-int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
+int verify_recovery(struct checker *c, struct disk *image, const struct power_model *o,
                     uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
 /* The same for an image whose user was killed: what its cache shows need not be durable. */
-int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct power_model *o,
+int verify_killed(struct checker *c, struct disk *disk, const struct power_model *o,
                   uint64_t states, uint64_t seed, uint64_t *cut, uint64_t *k);
 
 #endif

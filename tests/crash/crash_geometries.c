@@ -7,6 +7,22 @@
 #define K         1024u
 #define SCRAMBLES ZQCOW2_SIMDISK_DISCARD_SCRAMBLES
 
+/* What the worlds with a second file have in common. */
+#define PLAIN512 .cluster = 512, .size = 7 * K, .refbits = 16, .block = 512, .weight = 60
+#define PLAIN4K \
+    .cluster = 4096, .size = 30 * K, .refbits = 16, .block = 512, .weight = 60, .discard = SCRAMBLES
+#define WIDE \
+    .cluster = 16 * K, .size = 63 * K, .refbits = 16, .block = 512, .extended = true, .weight = 30
+#define ZONES1K \
+    .cluster = K, .size = 28 * K, .zone_size = 8 * K, .capacity = 5 * K + 512, .conventional = 1, \
+    .refbits = 16, .block = 1536, .extent = 2 * K, .weight = 100, .discard = SCRAMBLES
+#define ZONES4KV7 \
+    .cluster = 4096, .size = 56 * K, .zone_size = 16 * K, .capacity = 12 * K, .conventional = 1, \
+    .refbits = 8, .layout = ZQCOW2_LAYOUT_V7, .block = 3584, .weight = 60
+#define WIDE_ZONES \
+    .cluster = 16 * K, .size = 224 * K, .zone_size = 64 * K, .capacity = 48 * K + 512, \
+    .conventional = 1, .refbits = 16, .block = 2560, .extended = true, .weight = 40
+
 const struct crash_geometry crash_geometries[] = {
     {.name = "c512",
      .cluster = 512,
@@ -493,96 +509,29 @@ const struct crash_geometry crash_geometries[] = {
      .weight = 1,
      .source = "qcow2",
      .prologue = "aopB"},
+    /* Data files: the data and what maps it lie on two disks. */
+    {.name = "data512", PLAIN512, .discard = SCRAMBLES, .data = true, .prologue = "op"},
+    {.name = "data4kraw", PLAIN4K, .data = true, .data_raw = true, .prologue = "opy"},
+    {.name = "xdata16kraw", WIDE, .data = true, .data_raw = true, .prologue = "opo"},
+    {.name = "dataover4k", PLAIN4K, .source = "qcow2", .data = true, .prologue = "opopopop"},
+    {.name = "zdata1k", ZONES1K, .max_open = 1, .max_active = 2, .data = true, .prologue = "aopB"},
+    {.name = "zdata4kv7", ZONES4KV7, .io_align = 4096, .data = true, .prologue = "arih"},
+    {.name = "zdataover1k", ZONES1K, .source = "qcow2", .data = true, .prologue = "abeop|akbpe"},
+    {.name = "xzdata16k", WIDE_ZONES, .data = true, .prologue = "aopb"},
+    /* Images that are committed into their backing files, which lie on a second disk. */
+    {.name = "commit512raw", PLAIN512, .source = "raw", .commit = true, .prologue = "opo"},
+    {.name = "commit4k", PLAIN4K, .source = "qcow2", .commit = true, .prologue = "opopopo|yop"},
+    {.name = "xcommit16k", WIDE, .source = "qcow2", .commit = true, .prologue = "opopop"},
+    {.name = "zcommit1k",
+     ZONES1K,
+     .max_active = 3,
+     .source = "qcow2",
+     .commit = true,
+     .prologue = "abeop"},
+    {.name = "zcommit2", ZONES1K, .source = "qcow2", .commit = true, .prologue = "abeop|akbpe"},
+    {.name = "zcommit4kv7", ZONES4KV7, .source = "qcow2", .commit = true, .prologue = "aabop"},
+    {.name = "xzcommit16k", WIDE_ZONES, .source = "qcow2", .commit = true, .prologue = "aopB"},
 };
 const unsigned crash_ngeometries = sizeof(crash_geometries) / sizeof(crash_geometries[0]);
 _Static_assert(sizeof(crash_geometries) / sizeof(crash_geometries[0]) <= MAX_WORLDS,
                "one more world");
-
-uint64_t draw(uint64_t *rng)
-{
-    uint64_t x = *rng += 0x9e3779b97f4a7c15u;
-
-    x = (x ^ (x >> 31)) * 0x7fb5d329728ea185u;
-    x = (x ^ (x >> 27)) * 0x81dadef4bc2dd44du;
-    return x ^ (x >> 33);
-}
-
-void fill_shape(struct shape *s, const struct crash_geometry *g)
-{
-    *s = (struct shape){.size = g->size,
-                        .zone_size = g->zone_size,
-                        .capacity = g->capacity,
-                        .conventional = g->conventional,
-                        .max_active = g->max_active};
-    if (!g->zone_size) {
-        s->zone_size = s->capacity = g->size;
-        s->conventional = 1;
-    }
-    s->zones = (uint32_t)((s->size + s->zone_size - 1) / s->zone_size);
-}
-
-void open_options(const struct crash_geometry *g, struct zqcow2_open_options *o, bool rw)
-{
-    *o = (struct zqcow2_open_options)ZQCOW2_OPEN_OPTIONS_INIT;
-    o->flags = rw ? ZQCOW2_OPEN_RDWR : 0;
-    o->cache_bytes = 1; /* the least there is */
-    o->extent_bytes = g->extent;
-    o->resolve = g->source ? source_resolve : NULL;
-    o->resolve_arg = (void *)(uintptr_t)g; /* it is only read */
-}
-
-static int create(struct zqcow2_simdisk *disk, const struct crash_geometry *g,
-                  struct zqcow2_error *err)
-{
-    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct zqcow2_backend *be;
-    int rc = zqcow2_simdisk_backend(disk, &be);
-
-    if (rc < 0)
-        return rc;
-    o.virtual_size = g->size;
-    o.zone_size = g->zone_size;
-    o.zone_capacity = g->capacity;
-    o.conventional_zones = g->conventional;
-    o.max_open_zones = g->max_open;
-    o.max_active_zones = g->max_active;
-    o.cluster_size = g->cluster;
-    o.refcount_bits = g->refbits;
-    o.layout = g->layout;
-    o.flags = (g->lazy ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0) |
-              (g->extended ? ZQCOW2_CREATE_EXTENDED_L2 : 0);
-    o.backing_name = g->source ? "source" : NULL;
-    o.backing_format = g->source;
-    o.resolve = g->source ? source_resolve : NULL;
-    o.resolve_arg = (void *)(uintptr_t)g;
-    if (g->layout == ZQCOW2_LAYOUT_V7 || g->layout == ZQCOW2_LAYOUT_48B)
-        o.max_append_bytes = (uint32_t)(g->capacity / 2);
-    rc = zqcow2_create(be, &o, err);
-    zqcow2_backend_close(be);
-    return rc;
-}
-
-struct zqcow2_simdisk *crash_geometry_create(const struct crash_geometry *g, uint64_t seed,
-                                             bool async, char *why, size_t room)
-{
-    struct zqcow2_simdisk_options o = ZQCOW2_SIMDISK_OPTIONS_INIT;
-    struct zqcow2_error err = {0, ""};
-    struct zqcow2_simdisk *disk;
-    int rc;
-
-    o.seed = seed;
-    o.atomic_write = g->atomic;
-    o.flags = g->sim_flags | (async ? ZQCOW2_SIMDISK_ASYNC : 0);
-    o.discard = g->discard;
-    o.io_align = g->io_align;
-    o.max_iov = g->max_iov;
-    rc = zqcow2_simdisk_new(&o, &disk);
-    if (rc == 0) {
-        rc = create(disk, g, &err);
-        if (rc == 0)
-            return disk;
-        zqcow2_simdisk_free(disk);
-    }
-    snprintf(why, room, "create: %s (%s)", zqcow2_strerror(rc), err.text);
-    return NULL;
-}

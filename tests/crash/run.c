@@ -38,7 +38,7 @@ static void hang(struct run *r)
 static void note(struct run *r, uint32_t act, bool ack)
 {
     r->moments = must(realloc(r->moments, (r->nmoments + 1) * sizeof(*r->moments)));
-    r->moments[r->nmoments++] = (struct moment){zqcow2_simdisk_position(r->disk), act, ack};
+    r->moments[r->nmoments++] = (struct moment){disk_position(r->disk), act, ack};
 }
 
 static bool is_dead(const struct run *r)
@@ -99,9 +99,9 @@ int run_open(struct run *r)
 {
     struct zqcow2_open_options o;
     struct zqcow2_error err = {0, ""};
-    int rc = zqcow2_simdisk_backend(r->disk, &r->be);
+    int rc = disk_backend(r->disk, THE_IMAGE, &r->be);
 
-    open_options(r->g, &o, true);
+    open_options(r->disk, &o, true);
     if (rc == 0) {
         rc = zqcow2_open(r->be, &o, &r->img, &err);
         if (rc < 0)
@@ -132,8 +132,8 @@ static void close_image(struct run *r)
     note(r, act, true);
 }
 
-int run_begin(struct run *r, const struct crash_geometry *g, struct zqcow2_simdisk *disk,
-              bool async, bool faulty, uint64_t seed, uint32_t first_req)
+int run_begin(struct run *r, const struct crash_geometry *g, struct disk *disk, bool async,
+              bool faulty, uint64_t seed, uint32_t first_req)
 {
     memset(r, 0, sizeof(*r));
     r->g = g;
@@ -395,11 +395,33 @@ static void zone_letter(struct run *r, char letter)
     }
 }
 
+/* What it reads as does not change, and all that was done is durable. */
+static void commit(struct run *r)
+{
+    struct zqcow2_error err = {0, ""};
+    int rc;
+
+    settle(r);
+    if (!r->broken)
+        close_image(r);
+    if (r->broken || r->failed)
+        return;
+    rc = commit_disk(r->disk, &err);
+    if (rc == ZQCOW2_EZONE_ACTIVE)
+        rc = 0; /* refused for the limits below: it changed nothing */
+    r->failed |= rc < 0 && r->faulty;
+    if (rc < 0 && !r->faulty)
+        fail(r, err.text[0] ? err.text : "commit", rc);
+    else if (rc == 0)
+        run_open(r);
+}
+
 static void letter_of(struct run *r, char letter)
 {
     uint64_t cluster = r->g->cluster;
 
     switch (letter) {
+    case 'C': commit(r); break;
     case 'm': manage(r, ZQCOW2_OP_FLUSH, 0, 0, false); break;
     case 'o': overwrite(r, ZQCOW2_OP_WRITE, SECTOR, SECTOR, false); break;
     case 'p': overwrite(r, ZQCOW2_OP_WRITE, cluster + SECTOR, SECTOR, false); break;
@@ -441,7 +463,8 @@ void run_make_room(struct run *r)
     struct zqcow2_info info = ZQCOW2_INFO_INIT;
 
     settle(r);
-    zqcow2_simdisk_set_fault(r->disk, NULL);
+    disk_set_fault(r->disk, THE_IMAGE, NULL);
+    disk_set_fault(r->disk, SECOND_FILE, NULL);
     r->faulty = false;
     if (!r->img || r->broken)
         return;
@@ -450,14 +473,6 @@ void run_make_room(struct run *r)
         r->broken = r->wrong = -EIO;
         snprintf(r->why, sizeof(r->why), "want of space has killed the image");
     }
-}
-
-uint64_t misuse_of(struct zqcow2_simdisk *disk)
-{
-    struct zqcow2_simdisk_counters n = ZQCOW2_SIMDISK_COUNTERS_INIT;
-
-    zqcow2_simdisk_get_counters(disk, &n);
-    return n.misuse;
 }
 
 void run_end(struct run *r, bool close)
@@ -471,10 +486,10 @@ void run_end(struct run *r, bool close)
     if (r->img)
         zqcow2_close(r->img);
     r->img = NULL;
-    if (misuse_of(r->disk) && !r->wrong) {
+    if (disk_misuse(r->disk) && !r->wrong) {
         r->broken = r->wrong = -EINVAL;
         snprintf(r->why, sizeof(r->why), "%llu calls broke the backend's contract",
-                 (unsigned long long)misuse_of(r->disk));
+                 (unsigned long long)disk_misuse(r->disk));
     }
 }
 
@@ -485,7 +500,7 @@ void run_fini(struct run *r)
     free(r->acts);
     free(r->moments);
     free(r->flights);
-    zqcow2_simdisk_free(r->disk);
+    disk_free(r->disk);
 }
 
 void run_replay(struct run *r, struct power_model *o, uint64_t position, uint32_t *at)

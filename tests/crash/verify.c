@@ -27,15 +27,15 @@ void checker_fini(struct checker *c)
     free(c->kept);
 }
 
-static struct zqcow2_image *open_on(struct checker *c, struct zqcow2_simdisk *image, bool rw)
+static struct zqcow2_image *open_on(struct checker *c, struct disk *image, bool rw)
 {
     struct zqcow2_open_options o;
     struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
     struct zqcow2_image *img;
-    int rc = zqcow2_simdisk_backend(image, &be);
+    int rc = disk_backend(image, THE_IMAGE, &be);
 
-    open_options(c->g, &o, rw);
+    open_options(image, &o, rw);
     if (rc == 0) {
         rc = zqcow2_open(be, &o, &img, &err);
         if (rc == 0)
@@ -76,7 +76,7 @@ static int unlike_kept(struct checker *c)
     return 0;
 }
 
-int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o)
+int verify_shown(struct checker *c, struct disk *image, const struct power_model *o)
 {
     struct zqcow2_image *img = open_on(c, image, false);
     int bad, rc;
@@ -91,11 +91,25 @@ int verify_shown(struct checker *c, struct zqcow2_simdisk *image, const struct p
     return bad || unlike_kept(c);
 }
 
+/* c->again is exactly c->data. */
+static int data_differs(struct checker *c, const char *when)
+{
+    char text[128];
+
+    if (!memcmp(c->again, c->data, c->g->size))
+        return 0;
+    for (uint64_t at = 0; at < c->g->size; at += SECTOR) {
+        if (memcmp(c->again + at, c->data + at, SECTOR))
+            return REFUSE(c, "%s: sector 0x%llx holds %s now", when, (unsigned long long)at,
+                          describe(c->again + at, text, sizeof(text)));
+    }
+    return 0;
+}
+
 /* The image shows exactly what c->data and c->zones say. */
 static int same(struct checker *c, struct zqcow2_image *img, const char *when)
 {
     struct zqcow2_zone zones[MAX_ZONES];
-    char text[128];
 
     if (look(c, img, c->again, zones))
         return 1;
@@ -106,14 +120,7 @@ static int same(struct checker *c, struct zqcow2_image *img, const char *when)
                           zones[z].state, (unsigned long long)zones[z].write_pointer,
                           c->zones[z].state, (unsigned long long)c->zones[z].write_pointer);
     }
-    if (!memcmp(c->again, c->data, c->g->size))
-        return 0;
-    for (uint64_t at = 0; at < c->g->size; at += SECTOR) {
-        if (memcmp(c->again + at, c->data + at, SECTOR))
-            return REFUSE(c, "%s: sector 0x%llx holds %s now", when, (unsigned long long)at,
-                          describe(c->again + at, text, sizeof(text)));
-    }
-    return 0;
+    return data_differs(c, when);
 }
 
 struct findings {
@@ -128,20 +135,20 @@ static void found(void *arg, int kind, const char *text)
         snprintf(f->text, sizeof(f->text), "%s", text);
 }
 
-static int check(struct checker *c, struct zqcow2_simdisk *image, bool clean, const char *when)
+static int check(struct checker *c, struct disk *image, unsigned file, bool clean, const char *when)
 {
     struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_error err = {0, ""};
     struct findings f = {""};
     struct zqcow2_backend *be;
-    int rc = zqcow2_simdisk_backend(image, &be);
+    int rc = disk_backend(image, file, &be);
 
     if (rc < 0)
         return REFUSE(c, "no backend");
     o.flags = ZQCOW2_CHECK_NOLOCK;
-    o.resolve = c->g->source ? source_resolve : NULL;
-    o.resolve_arg = (void *)(uintptr_t)c->g;
+    o.resolve = file != THE_IMAGE ? source_resolve_below : is_layered(c->g) ? source_resolve : NULL;
+    o.resolve_arg = image;
     o.found = found;
     o.arg = &f;
     rc = zqcow2_check(be, &o, &res, &err);
@@ -256,7 +263,7 @@ static int use(struct checker *c, struct zqcow2_image *img, uint64_t salt)
     return bad;
 }
 
-static int use_and_close(struct checker *c, struct zqcow2_simdisk *image, uint64_t salt)
+static int use_and_close(struct checker *c, struct disk *image, uint64_t salt)
 {
     struct zqcow2_image *img = open_on(c, image, true);
     int bad, rc;
@@ -269,13 +276,13 @@ static int use_and_close(struct checker *c, struct zqcow2_simdisk *image, uint64
 }
 
 /* Nothing that the user of the disk does changes what a snapshot reads. */
-static int snapshot_differs(struct checker *c, struct zqcow2_simdisk *image, const char *when)
+static int snapshot_differs(struct checker *c, struct disk *image, const char *when)
 {
     char text[128];
 
     if (!c->snapshot)
         return 0;
-    if (snapshot_read(image, c->again, c->g->size) < 0)
+    if (snapshot_read(image->file[THE_IMAGE], c->again, c->g->size) < 0)
         return REFUSE(c, "%s the snapshot cannot be read", when);
     for (uint64_t at = 0; at < c->g->size; at += SECTOR) {
         if (memcmp(c->again + at, c->snapshot + at, SECTOR))
@@ -285,7 +292,7 @@ static int snapshot_differs(struct checker *c, struct zqcow2_simdisk *image, con
     return 0;
 }
 
-static int reopened(struct checker *c, struct zqcow2_simdisk *image)
+static int reopened(struct checker *c, struct disk *image)
 {
     struct zqcow2_image *img = open_on(c, image, false);
     int bad;
@@ -297,34 +304,91 @@ static int reopened(struct checker *c, struct zqcow2_simdisk *image)
     return bad;
 }
 
-int verify_state(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
-                 uint64_t salt)
+/* Any program can read a raw data file: what is in it is what the device holds. */
+static int raw_differs(struct checker *c, struct disk *image)
+{
+    if (!c->g->data_raw)
+        return 0;
+    if (zqcow2_simdisk_export(image->file[SECOND_FILE], c->again, c->g->size, 0) < 0)
+        return REFUSE(c, "the data file cannot be read");
+    return data_differs(c, "in the raw data file");
+}
+
+/* The backing file by itself, in the memory of the top's. */
+static int below_differs(struct checker *c, struct disk *image)
+{
+    struct zqcow2_open_options o;
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+    int bad, rc;
+
+    if (!strcmp(c->g->source, "raw")) {
+        if (zqcow2_simdisk_export(image->file[SECOND_FILE], c->again, c->g->size, 0) < 0)
+            return REFUSE(c, "the backing file cannot be read");
+        return data_differs(c, "in the backing file");
+    }
+    rc = disk_backend(image, SECOND_FILE, &be);
+    if (rc < 0)
+        return REFUSE(c, "no backend");
+    open_options(image, &o, false);
+    o.resolve = source_resolve_below;
+    rc = zqcow2_open(be, &o, &img, NULL);
+    if (rc < 0) {
+        zqcow2_backend_close(be);
+        return REFUSE(c, "the backing file does not open: %s", zqcow2_strerror(rc));
+    }
+    bad = same(c, img, "in the backing file");
+    zqcow2_close(img);
+    return bad;
+}
+
+/* Whatever was interrupted: the image reads as before, and its backing file as it does. */
+static int commit(struct checker *c, struct disk *image)
+{
+    struct zqcow2_error err = {0, ""};
+    int rc = c->g->commit ? commit_disk(image, &err) : 0;
+
+    if (rc == ZQCOW2_EZONE_ACTIVE || !c->g->commit)
+        return 0;
+    if (rc < 0)
+        return REFUSE(c, "commit: %s (%s)", zqcow2_strerror(rc), err.text);
+    return check(c, image, THE_IMAGE, true, "after a commit") ||
+           (strcmp(c->g->source, "raw") &&
+            check(c, image, SECOND_FILE, true, "of the backing file")) ||
+           reopened(c, image) || below_differs(c, image);
+}
+
+int verify_state(struct checker *c, struct disk *image, const struct power_model *o, uint64_t salt)
 {
     int bad = verify_shown(c, image, o) || snapshot_differs(c, image, "after the loss");
 
     if (!bad && !c->g->lazy)
-        bad = check(c, image, false, "after the loss");
-    bad = bad || use_and_close(c, image, salt) || check(c, image, true, "after a clean close") ||
-          reopened(c, image) || snapshot_differs(c, image, "after recovery and use");
-    if (!bad && misuse_of(image))
+        bad = check(c, image, THE_IMAGE, false, "after the loss");
+    if (!bad && salt & 1)
+        bad = commit(c, image);
+    bad = bad || use_and_close(c, image, salt) ||
+          check(c, image, THE_IMAGE, true, "after a clean close") || reopened(c, image) ||
+          snapshot_differs(c, image, "after recovery and use") || raw_differs(c, image) ||
+          commit(c, image);
+    if (!bad && disk_misuse(image))
         return REFUSE(c, "%llu calls broke the backend's contract",
-                      (unsigned long long)misuse_of(image));
+                      (unsigned long long)disk_misuse(image));
     return bad;
 }
 
-static int repair(struct checker *c, struct zqcow2_simdisk *image)
+static int repair(struct checker *c, struct disk *image)
 {
     struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_error err = {0, ""};
     struct zqcow2_backend *be;
-    int rc = zqcow2_simdisk_backend(image, &be);
+    int rc = disk_backend(image, THE_IMAGE, &be);
 
     if (rc < 0)
         return REFUSE(c, "no backend");
     o.flags = ZQCOW2_CHECK_REPAIR_ALL;
-    o.resolve = c->g->source ? source_resolve : NULL;
-    o.resolve_arg = (void *)(uintptr_t)c->g;
+    o.resolve = is_layered(c->g) ? source_resolve : NULL;
+    o.resolve_arg = image;
     rc = zqcow2_check(be, &o, &res, &err);
     zqcow2_backend_close(be);
     if (rc < 0 || res.corruptions > res.corruptions_fixed || res.leaked_clusters > res.leaks_fixed)
@@ -333,10 +397,10 @@ static int repair(struct checker *c, struct zqcow2_simdisk *image)
 }
 
 /* Recovery alone, recorded: opening for writing and closing, or a full repair. */
-static int recover(struct checker *c, struct zqcow2_simdisk *image, bool by_repair)
+static int recover(struct checker *c, struct disk *image, bool by_repair)
 {
     struct zqcow2_image *img;
-    int rc = zqcow2_simdisk_record(image);
+    int rc = disk_record(image);
 
     if (rc < 0)
         return REFUSE(c, "record: %s", zqcow2_strerror(rc));
@@ -349,54 +413,54 @@ static int recover(struct checker *c, struct zqcow2_simdisk *image, bool by_repa
     return rc < 0 ? REFUSE(c, "close after recovery: %s", zqcow2_strerror(rc)) : 0;
 }
 
-static int recovery_state(struct checker *c, const struct zqcow2_simdisk_cut *cut, uint64_t k,
+static int recovery_state(struct checker *c, const struct disk_cut *cut, uint64_t k,
                           const struct power_model *o)
 {
-    struct zqcow2_simdisk *again;
-    int bad = 0, new, rc = zqcow2_simdisk_cut_image(cut, k, &again);
+    struct disk *again;
+    int bad = 0, new, rc = disk_cut_image(cut, k, &again);
 
     if (rc < 0)
         return REFUSE(c, "cut: %s", zqcow2_strerror(rc));
-    new = c->novelty(c->arg, zqcow2_simdisk_hash(again));
+    new = c->novelty(c->arg, disk_hash(again));
     if (new)
         bad = new == 2 ? verify_state(c, again, o, k) : verify_shown(c, again, o);
-    zqcow2_simdisk_free(again);
+    disk_free(again);
     return bad;
 }
 
 /* seed: odd for a repair. *at: the position to look at, from the first on, or UINT64_MAX: all. */
-static int cut_recovery(struct checker *c, struct zqcow2_simdisk *disk, const struct power_model *o,
+static int cut_recovery(struct checker *c, struct disk *disk, const struct power_model *o,
                         uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
-    struct zqcow2_simdisk_cut *cut;
-    uint64_t first = zqcow2_simdisk_position(disk), only = *at, end;
+    struct disk_cut cut;
+    uint64_t first = disk_position(disk), only = *at, end;
     int bad = recover(c, disk, seed & 1);
 
-    end = zqcow2_simdisk_position(disk);
-    if (bad || zqcow2_simdisk_cut_new(disk, &cut) < 0)
+    end = disk_position(disk);
+    if (bad || disk_cut_new(disk, &cut) < 0)
         return 1;
     for (uint64_t p = first; !bad && p <= end; p++) {
         uint64_t n;
 
         if (only != UINT64_MAX && p - first != only)
             continue;
-        zqcow2_simdisk_cut_seek(cut, p);
-        n = zqcow2_simdisk_cut_states(cut);
+        disk_cut_seek(&cut, p);
+        n = disk_cut_states(&cut);
         for (uint64_t i = 0; !bad && i < (n < states ? n : states); i++) {
             uint64_t k = only != UINT64_MAX ? *which : n <= states ? i : draw(&seed) % n;
 
-            bad = recovery_state(c, cut, k, o);
+            bad = recovery_state(c, &cut, k, o);
             if (bad) {
                 *at = p - first;
                 *which = k;
             }
         }
     }
-    zqcow2_simdisk_cut_free(cut);
+    disk_cut_end(&cut);
     return bad;
 }
 
-int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struct power_model *o,
+int verify_recovery(struct checker *c, struct disk *image, const struct power_model *o,
                     uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     int bad = verify_shown(c, image, o);
@@ -409,7 +473,7 @@ int verify_recovery(struct checker *c, struct zqcow2_simdisk *image, const struc
     return bad;
 }
 
-int verify_killed(struct checker *c, struct zqcow2_simdisk *disk, const struct power_model *o,
+int verify_killed(struct checker *c, struct disk *disk, const struct power_model *o,
                   uint64_t states, uint64_t seed, uint64_t *at, uint64_t *which)
 {
     return verify_shown(c, disk, o) || cut_recovery(c, disk, o, states, seed, at, which);

@@ -109,42 +109,42 @@ static int novelty_deep(void *arg, uint64_t hash)
     return n;
 }
 
-static int deeper(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
-                  uint64_t k, const struct power_model *o)
+static int deeper(struct worker *w, struct checker *c, const struct disk_cut *cut, uint64_t k,
+                  const struct power_model *o)
 {
-    struct zqcow2_simdisk *image;
+    struct disk *image;
     int bad;
 
     w->here.cut2 = w->replaying ? w->want.cut2 : UINT64_MAX;
     w->here.state2 = w->want.state2;
-    if (zqcow2_simdisk_cut_image(cut, k, &image) < 0)
+    if (disk_cut_image(cut, k, &image) < 0)
         return 1;
-    w->promise = blend(w->promise, zqcow2_simdisk_hash(image));
+    w->promise = blend(w->promise, disk_hash(image));
     c->novelty = novelty_deep;
     c->arg = w;
     bad = verify_recovery(c, image, o, w->opt->quick ? 4 : 16, blend(k, w->here.cut), &w->here.cut2,
                           &w->here.state2);
-    zqcow2_simdisk_free(image);
+    disk_free(image);
     return bad;
 }
 
 /* The program is killed, the image is opened again, and then the power goes. */
-static int killed(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
+static int killed(struct worker *w, struct checker *c, const struct disk_cut *cut,
                   const struct power_model *o)
 {
-    struct zqcow2_simdisk *disk;
+    struct disk *disk;
     int bad;
 
     w->here.cut2 = w->replaying ? w->want.cut2 : UINT64_MAX;
     w->here.state2 = w->want.state2;
-    if (zqcow2_simdisk_cut_kill(cut, &disk) < 0)
+    if (disk_cut_kill(cut, &disk) < 0)
         return 1;
     w->promise = power_hash(o);
     c->novelty = novelty_deep;
     c->arg = w;
     bad = verify_killed(c, disk, o, w->opt->quick ? 4 : 16, w->here.cut, &w->here.cut2,
                         &w->here.state2);
-    zqcow2_simdisk_free(disk);
+    disk_free(disk);
     if (bad)
         violation(w, c->why);
     return bad;
@@ -157,42 +157,42 @@ static bool sampled_deep(struct worker *w)
 }
 
 /* 1: a violation was reported. */
-static int try_state(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
-                     uint64_t k, const struct power_model *o, uint64_t allowed)
+static int try_state(struct worker *w, struct checker *c, const struct disk_cut *cut, uint64_t k,
+                     const struct power_model *o, uint64_t allowed)
 {
-    struct zqcow2_simdisk *image;
+    struct disk *image;
     int bad = 0, new;
 
     w->here.state = k;
     w->here.cut2 = UINT64_MAX;
-    if (k == zqcow2_simdisk_cut_states(cut)) /* none of them: a kill */
+    if (k == disk_cut_states(cut)) /* none of them: a kill */
         return killed(w, c, cut, o);
-    if (zqcow2_simdisk_cut_image(cut, k, &image) < 0) {
+    if (disk_cut_image(cut, k, &image) < 0) {
         violation(w, "no memory for an image");
         return 1;
     }
     w->promise = allowed;
-    new = novelty(w, zqcow2_simdisk_hash(image));
+    new = novelty(w, disk_hash(image));
     if (new) {
         place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
-        bad = new == 2 ? verify_state(c, image, o, global_hash(w, zqcow2_simdisk_hash(image))) :
+        bad = new == 2 ? verify_state(c, image, o, global_hash(w, disk_hash(image))) :
                          verify_shown(c, image, o);
         if (!bad && new == 2 && sampled_deep(w))
             bad = deeper(w, c, cut, k, o);
         if (bad)
             violation(w, c->why);
     }
-    zqcow2_simdisk_free(image);
+    disk_free(image);
     return bad;
 }
 
 /* All states of one position, or a seeded sample that holds the first and the whole. */
-static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simdisk_cut *cut,
+static int try_cut(struct worker *w, struct checker *c, const struct disk_cut *cut,
                    const struct power_model *o, uint64_t cap)
 {
-    uint64_t n = zqcow2_simdisk_cut_states(cut), allowed = power_hash(o);
+    uint64_t n = disk_cut_states(cut), allowed = power_hash(o);
     uint64_t rng = blend(hash_text(w->here.spec), w->here.cut ^ w->opt->seed);
-    uint32_t pending = zqcow2_simdisk_cut_pending(cut);
+    uint32_t pending = disk_cut_pending(cut);
     int bad = 0;
 
     watch(300);
@@ -201,9 +201,7 @@ static int try_cut(struct worker *w, struct checker *c, const struct zqcow2_simd
         uint64_t k = i;
 
         if (n > cap)
-            k = i == 0 ? 0 :
-                i == 1 ? (pending <= 10 ? (UINT64_C(1) << pending) - 1 : 1) :
-                         draw(&rng) % n;
+            k = i == 0 ? 0 : i == 1 ? disk_cut_whole(cut) : draw(&rng) % n;
         bad = try_state(w, c, cut, k, o, allowed);
     }
     if (!bad && pending && w->cuts++ % (w->opt->quick ? 10 : KILL_EVERY) == 0)
@@ -219,10 +217,13 @@ static void report(struct run *r, uint64_t stop)
 {
     static const char *acts[] = {"write", "zero", "flush", "finish", "reset", "read", "other"};
     static const char *calls[] = {"read", "write", "flush", "zero", "discard", "truncate"};
+    static const char *events[] = {"begins", "ends", "loses"};
     uint32_t m = 0;
 
     for (uint64_t p = 0; p <= stop; p++) {
         struct zqcow2_simdisk_op op = ZQCOW2_SIMDISK_OP_INIT;
+        enum disk_event what;
+        unsigned file;
 
         for (; m < r->nmoments && r->moments[m].position <= p; m++) {
             const struct act *a = &r->acts[r->moments[m].act];
@@ -232,14 +233,12 @@ static void report(struct run *r, uint64_t stop)
                    a->req, (unsigned long long)a->off, (unsigned long long)a->len);
             printf(a->result ? ": %s\n" : "\n", zqcow2_strerror(a->result));
         }
-        if (p == stop || zqcow2_simdisk_event(r->disk, p, &op) < 0)
+        if (p == stop || disk_event(r->disk, p, &op, &what, &file) < 0)
             continue;
-        printf("%5llu           %s %s 0x%llx + 0x%llx", (unsigned long long)p,
-               op.begun == p ? "begins" :
-               op.ended == p ? "ends" :
-                               "loses",
-               calls[op.kind], (unsigned long long)op.offset, (unsigned long long)op.length);
-        printf(op.result && op.ended == p ? ": %s\n" : "\n", zqcow2_strerror(op.result));
+        printf("%5llu           %s %s%s 0x%llx + 0x%llx", (unsigned long long)p, events[what],
+               calls[op.kind], file == SECOND_FILE ? " (second file)" : "",
+               (unsigned long long)op.offset, (unsigned long long)op.length);
+        printf(op.result && what == EVENT_ENDS ? ": %s\n" : "\n", zqcow2_strerror(op.result));
     }
 }
 
@@ -258,44 +257,45 @@ static int find_cut(const struct worker *w, uint64_t p)
 /* Every position of a run; a position that changes nothing is not looked at twice. */
 static int crash_everywhere(struct worker *w, struct run *r, struct power_model *o)
 {
-    uint64_t end = zqcow2_simdisk_position(r->disk), before = 0;
+    uint64_t end = disk_position(r->disk), before = 0;
     struct zqcow2_simdisk_op op = ZQCOW2_SIMDISK_OP_INIT;
-    struct zqcow2_simdisk_cut *cut;
+    enum disk_event what = EVENT_BEGINS;
+    struct disk_cut cut;
     struct checker c;
     uint32_t at = 0;
     int bad = 0;
 
-    if (checker_init(&c, r->g, r->snapshot) < 0 || zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
+    if (checker_init(&c, r->g, r->snapshot) < 0 || disk_cut_new(r->disk, &cut) < 0)
         return 1;
     for (uint64_t p = 0; !bad && p <= end; p++) {
-        bool same_states = p && zqcow2_simdisk_event(r->disk, p - 1, &op) == 0 &&
-                           op.ended == p - 1 && op.kind != ZQCOW2_IO_FLUSH;
+        bool same_states = p && disk_event(r->disk, p - 1, &op, &what, NULL) == 0 &&
+                           what == EVENT_ENDS && op.kind != ZQCOW2_IO_FLUSH;
         uint64_t allowed;
 
         run_replay(r, o, p, &at);
         allowed = power_hash(o);
-        zqcow2_simdisk_cut_seek(cut, p);
+        disk_cut_seek(&cut, p);
         w->here.cut = p;
         if (!find_cut(w, p) || (!w->replaying && same_states && allowed == before))
             continue;
         before = allowed;
         if (w->replaying)
-            bad = try_state(w, &c, cut, w->want.state, o, allowed);
+            bad = try_state(w, &c, &cut, w->want.state, o, allowed);
         else
-            bad = try_cut(w, &c, cut, o, cap_of(w, r->g));
+            bad = try_cut(w, &c, &cut, o, cap_of(w, r->g));
     }
     if (bad && w->replaying)
         report(r, w->here.cut);
-    zqcow2_simdisk_cut_free(cut);
+    disk_cut_end(&cut);
     checker_fini(&c);
     return bad;
 }
 
 /*
  * text: kind, number, then perhaps e (forever), or without space: s (half of it is there), n
- * (nothing is), l (all of it is).
+ * (nothing is), l (all of it is). With two files even numbers are the second one's.
  */
-static void arm(struct zqcow2_simdisk *disk, const char *text)
+static void arm(struct disk *disk, const char *text)
 {
     static const struct {
         char letter;
@@ -303,6 +303,7 @@ static void arm(struct zqcow2_simdisk *disk, const char *text)
     } kinds[] = {{'W', ZQCOW2_IO_WRITE}, {'F', ZQCOW2_IO_FLUSH}, {'T', ZQCOW2_IO_TRUNCATE},
                  {'Z', ZQCOW2_IO_ZERO},  {'R', ZQCOW2_IO_READ},  {'D', ZQCOW2_IO_DISCARD}};
     struct zqcow2_simdisk_fault f = ZQCOW2_SIMDISK_FAULT_INIT;
+    unsigned file = THE_IMAGE;
     char how;
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -310,21 +311,17 @@ static void arm(struct zqcow2_simdisk *disk, const char *text)
             f.kinds = 1u << kinds[i].kind;
     }
     f.nth = strtoull(text + 1, NULL, 10);
+    if (disk->file[SECOND_FILE]) {
+        file = f.nth % 2 ? THE_IMAGE : SECOND_FILE;
+        f.nth = (f.nth + 1) / 2;
+    }
     how = text[2 + strspn(text + 2, "0123456789")];
     f.error = how && strchr("snl", how) ? -ENOSPC : -EIO;
     f.flags = how == 'e' ? ZQCOW2_SIMDISK_FOREVER :
               how == 's' ? ZQCOW2_SIMDISK_SHORT :
               how == 'l' ? ZQCOW2_SIMDISK_LANDS :
                            0u;
-    zqcow2_simdisk_set_fault(disk, &f);
-}
-
-static uint64_t faults_met(struct zqcow2_simdisk *disk)
-{
-    struct zqcow2_simdisk_counters n = ZQCOW2_SIMDISK_COUNTERS_INIT;
-
-    zqcow2_simdisk_get_counters(disk, &n);
-    return n.faults;
+    disk_set_fault(disk, file, &f);
 }
 
 /* Letter by letter; each fault is armed when the one before it has struck. */
@@ -335,7 +332,7 @@ static void run_with_faults(struct run *r, const char *letters, const char *bang
     for (; *letters; letters++) {
         char one[2] = {*letters, '\0'};
 
-        if (bang && faults_met(r->disk) == armed) {
+        if (bang && disk_faults(r->disk) == armed) {
             arm(r->disk, bang + 1);
             bang = strchr(bang + 1, '!');
             armed++;
@@ -362,16 +359,16 @@ static void sequence(struct worker *w, const struct crash_geometry *g, const cha
     const char *at = strchr(spec, '@'), *bang = strchr(spec, '!');
     uint64_t seed = blend(hash_text(spec), at ? strtoull(at + 1, NULL, 10) : 0);
     struct base *b = base_of(w, g, at != NULL);
-    struct zqcow2_simdisk *disk;
+    struct disk *disk;
     char letters[48];
     struct power_model o;
     struct run r;
 
-    if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0)
+    if (!b || disk_clone(b->run.disk, &disk) < 0)
         return;
     snprintf(letters, sizeof(letters), "%.*s", (int)strcspn(spec, "@!"), spec);
-    zqcow2_simdisk_set_seed(disk, seed);
-    zqcow2_simdisk_record(disk);
+    disk_set_seed(disk, seed);
+    disk_record(disk);
     run_begin(&r, g, disk, at != NULL, bang != NULL, seed, b->run.req);
     r.snapshot = b->run.snapshot;
     memcpy(r.life, b->run.life, sizeof(r.life));
@@ -379,7 +376,8 @@ static void sequence(struct worker *w, const struct crash_geometry *g, const cha
     if (bang && only_space(bang))
         run_make_room(&r);
     run_end(&r, true);
-    zqcow2_simdisk_set_fault(disk, NULL);
+    disk_set_fault(disk, THE_IMAGE, NULL);
+    disk_set_fault(disk, SECOND_FILE, NULL);
     base_replay(&o, &b->run);
     if (r.hung || r.wrong || (r.broken && !r.faulty))
         violation(w, r.why);
@@ -393,7 +391,7 @@ static void sequence(struct worker *w, const struct crash_geometry *g, const cha
 void random_letters(const struct crash_geometry *g, uint64_t *rng, char *out, unsigned n)
 {
     static const char *const hot[] = {"adnjm", "admnjjs", "abchijkm", "aehrjm", "amdmon"};
-    const char *set = g->zone_size ? LETTERS_ZONED : LETTERS_PLAIN;
+    const char *set = letters_of(g);
 
     if (g->zone_size && draw(rng) % 2)
         set = hot[draw(rng) % (sizeof(hot) / sizeof(hot[0]))];
@@ -404,17 +402,17 @@ void random_letters(const struct crash_geometry *g, uint64_t *rng, char *out, un
 }
 
 /* Checks some states of the generation, then picks the one that lives on. NULL: a violation. */
-static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct power_model *o,
-                                       struct checker *c, uint64_t *rng)
+static struct disk *survivor(struct worker *w, struct run *r, struct power_model *o,
+                             struct checker *c, uint64_t *rng)
 {
-    uint64_t end = zqcow2_simdisk_position(r->disk), k;
-    struct zqcow2_simdisk *image = NULL;
-    struct zqcow2_simdisk_cut *cut;
+    uint64_t end = disk_position(r->disk), k;
+    struct disk *image = NULL;
+    struct disk_cut cut;
     uint64_t stop = draw(rng) % (end + 1);
     uint32_t at = 0;
     int bad = 0;
 
-    if (zqcow2_simdisk_cut_new(r->disk, &cut) < 0)
+    if (disk_cut_new(r->disk, &cut) < 0)
         return NULL;
     for (uint64_t p = 0; p <= stop; p++) {
         bool look = draw(rng) % (stop / 12 + 1) == 0 || p == stop;
@@ -424,25 +422,25 @@ static struct zqcow2_simdisk *survivor(struct worker *w, struct run *r, struct p
         run_replay(r, o, p, &at);
         if (!look)
             continue;
-        zqcow2_simdisk_cut_seek(cut, p);
+        disk_cut_seek(&cut, p);
         w->here.cut = p;
-        bad = w->replaying ? try_state(w, c, cut, w->want.state, o, power_hash(o)) :
-                             try_cut(w, c, cut, o, cap_of(w, r->g) / 4 + 2);
+        bad = w->replaying ? try_state(w, c, &cut, w->want.state, o, power_hash(o)) :
+                             try_cut(w, c, &cut, o, cap_of(w, r->g) / 4 + 2);
         if (bad && w->replaying)
             report(r, p);
         if (bad)
             break;
     }
-    zqcow2_simdisk_cut_seek(cut, stop);
-    k = draw(rng) % zqcow2_simdisk_cut_states(cut);
+    disk_cut_seek(&cut, stop);
+    k = draw(rng) % disk_cut_states(&cut);
     w->here.cut = stop;
     w->here.state = k;
-    if (!bad && zqcow2_simdisk_cut_image(cut, k, &image) == 0 && verify_shown(c, image, o)) {
+    if (!bad && disk_cut_image(&cut, k, &image) == 0 && verify_shown(c, image, o)) {
         violation(w, c->why);
-        zqcow2_simdisk_free(image);
+        disk_free(image);
         image = NULL;
     }
-    zqcow2_simdisk_cut_free(cut);
+    disk_cut_end(&cut);
     return image;
 }
 
@@ -452,28 +450,27 @@ static void history(struct worker *w, const struct crash_geometry *g, const char
     bool async = strchr(spec, '@') != NULL;
     uint64_t rng = blend(hash_text(spec), hash_text(g->name));
     struct base *b = base_of(w, g, async);
-    struct zqcow2_simdisk *disk;
+    struct disk *disk;
     char letters[HISTORY + 1];
     struct checker c;
     struct power_model o;
     uint32_t req, lives[MAX_ZONES];
 
-    if (!b || zqcow2_simdisk_clone(b->run.disk, &disk) < 0 ||
-        checker_init(&c, g, b->run.snapshot) < 0)
+    if (!b || disk_clone(b->run.disk, &disk) < 0 || checker_init(&c, g, b->run.snapshot) < 0)
         return;
     req = b->run.req;
     memcpy(lives, b->run.life, sizeof(lives));
     base_replay(&o, &b->run);
     for (w->here.generation = 0; disk && w->here.generation < GENERATIONS; w->here.generation++) {
-        struct zqcow2_simdisk *next = NULL;
+        struct disk *next = NULL;
         struct run r;
 
         w->here.cut = w->here.state = 0;
         w->here.cut2 = UINT64_MAX;
         place_text(&w->here, w->sh->now[w->id], sizeof(w->sh->now[0]));
         watch(600);
-        zqcow2_simdisk_set_seed(disk, draw(&rng));
-        zqcow2_simdisk_record(disk);
+        disk_set_seed(disk, draw(&rng));
+        disk_record(disk);
         run_begin(&r, g, disk, async, false, draw(&rng), req);
         memcpy(r.life, lives, sizeof(lives));
         random_letters(g, &rng, letters, HISTORY);
@@ -487,7 +484,7 @@ static void history(struct worker *w, const struct crash_geometry *g, const char
             power_rebase(&o, c.seen, c.data);
             if (w->opt->qemu && !g->lazy) {
                 w->sh->foreign++;
-                if (!r.g->source && qemu_check(next, w->opt->qemu) < 0)
+                if (!is_layered(r.g) && qemu_check(next->file[THE_IMAGE], w->opt->qemu) < 0)
                     violation(w, "qemu-img check finds corruption in what survived");
             }
         }
@@ -497,7 +494,7 @@ static void history(struct worker *w, const struct crash_geometry *g, const char
         disk = next;
     }
     watch(0);
-    zqcow2_simdisk_free(disk);
+    disk_free(disk);
     atomic_fetch_add(&w->sh->histories, 1);
     checker_fini(&c);
     power_fini(&o);

@@ -28,6 +28,7 @@ struct options {
     unsigned workers;
     const char *geometry, *replay, *qemu;
     bool quick;
+    bool core, layers; /* only images that need no other file; only those that do */
 };
 
 struct base { /* of one geometry: the image that workloads start from, and how it came about */
