@@ -26,11 +26,12 @@ static void print_usage(FILE *out)
                  "       zqcow2 VERB --help | zqcow2 --help | zqcow2 --version\n\n"
                  "Creates, inspects and uses zoned qcow2 images.\n\n");
     for (size_t i = 0; i < ZT_COUNT(verbs); i++)
-        fprintf(out, "  %-8s %s\n", verbs[i].verb->name, verbs[i].verb->summary);
+        fprintf(out, "  %-10s %s\n", verbs[i].verb->name, verbs[i].verb->summary);
     fprintf(out, "\nOffsets, lengths and sizes are in bytes and may end in K, M, G, T, P or E.\n"
                  "backends: ");
     zt_backend_list(out);
-    fprintf(out, "\nThe manual: zqcow2(1), zqcow2-ublk(1), zqcow2-format(5), zqcow2(7).\n");
+    fprintf(out, "\nThe manual: zqcow2(1), zqcow2-ublk(1), zqcow2-vhost-user(1), zqcow2-format(5), "
+                 "zqcow2(7).\n");
 }
 
 static void print_help(const struct entry *e)

@@ -3,7 +3,7 @@
 # Options: mistakes are reported in the command's own form; help, its names, and what bash completes.
 . "$(dirname "$0")/lib.sh"
 completion=${2:?usage: $0 PATH_OF_ZQCOW2 PATH_OF_COMPLETION}
-verbs=$("$tool" --help | sed -n 's/^  \([a-z][a-z]*\) .*/\1/p')
+verbs=$("$tool" --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p')
 
 # is_refused TEXT ARGUMENT...: one line on standard error, and it is this.
 is_refused() {
@@ -55,7 +55,7 @@ run 0 'lists repeat: io -c' io -c 'write -q 0 512' -c 'write -q 512 512' z.qcow2
 # help, version, create -o help, and where the manual is.
 run 0 'zqcow2 --help' --help
 cp out usage
-has 'names the man pages' out 'zqcow2\(1\).*zqcow2-ublk\(1\).*zqcow2-format\(5\)'
+has 'names the man pages' out 'zqcow2\(1\).*zqcow2-ublk\(1\).*zqcow2-vhost-user\(1\).*zqcow2-format\(5\)'
 run 0 'zqcow2 help' help
 same 'says the same' usage out
 run 0 'zqcow2 version' version
@@ -67,7 +67,7 @@ for verb in $verbs; do
     cp out help
     run 0 "$verb --help" "$verb" --help
     same 'says the same' help out
-    has "$verb: names its man page" out '^The manual: zqcow2(-ublk)?\(1\)\.$'
+    has "$verb: names its man page" out '^The manual: zqcow2(-ublk|-vhost-user)?\(1\)\.$'
 done
 run 1 'help of an unknown verb' help explode
 has 'is refused by its name' err "^zqcow2: unknown verb 'explode'"

@@ -14,8 +14,8 @@
 #include "serve/state.h"
 
 /* Of the first clients open DEVICE and the number; of the second what the state file says. */
-static const struct serve_kind disk = {"disk", "disk", "/dev/disk"};
-static const struct serve_kind sock = {"disk-sock", "socket", NULL};
+static const struct serve_kind disk = {"disk", "disk", "/dev/disk", "list"};
+static const struct serve_kind sock = {"disk-sock", "socket", NULL, "list"};
 
 static char folder[] = "/tmp/serve-XXXXXX";
 

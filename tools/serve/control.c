@@ -13,9 +13,9 @@
 
 #include "tool.h"
 
-static void print_server(const struct serve_state *s)
+static void print_server(const struct serve_state *s, bool named)
 {
-    printf("%" PRIu32 "\t", s->id);
+    printf("%s%" PRIu32 "\t", named ? s->kind->name : "", s->id);
     if (s->alive) {
         zt_put(stdout, s->endpoint);
         printf("\tpid %ld\t", (long)s->pid);
@@ -28,7 +28,7 @@ static void print_server(const struct serve_state *s)
     putchar('\n');
 }
 
-int serve_list(const struct serve_kind *kind)
+int serve_list(const struct serve_kind *kind, bool named)
 {
     uint32_t ids[SERVE_STATE_MAX];
     int n = serve_state_ids(kind, ids, SERVE_STATE_MAX);
@@ -41,7 +41,7 @@ int serve_list(const struct serve_kind *kind)
         struct serve_state s;
 
         if (!serve_state_read(kind, ids[i], &s))
-            print_server(&s);
+            print_server(&s, named);
     }
     return 0;
 }
@@ -60,7 +60,7 @@ bool serve_find(const struct serve_kind *kind, const char *name, struct serve_st
         if ((!by_id || ids[i] == id) && !serve_state_read(kind, ids[i], out) &&
             (by_id || !strcmp(out->image, path)))
             return true;
-    zt_error("%s: no such %s (see zqcow2 %s list)", name, kind->what, kind->name);
+    zt_error("%s: no such %s (see %s)", name, kind->what, kind->list);
     return false;
 }
 

@@ -5,8 +5,8 @@
 
 #include "serve/state.h"
 
-/* Prints a line for each server; the exit status. */
-int serve_list(const struct serve_kind *kind);
+/* Prints a line for each server, with the name of its kind if `named`; the exit status. */
+int serve_list(const struct serve_kind *kind, bool named);
 /* By its number or its image. */
 bool serve_find(const struct serve_kind *kind, const char *name, struct serve_state *out);
 /* Stops a living one and waits for its end; the exit status, 1 also if the end was not clean. */

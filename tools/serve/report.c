@@ -78,6 +78,12 @@ static void leave_streams(void)
     dup2(fd, STDERR_FILENO);
 }
 
+static void wait_for(pid_t pid)
+{
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+}
+
 /* The report is printed before the command ends, even if that is why it ends. */
 static int run_foreground(serve_main *server, const void *arg, struct serve_report *report,
                           pid_t printer)
@@ -86,8 +92,7 @@ static int run_foreground(serve_main *server, const void *arg, struct serve_repo
 
     if (report->fd >= 0)
         close(report->fd);
-    while (waitpid(printer, NULL, 0) < 0 && errno == EINTR)
-        ;
+    wait_for(printer);
     return status;
 }
 
@@ -114,6 +119,8 @@ int serve_launch(bool foreground, serve_main *server, const void *arg)
         status = print_report(p[0]);
         if (!pid)
             _exit(status);
+        if (status) /* it has let go of the image when the command says that it failed */
+            wait_for(pid);
         return status;
     }
     close(p[0]);

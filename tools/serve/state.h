@@ -26,6 +26,7 @@ struct serve_kind {
     const char *name;   /* the verb, and with a number the state file */
     const char *what;   /* in messages, after "no such" */
     const char *device; /* clients open this with the number; NULL: the state file has it */
+    const char *list;   /* the command that shows them */
 };
 
 struct serve_state {

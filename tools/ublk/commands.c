@@ -125,7 +125,7 @@ int verb_ublk(int argc, char **argv)
     if (!strcmp(sub, "add"))
         return verb_add(argc - 1, argv + 1);
     if (!strcmp(sub, "list"))
-        return argc == 2 ? serve_list(&ublk_kind) : fail_usage();
+        return argc == 2 ? serve_list(&ublk_kind, false) : fail_usage();
     if (!strcmp(sub, "del"))
         return verb_del(argc - 1, argv + 1);
     return fail_usage();

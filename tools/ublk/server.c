@@ -24,8 +24,6 @@
 #define SECTOR 512u
 #define MAX_IO (512u * 1024)
 
-const struct serve_kind ublk_kind = {"ublk", "ublk device", "/dev/ublkb"};
-
 struct server {
     const struct ublk_options *opt;
     struct serve_report *report;

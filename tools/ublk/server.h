@@ -3,8 +3,8 @@
 #ifndef ZQ_TOOLS_UBLK_SERVER_H
 #define ZQ_TOOLS_UBLK_SERVER_H
 
+#include "serve/kinds.h"
 #include "serve/report.h"
-#include "serve/state.h"
 #include "ublk/ctl.h"
 
 struct ublk_options {
@@ -12,8 +12,6 @@ struct ublk_options {
     uint32_t id;    /* all ones: any */
     uint32_t depth; /* of each queue */
 };
-
-extern const struct serve_kind ublk_kind;
 
 /*
  * A serve_main(), `opt` is a struct ublk_options: serves until a signal or the end of the device.

@@ -1,0 +1,58 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# vhost-user in the background, serve list and serve stop: sockets, state files, mistakes.
+. "$(dirname "$0")/lib.sh"
+tab=$(printf '\t')
+run 0 'create' create p.qcow2 8M
+run 0 'create' create -o zone.size=1M z.qcow2 8M
+
+is_refused() { # MESSAGE ARGUMENT...
+    message=$1
+    shift
+    run 1 "refused: $*" "$@"
+    is 'says why' "zqcow2: $message" "$(cat err)"
+}
+is_refused 'vhost-user: one of --socket and --fd is needed' vhost-user p.qcow2
+is_refused 'vhost-user: one of --socket and --fd is needed' vhost-user --fd=3 --socket=s p.qcow2
+is_refused '--fd: 9 is not a socket' vhost-user --fd=9 p.qcow2
+is_refused "--fd: must be a number from 3 to 2147483647, not '1'" vhost-user --fd=1 p.qcow2
+is_refused "--queues: must be a number from 1 to 64, not '0'" vhost-user --queues=0 --socket=s p.qcow2
+is_refused 'missing.qcow2: No such file or directory' vhost-user --socket=s missing.qcow2
+is_refused 'no/s: No such file or directory' vhost-user --socket=no/s p.qcow2
+: >file
+is_refused 'file: Address already in use' vhost-user --socket=file p.qcow2
+long=$(printf '%0120d' 0)
+is_refused "$long: File name too long" vhost-user --socket="$long" p.qcow2
+is 'nothing is left' no "$([ -e s ] && echo yes || echo no)"
+is_refused "serve: list, or stop with a server, not 'start'; see zqcow2 serve --help" serve start
+run 1 'no server of that image' serve stop p.qcow2
+is 'says so' 'zqcow2: p.qcow2: no such vhost-user server (see zqcow2 serve list)' "$(cat err)"
+
+if [ "$(id -u)" != 0 ]; then # a server in the background is found by its state file only
+    finish
+fi
+run 0 'a plain disk' vhost-user --socket=s p.qcow2
+is 'prints the socket and the geometry' "$dir/s
+  8 MiB, not zoned" "$(cat out)"
+run 1 'the image is in use' info p.qcow2
+run 1 'so is the socket' vhost-user --socket=s z.qcow2
+is 'says so' 'zqcow2: s: Address already in use' "$(cat err)"
+run 0 'a zoned disk' vhost-user --socket=t --queues=1 --read-only z.qcow2
+has 'has zones' out 'host-managed, read-only: 8 zones of 1 MiB'
+run 0 'list' serve list
+has 'has the first' out "^vhost-user[0-9]+$tab$dir/s${tab}pid [0-9]+$tab$dir/p.qcow2\$"
+has 'has the second' out "^vhost-user[0-9]+$tab$dir/t${tab}pid [0-9]+$tab$dir/z.qcow2\$"
+id=$(sed -n "s|^\(vhost-user[0-9]*\).*/z.qcow2\$|\1|p" out)
+pid=$(sed -n "s|.*pid \([0-9]*\).*/p.qcow2\$|\1|p" out)
+run 0 'stop by the name' serve stop "$id"
+is 'its socket is gone' no "$([ -e t ] && echo yes || echo no)"
+kill -KILL "$pid"
+while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+run 0 'list' serve list
+has 'shows the dead' out "^vhost-user[0-9]+$tab-${tab}server gone$tab$dir/p.qcow2\$"
+run 0 'stop forgets the dead' serve stop p.qcow2
+run 0 'a socket that was left is replaced' vhost-user --socket=s p.qcow2
+run 0 'stop by the image' serve stop p.qcow2
+run 1 'and then knows none' serve stop p.qcow2
+run 0 'the image was closed' check p.qcow2
+finish

@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * zqcow2 vhost-user against a front-end and a guest of the test's own: requests of every kind, both
+ * kinds of images, rings at their ends, drivers that know less, and
+ * servers that are killed. ZQCOW2_TOOL names the command.
+ */
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "frontend.h"
+
+static bool all_are(const uint8_t *p, uint8_t v, size_t n)
+{
+    return !n || (p[0] == v && !memcmp(p, p + 1, n - 1));
+}
+
+/* ---- plain images ---- */
+
+static void data_comes_back(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    memset(front_data(&f), 0x5a, 8192);
+    assert_int_equal(front_do(&f, 0, OUT, 16, 8192, 0), OK);
+    memset(front_data(&f), 0, 8192);
+    assert_int_equal(front_do(&f, 1, IN, 15, 0, 1024), OK);
+    assert_true(all_are(front_data(&f), 0, 512) && all_are(front_data(&f) + 512, 0x5a, 512));
+    assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    assert_int_equal(front_do(&f, 0, GET_ID, 0, 0, 20), OK);
+    assert_memory_equal(front_data(&f), "i.qcow2\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
+    front_finish(&f);
+}
+
+static void what_cannot_be_is_refused(void **state)
+{
+    static const struct {
+        uint32_t type;
+        uint64_t sector;
+        uint32_t out, in;
+        uint8_t status;
+    } cases[] = {
+        {IN, 16384, 0, 512, IOERR},
+        {IN, 16383, 0, 1024, IOERR},
+        {OUT, 16383, 1024, 0, IOERR},
+        {IN, UINT64_MAX, 0, 512, IOERR},
+        {OUT, UINT64_MAX / 2, 512, 0, IOERR},
+        {IN, 0, 0, 511, IOERR},
+        {OUT, 0, 100, 0, IOERR},
+        {3, 0, 0, 0, UNSUPP},
+        {10, 0, 0, 0, UNSUPP},
+        {14, 0, 16, 0, UNSUPP},
+        {APPEND, 0, 512, 0, UNSUPP},
+        {REPORT, 0, 0, 4096, UNSUPP},
+        {RESET_ALL, 0, 0, 0, UNSUPP},
+        {0xffffffff, 0, 0, 0, UNSUPP},
+        {DISCARD, 0, 15, 0, IOERR},
+        {DISCARD, 0, 17 * 16, 0, IOERR},
+        {DISCARD, 0, 0, 0, IOERR},
+    };
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        memset(front_data(&f), 0, 4096);
+        if (front_do(&f, 0, cases[i].type, cases[i].sector, cases[i].out, cases[i].in) !=
+            cases[i].status)
+            fail_msg("case %u", i);
+    }
+    front_finish(&f);
+}
+
+static void put_range(struct front *f, unsigned i, uint64_t sector, uint32_t n, uint32_t flags)
+{
+    front_put(front_data(f) + 16 * i, sector, 8);
+    front_put(front_data(f) + 16 * i + 8, n, 4);
+    front_put(front_data(f) + 16 * i + 12, flags, 4);
+}
+
+static void ranges_become_zeros(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    memset(front_data(&f), 7, 32768);
+    assert_int_equal(front_do(&f, 0, OUT, 0, 32768, 0), OK);
+    put_range(&f, 0, 8, 8, 0);
+    put_range(&f, 1, 32, 8, 0);
+    assert_int_equal(front_do(&f, 0, DISCARD, 0, 32, 0), OK);
+    put_range(&f, 0, 1, 1, 0);
+    put_range(&f, 1, 48, 9, 1);
+    assert_int_equal(front_do(&f, 0, ZEROES, 0, 32, 0), OK);
+    /* One that cannot be costs the others, too. */
+    put_range(&f, 0, 24, 8, 0);
+    put_range(&f, 1, 16380, 8, 0);
+    assert_int_equal(front_do(&f, 0, ZEROES, 0, 32, 0), IOERR);
+    put_range(&f, 0, 24, 8, 1);
+    assert_int_equal(front_do(&f, 0, DISCARD, 0, 16, 0), UNSUPP);
+    put_range(&f, 0, 24, 8, 2);
+    assert_int_equal(front_do(&f, 0, ZEROES, 0, 16, 0), UNSUPP);
+    assert_int_equal(front_do(&f, 0, IN, 0, 0, 32768), OK);
+    for (unsigned s = 0; s < 64; s++) {
+        bool zero = s == 1 || (s >= 8 && s < 16) || (s >= 32 && s < 40) || (s >= 48 && s < 57);
+
+        if (!all_are(front_data(&f) + 512 * s, zero ? 0 : 7, 512))
+            fail_msg("sector %u", s);
+    }
+    front_finish(&f);
+}
+
+/* Header, data and status in pieces of any length, direct and by a table. */
+static void framing_is_free(void **state)
+{
+    struct front f;
+    uint32_t written;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    for (unsigned i = 0; i < 2; i++) {
+        struct part write[] = {{DATA_AT, 5, false},
+                               {DATA_AT + 5, 11 + 500, false},
+                               {DATA_AT + 516, 12, false},
+                               {DATA_AT + 528, 512, false},
+                               {DATA_AT + 2000, 1, true}};
+        struct part read[] = {{DATA_AT, 16, false},
+                              {DATA_AT + 3000, 1, true},
+                              {DATA_AT + 3001, 1000, true},
+                              {DATA_AT + 4001, 24, true}};
+
+        memset(f.memory + DATA_AT, 0, 8192);
+        front_put(f.memory + DATA_AT, OUT, 4);
+        front_put(f.memory + DATA_AT + 8, 40 + i, 8);
+        for (unsigned b = 0; b < 1024; b++)
+            f.memory[DATA_AT + 16 + b] = (uint8_t)(b * 7 + i);
+        front_post(&f, 0, 3, write, 5, i);
+        assert_int_equal(front_used(&f, 0, &written, LONG_MS), 3);
+        assert_int_equal(f.memory[DATA_AT + 2000], OK);
+        front_put(f.memory + DATA_AT, IN, 4);
+        front_post(&f, 0, 9, read, 4, i);
+        assert_int_equal(front_used(&f, 0, &written, LONG_MS), 9);
+        assert_int_equal(written, 1025);
+        for (unsigned b = 0; b < 1024; b++)
+            assert_int_equal(f.memory[DATA_AT + 3000 + b], (uint8_t)(b * 7 + i));
+        assert_int_equal(f.memory[DATA_AT + 4024], OK);
+    }
+    front_finish(&f);
+}
+
+/* The index of a ring has 16 bits. */
+static void indexes_wrap(void **state)
+{
+    struct front f;
+
+    (void)state;
+    for (unsigned events = 0; events < 2; events++) {
+        front_begin(&f, front_plain, "", ALL & ~(events ? 0 : 1ull << F_EVENT));
+        front_stop_ring(&f, 0);
+        front_put(f.memory + 0x4000 + 0x1002, 65500, 2);
+        front_put(f.memory + 0x4000 + 0x2002, 65500, 2);
+        front_start_ring(&f, 0, 65500);
+        for (unsigned i = 0; i < 200; i++) {
+            front_data(&f)[0] = (uint8_t)i;
+            assert_int_equal(front_do(&f, 0, OUT, i, 512, 0), OK);
+        }
+        for (unsigned i = 0; i < 200; i++) {
+            assert_int_equal(front_do(&f, 0, IN, i, 0, 512), OK);
+            assert_int_equal(front_data(&f)[0], i);
+        }
+        front_finish(&f);
+    }
+}
+
+/* The guest is interrupted for what it asked to be, and only then. */
+static void calls_come_when_wanted(void **state)
+{
+    struct front f;
+    struct pollfd p = {.events = POLLIN};
+    uint64_t n;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL & ~(1ull << F_EVENT));
+    p.fd = f.ring[0].call;
+    assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    assert_int_equal(poll(&p, 1, LONG_MS), 1);
+    assert_int_equal(read(p.fd, &n, sizeof(n)), sizeof(n));
+    front_put(f.memory + 0x4000 + 0x1000, 1, 2); /* none, please */
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    front_stop_ring(&f, 1); /* the server has gone once around since */
+    assert_int_equal(poll(&p, 1, 0), 0);
+    front_put(f.memory + 0x4000 + 0x1000, 0, 2);
+    assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    assert_int_equal(poll(&p, 1, LONG_MS), 1);
+    front_finish(&f);
+}
+
+/* ---- zones ---- */
+
+static void report_one(struct front *f, uint64_t sector, uint64_t wp, unsigned zone_state)
+{
+    uint8_t *z = front_data(f) + 64;
+
+    assert_int_equal(front_do(f, 0, REPORT, sector, 0, 128), OK);
+    assert_int_equal(front_get(front_data(f), 8), 1);
+    assert_int_equal(front_get(z + 8, 8), sector);
+    assert_int_equal(front_get(z + 16, 8), wp);
+    assert_int_equal(z[25], zone_state);
+}
+
+static void zones_are_reported(void **state)
+{
+    struct front f;
+    uint8_t config[12 + 96] = {0};
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    front_put(config + 4, 96, 4);
+    front_send(&f, 24, 0, config, sizeof(config), NULL, 0);
+    assert_int_equal(front_receive(&f, config, sizeof(config), NULL), sizeof(config));
+    assert_int_equal(front_get(config + 12, 8), 16384);
+    assert_int_equal(front_get(config + 12 + 34, 2), RINGS);
+    assert_int_equal(front_get(config + 12 + 72, 4), 2048);
+    assert_int_equal(front_get(config + 12 + 76, 4), 2);
+    assert_int_equal(front_get(config + 12 + 80, 4), 3);
+    assert_int_equal(front_get(config + 12 + 88, 4), 512);
+    assert_int_equal(config[12 + 92], 1);
+    assert_int_equal(front_do(&f, 0, REPORT, 0, 0, 64 + 64 * 20), OK);
+    assert_int_equal(front_get(front_data(&f), 8), 8);
+    for (unsigned i = 0; i < 8; i++) {
+        const uint8_t *z = front_data(&f) + 64 + 64 * i;
+
+        assert_int_equal(front_get(z, 8), i ? 1536 : 2048);
+        assert_int_equal(front_get(z + 8, 8), 2048 * i);
+        assert_int_equal(z[24], i ? 2 : 1);
+        assert_int_equal(z[25], i ? 1 : 0);
+    }
+    assert_true(all_are(front_data(&f) + 64 + 64 * 8, 0, 64 * 12));
+    assert_int_equal(front_do(&f, 0, REPORT, 2049, 0, 64 + 64 + 63), OK);
+    assert_int_equal(front_get(front_data(&f), 8), 1);
+    assert_int_equal(front_do(&f, 0, REPORT, 0, 0, 63), INVALID);
+    assert_int_equal(front_do(&f, 0, REPORT, 16384, 0, 4096), INVALID);
+    front_finish(&f);
+}
+
+static void zones_change_state(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 4096, 0), OK);
+    report_one(&f, 2048, 2056, 2);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), UNALIGNED);
+    assert_int_equal(front_do(&f, 0, OPEN, 2048, 0, 0), OK);
+    report_one(&f, 2048, 2056, 3);
+    assert_int_equal(front_do(&f, 0, OPEN, 4096, 0, 0), OK);
+    assert_int_equal(front_do(&f, 0, OPEN, 6144, 0, 0), OPEN_LIMIT);
+    assert_int_equal(front_do(&f, 0, CLOSE, 2048, 0, 0), OK);
+    report_one(&f, 2048, 2056, 4);
+    assert_int_equal(front_do(&f, 0, OUT, 6144, 512, 0), OK);
+    assert_int_equal(front_do(&f, 0, OUT, 8192, 512, 0), ACTIVE_LIMIT);
+    assert_int_equal(front_do(&f, 0, FINISH, 6144, 0, 0), OK);
+    report_one(&f, 6144, 8192, 14);
+    assert_int_equal(front_do(&f, 0, OUT, 6145, 512, 0), INVALID);
+    assert_int_equal(front_do(&f, 0, RESET, 6144, 0, 0), OK);
+    report_one(&f, 6144, 6144, 1);
+    assert_int_equal(front_do(&f, 0, RESET, 6145, 0, 0), INVALID);
+    assert_int_equal(front_do(&f, 0, RESET, 0, 0, 0), INVALID);
+    assert_int_equal(front_do(&f, 0, RESET, 1ull << 60, 0, 0), INVALID);
+    assert_int_equal(front_do(&f, 0, RESET_ALL, 77, 0, 0), OK);
+    report_one(&f, 2048, 2048, 1);
+    assert_int_equal(front_do(&f, 0, ZEROES, 0, 16, 0), UNSUPP);
+    front_finish(&f);
+}
+
+/* 9 bytes for the answer as the standard has it, 16 as Linux does, and both in pieces. */
+static void appends_say_where(void **state)
+{
+    static const uint32_t rooms[] = {9, 16, 9, 16};
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    for (unsigned i = 0; i < 4; i++) {
+        uint32_t room = rooms[i], first = i < 2 ? room : 3, answer = DATA_AT + 0x800;
+        struct part p[] = {{DATA_AT, 16, false},
+                           {DATA_AT + 0x1000, 1024, false},
+                           {answer, first, true},
+                           {answer + first, room - first, true}};
+
+        front_put(f.memory + DATA_AT, APPEND, 8);
+        front_put(f.memory + DATA_AT + 8, 2048, 8);
+        memset(f.memory + answer, 0xee, 16);
+        memset(front_data(&f), (int)i + 1, 1024);
+        front_post(&f, 0, 0, p, i < 2 ? 3 : 4, i & 1);
+        assert_int_equal(front_used(&f, 0, NULL, LONG_MS), 0);
+        assert_int_equal(f.memory[answer + room - 1], OK);
+        assert_int_equal(front_get(f.memory + answer, 8), 2048 + 2 * i);
+    }
+    assert_int_equal(front_do(&f, 0, IN, 2048, 0, 4096), OK);
+    for (unsigned i = 0; i < 4; i++)
+        assert_true(all_are(front_data(&f) + 1024 * i, (uint8_t)(i + 1), 1024));
+    front_finish(&f);
+}
+
+/* Firmware knows of no zones: it reads, and everything about zones is unknown to it. */
+static void a_driver_without_zones_reads(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", 1ull << F_FLUSH);
+    assert_int_equal(front_do(&f, 0, IN, 2048, 0, 512), OK);
+    assert_int_equal(front_do(&f, 0, OUT, 0, 512, 0), OK);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), IOERR);
+    assert_int_equal(front_do(&f, 0, OUT, 2047, 1024, 0), IOERR);
+    assert_int_equal(front_do(&f, 0, REPORT, 0, 0, 4096), UNSUPP);
+    assert_int_equal(front_do(&f, 0, RESET_ALL, 0, 0, 0), UNSUPP);
+    for (unsigned i = 0; i < RINGS; i++)
+        front_stop_ring(&f, i);
+    uint64_t features = f.offered & (ALL | 1ull << F_PROTOCOL | 1ull << F_VERSION_1);
+    assert_int_equal(front_acked(&f, 2, &features, 8, NULL, 0), 0);
+    memset(f.memory + 0x4000, 0, 0x8000);
+    front_start_ring(&f, 0, 0);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), OK);
+    report_one(&f, 2048, 2049, 2);
+    front_finish(&f);
+}
+
+static void a_read_only_disk_is_one(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "--read-only", ALL);
+    assert_true(f.offered >> 5 & 1);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), IOERR);
+    assert_int_equal(front_do(&f, 0, RESET, 2048, 0, 0), IOERR);
+    assert_int_equal(front_do(&f, 0, IN, 2048, 0, 512), OK);
+    report_one(&f, 2048, 2048, 1);
+    front_finish(&f);
+}
+
+static void blocks_of_4096(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "--block-size=4096", ALL);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 4096, 0), OK);
+    assert_int_equal(front_do(&f, 0, OUT, 2056, 512, 0), UNALIGNED);
+    assert_int_equal(front_do(&f, 0, IN, 2048, 0, 4096), OK);
+    front_finish(&f);
+}
+
+/* ---- memory that comes and goes, servers that do ---- */
+
+static void memory_can_be_taken_away(void **state)
+{
+    uint64_t second[5] = {0, GUEST_BASE + REGION, REGION, USER_BASE, REGION};
+    struct part p[] = {{DATA_AT, 16, false}, {REGION - 512, 1024, true}, {DATA_AT + 64, 1, true}};
+    struct pollfd err = {.events = POLLIN};
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    memset(front_data(&f), 0x33, 1024);
+    assert_int_equal(front_do(&f, 0, OUT, 0, 1024, 0), OK);
+    front_put(f.memory + DATA_AT, IN, 4);
+    front_post(&f, 0, 5, p, 3, false); /* across both regions */
+    assert_int_equal(front_used(&f, 0, NULL, LONG_MS), 5);
+    assert_int_equal(f.memory[DATA_AT + 64], OK);
+    assert_true(all_are(f.memory + REGION - 512, 0x33, 1024));
+    assert_int_equal(front_acked(&f, 38, second, sizeof(second), NULL, 0), 0);
+    assert_int_equal(front_do(&f, 0, IN, 0, 0, 1024), OK);
+    front_post(&f, 0, 5, p, 3, false);
+    err.fd = f.ring[0].err;
+    assert_int_equal(poll(&err, 1, LONG_MS), 1);
+    front_finish(&f);
+}
+
+/* Every front-end begins anew, whatever the one before left. */
+static void front_ends_come_and_go(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    for (unsigned i = 0; i < 20; i++) {
+        memset(front_data(&f), (int)i, 512);
+        assert_int_equal(front_do(&f, i % 2, OUT, i, 512, 0), OK);
+        front_disconnect(&f);
+        memset(f.memory + 0x4000, 0, 0x8000);
+        front_connect(&f);
+        front_negotiate(&f, ALL);
+        front_start_ring(&f, 0, 0);
+        front_start_ring(&f, 1, 0);
+        assert_int_equal(front_do(&f, 0, IN, i, 0, 512), OK);
+        assert_true(all_are(front_data(&f), (uint8_t)i, 512));
+    }
+    front_finish(&f);
+}
+
+/*
+ * A server is killed with three requests popped: one answered but not struck out, two not answered.
+ * The next one answers those two, once each, in the order in which they were popped.
+ */
+static void what_was_in_flight_is_done_again(void **state)
+{
+    const uint16_t heads[] = {20, 10, 30};
+    uint8_t *area, *used;
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    assert_int_equal(front_stop(&f, SIGKILL), -SIGKILL);
+    front_disconnect(&f);
+    area = mmap(NULL, f.inflight_size, PROT_READ | PROT_WRITE, MAP_SHARED, f.inflight, 0);
+    assert_true(area != MAP_FAILED);
+    used = f.memory + 0x4000 + 0x2000;
+    f.ring[0].kick = f.ring[0].call = f.ring[0].err = -1;
+    for (unsigned i = 0; i < 3; i++) {
+        uint32_t at = DATA_AT + 0x100 * i;
+        struct part p[] = {
+            {at, 16, false}, {DATA_AT + 0x1000 + 0x200 * i, 512, false}, {at + 64, 1, true}};
+        uint8_t *entry = area + 16 + 16 * heads[i];
+
+        front_put(f.memory + at, OUT, 8);
+        front_put(f.memory + at + 8, 100, 8); /* all three to one place: the last one stays */
+        memset(f.memory + DATA_AT + 0x1000 + 0x200 * i, (int)i + 1, 512);
+        f.memory[at + 64] = 0xee;
+        f.ring[0].num = RING_NUM;
+        f.ring[0].kick = memfd_create("no kick", 0);
+        front_post(&f, 0, heads[i], p, 3, false);
+        close(f.ring[0].kick);
+        entry[0] = 1;
+        front_put(entry + 8, 100 + i, 8);
+    }
+    /* The first of them is on the used ring already. */
+    front_put(used + 4 + 8 * 1, heads[0], 4);
+    front_put(used + 2, 2, 2);
+    front_put(area + 16 + 16 * heads[0] + 6, front_get(area + 12, 2), 2);
+    front_put(area + 12, heads[0], 2);
+    f.ring[0].num = 0;
+    front_start(&f, "");
+    front_connect(&f);
+    front_negotiate(&f, ALL);
+    front_start_ring(&f, 0, 2);
+    f.ring[0].avail = 4;
+    f.ring[0].used = 2;
+    assert_int_equal(front_used(&f, 0, NULL, LONG_MS), heads[1]);
+    assert_int_equal(front_used(&f, 0, NULL, LONG_MS), heads[2]);
+    assert_int_equal(f.memory[DATA_AT + 64], 0xee);
+    assert_int_equal(f.memory[DATA_AT + 0x100 + 64], OK);
+    assert_int_equal(f.memory[DATA_AT + 0x200 + 64], OK);
+    assert_int_equal(front_do(&f, 0, IN, 100, 0, 512), OK);
+    assert_true(all_are(front_data(&f), 3, 512));
+    for (unsigned i = 0; i < RING_NUM; i++)
+        assert_int_equal(area[16 + 16 * i], 0);
+    munmap(area, f.inflight_size);
+    front_finish(&f);
+}
+
+/* An append that was done again would not come to the same. */
+static void zones_keep_nothing_in_flight(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    assert_false(f.protocol >> 12 & 1);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), OK);
+    assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    assert_int_equal(front_stop(&f, SIGKILL), -SIGKILL);
+    front_disconnect(&f);
+    memset(f.memory + 0x4000, 0, 0x8000);
+    front_start(&f, "");
+    front_connect(&f);
+    front_negotiate(&f, ALL);
+    front_start_ring(&f, 0, 0);
+    report_one(&f, 2048, 2049, 4);
+    front_finish(&f);
+}
+
+/* ---- many requests, against a model ---- */
+
+static uint32_t draw(uint64_t *rng, uint32_t n)
+{
+    *rng = *rng * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(*rng >> 33) % n;
+}
+
+#define ROUNDS 400u
+#define BATCH  10u
+#define AREA   64u /* sectors of each request of a batch, so that none meets another */
+
+static void many_at_once(const char *options)
+{
+    static uint8_t want[BATCH * AREA * 512];
+    struct front f;
+    uint64_t rng = 5;
+
+    memset(want, 0, sizeof(want));
+    front_begin(&f, front_plain, options, ALL);
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        uint32_t len[BATCH], first[BATCH];
+        bool write[BATCH];
+
+        for (unsigned i = 0; i < BATCH; i++) {
+            uint32_t at = DATA_AT + 0x100 * i, data = DATA_AT + 0x1000 + 0x8000 * i;
+            struct part p[] = {{at, 16, false}, {data, 0, false}, {at + 64, 1, true}};
+
+            write[i] = draw(&rng, 2);
+            first[i] = i * AREA + draw(&rng, AREA);
+            len[i] = 512 * (1 + draw(&rng, (i + 1) * AREA - first[i]));
+            p[1].len = len[i];
+            p[1].writable = !write[i];
+            front_put(f.memory + at, write[i], 8);
+            front_put(f.memory + at + 8, first[i], 8);
+            f.memory[at + 64] = 0xee;
+            memset(f.memory + data, write[i] ? (int)draw(&rng, 256) : 0xbb, len[i]);
+            if (write[i])
+                memcpy(want + first[i] * 512, f.memory + data, len[i]);
+            front_post(&f, i % RINGS, (uint16_t)(i / RINGS * 3), p, 3, false);
+        }
+        for (unsigned i = 0; i < BATCH; i++)
+            assert_true(front_used(&f, i % RINGS, NULL, LONG_MS) >= 0);
+        for (unsigned i = 0; i < BATCH; i++) {
+            assert_int_equal(f.memory[DATA_AT + 0x100 * i + 64], OK);
+            if (!write[i])
+                assert_memory_equal(f.memory + DATA_AT + 0x1000 + 0x8000 * i, want + first[i] * 512,
+                                    len[i]);
+        }
+    }
+    front_finish(&f);
+}
+
+static void many_requests(void **state)
+{
+    (void)state;
+    many_at_once("");
+    many_at_once("--backend=threads");
+    printf("vhost-user: %u requests, 0 differ\n", 2 * ROUNDS * BATCH);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(data_comes_back),
+        cmocka_unit_test(what_cannot_be_is_refused),
+        cmocka_unit_test(ranges_become_zeros),
+        cmocka_unit_test(framing_is_free),
+        cmocka_unit_test(indexes_wrap),
+        cmocka_unit_test(calls_come_when_wanted),
+        cmocka_unit_test(zones_are_reported),
+        cmocka_unit_test(zones_change_state),
+        cmocka_unit_test(appends_say_where),
+        cmocka_unit_test(a_driver_without_zones_reads),
+        cmocka_unit_test(a_read_only_disk_is_one),
+        cmocka_unit_test(blocks_of_4096),
+        cmocka_unit_test(memory_can_be_taken_away),
+        cmocka_unit_test(front_ends_come_and_go),
+        cmocka_unit_test(what_was_in_flight_is_done_again),
+        cmocka_unit_test(zones_keep_nothing_in_flight),
+        cmocka_unit_test(many_requests),
+    };
+
+    if (!getenv("ZQCOW2_TOOL")) {
+        puts("1..0 # skip ZQCOW2_TOOL is not set");
+        return 77;
+    }
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

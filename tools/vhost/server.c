@@ -1,0 +1,261 @@
+/* SPDX-License-Identifier: MIT */
+/* The server behind one vhost-user socket. */
+#include "vhost/server.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "serve/signals.h"
+#include "vhost/session.h"
+
+#define SECTOR 512u
+
+struct server {
+    const struct vhost_options *opt;
+    struct serve_report *report;
+    struct serve_image image;
+    struct serve_state state;
+    struct vhost_shared shared;
+    struct vhost_queue *queues;
+    unsigned opened; /* of them */
+    char socket[PATH_MAX];
+    int signal_fd, state_fd, listen_fd;
+};
+
+/* ---- the socket ---- */
+
+static bool fill_address(const char *path, struct sockaddr_un *a)
+{
+    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(a->sun_path))
+        return false;
+    memcpy(a->sun_path, path, strlen(path) + 1);
+    return true;
+}
+
+/* A socket that a killed server has left answers nobody; it is in the way, and no other file is. */
+static void remove_stale(const struct sockaddr_un *a)
+{
+    struct stat st;
+    int fd;
+
+    if (lstat(a->sun_path, &st) || !S_ISSOCK(st.st_mode))
+        return;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return;
+    if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) && errno == ECONNREFUSED)
+        unlink(a->sun_path);
+    close(fd);
+}
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un a;
+    int fd, rc;
+
+    if (!fill_address(path, &a))
+        return -ENAMETOOLONG;
+    remove_stale(&a);
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return -errno;
+    if (!bind(fd, (struct sockaddr *)&a, sizeof(a)) && !listen(fd, 1))
+        return fd;
+    rc = -errno;
+    close(fd);
+    return rc;
+}
+
+/* An inherited descriptor is a socket that listens, or one that is connected. */
+static bool listens(int fd)
+{
+    int yes = 0;
+    socklen_t n = sizeof(yes);
+
+    return !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &yes, &n) && yes;
+}
+
+static int open_socket(struct server *s)
+{
+    struct stat st;
+
+    if (s->opt->socket) {
+        s->listen_fd = listen_at(s->opt->socket);
+        if (s->listen_fd < 0)
+            serve_report_failure(s->report, "%s: %s", s->opt->socket, strerror(-s->listen_fd));
+        else if (!realpath(s->opt->socket, s->socket))
+            snprintf(s->socket, sizeof(s->socket), "%s", s->opt->socket);
+        return s->listen_fd;
+    }
+    s->listen_fd = s->opt->fd;
+    snprintf(s->socket, sizeof(s->socket), "descriptor %d", s->opt->fd);
+    if (!fstat(s->opt->fd, &st) && S_ISSOCK(st.st_mode))
+        return fcntl(s->opt->fd, F_SETFD, FD_CLOEXEC) ? -errno : 0;
+    serve_report_failure(s->report, "--fd: %d is not a socket", s->opt->fd);
+    return -ENOTSOCK;
+}
+
+/* ---- queues ---- */
+
+static int open_queues(struct server *s)
+{
+    unsigned n = s->opt->serve.queues;
+    int rc = 0;
+
+    s->shared.image = &s->image;
+    s->shared.disk = (struct vhost_disk){.img = s->image.img,
+                                         .info = &s->image.info,
+                                         .read_only = s->opt->serve.read_only,
+                                         .queues = (uint16_t)n};
+    vhost_disk_init(&s->shared.disk, s->image.path);
+    s->queues = calloc(n, sizeof(*s->queues));
+    if (!s->queues)
+        return -ENOMEM;
+    while (rc == 0 && s->opened < n) {
+        s->queues[s->opened].shared = &s->shared;
+        s->queues[s->opened].index = s->opened;
+        rc = vhost_queue_open(&s->queues[s->opened]);
+        s->opened += rc == 0;
+    }
+    if (rc < 0)
+        serve_report_failure(s->report, "cannot make a queue: %s", strerror(-rc));
+    return rc;
+}
+
+static int close_queues(struct server *s)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < s->opened; i++) {
+        int closed;
+
+        vhost_queue_pause(&s->queues[i]);
+        closed = vhost_queue_close(&s->queues[i]);
+        rc = rc ? rc : closed;
+    }
+    free(s->queues);
+    return rc;
+}
+
+/* ---- front-ends ---- */
+
+static int serve_one(struct server *s, int sock)
+{
+    struct vhost_session session = {
+        .sock = sock, .stop_fd = s->signal_fd, .shared = &s->shared, .queues = s->queues};
+    int rc = vhost_session_run(&session);
+
+    if (rc < 0 && rc != -EINTR) {
+        char text[96];
+
+        snprintf(text, sizeof(text), "a front-end was disconnected: %s", strerror(-rc));
+        serve_image_log(&s->image, ZQCOW2_LOG_WARN, text);
+    }
+    return rc;
+}
+
+/* One at a time, until a signal. */
+static void serve_all(struct server *s)
+{
+    struct pollfd p[] = {{.fd = s->listen_fd, .events = POLLIN},
+                         {.fd = s->signal_fd, .events = POLLIN}};
+
+    while (!p[1].revents) {
+        int sock;
+
+        if (poll(p, 2, -1) < 0 || !p[0].revents || p[1].revents)
+            continue;
+        sock = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+        if (sock < 0)
+            continue;
+        serve_one(s, sock);
+        close(sock);
+    }
+}
+
+/* ---- life and end ---- */
+
+/* Its number is the lowest that no living server has. */
+static int create_state(struct server *s)
+{
+    s->state.kind = &vhost_kind;
+    snprintf(s->state.image, sizeof(s->state.image), "%s", s->image.path);
+    snprintf(s->state.endpoint, sizeof(s->state.endpoint), "%s", s->socket);
+    do {
+        s->state_fd = serve_state_create(&s->state);
+    } while (s->state_fd == -EWOULDBLOCK && ++s->state.id < SERVE_STATE_MAX);
+    return s->state_fd;
+}
+
+static int with_queues(struct server *s)
+{
+    int rc = open_queues(s), closed;
+
+    if (rc == 0) {
+        /* Without root there is no place for it; then `serve list` does not show this server. */
+        create_state(s);
+        serve_report_ready(s->report, s->socket, &s->image.info, s->opt->serve.read_only,
+                           s->image.info.zone_size ? vhost_disk_largest_append(&s->shared.disk) :
+                                                     0);
+        if (listens(s->listen_fd))
+            serve_all(s);
+        else
+            rc = serve_one(s, s->listen_fd) == -EPROTO ? -EPROTO : 0;
+    }
+    closed = close_queues(s);
+    if (closed < 0)
+        serve_image_log(&s->image, ZQCOW2_LOG_ERROR, zqcow2_strerror(closed));
+    return rc < 0 ? rc : closed;
+}
+
+/* A config space counts zones in sectors of 32 bits. */
+static int check_geometry(struct server *s)
+{
+    if (s->image.info.zone_size / SECTOR <= UINT32_MAX)
+        return 0;
+    serve_report_failure(s->report, "%s: virtio does not support zones of this size",
+                         s->opt->serve.target.path);
+    return -EINVAL;
+}
+
+static int with_image(struct server *s)
+{
+    int rc = check_geometry(s);
+
+    if (rc == 0)
+        rc = open_socket(s);
+    if (rc < 0)
+        return rc;
+    rc = with_queues(s);
+    if (s->opt->socket)
+        unlink(s->socket);
+    close(s->listen_fd);
+    return rc;
+}
+
+int vhost_serve(const void *opt, struct serve_report *report)
+{
+    struct server s = {.opt = opt, .report = report, .state_fd = -1};
+    int rc, closed;
+
+    s.signal_fd = serve_signals_open();
+    if (s.signal_fd < 0) {
+        serve_report_failure(report, "%s", strerror(-s.signal_fd));
+        return 1;
+    }
+    if (serve_image_open(&s.image, &s.opt->serve, report) < 0)
+        return 1;
+    rc = with_image(&s);
+    closed = serve_image_close(&s.image);
+    if (s.state_fd >= 0)
+        serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL);
+    return rc < 0 || closed < 0;
+}
