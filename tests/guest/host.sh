@@ -84,7 +84,7 @@ need_kernel() {
 
 GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
 LIBS=/lib/x86_64-linux-gnu
-MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs"
+MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop"
 
 # Copies a program and the libraries that it is linked to, all to where the loader looks unasked.
 copy_program() {

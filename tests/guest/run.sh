@@ -8,7 +8,7 @@
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
-ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio server full" # long ones first
+ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio move server full" # long ones first
 ONLY= TOOL= LONG=0 KEEP= JOBS=2
 
 usage() {
@@ -84,6 +84,7 @@ run_test() {
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
     fio) run_guest fio 1800 ;;
     fs) run_guest fs 1800 ;;
+    move) run_guest move 1800 ;;
     kill) run_guest kill $((LONG ? 3600 : 1800)) zq.rounds=$((LONG ? 30 : 4)) \
         zq.backend=uring ;;
     cut-btrfs) run_cuts btrfs $((LONG ? 30 : 4)) uring ;;

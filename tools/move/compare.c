@@ -176,12 +176,22 @@ static int compare_extension(struct compare *c, const struct zqcow2_zone *a,
     return DIFFER;
 }
 
+/* Nothing stores that a zone is open: only a device that is in use has such zones. */
+static unsigned stored_state(const struct zqcow2_zone *z)
+{
+    if (z->state != ZQCOW2_ZONE_IMP_OPEN && z->state != ZQCOW2_ZONE_EXP_OPEN)
+        return z->state;
+    return z->write_pointer == z->start ? ZQCOW2_ZONE_EMPTY : ZQCOW2_ZONE_CLOSED;
+}
+
 /* A full zone says so by its state: its pointer depends on how long the last zone is. */
 static int compare_zone(struct compare *c, const struct zqcow2_zone *a, const struct zqcow2_zone *b)
 {
-    if (a->state != b->state) {
+    unsigned states[2] = {stored_state(a), stored_state(b)};
+
+    if (states[0] != states[1]) {
         say(c, "Zone mismatch at offset %" PRIu64 ": state %s and %s!", a->start,
-            zt_state_name(a->state), zt_state_name(b->state));
+            zt_state_name(states[0]), zt_state_name(states[1]));
         return DIFFER;
     }
     if (a->state == ZQCOW2_ZONE_FULL || a->write_pointer == b->write_pointer)
@@ -200,7 +210,7 @@ static int compare_zones(struct compare *c, uint64_t end)
         uint32_t nr = REPORTED;
 
         for (int i = 0; i < 2; i++) {
-            int rc = zqcow2_zone_report(c->disks[i].img, off, zones[i], &nr);
+            int rc = zt_disk_report(&c->disks[i], off, zones[i], &nr);
 
             if (rc < 0) {
                 zt_error("%s: report: %s", c->disks[i].target.path, zqcow2_strerror(rc));

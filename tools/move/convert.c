@@ -1,23 +1,30 @@
 /* SPDX-License-Identifier: MIT */
-/* The verb convert: a disk, with the zones it has, to another format, layout or cluster size. */
+/*
+ * The verbs convert, import and export: a disk, with the zones it has, to another format, layout or
+ * cluster size, from a device or to one.
+ */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "copy.h"
 #include "image_options.h"
 
-enum { OPT_FORCE = ZT_OPT_VERB, OPT_NO_SYNC };
+enum { OPT_FORCE = ZT_OPT_VERB, OPT_NO_SYNC, OPT_RESUME };
+enum direction { CONVERT, IMPORT, EXPORT };
 
 #define IN_FLIGHT 8
 #define SPARSE    4096u /* as qemu-img */
 
 struct convert {
+    enum direction direction;
     struct zt_disk from;
     struct zt_output to;
     const char *format; /* of the target */
     struct zt_image_options image;
     uint64_t sparse, workers;
-    bool force, progress, compress;
+    bool force, resume, progress, compress;
 };
 
 static uint32_t least(uint64_t a, uint64_t b)
@@ -42,6 +49,8 @@ static void take_zones(const struct convert *c, struct zqcow2_create_options *o)
         o->max_open_zones = i->max_open_zones;
     if (!given[ZT_O_MAX_ACTIVE])
         o->max_active_zones = i->max_active_zones;
+    if (!c->from.img)
+        return;
     if (!given[ZT_O_LAYOUT] && i->layout != ZQCOW2_LAYOUT_V3)
         o->layout = i->layout;
     if (!given[ZT_O_MAX_APPEND] && o->layout == i->layout && i->layout != ZQCOW2_LAYOUT_44)
@@ -102,7 +111,7 @@ static bool same_zones(const struct zqcow2_info *a, const struct zqcow2_info *b)
 /* Less than a cluster of zeros inside one that holds data would save nothing. */
 static uint64_t granule(const struct convert *c)
 {
-    uint64_t cluster = c->to.info.cluster_size;
+    uint64_t cluster = c->to.dev ? c->to.info.block_size : c->to.info.cluster_size;
 
     if (c->compress && c->sparse)
         return (c->sparse + cluster - 1) / cluster * cluster;
@@ -116,7 +125,9 @@ static bool convert(struct convert *c)
         .from = &c->from, .to = &c->to, .workers = (unsigned)c->workers, .progress = c->progress};
     bool raw = !strcmp(c->format, "raw");
 
-    if (!zt_output_open(&c->to, raw ? NULL : &opt, c->from.info.virtual_size, c->force))
+    if (!(c->direction == EXPORT ?
+              zt_output_device(&c->to, &c->from, c->force, c->resume) :
+              zt_output_open(&c->to, raw ? NULL : &opt, c->from.info.virtual_size, c->force)))
         return false;
     copy.keep = same_zones(&c->from.info, &c->to.info);
     copy.granule = granule(c);
@@ -148,6 +159,7 @@ static bool take_option(struct convert *c, int ch)
 {
     switch (ch) {
     case OPT_FORCE: return c->force = true;
+    case OPT_RESUME: return c->resume = true;
     case OPT_NO_SYNC: return c->to.file.no_sync = true;
     case 'p': return c->progress = true;
     case 'f': return zt_disk_format("-f", optarg, &c->from.format);
@@ -160,33 +172,34 @@ static bool take_option(struct convert *c, int ch)
     }
 }
 
-static bool parse(struct convert *c, int argc, char **argv)
+/* The devices of import and export. */
+static bool is_device(const char *verb, const char *path)
 {
-    static const struct option longs[] = {ZT_OPTION_BACKEND,
-                                          ZT_OPTION_SHARE,
-                                          ZT_OPTION_SOURCES,
-                                          ZT_OPTION_SNAPSHOT,
-                                          {"format", required_argument, NULL, 'f'},
-                                          {"output-format", required_argument, NULL, 'O'},
-                                          {"sparse", required_argument, NULL, 'S'},
-                                          {"in-flight", required_argument, NULL, 'm'},
-                                          {"progress", no_argument, NULL, 'p'},
-                                          {"compress", no_argument, NULL, 'c'},
-                                          {"force", no_argument, NULL, OPT_FORCE},
-                                          {"no-sync", no_argument, NULL, OPT_NO_SYNC},
-                                          ZT_OPTION_END};
-    static const char *const names[] = {"SRC", "DST"};
-    struct zt_options o = {
-        .name = argv[0], .shorts = ":Uf:O:o:S:m:pc", .longs = longs, .repeat = "o"};
+    struct stat st;
+
+    if (!zt_device_known()) {
+        zt_error("%s: zones of devices are known on Linux only; see convert", verb);
+        return false;
+    }
+    if (stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+        return true;
+    zt_error("%s: %s", path, errno == ENOENT ? strerror(errno) : "not a block device; see convert");
+    return false;
+}
+
+static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv)
+{
+    static const char *const names[][2] = {
+        [CONVERT] = {"SRC", "DST"}, [IMPORT] = {"DEVICE", "FILE"}, [EXPORT] = {"FILE", "DEVICE"}};
     int ch;
 
-    while ((ch = zt_option(&o, argc, argv)) != -1) {
+    while ((ch = zt_option(o, argc, argv)) != -1) {
         if (!take_option(c, ch))
             return false;
     }
     if (c->image.list)
         return true;
-    if (!zt_operands(argc, argv, 2, 2, names))
+    if (!zt_operands(argc, argv, 2, 2, names[c->direction]))
         return false;
     c->to.target = (struct zt_target){.backend = c->from.target.backend};
     c->from.target.path = argv[optind];
@@ -194,22 +207,79 @@ static bool parse(struct convert *c, int argc, char **argv)
     return true;
 }
 
-static int run(int argc, char **argv)
+static bool open_and_convert(struct convert *c, const char *verb)
 {
-    struct convert c = {.format = "raw", .sparse = SPARSE, .workers = IN_FLIGHT};
-    bool ok;
+    bool ok = c->direction == CONVERT ||
+              is_device(verb, c->direction == IMPORT ? c->from.target.path : c->to.target.path);
 
-    if (!parse(&c, argc, argv))
+    c->from.target.rules = c->to.target.rules = ZQCOW2_RULES_ZNS; /* they know all states */
+    if (!ok || !zt_disk_open(&c->from))
+        return false;
+    ok = agree(c) && convert(c);
+    return zt_disk_close(&c->from, ok ? 0 : 1) == 0;
+}
+
+static int run(struct convert *c, struct zt_options *o, int argc, char **argv)
+{
+    c->sparse = SPARSE;
+    c->workers = IN_FLIGHT;
+    if (!parse(c, o, argc, argv))
         return 1;
-    if (c.image.list) {
+    if (c->image.list) {
         zt_print_image_options();
         return 0;
     }
-    c.from.target.rules = c.to.target.rules = ZQCOW2_RULES_ZNS; /* they know all states */
-    if (!zt_disk_open(&c.from))
-        return 1;
-    ok = agree(&c) && convert(&c);
-    return zt_disk_close(&c.from, ok ? 0 : 1);
+    return open_and_convert(c, argv[0]) ? 0 : 1;
+}
+
+#define OPTIONS_OF_ALL \
+    ZT_OPTION_BACKEND, ZT_OPTION_SHARE, {"sparse", required_argument, NULL, 'S'}, \
+        {"in-flight", required_argument, NULL, 'm'}, {"progress", no_argument, NULL, 'p'}, \
+    { \
+        "force", no_argument, NULL, OPT_FORCE \
+    }
+
+static int run_convert(int argc, char **argv)
+{
+    static const struct option longs[] = {OPTIONS_OF_ALL,
+                                          ZT_OPTION_SOURCES,
+                                          ZT_OPTION_SNAPSHOT,
+                                          {"format", required_argument, NULL, 'f'},
+                                          {"output-format", required_argument, NULL, 'O'},
+                                          {"compress", no_argument, NULL, 'c'},
+                                          {"no-sync", no_argument, NULL, OPT_NO_SYNC},
+                                          ZT_OPTION_END};
+    struct zt_options o = {
+        .name = argv[0], .shorts = ":Uf:O:o:S:m:pc", .longs = longs, .repeat = "o"};
+    struct convert c = {.direction = CONVERT, .format = "raw"};
+
+    return run(&c, &o, argc, argv);
+}
+
+static int run_import(int argc, char **argv)
+{
+    static const struct option longs[] = {OPTIONS_OF_ALL,
+                                          {"compress", no_argument, NULL, 'c'},
+                                          {"no-sync", no_argument, NULL, OPT_NO_SYNC},
+                                          ZT_OPTION_END};
+    struct zt_options o = {.name = argv[0], .shorts = ":Uo:S:m:pc", .longs = longs, .repeat = "o"};
+    struct convert c = {.direction = IMPORT, .format = "qcow2", .from = {.format = "raw"}};
+
+    return run(&c, &o, argc, argv);
+}
+
+static int run_export(int argc, char **argv)
+{
+    static const struct option longs[] = {OPTIONS_OF_ALL,
+                                          ZT_OPTION_SOURCES,
+                                          ZT_OPTION_SNAPSHOT,
+                                          {"format", required_argument, NULL, 'f'},
+                                          {"resume", no_argument, NULL, OPT_RESUME},
+                                          ZT_OPTION_END};
+    struct zt_options o = {.name = argv[0], .shorts = ":Uf:S:m:p", .longs = longs};
+    struct convert c = {.direction = EXPORT, .format = "raw"};
+
+    return run(&c, &o, argc, argv);
 }
 
 const struct zt_verb zt_verb_convert = {
@@ -227,4 +297,33 @@ const struct zt_verb zt_verb_convert = {
     "  --force                 replace DST if it exists\n"
     "  --no-sync               do not wait until DST is durable\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
         ZT_HELP_SOURCES ZT_HELP_BACKEND,
-    run};
+    run_convert};
+
+const struct zt_verb zt_verb_import = {
+    "import",
+    "[-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] [--no-sync] [-U] "
+    "[--backend=NAME] DEVICE FILE",
+    "Copies a block device to a new image, with its zones",
+    "  -o NAME=VALUE           as of convert\n"
+    "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
+    "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
+    "  -c, --compress          compress the full zones, or all of a device without zones\n"
+    "  -p, --progress          show progress on a terminal\n"
+    "  --force                 replace FILE if it exists\n"
+    "  --no-sync               do not wait until FILE is durable\n"
+    "  -U, --force-share       read a device that is in use\n" ZT_HELP_BACKEND,
+    run_import};
+
+const struct zt_verb zt_verb_export = {
+    "export",
+    "[-f FMT] [-S SIZE] [-m COUNT] [-p] [--force] [--resume] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES
+    "[--backend=NAME] FILE DEVICE",
+    "Copies a disk to a block device that has the same zones",
+    "  -f, --format=FMT        of FILE: raw or qcow2\n"
+    "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
+    "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
+    "  -p, --progress          show progress on a terminal\n"
+    "  --force                 overwrite what DEVICE holds: reset its zones\n"
+    "  --resume                go on behind the write pointers of DEVICE\n" ZT_HELP_SHARE
+        ZT_HELP_SNAPSHOT ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    run_export};

@@ -17,10 +17,12 @@
 /* What is copied in one go, from the first byte to the last: a zone, or a disk without zones. */
 struct region {
     uint64_t start, end;
+    uint64_t from;    /* what is in front of it has been written */
     uint64_t pointer; /* where to leave the write pointer, if it is behind the last data */
     bool sequential, full;
     bool described, closed; /* has a descriptor extension; is closed, although it is empty */
-    uint64_t unit; /* pieces are multiples of this, unless the region ends: to be compressed */
+    uint64_t unit;          /* pieces are multiples of this, unless the region ends */
+    bool packed;            /* is to be compressed */
 };
 
 struct piece {
@@ -85,6 +87,35 @@ static bool in_pass(const struct copying *k, const struct zqcow2_zone *z)
     return k->pass == partial && !(partial && z->state == ZQCOW2_ZONE_EMPTY);
 }
 
+/* Of a zone of the source, if the target keeps those, or else of the target. */
+static int set_region(struct copying *k, const struct zqcow2_zone *z)
+{
+    const struct zt_copy *c = k->c;
+    struct region *r = &k->region;
+    struct zqcow2_zone there;
+    uint32_t nr = 1;
+    int rc;
+
+    *r = (struct region){.start = z->start, .end = z->start + z->length, .unit = 1};
+    r->from = r->start;
+    r->sequential = z->type == ZQCOW2_ZONE_SEQWRITE_REQ;
+    r->full = c->keep && z->state == ZQCOW2_ZONE_FULL;
+    r->packed = c->compress && r->full;
+    if (r->packed)
+        r->unit = c->to->info.cluster_size;
+    r->described = c->keep && z->attributes & ZQCOW2_ZONE_DESCRIBED;
+    r->closed = c->keep && z->state == ZQCOW2_ZONE_CLOSED;
+    if (c->keep && r->sequential && !r->full && z->write_pointer != UINT64_MAX)
+        r->pointer = z->write_pointer;
+    if (!c->to->dev)
+        return 0;
+    r->unit = c->to->info.block_size;
+    rc = zt_output_report(c->to, z->start, &there, &nr);
+    if (rc == 0 && r->sequential)
+        r->from = there.write_pointer;
+    return rc;
+}
+
 /* The next zone of the target that has anything to be copied. */
 static bool next_zone(struct copying *k)
 {
@@ -97,22 +128,15 @@ static bool next_zone(struct copying *k)
     for (; k->pass < 2; k->pass++, k->next_zone = 0) {
         while (k->next_zone < size) {
             nr = 1;
-            rc = zqcow2_zone_report(c->keep ? c->from->img : c->to->img, k->next_zone, &z, &nr);
+            rc = c->keep ? zt_disk_report(c->from, k->next_zone, &z, &nr) :
+                           zt_output_report(c->to, k->next_zone, &z, &nr);
+            if (rc == 0 && in_pass(k, &z))
+                rc = set_region(k, &z);
             if (rc < 0)
                 return fail(k, c->from->target.path, "report", k->next_zone, rc);
             k->next_zone = z.start + z.length;
-            if (!in_pass(k, &z))
-                continue;
-            k->region = (struct region){.start = z.start, .end = z.start + z.length, .unit = 1};
-            k->region.sequential = z.type == ZQCOW2_ZONE_SEQWRITE_REQ;
-            k->region.full = c->keep && z.state == ZQCOW2_ZONE_FULL;
-            if (c->compress && k->region.full)
-                k->region.unit = c->to->info.cluster_size;
-            k->region.described = c->keep && z.attributes & ZQCOW2_ZONE_DESCRIBED;
-            k->region.closed = c->keep && z.state == ZQCOW2_ZONE_CLOSED;
-            if (c->keep && k->region.sequential && !k->region.full)
-                k->region.pointer = z.write_pointer;
-            return true;
+            if (in_pass(k, &z))
+                return true;
         }
     }
     return false;
@@ -126,6 +150,7 @@ static bool next_region(struct copying *k)
     if (zt_output_zoned(k->c->to))
         return next_zone(k);
     k->region = (struct region){.end = k->c->to->info.virtual_size, .unit = 1};
+    k->region.packed = k->c->compress;
     if (k->c->compress)
         k->region.unit = k->c->to->info.cluster_size;
     return first;
@@ -173,7 +198,7 @@ static bool next_data(struct copying *k, struct piece *p)
             return true;
         }
         k->at += s.length;
-        if (c->to->stale) {
+        if (c->to->stale && !k->region.sequential) {
             rc = zt_output_skip(c->to, p->length, p->off);
             if (rc < 0)
                 return fail_write(k, p->off, rc);
@@ -185,7 +210,7 @@ static bool next_data(struct copying *k, struct piece *p)
 /* Compressing takes long, so several threads do it, where no write pointer wants an order. */
 static bool in_any_order(const struct piece *p)
 {
-    return p->region.unit > 1 && !p->region.sequential;
+    return p->region.packed && !p->region.sequential;
 }
 
 static bool next_piece(struct copying *k, struct piece *p)
@@ -218,7 +243,7 @@ static bool next_piece(struct copying *k, struct piece *p)
         }
         if (!next_region(k))
             return false;
-        k->at = k->region.start;
+        k->at = k->region.from;
     }
     return false;
 }
@@ -232,30 +257,28 @@ static int move_pointer(struct copying *k, const struct region *r, uint64_t off)
     int rc = 0;
 
     if (k->zone != r->start) { /* the first of it: only an empty zone takes an extension */
-        from = r->start;
+        from = r->from;
         rc = r->described ? zt_states_describe(&k->states, r->start) : 0;
     }
     k->zone = r->start;
     k->pointer = off > from ? off : from;
     if (rc < 0)
         return rc;
-    return off > from ? zqcow2_write_zeroes(k->c->to->img, off - from, from, 0) : 0;
+    return off > from ? zt_output_zeroes(k->c->to, off - from, from) : 0;
 }
 
 static int end_zone(struct copying *k, const struct region *r)
 {
-    struct zqcow2_image *img = k->c->to->img;
+    struct zt_output *to = k->c->to;
     struct zqcow2_zone z;
     uint32_t nr = 1;
     int rc = move_pointer(k, r, r->pointer);
 
-    if (rc == 0 && r->closed && !r->described && k->pointer == r->start)
-        rc = zqcow2_zone_set_state(img, r->start, ZQCOW2_ZONE_CLOSED | ZQCOW2_ZONE_PERSIST);
-    if (rc == 0 && r->full)
-        rc = zqcow2_zone_report(img, r->start, &z, &nr);
-    if (rc == 0 && r->full && z.state != ZQCOW2_ZONE_FULL)
-        rc = zqcow2_zone_finish(img, r->start, r->end - r->start, 0);
-    return rc;
+    if (rc == 0 && r->closed && !r->described && k->pointer == r->start && to->img)
+        rc = zqcow2_zone_set_state(to->img, r->start, ZQCOW2_ZONE_CLOSED | ZQCOW2_ZONE_PERSIST);
+    if (rc == 0)
+        rc = zt_output_report(to, r->start, &z, &nr);
+    return rc == 0 ? zt_output_end_zone(to, &z, r->full) : rc;
 }
 
 static int put_data(struct copying *k, const struct piece *p, size_t len, size_t at)
@@ -264,7 +287,7 @@ static int put_data(struct copying *k, const struct piece *p, size_t len, size_t
     int rc = p->region.sequential ? move_pointer(k, &p->region, off) : 0;
 
     if (rc == 0)
-        rc = zt_output_write(k->c->to, p->buf + at, len, off, p->region.unit > 1);
+        rc = zt_output_write(k->c->to, p->buf + at, len, off, p->region.packed);
     if (p->region.sequential)
         k->pointer = off + len;
     return rc;

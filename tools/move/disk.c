@@ -16,7 +16,7 @@ bool zt_disk_format(const char *option, const char *text, const char **format)
 
 bool zt_disk_zoned(const struct zt_disk *d)
 {
-    return d->img && (d->info.flags & ZQCOW2_INFO_ZONED);
+    return (d->img || d->dev) && (d->info.flags & ZQCOW2_INFO_ZONED);
 }
 
 /* A file whose first bytes are not those of qcow2 is raw, as for qemu-img. */
@@ -40,7 +40,19 @@ static int raw_info(struct zt_disk *d)
         rc = zqcow2_backend_length(d->be, &bytes);
     if (rc == 0)
         d->info.virtual_size = (bytes + ZT_SECTOR - 1) / ZT_SECTOR * ZT_SECTOR;
+    if (rc == 0)
+        rc = zt_device_open(d->target.path, false, d->target.share, &d->dev);
+    if (rc == 0 && d->dev)
+        zt_device_info(d->dev, &d->info);
     return rc;
+}
+
+static void close_raw(struct zt_disk *d)
+{
+    zt_device_close(d->dev);
+    d->dev = NULL;
+    zqcow2_backend_close(d->be);
+    d->be = NULL;
 }
 
 bool zt_disk_open(struct zt_disk *d)
@@ -52,6 +64,7 @@ bool zt_disk_open(struct zt_disk *d)
         return false;
     }
     d->img = NULL;
+    d->dev = NULL;
     d->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
     rc = probe(d);
     if (rc == 0 && !strcmp(d->format, "raw"))
@@ -61,11 +74,13 @@ bool zt_disk_open(struct zt_disk *d)
     } else if (!strcmp(d->format, "raw") && d->target.snapshot) {
         zt_error("%s: --snapshot: a raw file has none", d->target.path);
         rc = -EINVAL;
+    } else if (d->dev && zt_device_odd(d->dev)) {
+        zt_error("%s: %s", d->target.path, zt_device_odd(d->dev));
+        rc = -EINVAL;
     }
     if (rc == 0 && !strcmp(d->format, "raw"))
         return true;
-    zqcow2_backend_close(d->be);
-    d->be = NULL;
+    close_raw(d);
     d->img = rc == 0 ? zt_open(&d->target, 0) : NULL;
     if (d->img && !zt_info(&d->target, d->img, &d->info)) {
         (void)zt_close(&d->target, d->img, 1);
@@ -76,8 +91,7 @@ bool zt_disk_open(struct zt_disk *d)
 
 int zt_disk_close(struct zt_disk *d, int status)
 {
-    zqcow2_backend_close(d->be);
-    d->be = NULL;
+    close_raw(d);
     return d->img ? zt_close(&d->target, d->img, status) : status;
 }
 
@@ -101,21 +115,40 @@ static int raw_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqco
     return 0;
 }
 
-/* In an offline zone: how much of it there is from `off` on; else 0. */
-static uint64_t offline(struct zt_disk *d, uint64_t off)
+/*
+ * In a zone with bytes that nobody can read, or that have not been written: how many there are from
+ * `off` on; else 0. An image knows all but the offline ones itself.
+ */
+static int unread(struct zt_disk *d, uint64_t off, uint64_t *hidden, uint64_t *shown)
 {
     struct zqcow2_zone z;
     uint32_t nr = 1;
+    uint64_t end;
+    int rc;
 
-    if (!zt_disk_zoned(d) || zqcow2_zone_report(d->img, off, &z, &nr) < 0 || nr != 1 ||
-        z.state != ZQCOW2_ZONE_OFFLINE)
+    *hidden = 0;
+    *shown = UINT64_MAX;
+    if (!zt_disk_zoned(d))
         return 0;
-    return z.start + z.length - off;
+    rc = zt_disk_report(d, off, &z, &nr);
+    if (rc < 0)
+        return rc;
+    end = z.start + (z.type == ZQCOW2_ZONE_CONVENTIONAL ? z.length : z.capacity);
+    if (z.type == ZQCOW2_ZONE_SEQWRITE_REQ && z.write_pointer < end)
+        end = z.write_pointer;
+    if (z.state == ZQCOW2_ZONE_OFFLINE)
+        end = z.start;
+    if (d->img && z.state != ZQCOW2_ZONE_OFFLINE)
+        return 0;
+    *hidden = off < end ? 0 : z.start + z.length - off;
+    *shown = end - off;
+    return 0;
 }
 
 static int find_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s)
 {
-    uint64_t most = off < d->info.virtual_size ? d->info.virtual_size - off : 0, lost;
+    uint64_t most = off < d->info.virtual_size ? d->info.virtual_size - off : 0, hidden, shown;
+    int rc;
 
     *s = (struct zqcow2_extent)ZQCOW2_EXTENT_INIT;
     s->kind = ZQCOW2_BLOCK_UNALLOCATED;
@@ -124,13 +157,15 @@ static int find_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqc
     if (!most)
         return 0;
     len = len < most ? len : most;
-    if (!d->img)
-        return raw_status(d, off, len, s);
-    lost = offline(d, off);
-    if (!lost)
-        return zqcow2_block_status(d->img, off, len, s);
-    s->length = len < lost ? len : lost;
-    return 0;
+    rc = unread(d, off, &hidden, &shown);
+    if (rc < 0)
+        return rc;
+    if (hidden) {
+        s->length = len < hidden ? len : hidden;
+        return 0;
+    }
+    len = len < shown ? len : shown;
+    return d->img ? zqcow2_block_status(d->img, off, len, s) : raw_status(d, off, len, s);
 }
 
 /*
@@ -161,6 +196,12 @@ int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_
 bool zt_extent_zero(const struct zqcow2_extent *s)
 {
     return s->kind == ZQCOW2_BLOCK_UNALLOCATED || s->kind == ZQCOW2_BLOCK_ZERO;
+}
+
+int zt_disk_report(struct zt_disk *d, uint64_t off, struct zqcow2_zone *zones, uint32_t *nr)
+{
+    return d->img ? zqcow2_zone_report(d->img, off, zones, nr) :
+                    zt_device_report(d->dev, off, zones, nr);
 }
 
 int zt_disk_read(struct zt_disk *d, void *buf, size_t len, uint64_t off)

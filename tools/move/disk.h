@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* A disk that is compared, measured or copied: a raw file, or an image with all that it stands on.
+/*
+ * A disk that is compared, measured or copied: a raw file, a block device, with its zones if it has
+ * any, or an image with all that it stands on.
  */
 #ifndef ZT_MOVE_DISK_H
 #define ZT_MOVE_DISK_H
 
+#include "blkzoned.h"
 #include "tool.h"
 
 #define ZT_CHUNK (2u << 20) /* bytes that are compared or copied at a time */
@@ -13,6 +16,7 @@ struct zt_disk {
     const char *format;         /* "raw" or "qcow2"; NULL: what the first bytes say */
     struct zqcow2_image *img;   /* NULL: raw */
     struct zqcow2_backend *be;  /* raw */
+    struct zt_device *dev;      /* raw: its zones; NULL: it has none */
     struct zqcow2_info info;    /* raw: virtual_size only */
     struct zqcow2_extent known; /* the last status, from known_at on */
     uint64_t known_at;
@@ -31,6 +35,8 @@ bool zt_disk_zoned(const struct zt_disk *d);
 int zt_disk_status(struct zt_disk *d, uint64_t off, uint64_t len, struct zqcow2_extent *s);
 /* Does nothing of this extent need to be read? It is zeros. */
 bool zt_extent_zero(const struct zqcow2_extent *s);
+/* As zqcow2_zone_report(). */
+int zt_disk_report(struct zt_disk *d, uint64_t off, struct zqcow2_zone *zones, uint32_t *nr);
 int zt_disk_read(struct zt_disk *d, void *buf, size_t len, uint64_t off);
 /* Of the first sector with a byte other than zero; `len`: there is none. */
 size_t zt_nonzero(const uint8_t *buf, size_t len);

@@ -8,8 +8,6 @@
 #include "output.h"
 #include "unsynced.h"
 
-#define ZEROS (1u << 20)
-
 static bool failed(const struct zt_output *o, const char *what, int rc)
 {
     if (rc < 0)
@@ -104,6 +102,18 @@ static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, u
     return rc == 0;
 }
 
+/* Reports it: these are written in order only. */
+static bool has_zones(const char *path)
+{
+    struct zt_device *d;
+
+    if (zt_device_open(path, false, true, &d) < 0 || !d)
+        return false;
+    zt_device_close(d);
+    zt_error("%s: a device with zones; see zqcow2 export", path);
+    return true;
+}
+
 /* Sets o->renamed; false after reporting. */
 static bool find_place(struct zt_output *o, bool force)
 {
@@ -119,6 +129,8 @@ static bool find_place(struct zt_output *o, bool force)
         zt_error("%s: the file exists; --force replaces it", o->target.path);
         return false;
     }
+    if (has_zones(o->target.path))
+        return false;
     rc = zt_replace_begin(&o->file, o->target.path);
     o->renamed = rc > 0;
     return rc >= 0;
@@ -129,6 +141,7 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
 {
     o->img = NULL;
     o->be = NULL;
+    o->dev = NULL;
     o->changed = o->stale = false;
     o->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
     if (!find_place(o, force))
@@ -144,8 +157,11 @@ bool zt_output_close(struct zt_output *o, bool ok)
     if (o->img)
         ok = zt_close(&o->target, o->img, ok ? 0 : 1) == 0;
     else if (o->be && ok)
-        ok = !failed(o, "closing: ", zqcow2_backend_flush(o->be));
+        ok =
+            !failed(o, "closing: ", o->dev ? zt_device_flush(o->dev) : zqcow2_backend_flush(o->be));
     zqcow2_backend_close(o->be);
+    zt_device_close(o->dev);
+    free(o->zeros);
     if (o->renamed) {
         int rc = zt_replace_end(&o->file, ok);
 
@@ -154,13 +170,13 @@ bool zt_output_close(struct zt_output *o, bool ok)
         return rc > 0;
     }
     if (!ok && o->changed)
-        zt_error("%s: is incomplete", o->target.path);
+        zt_error("%s: is incomplete%s", o->target.path, o->dev ? "; see export --resume" : "");
     return ok;
 }
 
 bool zt_output_zoned(const struct zt_output *o)
 {
-    return o->img && (o->info.flags & ZQCOW2_INFO_ZONED);
+    return (o->img || o->dev) && (o->info.flags & ZQCOW2_INFO_ZONED);
 }
 
 /* How much of it, from its first byte on, are whole clusters; the device may end inside its last.
@@ -179,6 +195,8 @@ int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t o
     size_t packed = compress ? whole_clusters(o, len, off) : 0;
     int rc = packed ? zqcow2_write(o->img, buf, packed, off, ZQCOW2_COMPRESS) : 0;
 
+    if (o->dev)
+        return zt_device_write(o->dev, buf, len, off);
     if (!o->img)
         return zqcow2_backend_write(o->be, buf, len, off);
     if (rc < 0 || packed == len)
@@ -186,18 +204,51 @@ int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t o
     return zqcow2_write(o->img, (const uint8_t *)buf + packed, len - packed, off + packed, 0);
 }
 
+static int write_zeros(struct zt_output *o, uint64_t len, uint64_t off)
+{
+    int rc = 0;
+
+    if (!o->zeros) {
+        o->zeros = zt_buffer(ZT_ZEROS);
+        if (!o->zeros)
+            return -ENOMEM;
+        memset(o->zeros, 0, ZT_ZEROS);
+    }
+    for (uint64_t done = 0; rc == 0 && done < len; done += ZT_ZEROS)
+        rc = zt_output_write(o, o->zeros, len - done < ZT_ZEROS ? (size_t)(len - done) : ZT_ZEROS,
+                             off + done, false);
+    return rc;
+}
+
+int zt_output_zeroes(struct zt_output *o, uint64_t len, uint64_t off)
+{
+    return o->img ? zqcow2_write_zeroes(o->img, len, off, 0) : write_zeros(o, len, off);
+}
+
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off)
 {
-    int rc = o->stale ? zqcow2_backend_zero(o->be, off, len) : 0;
-    void *zeros;
+    int rc = -EOPNOTSUPP;
 
-    if (rc != -EOPNOTSUPP)
-        return rc;
-    zeros = calloc(1, ZEROS);
-    rc = zeros ? 0 : -ENOMEM;
-    for (uint64_t done = 0; rc == 0 && done < len; done += ZEROS)
-        rc = zqcow2_backend_write(o->be, zeros, len - done < ZEROS ? (size_t)(len - done) : ZEROS,
-                                  off + done);
-    free(zeros);
-    return rc;
+    if (!o->stale)
+        return 0;
+    if (!o->dev)
+        rc = zqcow2_backend_zero(o->be, off, len);
+    return rc == -EOPNOTSUPP ? write_zeros(o, len, off) : rc;
+}
+
+int zt_output_report(struct zt_output *o, uint64_t off, struct zqcow2_zone *zones, uint32_t *nr)
+{
+    return o->img ? zqcow2_zone_report(o->img, off, zones, nr) :
+                    zt_device_report(o->dev, off, zones, nr);
+}
+
+/* An image closes what is open with itself. */
+int zt_output_end_zone(struct zt_output *o, const struct zqcow2_zone *z, bool full)
+{
+    bool open = z->state == ZQCOW2_ZONE_IMP_OPEN || z->state == ZQCOW2_ZONE_EXP_OPEN;
+
+    if (full && z->state != ZQCOW2_ZONE_FULL)
+        return o->img ? zqcow2_zone_finish(o->img, z->start, z->length, 0) :
+                        zt_device_do(o->dev, ZT_DEVICE_FINISH, z->start, z->length);
+    return o->dev && open ? zt_device_do(o->dev, ZT_DEVICE_CLOSE, z->start, z->length) : 0;
 }

@@ -1,20 +1,27 @@
 /* SPDX-License-Identifier: MIT */
-/* What convert writes: a raw file or an image, under a name of its own until it is complete. */
+/*
+ * What convert writes: a raw file or an image, under a name of its own until it is complete, or a
+ * device.
+ */
 #ifndef ZT_MOVE_OUTPUT_H
 #define ZT_MOVE_OUTPUT_H
 
-#include "tool.h"
+#include "disk.h"
 
 struct zt_output {
     struct zt_target target;   /* its path as it was given */
     struct zqcow2_image *img;  /* NULL: raw */
     struct zqcow2_backend *be; /* raw */
-    struct zqcow2_info info;   /* raw: virtual_size only */
+    struct zt_device *dev;     /* raw: its zones; NULL: it has none */
+    struct zqcow2_info info;   /* raw: virtual_size only; dev: its zones, too */
+    uint8_t *zeros;            /* of dev, ZT_ZEROS bytes */
     struct zt_replacement file;
     bool renamed; /* `file` takes the name at the end */
     bool changed; /* what was at the place before may be so no more */
     bool stale;   /* raw: holds other bytes than zeros where nothing was written */
 };
+
+#define ZT_ZEROS (1u << 20) /* bytes of zeros that are written at a time */
 
 /*
  * Makes a raw file of `size` bytes, or the image of `opt` if that is not NULL. What exists is
@@ -22,12 +29,23 @@ struct zt_output {
  */
 bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size,
                     bool force);
+/*
+ * Takes a block device, which must have the zones of `from`; what it holds must be nothing, unless
+ * `force`, which resets it, or `resume`: a part of `from`, which is written from there on.
+ */
+bool zt_output_device(struct zt_output *o, struct zt_disk *from, bool force, bool resume);
 /* Makes everything durable and gives it its name; unless `ok`, removes it. False after reporting.
  */
 bool zt_output_close(struct zt_output *o, bool ok);
 bool zt_output_zoned(const struct zt_output *o);
 /* compress: of whole clusters those are compressed; the rest of it is not. */
 int zt_output_write(struct zt_output *o, const void *buf, size_t len, uint64_t off, bool compress);
+/* Zeros in front of the write pointer of a zone. */
+int zt_output_zeroes(struct zt_output *o, uint64_t len, uint64_t off);
+int zt_output_report(struct zt_output *o, uint64_t off, struct zqcow2_zone *zones, uint32_t *nr);
+/* Makes zone z, of which all is written, full if it is to be, else closed if a device says `open`.
+ */
+int zt_output_end_zone(struct zt_output *o, const struct zqcow2_zone *z, bool full);
 /* Where nothing was written: makes it read as zeros, if it does not already. */
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off);
 

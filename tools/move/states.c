@@ -7,15 +7,14 @@
 
 static int release(struct zt_states *s, uint64_t n)
 {
-    struct zqcow2_image *img = s->from->img;
     struct zqcow2_zone z;
     uint32_t nr = 1;
-    int rc = zqcow2_zone_report(img, n * s->from->info.zone_size, &z, &nr);
+    int rc = zt_disk_report(s->from, n * s->from->info.zone_size, &z, &nr);
 
     if (rc < 0 || (z.state != ZQCOW2_ZONE_RDONLY && z.state != ZQCOW2_ZONE_OFFLINE))
         return rc;
     s->forced[n] = z.state;
-    return zqcow2_zone_set_state(img, z.start, ZQCOW2_ZONE_NOT_WP);
+    return s->from->img ? zqcow2_zone_set_state(s->from->img, z.start, ZQCOW2_ZONE_NOT_WP) : 0;
 }
 
 int zt_states_release(struct zt_states *s)
@@ -51,7 +50,7 @@ int zt_states_restore(struct zt_states *s)
     int rc = 0;
 
     for (uint64_t n = 0; rc == 0 && n < i->nr_zones; n++) {
-        if (s->forced[n])
+        if (s->forced[n] && s->to->img)
             rc = zqcow2_zone_set_state(s->to->img, n * i->zone_size,
                                        s->forced[n] | ZQCOW2_ZONE_PERSIST);
     }

@@ -15,13 +15,13 @@ struct zt_states {
 };
 
 /*
- * Read-only and offline zones show neither pointer nor all bytes: from here on they are normal in
- * memory. 0 or an error; free in both cases.
+ * Read-only and offline zones show neither pointer nor all bytes: from here on those of an image
+ * are normal in memory. 0 or an error; free in both cases.
  */
 int zt_states_release(struct zt_states *s);
 /* Gives the empty zone of the target the descriptor extension that the source's has. */
 int zt_states_describe(struct zt_states *s, uint64_t start);
-/* Makes the zones of the target, which are written, read-only and offline again. */
+/* Makes the zones of the target, which are written, read-only and offline again; no device can. */
 int zt_states_restore(struct zt_states *s);
 void zt_states_free(struct zt_states *s);
 
