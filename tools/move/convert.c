@@ -181,9 +181,12 @@ static bool is_device(const char *verb, const char *path)
         zt_error("%s: zones of devices are known on Linux only; see convert", verb);
         return false;
     }
-    if (stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+    if (stat(path, &st) < 0)
+        zt_error("%s: %s", path, strerror(errno));
+    else if (!S_ISBLK(st.st_mode))
+        zt_error("%s: not a block device; see convert", path);
+    else
         return true;
-    zt_error("%s: %s", path, errno == ENOENT ? strerror(errno) : "not a block device; see convert");
     return false;
 }
 

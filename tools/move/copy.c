@@ -130,13 +130,14 @@ static bool next_zone(struct copying *k)
             nr = 1;
             rc = c->keep ? zt_disk_report(c->from, k->next_zone, &z, &nr) :
                            zt_output_report(c->to, k->next_zone, &z, &nr);
-            if (rc == 0 && in_pass(k, &z))
-                rc = set_region(k, &z);
             if (rc < 0)
-                return fail(k, c->from->target.path, "report", k->next_zone, rc);
+                return fail(k, c->keep ? c->from->target.path : c->to->target.path, "report",
+                            k->next_zone, rc);
             k->next_zone = z.start + z.length;
-            if (in_pass(k, &z))
-                return true;
+            if (in_pass(k, &z)) {
+                rc = set_region(k, &z);
+                return rc == 0 || fail(k, c->to->target.path, "report", z.start, rc);
+            }
         }
     }
     return false;

@@ -72,7 +72,7 @@ static bool goes_on(const struct taking *t, const struct zqcow2_zone *from,
     if (from->state == ZQCOW2_ZONE_FULL ||
         (to->state != ZQCOW2_ZONE_FULL && to->write_pointer <= from->write_pointer))
         return true;
-    return refuse(t, to->start, "has been written beyond that of the source: no part of a copy");
+    return refuse(t, to->start, "has been written beyond that of the source: not a part of a copy");
 }
 
 /* `block` is the device's: it is written in these. */
