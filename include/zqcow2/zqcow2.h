@@ -465,9 +465,9 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
  * Gives the EMPTY zone that contains `off` a descriptor extension (NVMe ZNS) and makes it CLOSED;
- * both are durable on return. The zone keeps the extension until it is reset. -EINVAL: len is not
- * info.descriptor_extension, or the rules are not ZQCOW2_RULES_ZNS. EZONE_STATE: the zone is not
- * EMPTY. EZONE_ACTIVE: too many active zones.
+ * both are durable on return. The zone keeps the extension until a reset. -EINVAL: len is not
+ * info.descriptor_extension, or the rules are not ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE: too
+ * many active zones.
  */
 ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data,
                                           size_t len);
@@ -507,8 +507,8 @@ struct zqcow2_snapshot {
 /*
  * Takes a snapshot. Set name (1 to 255 bytes) and, as needed, date_sec, date_nsec, vm_clock_nsec;
  * the other members must be 0. -EEXIST: a snapshot has this name or ID. -EOVERFLOW: a refcount is
- * at its maximum. -EFBIG: a table would be too large: see zqcow2_snapshot_take(3). EFEATURE: there
- * is a data file, or the header has no room for what a zoned image needs.
+ * at its maximum. -EFBIG: there are 65,536 snapshots, or a table would be too large. EFEATURE: the
+ * image has a data file, or its header has no room for zones. See zqcow2_snapshot_take(3).
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,
@@ -517,10 +517,11 @@ ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
 ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name,
                                       struct zqcow2_error *err);
 /*
- * Restores content, size and write pointers that the disk had when the snapshot was taken; zones
- * are not open then. The old content is lost unless another snapshot has it. Requests submitted
- * during the call access the restored disk. -EINVAL: its size is not a multiple of the block size.
- * ECORRUPT: also if it has no write pointers. EZONE_ACTIVE: too many of its zones are active.
+ * Restores the content, the size and the write pointers that the disk had when the snapshot was
+ * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
+ * Requests submitted during the call access the restored disk. -EINVAL: its size is not a multiple
+ * of the block size. EZONE_ACTIVE: too many of its zones are active. ECORRUPT: also if the write
+ * pointers of a zoned image are missing. Other errors: as for taking a snapshot.
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
