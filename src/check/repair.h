@@ -28,6 +28,20 @@ int zq_repair_finish(struct zq_scan *s, unsigned flags, bool sound);
  */
 int zq_rebuild_refcounts(struct zq_scan *s, uint64_t spare, bool *changed);
 
+/* A rebuild that changes the width, and what one sector of the header switches together with it. */
+struct zq_rebuild_as {
+    uint32_t order;          /* of the new refcounts: they can hold every count */
+    const uint8_t *pointers; /* a table that goes behind the blocks, or NULL */
+    uint64_t pointers_bytes;
+    /* Composes the header's first sector, when the rest is written and placed. */
+    int (*header)(struct zq_rebuild_as *as, uint8_t sector0[ZQ_SECTOR]);
+    uint64_t rt_offset, pointers_offset;
+    uint32_t rt_clusters;
+    bool switching; /* after an error the header may be either one */
+};
+/* What has been scanned and has no count any more loses one reference, and nothing else does. */
+int zq_rebuild_as(struct zq_scan *s, struct zq_rebuild_as *as);
+
 /* What may be done to entries of one table, and what was. */
 struct zq_fix {
     bool may_drop;     /* entries that are wrong, or map what lies beyond a write pointer */

@@ -52,17 +52,22 @@
 #define ZQ_EXT_COPIES 0x7a713270u
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
-#define ZQ_HDR_SIZE        24
-#define ZQ_HDR_L1_ENTRIES  36
-#define ZQ_HDR_L1_OFFSET   40
-#define ZQ_HDR_RT_OFFSET   48
-#define ZQ_HDR_RT_CLUSTERS 56
-#define ZQ_HDR_RT_BYTES    12 /* both of these */
-#define ZQ_HDR_SNAPSHOTS   64
-#define ZQ_HDR_INCOMPAT    72
-#define ZQ_HDR_COMPRESSION 104
-#define ZQ_HDR_COMPAT      80
-#define ZQ_HDR_AUTOCLEAR   88
+#define ZQ_HDR_VERSION        4
+#define ZQ_HDR_SIZE           24
+#define ZQ_HDR_L1_ENTRIES     36
+#define ZQ_HDR_L1_OFFSET      40
+#define ZQ_HDR_RT_OFFSET      48
+#define ZQ_HDR_RT_CLUSTERS    56
+#define ZQ_HDR_RT_BYTES       12 /* both of these */
+#define ZQ_HDR_SNAPSHOTS      64
+#define ZQ_HDR_INCOMPAT       72
+#define ZQ_HDR_COMPRESSION    104
+#define ZQ_HDR_COMPAT         80
+#define ZQ_HDR_AUTOCLEAR      88
+#define ZQ_HDR_REFCOUNT_ORDER 96
+#define ZQ_HDR_LENGTH         100
+#define ZQ_HEADER_V2          72u  /* bytes of the header: version 2, */
+#define ZQ_HEADER_V3          112u /* and of one that we write */
 
 /*
  * Where the refcount table is, for a table that has moved: the bytes from ZQ_HDR_RT_OFFSET on. They

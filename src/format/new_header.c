@@ -10,8 +10,6 @@
 #include "format/states.h"
 #include "format/zone_ext.h"
 
-#define NEW_HEADER_LENGTH 112u
-
 static const struct {
     uint8_t type, bit;
     const char *name;
@@ -57,7 +55,7 @@ static void put_fields(const struct zq_header *h, uint8_t *b)
     zq_put_be64(b + ZQ_HDR_COMPAT, h->compat);
     zq_put_be64(b + ZQ_HDR_AUTOCLEAR, h->autoclear);
     zq_put_be32(b + 96, h->refcount_order);
-    zq_put_be32(b + 100, NEW_HEADER_LENGTH);
+    zq_put_be32(b + 100, ZQ_HEADER_V3);
     b[ZQ_HDR_COMPRESSION] = (uint8_t)h->compression_type;
 }
 
@@ -83,7 +81,7 @@ static size_t put_backing_format(uint8_t *buf, size_t pos, const char *format)
 /* The header, the mark, a format of at most 8 bytes, the end mark, and what else there is. */
 static size_t before_name(bool zoned, bool states)
 {
-    return NEW_HEADER_LENGTH + 16u + 16u + 8u + (zoned ? 8u + ZQ_ZONE_EXT_MAX : 0) +
+    return ZQ_HEADER_V3 + 16u + 16u + 8u + (zoned ? 8u + ZQ_ZONE_EXT_MAX : 0) +
            (states ? ZQ_STATES_ROOM : 0);
 }
 
@@ -119,10 +117,10 @@ static size_t put_data_name(struct zq_header *h, uint8_t *buf, size_t pos, const
 void zq_header_build(struct zq_header *h, uint8_t *buf, size_t len, const uint8_t *zoned_data,
                      const struct zqcow2_backing *backing)
 {
-    size_t pos = NEW_HEADER_LENGTH, name = strlen(backing->name);
+    size_t pos = ZQ_HEADER_V3, name = strlen(backing->name);
 
     h->version = 3;
-    h->header_length = NEW_HEADER_LENGTH;
+    h->header_length = ZQ_HEADER_V3;
     put_fields(h, buf);
     /* The mark comes first: it is rewritten in place and must share sector 0 with the header. */
     pos = put_ext(buf, pos, ZQ_EXT_MARK, 8);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Another backing file in the header of an image that has been made.
+ * A new first sector for the header of an image that has been made.
  *
  * One sector is all that a crash leaves whole, so all that belongs together is composed into the
  * first one: the header, each extension, and where the name is. The name may lie behind it, where
@@ -17,6 +17,7 @@
 struct composing {
     const struct zq_header *h;
     const uint8_t *buf;
+    const struct zq_amended *to; /* NULL: only the backing file changes */
     struct zq_renaming *out;
     size_t pos;             /* in the new sector */
     size_t old_end;         /* behind the old end mark */
@@ -39,21 +40,28 @@ static void put_head(uint8_t *at, uint32_t type, size_t len)
  * What another program has moved behind the first sector counts for nothing there, and must not
  * count again because it returns: what is ours is left out, and a mark is cleared.
  */
-static bool is_kept(uint32_t type, size_t data, size_t len)
+static bool is_kept(const struct composing *c, uint32_t type, size_t data, size_t len)
 {
     if (type == ZQ_EXT_BACKING_FORMAT || type == ZQ_EXT_FEATURE_NAMES)
         return false;
+    if (type == ZQ_EXT_BITMAPS && c->to && c->to->version < 3)
+        return false; /* there is no bit that could say that they hold */
     return (type != ZQ_EXT_STATES && type != ZQ_EXT_COPIES) || data + len <= ZQ_SECTOR;
 }
 
 static bool keep(struct composing *c, uint32_t type, size_t data, size_t len)
 {
     uint8_t *to = c->out->sector0 + c->pos;
+    const uint8_t *from = c->buf + data;
 
+    if (type == ZQ_EXT_ZONED && c->to && c->to->zoned) {
+        from = c->to->zoned;
+        len = c->to->zoned_len;
+    }
     if (c->pos + HEAD + padded(len) + HEAD > ZQ_SECTOR)
         return false;
     put_head(to, type, len);
-    memcpy(to + HEAD, c->buf + data, len);
+    memcpy(to + HEAD, from, len);
     if (type == ZQ_EXT_MARK) {
         c->out->mark_offset = (uint32_t)(c->pos + HEAD);
         if (data + len > ZQ_SECTOR)
@@ -74,11 +82,11 @@ static bool keep_all(struct composing *c)
         at += HEAD;
         if (type == ZQ_EXT_END)
             break;
-        if (type == ZQ_EXT_FEATURE_NAMES) {
+        if (type == ZQ_EXT_FEATURE_NAMES && (!c->to || c->to->version >= 3)) {
             c->features = at;
             c->feature_bytes = len;
         }
-        if (is_kept(type, at, len) && !keep(c, type, at, len))
+        if (is_kept(c, type, at, len) && !keep(c, type, at, len))
             return false;
         at += padded(len);
     }
@@ -162,16 +170,37 @@ static uint64_t kept_bits(const struct zq_header *h)
            (is_raw(h) ? ZQ_AUTOCLEAR_RAW_DATA : 0);
 }
 
-static void put_fields(struct composing *c)
+static void put_amended(struct composing *c)
 {
     uint8_t *to = c->out->sector0;
 
-    memcpy(to, c->buf, c->h->header_length);
+    zq_put_be32(to + ZQ_HDR_VERSION, c->to->version);
+    zq_header_put_rt(to + ZQ_HDR_RT_OFFSET, c->to->rt_offset, c->to->rt_clusters);
+    if (c->to->version < 3)
+        return;
+    zq_put_be64(to + ZQ_HDR_INCOMPAT, c->to->incompat);
+    zq_put_be64(to + ZQ_HDR_COMPAT, c->to->compat);
+    zq_put_be64(to + ZQ_HDR_AUTOCLEAR, c->to->autoclear);
+    zq_put_be32(to + ZQ_HDR_REFCOUNT_ORDER, c->to->refcount_order);
+    zq_put_be32(to + ZQ_HDR_LENGTH, (uint32_t)c->pos);
+}
+
+/* What version 2 has no fields for is 0 in a header that gets them. */
+static void put_fields(struct composing *c)
+{
+    uint8_t *to = c->out->sector0;
+    uint32_t old = c->h->header_length;
+
+    c->pos = old;
+    if (c->to && c->to->version != c->h->version)
+        c->pos = c->to->version < 3 ? ZQ_HEADER_V2 : ZQ_HEADER_V3;
+    memcpy(to, c->buf, (size_t)zq_min(old, c->pos));
     zq_put_be64(to + 8, 0);
     zq_put_be32(to + 16, 0);
-    if (c->h->version >= 3)
+    if (c->to)
+        put_amended(c);
+    else if (c->h->version >= 3)
         zq_put_be64(to + ZQ_HDR_AUTOCLEAR, kept_bits(c->h));
-    c->pos = c->h->header_length;
 }
 
 int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing *to,
@@ -183,25 +212,39 @@ int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing 
     return 0;
 }
 
+static int recompose(struct composing *c, const struct zqcow2_backing *to, const char *what,
+                     struct zqcow2_error *err)
+{
+    bool fits = c->h->header_length + HEAD <= ZQ_SECTOR;
+
+    zq_assert(strlen(to->name) <= ZQ_MAX_BACKING_NAME);
+    *c->out = (struct zq_renaming){.name_at = 0};
+    if (fits) {
+        put_fields(c);
+        fits = keep_all(c);
+    }
+    if (fits && !to->name[0])
+        put_features(c, 0);
+    else if (fits)
+        fits = (!to->format[0] || put_format(c, to->format)) && put_name(c, to->name);
+    return fits ? 0 : zq_fail(err, ZQCOW2_EFEATURE, "the header has no room for %s", what);
+}
+
 int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct zqcow2_backing *to,
                      struct zq_renaming *out, struct zqcow2_error *err)
 {
     struct composing c = {.h = h, .buf = buf, .out = out};
-    bool fits = h->header_length + HEAD <= ZQ_SECTOR;
 
-    zq_assert(strlen(to->name) <= ZQ_MAX_BACKING_NAME);
     if (zq_header_may_rename(h, to, err) < 0)
         return ZQCOW2_EFEATURE;
-    *out = (struct zq_renaming){.name_at = 0};
-    if (fits) {
-        put_fields(&c);
-        fits = keep_all(&c);
-    }
-    if (fits && !to->name[0])
-        put_features(&c, 0);
-    else if (fits)
-        fits = put_format(&c, to->format) && put_name(&c, to->name);
-    return fits ? 0 :
-                  zq_fail(err, ZQCOW2_EFEATURE,
-                          "the header has no room for the name of another backing file");
+    return recompose(&c, to, "the name of another backing file", err);
+}
+
+int zq_header_amend(const struct zq_header *h, const uint8_t *buf,
+                    const struct zqcow2_backing *backing, const struct zq_amended *to,
+                    struct zq_renaming *out, struct zqcow2_error *err)
+{
+    struct composing c = {.h = h, .buf = buf, .to = to, .out = out};
+
+    return recompose(&c, backing, "its fields in another form", err);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Another backing file in the header of an image that has been made. No I/O, no allocation. */
+/* A new first sector for the header of an image that has been made. No I/O, no allocation. */
 #ifndef ZQ_FORMAT_RENAMING_H
 #define ZQ_FORMAT_RENAMING_H
 
@@ -23,5 +23,17 @@ int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing 
  */
 int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct zqcow2_backing *to,
                      struct zq_renaming *out, struct zqcow2_error *err);
+
+/* What is to differ; all of it is the new header's. */
+struct zq_amended {
+    uint32_t version, refcount_order, rt_clusters;
+    uint64_t incompat, compat, autoclear, rt_offset;
+    const uint8_t *zoned; /* data of the zoned extension; NULL: as it is */
+    uint32_t zoned_len;
+};
+/* The same for other fields. backing: what the header names now, which stays. */
+int zq_header_amend(const struct zq_header *h, const uint8_t *buf,
+                    const struct zqcow2_backing *backing, const struct zq_amended *to,
+                    struct zq_renaming *out, struct zqcow2_error *err);
 
 #endif

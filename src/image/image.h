@@ -3,6 +3,8 @@
 #ifndef ZQ_IMAGE_IMAGE_H
 #define ZQ_IMAGE_IMAGE_H
 
+#include <zqcow2/change.h>
+
 #include "loop/core.h"
 
 /* By value, and nothing else: a pointer to the core is a pointer to the image. */
@@ -80,6 +82,12 @@ int zq_image_rename(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
  */
 int zq_image_rename_closed(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                            const struct zqcow2_backing *to, struct zqcow2_error *err);
+/*
+ * Changes the form of a closed image: enters the backend, recovers it, and does not open what it
+ * names. to: 0 for what stays. EFEATURE: it holds what it could not hold then.
+ */
+int zq_image_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options *to,
+                   const struct zqcow2_hooks *hooks, struct zqcow2_error *err);
 /* One moment of the image, under its mutex; info->size is the caller's concern. */
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *info);
 

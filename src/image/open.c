@@ -82,7 +82,7 @@ static bool was_in_use(const struct opening *o)
  * rebuilt. A corruption beyond that did not come from a crash, and a writer must not go on. The
  * header is read again, because a repair may have moved the refcount table.
  */
-static int recover(struct opening *o)
+int zq_opening_recover(struct opening *o)
 {
     struct zqcow2_check_options opt = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
@@ -395,7 +395,7 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
     if (rc == 0)
         rc = zq_opening_header(o);
     if (rc == 0 && o->rdwr)
-        rc = recover(o);
+        rc = zq_opening_recover(o);
     if (rc == 0 && o->rdwr)
         rc = update_header(o);
     if (rc == 0 && o->opt.snapshot)

@@ -40,6 +40,11 @@ struct zq_parts {
  */
 int zq_opening_header(struct opening *o);
 /*
+ * R12: recovers an image that was not closed cleanly; its header is read again. For a writer that
+ * has entered and flushed.
+ */
+int zq_opening_recover(struct opening *o);
+/*
  * Makes h that of the disk that opt.snapshot names: what its L1 and its size are, and nothing
  * else. For reading only.
  */
