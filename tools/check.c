@@ -241,7 +241,7 @@ const struct zt_verb zt_verb_check = {
     "                          rebuild refcounts; all: also repair write pointers and unmap\n"
     "                          clusters beyond them\n"
     "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE
-    "  --no-backing            do not look into the backing file of a zoned image\n"
+    "  --no-backing            do not open the backing file of a zoned image\n"
     "  --backing-root=DIR      open backing files in DIR only\n" ZT_HELP_BACKEND
     "Exit status: 0 clean (or repaired), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
     run};

@@ -111,7 +111,7 @@ static int run(int argc, char **argv)
 const struct zt_verb zt_verb_resize = {
     "resize", "[--shrink] " ZT_USE_SOURCES "[--backend=NAME] FILE [+|-]SIZE",
     "Makes the device of an image larger or smaller",
-    "  [+|-]SIZE               the new size, or what is added or taken away\n"
-    "  --shrink                allow a smaller size: what is cut off is lost\n" ZT_HELP_SOURCES
+    "  [+|-]SIZE               the new size, or how much to add or remove\n"
+    "  --shrink                allow a smaller size: the data beyond it is lost\n" ZT_HELP_SOURCES
         ZT_HELP_BACKEND,
     run};

@@ -195,8 +195,8 @@ const struct zt_verb zt_verb_snapshot = {
     "[-l [--json] [-U] | -c NAME | -a NAME | -d NAME] " ZT_USE_SOURCES "[--backend=NAME] FILE",
     "Lists, takes, applies or deletes internal snapshots",
     "  -l                      list the snapshots (the default)\n"
-    "  -c NAME                 take a snapshot of a plain image\n"
-    "  -a NAME                 make the disk what it was when this snapshot was taken\n"
+    "  -c NAME                 take a snapshot\n"
+    "  -a NAME                 restore the disk to the snapshot with this name or ID\n"
     "  -d NAME                 delete the snapshot with this name or ID\n"
     "  --json                  the list as an array\n" ZT_HELP_SHARE ZT_HELP_SOURCES
         ZT_HELP_BACKEND,

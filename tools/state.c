@@ -156,5 +156,5 @@ const struct zt_verb zt_verb_state = {
     "  -c, --count=COUNT       the number of zones; 1\n"
     "  -d, --descriptor=DATA   give empty zones the bytes of the file DATA as "
     "extension\n" ZT_HELP_SOURCES ZT_HELP_BACKEND
-    "The image stores the state until another program than this library writes the image.\n",
+    "The image stores the state until a program without this library writes the image.\n",
     run};

@@ -107,7 +107,7 @@ struct zt_target {
     "  --snapshot=NAME         read what the snapshot with this name or ID has\n"
 #define ZT_USE_SOURCES "[--no-backing] [--backing-root=DIR] [--backing-format=FMT] "
 #define ZT_HELP_SOURCES \
-    "  --no-backing            open no backing file; reading what it holds fails\n" \
+    "  --no-backing            open no backing file; reading its data fails\n" \
     "  --backing-root=DIR      open backing files in DIR only\n" \
     "  --backing-format=FMT    raw or qcow2, if the image stores no format\n"
 

@@ -35,7 +35,8 @@ static int run(struct zqcow2_image *img, struct zq_snap *s)
 static int check_new(const struct zqcow2_snapshot *n, struct zqcow2_error *err)
 {
     if (n->id || n->disk_size || n->vm_state_size || n->icount)
-        return zq_fail(err, -EINVAL, "only the name, the date and the clock of a snapshot are set");
+        return zq_fail(err, -EINVAL,
+                       "only the name, the date and the clock of a snapshot can be set");
     return check_name(n->name, err);
 }
 

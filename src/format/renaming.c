@@ -208,7 +208,7 @@ int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing 
 {
     if (is_raw(h) && to->name[0])
         return zq_fail(err, ZQCOW2_EFEATURE,
-                       "a raw data file holds all data, so the image takes no backing file");
+                       "a raw data file holds all data, so the image cannot have a backing file");
     return 0;
 }
 
