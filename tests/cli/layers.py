@@ -65,6 +65,9 @@ class Layer:
         self.bits = r.choice([9, 12, 14, 16, 16, 18])
         self.version = r.choice(["0.10", "1.1", "1.1"])
         self.wide = self.bits >= 14 and self.version == "1.1" and r.randrange(2) == 0
+        beside = not self.raw and self.version == "1.1" and r.randrange(3) == 0
+        self.data = f"l{depth}.data" if beside else None
+        self.data_raw = beside and depth == top and r.randrange(2) == 0
 
     def create(self, r, below):
         ours = not self.raw and self.version == "1.1" and r.randrange(2) == 0
@@ -75,10 +78,16 @@ class Layer:
             words += ["-o", f"cluster_size={1 << self.bits}"]
             words[-1] += f",extended_l2={'on' if self.wide else 'off'}"
             words[-1] += "" if ours else f",compat={self.version}"
+        if self.data:
+            words[-1] += f",data_file={self.data}"
+            words[-1] += f",data_file_raw={'on' if self.data_raw else 'off'}"
         if below:
             words += ["-b", below.name, "-F", "raw" if below.raw else "qcow2"]
         run(*words, self.name, str(self.size))
         return words
+
+    def files(self):
+        return [self.name, self.data] if self.data else [self.name]
 
 
 def commands(r, layer):
@@ -89,7 +98,7 @@ def commands(r, layer):
         length = min(r.randrange(1, 200) * 512, layer.size - at)
         kind = r.choice(["write -P", "write -P", "write -c", "write -z", "write -zu", "discard"])
         if kind == "write -c":
-            if layer.raw:
+            if layer.raw or layer.data:
                 continue
             at = at >> layer.bits << layer.bits
             length = 1 << layer.bits
@@ -200,13 +209,15 @@ def check(r, top):
 def write_theirs(r, layer, done):
     """QEMU 7.2 counts a cluster twice if it packs more into it after it was reopened: undone."""
     script = commands(r, layer)
-    shutil.copyfile(layer.name, "before")
+    for name in layer.files():
+        shutil.copyfile(name, f"{name}.before")
     qemu_io("raw" if layer.raw else "qcow2", [w for c in script for w in ("-c", c)], layer.name)
     try:
         if not layer.raw:
             run("qemu-img", "check", "-q", layer.name)
     except Wrong:
-        shutil.copyfile("before", layer.name)
+        for name in layer.files():
+            shutil.copyfile(f"{name}.before", name)
         COUNTS["damaged by QEMU alone, and undone"] += 1
         return
     done += script
@@ -223,6 +234,9 @@ def write_in_turn(r, layer, done):
 def check_all(layers):
     """Of those below, what was written since may have been of either program, too."""
     for layer in layers:
+        if layer.data_raw:
+            with open(layer.data, "rb") as f:
+                differ(layer.data, f.read(layer.size), content(layer))
         if not layer.raw:
             run("qemu-img", "check", "-q", layer.name)
             run(TOOL, "check", layer.name)
@@ -253,6 +267,8 @@ def one(seed):
     for layer in layers[:-1]:
         COUNTS["on a raw file"] += layer.raw
     COUNTS["layers"] += len(layers)
+    COUNTS["with a data file"] += any(x.data for x in layers)
+    COUNTS["with a raw data file"] += any(x.data_raw for x in layers)
     COUNTS["with extended L2"] += any(x.wide for x in layers)
     COUNTS["of version 2"] += any(not x.raw and x.version == "0.10" for x in layers)
     COUNTS["with compressed data"] += any("write -c" in c for c in done)
