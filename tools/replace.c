@@ -31,15 +31,38 @@ static int refused(const char *path)
     return -1;
 }
 
+/* What an earlier run has left, or a new file. A link there would lead elsewhere. */
+static int open_part(struct zt_replacement *r, const char *slash)
+{
+    struct stat st;
+    int fd;
+
+    snprintf(r->temporary, sizeof(r->temporary), "%.*s/.zqcow2.%s.part", (int)(slash - r->path),
+             r->path, slash + 1);
+    fd = open(r->temporary, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -1;
+    r->found = fstat(fd, &st) == 0 && st.st_size > 0;
+    if (S_ISREG(st.st_mode))
+        return fd;
+    close(fd);
+    errno = EEXIST;
+    return -1;
+}
+
+static int open_new(struct zt_replacement *r, const char *slash)
+{
+    snprintf(r->temporary, sizeof(r->temporary), "%.*s/.zqcow2.XXXXXX", (int)(slash - r->path),
+             r->path);
+    return mkstemp(r->temporary);
+}
+
 /* Beside the place of the file, as readable as `old`; -1 with errno. */
 static int make_temporary(struct zt_replacement *r, const struct stat *old)
 {
     char *slash = strrchr(r->path, '/');
-    int fd;
+    int fd = r->keep ? open_part(r, slash) : open_new(r, slash);
 
-    snprintf(r->temporary, sizeof(r->temporary), "%.*s/.zqcow2.XXXXXX", (int)(slash - r->path),
-             r->path);
-    fd = mkstemp(r->temporary);
     if (fd < 0)
         return -1;
     if (fchown(fd, old->st_uid, old->st_gid) == 0 || errno == EPERM)
@@ -172,7 +195,7 @@ int zt_replace_end(struct zt_replacement *r, bool commit)
         rc = take_name(r) == 0 ? 1 : refused(r->path);
     if (rc > 0 && !r->no_sync)
         sync_folder(r);
-    if (rc <= 0)
+    if (rc <= 0 && !r->keep)
         unlink(r->temporary);
     return end(r, rc);
 }

@@ -204,6 +204,8 @@ struct zt_replacement {
     sigset_t signals; /* that were blocked before */
     int old;
     bool no_sync; /* the new name may be lost with the power */
+    bool keep;    /* unless it takes the name, the new file stays, as .zqcow2.NAME.part */
+    bool found;   /* it was there already */
 };
 /*
  * Begins to replace the file at `path`: r->temporary is an empty file beside it, and the old one is

@@ -310,6 +310,69 @@ else
     echo '# a sanitizer: nothing can be preloaded'
 fi
 
+# --resume: stopped in the middle, here by a limit, what was copied stays, and the next run goes on there.
+python3 -c '
+import random
+r = random.Random(4)
+piece = [r.randbytes(1 << 20) for _ in range(4)]
+with open("big.img", "wb") as f:
+    for n in range(64):
+        f.write(n.to_bytes(8, "big") + r.choice(piece)[8:])'
+run 0 'large, with zones' convert -O qcow2 -o zone.size=4M big.img big.z
+# resumed SOURCE WORD...: is stopped, marked at a byte that was copied, and goes on.
+resumed() {
+    from=$1
+    shift
+    rm -f y.img .zqcow2.y.img.part
+    (
+        ulimit -f 40000
+        "$tool" convert --resume "$@" "$from" y.img >out 2>err
+    )
+    is "$*: stops in the middle" 1 $?
+    has 'what was copied stays' err '^zqcow2: .*/\.zqcow2\.y\.img\.part: has what was copied; see convert --resume$'
+    verdict $([ ! -e y.img ]; echo $?) 'there is no target yet'
+    kind=raw
+    case "$*" in *qcow2*) kind=qcow2 ;; esac
+    [ "$from" = big.z ] || qemu-io -f $kind -c 'write -P 9 65536 512' .zqcow2.y.img.part >/dev/null
+    run 0 'goes on' convert --resume "$@" "$from" y.img
+    is 'nothing is left' 0 "$(find . -name '.zqcow2.*' | wc -l | tr -d ' ')"
+    if [ "$from" = big.z ]; then
+        run 0 'to the end' compare -q "$from" y.img
+    else
+        run 1 'not from the start' compare "$from" y.img
+        is 'but behind the mark' 'Content mismatch at offset 65536!' "$(cat out)"
+        qemu-io -f $kind -c "write -s first 65536 512" y.img >/dev/null
+        run 0 'to the end' compare -q "$from" y.img
+    fi
+    [ "$kind" = raw ] || run 0 'clean' check y.img
+}
+if command -v qemu-io >/dev/null; then
+    dd if=big.img of=first bs=512 skip=128 count=1 2>/dev/null
+    resumed big.img -m 1
+    resumed big.img -O qcow2
+    resumed big.img -O qcow2 -c
+    resumed big.z -O qcow2
+    # Not closed: entries may be missing in front of others, so all of it is copied again.
+    rm -f y.img
+    (
+        ulimit -f 40000
+        "$tool" convert --resume -O qcow2 big.img y.img >out 2>err
+    )
+    qemu-io -f qcow2 -c 'write -P 9 65536 512' .zqcow2.y.img.part >/dev/null
+    printf '\001' | dd of=.zqcow2.y.img.part bs=1 seek=79 conv=notrunc 2>/dev/null
+    run 0 'an image that was not closed' convert --resume -O qcow2 big.img y.img
+    run 0 'is copied from the start' compare -q big.img y.img
+    truncate -s 300M .zqcow2.y.img.part
+    run 1 'a part of something else' convert --resume --force big.img y.img
+    has 'is said so' err '^zqcow2: .*/\.zqcow2\.y\.img\.part: is a part of another copy$'
+    "$tool" create --force .zqcow2.y.img.part 1M
+    run 1 'an image of another size' convert --resume --force -O qcow2 big.img y.img
+    has 'is not one either' err 'is a part of another copy$'
+    is 'in one line' 1 "$(wc -l <err)"
+    rm -f .zqcow2.y.img.part
+fi
+rm -f big.img big.z y.img
+
 # A signal while it works; zeros that are written take a while and no source.
 truncate -s 512M long.img
 for name in INT TERM HUP; do

@@ -159,7 +159,7 @@ static bool take_option(struct convert *c, int ch)
 {
     switch (ch) {
     case OPT_FORCE: return c->force = true;
-    case OPT_RESUME: return c->resume = true;
+    case OPT_RESUME: return c->resume = c->to.file.keep = true;
     case OPT_NO_SYNC: return c->to.file.no_sync = true;
     case 'p': return c->progress = true;
     case 'f': return zt_disk_format("-f", optarg, &c->from.format);
@@ -249,6 +249,7 @@ static int run_convert(int argc, char **argv)
                                           ZT_OPTION_SNAPSHOT,
                                           {"format", required_argument, NULL, 'f'},
                                           {"output-format", required_argument, NULL, 'O'},
+                                          {"resume", no_argument, NULL, OPT_RESUME},
                                           {"compress", no_argument, NULL, 'c'},
                                           {"no-sync", no_argument, NULL, OPT_NO_SYNC},
                                           ZT_OPTION_END};
@@ -288,7 +289,7 @@ static int run_export(int argc, char **argv)
 const struct zt_verb zt_verb_convert = {
     "convert",
     "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] "
-    "[--no-sync] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
+    "[--no-sync] [--resume] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
     "Copies a disk to a new file, with its zones",
     "  -f, --format=FMT        of SRC: raw or qcow2\n"
     "  -O, --output-format=FMT  of DST: raw (the default) or qcow2\n"
@@ -298,8 +299,9 @@ const struct zt_verb zt_verb_convert = {
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
     "  --force                 replace DST if it exists\n"
-    "  --no-sync               do not wait until DST is durable\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
-        ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    "  --no-sync               do not wait until DST is durable\n"
+    "  --resume                keep what was copied if it is stopped, and go on "
+    "there\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run_convert};
 
 const struct zt_verb zt_verb_import = {

@@ -23,6 +23,7 @@ struct region {
     bool described, closed; /* has a descriptor extension; is closed, although it is empty */
     uint64_t unit;          /* pieces are multiples of this, unless the region ends */
     bool packed;            /* is to be compressed */
+    bool loose;             /* in any order */
 };
 
 struct piece {
@@ -107,13 +108,17 @@ static int set_region(struct copying *k, const struct zqcow2_zone *z)
     r->closed = c->keep && z->state == ZQCOW2_ZONE_CLOSED;
     if (c->keep && r->sequential && !r->full && z->write_pointer != UINT64_MAX)
         r->pointer = z->write_pointer;
-    if (!c->to->dev)
+    if (c->to->dev)
+        r->unit = c->to->info.block_size;
+    if (!c->to->dev && !c->to->resumed)
         return 0;
-    r->unit = c->to->info.block_size;
     rc = zt_output_report(c->to, z->start, &there, &nr);
-    if (rc == 0 && r->sequential)
-        r->from = there.write_pointer;
-    return rc;
+    if (rc < 0 || !r->sequential)
+        return rc;
+    r->from = there.write_pointer;
+    r->described &= !(there.attributes & ZQCOW2_ZONE_DESCRIBED);
+    r->closed &= there.state != ZQCOW2_ZONE_CLOSED;
+    return 0;
 }
 
 /* The next zone of the target that has anything to be copied. */
@@ -146,15 +151,19 @@ static bool next_zone(struct copying *k)
 static bool next_region(struct copying *k)
 {
     bool first = !k->begun;
+    int rc;
 
     k->begun = true;
     if (zt_output_zoned(k->c->to))
         return next_zone(k);
     k->region = (struct region){.end = k->c->to->info.virtual_size, .unit = 1};
     k->region.packed = k->c->compress;
+    /* Compressing takes long, so several threads do it, where nothing wants an order. */
+    k->region.loose = k->c->compress && !k->c->to->file.keep;
     if (k->c->compress)
         k->region.unit = k->c->to->info.cluster_size;
-    return first;
+    rc = first && k->c->to->resumed ? zt_output_reached(k->c->to, &k->region.from) : 0;
+    return rc < 0 ? fail(k, k->c->to->target.path, "map", 0, rc) : first;
 }
 
 /*
@@ -208,10 +217,9 @@ static bool next_data(struct copying *k, struct piece *p)
     return false;
 }
 
-/* Compressing takes long, so several threads do it, where no write pointer wants an order. */
 static bool in_any_order(const struct piece *p)
 {
-    return p->region.packed && !p->region.sequential;
+    return p->region.loose;
 }
 
 static bool next_piece(struct copying *k, struct piece *p)

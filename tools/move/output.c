@@ -27,6 +27,22 @@ static int make_empty(struct zt_output *o)
     return rc == 0 && bytes ? zqcow2_backend_truncate(o->be, 0) : rc;
 }
 
+/* Is it a file that another run may go on with? */
+static bool is_part(const struct zt_output *o)
+{
+    return o->renamed && o->file.keep;
+}
+
+/* A file that may be resumed is as long as what it has. */
+static int resume_raw(struct zt_output *o, uint64_t size)
+{
+    uint64_t bytes;
+    int rc = zqcow2_backend_length(o->be, &bytes);
+
+    o->resumed = true;
+    return rc == 0 && bytes > size ? -EEXIST : rc;
+}
+
 /* Of a file only its length; of a device, which keeps what it holds, that it is large enough. */
 static int make_raw(struct zt_output *o, uint64_t size)
 {
@@ -44,29 +60,78 @@ static int make_raw(struct zt_output *o, uint64_t size)
         return rc == 0 && bytes < size ? -ENOSPC : rc;
     }
     o->changed = true;
+    if (o->file.found)
+        return resume_raw(o, size);
     rc = make_empty(o);
-    return rc == 0 ? zqcow2_backend_truncate(o->be, size) : rc;
+    return rc < 0 || is_part(o) ? rc : zqcow2_backend_truncate(o->be, size);
+}
+
+static int open_image(struct zt_output *o, unsigned flags, struct zqcow2_error *err)
+{
+    struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
+
+    open.flags = flags;
+    open.rules = o->target.rules;
+    open.hooks = zt_hooks();
+    return zqcow2_open(o->be, &open, &o->img, err);
+}
+
+/*
+ * Opens what was left. Not if it was not closed: then entries may be missing in front of others.
+ * Zones are as their pointers say in any case.
+ */
+static int resume_image(struct zt_output *o, struct zqcow2_error *err)
+{
+    struct zqcow2_info before = ZQCOW2_INFO_INIT;
+    int rc = open_image(o, ZQCOW2_OPEN_BORROW, err);
+
+    if (rc < 0)
+        return rc;
+    (void)zqcow2_get_info(o->img, &before);
+    (void)zqcow2_close(o->img);
+    o->img = NULL;
+    rc = open_image(o, ZQCOW2_OPEN_RDWR, err);
+    o->resumed = rc == 0 && (!(before.flags & ZQCOW2_INFO_DIRTY) || before.zone_size);
+    return rc;
+}
+
+static bool same_image(const struct zt_output *o, const struct zqcow2_create_options *opt)
+{
+    const struct zqcow2_info *i = &o->info;
+    uint64_t capacity = opt->zone_capacity ? opt->zone_capacity : opt->zone_size;
+
+    return i->virtual_size == opt->virtual_size && i->zone_size == opt->zone_size &&
+           (!opt->zone_size ||
+            (i->zone_capacity == capacity && i->nr_conventional == opt->conventional_zones)) &&
+           (!opt->cluster_size || i->cluster_size == opt->cluster_size) &&
+           i->descriptor_extension == opt->descriptor_extension;
 }
 
 /* The image takes the backend over. What create refuses, it refuses before it writes. */
 static bool make_image(struct zt_output *o, const struct zqcow2_create_options *opt)
 {
-    struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_create_options anew = *opt;
     struct zqcow2_error err = {0, ""};
-    int rc = zqcow2_create(o->be, opt, &err);
+    int rc = o->file.found ? resume_image(o, &err) : ZQCOW2_ENOTQCOW2;
 
-    o->changed = rc != -EINVAL && rc != -EAGAIN;
-    open.flags = ZQCOW2_OPEN_RDWR;
-    open.rules = o->target.rules;
-    open.hooks = zt_hooks();
-    if (rc == 0)
-        rc = zqcow2_open(o->be, &open, &o->img, &err);
+    if (rc == ZQCOW2_ENOTQCOW2) { /* or creating it was interrupted */
+        anew.flags |= o->file.found ? ZQCOW2_CREATE_FORCE : 0u;
+        rc = zqcow2_create(o->be, &anew, &err);
+        o->changed = rc != -EINVAL && rc != -EAGAIN;
+        if (rc == 0)
+            rc = open_image(o, ZQCOW2_OPEN_RDWR, &err);
+    }
     if (rc < 0) {
         zt_error("%s: %s", o->target.path, zt_reason(rc, &err));
         return false;
     }
     o->be = NULL;
-    return zt_info(&o->target, o->img, &o->info);
+    if (!zt_info(&o->target, o->img, &o->info))
+        return false;
+    if (!o->file.found || same_image(o, opt))
+        return true;
+    zt_error("%s: is a part of another copy", o->file.temporary);
+    return false;
 }
 
 /* The file that is written, by whatever name. */
@@ -97,7 +162,9 @@ static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, u
     if (opt)
         return make_image(o, opt);
     rc = make_raw(o, size);
-    if (rc < 0)
+    if (rc == -EEXIST)
+        zt_error("%s: is a part of another copy", o->file.temporary);
+    else if (rc < 0)
         zt_backend_error(&o->target, rc);
     return rc == 0;
 }
@@ -142,12 +209,14 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
     o->img = NULL;
     o->be = NULL;
     o->dev = NULL;
-    o->changed = o->stale = false;
+    o->changed = o->stale = o->resumed = false;
     o->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
     if (!find_place(o, force))
         return false;
     if (make(o, opt, size))
         return true;
+    o->file.keep &= o->file.found;
+    o->changed &= !is_part(o);
     (void)zt_output_close(o, false);
     return false;
 }
@@ -167,6 +236,8 @@ bool zt_output_close(struct zt_output *o, bool ok)
 
         if (rc == 0)
             zt_error("%s: cannot be replaced", o->target.path);
+        if (rc <= 0 && o->changed && o->file.keep)
+            zt_error("%s: has what was copied; see convert --resume", o->file.temporary);
         return rc > 0;
     }
     if (!ok && o->changed)
@@ -223,6 +294,31 @@ static int write_zeros(struct zt_output *o, uint64_t len, uint64_t off)
 int zt_output_zeroes(struct zt_output *o, uint64_t len, uint64_t off)
 {
     return o->img ? zqcow2_write_zeroes(o->img, len, off, 0) : write_zeros(o, len, off);
+}
+
+/* Where the last extent ends that the image maps. */
+static int last_mapped(struct zt_output *o, uint64_t *end)
+{
+    struct zqcow2_extent s = ZQCOW2_EXTENT_INIT;
+    int rc = 0;
+
+    *end = 0;
+    for (uint64_t at = 0; rc == 0 && at < o->info.virtual_size; at += s.length) {
+        rc = zqcow2_block_status(o->img, at, o->info.virtual_size - at, &s);
+        if (rc == 0 && s.kind != ZQCOW2_BLOCK_UNALLOCATED)
+            *end = at + s.length;
+    }
+    return rc;
+}
+
+/* Pieces are written in order, and none crosses a multiple of ZT_CHUNK; the last may be in part. */
+int zt_output_reached(struct zt_output *o, uint64_t *off)
+{
+    uint64_t end;
+    int rc = o->img ? last_mapped(o, &end) : zqcow2_backend_length(o->be, &end);
+
+    *off = rc == 0 && end ? (end - 1) / ZT_CHUNK * ZT_CHUNK : 0;
+    return rc;
 }
 
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off)

@@ -18,6 +18,7 @@ struct zt_output {
     struct zt_replacement file;
     bool renamed; /* `file` takes the name at the end */
     bool changed; /* what was at the place before may be so no more */
+    bool resumed; /* a part of it was there; file.keep: it may be resumed */
     bool stale;   /* raw: holds other bytes than zeros where nothing was written */
 };
 
@@ -46,6 +47,8 @@ int zt_output_report(struct zt_output *o, uint64_t off, struct zqcow2_zone *zone
 /* Makes zone z, of which all is written, full if it is to be, else closed if a device says `open`.
  */
 int zt_output_end_zone(struct zt_output *o, const struct zqcow2_zone *z, bool full);
+/* Of a target without zones that is resumed: all in front of this byte has been written. */
+int zt_output_reached(struct zt_output *o, uint64_t *off);
 /* Where nothing was written: makes it read as zeros, if it does not already. */
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off);
 
