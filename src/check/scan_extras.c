@@ -11,22 +11,14 @@
 #include <inttypes.h>
 
 #include "base/bytes.h"
+#include "format/bitmaps.h"
 #include "format/copies.h"
 
-#define SNAPSHOT_FIXED        40u
-#define SNAPSHOT_EXTRA        16u /* version 3 needs this much */
-#define MAX_SNAPSHOT_EXTRA    1024u
-#define MAX_SNAPSHOT_TABLE    (64u << 20)
-#define MAX_BITMAPS           65535u
-#define MAX_BITMAP_TABLE      (64u << 20) /* the directory likewise */
-#define BITMAP_FLAGS          7u          /* in use, automatic, extra data may be ignored */
-#define MAX_HOLES             (1u << 20)  /* clusters */
-#define BITMAP_FIXED          24u
-#define BITMAP_IN_USE         1u /* it does not hold, and has to fit nothing */
-#define BITMAP_DIRTY_TRACKING 1u /* the only type */
-#define MIN_GRANULARITY       9
-#define MAX_GRANULARITY       31
-#define MAX_BITMAP_NAME       1023
+#define SNAPSHOT_FIXED     40u
+#define SNAPSHOT_EXTRA     16u /* version 3 needs this much */
+#define MAX_SNAPSHOT_EXTRA 1024u
+#define MAX_SNAPSHOT_TABLE (64u << 20)
+#define MAX_HOLES          (1u << 20) /* clusters */
 
 /* What lies behind a table that cannot be read may look unused, and is not. */
 static void give_up(struct zq_scan *s, const char *what, uint64_t value, uint64_t at,
@@ -330,18 +322,18 @@ static void judge_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
     uint32_t entries = zq_be32(e + 8), flags = zq_be32(e + 12), name = zq_be16(e + 18);
     uint32_t extra = zq_be32(e + 20);
-    bool known = e[17] >= MIN_GRANULARITY && e[17] <= MAX_GRANULARITY;
+    bool known = e[17] >= ZQ_MIN_GRANULARITY && e[17] <= ZQ_MAX_GRANULARITY;
 
     if (!known)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "bitmap granularity_bits %u at 0x%" PRIx64 ": must be 9 to 31", e[17], at + 17);
-    if (!name || name > MAX_BITMAP_NAME)
+    if (!name || name > ZQ_MAX_BITMAP_NAME)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "bitmap name_size %" PRIu32 " at 0x%" PRIx64 ": must be 1 to 1023", name, at + 18);
     if (extra)
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "bitmap extra_data_size %" PRIu32 " at 0x%" PRIx64 ": must be 0", extra, at + 20);
-    if (!entries || (known && !(flags & BITMAP_IN_USE) && entries != bitmap_entries(s, e[17])))
+    if (!entries || (known && !(flags & ZQ_BITMAP_IN_USE) && entries != bitmap_entries(s, e[17])))
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "bitmap_table_size %" PRIu32 " at 0x%" PRIx64 ": the table does not fit the disk",
                  entries, at + 8);
@@ -353,11 +345,11 @@ static int scan_bitmap(struct zq_scan *s, const uint8_t *e, uint64_t at)
     bool clash;
     int rc;
 
-    if (zq_be32(e + 12) & ~BITMAP_FLAGS || e[16] != BITMAP_DIRTY_TRACKING) {
+    if (zq_be32(e + 12) & ~ZQ_BITMAP_KNOWN || e[16] != ZQ_BITMAP_TRACKING) {
         give_up(s, "bitmap flags and type", zq_be64(e + 12), at + 12, "unknown value");
         return 0;
     }
-    if (bytes > MAX_BITMAP_TABLE) {
+    if (bytes > ZQ_MAX_BITMAP_IO) {
         give_up(s, "bitmap_table_size", zq_table_count(bytes), at + 8,
                 "the table is larger than 64 MiB");
         return 0;
@@ -385,14 +377,14 @@ static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
     uint32_t nr = zq_be32(e);
     uint64_t bytes = zq_be64(e + 8), offset = zq_be64(e + 16);
 
-    if (!nr || nr > MAX_BITMAPS)
+    if (!nr || nr > ZQ_MAX_BITMAPS)
         give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "must be 1 to 65535");
     else if (zq_be32(e + 4))
         give_up(s, "bitmaps extension's reserved field", zq_be32(e + 4), s->h.bitmaps_offset + 4,
                 "must be 0");
-    else if (bytes > MAX_BITMAP_TABLE)
+    else if (bytes > ZQ_MAX_BITMAP_IO)
         give_up(s, "bitmap_directory_size", bytes, s->h.bitmaps_offset + 8, "more than 64 MiB");
-    else if (bytes < (uint64_t)nr * BITMAP_FIXED || !in_file(s, offset, bytes))
+    else if (bytes < (uint64_t)nr * ZQ_BITMAP_FIXED || !in_file(s, offset, bytes))
         give_up(s, "bitmap_directory_offset", offset, s->h.bitmaps_offset + 16,
                 "not a valid directory offset");
     else
@@ -403,7 +395,7 @@ static bool bitmaps_sane(struct zq_scan *s, const uint8_t *e)
 /* One without a name is reported by itself. */
 static int note_bitmap_name(struct zq_scan *s, const uint8_t *e, uint64_t at)
 {
-    uint64_t text = at + BITMAP_FIXED + zq_be32(e + 20);
+    uint64_t text = at + ZQ_BITMAP_FIXED + zq_be32(e + 20);
     uint16_t size = zq_be16(e + 18);
 
     return size ? note_name(s, (struct zq_name){.record = at, .text = text, .size = size}) : 0;
@@ -411,13 +403,13 @@ static int note_bitmap_name(struct zq_scan *s, const uint8_t *e, uint64_t at)
 
 static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t end)
 {
-    uint8_t e[BITMAP_FIXED];
+    uint8_t e[ZQ_BITMAP_FIXED];
 
     for (uint32_t i = 0; i < nr; i++) {
         uint64_t at = pos;
         int rc;
 
-        if (end - pos < BITMAP_FIXED) {
+        if (end - pos < ZQ_BITMAP_FIXED) {
             give_up(s, "nb_bitmaps", nr, s->h.bitmaps_offset, "more than the directory can hold");
             return 0;
         }
@@ -427,7 +419,7 @@ static int scan_directory(struct zq_scan *s, uint32_t nr, uint64_t pos, uint64_t
             give_up(s, "bitmap directory entry", i, at, "is blank");
             return 0;
         }
-        pos += zq_align_up(BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
+        pos += zq_align_up(ZQ_BITMAP_FIXED + (uint64_t)zq_be32(e + 20) + zq_be16(e + 18), 8);
         if (pos > end) {
             give_up(s, "bitmap directory entry", i, at, "runs past the directory's end");
             return 0;

@@ -364,14 +364,6 @@ static int check_data_file(const struct zq_header *h, struct zqcow2_error *err)
     return 0;
 }
 
-static int check_bitmaps(const struct zq_header *h, bool rdwr, struct zqcow2_error *err)
-{
-    if (h->bitmaps_offset && rdwr) /* a write would leave the bitmaps wrong */
-        return lacking(err, "autoclear_features", h->autoclear, ZQ_HDR_AUTOCLEAR,
-                       "writing to an image with persistent bitmaps is");
-    return 0;
-}
-
 /* ---- tables that the header points to ---- */
 
 /* end: of the file, or of its last cluster where a table may end behind the file. */
@@ -497,9 +489,9 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
     if (h->refcount_order > 6)
         return bad(err, "refcount_order", h->refcount_order, 96, "must be 0 to 6");
     if ((rc = check_size(h, err)) < 0 || (rc = check_tables(h, file_size, err)) < 0 ||
-        (rc = parse_exts(h, &area, err)) < 0 || (rc = check_data_file(h, err)) < 0)
+        (rc = parse_exts(h, &area, err)) < 0)
         return rc;
-    return check_bitmaps(h, rdwr, err);
+    return check_data_file(h, err);
 }
 
 void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b)

@@ -17,7 +17,8 @@
 struct composing {
     const struct zq_header *h;
     const uint8_t *buf;
-    const struct zq_amended *to; /* NULL: only the backing file changes */
+    const struct zq_amended *to;            /* NULL: only the backing file changes */
+    const struct zq_bitmaps_place *bitmaps; /* from now on; NULL: as they are */
     struct zq_renaming *out;
     size_t pos;             /* in the new sector */
     size_t old_end;         /* behind the old end mark */
@@ -46,6 +47,8 @@ static bool is_kept(const struct composing *c, uint32_t type, size_t data, size_
         return false;
     if (type == ZQ_EXT_BITMAPS && c->to && c->to->version < 3)
         return false; /* there is no bit that could say that they hold */
+    if (type == ZQ_EXT_BITMAPS && c->bitmaps)
+        return false;
     return (type != ZQ_EXT_STATES && type != ZQ_EXT_COPIES) || data + len <= ZQ_SECTOR;
 }
 
@@ -167,7 +170,7 @@ static bool is_raw(const struct zq_header *h)
 static uint64_t kept_bits(const struct zq_header *h)
 {
     return (h->states_offset ? ZQ_AUTOCLEAR_STATES : 0) | (h->copies ? ZQ_AUTOCLEAR_COPIES : 0) |
-           (is_raw(h) ? ZQ_AUTOCLEAR_RAW_DATA : 0);
+           (is_raw(h) ? ZQ_AUTOCLEAR_RAW_DATA : 0) | (h->bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0);
 }
 
 static void put_amended(struct composing *c)
@@ -212,6 +215,26 @@ int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing 
     return 0;
 }
 
+/* Another directory of bitmaps, or none. */
+static bool put_bitmaps(struct composing *c)
+{
+    const struct zq_bitmaps_place *p = c->bitmaps;
+    uint8_t *to = c->out->sector0 + c->pos, *bits = c->out->sector0 + ZQ_HDR_AUTOCLEAR;
+    uint64_t others = zq_be64(c->buf + ZQ_HDR_AUTOCLEAR) & ~ZQ_AUTOCLEAR_BITMAPS;
+
+    if (!p)
+        return true;
+    zq_put_be64(bits, others | (p->nr ? ZQ_AUTOCLEAR_BITMAPS : 0));
+    if (!p->nr)
+        return true;
+    if (c->pos + HEAD + ZQ_BITMAPS_EXT + HEAD > ZQ_SECTOR)
+        return false;
+    put_head(to, ZQ_EXT_BITMAPS, ZQ_BITMAPS_EXT);
+    zq_bitmaps_place_put(to + HEAD, p);
+    c->pos += HEAD + ZQ_BITMAPS_EXT;
+    return true;
+}
+
 static int recompose(struct composing *c, const struct zqcow2_backing *to, const char *what,
                      struct zqcow2_error *err)
 {
@@ -221,7 +244,7 @@ static int recompose(struct composing *c, const struct zqcow2_backing *to, const
     *c->out = (struct zq_renaming){.name_at = 0};
     if (fits) {
         put_fields(c);
-        fits = keep_all(c);
+        fits = keep_all(c) && put_bitmaps(c);
     }
     if (fits && !to->name[0])
         put_features(c, 0);
@@ -247,4 +270,15 @@ int zq_header_amend(const struct zq_header *h, const uint8_t *buf,
     struct composing c = {.h = h, .buf = buf, .to = to, .out = out};
 
     return recompose(&c, backing, "its fields in another form", err);
+}
+
+int zq_header_put_bitmaps(const struct zq_header *h, const uint8_t *buf,
+                          const struct zq_bitmaps_place *p, struct zq_renaming *out,
+                          struct zqcow2_error *err)
+{
+    struct composing c = {.h = h, .buf = buf, .out = out, .bitmaps = p};
+    struct zqcow2_backing now;
+
+    zq_header_backing(h, buf, &now);
+    return recompose(&c, &now, "bitmaps", err);
 }

@@ -3,6 +3,7 @@
 #ifndef ZQ_FORMAT_RENAMING_H
 #define ZQ_FORMAT_RENAMING_H
 
+#include "format/bitmaps.h"
 #include "format/header.h"
 
 /* The two writes that change a backing file: first the name, then the sector that points at it. */
@@ -23,6 +24,13 @@ int zq_header_may_rename(const struct zq_header *h, const struct zqcow2_backing 
  */
 int zq_header_rename(const struct zq_header *h, const uint8_t *buf, const struct zqcow2_backing *to,
                      struct zq_renaming *out, struct zqcow2_error *err);
+/*
+ * The same for another directory of bitmaps; nr 0: for none. The backing file stays as it is; its
+ * name may move.
+ */
+int zq_header_put_bitmaps(const struct zq_header *h, const uint8_t *buf,
+                          const struct zq_bitmaps_place *p, struct zq_renaming *out,
+                          struct zqcow2_error *err);
 
 /* What is to differ; all of it is the new header's. */
 struct zq_amended {

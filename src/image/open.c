@@ -47,8 +47,9 @@ static int write_sector0(struct opening *o)
  */
 static int update_header(struct opening *o)
 {
-    uint64_t kept =
-        (o->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0) | (o->h.copies ? ZQ_AUTOCLEAR_COPIES : 0);
+    uint64_t kept = (o->h.states_offset ? ZQ_AUTOCLEAR_STATES : 0) |
+                    (o->h.copies ? ZQ_AUTOCLEAR_COPIES : 0) |
+                    (o->h.bitmaps_offset ? ZQ_AUTOCLEAR_BITMAPS : 0);
     bool raw = zq_opening_has_data_file(o) && !o->g.layout; /* kept so by overwrite.c (D1) */
     bool upgrade = o->bit_missing && (o->opt.flags & ZQCOW2_OPEN_UPGRADE);
 
@@ -255,7 +256,7 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->be = o->be;
     c->borrowed = o->opt.flags & ZQCOW2_OPEN_BORROW;
     c->writable = o->rdwr;
-    c->sealed = !o->rdwr;
+    c->sealed = c->guarded = !o->rdwr;
     c->zoned = o->g.layout != ZQCOW2_LAYOUT_NONE;
     c->hdr = o->h;
     c->size = c->seq_start = o->h.virtual_size;
@@ -266,6 +267,11 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->marks_dirty = !c->zoned && (o->h.compat & ZQ_COMPAT_LAZY_REFCOUNTS);
     c->marked = !c->marks_dirty && !o->h.mark_offset;
     memcpy(c->sector0, o->sector0, ZQ_SECTOR);
+    c->bitmaps.be = o->be;
+    c->bitmaps.hooks = &c->hooks;
+    c->bitmaps.bounds = (struct zq_bounds){zq_form_of(&o->h), o->file_size};
+    c->bitmaps.device = o->h.virtual_size;
+    c->bitmaps.arg = &c->alloc;
 }
 
 static int keep_names(struct opening *o, struct zq_core *c)
@@ -325,6 +331,8 @@ static int build_core(struct opening *o, struct zq_core *c)
         rc = check_blocks(o, c);
     if (rc == 0)
         rc = zq_opening_sources(o, c);
+    if (rc == 0 && o->rdwr && o->h.bitmaps_offset)
+        rc = zq_opening_bitmaps(o, c);
     if (c->source) /* in zones up to the end, for no cluster may be missing below a pointer (S12) */
         c->map.masked_below = c->zoned ? c->size : c->source->size;
     if (rc == 0)

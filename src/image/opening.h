@@ -97,6 +97,11 @@ int zq_opening_blame(struct zqcow2_error *err, const char *what, const char *whi
 /* Opens the chain below the image, if it names one. core_fini closes it, whatever this returns. */
 int zq_opening_sources(struct opening *o, struct zq_core *c);
 /*
+ * Loads the bitmaps, for a writer: behind the tables, which none of them may lie on. EFEATURE: one
+ * is enabled that cannot be kept right.
+ */
+int zq_opening_bitmaps(struct opening *o, struct zq_core *c);
+/*
  * What only a writer requires of the loaded tables: that they are counted and that none is named
  * twice; and where the snapshots' tables lie, so that they are never taken for free.
  */

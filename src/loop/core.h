@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include "base/report.h"
+#include "bitmap/bitmap.h"
 #include "loop/op.h"
 #include "format/header.h"
 #include "qcow2/source.h"
@@ -44,6 +45,8 @@ struct zq_round {
     uint64_t done;     /* the last that ended well; the last begun: alloc.rounds */
     unsigned in_flight;
     uint64_t cursor; /* within the stage */
+    uint64_t bitmap; /* whose flag comes next */
+    bool flags;      /* it writes those of bitmaps (B1) */
     uint32_t sector; /* of the write-pointer table */
     uint64_t length; /* of the file, at least: what an answer is held against */
     struct zq_list waiters;
@@ -111,6 +114,8 @@ struct zq_core {
     bool dead, death_logged;
     int dead_rc;
     bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */
+    /* What a change has to ask: sealed, or bitmaps are kept. */
+    bool guarded;
     bool corrupt_marked, corrupt_logged;
     struct zq_stale stale; /* a source has changed (S12) */
     bool stale_logged;
@@ -128,6 +133,8 @@ struct zq_core {
     struct zq_zones zones;
     struct zq_new_states new_states;
     struct zq_descriptors descriptors;
+    struct zq_bitmaps bitmaps; /* of a writable image */
+    bool want_flags;           /* a change waits for the bitmaps' flags (B1) */
     struct zq_round round;
     struct zq_list owners; /* operations whose guest clusters belong to them (R14) */
     struct zq_list owner_waiters;
@@ -227,5 +234,10 @@ static inline int zq_acknowledged(const struct zq_core *c, int rc)
     return rc == 0 && c->dead ? ZQCOW2_EDEAD : rc;
 }
 void zq_core_die(struct zq_core *c, int rc);
+/* Bitmaps are kept now, or are not any more. */
+static inline void zq_core_guard(struct zq_core *c)
+{
+    c->guarded = c->sealed || c->bitmaps.keeps;
+}
 
 #endif

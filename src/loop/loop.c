@@ -155,6 +155,7 @@ void zq_core_fini(struct zq_core *c)
     zq_data_file_close(&c->data_file);
     zq_free(&c->hooks, c->backing, sizeof(*c->backing));
     zq_free(&c->hooks, c->fills.one, sizeof(struct zq_fill));
+    zq_bitmaps_close(&c->bitmaps);
     zq_zones_close(&c->zones);
     zq_map_close(&c->map);
     zq_alloc_close(&c->alloc);
@@ -180,7 +181,7 @@ void zq_op_step(struct zq_op *op)
     rc = op->step(c, op);
     zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || op->g.token);
     if (c->alloc.corrupt && !c->sealed)
-        c->sealed = c->round.wanted = true;
+        c->sealed = c->guarded = c->round.wanted = true;
     if (rc != ZQ_WAIT)
         c->upper->end(c, op, rc);
 }
@@ -432,7 +433,7 @@ void zq_core_die(struct zq_core *c, int rc)
     zq_assert_k(K9, rc < 0 && zq_core_is_held(c));
     if (c->dead)
         return;
-    c->dead = c->sealed = true;
+    c->dead = c->sealed = c->guarded = true;
     c->dead_rc = rc;
     zq_cache_wake_all(&c->cache);
     if (c->zoned)

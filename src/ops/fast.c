@@ -69,6 +69,12 @@ static NOINLINE bool find_mapped(struct zq_core *c, const struct zq_op *op, stru
            zq_io_is_whole(to->x, e.host, op->req.iov);
 }
 
+/* Nothing is left to say to any bitmap (B1). */
+static NOINLINE bool may_change(const struct zq_core *c, uint64_t from, uint64_t len)
+{
+    return !c->sealed && zq_bitmaps_have(&c->bitmaps, from, len);
+}
+
 /* ---- sequential zones ---- */
 
 /* By remembered runs only: a look-up in L2 could need a slice that is not in memory. */
@@ -102,7 +108,7 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     uint64_t start = zq_geometry_start(&c->zones.g, op->zone);
     bool append = op->req.op == ZQCOW2_OP_APPEND;
 
-    if (c->sealed || !zq_state_is_open(z->state) || z->next == start || !l)
+    if (!zq_state_is_open(z->state) || z->next == start || !l)
         return false;
     if (!zq_list_empty(&l->admission) || l->failed || l->punching || l->closing)
         return false;
@@ -111,12 +117,8 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
 }
 
-static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct place *to)
+static inline bool reserve(struct zq_core *c, struct zq_op *op, struct place *to)
 {
-    op->zone = zq_zone_of(&c->zones, op->req.offset);
-    if (op->req.op == ZQCOW2_OP_READ)
-        return may_read(c, op) &&
-               (find_host(c, op, op->req.offset, to) || (c->source && find_mapped(c, op, to)));
     if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, to))
         return false;
     zq_zone_reserve(&c->zones, op->zone, &op->r, op->length);
@@ -124,14 +126,33 @@ static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct pla
     return true;
 }
 
+static NOINLINE bool reserve_guarded(struct zq_core *c, struct zq_op *op, struct place *to)
+{
+    return may_change(c, c->zones.v[op->zone].next, op->length) && reserve(c, op, to);
+}
+
+static INLINE bool admit_to_zone(struct zq_core *c, struct zq_op *op, struct place *to)
+{
+    op->zone = zq_zone_of(&c->zones, op->req.offset);
+    if (op->req.op == ZQCOW2_OP_READ)
+        return may_read(c, op) &&
+               (find_host(c, op, op->req.offset, to) || (c->source && find_mapped(c, op, to)));
+    return c->guarded ? reserve_guarded(c, op, to) : reserve(c, op, to);
+}
+
 /* ---- where there is no write pointer ---- */
+
+static NOINLINE bool find_guarded(struct zq_core *c, const struct zq_op *op, struct place *to)
+{
+    return may_change(c, op->req.offset, op->length) && find_mapped(c, op, to);
+}
 
 static NOINLINE bool admit_anywhere(struct zq_core *c, const struct zq_op *op, struct place *to)
 {
     if (op->req.op == ZQCOW2_OP_APPEND || op->length > c->seq_start - op->req.offset)
         return false;
-    if (op->req.op != ZQCOW2_OP_READ && c->sealed)
-        return false;
+    if (op->req.op != ZQCOW2_OP_READ && c->guarded)
+        return find_guarded(c, op, to);
     return find_mapped(c, op, to);
 }
 

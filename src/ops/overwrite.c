@@ -353,6 +353,8 @@ static int prepare(struct zq_core *c, struct zq_op *op)
     int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : check_bounds(c, op);
 
     if (rc == 0)
+        rc = zq_may_change(c, op, op->req.offset, op->length);
+    if (rc == 0)
         rc = overwrite(c, op, &e);
     if (rc || op->own.overwrite.phase != D_PREPARE)
         return rc;

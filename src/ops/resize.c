@@ -113,6 +113,9 @@ static int judge(struct zq_core *c, struct resize *r)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "images with zones cannot be resized yet");
     if (c->hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "images with a data file cannot be resized yet");
+    if (c->bitmaps.nr)
+        return zq_fail(r->err, ZQCOW2_EFEATURE,
+                       "images with bitmaps cannot be resized yet: remove the bitmaps");
     if (c->hdr.version < 3 && c->hdr.nb_snapshots)
         return zq_fail(r->err, ZQCOW2_EFEATURE,
                        "images of version 2 that have snapshots cannot be resized");

@@ -56,6 +56,9 @@ static void change_work(struct zq_io *io)
 /* What others have asked of the disk that goes would be done to it, or to the one that comes. */
 static int begin_to_apply(struct zq_core *c, struct zq_op *op)
 {
+    if (c->bitmaps.nr)
+        return zq_fail(what(op)->err, ZQCOW2_EFEATURE,
+                       "no snapshot of an image with bitmaps can be applied yet: remove them");
     if (c->nr_ops == 1u + c->janitor_running)
         return 0;
     return zq_fail(what(op)->err, -EBUSY, "requests are in progress");

@@ -94,8 +94,11 @@ static int make_zero(struct zq_core *c, struct zq_op *op, uint32_t zone)
 static int do_finish(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct zq_verdict *v)
 {
     uint32_t victim;
-    int rc = zq_await_reset(c, op, zone);
+    uint64_t wp = c->zones.v[zone].wp;
+    int rc = zq_may_change(c, op, wp, zq_zone_end(&c->zones, zone) - wp);
 
+    if (rc == 0)
+        rc = zq_await_reset(c, op, zone);
     if (rc == 0)
         rc = make_zero(c, op, zone);
     if (rc == 0)
@@ -104,6 +107,19 @@ static int do_finish(struct zq_core *c, struct zq_op *op, uint32_t zone, const s
         return rc;
     zq_room_use(c, op, victim);
     zq_zone_do_finish(&c->zones, zone);
+    zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
+    return 0;
+}
+
+/* The zone reads as zeros afterwards, and where its pointer is changes, too. */
+static int do_reset(struct zq_core *c, struct zq_op *op, uint32_t zone)
+{
+    uint64_t start = zq_geometry_start(&c->zones.g, zone);
+    int rc = zq_may_change(c, op, start, zq_zone_end(&c->zones, zone) - start);
+
+    if (rc)
+        return rc;
+    zq_zone_do_reset(&c->zones, zone, c->data->data_seq);
     zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
     return 0;
 }
@@ -124,10 +140,7 @@ static int act(struct zq_core *c, struct zq_op *op, uint32_t zone, const struct 
         zq_zone_set_state(&c->zones, zone, v->state);
         return 0;
     case ZQ_ACT_CLOSE: zq_zone_do_close(&c->zones, zone); return 0;
-    default:
-        zq_zone_do_reset(&c->zones, zone, c->data->data_seq);
-        zq_assert_k(K6, zq_zones_valid(&c->zones, zone));
-        return 0;
+    default: return do_reset(c, op, zone);
     }
 }
 

@@ -77,7 +77,9 @@ static int gather(struct zq_core *c, struct zq_op *op, uint32_t zone, struct zq_
         return rc;
     *allowed = true;
     at = append ? z->next : op->req.offset;
-    rc = zq_await_reset(c, op, zone);
+    rc = zq_may_change(c, op, at, op->length);
+    if (rc == 0)
+        rc = zq_await_reset(c, op, zone);
     if (rc == 0)
         rc = compresses(op) ? zq_compress_ahead(c, op, at, op->length) :
                               zq_map_ahead(c, op, at, op->length);

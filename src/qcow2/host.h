@@ -54,6 +54,7 @@ enum zq_fixed {
     ZQ_FIXED_STATES,    /* the table of persistent zone states */
     ZQ_FIXED_DESCRIBED, /* the table of zone descriptor extensions */
     ZQ_FIXED_SNAPSHOTS, /* the table */
+    ZQ_FIXED_BITMAPS,   /* their directory */
     ZQ_FIXED            /* how many */
 };
 

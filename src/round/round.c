@@ -101,7 +101,7 @@ static void set_incompat(struct zq_core *c, uint64_t bit)
  * Marks an image that was found corrupt, if the header has the field, for those that open it next.
  * The mark says that leaks may be found after a crash; DIRTY says the same, and counts may be low.
  */
-static bool next_mark(struct zq_core *c, struct zq_round_io *w)
+static bool next_in_use(struct zq_core *c, struct zq_round_io *w)
 {
     bool mark = c->want_mark && !c->marked, corrupt;
 
@@ -115,6 +115,24 @@ static bool next_mark(struct zq_core *c, struct zq_round_io *w)
     if (mark && c->marks_dirty)
         set_incompat(c, ZQ_INCOMPAT_DIRTY);
     return next_header(c, w);
+}
+
+/* B1: then the flags of bitmaps, each in a sector of the directory. */
+static bool next_flags(struct zq_core *c, struct zq_round_io *w)
+{
+    uint64_t at;
+    uint32_t n = c->round.flags ?
+                     zq_bitmaps_compose(&c->bitmaps, &c->round.bitmap, w->buf, ZQ_ROUND_BUF, &at) :
+                     0;
+
+    if (n)
+        prep_buf(w, at, n);
+    return n > 0;
+}
+
+static bool next_mark(struct zq_core *c, struct zq_round_io *w)
+{
+    return next_in_use(c, w) || next_flags(c, w);
 }
 
 /*
@@ -196,6 +214,8 @@ static void capture(struct zq_core *c)
     c->alloc.rounds++;
     zq_cache_capture(&c->cache);
     zq_memtable_freeze(&c->map.l1);
+    c->round.flags = c->want_flags;
+    c->round.bitmap = 0;
     c->alloc.growth.switching = c->alloc.growth.whole;
     zq_memtable_freeze(&c->alloc.refs.table);
     c->alloc.refs.table.frozen |= c->alloc.growth.switching;
@@ -237,6 +257,12 @@ static void states_named(struct zq_core *c)
     n->whole = n->naming = false;
 }
 
+static void bitmaps_flagged(struct zq_core *c)
+{
+    zq_bitmaps_flagged(&c->bitmaps);
+    c->want_flags = c->round.flags = false;
+}
+
 /* All writes of the stage, and its barrier if it has one, are done. */
 static void leave_stage(struct zq_core *c)
 {
@@ -245,6 +271,8 @@ static void leave_stage(struct zq_core *c)
     switch (c->round.stage) {
     case ZQ_ST_MARK:
         c->marked |= c->want_mark;
+        if (c->round.flags)
+            bitmaps_flagged(c);
         c->corrupt_marked = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) & ZQ_INCOMPAT_CORRUPT;
         break;
     case ZQ_ST_META:

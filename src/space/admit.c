@@ -222,3 +222,19 @@ int zq_may_allocate(struct zq_core *c, struct zq_op *op)
     }
     return 0;
 }
+
+int zq_may_change(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t len)
+{
+    if (!c->bitmaps.keeps || !len)
+        return 0;
+    while (!c->bitmaps.ready) {
+        int rc;
+
+        c->want_flags = true;
+        rc = zq_round_wait(c, op);
+        if (rc)
+            return rc;
+    }
+    zq_assert_k(B1, c->guarded && zq_core_is_held(c));
+    return zq_bitmaps_mark(&c->bitmaps, from, len);
+}

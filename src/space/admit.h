@@ -31,6 +31,11 @@ int zq_await_reset(struct zq_core *c, struct zq_op *op, uint32_t zone);
 /* R12: nothing is allocated before the mark is durable. */
 int zq_may_allocate(struct zq_core *c, struct zq_op *op);
 /*
+ * B1: the device's bytes [from, from + len) are marked in each bitmap that is kept, and the flags
+ * that say so are durable. Asked before the bytes change; what fails later costs a mark.
+ */
+int zq_may_change(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t len);
+/*
  * From now on until close, the dirty bit stands in for a mark that the image does not have: what
  * follows leaves in a crash is looked for. Version 2 has neither. Nothing else is in progress.
  */

@@ -16,7 +16,7 @@ import sys
 RANKS = [
     "base",
     "format device",
-    "cache zone check snapshot simdisk backend",
+    "bitmap cache zone check snapshot simdisk backend",
     "qcow2",
     "loop",
     "round",

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reads a bitmap as it is: what the file has, joined with what was marked since the open. A node at
+ * a time: zq_bitmap_walk_read() does the I/O, and zq_bitmap_walk_join() looks at memory, under the
+ * mutex, at one moment.
+ */
+#ifndef ZQ_BITMAP_WALK_H
+#define ZQ_BITMAP_WALK_H
+
+#include "bitmap/bitmap.h"
+
+struct zq_bitmap_walk {
+    const struct zq_bitmaps *b;
+    const struct zq_bitmap *m;
+    uint64_t node, nodes;
+    uint8_t *buf, *table; /* owned: the node's cluster; a piece of the table */
+    uint64_t first;       /* the piece's first entry */
+    bool has_piece;
+};
+
+/* Begins with the node of bit `bit`; used again for another bitmap. -ENOMEM. */
+int zq_bitmap_walk_begin(struct zq_bitmap_walk *w, const struct zq_bitmaps *b,
+                         const struct zq_bitmap *m, uint64_t bit);
+void zq_bitmap_walk_end(struct zq_bitmap_walk *w);
+/* Passes over nodes that are known to have no bit, here and in the file. */
+void zq_bitmap_walk_skip(struct zq_bitmap_walk *w);
+/* True: the file has no bit of the node, and buf is zeros. Else it has to be read. */
+bool zq_bitmap_walk_is_known(struct zq_bitmap_walk *w);
+/* ECORRUPT: the node's entry is wrong. */
+int zq_bitmap_walk_read(struct zq_bitmap_walk *w);
+/* buf is then the node, whose bits [*from, *to) of the bitmap it has. */
+void zq_bitmap_walk_join(struct zq_bitmap_walk *w, uint64_t *from, uint64_t *to);
+/* The next bit in [from, to) that is `set`; else to. Both are the bitmap's, in the node of buf. */
+uint64_t zq_bitmap_walk_find(const struct zq_bitmap_walk *w, uint64_t from, uint64_t to, bool set);
+
+#endif
