@@ -481,6 +481,12 @@ static void offset_0_is_valid(void **state)
     assert_int_equal(st.kind, ZQCOW2_BLOCK_DATA);
     assert_int_equal(st.host, 0);
     assert_int_equal(zqcow2_close(img), 0);
+    put(&w, entry_at(&w, 0), 8, 1ull << 63 | 1); /* zeros, which have a place as well */
+    img = must_open(&w, 0);
+    assert_int_equal(zqcow2_block_status(img, 0, 4096, &st), 0);
+    assert_int_equal(st.kind, ZQCOW2_BLOCK_ZERO);
+    assert_int_equal(st.host, 0);
+    assert_int_equal(zqcow2_close(img), 0);
     world_end(&w);
 }
 

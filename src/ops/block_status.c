@@ -96,13 +96,14 @@ static void take_holes(struct zq_op *op)
     }
 }
 
+/* Offset 0 is valid in a data file and in a raw source, so the entry says it. */
 static bool has_host(const struct zq_walk *w)
 {
     const struct zq_extent *e = &w->e;
 
     if (e->type == ZQ_EXT_COMPRESSED)
         return false;
-    return e->host || e->type == ZQ_EXT_DATA || (w->at && w->at->raw);
+    return e->l2.len || e->type == ZQ_EXT_DATA || (w->at && w->at->raw);
 }
 
 /*
