@@ -59,6 +59,7 @@ struct zq_gather {
     unsigned npins, stale;  /* stale: a bit for each pin of an earlier pass not met again yet */
     unsigned loads;         /* asked for without the token */
     bool starved;           /* has the token, and waits for a slot or for room for dirt */
+    bool patient;           /* waits for space that others have given up, before it fails for it */
     struct zq_cache *token; /* the cache whose token it has, or NULL: at most one */
     uint32_t reserved;      /* clean slices that it may make dirty: kept until it is given back */
 };

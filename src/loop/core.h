@@ -141,6 +141,7 @@ struct zq_core {
     struct zq_stock fills;
     struct zq_op janitor; /* gives clusters and space back */
     bool janitor_running, want_janitor;
+    bool swept; /* for those who wait for room: what idle zones have ahead is on its way, or gone */
     bool leaked; /* clusters could not be given back */
 };
 

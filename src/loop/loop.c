@@ -208,6 +208,7 @@ void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release 
     op->g.wait.rc = 0;
     op->g.npins = op->g.stale = op->g.loads = op->g.reserved = 0;
     op->g.starved = false;
+    op->g.patient = true;
     op->g.token = NULL;
     op->has_turn = op->range.held = op->finished = false;
     op->fill = NULL;

@@ -88,7 +88,8 @@ struct zq_owned_range {
 /* How far the unmapping of what is mapped beyond write pointers has come. */
 struct zq_ahead {
     uint32_t zone;
-    uint64_t at; /* device address; 0: the zone has not been begun */
+    uint64_t at;    /* device address; 0: the zone has not been begun */
+    bool idle_only; /* zones that operations work on are passed over */
 };
 
 /* How far a drain has come. */
@@ -160,6 +161,7 @@ union zq_op_own {
         struct zq_freed *freed; /* the record at work on */
         uint32_t zone;          /* that is being punched, from device address `at` on */
         uint64_t at;            /* also of clusters of a data file */
+        struct zq_ahead ahead;
     } janitor;
 };
 

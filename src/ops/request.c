@@ -68,6 +68,8 @@ static bool idle(struct zq_core *c)
     zq_assert(zq_core_is_held(c) && zq_list_empty(&c->ready) && zq_list_empty(&c->x.done));
     kicked = c->want_janitor && zq_janitor_kick(c);
     c->want_janitor = false;
+    if (!kicked && !zq_list_empty(&c->alloc.room_waiters))
+        kicked = zq_make_room(c);
     if (kicked || !zq_round_needed(c))
         return kicked;
     zq_round_start(c);

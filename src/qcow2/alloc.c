@@ -30,6 +30,7 @@ int zq_alloc_open(struct zq_alloc *a, const struct zq_alloc_params *p)
     zq_list_init(&a->quarantine[0]);
     zq_list_init(&a->quarantine[1]);
     zq_list_init(&a->cover_waiters);
+    zq_list_init(&a->room_waiters);
     zq_list_init(&a->block_waiters);
     zq_list_init(&a->rest_waiters);
     return zq_memtable_open(&r->table, p->cache->x->hooks, p->table_entries, p->table_offset);
@@ -432,6 +433,7 @@ static void lower_slice(struct zq_alloc *a, struct zq_slice *s, struct zq_freed 
     }
     a->next_one = zq_min(a->next_one, free);
     a->next_run = zq_min(a->next_run, free);
+    a->gained |= free != UINT64_MAX;
     zq_cache_dirty(a->cache, s);
 }
 

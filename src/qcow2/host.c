@@ -183,6 +183,28 @@ static uint64_t cover_less(struct zq_alloc *a)
     return between(a);
 }
 
+/*
+ * What others have given up may serve those who wait: that takes a round and the janitor, which may
+ * need the slices and the token that they hold (E2). The janitor itself cannot wait for that.
+ */
+static void await_room(struct zq_alloc *a, int ret)
+{
+    struct zq_list waiters, *n;
+
+    zq_list_init(&waiters);
+    zq_list_splice(&waiters, &a->cover_waiters);
+    a->shortage = ret;
+    while ((n = zq_list_pop(&waiters))) {
+        struct zq_gather *g = zq_container(n, struct zq_gather, wait.link);
+
+        if (g->patient)
+            zq_cache_release(a->cache, g);
+        else
+            g->wait.rc = ret;
+        zq_list_push(g->patient ? &a->room_waiters : a->cache->ready, n);
+    }
+}
+
 static void cover_done(struct zq_io *io, int ret)
 {
     struct zq_alloc *a = zq_container(io, struct zq_alloc, cover);
@@ -203,7 +225,10 @@ static void cover_done(struct zq_io *io, int ret)
         return;
     }
     a->covering = 0;
-    zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
+    if (zq_is_no_space(ret))
+        await_room(a, ret);
+    else
+        zq_wake_with(a->cache->ready, &a->cover_waiters, ret);
 }
 
 uint64_t zq_alloc_before_refused(const struct zq_alloc *a, uint64_t cluster)

@@ -88,7 +88,10 @@ struct zq_alloc {
     uint64_t refused;             /* the host does not let the file end here or behind;
                                      UINT64_MAX: it has refused nothing */
     struct zq_list cover_waiters;
-    struct zq_io block; /* writes a new refcount block, up to block_end */
+    struct zq_list room_waiters; /* for clusters that others have given up (R4) */
+    int shortage;                /* what they get if there are none */
+    bool gained;                 /* clusters have become free since they were last woken */
+    struct zq_io block;          /* writes a new refcount block, up to block_end */
     uint64_t block_host, block_end;
     uint8_t block_first[ZQ_SECTOR];
     uint64_t block_index;
@@ -115,7 +118,8 @@ bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 /*
  * Makes the file cover its first `end` bytes: 0, ZQ_WAIT, or an error. ENOSPC shows here, but only
- * to those whose search has known of it: others enter again, and find what there is.
+ * to those whose search has known of it: others enter again, and find what there is. A patient one
+ * waits in room_waiters first, holding no slices, until zq_make_room() has an answer.
  */
 int zq_alloc_cover(struct zq_alloc *a, struct zq_gather *g, uint64_t end);
 /* Something is written there: zeros no longer count. */

@@ -340,6 +340,7 @@ static void round_stop(struct zq_core *c, enum zq_stage at)
         zq_states_round_end(&c->zones, true);
     }
     zq_cache_round_stop(&c->cache, r->rc);
+    zq_wake_with(&c->ready, &c->alloc.room_waiters, r->rc);
     fail_waiters(c, r->rc);
 }
 

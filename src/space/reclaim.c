@@ -10,13 +10,74 @@
 #include <errno.h>
 #include "space/reclaim.h"
 #include "base/report.h"
+#include "round/round.h"
 #include "space/admit.h"
 #include "space/transfer.h"
 #include "space/unmap.h"
 
+/* ---- what lies ahead ---- */
+
+/* Of one zone, in its turn and drained: a write that fails would move the pointer back (R8). */
+static int unmap_zone(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
+{
+    struct zq_zone *z = &c->zones.v[a->zone];
+    uint64_t size = (uint64_t)1 << c->cluster_bits;
+    int rc = op->rc < 0 ? op->rc : zq_turn_take(c, op, a->zone);
+
+    if (rc == 0)
+        rc = zq_await_drained(c, op, a->zone);
+    if (rc)
+        return rc;
+    a->at = zq_max(a->at, zq_align_up(z->wp, size));
+    rc = zq_unmap(c, op, &a->at, zq_align_up(zq_zone_end(&c->zones, a->zone), size),
+                  ZQ_LEAVE_NOTHING);
+    if (rc == 0)
+        z->ahead = 0;
+    return rc;
+}
+
+/* No operation changes the zone or waits to, so its turn is free, and what is ahead is nobody's. */
+static bool is_idle(const struct zq_zone *z)
+{
+    const struct zq_live *l = z->live;
+
+    return !l || (zq_list_empty(&l->admission) && zq_list_empty(&l->reserved) && !l->failed &&
+                  !l->punching && !l->closing);
+}
+
+/* What is mapped beyond write pointers goes, zone by zone. */
+int zq_unmap_ahead(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
+{
+    struct zq_zones *zs = &c->zones;
+
+    for (; c->zoned && !c->sealed && a->zone < zs->g.nr_zones; a->zone++, a->at = 0) {
+        const struct zq_zone *z = &zs->v[a->zone];
+        int rc;
+
+        if (!z->ahead && !op->has_turn) /* with a turn another one was faster: leave it below */
+            continue;
+        if (a->idle_only && !op->has_turn && !is_idle(z))
+            continue;
+        rc = unmap_zone(c, op, a);
+        if (rc == ZQ_WAIT)
+            return rc;
+        zq_cache_release(&c->cache, &op->g);
+        if (op->has_turn)
+            zq_turn_leave(c, op);
+        if (rc < 0) { /* it stays mapped, which is no error; without space so do the others */
+            op->rc = 0;
+            a->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : a->zone;
+        }
+    }
+    if (op->has_turn)
+        zq_turn_leave(c, op);
+    op->round = 0;
+    return 0;
+}
+
 /* ---- the janitor ---- */
 
-enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_EXTERNAL, J_PUNCH_ZONE, J_DONE };
+enum { J_NEXT, J_PUNCH_FREED, J_PUNCHED, J_LOWER, J_PUNCH_EXTERNAL, J_PUNCH_ZONE, J_AHEAD, J_DONE };
 
 /* R5: the unmapping is durable, and nobody who looked the cluster up before is still at it. */
 static bool is_ripe(const struct zq_core *c, const struct zq_freed *f)
@@ -260,6 +321,18 @@ static int lower(struct zq_core *c, struct zq_op *op)
     return 0;
 }
 
+/* What idle zones have ahead, for those who wait for room; a round has to come behind it. */
+static int unmap_idle_ahead(struct zq_core *c, struct zq_op *op)
+{
+    int rc;
+
+    op->own.janitor.ahead.idle_only = true;
+    rc = zq_unmap_ahead(c, op, &op->own.janitor.ahead);
+    if (rc == 0)
+        op->own.janitor.phase = J_NEXT;
+    return rc;
+}
+
 static int step_janitor(struct zq_core *c, struct zq_op *op)
 {
     int rc = 0;
@@ -279,6 +352,7 @@ static int step_janitor(struct zq_core *c, struct zq_op *op)
             break;
         case J_LOWER: rc = lower(c, op); break;
         case J_PUNCH_EXTERNAL: rc = punch_external(c, op); break;
+        case J_AHEAD: rc = unmap_idle_ahead(c, op); break;
         default: rc = punch_zone(c, op);
         }
     }
@@ -302,65 +376,89 @@ static bool has_work(struct zq_core *c)
 }
 
 /* It counts in nr_ops like any operation, so drains and close can wait for it. */
-bool zq_janitor_kick(struct zq_core *c)
+static void start_janitor(struct zq_core *c, uint8_t phase)
 {
     struct zq_op *op = &c->janitor;
 
-    if (c->janitor_running || !has_work(c))
-        return false;
+    zq_assert(zq_core_is_held(c) && !c->janitor_running);
     c->janitor_running = true;
     c->nr_ops++;
-    zq_op_reset(c, op, step_janitor, NULL);
+    zq_op_reset(c, op, step_janitor, zq_release_mapping);
+    op->g.patient = false; /* it makes what others wait for */
+    op->own.janitor.phase = phase;
     op->finish = janitor_finish;
     zq_op_ready(op);
+}
+
+bool zq_janitor_kick(struct zq_core *c)
+{
+    if (c->janitor_running || !has_work(c))
+        return false;
+    start_janitor(c, J_NEXT);
     return true;
 }
 
-/* ---- what lies ahead ---- */
+/* ---- room for those who would get ENOSPC ---- */
 
-/* Of one zone, in its turn and drained: a write that fails would move the pointer back (R8). */
-static int unmap_zone(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
+/* Once for the same waiters: what could not be unmapped then would keep them waiting forever. */
+static bool sweep(struct zq_core *c)
 {
-    struct zq_zone *z = &c->zones.v[a->zone];
-    uint64_t size = (uint64_t)1 << c->cluster_bits;
-    int rc = op->rc < 0 ? op->rc : zq_turn_take(c, op, a->zone);
+    uint32_t i = 0;
 
-    if (rc == 0)
-        rc = zq_await_drained(c, op, a->zone);
-    if (rc)
-        return rc;
-    a->at = zq_max(a->at, zq_align_up(z->wp, size));
-    rc = zq_unmap(c, op, &a->at, zq_align_up(zq_zone_end(&c->zones, a->zone), size),
-                  ZQ_LEAVE_NOTHING);
-    if (rc == 0)
-        z->ahead = 0;
-    return rc;
+    if (c->swept || !c->zoned || c->sealed || c->exclusive)
+        return false;
+    while (i < c->zones.g.nr_zones && !(c->zones.v[i].ahead && is_idle(&c->zones.v[i])))
+        i++;
+    if (i == c->zones.g.nr_zones)
+        return false;
+    c->swept = true;
+    start_janitor(c, J_AHEAD);
+    return true;
 }
 
-/* What is mapped beyond write pointers goes, zone by zone. */
-int zq_unmap_ahead(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
+/*
+ * Nothing can be gained: the one that came last gets its error. What it had taken, and the zone
+ * that it leaves, may be enough for the others.
+ */
+static void fail_last(struct zq_core *c)
 {
-    struct zq_zones *zs = &c->zones;
+    struct zq_list *n = c->alloc.room_waiters.prev;
 
-    for (; c->zoned && !c->sealed && a->zone < zs->g.nr_zones; a->zone++, a->at = 0) {
-        const struct zq_zone *z = &zs->v[a->zone];
-        int rc;
+    zq_list_del(n);
+    zq_container(n, struct zq_waiter, link)->rc = c->alloc.shortage;
+    zq_list_push(&c->ready, n);
+    c->swept = false;
+}
 
-        if (!z->ahead && !op->has_turn) /* with a turn another one was faster: leave it below */
-            continue;
-        rc = unmap_zone(c, op, a);
-        if (rc == ZQ_WAIT)
-            return rc;
-        zq_cache_release(&c->cache, &op->g);
-        if (op->has_turn)
-            zq_turn_leave(c, op);
-        if (rc < 0) { /* it stays mapped, which is no error; without space so do the others */
-            op->rc = 0;
-            a->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : a->zone;
-        }
+/*
+ * Each turn of this ends with a waiter fewer, or with clusters free that were not. Not with a data
+ * file: what is given up there serves nobody else, and the janitor may wait for a waiter's range.
+ */
+bool zq_make_room(struct zq_core *c)
+{
+    struct zq_alloc *a = &c->alloc;
+
+    zq_assert_k(R4, zq_core_is_held(c) && !zq_list_empty(&a->room_waiters));
+    if (c->dead || c->map.form.external) {
+        zq_wake_with(&c->ready, &a->room_waiters, c->dead ? ZQCOW2_EDEAD : a->shortage);
+        return true;
     }
-    if (op->has_turn)
-        zq_turn_leave(c, op);
-    op->round = 0;
-    return 0;
+    if (c->janitor_running) /* it ends by itself, as a round does */
+        return false;
+    if (a->gained) {
+        a->gained = c->swept = false;
+        zq_wake(&c->ready, &a->room_waiters);
+        return true;
+    }
+    if (zq_janitor_kick(c))
+        return true;
+    if (zq_round_is_running(c))
+        return false;
+    if (zq_alloc_has_quarantined(a)) {
+        c->round.wanted = true;
+        return false;
+    }
+    if (!sweep(c))
+        fail_last(c);
+    return true;
 }
