@@ -49,6 +49,47 @@ struct zqcow2_amend_options {
 ZQCOW2_API int zqcow2_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options *opt,
                             struct zqcow2_error *err);
 
+/* ---- compression ---- */
+
+struct zqcow2_compact_options {
+    size_t size;
+    uint64_t offset, length; /* whole zones; length 0: up to the end of the device */
+    uint32_t level;          /* of compression: zlib 1 .. 9, zstd 1 .. 22; 0: the default */
+    uint32_t reserved;
+    /* Called for every cluster, in the calling thread; may be NULL. Not 0: stop, with -ECANCELED.
+     */
+    int (*progress)(void *arg, uint64_t done, uint64_t total);
+    void *progress_arg;
+};
+#define ZQCOW2_COMPACT_OPTIONS_INIT \
+    { \
+        sizeof(struct zqcow2_compact_options), 0, 0, 0, 0, NULL, NULL \
+    }
+
+struct zqcow2_compact_result {
+    size_t size;
+    uint64_t clusters;             /* that have been tried */
+    uint64_t compressed;           /* of these, such as became smaller */
+    uint64_t old_bytes, new_bytes; /* of the compressed ones in the file, before and after */
+};
+#define ZQCOW2_COMPACT_RESULT_INIT \
+    { \
+        sizeof(struct zqcow2_compact_result), 0, 0, 0, 0 \
+    }
+
+/*
+ * Compresses the clusters of FULL zones, in place of what they were, by the image's type of
+ * compression. What the device reads as is the same at every instant, also after power loss, and
+ * their space goes back to the host. The image stays in use: writes to other zones, reads and
+ * resets go on, and a reset of a zone that is compacted waits for one cluster. Several threads may
+ * call it for ranges of their own, so that each compresses. What snapshots share, what is
+ * compressed already and what does not become smaller stays. EFEATURE: the image has no zones, or a
+ * data file. After any other error what has been compressed stays so; another call does the rest.
+ * opt, result and err may be NULL. result is also set after an error.
+ */
+ZQCOW2_API int zqcow2_compact(struct zqcow2_image *img, const struct zqcow2_compact_options *opt,
+                              struct zqcow2_compact_result *result, struct zqcow2_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -39,6 +39,7 @@ static int replace(struct amend *a, uint64_t at, uint64_t len)
     return rc;
 }
 
+/* Only what this image says itself; zeros of a source are no entries of it. */
 static int replace_all(struct amend *a)
 {
     int rc = 0;
@@ -79,6 +80,7 @@ static int replace_zeros(struct amend *a, struct zqcow2_backend *be)
 
 /* ---- the call ---- */
 
+/* What contradicts itself, or no image can have. The rest depends on the image. */
 static int check_options(const struct amend *a)
 {
     const struct zqcow2_amend_options *o = &a->opt;

@@ -198,12 +198,12 @@ static int deflate_cluster(z_stream *z, size_t *size)
     return rc == Z_MEM_ERROR ? -ENOMEM : 0;
 }
 
-static int zlib_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
-                     size_t out_len, size_t *size)
+static int zlib_pack(struct zqcow2_hooks *hooks, int level, const void *in, size_t in_len,
+                     void *out, size_t out_len, size_t *size)
 {
     z_stream z = {.zalloc = zlib_alloc, .zfree = zlib_free, .opaque = hooks};
-    int rc = deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -ZLIB_WINDOW_LOG, ZLIB_MEM_LEVEL,
-                          Z_DEFAULT_STRATEGY);
+    int rc = deflateInit2(&z, level ? level : Z_DEFAULT_COMPRESSION, Z_DEFLATED, -ZLIB_WINDOW_LOG,
+                          ZLIB_MEM_LEVEL, Z_DEFAULT_STRATEGY);
 
     if (rc != Z_OK)
         return -ENOMEM; /* the parameters are right */
@@ -217,8 +217,8 @@ static int zlib_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, 
 }
 
 /* What the encoder cannot do within out_len is no error: the cluster stays as it is. */
-static int zstd_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, void *out,
-                     size_t out_len, size_t *size)
+static int zstd_pack(struct zqcow2_hooks *hooks, int level, const void *in, size_t in_len,
+                     void *out, size_t out_len, size_t *size)
 {
     ZSTD_customMem mem = {lib_alloc, lib_free, hooks};
     ZSTD_CCtx *ctx = ZSTD_createCCtx_advanced(mem);
@@ -226,6 +226,7 @@ static int zstd_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, 
 
     if (!ctx)
         return -ENOMEM;
+    (void)ZSTD_CCtx_setParameter(ctx, ZSTD_c_compressionLevel, level); /* 0: the default */
     code = ZSTD_compress2(ctx, out, out_len, in, in_len);
     ZSTD_freeCCtx(ctx);
     if (!ZSTD_isError(code))
@@ -233,14 +234,14 @@ static int zstd_pack(struct zqcow2_hooks *hooks, const void *in, size_t in_len, 
     return ZSTD_getErrorCode(code) == ZSTD_error_memory_allocation ? -ENOMEM : 0;
 }
 
-int zq_compress(const struct zqcow2_hooks *hooks, enum zq_compression type, const void *in,
-                size_t in_len, void *out, size_t out_len, size_t *size)
+int zq_compress(const struct zqcow2_hooks *hooks, enum zq_compression type, int level,
+                const void *in, size_t in_len, void *out, size_t out_len, size_t *size)
 {
     struct zqcow2_hooks h = *hooks;
 
     *size = 0;
     if (in_len > UINT32_MAX || !out_len)
         return 0;
-    return type == ZQ_ZLIB ? zlib_pack(&h, in, in_len, out, out_len, size) :
-                             zstd_pack(&h, in, in_len, out, out_len, size);
+    return type == ZQ_ZLIB ? zlib_pack(&h, level, in, in_len, out, out_len, size) :
+                             zstd_pack(&h, level, in, in_len, out, out_len, size);
 }

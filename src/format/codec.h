@@ -14,10 +14,11 @@ enum zq_compression { ZQ_ZLIB = 0, ZQ_ZSTD = 1 };
 int zq_decompress(const struct zqcow2_hooks *hooks, enum zq_compression type, const void *in,
                   size_t in_len, void *out, size_t out_len);
 /*
- * Packs in_len bytes into at most out_len; *size: how many it took, 0: they do not fit. -ENOMEM.
+ * Packs in_len bytes into at most out_len; *size: how many it took, 0: they do not fit. level:
+ * zlib 1 to 9, zstd 1 to 22; 0: the default. -ENOMEM.
  * What QEMU can unpack: its inflate has a window of 4 KiB.
  */
-int zq_compress(const struct zqcow2_hooks *hooks, enum zq_compression type, const void *in,
-                size_t in_len, void *out, size_t out_len, size_t *size);
+int zq_compress(const struct zqcow2_hooks *hooks, enum zq_compression type, int level,
+                const void *in, size_t in_len, void *out, size_t out_len, size_t *size);
 
 #endif

@@ -35,6 +35,7 @@ struct zq_transfer {
 struct zq_packed {
     struct zq_iox *x; /* of the file that has them */
     uint32_t cluster_bits, compression;
+    int level;          /* of compression; 0: the default */
     uint64_t host, len; /* what is read; `size` bytes from `skew` on are the cluster's */
     uint64_t skew, size;
     uint8_t *in, *out; /* out: a cluster */

@@ -210,7 +210,7 @@ static int prepare_packed(struct zq_core *c, struct zq_op *op, uint64_t at, uint
     if (rc == 0 && !zq_compress_is_begun(op))
         rc = zq_map_lookup(&c->map, &op->g, at, *stop - at, &e);
     if (rc == 0)
-        rc = zq_compress_step(c, op, at, &e);
+        rc = zq_compress_step(c, op, at, &e, 0);
     return rc;
 }
 

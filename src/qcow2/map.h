@@ -75,6 +75,14 @@ int zq_map_lookup(struct zq_map *m, struct zq_gather *g, uint64_t guest, uint64_
 bool zq_map_peek(struct zq_map *m, uint64_t guest, uint64_t len, struct zq_extent *e);
 /* The run of a sequential zone that holds guest; NULL: not known, use zq_map_lookup. */
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest);
+/* The zone forgets its runs there: look-ups ask L2. */
+static inline void zq_map_forget(struct zq_map *m, uint64_t guest, uint64_t end)
+{
+    uint64_t zone = guest >> m->zone_bits;
+
+    if (m->runs && zone >= m->first_seq_zone)
+        zq_runs_remove(&m->runs[zone], guest, end);
+}
 /* Makes sure that guest has an L2 table of its own, to be changed: 0, ZQ_WAIT, error. */
 int zq_map_table(struct zq_map *m, struct zq_gather *g, uint64_t guest);
 /* Gives back a table that was made for an operation which then did not need it. At close. */

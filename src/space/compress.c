@@ -25,13 +25,14 @@ static void pack_work(struct zq_io *io)
 
     zq_iov_copy_in(op, p->in, n);
     memset(p->in + n, 0, (size_t)(f->bytes - n));
-    io->ret = zq_compress(&op->core->hooks, (enum zq_compression)p->compression, p->in,
+    io->ret = zq_compress(&op->core->hooks, (enum zq_compression)p->compression, p->level, p->in,
                           (size_t)f->bytes, p->out, (size_t)(f->bytes - ZQ_SECTOR), &size);
     p->size = zq_align_up(size, ZQ_SECTOR);
     memset(p->out + size, 0, (size_t)(p->size - size));
 }
 
-static int begin(struct zq_core *c, struct zq_op *op, uint64_t guest, const struct zq_extent *old)
+static int begin(struct zq_core *c, struct zq_op *op, uint64_t guest, const struct zq_extent *old,
+                 int level)
 {
     struct zq_fill *f = zq_fill_new(c, op, guest, old);
     int rc;
@@ -40,6 +41,7 @@ static int begin(struct zq_core *c, struct zq_op *op, uint64_t guest, const stru
     if (!f)
         return -ENOMEM;
     f->kept->old.compression = c->hdr.compression_type;
+    f->kept->old.level = level;
     rc = zq_packed_room(c, &f->kept->old, f->bytes, f->bytes);
     if (rc < 0)
         return rc;
@@ -99,7 +101,7 @@ static int write_out(struct zq_core *c, struct zq_op *op, struct zq_fill *f)
 }
 
 int zq_compress_step(struct zq_core *c, struct zq_op *op, uint64_t guest,
-                     const struct zq_extent *old)
+                     const struct zq_extent *old, int level)
 {
     struct zq_fill *f;
     int rc = op->rc < 0 ? op->rc : c->dead ? ZQCOW2_EDEAD : 0;
@@ -107,11 +109,21 @@ int zq_compress_step(struct zq_core *c, struct zq_op *op, uint64_t guest,
     if (rc < 0)
         return rc;
     if (!zq_compress_is_begun(op))
-        return begin(c, op, guest, old);
+        return begin(c, op, guest, old, level);
     f = zq_fill_last(op);
     zq_assert_k(R14, f->guest == guest);
     if (f->phase == C_PACKED)
         return write_out(c, op, f);
     zq_fill_set_made(c, op, f);
     return 0;
+}
+
+bool zq_compress_is_futile(const struct zq_op *op)
+{
+    const struct zq_fill *f;
+
+    if (!zq_compress_is_begun(op) || op->rc < 0)
+        return false;
+    f = zq_container(op->fills.prev, const struct zq_fill, link);
+    return f->phase == C_PACKED && !f->kept->old.size;
 }

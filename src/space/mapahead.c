@@ -154,7 +154,7 @@ static int compress_one(struct zq_core *c, struct zq_op *op, uint64_t at)
         rc = zq_unmap(c, op, &gone, at + size, ZQ_LEAVE_NOTHING);
     }
     if (rc == 0)
-        rc = zq_compress_step(c, op, at, &e);
+        rc = zq_compress_step(c, op, at, &e, 0);
     if (rc)
         return rc;
     op->own.zone_write.mapped += size;

@@ -273,20 +273,20 @@ static void test_packed(void **state)
         int n = 0, rc;
 
         heap.left = -1;
-        assert_int_equal(zq_compress(&hooks, t, plain, LEN, packed, LEN, &size), 0);
+        assert_int_equal(zq_compress(&hooks, t, 0, plain, LEN, packed, LEN, &size), 0);
         assert_true(size && size < LEN * 3 / 4);
         if (t == ZQ_ZLIB)
             inflate_small(size);
         memset(out, 1, LEN);
         assert_int_equal(zq_decompress(&hooks, t, packed, size, out, LEN), 0);
         assert_memory_equal(out, plain, LEN);
-        assert_int_equal(zq_compress(&hooks, t, plain, LEN, packed, size - 1, &small), 0);
+        assert_int_equal(zq_compress(&hooks, t, 0, plain, LEN, packed, size - 1, &small), 0);
         assert_int_equal(small, 0); /* no room */
-        assert_int_equal(zq_compress(&hooks, t, plain, LEN, packed, 0, &small), 0);
+        assert_int_equal(zq_compress(&hooks, t, 0, plain, LEN, packed, 0, &small), 0);
         assert_int_equal(small, 0);
         do {
             heap.left = n++;
-            rc = zq_compress(&hooks, t, plain, LEN, packed, LEN, &size);
+            rc = zq_compress(&hooks, t, 0, plain, LEN, packed, LEN, &size);
             assert_true(rc == 0 || rc == -ENOMEM);
         } while (rc);
         assert_true(n > 1);
