@@ -13,8 +13,9 @@
 
 /*
  * ZQ_PRIVATE_ROOM bytes of the header's first sector, from *pos on: where an older one of the type
- * is, or in place of a feature name or of nothing, so that nothing behind the sector changes.
- * False: there is no room.
+ * is, or in place of a feature name, or of nothing behind the last extension; the name of a backing
+ * file that lies there moves by as much. Nothing behind the sector changes. False: there is no
+ * room.
  */
 bool zq_private_room(uint8_t sector[ZQ_SECTOR], const struct zq_header *h, uint32_t type,
                      uint64_t *pos);

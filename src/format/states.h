@@ -46,8 +46,8 @@ bool zq_states_valid(const struct zq_geometry *g, uint32_t zone, uint8_t stored)
 void zq_states_build(uint8_t *at, const struct zq_header *h, uint64_t offset, uint32_t zones);
 /*
  * Names tables at `offset` in the header's first sector, and sets the bit. The extension goes
- * where an older one is, or takes the place of a feature name or of nothing, so that nothing behind
- * the sector changes. False: there is no room.
+ * where an older one is, or takes the place of a feature name or of nothing (format/private.h), so
+ * that nothing behind the sector changes. False: there is no room.
  */
 bool zq_states_put(uint8_t sector0[ZQ_SECTOR], const struct zq_header *h, uint64_t offset,
                    uint32_t zones);
