@@ -74,3 +74,28 @@ int cuts_unmark(struct zqcow2_backend *be)
     memmove(list, list + 16, (size_t)(end - list) - 16);
     return zqcow2_backend_write(be, raw, (size_t)n, 0);
 }
+
+/* SPEC.md: where v7 has the length of the table v3 has its place, and the reverse. */
+int cuts_make_v3(struct zqcow2_backend *be, uint32_t zones, bool stated)
+{
+    uint8_t raw[512], table[512], *at = raw, swap[8];
+    uint64_t offset = 0;
+    int rc = zqcow2_backend_read(be, raw, sizeof(raw), 0);
+
+    for (at += raw[103]; rc == 0 && memcmp(at, "\0zbd", 4) != 0;)
+        at += 8 + (at[7] + 7) / 8 * 8;
+    at += 8;
+    memcpy(swap, at + 32, 8);
+    memcpy(at + 32, at + 40, 8);
+    memcpy(at + 40, swap, 8);
+    memset(at + 28, 0, 4); /* the largest append: no limit of its own */
+    for (unsigned i = 32; i < 40; i++)
+        offset = offset << 8 | at[i];
+    if (rc == 0)
+        rc = zqcow2_backend_read(be, table, sizeof(table), offset);
+    for (uint32_t i = 1; stated && i < zones; i++)
+        table[i * 8 + 7] |= 0x10;
+    if (rc == 0)
+        rc = zqcow2_backend_write(be, table, sizeof(table), offset);
+    return rc < 0 ? rc : zqcow2_backend_write(be, raw, sizeof(raw), 0);
+}

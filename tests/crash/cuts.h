@@ -22,6 +22,12 @@ uint64_t cuts_draw(uint64_t *rng, uint64_t n);
 /* Takes our mark out of the header of a new image: it is as if another program had made it. */
 int cuts_unmark(struct zqcow2_backend *be);
 
+/*
+ * Makes the extension of a new image of layout v7 one of v3, which cannot be created; all zones are
+ * empty, and the first one is conventional. stated: the table has states.
+ */
+int cuts_make_v3(struct zqcow2_backend *be, uint32_t zones, bool stated);
+
 /* ZQ_CUT: this position only. 0, or the error of the simulated disk. */
 int cuts_judge_all(const struct cuts *c, struct zqcow2_simdisk *disk);
 

@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,20 +30,24 @@
 #define MOST   40u /* sectors of a zone's capacity */
 #define STEPS  22u
 #define STATES 3u /* per position */
-#define SEEDS  8u
+#define SEEDS  9u
+
+#define STATED 0x100u /* a table of v3 with states */
 
 struct shape {
     uint32_t cluster, layout, refcount_bits, capacity, flags, descriptor; /* capacity: sectors */
+    bool over; /* it stands on another image */
 };
 static const struct shape shapes[] = {
-    {512, ZQCOW2_LAYOUT_44, 16, 20, 0, 0},
-    {4096, ZQCOW2_LAYOUT_44, 8, 40, ZQCOW2_SIMDISK_ASYNC, 64},
-    {4096, ZQCOW2_LAYOUT_48B, 16, 28, 0, 0},
-    {65536, ZQCOW2_LAYOUT_44, 64, 40, 0, 0},
-    {2048, ZQCOW2_LAYOUT_56, 32, 37, ZQCOW2_SIMDISK_ASYNC, 0},
-    {1024, ZQCOW2_LAYOUT_V7, 16, 24, 0, 128},
-    {16384, ZQCOW2_LAYOUT_V7, 4, 40, 0, 0},
-    {512, ZQCOW2_LAYOUT_56, 16, 16, ZQCOW2_SIMDISK_ASYNC, 0},
+    {512, ZQCOW2_LAYOUT_44, 16, 20, 0, 0, false},
+    {4096, ZQCOW2_LAYOUT_44, 8, 40, ZQCOW2_SIMDISK_ASYNC, 64, false},
+    {4096, ZQCOW2_LAYOUT_48B, 16, 28, 0, 0, true},
+    {65536, ZQCOW2_LAYOUT_44, 64, 40, 0, 0, false},
+    {2048, ZQCOW2_LAYOUT_56, 32, 37, ZQCOW2_SIMDISK_ASYNC, 0, true},
+    {1024, ZQCOW2_LAYOUT_V7, 16, 24, 0, 128, false},
+    {16384, ZQCOW2_LAYOUT_V3, 4, 40, 0, 0, false},
+    {512, ZQCOW2_LAYOUT_44, 16, 16, ZQCOW2_SIMDISK_ASYNC, 0, true},
+    {1024, ZQCOW2_LAYOUT_V3 | STATED, 16, 30, 0, 0, false},
 };
 #define SHAPES (sizeof(shapes) / sizeof(*shapes))
 
@@ -65,7 +70,7 @@ struct world {
     const struct shape *shape;
     uint64_t seed, rng, cut, k, judged;
     uint32_t lives;
-    struct zqcow2_simdisk *disk;
+    struct zqcow2_simdisk *disk, *base;
     struct zqcow2_image *img;
     struct step step[STEPS + 1]; /* the first: as created */
     bool taken[STEPS + 1];
@@ -96,6 +101,18 @@ static uint64_t start_of(const struct world *w, uint32_t zone)
     return zone * zone_size(w);
 }
 
+static int resolve(void *arg, const char *name, const char *format, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    const struct world *w = arg;
+
+    (void)name;
+    (void)format;
+    (void)depth;
+    (void)err;
+    return zqcow2_simdisk_backend(w->base, be);
+}
+
 static struct zqcow2_image *open_as(const struct world *w, struct zqcow2_simdisk *disk, bool rw,
                                     const char *snapshot)
 {
@@ -107,39 +124,13 @@ static struct zqcow2_image *open_as(const struct world *w, struct zqcow2_simdisk
 
     o.flags = ZQCOW2_OPEN_NOLOCK | (rw ? ZQCOW2_OPEN_RDWR : 0);
     o.snapshot = snapshot;
+    o.resolve = resolve;
+    o.resolve_arg = (void *)(uintptr_t)w;
     must(w, zqcow2_simdisk_backend(disk, &be) == 0, "backend", 0);
     rc = zqcow2_open(be, &o, &img, &err);
     must(w, rc == 0, err.text, rc);
     return img;
 }
-
-static void create(struct world *w)
-{
-    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
-    struct zqcow2_simdisk_options d = ZQCOW2_SIMDISK_OPTIONS_INIT;
-    struct zqcow2_backend *be;
-
-    d.seed = w->seed;
-    d.flags = w->shape->flags;
-    must(w, zqcow2_simdisk_new(&d, &w->disk) == 0, "disk", 0);
-    must(w, zqcow2_simdisk_backend(w->disk, &be) == 0, "backend", 0);
-    c.zone_size = zone_size(w);
-    c.virtual_size = c.zone_size * ZONES;
-    c.zone_capacity = w->shape->capacity * SECTOR;
-    c.conventional_zones = 1;
-    c.cluster_size = w->shape->cluster;
-    c.layout = w->shape->layout;
-    c.refcount_bits = w->shape->refcount_bits;
-    c.descriptor_extension = w->shape->descriptor;
-    must(w, zqcow2_create(be, &c, NULL) == 0, "create", 0);
-    must(w, zqcow2_backend_flush(be) == 0, "flush", 0);
-    zqcow2_backend_close(be);
-    must(w, zqcow2_simdisk_record(w->disk) == 0, "record", 0);
-    for (uint32_t i = 0; i < ZONES; i++)
-        w->step[0].zone[i] = (struct zone){.life = w->lives++};
-}
-
-/* ---- the workload ---- */
 
 static int append(const struct world *w, struct zqcow2_image *img, uint32_t zone, uint32_t n,
                   uint8_t value)
@@ -150,6 +141,80 @@ static int append(const struct world *w, struct zqcow2_image *img, uint32_t zone
     memset(buf, value, n * SECTOR);
     return zqcow2_append(img, buf, n * SECTOR, &at, 0);
 }
+
+static void set_shape(const struct world *w, struct zqcow2_create_options *c)
+{
+    bool v3 = (w->shape->layout & ~STATED) == ZQCOW2_LAYOUT_V3;
+
+    c->zone_size = zone_size(w);
+    c->virtual_size = c->zone_size * ZONES;
+    c->zone_capacity = w->shape->capacity * SECTOR;
+    c->conventional_zones = 1;
+    c->cluster_size = w->shape->cluster;
+    c->layout = v3 ? ZQCOW2_LAYOUT_V7 : w->shape->layout;
+    c->refcount_bits = w->shape->refcount_bits;
+    c->descriptor_extension = w->shape->descriptor;
+}
+
+static struct zqcow2_backend *new_disk(struct world *w, uint32_t flags,
+                                       struct zqcow2_simdisk **disk)
+{
+    struct zqcow2_simdisk_options d = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+
+    d.seed = w->seed;
+    d.flags = flags;
+    must(w, zqcow2_simdisk_new(&d, disk) == 0, "disk", 0);
+    must(w, zqcow2_simdisk_backend(*disk, &be) == 0, "backend", 0);
+    return be;
+}
+
+/* One zone in part, which ends inside a cluster, one full, one empty. */
+static void make_base(struct world *w)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_backend *be = new_disk(w, 0, &w->base);
+    struct zqcow2_image *img;
+
+    set_shape(w, &c);
+    must(w, zqcow2_create(be, &c, NULL) == 0, "create", 0);
+    zqcow2_backend_close(be);
+    img = open_as(w, w->base, true, NULL);
+    must(w, append(w, img, 1, 11, 0xb1) == 0 && append(w, img, 2, 3, 0xb2) == 0, "append", 0);
+    must(w, zqcow2_zone_finish(img, start_of(w, 2), zone_size(w), 0) == 0, "finish", 0);
+    must(w, zqcow2_close(img) == 0, "close", 0);
+    w->step[0].zone[1].wp = 11;
+    w->step[0].zone[2].wp = w->shape->capacity;
+    memset(w->step[0].zone[1].v, 0xb1, 11);
+    memset(w->step[0].zone[2].v, 0xb2, 3);
+}
+
+static void create(struct world *w)
+{
+    struct zqcow2_create_options c = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_backend *be;
+
+    for (uint32_t i = 0; i < ZONES; i++)
+        w->step[0].zone[i] = (struct zone){.life = w->lives++};
+    if (w->shape->over) {
+        make_base(w);
+        c.backing_name = "base";
+        c.backing_format = "qcow2";
+        c.resolve = resolve;
+        c.resolve_arg = w;
+    }
+    set_shape(w, &c);
+    be = new_disk(w, w->shape->flags, &w->disk);
+    must(w, zqcow2_create(be, &c, &err) == 0, err.text, 0);
+    if ((w->shape->layout & ~STATED) == ZQCOW2_LAYOUT_V3)
+        must(w, cuts_make_v3(be, ZONES, w->shape->layout & STATED) == 0, "make v3", 0);
+    must(w, zqcow2_backend_flush(be) == 0, "flush", 0);
+    zqcow2_backend_close(be);
+    must(w, zqcow2_simdisk_record(w->disk) == 0, "record", 0);
+}
+
+/* ---- the workload ---- */
 
 static const char *name_of(uint32_t number, char text[16])
 {
@@ -380,6 +445,8 @@ static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean
     struct zqcow2_backend *b;
 
     o.flags = ZQCOW2_CHECK_NOLOCK;
+    o.resolve = resolve;
+    o.resolve_arg = (void *)(uintptr_t)w;
     must(w, zqcow2_simdisk_backend(disk, &b) == 0, "backend", 0);
     must(w, zqcow2_check(b, &o, &res, NULL) == 0, "check", 0);
     must(w, !res.corruptions, "corruptions", (long)res.corruptions);
@@ -459,6 +526,11 @@ static void judge(void *arg, uint64_t cut, uint64_t k, struct zqcow2_simdisk *di
     judge_snapshots(w, disk, there);
     judge_list(w, there);
     check(w, disk, false);
+    if (draw(w, 3) == 0) { /* an open for writing sets all right, and changes nothing else */
+        must(w, zqcow2_close(open_as(w, disk, true, NULL)) == 0, "close", 0);
+        check(w, disk, true);
+        judge_snapshots(w, disk, later);
+    }
     use(w, disk, there);
     check(w, disk, true);
     judge_snapshots(w, disk, later);
@@ -480,6 +552,7 @@ static void workload(uint64_t seed, uint64_t *judged)
     must(&w, zqcow2_close(w.img) == 0, "close", 0);
     must(&w, cuts_judge_all(&c, w.disk) == 0, "cut", 0);
     zqcow2_simdisk_free(w.disk);
+    zqcow2_simdisk_free(w.base);
     *judged = w.judged;
 }
 
