@@ -31,7 +31,7 @@ static int take_memory(struct zq_snap *s)
     s->l2 = zq_alloc(s->hooks, 4096, cluster);
     s->l2_other = zq_alloc(s->hooks, 4096, cluster);
     s->block = zq_alloc(s->hooks, 4096, cluster);
-    s->batch = zq_zalloc_array(s->hooks, ZQ_SNAP_BATCH, sizeof(*s->batch));
+    s->batch = zq_zalloc_array(s->hooks, (size_t)2 * ZQ_SNAP_BATCH, sizeof(*s->batch));
     return s->l2 && s->l2_other && s->block && s->batch ? 0 : -ENOMEM;
 }
 
@@ -395,7 +395,7 @@ void zq_snap_free(struct zq_snap *s)
     zq_free(s->hooks, s->l2, cluster);
     zq_free(s->hooks, s->l2_other, cluster);
     zq_free(s->hooks, s->block, cluster);
-    zq_free(s->hooks, s->batch, ZQ_SNAP_BATCH * sizeof(*s->batch));
+    zq_free(s->hooks, s->batch, (uint64_t)2 * ZQ_SNAP_BATCH * sizeof(*s->batch));
     s->table = s->l2 = s->l2_other = s->block = s->pointers = s->states = NULL;
     s->other = s->batch = NULL;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Refcounts of many clusters, changed on disk. References are collected and sorted, so that a block
- * is read and written once for many, and memory does not grow with the image.
+ * is read and written once for many, and memory does not grow with the image. Sorting by bytes
+ * takes the same time for all that an image may name, and a fraction of the general sort's.
  *
  * What becomes free is given back to the host at once: nothing durable refers to it any more, and
  * nobody can take it before all is done.
@@ -9,7 +10,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
-#include "base/sort.h"
 #include "format/refbits.h"
 #include "snapshot/snapshot.h"
 
@@ -128,10 +128,37 @@ static int count_block(struct zq_snap *s, const uint64_t *v, size_t nr, size_t *
     return zq_be_write(s->be, s->block + w.low, (size_t)(w.high - w.low), s->block_at + w.low);
 }
 
-static bool less(const void *a, const void *b, const void *arg)
+/* By one byte of each number; those whose byte is the same keep their order. */
+static void sort_by_byte(const uint64_t *from, uint64_t *to, size_t n, unsigned shift)
 {
-    (void)arg;
-    return *(const uint64_t *)a < *(const uint64_t *)b;
+    size_t at[257] = {0};
+
+    for (size_t i = 0; i < n; i++)
+        at[(from[i] >> shift & 0xff) + 1]++;
+    for (unsigned i = 0; i < 256; i++)
+        at[i + 1] += at[i];
+    for (size_t i = 0; i < n; i++)
+        to[at[from[i] >> shift & 0xff]++] = from[i];
+}
+
+/* Byte by byte, from the lowest one on; bytes that are the same in all are left out. */
+static void sort_batch(struct zq_snap *s)
+{
+    uint64_t *from = s->batch, *to = s->batch + ZQ_SNAP_BATCH, *other, differ = 0;
+    size_t n = s->nr_batch;
+
+    for (size_t i = 0; i < n; i++)
+        differ |= from[i] ^ from[0];
+    for (unsigned shift = 0; shift < 64; shift += 8) {
+        if (!(differ >> shift & 0xff))
+            continue;
+        sort_by_byte(from, to, n, shift);
+        other = from;
+        from = to;
+        to = other;
+    }
+    if (from != s->batch)
+        memcpy(s->batch, from, n * sizeof(*from));
 }
 
 /* In the order of their blocks, each of which is read and written once. */
@@ -140,7 +167,7 @@ int zq_snap_count_end(struct zq_snap *s)
     size_t used;
     int rc = 0;
 
-    zq_sort(s->batch, s->nr_batch, sizeof(*s->batch), less, NULL);
+    sort_batch(s);
     for (size_t i = 0; i < s->nr_batch && rc == 0; i += used)
         rc = count_block(s, s->batch + i, s->nr_batch - i, &used);
     s->nr_batch = 0;

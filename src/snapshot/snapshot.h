@@ -63,7 +63,7 @@ struct zq_snap {
     uint8_t *pointers;              /* these, when they are applied: zq_pointers_bytes() */
     uint8_t *l2, *l2_other, *block; /* a cluster each */
     uint64_t block_at;              /* what `block` holds; 0: nothing */
-    uint64_t *batch;                /* clusters that are referred to, to be counted */
+    uint64_t *batch; /* clusters that are referred to, to be counted; as much room to sort them */
     size_t nr_batch;
     struct zq_snap_count count; /* how */
     uint64_t clusters;          /* how many new ones the change needs, in a row */
