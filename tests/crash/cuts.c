@@ -75,6 +75,16 @@ int cuts_unmark(struct zqcow2_backend *be)
     return zqcow2_backend_write(be, raw, (size_t)n, 0);
 }
 
+int cuts_make_v2(struct zqcow2_backend *be)
+{
+    uint8_t raw[512];
+    int rc = zqcow2_backend_read(be, raw, sizeof(raw), 0);
+
+    raw[7] = 2;
+    memset(raw + 72, 0, sizeof(raw) - 72);
+    return rc < 0 ? rc : zqcow2_backend_write(be, raw, sizeof(raw), 0);
+}
+
 /* SPEC.md: where v7 has the length of the table v3 has its place, and the reverse. */
 int cuts_make_v3(struct zqcow2_backend *be, uint32_t zones, bool stated)
 {

@@ -22,6 +22,9 @@ uint64_t cuts_draw(uint64_t *rng, uint64_t n);
 /* Takes our mark out of the header of a new image: it is as if another program had made it. */
 int cuts_unmark(struct zqcow2_backend *be);
 
+/* Makes a new image, without zones, one of version 2: its header has 72 bytes and no extensions. */
+int cuts_make_v2(struct zqcow2_backend *be);
+
 /*
  * Makes the extension of a new image of layout v7 one of v3, which cannot be created; all zones are
  * empty, and the first one is conventional. stated: the table has states.

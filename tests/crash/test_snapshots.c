@@ -6,7 +6,8 @@
  * by the bytes of the file, as the specification describes them.
  *
  * Seeds above SEEDS are of images without our mark, as other programs make them: what a crash in
- * the middle of a snapshot leaves is gone after the next open for writing there, too (N9).
+ * the middle of a snapshot leaves is gone after the next open for writing there, too (N9). Those
+ * behind them are of version 2, where it is gone after a repair.
  *
  * ZQ_SEED: one workload; ZQ_CUT: with it, one position
  */
@@ -31,6 +32,7 @@
 #define STATES 6u /* per position */
 #define SEEDS  12u
 #define OTHERS 4u
+#define OLD    2u
 
 struct shape {
     uint32_t cluster, flags;
@@ -56,7 +58,7 @@ struct step {
 struct world {
     const struct shape *shape;
     uint64_t seed, rng, cut, k, judged;
-    bool unmarked;
+    bool unmarked, version2; /* version2: unmarked, too */
     struct zqcow2_simdisk *disk;
     struct zqcow2_image *img;
     struct step step[STEPS];
@@ -104,6 +106,7 @@ static void create(struct world *w)
     c.cluster_size = w->shape->cluster;
     must(w, zqcow2_create(be, &c, NULL) == 0, "create", 0);
     must(w, !w->unmarked || cuts_unmark(be) == 0, "take the mark away", 0);
+    must(w, !w->version2 || cuts_make_v2(be) == 0, "make version 2", 0);
     must(w, zqcow2_backend_flush(be) == 0, "flush", 0);
     zqcow2_backend_close(be);
     must(w, zqcow2_simdisk_record(w->disk) == 0, "record", 0);
@@ -421,6 +424,19 @@ static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean
     zqcow2_backend_close(b);
 }
 
+/* Version 2 has neither mark nor bit: what a crash has left stays until then. */
+static void repair(const struct world *w, struct zqcow2_simdisk *disk)
+{
+    struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_backend *b;
+
+    o.flags = ZQCOW2_CHECK_NOLOCK | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_LEAKS;
+    must(w, zqcow2_simdisk_backend(disk, &b) == 0, "backend", 0);
+    must(w, zqcow2_check(b, &o, &res, NULL) == 0, "repair", 0);
+    zqcow2_backend_close(b);
+}
+
 /* Written all over, with snapshots taken, applied and deleted: the others must not feel it. */
 static void use(struct world *w, struct zqcow2_simdisk *disk, const bool *there)
 {
@@ -468,7 +484,9 @@ static void judge(struct world *w, struct zqcow2_simdisk *disk)
     if (!w->unmarked) /* the dirty bit does not say that flags may differ: recovery sets them */
         check(w, disk, false);
     use(w, disk, there);
-    if (is_guarded(w))
+    if (w->version2)
+        repair(w, disk);
+    if (w->version2 || is_guarded(w))
         check(w, disk, true);
     judge_snapshots(w, disk, later);
     w->judged++;
@@ -506,12 +524,14 @@ static void workload(uint64_t seed, uint64_t *judged)
 
     w = (struct world){.shape = &shapes[seed % 4], .seed = seed, .rng = seed, .judged = *judged};
     w.unmarked = seed > SEEDS;
+    w.version2 = seed > SEEDS + OTHERS;
     create(&w);
     w.img = open_on(&w, w.disk, true);
     for (uint32_t i = 0; i < STEPS; i++)
         run_step(&w, i);
     must(&w, zqcow2_close(w.img) == 0, "close", 0);
-    is_not_dirty(&w);
+    if (!w.version2)
+        is_not_dirty(&w);
     judge_all(&w);
     zqcow2_simdisk_free(w.disk);
     *judged = w.judged;
@@ -541,11 +561,18 @@ static void every_cut_without_the_mark(void **state)
     try_seeds(SEEDS + 1, SEEDS + OTHERS, " without the mark");
 }
 
+static void every_cut_of_version_2(void **state)
+{
+    (void)state;
+    try_seeds(SEEDS + OTHERS + 1, SEEDS + OTHERS + OLD, " in version 2");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_cut),
         cmocka_unit_test(every_cut_without_the_mark),
+        cmocka_unit_test(every_cut_of_version_2),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
