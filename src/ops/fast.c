@@ -78,7 +78,7 @@ static NOINLINE bool may_change(const struct zq_core *c, uint64_t from, uint64_t
 /* ---- sequential zones ---- */
 
 /* By remembered runs only: a look-up in L2 could need a slice that is not in memory. */
-static inline bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t guest,
+static INLINE bool find_host(struct zq_core *c, const struct zq_op *op, uint64_t guest,
                              struct place *to)
 {
     const struct zq_run *run = zq_runs_find(&c->map.runs[op->zone], guest);
@@ -101,7 +101,7 @@ static inline bool may_read(const struct zq_core *c, const struct zq_op *op)
 }
 
 /* First in the queue (E1); nothing to open, close, wait for (R2, R6, R8) or refuse. */
-static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
+static INLINE bool may_write(const struct zq_core *c, const struct zq_op *op)
 {
     const struct zq_zone *z = &c->zones.v[op->zone];
     const struct zq_live *l = z->live;
@@ -117,7 +117,7 @@ static inline bool may_write(const struct zq_core *c, const struct zq_op *op)
     return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
 }
 
-static inline bool reserve(struct zq_core *c, struct zq_op *op, struct place *to)
+static INLINE bool reserve(struct zq_core *c, struct zq_op *op, struct place *to)
 {
     if (!may_write(c, op) || !find_host(c, op, c->zones.v[op->zone].next, to))
         return false;
