@@ -6,7 +6,7 @@
 
 #include "tool.h"
 
-enum { OPT_SHRINK = ZT_OPT_VERB };
+enum { OPT_SHRINK = ZT_OPT_VERB, OPT_DISCARD };
 
 struct resize {
     struct zt_target target;
@@ -78,6 +78,7 @@ static bool parse(struct resize *r, int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SOURCES,
                                           {"shrink", no_argument, NULL, OPT_SHRINK},
+                                          {"discard-data", no_argument, NULL, OPT_DISCARD},
                                           ZT_OPTION_END};
     static const char *const names[] = {"FILE", "SIZE"};
     struct zt_options o = {.name = argv[0], .shorts = ":", .longs = longs};
@@ -86,6 +87,8 @@ static bool parse(struct resize *r, int argc, char **argv)
     while ((c = zt_option(&o, argc, argv)) != -1) {
         if (c == OPT_SHRINK)
             r->flags |= ZQCOW2_RESIZE_SHRINK;
+        else if (c == OPT_DISCARD)
+            r->flags |= ZQCOW2_RESIZE_SHRINK | ZQCOW2_RESIZE_DISCARD;
         else if (!zt_target_option(&r->target, c))
             return false;
     }
@@ -109,9 +112,10 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_resize = {
-    "resize", "[--shrink] " ZT_USE_SOURCES "[--backend=NAME] FILE [+|-]SIZE",
+    "resize", "[--shrink|--discard-data] " ZT_USE_SOURCES "[--backend=NAME] FILE [+|-]SIZE",
     "Makes the device of an image larger or smaller",
     "  [+|-]SIZE               the new size, or how much to add or remove\n"
-    "  --shrink                allow a smaller size: the data beyond it is lost\n" ZT_HELP_SOURCES
-        ZT_HELP_BACKEND,
+    "  --shrink                allow a smaller size: the data beyond it is lost\n"
+    "  --discard-data          the same, and reset zones beyond it that are not "
+    "empty\n" ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run};

@@ -353,18 +353,18 @@ ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
 enum zqcow2_resize_flag {
-    ZQCOW2_RESIZE_SHRINK = 1 << 0 /* allow a smaller size: the data beyond it is lost */
+    ZQCOW2_RESIZE_SHRINK = 1 << 0, /* allow a smaller size: the data beyond it is lost */
+    ZQCOW2_RESIZE_DISCARD = 1 << 1 /* with SHRINK: reset the zones beyond it first */
 };
 
 /*
- * Changes the size of the device. EFEATURE: the image has zones or a data file, or has version 2
- * and snapshots. Added space reads as zeros, whatever the backing file contains there. The call
- * waits until the requests in progress are done. Requests submitted during the call begin when it
- * returns, and see the new size, which is durable then. After a power loss during the call, the
- * device has the old size and all of its content, or the new size. -EINVAL: size is 0, is not
- * a multiple of the block size or, without SHRINK, is smaller than the device. -EFBIG: size exceeds
- * 2^62, or the L1 table would be too large: see zqcow2_resize(3). After EDEAD or an error of the
- * backend, the size may have changed: reopen the image.
+ * Changes the size of the device, with zones by whole zones: see zqcow2_resize(3) for those and for
+ * errors. Added space reads as zeros, whatever the backing file contains there; new zones are
+ * EMPTY. The call waits until the requests in progress are done. Requests submitted during the call
+ * begin when it returns, and see the new size, which is durable then. After a power loss during the
+ * call, the device has the old size and all of its content, or the new size. EZONE_STATE: a zone
+ * that would be cut off is not EMPTY. After EDEAD or an error of the backend, the size may have
+ * changed: reopen the image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
                              struct zqcow2_error *err);

@@ -66,7 +66,7 @@ int zq_opening_raw_size(struct zqcow2_backend *be, uint64_t *size)
     return rc;
 }
 
-/* Whole zones at the end may be missing. */
+/* Whole zones at the end may be missing, and the last one may be short where it has grown (G2). */
 int zq_opening_same_zones(const struct opening *top, const struct opening *o)
 {
     const struct zq_geometry *a = &top->g, *b = &o->g;
@@ -85,7 +85,7 @@ int zq_opening_same_zones(const struct opening *top, const struct opening *o)
     else if (b->conventional != a->conventional)
         what = "number of conventional zones";
     else if (b->device_size > a->device_size ||
-             (a->device_size - b->device_size) & (a->zone_size - 1))
+             (a->device_size != b->device_size && a->device_size & (a->zone_size - 1)))
         what = "size";
     return what ? zq_fail(o->err, ZQCOW2_EFEATURE, "its %s is not that of the image above", what) :
                   0;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Grows and shrinks a plain image that is in use.
+ * Grows and shrinks an image that is in use.
  *
  * The operation has the image for itself: what has begun ends, and what comes meanwhile waits (G3).
  *
@@ -10,6 +10,10 @@
  *           header, between barriers
  *   shrink  the size in the header, between barriers; then what is cut off is unmapped and given
  *           back, and so are its L2 tables
+ *
+ *   zones   the tables of zones are written elsewhere, with a larger L1 if there is one; barrier;
+ *           the header names them all and has the size; barrier; the old ones are given back. New
+ *           zones are empty, so nothing shows. What is cut off goes as in a plain image
  *
  * So a crash finds the old size with all of its content, or the new one. What is mapped beyond the
  * size is counted and harmless: growing makes zeros of it. Requests see the new size when it is
@@ -22,6 +26,7 @@
 #include "ops/flush.h"
 #include "ops/overwrite.h"
 #include "ops/request.h"
+#include "ops/resize_zones.h"
 #include "round/round.h"
 #include "space/admit.h"
 #include "space/reclaim.h"
@@ -55,9 +60,11 @@ struct resize {
     uint8_t phase;
     bool holds; /* nothing else is admitted because of it */
     struct zq_drain drain;
-    struct zq_memtable l1; /* the larger one, until it is the map's */
-    struct zq_move move;   /* of it */
-    uint64_t clusters;     /* that it takes; 0: the old one does */
+    struct zq_memtable l1;        /* the larger one, until it is the map's */
+    struct zq_move move;          /* of it */
+    uint64_t l1_bytes;            /* of it, in whole clusters; 0: the old one does */
+    struct zq_resize_zones zones; /* their tables lie behind it */
+    uint64_t clusters;            /* that all of this takes; 0: none */
     struct zq_freed *freed;
     uint8_t *buf;               /* owned: a cluster of it as it goes to the file */
     uint8_t sector0[ZQ_SECTOR]; /* of the header, as it will be */
@@ -108,9 +115,8 @@ static int judge_size(const struct zq_core *c, const struct resize *r)
 static int judge(struct zq_core *c, struct resize *r)
 {
     uint64_t need = zq_l1_needed(&c->map.form, r->size), l1 = c->map.l1.entries;
+    int rc;
 
-    if (c->zoned)
-        return zq_fail(r->err, ZQCOW2_EFEATURE, "images with zones cannot be resized yet");
     if (c->hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "images with a data file cannot be resized yet");
     if (c->bitmaps.nr)
@@ -120,11 +126,15 @@ static int judge(struct zq_core *c, struct resize *r)
         return zq_fail(r->err, ZQCOW2_EFEATURE,
                        "images of version 2 that have snapshots cannot be resized");
     if (r->size > c->size && need > l1)
-        r->clusters = zq_div_up(zq_table_bytes(need), (uint64_t)1 << c->cluster_bits);
-    return judge_size(c, r);
+        r->l1_bytes = zq_align_up(zq_table_bytes(need), (uint64_t)1 << c->cluster_bits);
+    rc = judge_size(c, r);
+    if (rc == 0 && c->zoned)
+        rc = zq_resize_zones_judge(c, &r->zones, r->size, r->err);
+    r->clusters = (r->l1_bytes + zq_resize_zones_bytes(&r->zones)) >> c->cluster_bits;
+    return rc;
 }
 
-/* ---- a larger L1 ---- */
+/* ---- a larger L1, and tables of zones ---- */
 
 /* In a row, and counted by a round before the change begins. */
 static int take_room(struct zq_core *c, struct resize *r)
@@ -137,7 +147,7 @@ static int take_room(struct zq_core *c, struct resize *r)
         return rc;
     rc = zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)r->clusters, &f);
     if (rc == -EFBIG)
-        return zq_fail(r->err, rc, "the L1 table takes too many clusters in a row");
+        return zq_fail(r->err, rc, "the tables take too many clusters in a row");
     if (rc == 0)
         rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + r->clusters) << c->cluster_bits);
     if (rc)
@@ -149,14 +159,19 @@ static int take_room(struct zq_core *c, struct resize *r)
     zq_alloc_take(&c->alloc, &f, (uint32_t)r->clusters);
     zq_cache_release(&c->cache, &op->g);
     r->move.host = f.cluster << c->cluster_bits;
+    zq_resize_zones_place(&r->zones, r->move.host + r->l1_bytes);
     return 0;
 }
 
-/* The whole of its last cluster. */
+/* The whole of the last cluster of each. */
 static int compose(struct zq_move *m, uint64_t at, uint8_t *buf, uint64_t n)
 {
-    const struct zq_memtable *l1 = &zq_container(m, struct resize, move)->l1;
+    const struct resize *r = zq_container(m, struct resize, move);
+    const struct zq_memtable *l1 = &r->l1;
     uint64_t first = zq_table_count(at);
+
+    if (at >= r->l1_bytes)
+        return zq_resize_zones_compose(r->op.core, &r->zones, at - r->l1_bytes, buf, n);
 
     for (uint64_t i = 0; i < zq_table_count(n); i++)
         zq_table_put(buf, i, first + i < l1->entries ? l1->v[first + i] : 0);
@@ -178,29 +193,39 @@ static void switch_work(struct zq_io *io)
 }
 
 /* Its entries are those that there are, and behind them nothing is mapped. */
-static int move_l1(struct zq_core *c, struct resize *r)
+static int make_l1(struct zq_core *c, struct resize *r)
 {
     const struct zq_memtable *old = &c->map.l1;
     uint64_t entries = zq_l1_needed(&c->map.form, r->size);
+
+    if (!r->l1_bytes)
+        return 0;
+    if (zq_memtable_open(&r->l1, &c->hooks, entries, r->move.host) < 0)
+        return -ENOMEM;
+    if (old->entries)
+        memcpy(r->l1.v, old->v, (size_t)zq_table_bytes(old->entries));
+    zq_put_be32(r->sector0 + ZQ_HDR_L1_ENTRIES, (uint32_t)entries);
+    zq_put_be64(r->sector0 + ZQ_HDR_L1_OFFSET, r->move.host);
+    return zq_memtable_index(&r->l1);
+}
+
+static int move_tables(struct zq_core *c, struct resize *r)
+{
     int rc;
 
     zq_assert_k(N8, c->nr_ops == 1 && !c->map.l1.is_dirty && !c->map.l1.frozen);
     r->phase = r->clusters ? R_MOVED : R_ZERO;
     if (!r->clusters)
         return 0;
-    rc = zq_memtable_open(&r->l1, &c->hooks, entries, r->move.host);
     r->buf = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
-    if (rc < 0 || !r->buf)
-        return -ENOMEM;
-    if (old->entries)
-        memcpy(r->l1.v, old->v, (size_t)zq_table_bytes(old->entries));
-    if (zq_memtable_index(&r->l1) < 0)
-        return -ENOMEM;
+    memcpy(r->sector0, c->sector0, ZQ_SECTOR);
+    rc = r->buf ? make_l1(c, r) : -ENOMEM;
+    if (rc < 0)
+        return rc;
     r->move.bytes = r->clusters << c->cluster_bits;
     r->move.compose = compose;
-    memcpy(r->sector0, c->sector0, ZQ_SECTOR);
-    zq_put_be32(r->sector0 + ZQ_HDR_L1_ENTRIES, (uint32_t)entries);
-    zq_put_be64(r->sector0 + ZQ_HDR_L1_OFFSET, r->move.host);
+    if (c->zoned)
+        zq_resize_zones_switch(c, &r->zones, r->sector0);
     return zq_op_work(c, &r->op, switch_work);
 }
 
@@ -234,20 +259,47 @@ static int switched(struct zq_core *c, struct resize *r)
     return 0;
 }
 
-static int adopt_l1(struct zq_core *c, struct resize *r)
+static void adopt_l1(struct zq_core *c, struct resize *r)
+{
+    free_old_l1(c, r);
+    c->hdr.l1_offset = r->move.host;
+    c->hdr.l1_entries = (uint32_t)r->l1.entries;
+    c->alloc.fixed[ZQ_FIXED_L1] = (struct zq_host_range){r->move.host, r->l1_bytes};
+    c->alloc.tables++;
+    zq_map_replace_l1(&c->map, &r->l1);
+}
+
+/* From now on requests are checked against it. */
+static void adopt_size(struct zq_core *c, struct resize *r)
+{
+    bool shrinks = r->size < c->size;
+
+    zq_assert_k(G3, c->exclusive && c->nr_ops == 1);
+    c->size = c->hdr.stored_size = c->hdr.virtual_size = r->size;
+    if (!c->zoned)
+        c->seq_start = r->size;
+    c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
+    r->at = zq_align_up(r->size, (uint64_t)1 << c->cluster_bits);
+    r->phase = shrinks ? R_CUT : R_DONE;
+}
+
+/* Of zones with the size, which the same sector has. */
+static int adopt_tables(struct zq_core *c, struct resize *r)
 {
     int rc = switched(c, r);
 
     if (rc < 0)
         return rc;
     zq_assert_k(G1, zq_move_is_whole(&r->move) && r->freed);
-    free_old_l1(c, r);
-    c->hdr.l1_offset = r->move.host;
-    c->hdr.l1_entries = (uint32_t)r->l1.entries;
-    c->alloc.fixed[ZQ_FIXED_L1] = (struct zq_host_range){r->move.host, r->move.bytes};
-    c->alloc.tables++;
-    zq_map_replace_l1(&c->map, &r->l1);
+    if (r->l1_bytes)
+        adopt_l1(c, r);
+    zq_record_drop(&c->alloc, r->freed);
+    r->freed = NULL;
     r->phase = R_ZERO;
+    if (!c->zoned)
+        return 0;
+    zq_resize_zones_adopt(c, &r->zones);
+    adopt_size(c, r);
     return 0;
 }
 
@@ -281,7 +333,7 @@ static int make_zeros(struct zq_core *c, struct resize *r)
     return ZQ_WAIT;
 }
 
-/* ---- the size ---- */
+/* ---- the size of a plain image ---- */
 
 static int write_size(struct zq_core *c, struct resize *r)
 {
@@ -291,20 +343,13 @@ static int write_size(struct zq_core *c, struct resize *r)
     return zq_op_work(c, &r->op, switch_work);
 }
 
-/* From now on requests are checked against it. */
-static int adopt_size(struct zq_core *c, struct resize *r)
+static int size_written(struct zq_core *c, struct resize *r)
 {
-    bool shrinks = r->size < c->size;
     int rc = switched(c, r);
 
-    if (rc < 0)
-        return rc;
-    zq_assert_k(G3, c->exclusive && c->nr_ops == 1);
-    c->size = c->seq_start = c->hdr.stored_size = c->hdr.virtual_size = r->size;
-    c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
-    r->at = zq_align_up(r->size, (uint64_t)1 << c->cluster_bits);
-    r->phase = shrinks ? R_CUT : R_DONE;
-    return 0;
+    if (rc == 0)
+        adopt_size(c, r);
+    return rc;
 }
 
 /* ---- what is cut off ---- */
@@ -358,8 +403,8 @@ static int grow(struct zq_core *c, struct resize *r)
     switch (r->phase) {
     case R_ROOM: rc = take_room(c, r); break;
     case R_COUNTED: rc = zq_settle(c, &r->op); break;
-    case R_MOVE: return move_l1(c, r);
-    case R_MOVED: return adopt_l1(c, r);
+    case R_MOVE: return move_tables(c, r);
+    case R_MOVED: return adopt_tables(c, r);
     case R_ZERO: return make_zeros(c, r);
     default:
         c->seq_start = c->size;
@@ -403,10 +448,10 @@ static int phase(struct zq_core *c, struct resize *r)
         if (rc == 0)
             zq_mark_by_dirty(c);
         if (rc == 0)
-            r->phase = r->size > c->size ? R_ROOM : R_SIZE;
+            r->phase = r->clusters || r->size > c->size ? R_ROOM : R_SIZE;
         return rc;
     case R_SIZE: return write_size(c, r);
-    case R_SIZED: return adopt_size(c, r);
+    case R_SIZED: return size_written(c, r);
     default: return r->phase < R_SIZE ? grow(c, r) : shrink(c, r);
     }
     if (rc == 0)
@@ -455,6 +500,7 @@ static void release(struct zq_core *c, struct zq_op *op)
     zq_assert(zq_core_is_held(c) && (r->phase != R_ZEROED || r->zeros.finished));
     zq_drain_leave(c, &r->drain);
     leave_room(c, r);
+    zq_resize_zones_leave(c, &r->zones);
     zq_memtable_close(&r->l1);
     zq_free(&c->hooks, r->buf, (size_t)1 << c->cluster_bits);
     zq_release_mapping(c, op);

@@ -130,8 +130,8 @@ static struct zq_runs *runs_of(const struct zq_map *m, uint64_t guest)
     if (!m->runs)
         return NULL;
     zone = guest >> m->zone_bits;
-    zq_assert(zone < m->nr_runs);
-    return zone >= m->first_seq_zone ? &m->runs[zone] : NULL;
+    /* What a smaller device has cut off has none. */
+    return zone >= m->first_seq_zone && zone < m->nr_runs ? &m->runs[zone] : NULL;
 }
 
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)

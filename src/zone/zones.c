@@ -92,6 +92,55 @@ void zq_zones_replace(struct zq_zones *zs, struct zq_zones *with)
     *with = (struct zq_zones){.v = NULL};
 }
 
+/*
+ * What zone i is in memory goes on, in *with. If the file has it FULL no more, because it got
+ * longer, it is what an open would find (G2).
+ */
+static void keep_zone(struct zq_zones *zs, struct zq_zones *with, uint32_t i)
+{
+    struct zq_zone *now = &zs->v[i], *then = &with->v[i], found = *then;
+
+    *then = *now;
+    now->live = NULL;
+    if (now->state != ZQCOW2_ZONE_FULL || found.state == ZQCOW2_ZONE_FULL)
+        return;
+    then->wp = then->next = then->captured = then->high = found.wp;
+    memcpy(then->raw, found.raw, ZQ_ENTRY);
+    then->finished = 0;
+    then->state = found.state;
+    zs->nr_active++;
+}
+
+/* Zones that are there keep their live parts; the rest goes with *with, as it was in *zs. */
+void zq_zones_resize(struct zq_zones *zs, struct zq_zones *with)
+{
+    struct zq_zones old;
+    uint32_t nr = (uint32_t)zq_min(zs->g.nr_zones, with->g.nr_zones);
+
+    zq_assert(zq_list_empty(&zs->closing_waiters) && !zs->is_dirty);
+    for (uint32_t i = 0; i < nr; i++)
+        keep_zone(zs, with, i);
+    for (uint32_t i = nr; i < with->g.nr_zones; i++)
+        with->v[i].ahead = 1; /* a device that was larger may have left something */
+    for (uint32_t i = nr; i < zs->g.nr_zones; i++) {
+        zq_assert_k(G1, zs->v[i].state == ZQCOW2_ZONE_EMPTY);
+        if (zs->v[i].live)
+            zq_list_del(&zs->v[i].live->punch);
+    }
+    old = *zs;
+    *zs = *with;
+    zs->nr_open = old.nr_open;
+    zs->nr_active = old.nr_active;
+    zs->nr_exp_open = old.nr_exp_open;
+    zs->lru_head = old.lru_head;
+    zs->lru_tail = old.lru_tail;
+    zs->closing_waiters = old.closing_waiters; /* heads stay where they are */
+    zs->punch = old.punch;
+    zs->states_at = old.states_at;
+    *with = old;
+    zq_zones_close(with);
+}
+
 struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i)
 {
     struct zq_live *l = zs->v[i].live;

@@ -64,7 +64,7 @@ struct zq_reservation {
 };
 
 struct zq_zones {
-    struct zq_geometry g;    /* fixed */
+    struct zq_geometry g;    /* changes with the size, or with the disk of a snapshot */
     enum zqcow2_rules rules; /* fixed */
     const struct zqcow2_hooks *hooks;
     struct zq_list *ready;
@@ -101,6 +101,11 @@ int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p);
 void zq_zones_close(struct zq_zones *zs);
 /* *with, which is taken over, takes the place of *zs: nothing is under way in either of them. */
 void zq_zones_replace(struct zq_zones *zs, struct zq_zones *with);
+/*
+ * The same for a device of another size: zones that both have keep their states and counts, except
+ * a FULL one that is not FULL in *with. What *zs has beyond *with is EMPTY.
+ */
+void zq_zones_resize(struct zq_zones *zs, struct zq_zones *with);
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t zone); /* K4-K6, for assertions */
 bool zq_zones_counted(const struct zq_zones *zs); /* K5, a recount where zones are few; likewise */
 

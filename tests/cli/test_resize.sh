@@ -29,8 +29,18 @@ is 'is less' 7864320 "$(size_of r.qcow2)"
 run 0 'absolute' resize r.qcow2 1G
 is 'is that' 1073741824 "$(size_of r.qcow2)"
 run 0 'a file that has zones' create -o zone.size=4M z.qcow2 32M
-run 1 'refused: zones' resize z.qcow2 64M
-has 'says so' err 'zones'
+run 1 'refused: a part of a zone' resize z.qcow2 +1M
+has 'says so' err 'multiple of zone.size 4194304'
+run 0 'more zones' resize z.qcow2 +8M
+is 'are more' 41943040 "$(size_of z.qcow2)"
+head -c 65536 /dev/zero >some
+run 0 'data in the last one' write z.qcow2 36M <some
+run 1 'refused: a zone that is not empty' resize --shrink z.qcow2 16M
+has 'names it' err 'zone 9, which would be cut off, is not empty'
+run 0 'with its data' resize --discard-data z.qcow2 16M
+is 'is less' 16777216 "$(size_of z.qcow2)"
+run 0 'is sound' check z.qcow2
+run 0 'the zones that are left' report z.qcow2
 
 if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
     echo '# no qemu-img here'

@@ -496,7 +496,10 @@ static void a_device_gets_another_size(void **state)
     assert_int_equal(size_of(img), 512);
     assert_int_equal(zqcow2_close(img), 0);
     img = make(Z);
-    assert_int_equal(zqcow2_resize(img, 16 * Z, 0, &err), ZQCOW2_EFEATURE);
+    assert_int_equal(zqcow2_resize(img, 16 * Z + 512, 0, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "multiple of zone.size"));
+    assert_int_equal(zqcow2_resize(img, 16 * Z, 0, &err), 0);
+    assert_int_equal(size_of(img), 16 * Z);
     assert_int_equal(zqcow2_close(img), 0);
 }
 
