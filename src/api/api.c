@@ -159,22 +159,31 @@ int zqcow2_drain(struct zqcow2_image *img)
 }
 
 /*
- * No request: it has the image for itself, and so cannot come from a queue, whose thread would have
- * to wait for the requests of others. What the caller passes is judged when nothing else runs.
+ * Zones that are not empty are the last reason to refuse a resize, so what is reset here is cut off
+ * unless memory or space runs out, or the zones are written before the second try has the image for
+ * itself.
  */
-/* Nothing keeps others from writing there before the resize has the image for itself: it refuses.
- */
-static int reset_cut_off(struct zqcow2_image *img, uint64_t size)
+static int reset_and_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
+                            struct zqcow2_error *err)
 {
     struct zq_core *c = &img->core;
     uint64_t now;
+    int rc = zq_resize_run(c, size, flags, err);
 
+    if (rc != ZQCOW2_EZONE_STATE)
+        return rc;
+    zq_clear_error(err);
     zq_core_lock(c);
-    now = c->zoned ? c->size : 0;
+    now = c->size;
     zq_core_unlock(c);
-    return size < now ? zqcow2_zone_reset(img, size, now - size, 0) : 0;
+    rc = size < now ? zqcow2_zone_reset(img, size, now - size, 0) : 0;
+    return rc < 0 ? rc : zq_resize_run(c, size, flags, err);
 }
 
+/*
+ * No request: it has the image for itself, and so cannot come from a queue, whose thread would have
+ * to wait for the requests of others. What the caller passes is judged when nothing else runs.
+ */
 int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags, struct zqcow2_error *err)
 {
     const uint32_t both = ZQCOW2_RESIZE_SHRINK | ZQCOW2_RESIZE_DISCARD;
@@ -183,8 +192,8 @@ int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags, struc
     zq_clear_error(err);
     rc = zq_check_unknown(err, flags, both, 0);
     if (rc == 0 && (flags & both) == both)
-        rc = reset_cut_off(img, size);
-    if (rc == 0)
+        rc = reset_and_resize(img, size, flags, err);
+    else if (rc == 0)
         rc = zq_resize_run(&img->core, size, flags, err);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
