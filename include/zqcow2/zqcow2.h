@@ -508,7 +508,7 @@ struct zqcow2_snapshot {
  * Takes a snapshot. Set name (1 to 255 bytes) and, as needed, date_sec, date_nsec, vm_clock_nsec;
  * the other members must be 0. -EEXIST: a snapshot has this name or ID. -EOVERFLOW: a refcount is
  * at its maximum. -EFBIG: there are 65,536 snapshots, or a table would be too large. EFEATURE: the
- * image has a data file, or its header has no room for zones. See zqcow2_snapshot_take(3).
+ * image has a data file, or it has zones and its header lacks room. See zqcow2_snapshot_take(3).
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,
@@ -520,8 +520,8 @@ ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name
  * Restores the content, the size and the write pointers that the disk had when the snapshot was
  * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
  * Requests submitted during the call access the restored disk. -EINVAL: its size is not a multiple
- * of the block size. EZONE_ACTIVE: too many of its zones are active. ECORRUPT: also if the write
- * pointers of a zoned image are missing. Other errors: as for taking a snapshot.
+ * of the block size. EZONE_ACTIVE: too many of its zones are active. ECORRUPT: also if the image
+ * has zones, but the snapshot has no valid write pointers. Others: as for taking a snapshot.
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
