@@ -69,8 +69,8 @@ struct zqcow2_result {
 struct zqcow2_request {
     uint32_t size;           /* sizeof(struct zqcow2_request) */
     uint16_t op;             /* zqcow2_op */
-    uint16_t flags;          /* zqcow2_io_flag. FUA affects writes, appends, discards and the zone
-                                operations open, close, finish and reset, and nothing else */
+    uint16_t flags;          /* zqcow2_io_flag. FUA affects only writes (of zeros, too), appends,
+                                discards and the zone operations open, close, finish and reset */
     uint64_t offset;         /* not used by flush and drain */
     uint64_t length;         /* not used by flush and drain, nor by the operations whose length is
                                 the total of iov: read, write, append, descriptors */

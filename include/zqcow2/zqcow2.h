@@ -131,8 +131,8 @@ enum zqcow2_rules {
     ZQCOW2_RULES_ZNS = 1    /* NVMe Zoned Namespaces */
 };
 
-/* Flags added to the depth passed to resolve. Depth 0 is the image itself; data files are "raw". */
-#define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u /* open the data file of the image at that depth */
+/* Flags added to the depth passed to resolve. Depth 0 is the image itself. */
+#define ZQCOW2_RESOLVE_DATA_FILE 0x80000000u /* open the image's data file; format is "raw" */
 #define ZQCOW2_RESOLVE_WRITE     0x40000000u /* open the file for writing */
 #define ZQCOW2_RESOLVE_CREATE    0x20000000u /* only with the other two: create a missing file */
 
@@ -212,9 +212,9 @@ struct zqcow2_create_options {
     void *resolve_arg;
     /*
      * The name of the file that will hold the data of the device: 1 to 1023 bytes, stored as given.
-     * NULL: the image file. A missing data file is created; a shorter one is extended to
-     * virtual_size, at most 2^56. Its content is kept unless ZQCOW2_CREATE_FORCE is set. The device
-     * has that content with ZQCOW2_CREATE_DATA_FILE_RAW, and otherwise reads as zeros.
+     * NULL: the image file. A missing data file is created; one that is shorter than virtual_size
+     * (here at most 2^56) is extended to it. ZQCOW2_CREATE_FORCE empties the file first; otherwise
+     * its content stays. The device shows that content only with ZQCOW2_CREATE_DATA_FILE_RAW.
      */
     const char *data_file;
     uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, <= 16320; at most
@@ -358,12 +358,12 @@ enum zqcow2_resize_flag {
 };
 
 /*
- * Changes the size of the device, with zones by whole zones: see zqcow2_resize(3) for those and for
- * errors. Added space reads as zeros, whatever the backing file contains there; new zones are
- * EMPTY. The call waits until the requests in progress are done. Requests submitted during the call
- * begin when it returns, and see the new size, which is durable then. After a power loss during the
- * call, the device has the old size and all of its content, or the new size. EZONE_STATE: a zone
- * that would be cut off is not EMPTY. After EDEAD or an error of the backend, the size may have
+ * Changes the size of the device; with zones, by whole zones. Added space reads as zeros, whatever
+ * the backing file contains there; new zones are EMPTY. The call waits until the requests in
+ * progress are done. Requests submitted during the call begin when it returns, and see the new
+ * size, which is durable then. After a power loss during the call, the device has the old size and
+ * all of its content, or the new size. EZONE_STATE: a zone that would be cut off is not EMPTY. For
+ * the other errors see zqcow2_resize(3). After EDEAD or an error of the backend, the size may have
  * changed: reopen the image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
@@ -520,8 +520,9 @@ ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name
  * Restores the content, the size and the write pointers that the disk had when the snapshot was
  * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
  * Requests submitted during the call access the restored disk. -EINVAL: its size is not a multiple
- * of the block size. EZONE_ACTIVE: too many of its zones are active. ECORRUPT: also if the image
- * has zones, but the snapshot has no valid write pointers. Others: as for taking a snapshot.
+ * of the block size. EFEATURE: the image has bitmaps. EZONE_ACTIVE: too many of its zones are
+ * active. ECORRUPT: also if the image has zones, but the snapshot has no valid write pointers.
+ * Others: as for taking a snapshot.
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
