@@ -176,6 +176,34 @@ for to in 1G 512K; do
     sound "$to: is sound, too" size.qcow2
 done
 
+# With zones, too: a snapshot has its own zones, whatever the disk has since become.
+reads_as() { # NAME REPORT OFFSET
+    "$tool" report size.qcow2 >now
+    same "$1: the zones" "$2" now
+    run 0 "$1: the data" read size.qcow2 "$3" 65536
+    same "$1: as they were" zone.raw out
+    run 0 "$1: is sound" check size.qcow2
+}
+for layout in 44 48b 56 v7; do
+    run 0 "$layout: zones" create --force -o "zone.size=1M,cluster_size=4k,zone.layout=$layout" \
+        size.qcow2 8M
+    run 0 "$layout: are written" write size.qcow2 1M <zone.raw
+    "$tool" report size.qcow2 >eight
+    run 0 "$layout: eight of them" snapshot -c eight size.qcow2
+    run 0 "$layout: get more" resize size.qcow2 12M
+    run 0 "$layout: which are written" write size.qcow2 9M <zone.raw
+    "$tool" report size.qcow2 >twelve
+    run 0 "$layout: twelve of them" snapshot -c twelve size.qcow2
+    run 0 "$layout: get fewer" resize --shrink --discard-data size.qcow2 4M
+    run 0 "$layout: twelve again" snapshot -a twelve size.qcow2
+    reads_as "$layout: twelve" twelve 9M
+    run 0 "$layout: eight again" snapshot -a eight size.qcow2
+    reads_as "$layout: eight" eight 1M
+    run 0 "$layout: deleted" snapshot -d twelve size.qcow2
+    run 0 "$layout: deleted, too" snapshot -d eight size.qcow2
+    reads_as "$layout: without snapshots" eight 1M
+done
+
 # Space is given back.
 qemu-img create -q -f qcow2 big.qcow2 64M
 fill 1 0 32M big.qcow2
