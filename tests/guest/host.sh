@@ -150,6 +150,7 @@ make_disk() {
 # ---- the guest ----
 
 # start_guest NAME DISK ARGUMENTS...: in the background; GUEST_PID, its TAP in $WORK/NAME.tap.
+# GUEST_EXTRA: options of QEMU's.
 # The host's page cache outlives the guest, so unsafe caching loses nothing that reached QEMU.
 start_guest() {
     name=$1
@@ -160,7 +161,7 @@ start_guest() {
         -nodefaults -no-reboot -display none -monitor none -nic none \
         -kernel "$KERNEL" -initrd "$WORK/root.cpio" \
         -append "console=ttyS0 quiet panic=-1 raid6_pq.benchmark=0 $*" \
-        -drive "file=$disk,if=virtio,format=raw,cache=unsafe,discard=unmap" \
+        -drive "file=$disk,if=virtio,format=raw,cache=unsafe,discard=unmap" ${GUEST_EXTRA:-} \
         -serial "file:$WORK/$name.console" -serial "file:$WORK/$name.tap" \
         >"$WORK/$name.qemu" 2>&1 </dev/null &
     GUEST_PID=$!

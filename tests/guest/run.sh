@@ -8,7 +8,7 @@
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
-ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio move server full" # long ones first
+ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio move vhost server full" # long ones first
 ONLY= TOOL= LONG=0 KEEP= JOBS=2
 
 usage() {
@@ -31,6 +31,7 @@ done
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-guest.XXXXXX") || exit 1
 . "$HERE/host.sh"
 . "$HERE/power_cut.sh"
+. "$HERE/vhost.sh"
 WORKERS=
 clean_up() {
     [ -z "$WORKERS" ] || { kill $WORKERS; wait; } 2>/dev/null
@@ -85,6 +86,7 @@ run_test() {
     fio) run_guest fio 1800 ;;
     fs) run_guest fs 1800 ;;
     move) run_guest move 1800 ;;
+    vhost) run_vhost $((LONG ? 60 : 10)) ;;
     kill) run_guest kill $((LONG ? 3600 : 1800)) zq.rounds=$((LONG ? 30 : 4)) \
         zq.backend=uring ;;
     cut-btrfs) run_cuts btrfs $((LONG ? 30 : 4)) uring ;;

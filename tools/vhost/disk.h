@@ -20,6 +20,7 @@ struct vhost_disk {
     bool read_only;
     uint16_t queues;
     uint64_t acked; /* features; changes only while no queue runs */
+    bool lost;      /* atomic: the next flush must fail, for a server before has lost something */
 };
 
 /* `path` is where the identification comes from. */

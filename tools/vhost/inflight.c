@@ -22,15 +22,22 @@ static bool can_be(const struct vhost_inflight_area *area)
     return area->queues && area->queue_size && area->queue_size <= VHOST_RING_MAX;
 }
 
+static size_t area_bytes(const struct vhost_inflight_area *area)
+{
+    return area->queues * ring_bytes(area->queue_size) + sizeof(struct vhost_inflight_changes);
+}
+
 static int map_area(struct vhost_inflight *f, const struct vhost_inflight_area *area, int fd)
 {
-    size_t size = area->queues * ring_bytes(area->queue_size);
+    size_t size = area_bytes(area);
     void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)area->offset);
 
     if (map == MAP_FAILED)
         return -errno;
     vhost_inflight_close(f);
-    *f = (struct vhost_inflight){map, size, area->queues, area->queue_size};
+    *f = (struct vhost_inflight){
+        .map = map, .size = size, .queues = area->queues, .queue_size = area->queue_size};
+    f->changes = (void *)(f->map + size - sizeof(*f->changes));
     return 0;
 }
 
@@ -40,7 +47,7 @@ int vhost_inflight_make(struct vhost_inflight *f, struct vhost_inflight_area *ar
     int rc = fd < 0 ? -EINVAL : 0;
 
     area->offset = 0;
-    area->size = rc < 0 ? 0 : area->queues * ring_bytes(area->queue_size);
+    area->size = rc < 0 ? 0 : area_bytes(area);
     if (rc == 0 && (ftruncate(fd, (off_t)area->size) ||
                     fcntl(fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL)))
         rc = -errno;
@@ -55,7 +62,7 @@ int vhost_inflight_map(struct vhost_inflight *f, const struct vhost_inflight_are
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     struct stat st;
-    size_t size = can_be(area) ? area->queues * ring_bytes(area->queue_size) : 0;
+    size_t size = can_be(area) ? area_bytes(area) : 0;
 
     if (!size || area->size < size || area->offset % page || fd < 0 || fstat(fd, &st) ||
         area->offset > (uint64_t)st.st_size || (uint64_t)st.st_size - area->offset < area->size)
@@ -68,6 +75,36 @@ void vhost_inflight_close(struct vhost_inflight *f)
     if (f->map)
         munmap(f->map, f->size);
     f->map = NULL;
+}
+
+/* ---- changes of all rings ---- */
+
+void vhost_inflight_changed(struct vhost_inflight *f)
+{
+    if (f->map)
+        __atomic_fetch_add(&f->changes->answered, 1, __ATOMIC_ACQ_REL);
+}
+
+uint32_t vhost_inflight_seen(const struct vhost_inflight *f)
+{
+    return f->map ? __atomic_load_n(&f->changes->answered, __ATOMIC_ACQUIRE) : 0;
+}
+
+/* Flushes may end in another order than they began in. */
+void vhost_inflight_flushed(struct vhost_inflight *f, uint32_t seen)
+{
+    uint32_t now = f->map ? __atomic_load_n(&f->changes->flushed, __ATOMIC_ACQUIRE) : 0;
+
+    while (f->map && (int32_t)(seen - now) > 0) {
+        if (__atomic_compare_exchange_n(&f->changes->flushed, &now, seen, false, __ATOMIC_ACQ_REL,
+                                        __ATOMIC_ACQUIRE))
+            return;
+    }
+}
+
+bool vhost_inflight_lacks_flush(const struct vhost_inflight *f)
+{
+    return f->map && f->changes->flushed != vhost_inflight_seen(f);
 }
 
 /* ---- one ring ---- */

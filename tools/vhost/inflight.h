@@ -24,10 +24,18 @@ struct vhost_inflight_ring {
     struct vhost_inflight_entry entry[];
 };
 
+/* Behind the rings, a part of our own: how many changes were answered, and how many were flushed.
+ */
+struct vhost_inflight_changes {
+    uint32_t answered, flushed;
+    uint8_t reserved[56];
+};
+
 struct vhost_inflight {
     uint8_t *map; /* NULL: none */
     size_t size;
     uint16_t queues, queue_size;
+    struct vhost_inflight_changes *changes; /* in it */
 };
 
 /* Makes the memory for area->queues rings, and sets area->size. Its descriptor, or -errno. */
@@ -35,6 +43,16 @@ int vhost_inflight_make(struct vhost_inflight *f, struct vhost_inflight_area *ar
 /* Maps what the front-end has kept; fd stays the caller's. */
 int vhost_inflight_map(struct vhost_inflight *f, const struct vhost_inflight_area *area, int fd);
 void vhost_inflight_close(struct vhost_inflight *f);
+
+/*
+ * A server that died took along what it had answered and not flushed. The next one must not answer
+ * the next flush as if nothing were lost. `changed`: before a change is answered. `seen`: before a
+ * flush begins, what it covers; `flushed` has that when it has succeeded.
+ */
+void vhost_inflight_changed(struct vhost_inflight *f);
+uint32_t vhost_inflight_seen(const struct vhost_inflight *f);
+void vhost_inflight_flushed(struct vhost_inflight *f, uint32_t seen);
+bool vhost_inflight_lacks_flush(const struct vhost_inflight *f);
 
 /* Of one ring, while it runs. */
 struct vhost_track {

@@ -53,6 +53,10 @@ static void answered(struct vhost_request *r, uint32_t written)
     struct vhost_queue *q = r->arg;
 
     r->busy = false;
+    if (vhost_request_changes(r))
+        vhost_inflight_changed(&q->shared->inflight);
+    else if (vhost_request_has_flushed(r))
+        vhost_inflight_flushed(&q->shared->inflight, r->seen);
     vhost_track_answers(&q->track, r->chain.head);
     vhost_ring_push(&q->ring, r->chain.head, written);
     vhost_track_answered(&q->track, r->chain.head, q->ring.used_idx);
@@ -74,6 +78,7 @@ static void begin(struct vhost_queue *q, const struct vhost_chain *c)
     r->chain.in_bytes = c->in_bytes;
     memcpy(r->chain.iov, c->iov, pieces * sizeof(c->iov[0]));
     r->busy = true;
+    r->seen = vhost_inflight_seen(&q->shared->inflight);
     vhost_request_begin(r);
 }
 

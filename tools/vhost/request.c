@@ -69,6 +69,7 @@ static uint64_t total(const struct iovec *iov, uint32_t n)
 static void answer(struct vhost_request *r, uint8_t status)
 {
     *r->status = status;
+    r->good = status == BLK_S_OK;
     r->answer(r, (uint32_t)(r->in_bytes < UINT32_MAX ? r->in_bytes : UINT32_MAX));
 }
 
@@ -366,16 +367,37 @@ static bool take_apart(struct vhost_request *r)
     return true;
 }
 
+bool vhost_request_changes(const struct vhost_request *r)
+{
+    return r->header.type == BLK_T_OUT || r->header.type == BLK_T_DISCARD ||
+           r->header.type == BLK_T_WRITE_ZEROES;
+}
+
+bool vhost_request_has_flushed(const struct vhost_request *r)
+{
+    return r->header.type == BLK_T_FLUSH && r->good;
+}
+
+/* The guest relies on what it has flushed: it must hear that something before that is gone. */
+static void flush(struct vhost_request *r)
+{
+    struct zqcow2_request q = {.op = ZQCOW2_OP_FLUSH};
+
+    if (__atomic_exchange_n(&r->disk->lost, false, __ATOMIC_ACQ_REL))
+        answer(r, BLK_S_IOERR);
+    else
+        submit(r, &q);
+}
+
 static void perform(struct vhost_request *r)
 {
-    struct zqcow2_request flush = {.op = ZQCOW2_OP_FLUSH};
     uint64_t off = r->header.sector > UINT64_MAX / SECTOR ? UINT64_MAX - SECTOR + 1 :
                                                             r->header.sector * SECTOR;
 
     switch (r->header.type) {
     case BLK_T_IN:
     case BLK_T_OUT: move_data(r, off); break;
-    case BLK_T_FLUSH: submit(r, &flush); break;
+    case BLK_T_FLUSH: flush(r); break;
     case BLK_T_GET_ID: get_id(r); break;
     case BLK_T_DISCARD: change_ranges(r, BLK_F_DISCARD); break;
     case BLK_T_WRITE_ZEROES: change_ranges(r, BLK_F_WRITE_ZEROES); break;
@@ -389,10 +411,12 @@ static void perform(struct vhost_request *r)
 
 void vhost_request_begin(struct vhost_request *r)
 {
+    r->good = false;
+    r->header.type = UINT32_MAX;
     if (!take_apart(r)) { /* there is no room for a status, so none is given */
         r->answer(r, 0);
     } else if (!take_front(&r->out, &r->outs, &r->header, sizeof(r->header))) {
-        r->header.type = UINT32_MAX;
+        r->header.type = UINT32_MAX; /* a part of it may have been taken */
         answer(r, BLK_S_UNSUPP);
     } else {
         r->header.type = le32toh(r->header.type);

@@ -10,12 +10,13 @@
 
 struct vhost_request {
     struct vhost_chain chain;
-    const struct vhost_disk *disk;
+    struct vhost_disk *disk;
     struct zqcow2_queue *zq;
     /* Called once: at once, or from a poll of zq. `written` are bytes of the answer. */
     void (*answer)(struct vhost_request *r, uint32_t written);
     void *arg;
-    bool busy;
+    bool busy, good; /* good: the status is OK */
+    uint32_t seen;   /* the queue's: what a flush covers */
 
     /* Taken out of the chain. */
     struct blk_header header;
@@ -26,6 +27,10 @@ struct vhost_request {
     struct blk_range range[VHOST_RANGES];
     uint32_t ranges, next_range;
 };
+
+/* Has it changed the disk? Is it a flush that has succeeded? Of an answered one. */
+bool vhost_request_changes(const struct vhost_request *r);
+bool vhost_request_has_flushed(const struct vhost_request *r);
 
 /* chain, disk, zq, answer and arg are set. */
 void vhost_request_begin(struct vhost_request *r);

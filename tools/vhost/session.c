@@ -333,6 +333,20 @@ static int get_inflight(struct vhost_session *s, struct vhost_message *m, struct
     return 0;
 }
 
+/* What a server before has answered, and lost with its memory, comes to light here. */
+static int map_inflight(struct vhost_session *s, struct vhost_message *m)
+{
+    int rc = vhost_inflight_map(&s->shared->inflight, &m->payload.inflight, m->fds ? m->fd[0] : -1);
+
+    if (rc == 0 && vhost_inflight_lacks_flush(&s->shared->inflight)) {
+        s->shared->disk.lost = true;
+        serve_image_log(s->shared->image, ZQCOW2_LOG_WARN,
+                        "a server before this one has died with data that was not flushed: the "
+                        "next flush fails");
+    }
+    return rc;
+}
+
 static int set_inflight(struct vhost_session *s, struct vhost_message *m, struct reply *r)
 {
     (void)r;
@@ -340,10 +354,7 @@ static int set_inflight(struct vhost_session *s, struct vhost_message *m, struct
         if (s->queues[i].ready)
             return -EBUSY;
     }
-    return m->head.size < VHOST_INFLIGHT_SHORT ?
-               -EINVAL :
-               vhost_inflight_map(&s->shared->inflight, &m->payload.inflight,
-                                  m->fds ? m->fd[0] : -1);
+    return m->head.size < VHOST_INFLIGHT_SHORT ? -EINVAL : map_inflight(s, m);
 }
 
 static int set_backend_fd(struct vhost_session *s, struct vhost_message *m, struct reply *r)
@@ -440,6 +451,10 @@ static void end(struct vhost_session *s)
         s->queues[i].ring.num = s->queues[i].ring.last_avail = 0;
     }
     vhost_memory_clear(&s->shared->memory);
+    /* Another server may go on from here, and this one ends well. */
+    if (s->shared->inflight.map && !s->shared->disk.lost && zqcow2_flush(s->shared->disk.img) == 0)
+        vhost_inflight_flushed(&s->shared->inflight, vhost_inflight_seen(&s->shared->inflight));
+    s->shared->disk.lost = false;
     vhost_inflight_close(&s->shared->inflight);
     vhost_queue_set_fd(&s->backend_fd, -1);
     s->shared->disk.acked = 0;
