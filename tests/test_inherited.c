@@ -172,7 +172,7 @@ static void other_zones_are_refused(void **state)
         {"qcow2", 9 * Z, Z, C, 1, "its zone capacity is not"},
         {"qcow2", 9 * Z, Z, Z, 2, "its number of conventional zones is not"},
         {"qcow2", 10 * Z, Z, Z, 1, "its size is not"},
-        {"qcow2", 8 * Z + C, Z, Z, 1, "its size is not"},
+        {"qcow2", 8 * Z + C, Z, Z, 1, NULL}, /* the image has grown by the rest of a zone: G2 */
         {"raw", 9 * Z, 0, 0, 0, "it has no zones, but the image above it has"},
     };
     struct rig r;

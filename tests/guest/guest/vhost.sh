@@ -32,9 +32,9 @@ ok "discard" blkdiscard -o 1M -l 8M $DEV
 ok "what is discarded is zero" is_zero 1 8
 load btrfs
 ok "btrfs" mount_btrfs
-# Blocks of 64 KiB, each durable before the next is begun. One that fails is one of which the guest
-# was told: it is written again, and nothing else may be missing.
-LAST=600
+# Blocks of 64 KiB, each durable before the next is begun. A block whose write fails is written again.
+# No block may be missing at the end.
+LAST=300
 block() { # NUMBER
     yes "block $1 of the load" | head -c 65536
 }
