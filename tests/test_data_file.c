@@ -481,10 +481,18 @@ static void offset_0_is_valid(void **state)
     assert_int_equal(st.kind, ZQCOW2_BLOCK_DATA);
     assert_int_equal(st.host, 0);
     assert_int_equal(zqcow2_close(img), 0);
-    put(&w, entry_at(&w, 0), 8, 1ull << 63 | 1); /* zeros, which have a place as well */
+    put(&w, entry_at(&w, 0), 8, 1ull << 63 | 1); /* zeros, which QEMU takes for none */
     img = must_open(&w, 0);
     assert_int_equal(zqcow2_block_status(img, 0, 4096, &st), 0);
     assert_int_equal(st.kind, ZQCOW2_BLOCK_ZERO);
+    assert_true(st.host == UINT64_MAX);
+    assert_int_equal(zqcow2_close(img), 0);
+    world_end(&w);
+    begin_written(&w, &kinds[4]);
+    put(&w, entry_at(&w, 0) + 8, 8, 0); /* no subcluster has data: the place is still there */
+    img = must_open(&w, 0);
+    assert_int_equal(zqcow2_block_status(img, 0, 16384, &st), 0);
+    assert_int_equal(st.kind, ZQCOW2_BLOCK_UNALLOCATED);
     assert_int_equal(st.host, 0);
     assert_int_equal(zqcow2_close(img), 0);
     world_end(&w);

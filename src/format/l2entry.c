@@ -49,8 +49,9 @@ static const char *read_compressed(const struct zq_bounds *b, uint64_t raw, stru
 /*
  * Of a cluster in a data file. Offset 0 is valid there, so that COPIED, which is always set, says
  * that there is a cluster (qcow2 specification, "Standard Cluster Descriptor"). Nobody else can
- * have it, whatever the flag says. No length of the image's own file bounds it: the caller compares
- * it with the address on the device.
+ * have it, whatever the flag says. An entry for zeros at offset 0 is taken for one without a
+ * cluster, as QEMU takes it: the place is the same if data comes there. No length of the image's
+ * own file bounds it: the caller compares it with the address on the device.
  */
 static const char *read_external(const struct zq_bounds *b, uint64_t raw, uint64_t zero,
                                  struct zq_l2_entry *e)
@@ -60,7 +61,7 @@ static const char *read_external(const struct zq_bounds *b, uint64_t raw, uint64
     if (raw & COMPRESSED)
         return "is compressed, which a data file cannot have";
     e->host = raw & ZQ_OFFSET_MASK;
-    e->copied = e->host || raw & ZQ_OFLAG_COPIED;
+    e->copied = e->host || (raw & ZQ_OFLAG_COPIED && !(raw & zero));
     e->len = e->copied ? size : 0;
     e->type = raw & zero ? ZQ_EXT_ZERO : e->len ? ZQ_EXT_DATA : ZQ_EXT_UNALLOC;
     e->data_end = e->type == ZQ_EXT_DATA ? size : 0;
