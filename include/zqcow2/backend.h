@@ -186,6 +186,7 @@ ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
+
 /* ---- backing files by name: open_options.resolve for files ---- */
 
 struct zqcow2_resolver;

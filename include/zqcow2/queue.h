@@ -47,7 +47,7 @@ enum zqcow2_op {
     ZQCOW2_OP_ZONE_SET_DESCRIPTOR,
     /*
      * offset: within the first zone; iov: info.descriptor_extension bytes for each zone to read.
-     * -EINVAL: the total is 0, is not a multiple of that, or is for more zones than there are.
+     * -EINVAL: the total is 0 or is not a multiple of that size, or the range exceeds the device.
      */
     ZQCOW2_OP_ZONE_GET_DESCRIPTORS
 };
@@ -69,8 +69,8 @@ struct zqcow2_result {
 struct zqcow2_request {
     uint32_t size;           /* sizeof(struct zqcow2_request) */
     uint16_t op;             /* zqcow2_op */
-    uint16_t flags;          /* zqcow2_io_flag. FUA affects only writes (of zeros, too), appends,
-                                discards and the zone operations open, close, finish and reset */
+    uint16_t flags;          /* zqcow2_io_flag. FUA affects only write, append, write_zeroes,
+                                discard and the zone operations open, close, finish and reset */
     uint64_t offset;         /* not used by flush and drain */
     uint64_t length;         /* not used by flush and drain, nor by the operations whose length is
                                 the total of iov: read, write, append, descriptors */

@@ -325,8 +325,8 @@ enum zqcow2_io_flag {
  *   - Outside sequential zones, bytes that are overwritten in place may be old or new.
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
  *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
- *     first part of its range. A call that changes more than cache_bytes of L2 tables may also have
- *     done so if it fails with -EIO because the mapping cannot be read.
+ *     first part of its range. So may a call that changes more than cache_bytes of L2 tables and
+ *     fails with -EIO because the mapping cannot be read.
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -354,7 +354,7 @@ ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
 enum zqcow2_resize_flag {
     ZQCOW2_RESIZE_SHRINK = 1 << 0, /* allow a smaller size: the data beyond it is lost */
-    ZQCOW2_RESIZE_DISCARD = 1 << 1 /* with SHRINK: reset the zones beyond it first */
+    ZQCOW2_RESIZE_DISCARD = 1 << 1 /* with SHRINK: first reset the zones to be cut off */
 };
 
 /*
@@ -473,8 +473,8 @@ ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off
                                           size_t len);
 /*
  * Reads the extensions of *nr zones, info.descriptor_extension bytes each; off and *nr as for
- * a report. A zone without an extension yields zeros. -EINVAL: `off` is beyond the device, *nr is
- * 0, or the image has no extensions.
+ * a report. A zone without an extension yields zeros. -EINVAL: `off` is at or beyond the end of the
+ * device, *nr is 0, or the image has no extensions.
  */
 ZQCOW2_API int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf,
                                            uint32_t *nr);
