@@ -85,10 +85,10 @@ struct zqcow2_compact_result {
 /*
  * Compresses the clusters of FULL zones with the compression type of the image. At every instant,
  * and after a power loss, reads return the same data as before. The space that is saved is reused
- * or returned to the host. The image can be used meanwhile: reads, resets and writes to other zones
- * proceed. A reset of the zone that is being compressed waits until the current cluster is done.
- * Several threads may call this function at the same time, each for its own range. Clusters that
- * a snapshot shares, that are already compressed or that would not become smaller stay as they are.
+ * or returned to the host. The image can be used meanwhile. A request that changes the zone being
+ * compressed, such as a reset, waits until the current cluster is done. Several threads may call
+ * this function at the same time, each for its own range. Clusters that a snapshot shares, that are
+ * already compressed or that would not become smaller stay as they are.
  * EFEATURE: the image has no zones, or has a data file. After any other error, the clusters already
  * compressed stay compressed; call again to compress the rest. opt, result and err may be NULL.
  * *result is set even after an error.
