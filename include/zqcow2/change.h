@@ -88,10 +88,10 @@ struct zqcow2_compact_result {
  * or returned to the host. The image can be used meanwhile. A request that changes the zone being
  * compressed, such as a reset, waits until the current cluster is done. Several threads may call
  * this function at the same time, each for its own range. Clusters that a snapshot shares, that are
- * already compressed or that would not become smaller stay as they are.
- * EFEATURE: the image has no zones, or has a data file. After any other error, the clusters already
- * compressed stay compressed; call again to compress the rest. opt, result and err may be NULL.
- * *result is set even after an error.
+ * already compressed or that would not become smaller stay as they are. EFEATURE: the image has no
+ * zones, or has a data file. After any other error, the clusters already compressed stay
+ * compressed; call again to compress the rest. opt, result and err may be NULL. *result is set even
+ * after an error.
  */
 ZQCOW2_API int zqcow2_compact(struct zqcow2_image *img, const struct zqcow2_compact_options *opt,
                               struct zqcow2_compact_result *result, struct zqcow2_error *err);
