@@ -102,8 +102,10 @@ static int set_region(struct copying *k, const struct zqcow2_zone *z)
     r->sequential = z->type == ZQCOW2_ZONE_SEQWRITE_REQ;
     r->full = c->keep && z->state == ZQCOW2_ZONE_FULL;
     r->packed = c->compress && r->full;
-    if (r->packed)
+    if (r->packed) { /* a last cluster that the capacity cuts is not packed */
         r->unit = c->to->info.cluster_size;
+        r->end = z->start + z->capacity;
+    }
     r->described = c->keep && z->attributes & ZQCOW2_ZONE_DESCRIBED;
     r->closed = c->keep && z->state == ZQCOW2_ZONE_CLOSED;
     if (c->keep && r->sequential && !r->full && z->write_pointer != UINT64_MAX)
