@@ -449,3 +449,19 @@ void front_finish(struct front *f)
     assert_int_equal(system(command), 0);
     front_remove(f);
 }
+
+void front_expect_zone(struct front *f, uint64_t sector, uint64_t wp, unsigned zone_state)
+{
+    uint8_t *z = front_data(f) + 64;
+
+    assert_int_equal(front_do(f, 0, REPORT, sector, 0, 128), OK);
+    assert_int_equal(front_get(front_data(f), 8), 1);
+    assert_int_equal(front_get(z + 8, 8), sector);
+    assert_int_equal(front_get(z + 16, 8), wp);
+    assert_int_equal(z[25], zone_state);
+}
+
+bool front_all_are(const uint8_t *p, uint8_t v, size_t n)
+{
+    return !n || (p[0] == v && !memcmp(p, p + 1, n - 1));
+}

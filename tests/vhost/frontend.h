@@ -8,6 +8,7 @@
 #define VHOST_FRONTEND_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -121,6 +122,10 @@ uint8_t *front_data(struct front *f);
 void front_begin(struct front *f, const char *image, const char *options, uint64_t features);
 /* Ends the server, which must be content, and checks the image. */
 void front_finish(struct front *f);
+
+/* A report of the one zone at `sector` says that it has this write pointer and this state. */
+void front_expect_zone(struct front *f, uint64_t sector, uint64_t wp, unsigned zone_state);
+bool front_all_are(const uint8_t *p, uint8_t v, size_t n);
 
 /* Little-endian numbers. */
 uint64_t front_get(const uint8_t *from, unsigned bytes);

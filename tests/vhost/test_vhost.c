@@ -16,11 +16,6 @@
 
 #include "frontend.h"
 
-static bool all_are(const uint8_t *p, uint8_t v, size_t n)
-{
-    return !n || (p[0] == v && !memcmp(p, p + 1, n - 1));
-}
-
 /* ---- plain images ---- */
 
 static void data_comes_back(void **state)
@@ -33,7 +28,8 @@ static void data_comes_back(void **state)
     assert_int_equal(front_do(&f, 0, OUT, 16, 8192, 0), OK);
     memset(front_data(&f), 0, 8192);
     assert_int_equal(front_do(&f, 1, IN, 15, 0, 1024), OK);
-    assert_true(all_are(front_data(&f), 0, 512) && all_are(front_data(&f) + 512, 0x5a, 512));
+    assert_true(front_all_are(front_data(&f), 0, 512) &&
+                front_all_are(front_data(&f) + 512, 0x5a, 512));
     assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
     assert_int_equal(front_do(&f, 0, GET_ID, 0, 0, 20), OK);
     assert_memory_equal(front_data(&f), "i.qcow2\0\0\0\0\0\0\0\0\0\0\0\0\0", 20);
@@ -112,7 +108,7 @@ static void ranges_become_zeros(void **state)
     for (unsigned s = 0; s < 64; s++) {
         bool zero = s == 1 || (s >= 8 && s < 16) || (s >= 32 && s < 40) || (s >= 48 && s < 57);
 
-        if (!all_are(front_data(&f) + 512 * s, zero ? 0 : 7, 512))
+        if (!front_all_are(front_data(&f) + 512 * s, zero ? 0 : 7, 512))
             fail_msg("sector %u", s);
     }
     front_finish(&f);
@@ -206,17 +202,6 @@ static void calls_come_when_wanted(void **state)
 
 /* ---- zones ---- */
 
-static void report_one(struct front *f, uint64_t sector, uint64_t wp, unsigned zone_state)
-{
-    uint8_t *z = front_data(f) + 64;
-
-    assert_int_equal(front_do(f, 0, REPORT, sector, 0, 128), OK);
-    assert_int_equal(front_get(front_data(f), 8), 1);
-    assert_int_equal(front_get(z + 8, 8), sector);
-    assert_int_equal(front_get(z + 16, 8), wp);
-    assert_int_equal(z[25], zone_state);
-}
-
 static void zones_are_reported(void **state)
 {
     struct front f;
@@ -244,7 +229,7 @@ static void zones_are_reported(void **state)
         assert_int_equal(z[24], i ? 2 : 1);
         assert_int_equal(z[25], i ? 1 : 0);
     }
-    assert_true(all_are(front_data(&f) + 64 + 64 * 8, 0, 64 * 12));
+    assert_true(front_all_are(front_data(&f) + 64 + 64 * 8, 0, 64 * 12));
     assert_int_equal(front_do(&f, 0, REPORT, 2049, 0, 64 + 64 + 63), OK);
     assert_int_equal(front_get(front_data(&f), 8), 1);
     assert_int_equal(front_do(&f, 0, REPORT, 0, 0, 63), INVALID);
@@ -259,26 +244,26 @@ static void zones_change_state(void **state)
     (void)state;
     front_begin(&f, front_zoned, "", ALL);
     assert_int_equal(front_do(&f, 0, OUT, 2048, 4096, 0), OK);
-    report_one(&f, 2048, 2056, 2);
+    front_expect_zone(&f, 2048, 2056, 2);
     assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), UNALIGNED);
     assert_int_equal(front_do(&f, 0, OPEN, 2048, 0, 0), OK);
-    report_one(&f, 2048, 2056, 3);
+    front_expect_zone(&f, 2048, 2056, 3);
     assert_int_equal(front_do(&f, 0, OPEN, 4096, 0, 0), OK);
     assert_int_equal(front_do(&f, 0, OPEN, 6144, 0, 0), OPEN_LIMIT);
     assert_int_equal(front_do(&f, 0, CLOSE, 2048, 0, 0), OK);
-    report_one(&f, 2048, 2056, 4);
+    front_expect_zone(&f, 2048, 2056, 4);
     assert_int_equal(front_do(&f, 0, OUT, 6144, 512, 0), OK);
     assert_int_equal(front_do(&f, 0, OUT, 8192, 512, 0), ACTIVE_LIMIT);
     assert_int_equal(front_do(&f, 0, FINISH, 6144, 0, 0), OK);
-    report_one(&f, 6144, 8192, 14);
+    front_expect_zone(&f, 6144, 8192, 14);
     assert_int_equal(front_do(&f, 0, OUT, 6145, 512, 0), INVALID);
     assert_int_equal(front_do(&f, 0, RESET, 6144, 0, 0), OK);
-    report_one(&f, 6144, 6144, 1);
+    front_expect_zone(&f, 6144, 6144, 1);
     assert_int_equal(front_do(&f, 0, RESET, 6145, 0, 0), INVALID);
     assert_int_equal(front_do(&f, 0, RESET, 0, 0, 0), INVALID);
     assert_int_equal(front_do(&f, 0, RESET, 1ull << 60, 0, 0), INVALID);
     assert_int_equal(front_do(&f, 0, RESET_ALL, 77, 0, 0), OK);
-    report_one(&f, 2048, 2048, 1);
+    front_expect_zone(&f, 2048, 2048, 1);
     assert_int_equal(front_do(&f, 0, ZEROES, 0, 16, 0), UNSUPP);
     front_finish(&f);
 }
@@ -309,7 +294,7 @@ static void appends_say_where(void **state)
     }
     assert_int_equal(front_do(&f, 0, IN, 2048, 0, 4096), OK);
     for (unsigned i = 0; i < 4; i++)
-        assert_true(all_are(front_data(&f) + 1024 * i, (uint8_t)(i + 1), 1024));
+        assert_true(front_all_are(front_data(&f) + 1024 * i, (uint8_t)(i + 1), 1024));
     front_finish(&f);
 }
 
@@ -333,7 +318,7 @@ static void a_driver_without_zones_reads(void **state)
     memset(f.memory + 0x4000, 0, 0x8000);
     front_start_ring(&f, 0, 0);
     assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), OK);
-    report_one(&f, 2048, 2049, 2);
+    front_expect_zone(&f, 2048, 2049, 2);
     front_finish(&f);
 }
 
@@ -347,7 +332,7 @@ static void a_read_only_disk_is_one(void **state)
     assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), IOERR);
     assert_int_equal(front_do(&f, 0, RESET, 2048, 0, 0), IOERR);
     assert_int_equal(front_do(&f, 0, IN, 2048, 0, 512), OK);
-    report_one(&f, 2048, 2048, 1);
+    front_expect_zone(&f, 2048, 2048, 1);
     front_finish(&f);
 }
 

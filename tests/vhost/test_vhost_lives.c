@@ -17,22 +17,6 @@
 
 #include "frontend.h"
 
-static bool all_are(const uint8_t *p, uint8_t v, size_t n)
-{
-    return !n || (p[0] == v && !memcmp(p, p + 1, n - 1));
-}
-
-static void report_one(struct front *f, uint64_t sector, uint64_t wp, unsigned zone_state)
-{
-    uint8_t *z = front_data(f) + 64;
-
-    assert_int_equal(front_do(f, 0, REPORT, sector, 0, 128), OK);
-    assert_int_equal(front_get(front_data(f), 8), 1);
-    assert_int_equal(front_get(z + 8, 8), sector);
-    assert_int_equal(front_get(z + 16, 8), wp);
-    assert_int_equal(z[25], zone_state);
-}
-
 /* ---- memory that comes and goes, servers that do ---- */
 
 static void memory_can_be_taken_away(void **state)
@@ -50,7 +34,7 @@ static void memory_can_be_taken_away(void **state)
     front_post(&f, 0, 5, p, 3, false); /* across both regions */
     assert_int_equal(front_used(&f, 0, NULL, LONG_MS), 5);
     assert_int_equal(f.memory[DATA_AT + 64], OK);
-    assert_true(all_are(f.memory + REGION - 512, 0x33, 1024));
+    assert_true(front_all_are(f.memory + REGION - 512, 0x33, 1024));
     assert_int_equal(front_acked(&f, 38, second, sizeof(second), NULL, 0), 0);
     assert_int_equal(front_do(&f, 0, IN, 0, 0, 1024), OK);
     front_post(&f, 0, 5, p, 3, false);
@@ -76,7 +60,7 @@ static void front_ends_come_and_go(void **state)
         front_start_ring(&f, 0, 0);
         front_start_ring(&f, 1, 0);
         assert_int_equal(front_do(&f, 0, IN, i, 0, 512), OK);
-        assert_true(all_are(front_data(&f), (uint8_t)i, 512));
+        assert_true(front_all_are(front_data(&f), (uint8_t)i, 512));
     }
     front_finish(&f);
 }
@@ -135,7 +119,7 @@ static void what_was_in_flight_is_done_again(void **state)
     assert_int_equal(f.memory[DATA_AT + 0x100 + 64], OK);
     assert_int_equal(f.memory[DATA_AT + 0x200 + 64], OK);
     assert_int_equal(front_do(&f, 0, IN, 100, 0, 512), OK);
-    assert_true(all_are(front_data(&f), 3, 512));
+    assert_true(front_all_are(front_data(&f), 3, 512));
     for (unsigned i = 0; i < RING_NUM; i++)
         assert_int_equal(area[16 + 16 * i], 0);
     munmap(area, f.inflight_size);
@@ -196,7 +180,7 @@ static void zones_keep_nothing_in_flight(void **state)
     front_connect(&f);
     front_negotiate(&f, ALL);
     front_start_ring(&f, 0, 0);
-    report_one(&f, 2048, 2049, 4);
+    front_expect_zone(&f, 2048, 2049, 4);
     front_finish(&f);
 }
 
