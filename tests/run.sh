@@ -8,7 +8,8 @@
 #   crash      power loss at every instant                           10 min
 #   sanitize   AddressSanitizer, UBSan, ThreadSanitizer, fuzzing     10 min
 #   guest      a Linux guest on a zoned disk, if tests/guest is here 12 min
-# The last line is "N passed, N failed", and the exit status says the same: only what is wrong fails.
+# It ends with the names of what failed and "N passed, N failed", and the exit status says the same:
+# only what is wrong fails.
 # A busy machine takes longer; what has not run when the time is up is listed, and does not fail.
 # ZQ_MINUTES: when the time is up, 80 by default (CI ends all after 90).
 # ZQ_BUILD: where to build (a temporary directory otherwise, removed at the end).
@@ -21,6 +22,7 @@ failed=0
 begun=$(date +%s)
 deadline=$((begun + ${ZQ_MINUTES:-80} * 60))
 missing= # what did not run, or not to its end
+wrong=   # the tests and steps that failed, one a line
 export ZQ_UNTIL=$((deadline - 60)) # the crash suite looks at it
 if [ -n "${ZQ_BUILD:-}" ]; then
     dir=$ZQ_BUILD
@@ -42,6 +44,13 @@ crash='^crash'
 unfinished() {
     echo "!! $1: the time is up, it did not run to its end"
     missing="$missing
+  $1"
+}
+
+# wrong WHAT: it failed. Said again at the end, because a long output is often cut to its end.
+wrong() {
+    echo "!! $1: failed"
+    wrong="$wrong
   $1"
 }
 
@@ -67,7 +76,12 @@ ctest_sum() {
     ! grep -q 'stop time has been passed' "$2" || unfinished "$1: tests that had not begun"
     passed=$((passed + all - bad - skipped))
     failed=$((failed + bad - cut))
-    [ $((bad - cut)) = 0 ] || echo "!! $1: failed"
+    # What the time cut off is named above.
+    passes=Skipped
+    [ $cut = 0 ] || passes='Skipped|Timeout'
+    for test in $(sed -nE "/\\*\\*\\*($passes)/d; "'s/^ *[0-9]+\/[0-9]+ Test +#[0-9]+: ([^ ]+) .*\*\*\*.*/\1/p' "$2"); do
+        wrong "$1: $test"
+    done
 }
 
 # Adds what a step of a stage came to: count WHAT STATUS LOG
@@ -86,7 +100,7 @@ count() {
     good=${summary%% *}
     passed=$((passed + ${good:-$((1 - bad))}))
     failed=$((failed + bad))
-    [ "$bad" = 0 ] || echo "!! $1: failed"
+    [ "$bad" = 0 ] || wrong "$1"
 }
 
 # left: seconds that remain, at least 1.
@@ -141,7 +155,7 @@ tree() {
         return 1
     fi
     tail -n 100 "$dir/log"
-    echo "!! build $name: failed"
+    wrong "build $name"
     failed=$((failed + 1))
     return 1
 }
@@ -232,7 +246,7 @@ budget() {
 [ $# -gt 0 ] || set -- lint build model crash sanitize guest
 for stage in "$@"; do
     [ "$(budget "$stage")" != 0 ] && continue
-    sed -n '3,15s/^# *//p' "$0"
+    sed -n '3,16s/^# *//p' "$0"
     exit 2
 done
 
@@ -256,10 +270,11 @@ done
 # What was cut off could not clean up after itself.
 rest=$(ls -A "$TMPDIR")
 if [ -n "$rest" ] && [ -z "$missing" ]; then
-    echo "!! left in the folder for temporary files:" $rest
+    wrong "left in the folder for temporary files: $(echo $rest)"
     failed=$((failed + 1))
 fi
 printf '\n%s s in all\n' $(($(date +%s) - begun))
 [ -z "$missing" ] || echo "did not run to the end, for lack of time:$missing"
+[ -z "$wrong" ] || echo "failed:$wrong"
 echo "$passed passed, $failed failed"
 [ $failed = 0 ] && [ $passed -gt 0 ]
