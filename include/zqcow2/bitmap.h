@@ -5,10 +5,11 @@
  * so other programs can read them. See zqcow2_bitmap_list(3).
  *
  * While an image is open for writing, every change of the device is marked in each enabled bitmap
- * before it is written. Closing the image stores the marks in the file. If the image is not closed,
- * for example because of a power failure, every bitmap that was enabled when the device changed
- * becomes *inconsistent*: it says nothing about the device, and can only be removed. A backup
- * program that finds its bitmap inconsistent must make a full backup.
+ * before it is written. zqcow2_resize() marks the new part of a device that grows, also in disabled
+ * bitmaps; zqcow2_snapshot_apply() marks the whole device. Closing the image stores the marks in
+ * the file. If the image is not closed, for example because of a power failure, every bitmap that
+ * was enabled when the device changed becomes *inconsistent*: it says nothing about the device, and
+ * can only be removed. A backup program that finds its bitmap inconsistent must make a full backup.
  *
  * Any thread may make these calls on an open image. A call that changes bitmaps waits until the
  * requests in progress are done; requests submitted during the call begin when it returns. Its

@@ -26,19 +26,19 @@ static int edit(struct zqcow2_image *img, struct zq_bitmap_edit *e)
 {
     int rc;
 
-    zq_clear_error(e->err);
-    rc = check_name(e->name, e->err);
+    zq_clear_error(e->s.err);
+    rc = check_name(e->name, e->s.err);
     if (rc < 0)
         return rc;
     rc = zq_bitmap_edit_run(&img->core, e);
     zq_bitmap_edit_free(e);
-    return rc < 0 ? zq_fail_rc(e->err, rc) : 0;
+    return rc < 0 ? zq_fail_rc(e->s.err, rc) : 0;
 }
 
 int zqcow2_bitmap_add(struct zqcow2_image *img, const char *name, uint64_t granularity,
                       uint32_t flags, struct zqcow2_error *err)
 {
-    struct zq_bitmap_edit e = {.kind = ZQ_BITMAP_ADD, .name = name, .err = err};
+    struct zq_bitmap_edit e = {.kind = ZQ_BITMAP_ADD, .name = name, .s.err = err};
     uint64_t bytes = granularity ? granularity : (uint64_t)1 << ZQ_GRANULARITY_USUAL;
     int rc;
 
@@ -57,22 +57,25 @@ int zqcow2_bitmap_add(struct zqcow2_image *img, const char *name, uint64_t granu
 
 int zqcow2_bitmap_remove(struct zqcow2_image *img, const char *name, struct zqcow2_error *err)
 {
-    return edit(img, &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_REMOVE, .name = name, .err = err});
+    return edit(img,
+                &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_REMOVE, .name = name, .s.err = err});
 }
 
 int zqcow2_bitmap_clear(struct zqcow2_image *img, const char *name, struct zqcow2_error *err)
 {
-    return edit(img, &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_CLEAR, .name = name, .err = err});
+    return edit(img, &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_CLEAR, .name = name, .s.err = err});
 }
 
 int zqcow2_bitmap_enable(struct zqcow2_image *img, const char *name, struct zqcow2_error *err)
 {
-    return edit(img, &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_ENABLE, .name = name, .err = err});
+    return edit(img,
+                &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_ENABLE, .name = name, .s.err = err});
 }
 
 int zqcow2_bitmap_disable(struct zqcow2_image *img, const char *name, struct zqcow2_error *err)
 {
-    return edit(img, &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_DISABLE, .name = name, .err = err});
+    return edit(img,
+                &(struct zq_bitmap_edit){.kind = ZQ_BITMAP_DISABLE, .name = name, .s.err = err});
 }
 
 /* What the file calls automatic is enabled for the caller; one that is lost may be either. */

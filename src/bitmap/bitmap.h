@@ -17,6 +17,7 @@
 #include "format/bitmaps.h"
 #include "format/entry.h"
 
+#define ZQ_BITMAP_SHOWN    61u                  /* of a name, in a message, with its end */
 #define ZQ_MAX_KEPT_TABLES ((uint64_t)64 << 20) /* bytes of all that are kept */
 
 struct zq_bitmap {
@@ -85,6 +86,8 @@ int zq_bitmaps_load(struct zq_bitmaps *b, uint64_t ext, bool keep, struct zqcow2
 void zq_bitmaps_close(struct zq_bitmaps *b);
 /* NULL: none has this name. */
 struct zq_bitmap *zq_bitmaps_find(const struct zq_bitmaps *b, const char *name);
+void zq_bitmap_show_name(const struct zq_bitmaps *b, const struct zq_bitmap *m,
+                         char out[ZQ_BITMAP_SHOWN]);
 /* Sets keeps and ready from the bitmaps as they are. */
 void zq_bitmaps_count(struct zq_bitmaps *b);
 

@@ -172,20 +172,29 @@ static int judge_names(const struct zq_bitmaps *b, struct zqcow2_error *err)
 
 /* ---- what is to be kept ---- */
 
+/* For messages: what a terminal may take of it, and of a long name the beginning. */
+void zq_bitmap_show_name(const struct zq_bitmaps *b, const struct zq_bitmap *m,
+                         char out[ZQ_BITMAP_SHOWN])
+{
+    uint32_t n = (uint32_t)zq_min(m->r.name_bytes, ZQ_BITMAP_SHOWN - 1);
+
+    for (uint32_t i = 0; i < n; i++) {
+        unsigned c = zq_bitmap_name(b, m)[i];
+
+        out[i] = (char)(c < 32 || c > 126 ? '?' : c);
+    }
+    out[n] = 0;
+}
+
 /* Unknown extra data says what a program that does not know it would make wrong. */
 static int keep_one(struct zq_bitmaps *b, struct zq_bitmap *m, uint64_t *tables,
                     struct zqcow2_error *err)
 {
-    int shown = (int)zq_min(m->r.name_bytes, 60);
-    char name[61];
+    char name[ZQ_BITMAP_SHOWN];
 
     if (!zq_bitmap_is_kept(m))
         return 0;
-    for (int i = 0; i <= shown; i++) {
-        unsigned c = i < shown ? zq_bitmap_name(b, m)[i] : 0;
-
-        name[i] = (char)(i == shown ? 0 : c < 32 || c > 126 ? '?' : c);
-    }
+    zq_bitmap_show_name(b, m, name);
     if (m->r.extra_bytes && !(m->r.flags & ZQ_BITMAP_EXTRA_OK))
         return zq_fail(err, ZQCOW2_EFEATURE,
                        "bitmap \"%s\" has extra data of an unknown kind, and is enabled: it cannot "

@@ -62,9 +62,21 @@ void zq_dirty_close(struct zq_dirty *d)
     d->v = NULL;
 }
 
+/* A node that is set as a whole stays so, and bits behind the end of the device count for nothing.
+ */
+void zq_dirty_take(struct zq_dirty *d, struct zq_dirty *from)
+{
+    zq_assert(d->v && from->v && d->node_bits == from->node_bits);
+    for (uint64_t i = 0; i < zq_min(d->nodes, from->nodes); i++) {
+        d->v[i] = from->v[i];
+        from->v[i] = NULL;
+    }
+    zq_dirty_close(from);
+}
+
 /* ---- bits of a byte string, as the file has them: the lowest bit of a byte comes first ---- */
 
-static void set_bits(uint8_t *p, uint64_t from, uint64_t to)
+void zq_bits_set(uint8_t *p, uint64_t from, uint64_t to)
 {
     while (from < to) {
         if (from % 8 == 0 && to - from >= 8) {
@@ -79,7 +91,7 @@ static void set_bits(uint8_t *p, uint64_t from, uint64_t to)
     }
 }
 
-static void clear_bits(uint8_t *p, uint64_t from, uint64_t to)
+void zq_bits_clear(uint8_t *p, uint64_t from, uint64_t to)
 {
     for (; from < to && from % 8; from++)
         p[from / 8] &= (uint8_t) ~(1u << from % 8);
@@ -116,7 +128,7 @@ static int set_in_page(struct zq_dirty *d, void **page, uint64_t from, uint64_t 
         *page = zq_zalloc(d->hooks, PAGE);
     if (!*page)
         return -ENOMEM;
-    set_bits(*page, from, to);
+    zq_bits_set(*page, from, to);
     return 0;
 }
 
@@ -207,7 +219,7 @@ void zq_dirty_join(const struct zq_dirty *d, uint64_t node, uint8_t *buf)
     void *const *at = d->v ? d->v[node] : NULL;
 
     if (at == ALL)
-        set_bits(buf, 0, room(d, node));
+        zq_bits_set(buf, 0, room(d, node));
     for (uint64_t i = 0; at && at != ALL && i < pages(d); i++) {
         const uint8_t *page = at[i];
 
@@ -216,5 +228,5 @@ void zq_dirty_join(const struct zq_dirty *d, uint64_t node, uint8_t *buf)
         for (uint64_t k = 0; page && page != ALL && k < PAGE; k++)
             buf[i * PAGE + k] |= page[k];
     }
-    clear_bits(buf, room(d, node), in_node(d));
+    zq_bits_clear(buf, room(d, node), in_node(d));
 }

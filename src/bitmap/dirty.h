@@ -26,12 +26,17 @@ struct zq_dirty {
 int zq_dirty_open(struct zq_dirty *d, const struct zqcow2_hooks *hooks, uint64_t bits,
                   uint32_t cluster_bits);
 void zq_dirty_close(struct zq_dirty *d);
+/* d has no bit set, and may have another size: it gets those of `from`, which is closed. */
+void zq_dirty_take(struct zq_dirty *d, struct zq_dirty *from);
 /* Sets bits [from, to), as far as there are so many. -ENOMEM: some of them may be set. */
 int zq_dirty_set(struct zq_dirty *d, uint64_t from, uint64_t to);
 /* Are all of [from, to) set? */
 bool zq_dirty_has(const struct zq_dirty *d, uint64_t from, uint64_t to);
 /* Is any bit of the node set? *all: every one. */
 bool zq_dirty_any(const struct zq_dirty *d, uint64_t node, bool *all);
+/* Bits [from, to) of a byte string in the file's order; clear: of whole bytes at the end. */
+void zq_bits_set(uint8_t *p, uint64_t from, uint64_t to);
+void zq_bits_clear(uint8_t *p, uint64_t from, uint64_t to);
 /* Sets in buf, the node's cluster, the bits that are set here, and clears those behind the end. */
 void zq_dirty_join(const struct zq_dirty *d, uint64_t node, uint8_t *buf);
 

@@ -14,6 +14,7 @@
 #include "ops/bitmap.h"
 #include "base/report.h"
 #include "bitmap/walk.h"
+#include "ops/bitmap_room.h"
 #include "ops/flush.h"
 #include "ops/request.h"
 #include "round/round.h"
@@ -31,8 +32,7 @@ struct change {
     uint8_t phase;
     bool holds; /* nothing else is admitted because of it */
     struct zq_drain drain;
-    struct zq_list freed; /* records: of each range that becomes free, and of what was taken */
-    bool taken;           /* the clusters at e->host are its own */
+    struct zq_bitmap_room room;
 };
 
 static struct change *self(struct zq_op *op)
@@ -63,103 +63,16 @@ static int begin(struct zq_core *c, struct change *x)
 }
 
 /*
- * Before the change, which cannot be undone for a lack of memory: one for each range, and one in
- * case that what is taken is not used. */
-static int take_records(struct zq_core *c, struct change *x)
-{
-    for (uint64_t i = 0; i <= x->e->nr_old; i++) {
-        struct zq_freed *f = zq_record_new(&c->alloc);
-
-        if (!f)
-            return -ENOMEM;
-        zq_list_push(&x->freed, &f->link);
-    }
-    return 0;
-}
-
-/*
- * In a row, and counted by a round before the change begins: a table and a directory must be in one
- * piece, and one record takes them back. Under the mark, or the dirty bit in its place (N9): what a
- * crash leaves is then looked for.
- */
-static int take_room(struct zq_core *c, struct change *x)
-{
-    struct zq_op *op = &x->op;
-    uint64_t want = x->e->clusters;
-    struct zq_found f;
-    int rc;
-
-    zq_mark_by_dirty(c);
-    rc = zq_may_allocate(c, op);
-    if (rc || !want)
-        return rc;
-    rc = want > UINT32_MAX ? -EFBIG : zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)want, &f);
-    if (rc == -EFBIG)
-        return zq_fail(x->e->err, rc, "the tables of the bitmaps take too many clusters in a row");
-    if (rc == 0)
-        rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + want) << c->cluster_bits);
-    if (rc)
-        return rc;
-    zq_assert_k(B3, !x->taken && f.count >= want);
-    zq_alloc_take(&c->alloc, &f, (uint32_t)want);
-    zq_cache_release(&c->cache, &op->g);
-    x->e->host = f.cluster << c->cluster_bits;
-    x->taken = true;
-    return 0;
-}
-
-/* Through the quarantine, whose janitor waits for readers of the file that may be on their way. */
-static void give_back(struct zq_core *c, struct change *x, uint64_t offset, uint64_t bytes)
-{
-    struct zq_freed *f = zq_container(zq_list_pop(&x->freed), struct zq_freed, link);
-
-    zq_assert_k(B3, bytes && !x->taken == (offset != x->e->host));
-    f->cluster = offset >> c->cluster_bits;
-    f->count = bytes >> c->cluster_bits;
-    f->punch = true;
-    zq_alloc_quarantine(&c->alloc, f, false);
-    c->want_janitor = true;
-}
-
-/*
- * A header that was composed anew has its extensions in other places, and rounds go on writing the
- * in-use mark and the states there. Where the header's parts are now, and what of it bitmaps
- * change. */
-static void adopt_header(struct zq_core *c, const struct zq_bitmap_edit *e)
-{
-    struct zq_header *h = &c->hdr;
-    const struct zq_header *n = &e->new_h;
-
-    zq_assert_k(B3, e->begun && !n->bitmaps_offset == !e->nr);
-    memcpy(c->sector0, e->header.sector0, ZQ_SECTOR);
-    h->autoclear = n->autoclear;
-    h->mark_offset = n->mark_offset;
-    h->bitmaps_offset = n->bitmaps_offset;
-    h->bitmaps_len = n->bitmaps_len;
-    h->backing_offset = n->backing_offset;
-    h->backing_format_offset = n->backing_format_offset;
-    h->data_name_offset = n->data_name_offset;
-    h->zoned_offset = n->zoned_offset;
-}
-
-/*
  * Behind the switch's barrier: nothing durable names the old clusters. In memory all of it changes
  * in one hold of the mutex, so that no request is marked in a bitmap that has gone.
  */
 static void adopt(struct zq_core *c, struct change *x)
 {
     struct zq_bitmap_edit *e = x->e;
-    struct zq_bitmaps *b = &c->bitmaps;
 
     zq_assert_k(N8, c->exclusive && c->nr_ops == 1);
-    adopt_header(c, e);
     zq_bitmap_edit_adopt(e);
-    c->alloc.fixed[ZQ_FIXED_BITMAPS] =
-        (struct zq_host_range){b->dir_offset, zq_align_up(b->dir_bytes, zq_bitmaps_cluster(b))};
-    x->taken = false;
-    for (uint64_t i = 0; i < e->nr_old; i++)
-        give_back(c, x, e->old[i].offset, e->old[i].bytes);
-    zq_core_guard(c);
+    zq_bitmap_room_adopt(c, &x->room, &e->s);
 }
 
 /*
@@ -174,7 +87,7 @@ static int changed(struct zq_core *c, struct change *x)
     x->phase = E_DONE;
     if (rc == 0)
         adopt(c, x);
-    else if (x->e->begun)
+    else if (x->e->s.begun)
         zq_core_die(c, rc);
     return rc;
 }
@@ -194,13 +107,12 @@ static int change_phase(struct zq_core *c, struct change *x)
     case E_ALONE: rc = zq_settle(c, &x->op); break;
     case E_PREPARE: x->phase++; return zq_op_work(c, &x->op, prepare_work);
     case E_ROOM:
-        rc = zq_list_empty(&x->freed) ? take_records(c, x) : 0;
-        if (rc == 0)
-            rc = take_room(c, x);
+        zq_mark_by_dirty(c);
+        rc = zq_bitmap_room_take(c, &x->op, &x->room, &x->e->s);
         break;
     case E_COUNTED: rc = zq_settle(c, &x->op); break;
     case E_CHANGE:
-        x->e->sector0 = c->sector0;
+        x->e->s.sector0 = c->sector0;
         x->phase++;
         return zq_op_work(c, &x->op, change_work);
     default: return changed(c, x);
@@ -230,10 +142,7 @@ static void change_release(struct zq_core *c, struct zq_op *op)
     struct change *x = self(op);
 
     zq_drain_leave(c, &x->drain);
-    if (x->taken && !x->e->begun)
-        give_back(c, x, x->e->host, x->e->clusters << c->cluster_bits);
-    for (struct zq_list *n; (n = zq_list_pop(&x->freed));)
-        zq_record_drop(&c->alloc, zq_container(n, struct zq_freed, link));
+    zq_bitmap_room_leave(c, &x->room, &x->e->s);
     zq_release_mapping(c, op);
     if (!x->holds)
         return;
@@ -246,9 +155,9 @@ int zq_bitmap_edit_run(struct zq_core *c, struct zq_bitmap_edit *e)
 {
     struct change x = {.op.core = c, .e = e};
 
-    e->b = &c->bitmaps;
-    e->h = &c->hdr;
-    zq_list_init(&x.freed);
+    e->s.b = &c->bitmaps;
+    e->s.h = &c->hdr;
+    zq_bitmap_room_init(&x.room);
     return zq_op_run_alone(c, &x.op, change_step, change_release, NULL);
 }
 

@@ -15,6 +15,8 @@
  *           the header names them all and has the size; barrier; the old ones are given back. New
  *           zones are empty, so nothing shows. What is cut off goes as in a plain image
  *
+ *   bitmaps tables of the new size, in another directory, which the sector with the size names (B4)
+ *
  * So a crash finds the old size with all of its content, or the new one. What is mapped beyond the
  * size is counted and harmless: growing makes zeros of it. Requests see the new size when it is
  * durable, at once when the operation ends.
@@ -23,6 +25,8 @@
 #include <inttypes.h>
 #include "ops/resize.h"
 #include "base/report.h"
+#include "bitmap/resize.h"
+#include "ops/bitmap_room.h"
 #include "ops/flush.h"
 #include "ops/overwrite.h"
 #include "ops/request.h"
@@ -37,11 +41,12 @@ enum {
     R_BEGIN,
     R_DRAIN,
     R_ALONE,
-    R_ROOM, /* to R_ZEROED: growing only */
+    R_BITMAPS, /* only where there are any */
+    R_ROOM,
     R_COUNTED,
     R_MOVE,
     R_MOVED,
-    R_ZERO,
+    R_ZERO, /* and R_ZEROED: growing only */
     R_ZEROED,
     R_SIZE,
     R_SIZED,
@@ -71,6 +76,8 @@ struct resize {
     bool switching;             /* the header in the file may be that one */
     struct zq_op zeros;         /* makes zeros of what growing would show */
     uint64_t at;                /* up to here what is cut off is unmapped */
+    struct zq_bitmap_resize bitmaps;
+    struct zq_bitmap_room room; /* of them */
 };
 
 static struct resize *self(struct zq_op *op)
@@ -119,9 +126,6 @@ static int judge(struct zq_core *c, struct resize *r)
 
     if (c->hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
         return zq_fail(r->err, ZQCOW2_EFEATURE, "images with a data file cannot be resized yet");
-    if (c->bitmaps.nr)
-        return zq_fail(r->err, ZQCOW2_EFEATURE,
-                       "images with bitmaps cannot be resized yet: remove the bitmaps");
     if (c->hdr.version < 3 && c->hdr.nb_snapshots)
         return zq_fail(r->err, ZQCOW2_EFEATURE,
                        "images of version 2 that have snapshots cannot be resized");
@@ -134,6 +138,38 @@ static int judge(struct zq_core *c, struct resize *r)
     return rc;
 }
 
+/* ---- bitmaps ---- */
+
+/* They change with the size, in one sector (B4); of zones that is the one with the tables. */
+static bool resizes_bitmaps(const struct zq_core *c, const struct resize *r)
+{
+    return c->bitmaps.nr && r->size != c->size;
+}
+
+static bool switches_bitmaps(const struct resize *r)
+{
+    return r->bitmaps.s.b && (r->op.core->zoned || r->phase == R_SIZED);
+}
+
+static void prepare_work(struct zq_io *io)
+{
+    io->ret = zq_bitmap_resize_prepare(&self(zq_container(io, struct zq_op, io))->bitmaps);
+}
+
+static int prepare_bitmaps(struct zq_core *c, struct resize *r)
+{
+    struct zq_bitmap_switch *s = &r->bitmaps.s;
+
+    *s = (struct zq_bitmap_switch){
+        .err = r->err, .b = &c->bitmaps, .h = &c->hdr, .sector0 = r->sector0};
+    memcpy(r->sector0, c->sector0, ZQ_SECTOR);
+    zq_assert_k(B4, c->bitmaps.device == c->size && c->nr_ops == 1);
+    r->bitmaps.device = r->size;
+    c->bitmaps.bounds.file_size = c->alloc.file_size;
+    r->phase = R_ROOM;
+    return zq_op_work(c, &r->op, prepare_work);
+}
+
 /* ---- a larger L1, and tables of zones ---- */
 
 /* In a row, and counted by a round before the change begins. */
@@ -141,9 +177,12 @@ static int take_room(struct zq_core *c, struct resize *r)
 {
     struct zq_op *op = &r->op;
     struct zq_found f;
-    int rc = r->clusters ? zq_may_allocate(c, op) : 0;
+    int rc;
 
-    if (rc || !r->clusters)
+    if (!r->clusters || r->freed)
+        return 0;
+    rc = zq_may_allocate(c, op);
+    if (rc)
         return rc;
     rc = zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)r->clusters, &f);
     if (rc == -EFBIG)
@@ -188,8 +227,16 @@ static void switch_work(struct zq_io *io)
     zq_assert_k(G3, r->op.core->exclusive && (r->phase == R_MOVED || r->phase == R_SIZED));
     if (r->phase == R_MOVED)
         rc = zq_move_write(&r->move, be, r->buf, (uint64_t)1 << r->op.core->cluster_bits);
-    r->switching = rc == 0;
-    io->ret = rc < 0 ? rc : zq_move_switch(be, r->sector0, ZQ_SECTOR, 0);
+    if (rc == 0 && switches_bitmaps(r)) {
+        rc = zq_bitmap_resize_write(&r->bitmaps);
+        if (rc == 0)
+            rc = zq_bitmap_switch_write(&r->bitmaps.s);
+        r->switching = r->bitmaps.s.begun;
+    } else if (rc == 0) {
+        r->switching = true;
+        rc = zq_move_switch(be, r->sector0, ZQ_SECTOR, 0);
+    }
+    io->ret = rc;
 }
 
 /* Its entries are those that there are, and behind them nothing is mapped. */
@@ -214,7 +261,7 @@ static int move_tables(struct zq_core *c, struct resize *r)
     int rc;
 
     zq_assert_k(N8, c->nr_ops == 1 && !c->map.l1.is_dirty && !c->map.l1.frozen);
-    r->phase = r->clusters ? R_MOVED : R_ZERO;
+    r->phase = r->clusters ? R_MOVED : r->size > c->size ? R_ZERO : R_SIZE;
     if (!r->clusters)
         return 0;
     r->buf = zq_alloc(&c->hooks, 4096, (size_t)1 << c->cluster_bits);
@@ -256,6 +303,11 @@ static int switched(struct zq_core *c, struct resize *r)
         return r->switching ? zq_barrier_error(rc) : rc;
     r->switching = false;
     memcpy(c->sector0, r->sector0, ZQ_SECTOR);
+    if (!switches_bitmaps(r))
+        return 0;
+    zq_assert_k(B4, c->exclusive && c->bitmaps.device != r->size);
+    zq_bitmap_resize_adopt(&r->bitmaps);
+    zq_bitmap_room_adopt(c, &r->room, &r->bitmaps.s);
     return 0;
 }
 
@@ -275,7 +327,7 @@ static void adopt_size(struct zq_core *c, struct resize *r)
     bool shrinks = r->size < c->size;
 
     zq_assert_k(G3, c->exclusive && c->nr_ops == 1);
-    c->size = c->hdr.stored_size = c->hdr.virtual_size = r->size;
+    c->size = c->hdr.stored_size = c->hdr.virtual_size = c->bitmaps.device = r->size;
     if (!c->zoned)
         c->seq_start = r->size;
     c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
@@ -401,7 +453,11 @@ static int grow(struct zq_core *c, struct resize *r)
     int rc;
 
     switch (r->phase) {
-    case R_ROOM: rc = take_room(c, r); break;
+    case R_ROOM:
+        rc = take_room(c, r);
+        if (rc == 0 && r->bitmaps.s.b)
+            rc = zq_bitmap_room_take(c, &r->op, &r->room, &r->bitmaps.s);
+        break;
     case R_COUNTED: rc = zq_settle(c, &r->op); break;
     case R_MOVE: return move_tables(c, r);
     case R_MOVED: return adopt_tables(c, r);
@@ -415,12 +471,15 @@ static int grow(struct zq_core *c, struct resize *r)
     return rc;
 }
 
-/* The size is what it should be: an error only costs space, and growing takes it into account. */
+/*
+ * The size is what it should be: an error only costs space, and growing takes it into account. In
+ * an image that is dead nothing thaws that could be waited for.
+ */
 static int shrink(struct zq_core *c, struct resize *r)
 {
     int rc;
 
-    switch (r->op.rc < 0 ? R_DONE : r->phase) {
+    switch (r->op.rc < 0 || c->dead ? R_DONE : r->phase) {
     case R_CUT: rc = cut(c, r); break;
     case R_DROP: rc = drop_tables(c, r); break;
     case R_DONE: rc = r->op.rc; break;
@@ -432,6 +491,15 @@ static int shrink(struct zq_core *c, struct resize *r)
     r->op.rc = 0;
     r->phase = rc < 0 ? R_DONE : r->phase + 1;
     return c->dead ? ZQCOW2_EDEAD : 0;
+}
+
+/* Clusters are waited for only where they are needed. */
+static uint8_t after_judgement(const struct zq_core *c, struct resize *r)
+{
+    zq_assert_k(B4, c->exclusive && !r->bitmaps.s.b);
+    if (resizes_bitmaps(c, r))
+        return R_BITMAPS;
+    return r->clusters || r->size > c->size ? R_ROOM : R_SIZE;
 }
 
 static int phase(struct zq_core *c, struct resize *r)
@@ -448,8 +516,9 @@ static int phase(struct zq_core *c, struct resize *r)
         if (rc == 0)
             zq_mark_by_dirty(c);
         if (rc == 0)
-            r->phase = r->clusters || r->size > c->size ? R_ROOM : R_SIZE;
+            r->phase = after_judgement(c, r);
         return rc;
+    case R_BITMAPS: return prepare_bitmaps(c, r);
     case R_SIZE: return write_size(c, r);
     case R_SIZED: return size_written(c, r);
     default: return r->phase < R_SIZE ? grow(c, r) : shrink(c, r);
@@ -500,6 +569,8 @@ static void release(struct zq_core *c, struct zq_op *op)
     zq_assert(zq_core_is_held(c) && (r->phase != R_ZEROED || r->zeros.finished));
     zq_drain_leave(c, &r->drain);
     leave_room(c, r);
+    zq_bitmap_room_leave(c, &r->room, &r->bitmaps.s);
+    zq_bitmap_resize_free(&r->bitmaps);
     zq_resize_zones_leave(c, &r->zones);
     zq_memtable_close(&r->l1);
     zq_free(&c->hooks, r->buf, (size_t)1 << c->cluster_bits);
@@ -516,5 +587,6 @@ int zq_resize_run(struct zq_core *c, uint64_t size, uint32_t flags, struct zqcow
     struct resize r = {
         .op.core = c, .err = err, .size = size, .shrinks = flags & ZQCOW2_RESIZE_SHRINK};
 
+    zq_bitmap_room_init(&r.room);
     return zq_op_run_alone(c, &r.op, step, release, NULL);
 }

@@ -11,6 +11,8 @@
 #include <inttypes.h>
 #include "ops/snapshot.h"
 #include "base/report.h"
+#include "bitmap/resize.h"
+#include "ops/bitmap_room.h"
 #include "ops/flush.h"
 #include "ops/request.h"
 #include "round/round.h"
@@ -27,6 +29,8 @@ struct alone {
     struct zq_memtable l1; /* of the disk that is applied */
     struct zq_zones zones; /* the same; v NULL: the image is plain */
     struct zq_runs *runs;
+    struct zq_bitmap_resize bitmaps; /* as they are of that disk; s.b NULL: it changes none */
+    struct zq_bitmap_room room;      /* of them */
 };
 
 static struct zq_snap *what(const struct zq_op *op)
@@ -41,14 +45,37 @@ static void load_work(struct zq_io *io)
     io->ret = zq_snap_load(what(zq_container(io, struct zq_op, io)));
 }
 
-static void prepare_work(struct zq_io *io)
+/* Every part of the disk that is applied may differ: all bits are set (B4). */
+static int prepare_bitmaps(struct alone *a, const struct zq_snap *s)
 {
-    io->ret = zq_snap_prepare(what(zq_container(io, struct zq_op, io)));
+    if (!a->bitmaps.s.b)
+        return 0;
+    a->bitmaps.device = zq_align_down(s->other_bytes, ZQ_SECTOR);
+    a->bitmaps.all = true;
+    return zq_bitmap_resize_prepare(&a->bitmaps);
 }
 
+static void prepare_work(struct zq_io *io)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+    int rc = zq_snap_prepare(what(op));
+
+    io->ret = rc < 0 ? rc : prepare_bitmaps(zq_container(op, struct alone, op), what(op));
+}
+
+static int write_header(void *bitmaps)
+{
+    return zq_bitmap_switch_write(bitmaps);
+}
+
+/* The tables of bitmaps come first: an error there is one before anything has begun. */
 static void change_work(struct zq_io *io)
 {
-    io->ret = zq_snap_change(what(zq_container(io, struct zq_op, io)));
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+    struct alone *a = zq_container(op, struct alone, op);
+    int rc = a->bitmaps.s.b ? zq_bitmap_resize_write(&a->bitmaps) : 0;
+
+    io->ret = rc < 0 ? rc : zq_snap_change(what(op));
 }
 
 /* ---- alone ---- */
@@ -56,9 +83,6 @@ static void change_work(struct zq_io *io)
 /* What others have asked of the disk that goes would be done to it, or to the one that comes. */
 static int begin_to_apply(struct zq_core *c, struct zq_op *op)
 {
-    if (c->bitmaps.nr)
-        return zq_fail(what(op)->err, ZQCOW2_EFEATURE,
-                       "no snapshot of an image with bitmaps can be applied yet: remove them");
     if (c->nr_ops == 1u + c->janitor_running)
         return 0;
     return zq_fail(what(op)->err, -EBUSY, "requests are in progress");
@@ -113,6 +137,20 @@ static void describe(struct zq_core *c, struct zq_snap *s)
     s->nr = c->hdr.nb_snapshots;
     s->is_table = is_table;
     s->arg = &c->alloc;
+}
+
+/* A snapshot that is taken or deleted changes nothing of the device. */
+static void describe_bitmaps(struct zq_core *c, struct alone *a, struct zq_snap *s)
+{
+    if (s->kind != ZQ_SNAP_APPLY || !c->bitmaps.nr)
+        return;
+    c->bitmaps.bounds.file_size = c->alloc.file_size;
+    a->bitmaps.s.b = &c->bitmaps;
+    a->bitmaps.s.err = s->err;
+    a->bitmaps.s.h = &c->hdr;
+    a->bitmaps.s.sector0 = c->sector0;
+    s->write_header = write_header;
+    s->header_arg = &a->bitmaps.s;
 }
 
 /* ---- room ---- */
@@ -349,6 +387,15 @@ static void adopt_zones(struct zq_core *c, struct alone *a, const struct zq_snap
         c->map.masked_below = c->size;
 }
 
+static void adopt_bitmaps(struct zq_core *c, struct alone *a)
+{
+    if (!a->bitmaps.s.b)
+        return;
+    zq_assert_k(B4, c->exclusive && a->bitmaps.device == c->size);
+    zq_bitmap_resize_adopt(&a->bitmaps);
+    zq_bitmap_room_adopt(c, &a->room, &a->bitmaps.s);
+}
+
 /* Nobody has a reference to what was in memory: nothing else has begun. */
 static void adopt_disk(struct zq_core *c, struct zq_op *op)
 {
@@ -361,7 +408,7 @@ static void adopt_disk(struct zq_core *c, struct zq_op *op)
     c->hdr.l1_entries = (uint32_t)s->other_room;
     c->hdr.stored_size = s->other_bytes;
     c->hdr.virtual_size = zq_align_down(s->other_bytes, ZQ_SECTOR);
-    c->size = c->hdr.virtual_size;
+    c->size = c->bitmaps.device = c->hdr.virtual_size;
     if (c->zoned)
         adopt_zones(c, zq_container(op, struct alone, op), s);
     else
@@ -369,6 +416,7 @@ static void adopt_disk(struct zq_core *c, struct zq_op *op)
     c->info_flags &= ~(uint32_t)ZQCOW2_INFO_SIZE_CUT;
     if (c->hdr.stored_size != c->size)
         c->info_flags |= ZQCOW2_INFO_SIZE_CUT;
+    adopt_bitmaps(c, zq_container(op, struct alone, op));
 }
 
 static void adopt(struct zq_core *c, struct zq_op *op)
@@ -415,6 +463,7 @@ static int changed(struct zq_core *c, struct zq_op *op)
 
 static int phase(struct zq_core *c, struct zq_op *op)
 {
+    struct alone *a = zq_container(op, struct alone, op);
     uint8_t *at = &op->own.snapshot.phase;
     int rc;
 
@@ -434,9 +483,14 @@ static int phase(struct zq_core *c, struct zq_op *op)
         rc = room_for_areas(c);
         if (rc < 0)
             return rc;
+        describe_bitmaps(c, a, what(op));
         ++*at;
         return zq_op_work(c, op, prepare_work);
-    case S_ROOM: rc = take_room(c, op); break;
+    case S_ROOM:
+        rc = op->own.snapshot.freed ? 0 : take_room(c, op);
+        if (rc == 0 && a->bitmaps.s.b)
+            rc = zq_bitmap_room_take(c, op, &a->room, &a->bitmaps.s);
+        break;
     case S_COUNTED:
         rc = zq_settle(c, op);
         if (rc == 0)
@@ -447,6 +501,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
     default:
         zq_assert_k(N8, *at == S_CHANGE && c->nr_ops == 1 && c->marked);
         describe(c, what(op));
+        describe_bitmaps(c, a, what(op));
         *at = S_DONE;
         return zq_op_work(c, op, change_work);
     }
@@ -475,6 +530,8 @@ static void release(struct zq_core *c, struct zq_op *op)
 
     zq_drain_leave(c, &op->own.snapshot.drain);
     leave_room(c, op);
+    zq_bitmap_room_leave(c, &a->room, &a->bitmaps.s);
+    zq_bitmap_resize_free(&a->bitmaps);
     zq_release_mapping(c, op);
     zq_memtable_close(&a->l1);
     zq_zones_close(&a->zones);
@@ -490,5 +547,6 @@ int zq_snapshot_run(struct zq_core *c, struct zq_snap *s)
 {
     struct alone a = {.op.core = c};
 
+    zq_bitmap_room_init(&a.room);
     return zq_op_run_alone(c, &a.op, step, release, s);
 }

@@ -340,7 +340,7 @@ static int switch_l1(struct zq_snap *s)
     zq_put_be64(s->sector0 + ZQ_HDR_L1_OFFSET, s->host);
     zq_snap_switch_zones(s);
     s->begun = s->switched = true;
-    return write_header(s);
+    return s->write_header ? s->write_header(s->header_arg) : write_header(s);
 }
 
 /* N3 (b) to (d). From the switch on nothing durable refers to the old disk. */

@@ -44,6 +44,10 @@ struct zq_snap {
     uint64_t rt_entries;
     uint32_t refcount_order;
     uint8_t *sector0; /* of the header, as on disk */
+    /* Writes it with more than the snapshots change, between barriers. NULL: nothing more changes.
+     */
+    int (*write_header)(void *header_arg);
+    void *header_arg;
     const struct zq_header *hdr;
     const struct zq_geometry *zones; /* NULL: a plain image */
     uint64_t states_offset;          /* of the table of persistent zone states; 0: there is none */

@@ -125,6 +125,40 @@ run 0 'reset' reset --offset 2M --count 1 zoned.qcow2
 is 'the reset' "$((2 << 20))+$((1 << 20))" "$(marks zoned.qcow2 z)"
 run 0 'check' check zoned.qcow2
 
+# Other sizes: nodes of 2 MiB, so that the end moves within one, to the end of one and over several.
+mib=$((1 << 20))
+for how in compat=1.1,cluster_size=512 compat=1.1,extended_l2=on; do
+    rm -f size.qcow2
+    qemu-img create -q -f qcow2 -o "$how" size.qcow2 3M
+    qemu "$how: theirs" --add -g 512 size.qcow2 theirs
+    qemu "$how: theirs, disabled" --add --disable size.qcow2 old
+    run 0 "$how: ours" bitmap --add -g 512 size.qcow2 ours
+    run 0 "$how: write" io -c 'write 512 1k' -c 'write 2M 64k' size.qcow2
+    head="512+1024 $((2 * mib))"
+    run 0 "$how: to the end of a node" resize size.qcow2 4M
+    is "$how: what is new is marked" "$head+65536 $((3 * mib))+$mib" "$(marks size.qcow2 ours)"
+    is "$how: of a disabled one, too" "$((3 * mib))+$mib" "$(marks size.qcow2 old)"
+    run 0 "$how: over several nodes" resize size.qcow2 21M
+    run 0 "$how: write in the new part" io -c 'write 20M 64k' size.qcow2
+    run 0 "$how: and back" resize --shrink size.qcow2 2560k
+    is "$how: what is cut off is gone" "$head+65536" "$(marks size.qcow2 ours)"
+    sound "$how: smaller" size.qcow2
+    run 0 "$how: again" resize size.qcow2 8M
+    sound "$how: larger" size.qcow2
+    is "$how: new again" "$head+65536 $((5 * mib / 2))+$((11 * mib / 2))" "$(marks size.qcow2 theirs)"
+    for b in ours theirs old; do
+        is "$how: as QEMU finds $b" "$(marks size.qcow2 $b)" "$(their_marks size.qcow2 $b)"
+    done
+    is "$how: flags" "$(theirs size.qcow2)" "$(ours size.qcow2)"
+    run 0 "$how: snapshot" snapshot -c s size.qcow2
+    run 0 "$how: clear" bitmap --clear size.qcow2 ours
+    run 0 "$how: apply" snapshot -a s size.qcow2
+    is "$how: all is marked" "0+$((8 * mib))" "$(marks size.qcow2 ours)"
+    is "$how: in an enabled one" "$((5 * mib / 2))+$((11 * mib / 2))" "$(marks size.qcow2 old)"
+    is "$how: as QEMU finds it" "0+$((8 * mib))" "$(their_marks size.qcow2 ours)"
+    sound "$how: applied" size.qcow2
+done
+
 # What is refused.
 run 1 'no name' bitmap --add a.qcow2
 run 1 'a name that is taken' bitmap --add zoned.qcow2 z

@@ -26,9 +26,12 @@ static void note(void *arg, const struct zqcow2_bitmap *m)
 
 static int read_ranges(struct zqcow2_image *img, const char *name, struct found *f)
 {
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
     struct zqcow2_dirty_range r[3];
     uint64_t from = 0, sum = 0;
 
+    if (zqcow2_get_info(img, &info) < 0)
+        return 1;
     for (uint32_t n = 3; n == 3;) {
         int rc = zqcow2_bitmap_ranges(img, name, from, r, &n, NULL);
 
@@ -36,7 +39,7 @@ static int read_ranges(struct zqcow2_image *img, const char *name, struct found 
             return rc;
         for (uint32_t i = 0; i < n; i++) {
             if (!r[i].length || r[i].offset < from || r[i].offset % SECTOR ||
-                r[i].length % SECTOR || r[i].offset + r[i].length > SECTORS * SECTOR)
+                r[i].length % SECTOR || r[i].offset + r[i].length > info.virtual_size)
                 return 1;
             from = r[i].offset + r[i].length;
             sum += r[i].length;
@@ -93,7 +96,8 @@ bool bitmap_asked(const struct bitmap *b, uint64_t sector)
     return false;
 }
 
-bool bitmap_fits(const struct found *f, const struct bitmap *b, const uint8_t *got)
+bool bitmap_fits(const struct found *f, const struct bitmap *b, const uint8_t *got,
+                 uint64_t sectors)
 {
     if (f->exists != b->exists)
         return false;
@@ -101,9 +105,23 @@ bool bitmap_fits(const struct found *f, const struct bitmap *b, const uint8_t *g
         return true;
     if (f->enabled != b->enabled || f->granularity != (uint64_t)SECTOR << b->bits)
         return false;
-    for (uint64_t i = 0; i < SECTORS; i++) {
+    for (uint64_t i = 0; i < sectors; i++) {
         if (got[i] != b->base[i] && !b->free[i] && !f->marked[i])
             return false;
     }
     return true;
+}
+
+int bitmaps_content(struct zqcow2_image *img, uint8_t got[SECTORS], uint64_t *n)
+{
+    static uint8_t data[SECTORS * SECTOR];
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+    int rc = zqcow2_get_info(img, &info);
+
+    *n = info.virtual_size / SECTOR;
+    if (rc == 0)
+        rc = zqcow2_read(img, data, (size_t)info.virtual_size, 0);
+    for (uint64_t i = 0; i < *n; i++)
+        got[i] = data[i * SECTOR];
+    return rc;
 }

@@ -356,32 +356,23 @@ static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean
     zqcow2_backend_close(be);
 }
 
-static const uint8_t *content(const struct world *w, struct zqcow2_image *img)
-{
-    static uint8_t data[SECTORS * SECTOR], one[SECTORS];
-    int rc = zqcow2_read(img, data, sizeof(data), 0);
-
-    must(w, rc == 0, "read", rc);
-    for (uint64_t i = 0; i < SECTORS; i++)
-        one[i] = data[i * SECTOR];
-    return one;
-}
-
 /* Each is as the last step that has ended left it, or as the one that was under way does. */
 static void judge_bitmaps(struct world *w, struct zqcow2_image *img)
 {
     static struct found f[BITMAPS];
-    const uint8_t *got = content(w, img);
+    static uint8_t got[SECTORS];
     uint32_t last = 0, next;
+    uint64_t n;
 
+    must(w, bitmaps_content(img, got, &n) == 0, "read", 0);
     while (last < w->steps && w->step[last + 1].ended <= w->cut)
         last++;
     next = last < w->steps && w->step[last + 1].begun < w->cut ? last + 1 : last;
     look(w, img, f);
     for (unsigned i = 0; i < BITMAPS; i++) {
         must(w,
-             bitmap_fits(&f[i], &w->step[last].b[i], got) ||
-                 bitmap_fits(&f[i], &w->step[next].b[i], got),
+             bitmap_fits(&f[i], &w->step[last].b[i], got, n) ||
+                 bitmap_fits(&f[i], &w->step[next].b[i], got, n),
              "a bitmap", i);
         must(w, !f[i].lost || w->step[last].changes || w->step[next].changes,
              "lost without a change", i);
