@@ -168,6 +168,14 @@ static void under_forced_states(void **state)
     assert_int_equal(describe(&r, 2, 3), 0);
     rig_reopen(&r);
     assert_true(has(&r, 2, 3));
+    /* A stored state that is not in effect gives way to what is durable on return. */
+    assert_int_equal(set(&r, 3, ZQCOW2_ZONE_RDONLY | PERSIST), 0);
+    assert_int_equal(set(&r, 3, ZQCOW2_ZONE_NOT_WP), 0);
+    assert_int_equal(rig_zone(&r, 3).state, ZQCOW2_ZONE_EMPTY);
+    assert_int_equal(describe(&r, 3, 4), 0);
+    rig_reopen(&r);
+    assert_int_equal(rig_zone(&r, 3).state, ZQCOW2_ZONE_CLOSED);
+    assert_true(has(&r, 3, 4));
     rig_end(&r);
 }
 

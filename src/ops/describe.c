@@ -171,7 +171,8 @@ static int write_bytes(struct zq_core *c, struct zq_op *op, uint32_t zone)
 /* In one hold of the mutex: the next round has its bytes behind its first barrier. */
 static void describe(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
-    zq_assert_k(R16, !zq_zone_was_described(&c->zones.v[zone]) && !c->zones.v[zone].stored);
+    zq_assert_k(R16,
+                !zq_zone_was_described(&c->zones.v[zone]) && !zq_zone_is_marked(&c->zones.v[zone]));
     table_leave(c, op);
     zq_zone_set_state(&c->zones, zone, ZQCOW2_ZONE_CLOSED);
     zq_zone_store(&c->zones, zone, ZQ_STORED_CLOSED | ZQ_STORED_DESCRIBED);
