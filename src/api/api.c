@@ -60,14 +60,18 @@ int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
  * for is decided in ops/request.c, so that both interfaces return the same numbers. op is not
  * initialised: the fast path sets the few members that it needs, zq_op_reset() the rest.
  */
+/*
+ * What a queue does not accept has no result here either: *res is not touched. Everything else has
+ * one, and it is what the call returns, so that a caller need not look at both.
+ */
 int zqcow2_run(struct zqcow2_image *img, const struct zqcow2_request *req,
                struct zqcow2_result *res)
 {
     struct zq_op op;
-    int rc;
+    int rc = zq_request_check_form(req);
 
-    if (req->size != sizeof(*req) || req->reserved)
-        return -EINVAL;
+    if (rc < 0)
+        return rc;
     op.req = *req;
     rc = zq_op_run_blocking(&img->core, &op);
     if (res)

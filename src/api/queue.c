@@ -233,17 +233,6 @@ static void queue_finish(struct zq_op *op)
 }
 
 /*
- * Only what makes a request unreadable is refused here, and stops the batch at this request. All
- * else is a result of the request itself, delivered through done().
- */
-static int check_form(const struct zqcow2_request *r)
-{
-    if (r->size != sizeof(*r) || r->reserved || r->op > ZQCOW2_OP_ZONE_GET_DESCRIPTORS)
-        return -EINVAL;
-    return 0;
-}
-
-/*
  * The whole batch begins under one hold of the mutex; zq_loop_run() then drops it to issue all I/O
  * together. Requests are copied: reqs may be reused at once, iov and its buffers not before done().
  * Returns how many were accepted, or the error of the first if none was.
@@ -259,7 +248,7 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
         struct zq_list *slot;
         struct zq_op *op;
 
-        rc = check_form(&reqs[taken]);
+        rc = zq_request_check_form(&reqs[taken]);
         if (rc < 0)
             break;
         slot = zq_list_pop(&q->free);

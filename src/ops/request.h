@@ -9,11 +9,22 @@
 #ifndef ZQ_OPS_REQUEST_H
 #define ZQ_OPS_REQUEST_H
 
+#include <errno.h>
 #include "loop/core.h"
 
 /* The request layer, for the loop of a core. */
 extern const struct zq_upper zq_request_upper;
 
+/*
+ * Only what makes a request unreadable is refused here: it has no result. All else is a result of
+ * the request itself.
+ */
+static inline int zq_request_check_form(const struct zqcow2_request *r)
+{
+    if (r->size != sizeof(*r) || r->reserved || r->op > ZQCOW2_OP_ZONE_GET_DESCRIPTORS)
+        return -EINVAL;
+    return 0;
+}
 /* Checks the request and lets the operation go. finish() follows sooner or later. */
 void zq_op_begin(struct zq_core *c, struct zq_op *op);
 /* Begins, works and waits until it is finished. */

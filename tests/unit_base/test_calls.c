@@ -81,11 +81,35 @@ static void the_zone_that_failed_is_told(void **state)
     assert_int_equal(zqcow2_run(img, &req, &res), ZQCOW2_EZONE_OPEN);
     assert_int_equal(res.ret, ZQCOW2_EZONE_OPEN);
     assert_int_equal(res.offset, 3 * Z);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void unreadable(struct zqcow2_image *img, const struct zqcow2_request *req)
+{
+    struct zqcow2_result res = {.ret = 77, .offset = 88};
+
+    assert_int_equal(zqcow2_run(img, req, &res), -EINVAL);
+    assert_int_equal(res.ret, 77);
+    assert_int_equal(res.offset, 88);
+    assert_int_equal(zqcow2_run(img, req, NULL), -EINVAL);
+}
+
+static void a_malformed_request_has_no_result(void **state)
+{
+    struct zqcow2_request req = {.size = sizeof(req), .op = ZQCOW2_OP_FLUSH};
+    struct zqcow2_image *img = make(Z);
+
+    (void)state;
     req.size--;
-    assert_int_equal(zqcow2_run(img, &req, &res), -EINVAL);
+    unreadable(img, &req);
     req.size++;
     req.op = 99;
-    assert_int_equal(zqcow2_run(img, &req, NULL), -EINVAL);
+    unreadable(img, &req);
+    req.op = ZQCOW2_OP_FLUSH;
+    req.reserved = 1;
+    unreadable(img, &req);
+    req.reserved = 0;
+    assert_int_equal(zqcow2_run(img, &req, NULL), 0);
     assert_int_equal(zqcow2_close(img), 0);
 }
 
@@ -509,6 +533,7 @@ int main(void)
         cmocka_unit_test(the_loaded_library_is_that_of_the_header),
         cmocka_unit_test(zone_calls_change_the_states_of_their_names),
         cmocka_unit_test(the_zone_that_failed_is_told),
+        cmocka_unit_test(a_malformed_request_has_no_result),
         cmocka_unit_test(io_calls_hand_on_buffers_and_places),
         cmocka_unit_test(flags_beyond_those_known_are_refused),
         cmocka_unit_test(a_report_ends_with_the_device),
