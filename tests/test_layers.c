@@ -168,12 +168,17 @@ static void refusals(void **state)
     opt = chain_options(&c);
     c.fail = -EACCES;
     refused(&c, &opt, -EACCES, "backing file \"1\": Permission denied");
+    for (c.fail = 1; c.fail < 3; c.fail++) /* neither a success nor an error */
+        refused(&c, &opt, -EIO, "backing file \"1\": Input/output error");
     c.fail = 0;
     c.polled = true;
     refused(&c, &opt, ZQCOW2_EFEATURE, "backing file \"1\": its backend must be polled");
     c.polled = false;
     opt.flags = ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_NO_BACKING;
     refused(&c, &opt, -EINVAL, "NO_BACKING");
+    opt = chain_options(&c);
+    opt.backing_format = "vdi"; /* although the image names one */
+    refused(&c, &opt, -EINVAL, "backing_format");
     chain_name(&c.store[0], "1", "vmdk");
     opt = chain_options(&c);
     refused(&c, &opt, ZQCOW2_EFEATURE, "backing file \"1\": format \"vmdk\" is not supported");

@@ -228,8 +228,8 @@ static int take_name(struct rebase *r)
     if (!name[0] || strlen(name) > ZQ_MAX_BACKING_NAME)
         return zq_fail(r->err, -EINVAL, "backing_name: must have 1 to %u bytes",
                        ZQ_MAX_BACKING_NAME);
-    if (!format || (strcmp(format, "raw") && strcmp(format, "qcow2")))
-        return zq_fail(r->err, -EINVAL, "backing_format: must be raw or qcow2");
+    if (zq_check_format(r->err, format) < 0)
+        return -EINVAL;
     strcpy(r->to.name, name);
     strcpy(r->to.format, format);
     return 0;

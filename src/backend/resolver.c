@@ -259,19 +259,16 @@ static bool take_request(struct zqcow2_resolver *r, uint32_t depth, struct reque
 }
 
 /*
- * The format does not matter here: the library decides how the bytes are read. On success fd
- * belongs to *be. The path is kept even if the last step fails; the next call for this place
- * replaces it.
+ * On success fd belongs to *be. The path is kept even if the last step fails; the next call for
+ * this place replaces it.
  */
-int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
-                        struct zqcow2_backend **be, struct zqcow2_error *err)
+static int resolve(struct zqcow2_resolver *r, const char *name, uint32_t depth,
+                   struct zqcow2_backend **be, struct zqcow2_error *err)
 {
-    struct zqcow2_resolver *r = arg;
     char path[PATH_MAX];
     struct request q;
     int fd, rc;
 
-    (void)format;
     if (!r || !name || !be || !take_request(r, depth, &q))
         return -EINVAL;
     rc = make_path(q.from, name, path, err);
@@ -286,4 +283,16 @@ int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_
     if (rc < 0)
         close(fd);
     return rc;
+}
+
+/* The format does not matter here: the library decides how the bytes are read. */
+int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
+                        struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    int rc;
+
+    (void)format;
+    zq_clear_error(err);
+    rc = resolve(arg, name, depth, be, err);
+    return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }

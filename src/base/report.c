@@ -87,6 +87,13 @@ int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, u
     return reserved ? zq_fail(err, -EINVAL, "reserved: must be 0") : 0;
 }
 
+int zq_check_format(struct zqcow2_error *err, const char *format)
+{
+    if (format && (!strcmp(format, "raw") || !strcmp(format, "qcow2")))
+        return 0;
+    return zq_fail(err, -EINVAL, "backing_format: must be raw or qcow2");
+}
+
 int zq_take_hooks(struct zqcow2_error *err, struct zqcow2_hooks *out, const struct zqcow2_hooks *in)
 {
     int rc = zq_hooks_init(out, in);

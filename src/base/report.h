@@ -28,6 +28,8 @@ int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...) ZQ_PRINTF(
 int zq_fail_rc(struct zqcow2_error *err, int code);
 /* Refuses what no release knows yet in the members of a caller's options. */
 int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, uint32_t reserved);
+/* The formats of a backing file; NULL is none of them. */
+int zq_check_format(struct zqcow2_error *err, const char *format);
 /* zq_hooks_init() for a call that has an error buffer. */
 int zq_take_hooks(struct zqcow2_error *err, struct zqcow2_hooks *out,
                   const struct zqcow2_hooks *in);

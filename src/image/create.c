@@ -168,8 +168,8 @@ static int check_backing(const struct zqcow2_create_options *o, size_t room,
         return format ? zq_fail(err, -EINVAL, "backing_format: there is no backing_name") : 0;
     if (o->zone_size && !o->resolve)
         return zq_fail(err, -EINVAL, "backing_name: an image with zones needs resolve to open it");
-    if (format ? strcmp(format, "raw") && strcmp(format, "qcow2") : !o->resolve)
-        return zq_fail(err, -EINVAL, "backing_format: must be raw or qcow2");
+    if ((format || !o->resolve) && zq_check_format(err, format) < 0)
+        return -EINVAL;
     if (!name[0] || strlen(name) > room)
         return zq_fail(err, -EINVAL, "backing_name: must have 1 to %zu bytes", room);
     return 0;
@@ -232,7 +232,7 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
     int rc = plan_clusters(p, o, err);
 
     if (rc == 0)
-        rc = zq_check_unknown(err, o->flags, known_flags, 0);
+        rc = zq_check_unknown(err, o->flags, known_flags, o->reserved);
     if (rc == 0)
         rc = plan_backing(p, o, err);
     if (rc == 0)

@@ -34,12 +34,7 @@ static int resolve_below(const struct opening *o, struct zqcow2_backing *what,
         return rc;
     if (format != what->format)
         strcpy(what->format, format);
-    *be = NULL;
-    if (!o->opt.resolve)
-        return zq_fail(o->err, ZQCOW2_EFEATURE, "there is no resolver to open it");
-    rc = o->opt.resolve(o->opt.resolve_arg, what->name, format, 1 | ZQCOW2_RESOLVE_WRITE, be,
-                        o->err);
-    return rc == 0 && !*be ? -EINVAL : rc;
+    return zq_opening_call(o, what->name, format, 1 | ZQCOW2_RESOLVE_WRITE, be);
 }
 
 int zq_image_open_below(struct zqcow2_image *layer, const struct zqcow2_open_options *opt,

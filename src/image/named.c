@@ -41,8 +41,9 @@ static int fit_backend(const struct opening *o, struct zqcow2_backend **be)
     return rc;
 }
 
-int zq_opening_named(const struct opening *o, const char *name, const char *format, uint32_t depth,
-                     struct zqcow2_backend **be)
+/* A resolver that reports a success has an answer: anything else must not pass for one. */
+int zq_opening_call(const struct opening *o, const char *name, const char *format, uint32_t depth,
+                    struct zqcow2_backend **be)
 {
     int rc;
 
@@ -52,6 +53,14 @@ int zq_opening_named(const struct opening *o, const char *name, const char *form
     rc = o->opt.resolve(o->opt.resolve_arg, name, format, depth, be, o->err);
     if (rc == 0 && !*be)
         rc = -EINVAL;
+    return rc > 0 ? -EIO : rc;
+}
+
+int zq_opening_named(const struct opening *o, const char *name, const char *format, uint32_t depth,
+                     struct zqcow2_backend **be)
+{
+    int rc = zq_opening_call(o, name, format, depth, be);
+
     if (rc < 0)
         return rc;
     rc = fit_backend(o, be);

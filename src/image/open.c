@@ -435,6 +435,8 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
                      o->opt.block_size);
     if (rc == 0 && o->opt.snapshot && o->opt.flags & ZQCOW2_OPEN_RDWR)
         rc = zq_fail(o->err, -EINVAL, "a snapshot requires a read-only open");
+    if (rc == 0 && o->opt.backing_format)
+        rc = zq_check_format(o->err, o->opt.backing_format);
     if (rc == 0)
         rc = zq_take_hooks(o->err, &o->hooks, o->opt.hooks);
     return rc;

@@ -73,6 +73,9 @@ int zq_opening_format(const struct opening *o, const struct zqcow2_backing *b, u
  */
 int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, uint32_t depth,
                        struct zqcow2_backend **be);
+/* Calls the resolver, and no more: *be is the caller's after a success. */
+int zq_opening_call(const struct opening *o, const char *name, const char *format, uint32_t depth,
+                    struct zqcow2_backend **be);
 /* The same by name; depth as the resolver gets it. With WRITE it is entered for writing. */
 int zq_opening_named(const struct opening *o, const char *name, const char *format, uint32_t depth,
                      struct zqcow2_backend **be);

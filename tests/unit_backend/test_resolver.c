@@ -82,13 +82,17 @@ static void opens(struct zqcow2_resolver *r, const char *name, uint32_t depth, c
 
 static void refuses(struct zqcow2_resolver *r, const char *name, uint32_t depth, int code)
 {
-    struct zqcow2_error err;
     struct zqcow2_backend *be = NULL;
-    int rc = zqcow2_resolve_file(r, name, "raw", depth, &be, &err);
+    struct zqcow2_error err;
+    int rc;
 
+    memset(&err, 'x', sizeof(err)); /* as the caller's stack may be */
+    rc = zqcow2_resolve_file(r, name, "raw", depth, &be, &err);
     if (rc != code)
         printf("%s at depth %u: %d, not %d: %s\n", name, depth, rc, code, err.text);
     assert_int_equal(rc, code);
+    assert_int_equal(err.code, code);
+    assert_true(err.text[0] && memchr(err.text, 0, sizeof(err.text)));
     assert_null(be);
 }
 
