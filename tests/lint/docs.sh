@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-docs='README.md docs/DESIGN.md docs/SPEC.md docs/PERFORMANCE.md tests/README.md tests/guest/README.md'
+docs='README.md docs/DESIGN.md docs/SPEC.md docs/PERFORMANCE.md docs/CONFORMANCE.md tests/README.md tests/guest/README.md'
 code='src include tools tests examples'
 checked=0
 bad=0
