@@ -25,7 +25,7 @@ from ctypes import (POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint8, 
 from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type, TypeVar, Union
 
 __all__ = [
-    "BlockKind", "Change", "CheckFlag", "CheckResult", "Counters", "Cut", "Discard", "Error", "Extent",
+    "Bitmap", "BitmapFlag", "BlockKind", "Change", "CheckFlag", "CheckResult", "Counters", "Cut", "Discard", "Error", "Extent",
     "Finding", "FindingKind", "Image", "Info", "InfoFlag", "IoKind", "Layout", "Rules", "SimDisk",
     "Snapshot", "Status", "Zone", "ZoneError", "ZoneState", "ZoneType", "check", "version",
 ]
@@ -134,6 +134,16 @@ class Discard(enum.IntEnum):
     ZEROS = 0
     KEEPS = 1
     SCRAMBLES = 2
+
+
+class BitmapFlag(enum.IntFlag):
+    """ENABLED: changes of the device are marked. INCONSISTENT: the marks were lost; only remove it."""
+    ENABLED = 1 << 0
+    INCONSISTENT = 1 << 1
+
+
+class _BitmapAddFlag(enum.IntFlag):
+    DISABLED = 1 << 0
 
 
 class _OpenFlag(enum.IntFlag):
@@ -312,6 +322,17 @@ class _check_result(ctypes.Structure):
     ]
 
 
+class _bitmap(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("name", c_char_p), ("granularity", c_uint64), ("dirty_bytes", c_uint64),
+        ("flags", c_uint32), ("reserved", c_uint32),
+    ]
+
+
+class _dirty_range(ctypes.Structure):
+    _fields_ = [("offset", c_uint64), ("length", c_uint64)]
+
+
 class _result(ctypes.Structure):
     _fields_ = [("ret", c_int), ("reserved", c_uint32), ("offset", c_uint64)]
 
@@ -360,6 +381,7 @@ class _simdisk_op(ctypes.Structure):
 _LOG = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 _FOUND = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 _SNAPSHOT = ctypes.CFUNCTYPE(None, c_void_p, POINTER(_snapshot))
+_BITMAP = ctypes.CFUNCTYPE(None, c_void_p, POINTER(_bitmap))
 _KEEP = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint32, c_uint32)
 
 _S = TypeVar("_S", bound=ctypes.Structure)
@@ -396,6 +418,13 @@ _FUNCTIONS: Dict[str, Tuple[Any, ...]] = {
     "zqcow2_snapshot_delete": (c_int, _I, c_char_p, _E),
     "zqcow2_snapshot_apply": (c_int, _I, c_char_p, _E),
     "zqcow2_snapshot_list": (c_int, _I, _SNAPSHOT, c_void_p, _E),
+    "zqcow2_bitmap_list": (c_int, _I, _BITMAP, c_void_p, _E),
+    "zqcow2_bitmap_add": (c_int, _I, c_char_p, c_uint64, c_uint32, _E),
+    "zqcow2_bitmap_remove": (c_int, _I, c_char_p, _E),
+    "zqcow2_bitmap_clear": (c_int, _I, c_char_p, _E),
+    "zqcow2_bitmap_enable": (c_int, _I, c_char_p, _E),
+    "zqcow2_bitmap_disable": (c_int, _I, c_char_p, _E),
+    "zqcow2_bitmap_ranges": (c_int, _I, c_char_p, c_uint64, POINTER(_dirty_range), POINTER(c_uint32), _E),
     "zqcow2_check": (c_int, _B, POINTER(_check_options), POINTER(_check_result), _E),
     "zqcow2_simdisk_new": (c_int, POINTER(_simdisk_options), POINTER(_D)),
     "zqcow2_simdisk_free": (None, _D),
@@ -666,6 +695,13 @@ class Snapshot(NamedTuple):
     icount: Optional[int]
     date_sec: int
     date_nsec: int
+
+
+class Bitmap(NamedTuple):
+    name: str
+    granularity: int  #: bytes of the device per bit
+    dirty_bytes: int
+    flags: BitmapFlag
 
 
 class Finding(NamedTuple):
@@ -1198,6 +1234,46 @@ class Image(_Handle):
 
     def delete_snapshot(self, name: str) -> None:
         self._call(_lib.zqcow2_snapshot_delete, _text(name))
+
+    # -- persistent dirty bitmaps: zqcow2_bitmap_list(3) --
+
+    def bitmaps(self) -> List[Bitmap]:
+        found: List[Bitmap] = []
+
+        def each(_arg: int, pointer: Any) -> None:
+            b = pointer.contents
+            found.append(Bitmap(os.fsdecode(b.name), b.granularity, b.dirty_bytes, BitmapFlag(b.flags)))
+
+        self._call(_lib.zqcow2_bitmap_list, _BITMAP(each), None)
+        return found
+
+    def add_bitmap(self, name: str, granularity: int = 0, *, enabled: bool = True) -> None:
+        """granularity: bytes of the device per bit; 0: 64 KiB."""
+        self._call(_lib.zqcow2_bitmap_add, _text(name), granularity, 0 if enabled else _BitmapAddFlag.DISABLED)
+
+    def remove_bitmap(self, name: str) -> None:
+        self._call(_lib.zqcow2_bitmap_remove, _text(name))
+
+    def clear_bitmap(self, name: str) -> None:
+        self._call(_lib.zqcow2_bitmap_clear, _text(name))
+
+    def enable_bitmap(self, name: str) -> None:
+        self._call(_lib.zqcow2_bitmap_enable, _text(name))
+
+    def disable_bitmap(self, name: str) -> None:
+        self._call(_lib.zqcow2_bitmap_disable, _text(name))
+
+    def dirty_ranges(self, name: str, offset: int = 0) -> Iterator[Tuple[int, int]]:
+        """The marked ranges from offset on, in ascending order: (offset, length)."""
+        ranges = (_dirty_range * 256)()
+        while True:
+            nr = c_uint32(len(ranges))
+            self._call(_lib.zqcow2_bitmap_ranges, _text(name), offset, ranges, byref(nr))
+            found = [(r.offset, r.length) for r in ranges[:nr.value]]
+            yield from found
+            if len(found) < len(ranges):
+                return
+            offset = sum(found[-1])
 
     def _call(self, function: Any, *arguments: Any) -> None:
         err = _error()

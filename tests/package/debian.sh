@@ -65,7 +65,7 @@ done
 echo "reproducible: $(ls "$out"/first/*.deb "$out"/first/*.dsc "$out"/first/*.tar.* | wc -l) files, $differ differ"
 [ $differ = 0 ]
 cp -r "$out/first" "$root/build/first"
-debian_run "$root" sh -c 'lintian --allow-root --fail-on error,warning --info /build/first/*.changes' >"$out/lintian" ||
+debian_run "$root" sh -c 'lintian --allow-root --fail-on error,warning --display-info /build/first/*.changes' >"$out/lintian" ||
     { cat "$out/lintian"; exit 1; }
 cat "$out/lintian"
 echo 'lintian: 0 errors, 0 warnings'

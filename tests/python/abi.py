@@ -12,13 +12,14 @@ import subprocess
 
 import zqcow2 as z
 
-HEADERS = ("zqcow2", "backend", "simdisk", "queue")
+HEADERS = ("zqcow2", "backend", "simdisk", "queue", "bitmap")
 # The enumeration of the headers, and what its names begin with.
 ENUMS = {
     z.Status: ("err", ""), z.Layout: ("layout", "LAYOUT_"), z.Rules: ("rules", "RULES_"),
     z.ZoneType: ("zone_type", "ZONE_"), z.ZoneState: ("zone_state", "ZONE_"),
     z.InfoFlag: ("info_flag", "INFO_"), z.BlockKind: ("block_kind", "BLOCK_"),
     z.CheckFlag: ("check_flag", "CHECK_"), z.FindingKind: ("finding", "FOUND_"),
+    z.BitmapFlag: ("bitmap_flag", "BITMAP_"), z._BitmapAddFlag: ("bitmap_add_flag", "BITMAP_ADD_"),
     z.IoKind: ("io_kind", "IO_"), z.Discard: ("simdisk_discard", "SIMDISK_DISCARD_"),
     z._OpenFlag: ("open_flag", "OPEN_"), z._CreateFlag: ("create_flag", "CREATE_"),
     z._IoFlag: ("io_flag", ""), z._FileFlag: ("file_flag", "FILE_"),
@@ -28,7 +29,7 @@ ENUMS = {
 CONSTANTS = {"ZQCOW2_ZONE_PERSIST": z._ZONE_PERSIST, "ZQCOW2_ZONE_DESCRIBED": z._DESCRIBED,
              "ZQCOW2_SIMDISK_ATOMIC": z._ATOMIC, "UINT64_MAX": z._NONE_64,
              "ZQCOW2_LOG_ERROR": 1, "ZQCOW2_LOG_DEBUG": max(z._LEVELS)}
-CALLBACKS = {z._SNAPSHOT: "zqcow2_snapshot_fn *",
+CALLBACKS = {z._SNAPSHOT: "zqcow2_snapshot_fn *", z._BITMAP: "zqcow2_bitmap_fn *",
              z._KEEP: "int (*)(void *, uint32_t, uint32_t)"}
 PLAIN = {None: "void", ctypes.c_void_p: "void *", ctypes.c_char_p: "char *", ctypes.c_int: "int",
          ctypes.c_uint: "unsigned", ctypes.c_uint8: "uint8_t", ctypes.c_uint16: "uint16_t"}

@@ -14,7 +14,8 @@ import warnings
 import pytest
 
 import zqcow2
-from zqcow2 import BlockKind, CheckFlag, FindingKind, Image, InfoFlag, Layout, Rules, SimDisk, Status, ZoneState, ZoneType
+from zqcow2 import (BitmapFlag, BlockKind, CheckFlag, FindingKind, Image, InfoFlag, Layout, Rules, SimDisk, Status,
+                    ZoneState, ZoneType)
 
 MIB = 1 << 20
 ZONED = {"size": 16 * MIB, "zone_size": MIB}
@@ -239,6 +240,37 @@ def test_snapshots(zoned_image, tmp_path):
     zoned_image.close()
     with Image.open(tmp_path / "zoned.qcow2", snapshot="two") as image:
         assert image.read(1024, 0) == b"a" * 512 + b"b" * 512
+
+
+def test_bitmaps(zoned_image, tmp_path):
+    zoned_image.add_bitmap("backup", 4096)
+    zoned_image.add_bitmap("other", enabled=False)
+    refused(-errno.EEXIST, zoned_image.add_bitmap, "backup")
+    zoned_image.append(bytes(8192), MIB)
+    zoned_image.append(bytes(512), 3 * MIB)
+    assert list(zoned_image.dirty_ranges("backup")) == [(MIB, 8192), (3 * MIB, 4096)]
+    assert list(zoned_image.dirty_ranges("backup", MIB + 4096)) == [(MIB + 4096, 4096), (3 * MIB, 4096)]
+    assert list(zoned_image.dirty_ranges("other")) == []
+    assert [(b.name, b.granularity, b.dirty_bytes, b.flags) for b in zoned_image.bitmaps()] == [
+        ("backup", 4096, 12288, BitmapFlag.ENABLED), ("other", 65536, 0, BitmapFlag(0))]
+    zoned_image.clear_bitmap("backup")
+    zoned_image.disable_bitmap("backup")
+    zoned_image.enable_bitmap("other")
+    zoned_image.append(bytes(512), 0)
+    assert [b.dirty_bytes for b in zoned_image.bitmaps()] == [0, 65536]
+    zoned_image.remove_bitmap("backup")
+    refused(-errno.ENOENT, zoned_image.clear_bitmap, "backup")
+    zoned_image.close()
+    with Image.open(tmp_path / "zoned.qcow2") as image:
+        assert [b.name for b in image.bitmaps()] == ["other"]
+
+
+def test_many_dirty_ranges(tmp_path):
+    with Image.create(tmp_path / "plain", 16 * MIB) as image:
+        image.add_bitmap("b", 4096)
+        for i in range(600):  # more than one call has room for
+            image.write(bytes(512), i * 8192)
+        assert list(image.dirty_ranges("b")) == [(i * 8192, 4096) for i in range(600)]
 
 
 def test_resize(zoned_image):
