@@ -34,8 +34,9 @@ struct crash_geometry {
     bool lazy, snapshot; /* snapshot: everything is shared with one, which qemu-img made */
     bool packed;         /* all that the prologue has written is compressed then */
     const char *source;  /* the prologue's content lies in a backing file of this format, or NULL */
-    bool commit;         /* it is the second file of the disk, and letter C commits into it */
-    bool data, data_raw; /* the second file is a data file, perhaps a raw one */
+    bool commit;         /* it is a file of the disk, and letter C commits into it */
+    bool data, data_raw; /* there is a data file; that of the prologue's first image, or of
+                             all without a source, may be a raw one */
     const char *prologue; /* what was done, and closed, before each workload; with a source: | puts
                              what there is so far below what follows */
 };
@@ -92,9 +93,9 @@ bool is_layered(const struct crash_geometry *g);
 void source_forget(const struct crash_geometry *g);
 /* One more, above those that there are. */
 int source_keep(const struct crash_geometry *g, struct disk *disk);
-/* The same as the second file of a disk that has none of its own yet. */
+/* The same as files of a disk that has nothing below yet. */
 int source_put(struct disk *from, struct disk *to);
-/* arg: the disk. For the image on it, and for the backing file that is its second file. */
+/* arg: the disk. For the image on it, and for the backing file on it. */
 int source_resolve(void *disk, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
 int source_resolve_below(void *disk, const char *name, const char *format, uint32_t depth,
@@ -123,7 +124,7 @@ int snapshot_read(struct zqcow2_simdisk *disk, uint8_t *out, uint64_t size);
 /* Compresses each cluster of the guest's first `size` bytes; the refcounts have 16 bits. */
 int pack_image(struct zqcow2_simdisk *disk, uint64_t size);
 
-/* commit.c: of an image that is not open into the second file of its disk. */
+/* commit.c: of an image that is not open into the backing file on its disk. */
 int commit_disk(struct disk *disk, struct zqcow2_error *err);
 
 /* verify.c */

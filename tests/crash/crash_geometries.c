@@ -7,7 +7,7 @@
 #define K         1024u
 #define SCRAMBLES ZQCOW2_SIMDISK_DISCARD_SCRAMBLES
 
-/* What the worlds with a second file have in common. */
+/* What the worlds with several files have in common. */
 #define PLAIN512 .cluster = 512, .size = 7 * K, .refbits = 16, .block = 512, .weight = 60
 #define PLAIN4K \
     .cluster = 4096, .size = 30 * K, .refbits = 16, .block = 512, .weight = 60, .discard = SCRAMBLES
@@ -518,7 +518,7 @@ const struct crash_geometry crash_geometries[] = {
     {.name = "zdata4kv7", ZONES4KV7, .io_align = 4096, .data = true, .prologue = "arih"},
     {.name = "zdataover1k", ZONES1K, .source = "qcow2", .data = true, .prologue = "abeop|akbpe"},
     {.name = "xzdata16k", WIDE_ZONES, .data = true, .prologue = "aopb"},
-    /* Images that are committed into their backing files, which lie on a second disk. */
+    /* Images that are committed into their backing files, which lie on disks of their own. */
     {.name = "commit512raw", PLAIN512, .source = "raw", .commit = true, .prologue = "opo"},
     {.name = "commit4k", PLAIN4K, .source = "qcow2", .commit = true, .prologue = "opopopo|yop"},
     {.name = "xcommit16k", WIDE, .source = "qcow2", .commit = true, .prologue = "opopop"},
@@ -531,6 +531,45 @@ const struct crash_geometry crash_geometries[] = {
     {.name = "zcommit2", ZONES1K, .source = "qcow2", .commit = true, .prologue = "abeop|akbpe"},
     {.name = "zcommit4kv7", ZONES4KV7, .source = "qcow2", .commit = true, .prologue = "aabop"},
     {.name = "xzcommit16k", WIDE_ZONES, .source = "qcow2", .commit = true, .prologue = "aopB"},
+    /* Both have data files, if the backing file can: three or four disks. */
+    {.name = "datacommit512",
+     PLAIN512,
+     .source = "raw",
+     .commit = true,
+     .data = true,
+     .prologue = "opo"},
+    {.name = "datacommit4k",
+     PLAIN4K,
+     .source = "qcow2",
+     .commit = true,
+     .data = true,
+     .prologue = "opopopo|yop"},
+    {.name = "datacommit4kraw",
+     PLAIN4K,
+     .source = "qcow2",
+     .commit = true,
+     .data = true,
+     .data_raw = true,
+     .prologue = "opoy"},
+    {.name = "zdatacommit1k",
+     ZONES1K,
+     .max_active = 3,
+     .source = "qcow2",
+     .commit = true,
+     .data = true,
+     .prologue = "abeop"},
+    {.name = "zdatacommit2",
+     ZONES1K,
+     .source = "qcow2",
+     .commit = true,
+     .data = true,
+     .prologue = "abeop|akbpe"},
+    {.name = "xzdatacommit16k",
+     WIDE_ZONES,
+     .source = "qcow2",
+     .commit = true,
+     .data = true,
+     .prologue = "aopB"},
 };
 const unsigned crash_ngeometries = sizeof(crash_geometries) / sizeof(crash_geometries[0]);
 _Static_assert(sizeof(crash_geometries) / sizeof(crash_geometries[0]) <= MAX_WORLDS,

@@ -71,7 +71,7 @@ static int create(struct disk *disk, struct zqcow2_error *err)
     o.layout = g->layout;
     o.flags = (g->lazy ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0) |
               (g->extended ? ZQCOW2_CREATE_EXTENDED_L2 : 0) |
-              (g->data_raw ? ZQCOW2_CREATE_DATA_FILE_RAW : 0);
+              (g->data_raw && !g->source ? ZQCOW2_CREATE_DATA_FILE_RAW : 0);
     o.backing_name = g->source ? "source" : NULL;
     o.backing_format = g->source;
     o.data_file = g->data ? "data" : NULL;
@@ -82,6 +82,15 @@ static int create(struct disk *disk, struct zqcow2_error *err)
     rc = zqcow2_create(be, &o, err);
     zqcow2_backend_close(be);
     return rc;
+}
+
+/* What there is beside the image. */
+static unsigned files_of(const struct crash_geometry *g)
+{
+    bool data_below = g->commit && g->data && strcmp(g->source, "raw");
+
+    return (g->data ? 1u << DATA_FILE : 0) | (g->commit ? 1u << BELOW : 0) |
+           (data_below ? 1u << DATA_BELOW : 0);
 }
 
 struct disk *crash_geometry_create(const struct crash_geometry *g, struct disk *below, bool async,
@@ -98,7 +107,7 @@ struct disk *crash_geometry_create(const struct crash_geometry *g, struct disk *
     o.discard = g->discard;
     o.io_align = g->io_align;
     o.max_iov = g->max_iov;
-    rc = disk_new(&o, g, g->data ? DISK_DATA : g->commit ? DISK_BELOW : DISK_ALONE, &disk);
+    rc = disk_new(&o, g, files_of(g), &disk);
     if (rc == 0) {
         if (g->commit)
             rc = source_put(below, disk);

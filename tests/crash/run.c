@@ -463,8 +463,7 @@ void run_make_room(struct run *r)
     struct zqcow2_info info = ZQCOW2_INFO_INIT;
 
     settle(r);
-    disk_set_fault(r->disk, THE_IMAGE, NULL);
-    disk_set_fault(r->disk, SECOND_FILE, NULL);
+    disk_no_faults(r->disk);
     r->faulty = false;
     if (!r->img || r->broken)
         return;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * What lies below the images of a geometry, and beside them. A backing file that nothing changes is
- * bytes in memory; what can change is the second file of the disk.
+ * bytes in memory; what can change is a file of the disk.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -96,8 +96,8 @@ int source_keep(const struct crash_geometry *g, struct disk *disk)
     memset(s, 0, MAX_FILES * sizeof(*s));
     sources[i].n++;
     rc = take(disk, g->source, &s[THE_IMAGE]);
-    if (rc == 0 && disk->file[SECOND_FILE])
-        rc = take_file(disk->file[SECOND_FILE], &s[SECOND_FILE]);
+    if (rc == 0 && disk->file[DATA_FILE])
+        rc = take_file(disk->file[DATA_FILE], &s[DATA_FILE]);
     return rc;
 }
 
@@ -107,7 +107,13 @@ int source_put(struct disk *from, struct disk *to)
     int rc = take(from, to->g->source, &s);
 
     if (rc == 0)
-        rc = zqcow2_simdisk_import(to->file[SECOND_FILE], s.b, s.len, 0);
+        rc = zqcow2_simdisk_import(to->file[BELOW], s.b, s.len, 0);
+    free(s.b);
+    if (rc < 0 || !to->file[DATA_BELOW])
+        return rc;
+    rc = take_file(from->file[DATA_FILE], &s);
+    if (rc == 0)
+        rc = zqcow2_simdisk_import(to->file[DATA_BELOW], s.b, s.len, 0);
     free(s.b);
     return rc;
 }
@@ -157,15 +163,17 @@ int source_resolve(void *arg, const char *name, const char *format, uint32_t dep
 {
     const uint32_t flags = ZQCOW2_RESOLVE_DATA_FILE | ZQCOW2_RESOLVE_WRITE | ZQCOW2_RESOLVE_CREATE;
     struct disk *d = arg;
-    bool data = depth & ZQCOW2_RESOLVE_DATA_FILE, ours = data ? d->g->data : d->g->commit;
+    bool data = depth & ZQCOW2_RESOLVE_DATA_FILE;
 
     (void)name;
     (void)format;
     (void)err;
     depth &= ~flags;
-    if (ours && depth == (data ? 0 : 1))
-        return disk_backend(d, SECOND_FILE, be);
-    return open_source(world_of(d->g), data ? SECOND_FILE : THE_IMAGE, depth - d->g->commit, be);
+    if (depth == 0 && data && d->g->data)
+        return disk_backend(d, DATA_FILE, be);
+    if (depth == 1 && d->g->commit)
+        return disk_backend(d, data ? DATA_BELOW : BELOW, be);
+    return open_source(world_of(d->g), data ? DATA_FILE : THE_IMAGE, depth - d->g->commit, be);
 }
 
 int source_resolve_below(void *arg, const char *name, const char *format, uint32_t depth,

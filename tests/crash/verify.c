@@ -307,9 +307,11 @@ static int reopened(struct checker *c, struct disk *image)
 /* Any program can read a raw data file: what is in it is what the device holds. */
 static int raw_differs(struct checker *c, struct disk *image)
 {
+    unsigned file = c->g->source ? DATA_BELOW : DATA_FILE;
+
     if (!c->g->data_raw)
         return 0;
-    if (zqcow2_simdisk_export(image->file[SECOND_FILE], c->again, c->g->size, 0) < 0)
+    if (zqcow2_simdisk_export(image->file[file], c->again, c->g->size, 0) < 0)
         return REFUSE(c, "the data file cannot be read");
     return data_differs(c, "in the raw data file");
 }
@@ -323,11 +325,11 @@ static int below_differs(struct checker *c, struct disk *image)
     int bad, rc;
 
     if (!strcmp(c->g->source, "raw")) {
-        if (zqcow2_simdisk_export(image->file[SECOND_FILE], c->again, c->g->size, 0) < 0)
+        if (zqcow2_simdisk_export(image->file[BELOW], c->again, c->g->size, 0) < 0)
             return REFUSE(c, "the backing file cannot be read");
         return data_differs(c, "in the backing file");
     }
-    rc = disk_backend(image, SECOND_FILE, &be);
+    rc = disk_backend(image, BELOW, &be);
     if (rc < 0)
         return REFUSE(c, "no backend");
     open_options(image, &o, false);
@@ -353,9 +355,8 @@ static int commit(struct checker *c, struct disk *image)
     if (rc < 0)
         return REFUSE(c, "commit: %s (%s)", zqcow2_strerror(rc), err.text);
     return check(c, image, THE_IMAGE, true, "after a commit") ||
-           (strcmp(c->g->source, "raw") &&
-            check(c, image, SECOND_FILE, true, "of the backing file")) ||
-           reopened(c, image) || below_differs(c, image);
+           (strcmp(c->g->source, "raw") && check(c, image, BELOW, true, "of the backing file")) ||
+           reopened(c, image) || below_differs(c, image) || (c->g->source && raw_differs(c, image));
 }
 
 int verify_state(struct checker *c, struct disk *image, const struct power_model *o, uint64_t salt)
@@ -368,8 +369,8 @@ int verify_state(struct checker *c, struct disk *image, const struct power_model
         bad = commit(c, image);
     bad = bad || use_and_close(c, image, salt) ||
           check(c, image, THE_IMAGE, true, "after a clean close") || reopened(c, image) ||
-          snapshot_differs(c, image, "after recovery and use") || raw_differs(c, image) ||
-          commit(c, image);
+          snapshot_differs(c, image, "after recovery and use") ||
+          (!c->g->source && raw_differs(c, image)) || commit(c, image);
     if (!bad && disk_misuse(image))
         return REFUSE(c, "%llu calls broke the backend's contract",
                       (unsigned long long)disk_misuse(image));

@@ -218,6 +218,8 @@ static void report(struct run *r, uint64_t stop)
     static const char *acts[] = {"write", "zero", "flush", "finish", "reset", "read", "other"};
     static const char *calls[] = {"read", "write", "flush", "zero", "discard", "truncate"};
     static const char *events[] = {"begins", "ends", "loses"};
+    static const char *file_names[MAX_FILES] = {"", " (data file)", " (backing file)",
+                                                " (its data file)"};
     uint32_t m = 0;
 
     for (uint64_t p = 0; p <= stop; p++) {
@@ -236,8 +238,8 @@ static void report(struct run *r, uint64_t stop)
         if (p == stop || disk_event(r->disk, p, &op, &what, &file) < 0)
             continue;
         printf("%5llu           %s %s%s 0x%llx + 0x%llx", (unsigned long long)p, events[what],
-               calls[op.kind], file == SECOND_FILE ? " (second file)" : "",
-               (unsigned long long)op.offset, (unsigned long long)op.length);
+               calls[op.kind], file_names[file], (unsigned long long)op.offset,
+               (unsigned long long)op.length);
         printf(op.result && what == EVENT_ENDS ? ": %s\n" : "\n", zqcow2_strerror(op.result));
     }
 }
@@ -293,7 +295,7 @@ static int crash_everywhere(struct worker *w, struct run *r, struct power_model 
 
 /*
  * text: kind, number, then perhaps e (forever), or without space: s (half of it is there), n
- * (nothing is), l (all of it is). With two files even numbers are the second one's.
+ * (nothing is), l (all of it is). With several files their turns alternate.
  */
 static void arm(struct disk *disk, const char *text)
 {
@@ -303,7 +305,7 @@ static void arm(struct disk *disk, const char *text)
     } kinds[] = {{'W', ZQCOW2_IO_WRITE}, {'F', ZQCOW2_IO_FLUSH}, {'T', ZQCOW2_IO_TRUNCATE},
                  {'Z', ZQCOW2_IO_ZERO},  {'R', ZQCOW2_IO_READ},  {'D', ZQCOW2_IO_DISCARD}};
     struct zqcow2_simdisk_fault f = ZQCOW2_SIMDISK_FAULT_INIT;
-    unsigned file = THE_IMAGE;
+    unsigned file;
     char how;
 
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
@@ -311,10 +313,7 @@ static void arm(struct disk *disk, const char *text)
             f.kinds = 1u << kinds[i].kind;
     }
     f.nth = strtoull(text + 1, NULL, 10);
-    if (disk->file[SECOND_FILE]) {
-        file = f.nth % 2 ? THE_IMAGE : SECOND_FILE;
-        f.nth = (f.nth + 1) / 2;
-    }
+    file = disk_turn(disk, &f.nth);
     how = text[2 + strspn(text + 2, "0123456789")];
     f.error = how && strchr("snl", how) ? -ENOSPC : -EIO;
     f.flags = how == 'e' ? ZQCOW2_SIMDISK_FOREVER :
@@ -376,8 +375,7 @@ static void sequence(struct worker *w, const struct crash_geometry *g, const cha
     if (bang && only_space(bang))
         run_make_room(&r);
     run_end(&r, true);
-    disk_set_fault(disk, THE_IMAGE, NULL);
-    disk_set_fault(disk, SECOND_FILE, NULL);
+    disk_no_faults(disk);
     base_replay(&o, &b->run);
     if (r.hung || r.wrong || (r.broken && !r.faulty))
         violation(w, r.why);
