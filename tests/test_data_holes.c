@@ -10,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 #include <cmocka.h>
+#include <zqcow2/chain.h>
 #include "rig/rig.h"
 #include "rig/twin.h"
 
@@ -224,6 +225,81 @@ static void writes_wait_for_the_hole(void **state)
     rig_watch(0, "over");
 }
 
+/* ---- an image with a data file that is committed ---- */
+
+struct layered {
+    struct world w;
+    struct zqcow2_simdisk *below;
+};
+
+static int resolve_both(void *arg, const char *name, const char *format, uint32_t depth,
+                        struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    struct layered *l = arg;
+
+    if (!strcmp(name, "below"))
+        return zqcow2_simdisk_backend(l->below, be);
+    return twin_resolve(&l->w, name, format, depth, be, err);
+}
+
+/* What begin_holes() makes, above a raw file of zeros. */
+static void begin_layered(struct layered *l, const struct kind *k)
+{
+    struct zqcow2_rebase_options o = ZQCOW2_REBASE_OPTIONS_INIT;
+    struct zqcow2_simdisk_options d = ZQCOW2_SIMDISK_OPTIONS_INIT;
+    struct zqcow2_backend *be;
+
+    assert_int_equal(zqcow2_close(begin_holes(&l->w, k)), 0);
+    d.length = k->size;
+    assert_int_equal(zqcow2_simdisk_new(&d, &l->below), 0);
+    o.flags = ZQCOW2_REBASE_NAME_ONLY;
+    o.backing_name = "below";
+    o.backing_format = "raw";
+    o.resolve = resolve_both;
+    o.resolve_arg = l;
+    be = half_of(&l->w, IMAGE);
+    assert_int_equal(zqcow2_rebase(be, &o, NULL), 0);
+    zqcow2_backend_close(be);
+}
+
+static void must_commit(struct layered *l, uint32_t flags)
+{
+    struct zqcow2_commit_options o = ZQCOW2_COMMIT_OPTIONS_INIT;
+    struct zqcow2_backend *be = half_of(&l->w, IMAGE);
+
+    o.flags = flags;
+    o.resolve = resolve_both;
+    o.resolve_arg = l;
+    assert_int_equal(zqcow2_commit(be, &o, NULL), 0);
+    zqcow2_backend_close(be);
+}
+
+static void emptied_images_give_all_back(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < NR_KINDS; i++) {
+        const struct kind *k = &kinds[i];
+        uint64_t c = k->cluster;
+        struct layered l;
+
+        if (k->zone)
+            continue; /* they cannot stand on a raw file */
+        begin_layered(&l, k);
+        must_commit(&l, ZQCOW2_COMMIT_KEEP);
+        assert_true(file_holds(&l.w, 0, 8 * c, 5));
+        must_commit(&l, 0);
+        assert_int_equal(l.w.asked, ZQCOW2_RESOLVE_DATA_FILE | ZQCOW2_RESOLVE_WRITE);
+        for (unsigned n = 0; n < 8; n++)
+            assert_false(file_holds(&l.w, n * c, c, 5));
+        assert_int_equal(zqcow2_simdisk_export(l.below, got, 8 * c, 0), 0);
+        for (uint64_t at = 0; at < 8 * c; at++)
+            assert_int_equal(got[at], 5);
+        must_check(&l.w, false);
+        zqcow2_simdisk_free(l.below);
+        world_end(&l.w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -231,6 +307,7 @@ int main(void)
         cmocka_unit_test(written_again_is_no_hole),
         cmocka_unit_test(the_last_discard_counts),
         cmocka_unit_test(writes_wait_for_the_hole),
+        cmocka_unit_test(emptied_images_give_all_back),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

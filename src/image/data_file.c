@@ -29,7 +29,7 @@ static int check_length(const struct opening *o, struct zqcow2_backend *be)
 static int open_it(const struct opening *o, struct zq_core *c, uint32_t depth,
                    struct zq_data_file *d)
 {
-    bool rdwr = o->opt.flags & ZQCOW2_OPEN_RDWR;
+    bool rdwr = o->layer || o->opt.flags & ZQCOW2_OPEN_RDWR; /* a layer gets holes */
     struct zqcow2_backend *be;
     int rc =
         zq_opening_named(o, o->backing.data_file, "raw",

@@ -129,6 +129,16 @@ static int drop_l1(struct zq_core *c)
     return rc < 0 ? rc : zq_be_flush(c->be);
 }
 
+/*
+ * A check gives back what was counted; in a data file nothing is. Nothing can lead there any more,
+ * and that is durable.
+ */
+static void punch_data_file(struct zq_core *c)
+{
+    if (c->data != &c->x)
+        (void)zq_be_discard(c->data->be, 0, c->hdr.virtual_size);
+}
+
 int zq_image_empty_layer(struct zqcow2_image *layer, struct zqcow2_error *err)
 {
     struct zq_core *c = &layer->core;
@@ -139,5 +149,7 @@ int zq_image_empty_layer(struct zqcow2_image *layer, struct zqcow2_error *err)
     rc = set_guard(c, &repair);
     if (rc == 0)
         rc = drop_l1(c);
+    if (rc == 0)
+        punch_data_file(c);
     return rc < 0 ? rc : check(c, repair, err);
 }

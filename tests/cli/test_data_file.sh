@@ -66,6 +66,15 @@ if fallocate -p -o 0 -l 1M holes 2>/dev/null; then
     is 'gives half of it back' 1 $(($(blocks in/zones.bin) <= full / 2 + 64))
     run 0 'a discard there' io -c 'discard 0 4M' in/zspace.qcow2
     is 'the rest' 1 $(($(blocks in/zones.bin) <= 64))
+    run 0 'an overlay' create -b zspace.qcow2 -o data_file=layer.bin in/layer.qcow2
+    run 0 'writes' io -c 'write -P 6 0 4M' -c 'write -P 6 4M 4M' in/layer.qcow2
+    full=$(blocks in/layer.bin)
+    run 0 'a commit that keeps' commit -d in/layer.qcow2
+    is 'nothing' 1 $(($(blocks in/layer.bin) == full))
+    run 0 'a commit' commit in/layer.qcow2
+    is 'all of it' 1 $(($(blocks in/layer.bin) <= 64))
+    run 0 'check' check in/layer.qcow2
+    run 0 'compare' compare in/layer.qcow2 in/zspace.qcow2
 else
     echo '# no holes here'
 fi
