@@ -179,11 +179,101 @@ static void by_threads(void **state)
     zones_live_on(true);
 }
 
+/* ---- a device that shrinks ---- */
+
+static void resize(uint32_t zones)
+{
+    const uint32_t both = ZQCOW2_RESIZE_SHRINK | ZQCOW2_RESIZE_DISCARD;
+
+    assert_int_equal(zqcow2_resize(img, (uint64_t)zones * ZONE, both, NULL), 0);
+}
+
+static int cut_off(void *arg, uint64_t done, uint64_t total)
+{
+    unsigned *cuts = arg;
+
+    assert_int_equal(total, (OWNERS + COLD) * ZONE);
+    if (done >= OWNERS * ZONE && !(*cuts)++)
+        resize(1);
+    return 0;
+}
+
+/* What is left of the range is nobody's: neither an error nor touched. */
+static void beyond_the_end(void **state)
+{
+    struct zqcow2_compact_options opt = ZQCOW2_COMPACT_OPTIONS_INIT;
+    struct zqcow2_compact_result res = ZQCOW2_COMPACT_RESULT_INIT;
+    struct zqcow2_check_result check = ZQCOW2_CHECK_RESULT_INIT;
+    unsigned cuts = 0;
+
+    (void)state;
+    make(false);
+    opt.progress = cut_off;
+    opt.progress_arg = &cuts;
+    assert_int_equal(zqcow2_compact(img, &opt, &res, NULL), 0);
+    assert_int_equal(cuts, 1);
+    assert_int_equal(res.clusters, 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    assert_int_equal(zqcow2_check(backend, NULL, &check, NULL), 0);
+    assert_int_equal(check.corruptions, 0);
+    zqcow2_backend_close(backend);
+}
+
+#define FEW   4u
+#define MANY  2000u
+#define SIZES 150u
+
+/* Each report is of one moment: all zones, or those of the small device. */
+static void *report(void *arg)
+{
+    static struct zqcow2_zone zones[MANY];
+    uint64_t at = (uint64_t)(FEW / 2) * ZONE;
+
+    (void)arg;
+    while (!stop) {
+        uint32_t n = MANY;
+
+        assert_int_equal(zqcow2_zone_report(img, at, zones, &n), 0);
+        assert_true(n == FEW - FEW / 2 || n == MANY - FEW / 2);
+        for (uint32_t i = 0; i < n; i++) {
+            assert_int_equal(zones[i].start, at + (uint64_t)i * ZONE);
+            assert_int_equal(zones[i].state, ZQCOW2_ZONE_EMPTY);
+        }
+        reads++;
+    }
+    return NULL;
+}
+
+static void reports_of_one_moment(void **state)
+{
+    pthread_t reader, packer;
+
+    (void)state;
+    make(false);
+    stop = false;
+    reads = 0;
+    resize(1);
+    resize(FEW);
+    assert_int_equal(zqcow2_zone_reset(img, 0, FEW * ZONE, 0), 0);
+    assert_int_equal(pthread_create(&reader, NULL, report, NULL), 0);
+    assert_int_equal(pthread_create(&packer, NULL, pack, NULL), 0);
+    for (unsigned i = 0; i < SIZES; i++)
+        resize(i % 2 ? FEW : MANY);
+    stop = true;
+    assert_int_equal(pthread_join(reader, NULL), 0);
+    assert_int_equal(pthread_join(packer, NULL), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    zqcow2_backend_close(backend);
+    printf("reports: %u resizes, %u reports, 0 differences\n", SIZES, (unsigned)reads);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(by_calls),
         cmocka_unit_test(by_threads),
+        cmocka_unit_test(beyond_the_end),
+        cmocka_unit_test(reports_of_one_moment),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -253,20 +253,45 @@ int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const voi
 }
 
 /*
+ * How many zones there are from the one that contains off, at most nr. Under the mutex: a resize in
+ * another thread makes them fewer, and frees what describes the rest.
+ */
+static uint32_t zones_from(const struct zq_core *c, uint64_t off, uint32_t nr)
+{
+    if (off >= c->size)
+        return 0;
+    return (uint32_t)zq_min(nr, c->zones.g.nr_zones - zq_zone_of(&c->zones, off));
+}
+
+/* The bytes of the extensions that the next call reads; all that is asked for if there are none. */
+static size_t descriptor_bytes(struct zq_core *c, uint64_t off, uint32_t *nr)
+{
+    uint32_t n;
+    size_t one;
+
+    zq_core_lock(c);
+    n = c->zoned ? zones_from(c, off, *nr) : 0;
+    one = c->zones.g.descriptor_size;
+    zq_core_unlock(c);
+    *nr = n ? n : *nr;
+    return *nr * one;
+}
+
+/*
  * Unlike a report this reads the file, so it is an operation: extensions are not kept in memory. As
- * many zones as there are, like a report; what it needs to know of them is fixed, so it is read
- * without the mutex.
+ * many zones as there are, like a report: if they have become fewer before it began, it asks again.
  */
 int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf, uint32_t *nr)
 {
-    const struct zq_core *c = &img->core;
-    uint32_t n = *nr;
+    uint32_t n = *nr, last;
+    size_t bytes;
     int rc;
 
-    if (c->zoned && off < c->size)
-        n = (uint32_t)zq_min(n, c->zones.g.nr_zones - zq_zone_of(&c->zones, off));
-    rc = run_buffer(img, ZQCOW2_OP_ZONE_GET_DESCRIPTORS, buf,
-                    (size_t)n * c->zones.g.descriptor_size, off, 0, NULL);
+    do {
+        last = n;
+        bytes = descriptor_bytes(&img->core, off, &n);
+        rc = run_buffer(img, ZQCOW2_OP_ZONE_GET_DESCRIPTORS, buf, bytes, off, 0, NULL);
+    } while (rc == -EINVAL && n < last);
     if (rc == 0)
         *nr = n;
     return rc;
@@ -281,20 +306,20 @@ int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zon
                        uint32_t *nr)
 {
     struct zq_core *c = &img->core;
-    uint32_t first, n;
+    uint32_t n;
+    int rc;
 
     if (!c->zoned)
         return ZQCOW2_ENOTZONED;
-    if (off >= c->size)
-        return -EINVAL;
-    first = zq_zone_of(&c->zones, off);
-    n = (uint32_t)zq_min(*nr, c->zones.g.nr_zones - first);
     zq_core_lock(c);
+    n = zones_from(c, off, *nr);
     for (uint32_t i = 0; i < n; i++)
-        zq_zone_fill_report(&c->zones, first + i, &zones[i]);
+        zq_zone_fill_report(&c->zones, zq_zone_of(&c->zones, off) + i, &zones[i]);
+    rc = off < c->size ? 0 : -EINVAL;
     zq_core_unlock(c);
-    *nr = n;
-    return 0;
+    if (rc == 0)
+        *nr = n;
+    return rc;
 }
 
 /*

@@ -21,7 +21,7 @@ struct compact {
     struct zqcow2_compact_options opt;
     struct zqcow2_compact_result res;
     struct zqcow2_error *err;
-    uint64_t end;
+    uint64_t end, mask; /* of the bits within a zone */
     struct zq_compacting one;
 };
 
@@ -54,7 +54,7 @@ static void add(struct compact *p)
  */
 static int compact_zones(struct compact *p, struct zqcow2_image *img)
 {
-    uint64_t zone = p->core->zones.g.zone_size, flushed = p->res.compressed;
+    uint64_t zone = p->mask + 1, flushed = p->res.compressed;
     int rc = 0;
 
     while (rc == 0 && p->one.guest < p->end) {
@@ -75,12 +75,18 @@ static int compact_zones(struct compact *p, struct zqcow2_image *img)
 
 /* ---- the call ---- */
 
-/* Conventional zones in the range are passed over: they come first. */
+/*
+ * Conventional zones in the range are passed over: they come first. The size is that of this
+ * moment: a resize may change it before the next cluster.
+ */
 static int check_range(struct compact *p)
 {
-    uint64_t size = p->core->size, mask = p->core->zones.g.zone_size - 1;
-    uint64_t at = p->opt.offset, len = p->opt.length;
+    uint64_t at = p->opt.offset, len = p->opt.length, size, mask;
 
+    zq_core_lock(p->core);
+    size = p->core->size;
+    mask = p->mask = p->core->zones.g.zone_size - 1;
+    zq_core_unlock(p->core);
     if (at & mask || at > size || len > size - at || (len & mask && at + len != size))
         return zq_fail(p->err, -EINVAL, "offset, length: must be whole zones");
     p->end = len ? at + len : size;

@@ -37,6 +37,15 @@ static uint64_t cluster_bytes(const struct zq_core *c)
     return (uint64_t)1 << c->cluster_bits;
 }
 
+/* Up to `next` nothing is done. */
+static void pass_over(struct compact *p, uint64_t next)
+{
+    zq_assert(next > p->what->guest);
+    p->what->next = next;
+    p->phase = P_DONE;
+}
+
+/* Behind the gate the device keeps its size; in front of it, it may have become smaller. */
 static int begin(struct zq_core *c, struct compact *p)
 {
     struct zq_op *op = &p->op;
@@ -52,15 +61,9 @@ static int begin(struct zq_core *c, struct compact *p)
     p->phase = P_ZONE;
     if (!c->writable)
         return -EROFS;
+    if (op->req.offset >= c->size)
+        pass_over(p, UINT64_MAX);
     return c->dead ? ZQCOW2_EDEAD : c->sealed ? ZQCOW2_ECORRUPT : 0;
-}
-
-/* Up to `next` nothing is done. */
-static void pass_over(struct compact *p, uint64_t next)
-{
-    zq_assert(next > p->what->guest);
-    p->what->next = next;
-    p->phase = P_DONE;
 }
 
 /* A zone that may be written again is not worth it, and one that is offline has nothing to read. */
