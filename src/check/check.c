@@ -171,13 +171,8 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
     unsigned known = t->len ? zq_counts_once(&s->counts, t->host >> s->h.cluster_bits) : 0;
     bool once = t->outside || known & ZQ_ONCE_NOW, low = known & ZQ_ONCE_TOO_LOW, loose;
 
-    if (t->compressed && f->set) {
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
-                 ": COPIED is set on a compressed cluster",
-                 f->table, f->index, f->at, f->word);
-        return;
-    }
+    if (t->compressed && f->set)
+        zq_found_packed(s, f->table, f->index, f->at, f->word);
     if (t->compressed || once == f->set)
         return;
     loose = !t->outside && zq_scan_is_loose(s, t);

@@ -38,6 +38,15 @@ void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
     s->opt->found(s->opt->arg, kind, text);
 }
 
+void zq_found_packed(struct zq_scan *s, const char *table, uint64_t index, uint64_t at,
+                     uint64_t word)
+{
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+             "%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64
+             ": COPIED is set on a compressed cluster",
+             table, index, at, word);
+}
+
 /*
  * Before the first change: the image is marked as in use, so that one whose repair was killed is
  * checked again, and bits whose owners do not know of the change are cleared. Both are durable

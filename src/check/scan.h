@@ -133,6 +133,9 @@ struct zq_target {
 /* Adds n findings of one kind (zqcow2_finding) to the result and reports them to the caller. */
 void zq_found(struct zq_scan *s, int kind, uint64_t n, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
+/* The entry of a compressed cluster has the flag COPIED. */
+void zq_found_packed(struct zq_scan *s, const char *table, uint64_t index, uint64_t at,
+                     uint64_t word);
 
 /* Reads header, zones and refcount table and counts every reference. s->be, hooks, opt are set. */
 int zq_scan_run(struct zq_scan *s);

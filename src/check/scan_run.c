@@ -161,6 +161,16 @@ static void note_own(struct zq_scan *s, uint64_t guest)
     u->own_mapped += guest >= u->own && guest < u->own_end;
 }
 
+/* Flags of the active tables are compared when all is counted. */
+static void check_snapshot_flag(struct zq_scan *s, const struct zq_l2 *table, uint64_t index,
+                                uint64_t at, const uint8_t *entry)
+{
+    const struct zq_form form = zq_scan_form(s);
+
+    if (table->index == ZQ_NO_INDEX && !s->seen && zq_l2_says_copied(&form, entry))
+        zq_found_packed(s, "a snapshot's L2", index, at, zq_l2_word(entry));
+}
+
 static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
 {
     const struct zq_l2 *table = arg;
@@ -173,6 +183,8 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
         zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
                  "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
                  at, zq_l2_word(entry), t.why, t.where);
+    else if (t.compressed)
+        check_snapshot_flag(s, table, index, at, entry);
     s->hidden |= t.why && !t.counted;
     s->on_tables += t.on_table && table->index != ZQ_NO_INDEX;
     for (uint64_t c = t.host >> bits; t.len && rc == 0 && c <= (t.host + t.len - 1) >> bits; c++) {
