@@ -55,9 +55,9 @@ enum zqcow2_bitmap_add_flag {
 
 /*
  * Adds a bitmap without marks. name: 1 to 1023 bytes. granularity: a power of two from 512 to
- * 2^31; 0: 64 KiB. EFEATURE: the image has version 2, or its header has no room. -EEXIST: another
- * bitmap has this name. -EFBIG: there are too many bitmaps, the granularity is too fine for the
- * device, or the tables of all enabled bitmaps would exceed 64 MiB.
+ * 2^31; 0: 64 KiB. EFEATURE: the image has version 2, its header has no room, or the device has no
+ * sectors. -EEXIST: another bitmap has this name. -EFBIG: there are too many bitmaps, the
+ * granularity is too fine for the device, or the tables of all enabled bitmaps would exceed 64 MiB.
  */
 ZQCOW2_API int zqcow2_bitmap_add(struct zqcow2_image *img, const char *name, uint64_t granularity,
                                  uint32_t flags, struct zqcow2_error *err);

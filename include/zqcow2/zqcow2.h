@@ -520,8 +520,8 @@ ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name
  * Restores the content, the size and the write pointers that the disk had when the snapshot was
  * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
  * Requests submitted during the call access the restored disk. -EINVAL: its size is not a multiple
- * of the block size. EFEATURE: also if a bitmap has unknown extra data. EZONE_ACTIVE: too many of
- * its zones are active. ECORRUPT: also if the image has zones, but the snapshot has no valid write
+ * of the block size. EFEATURE: also if a bitmap cannot be kept. EZONE_ACTIVE: too many of its
+ * zones are active. ECORRUPT: also if the image has zones, but the snapshot has no valid write
  * pointers. Others: as for taking a snapshot.
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,

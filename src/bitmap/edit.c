@@ -39,6 +39,8 @@ static int plan_new(struct zq_bitmap_edit *e)
         return zq_fail(e->s.err, -EEXIST, "a bitmap has this name already");
     if (b->nr >= ZQ_MAX_BITMAPS)
         return zq_fail(e->s.err, -EFBIG, "no more bitmaps fit into the directory");
+    if (!entries) /* a bitmap without a table is none to QEMU, which then refuses the image */
+        return zq_fail(e->s.err, ZQCOW2_EFEATURE, "a device without sectors has no bitmaps");
     if (zq_table_bytes(entries) > ZQ_MAX_BITMAP_IO)
         return zq_fail(e->s.err, -EFBIG, "the granularity is too fine for a device of this size");
     e->index = b->nr;

@@ -12,6 +12,7 @@
 #include <zlib.h>
 
 #include <cmocka.h>
+#include <zqcow2/bitmap.h>
 
 #include "unit/pic.h"
 
@@ -253,11 +254,38 @@ static void test_no_size(void **state)
             assert_int_equal(info_of(img, 0), cases[i].size ? ZQCOW2_INFO_SIZE_CUT : 0);
             assert_int_equal(zqcow2_read(img, data, 512, 0), -EINVAL);
             assert_int_equal(zqcow2_flush(img), 0);
+            assert_int_equal(zqcow2_bitmap_add(img, "b", 0, 0, NULL),
+                             flags == RDWR ? ZQCOW2_EFEATURE : -EROFS);
             assert_int_equal(zqcow2_close(img), 0);
         }
         pic_finds(&p, 0, 0, 0, "", "");
         pic_free(&p);
     }
+}
+
+/* A snapshot of such a device cannot be applied beside a bitmap, which QEMU would then refuse. */
+static void test_snapshot_of_no_size(void **state)
+{
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_image *img;
+    struct pic p;
+
+    (void)state;
+    make(&p, 0);
+    pic_put(&p, 24, 8, 511);
+    pic_snapshot(&p);
+    pic_put(&p, 24, 8, MiB(1));
+    img = open_image(&p, RDWR);
+    assert_int_equal(zqcow2_bitmap_add(img, "b", 0, 0, NULL), 0);
+    assert_int_equal(zqcow2_snapshot_apply(img, "s", &err), ZQCOW2_EFEATURE);
+    assert_non_null(strstr(err.text, "bitmap \"b\" cannot be kept on a device without sectors"));
+    assert_int_equal(info_of(img, MiB(1)), 0);
+    assert_int_equal(zqcow2_bitmap_remove(img, "b", NULL), 0);
+    assert_int_equal(zqcow2_snapshot_apply(img, "s", NULL), 0);
+    assert_int_equal(info_of(img, 0), ZQCOW2_INFO_SIZE_CUT);
+    assert_int_equal(zqcow2_close(img), 0);
+    pic_finds(&p, 0, 0, 0, "", "");
+    pic_free(&p);
 }
 
 static void test_backing_without_name(void **state)
@@ -353,6 +381,7 @@ int main(void)
         cmocka_unit_test(test_compressed_copied),
         cmocka_unit_test(test_odd_size),
         cmocka_unit_test(test_no_size),
+        cmocka_unit_test(test_snapshot_of_no_size),
         cmocka_unit_test(test_backing_without_name),
         cmocka_unit_test(test_stale_bitmaps_on_data),
         cmocka_unit_test(test_stale_bitmaps_leak),
