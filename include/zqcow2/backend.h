@@ -211,8 +211,8 @@ ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allo
 /*
  * Assign this function to resolve in the options of a call, and the resolver to resolve_arg.
  * A relative name is relative to the folder of the file that contains the name. The function opens
- * regular files only. It refuses a file that is already part of the chain, and names that begin
- * with a protocol, such as "nbd:" or "json:".
+ * regular files only. It refuses a file that is already part of the chain, names that begin with a
+ * protocol, such as "nbd:" or "json:", and a depth above 64.
  */
 ZQCOW2_API int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
                                    struct zqcow2_backend **be, struct zqcow2_error *err);

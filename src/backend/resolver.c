@@ -249,7 +249,7 @@ static bool take_request(struct zqcow2_resolver *r, uint32_t depth, struct reque
 {
     q->data = depth & ZQCOW2_RESOLVE_DATA_FILE;
     q->depth = depth & ~DEPTH_FLAGS;
-    if (q->depth > ZQ_MAX_DEPTH || (!q->data && (depth & ZQCOW2_RESOLVE_CREATE || !q->depth)))
+    if (!q->data && (depth & ZQCOW2_RESOLVE_CREATE || !q->depth))
         return false;
     q->to = q->data ? &r->data[q->depth] : &r->file[q->depth];
     q->from = r->file[q->data ? q->depth : q->depth - 1].path;
@@ -269,6 +269,8 @@ static int resolve(struct zqcow2_resolver *r, const char *name, uint32_t depth,
     struct request q;
     int fd, rc;
 
+    if ((depth & ~DEPTH_FLAGS) > ZQ_MAX_DEPTH)
+        return zq_fail(err, ZQCOW2_EFEATURE, ZQ_TOO_DEEP);
     if (!r || !name || !be || !take_request(r, depth, &q))
         return -EINVAL;
     rc = make_path(q.from, name, path, err);

@@ -51,9 +51,7 @@ int zq_opening_resolve(const struct opening *o, const struct zqcow2_backing *b, 
     int rc = zq_opening_format(o, b, depth, &format);
 
     if (rc == 0 && depth > ZQ_MAX_DEPTH)
-        rc = zq_fail(o->err, ZQCOW2_EFEATURE,
-                     "more than %u backing files are in the chain, or it contains a loop",
-                     ZQ_MAX_DEPTH);
+        rc = zq_fail(o->err, ZQCOW2_EFEATURE, ZQ_TOO_DEEP);
     return rc < 0 ? rc : zq_opening_named(o, b->name, format, depth, be);
 }
 

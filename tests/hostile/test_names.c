@@ -257,6 +257,26 @@ static void loops_are_found(void **state)
     }
 }
 
+/* Programs that go down a chain by themselves, as `zqcow2 info` does, get the same text. */
+static void below_is_refused(void)
+{
+    struct zqcow2_resolver_options o = ZQCOW2_RESOLVER_OPTIONS_INIT;
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_backend *be = NULL;
+    struct zqcow2_resolver *r;
+    char name[16];
+
+    assert_int_equal(zqcow2_resolver_new(folder_path("in/f00"), &o, &r), 0);
+    for (uint32_t depth = 1; depth <= 64; depth++) {
+        snprintf(name, sizeof(name), "f%02u", (unsigned)depth);
+        assert_int_equal(zqcow2_resolve_file(r, name, "qcow2", depth, &be, &err), 0);
+        zqcow2_backend_close(be);
+    }
+    assert_int_equal(zqcow2_resolve_file(r, "f65", "qcow2", 65, &be, &err), F);
+    assert_non_null(strstr(err.text, "more than 64 backing files are in the chain"));
+    zqcow2_resolver_free(r);
+}
+
 /* 64 files below the image are a chain; one more is none. */
 static void a_chain_has_64_files(void **state)
 {
@@ -279,6 +299,7 @@ static void a_chain_has_64_files(void **state)
     folder_try(&a);
     if (a.open != F || !strstr(a.err.text, "\"f65\": more than 64 backing files are in the chain"))
         fail_msg("%d \"%s\"", a.open, a.err.text);
+    below_is_refused();
 }
 
 int main(void)

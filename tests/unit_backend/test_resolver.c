@@ -124,7 +124,7 @@ static void what_is_refused(void **state)
     refuses(r, "file:base", 1, ZQCOW2_EFEATURE);
     refuses(r, "base", 2, -EINVAL); /* nothing was opened at depth 1 */
     refuses(r, "base", 0, -EINVAL);
-    refuses(r, "base", 65, -EINVAL);
+    refuses(r, "base", 65, ZQCOW2_EFEATURE);
     zqcow2_resolver_free(r);
 }
 
