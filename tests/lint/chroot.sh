@@ -22,7 +22,6 @@ trap 'exit 1' HUP INT TERM
 
 for suite in "$@"; do
     root=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
-    chmod 755 "$root"
     debian_make "$root" "$suite"
     debian_mount "$root"
     git clone -q "$top" "$root/src"

@@ -21,6 +21,7 @@ debian_make() {
             mv "$cache/$2.tar.new" "$cache/$2.tar"
         fi
     fi
+    chmod 755 "$1" # whatever the archive has: the user _apt reads it
     printf 'deb %s %s main\ndeb-src %s %s main\n' "$mirror" "$2" "$mirror" "$2" \
         >"$1/etc/apt/sources.list"
     cp /etc/resolv.conf "$1/etc/resolv.conf"

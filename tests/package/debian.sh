@@ -27,7 +27,6 @@ trap 'exit 1' HUP INT TERM
 fresh() { # SUITE: a bare Debian at $root
     root=$(mktemp -d -p "${TMPDIR:-/var/tmp}")
     debian_make "$root" "$1"
-    chmod 755 "$root" # the user of apt reads it
     debian_mount "$root"
     debian_run "$root" apt-get update -q >/dev/null
 }
