@@ -138,8 +138,8 @@ def read(offset, length, pattern):
 
 
 def whole(do):
-    """A command for zones has the length of a zone."""
-    return [*do, ZONE] if do[0].startswith("zone-") else list(do)
+    """A command for zones without a length has that of a zone."""
+    return [*do, ZONE] if do[0].startswith("zone-") and len(do) == 2 else list(do)
 
 
 def ok(*do):
@@ -262,6 +262,23 @@ def commands():
                                z2=[2 * ZONE, ZONE, ZONE, 2 * ZONE + 512, "exp_open"],
                                z3=[3 * ZONE, ZONE, ZONE, 3 * ZONE + 512, "closed"])),
             ok("zone-finish", 3 * ZONE), ok("append", 4 * ZONE, 512)]
+        image = Image(layout)
+        full = [ZONE, ZONE, ZONE, None, "full"]
+        yield f"zeroes-{layout}", "zeros advance a write pointer; a sequential zone has no discard", image, [
+            ok("write-zeroes", ZONE, 4096), fails("wp", "write-zeroes", ZONE, 4096), ok("append", ZONE, 512),
+            fails("any", "discard", ZONE, 4096), read(ZONE, 4096, 0), read(ZONE + 4096, 512, APPENDED),
+            ok("write-zeroes", ZONE + 4608, ZONE - 4608), report(image.zones(z1=full)),
+            ok("write", 4096, 8192, 3), ok("write-zeroes", 4096, 4096), ok("discard", 8192, 4096),
+            read(4096, 4096, 0), ok("reopen"), report(image.zones(z1=full)), read(ZONE, 4096, 0),
+            read(ZONE + 4096, 512, APPENDED), read(4096, 4096, 0)]
+        image = Image(layout)
+        yield f"ranges-{layout}", "ranges of whole zones; the form for all zones", image, [
+            fails("any", "zone-reset", ZONE + 512, ZONE), fails("any", "zone-finish", ZONE, 512),
+            fails("any", "zone-open", 3 * ZONE, 2 * ZONE), fails("any", "write", 4 * ZONE, 512, 1),
+            fails("any", "append", 4 * ZONE, 512), report(image.zones()), ok("zone-finish", ZONE, 2 * ZONE),
+            report(image.zones(z1=full, z2=[2 * ZONE, ZONE, ZONE, None, "full"])), ok("append", 3 * ZONE, 512),
+            ok("zone-reset", 0, 4 * ZONE), report(image.zones()), read(3 * ZONE, 512, 0), ok("reopen"),
+            report(image.zones()), read(0, 4 * ZONE, 0)]
         image = good(layout)
         yield f"update-{layout}", "an image that another program wrote", image, [
             fails("wp", "write", 2 * ZONE, 512, 9), ok("append", 2 * ZONE, 4096), read(2 * ZONE, 8704, PATTERN),

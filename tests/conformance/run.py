@@ -37,6 +37,8 @@ class QemuIo:
             "open-rw": lambda: "length",
             "read": lambda: f"read -P {n[2]} {n[0]} {n[1]}",
             "write": lambda: f"write -P {n[2]} {n[0]} {n[1]}",
+            "write-zeroes": lambda: f"write -z {n[0]} {n[1]}",
+            "discard": lambda: f"discard {n[0]} {n[1]}",
             "append": lambda: f"zap {n[0]} {n[1]}",
             "flush": lambda: "flush",
             "report": lambda: f"zrp 0 {n[0]}",
