@@ -26,7 +26,7 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 __all__ = [
     "Bitmap", "BitmapFlag", "BlockKind", "Change", "CheckFlag", "CheckResult", "Counters", "Cut", "Discard", "Error", "Extent",
-    "Finding", "FindingKind", "Image", "Info", "InfoFlag", "IoKind", "Layout", "Rules", "SimDisk",
+    "Finding", "FindingKind", "Image", "Info", "InfoFlag", "IoKind", "Layout", "Preallocation", "Rules", "SimDisk",
     "Snapshot", "Status", "Zone", "ZoneError", "ZoneState", "ZoneType", "check", "version",
 ]
 
@@ -58,6 +58,14 @@ class Layout(enum.IntEnum):
     L44 = 44
     L48B = 48
     L56 = 56
+
+
+class Preallocation(enum.IntEnum):
+    """What a new image has allocated before the first write; see zqcow2_open(3)."""
+    OFF = 0
+    METADATA = 1
+    FALLOC = 2
+    FULL = 3
 
 
 class Rules(enum.IntEnum):
@@ -269,7 +277,8 @@ class _create_options(ctypes.Structure):
         ("max_append_bytes", c_uint32), ("cluster_size", c_uint32), ("refcount_bits", c_uint32),
         ("layout", c_uint32), ("flags", c_uint32), ("hooks", POINTER(_hooks)), ("backing_name", c_char_p),
         ("backing_format", c_char_p), ("resolve", c_void_p), ("resolve_arg", c_void_p), ("data_file", c_char_p),
-        ("descriptor_extension", c_uint32), ("reserved", c_uint32),
+        ("descriptor_extension", c_uint32), ("preallocation", c_uint32), ("progress", c_void_p),
+        ("progress_arg", c_void_p),
     ]
 
 
@@ -1047,8 +1056,8 @@ class Image(_Handle):
                extended_l2: bool = False, zstd: bool = False, force: bool = False,
                backing_file: Optional[Union[str, "os.PathLike[str]"]] = None, backing_format: Optional[str] = None,
                data_file: Optional[Union[str, "os.PathLike[str]"]] = None, data_file_raw: bool = False,
-               rules: Rules = Rules.LINUX, block_size: int = 512, backend: str = "file",
-               direct: bool = False) -> Image:
+               preallocation: Preallocation = Preallocation.OFF, rules: Rules = Rules.LINUX, block_size: int = 512,
+               backend: str = "file", direct: bool = False) -> Image:
         """Creates an image and opens it for writing. EEXIST: there is something already, and not
         force. See zqcow2_open(3)."""
         flags = ((_CreateFlag.LAZY_REFCOUNTS if lazy_refcounts else 0) | (_CreateFlag.FORCE if force else 0)
@@ -1063,7 +1072,8 @@ class Image(_Handle):
                 max_active_zones=max_active_zones, max_append_bytes=max_append_bytes, cluster_size=cluster_size,
                 refcount_bits=refcount_bits, layout=layout, flags=flags, hooks=ctypes.pointer(_HOOKS),
                 backing_name=_text(backing_file), backing_format=_text(backing_format),
-                data_file=_text(data_file), descriptor_extension=descriptor_extension, **place.resolving())
+                data_file=_text(data_file), descriptor_extension=descriptor_extension,
+                preallocation=preallocation, **place.resolving())
             _check(_lib.zqcow2_create(place.backend, byref(options), byref(err)), err, place.name)
         except BaseException:
             place.leave()

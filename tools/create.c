@@ -11,6 +11,7 @@ struct create {
     struct zt_target target;
     bool force;
     struct zt_image_options image;
+    struct zt_progress progress;
     const char *backing, *backing_format;
 };
 
@@ -43,8 +44,7 @@ static bool agree(const struct create *c)
     return true;
 }
 
-static struct zqcow2_create_options library_options(const struct create *c,
-                                                    struct zqcow2_resolver *r)
+static struct zqcow2_create_options library_options(struct create *c, struct zqcow2_resolver *r)
 {
     struct zqcow2_create_options o = zt_create_options(&c->image);
 
@@ -53,22 +53,29 @@ static struct zqcow2_create_options library_options(const struct create *c,
     o.backing_format = c->backing_format;
     o.resolve = r ? zqcow2_resolve_file : NULL;
     o.resolve_arg = r;
+    o.progress = zt_progress_piece;
+    o.progress_arg = &c->progress;
     return o;
 }
 
 /* Writes the image into `be` and closes that; false after reporting. */
-static bool write_image(const struct create *c, struct zqcow2_backend *be)
+static bool write_image(struct create *c, struct zqcow2_backend *be)
 {
     bool names = c->backing || c->image.data_file;
     struct zqcow2_resolver *r = names ? zt_resolver(&c->target) : NULL;
     struct zqcow2_create_options opt = library_options(c, r);
     struct zqcow2_error err = {0, ""};
     bool ready = r || !names;
-    int rc = ready ? zqcow2_create(be, &opt, &err) : -ENOMEM;
+    int rc;
 
+    zt_progress_start(&c->progress, "create", 0, true);
+    rc = ready ? zqcow2_create(be, &opt, &err) : -ENOMEM;
+    zt_progress_end(&c->progress);
     zqcow2_resolver_free(r);
     zqcow2_backend_close(be);
-    if (ready && rc < 0)
+    if (ready && rc == -ECANCELED && zt_signal())
+        zt_error("%s: received %s; no image was created", c->target.path, zt_signal());
+    else if (ready && rc < 0)
         zt_error("%s: %s", c->target.path, zt_reason(rc, &err));
     return rc >= 0;
 }
@@ -86,7 +93,7 @@ static bool open_file(const struct create *c, const char *path, struct zqcow2_ba
     return rc >= 0;
 }
 
-static int replace_image(const struct create *c)
+static int replace_image(struct create *c)
 {
     struct zt_replacement r = {.no_sync = false};
     struct zqcow2_backend *be;
@@ -99,7 +106,7 @@ static int replace_image(const struct create *c)
     return !(open_file(c, c->target.path, &be) && write_image(c, be));
 }
 
-static int create_image(const struct create *c)
+static int create_image(struct create *c)
 {
     unsigned flags = ZQCOW2_FILE_RDWR | ZQCOW2_FILE_CREATE | ZQCOW2_FILE_EXCLUSIVE;
     struct zqcow2_backend *be;

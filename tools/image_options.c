@@ -26,6 +26,7 @@ static const struct {
     [ZT_O_COMPRESSION] = {"compression_type", V_WORD, 0, 0, "", false},
     [ZT_O_DATA_FILE] = {"data_file", V_TEXT, 0, 0, "", false},
     [ZT_O_DATA_FILE_RAW] = {"data_file_raw", V_WORD, 0, 0, "", false},
+    [ZT_O_PREALLOCATION] = {"preallocation", V_WORD, 0, 0, "", false},
     [ZT_O_MODE] = {"zone.mode", V_WORD, 0, 0, "", false},
     [ZT_O_ZONE_SIZE] = {"zone.size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false},
     [ZT_O_CAPACITY] = {"zone.capacity", V_SIZE, 512, (uint64_t)1 << 62, "512 to zone.size", true},
@@ -38,42 +39,42 @@ static const struct {
     [ZT_O_LAYOUT] = {"zone.layout", V_WORD, 0, 0, "", true},
 };
 
-static const struct {
-    const char *name;
-    uint32_t layout;
-} layouts[] = {
-    {"44", ZQCOW2_LAYOUT_44},
-    {"48b", ZQCOW2_LAYOUT_48B},
-    {"56", ZQCOW2_LAYOUT_56},
-    {"v7", ZQCOW2_LAYOUT_V7},
+#define WORDS_MAX 4
+
+struct word {
+    const char *name; /* NULL: there are no more */
+    uint32_t value;
 };
 
-/* What stands for 0, and for 1. */
-static const struct {
-    const char *off, *on;
-} words[ZT_O_COUNT] = {
-    [ZT_O_MODE] = {"none", "host-managed"},
-    [ZT_O_COMPRESSION] = {"zlib", "zstd"},
+static const struct word on_off[WORDS_MAX] = {{"on", 1}, {"off", 0}};
+
+static const struct word words[ZT_O_COUNT][WORDS_MAX] = {
+    [ZT_O_MODE] = {{"host-managed", 1}, {"none", 0}},
+    [ZT_O_COMPRESSION] = {{"zstd", 1}, {"zlib", 0}},
+    [ZT_O_PREALLOCATION] = {{"off", ZQCOW2_PREALLOCATE_OFF},
+                            {"metadata", ZQCOW2_PREALLOCATE_METADATA},
+                            {"falloc", ZQCOW2_PREALLOCATE_FALLOC},
+                            {"full", ZQCOW2_PREALLOCATE_FULL}},
+    [ZT_O_LAYOUT] = {{"44", ZQCOW2_LAYOUT_44},
+                     {"48b", ZQCOW2_LAYOUT_48B},
+                     {"56", ZQCOW2_LAYOUT_56},
+                     {"v7", ZQCOW2_LAYOUT_V7}},
 };
 
 static bool take_word(enum zt_image_option o, const char *text, uint64_t *value)
 {
-    const char *on = words[o].on ? words[o].on : "on", *off = words[o].off ? words[o].off : "off";
+    const struct word *w = words[o][0].name ? words[o] : on_off;
+    char list[64] = "";
 
-    if (o == ZT_O_LAYOUT) {
-        for (size_t i = 0; i < ZT_COUNT(layouts); i++) {
-            if (strcmp(layouts[i].name, text) == 0) {
-                *value = layouts[i].layout;
-                return true;
-            }
+    for (unsigned i = 0; i < WORDS_MAX && w[i].name; i++) {
+        if (strcmp(w[i].name, text) == 0) {
+            *value = w[i].value;
+            return true;
         }
-        zt_error("zone.layout: '%s' is not one of 44, 48b, 56, v7", text);
-        return false;
+        snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s", i ? ", " : "",
+                 w[i].name);
     }
-    *value = strcmp(text, on) == 0;
-    if (*value || strcmp(text, off) == 0)
-        return true;
-    zt_error("%s: '%s' is not one of %s, %s", options[o].name, text, on, off);
+    zt_error("%s: '%s' is not one of %s", options[o].name, text, list);
     return false;
 }
 
@@ -208,6 +209,7 @@ struct zqcow2_create_options zt_create_options(const struct zt_image_options *se
               (value[ZT_O_COMPRESSION] ? ZQCOW2_CREATE_ZSTD : 0u) |
               (value[ZT_O_DATA_FILE_RAW] ? ZQCOW2_CREATE_DATA_FILE_RAW : 0u);
     o.data_file = set->data_file;
+    o.preallocation = (uint32_t)value[ZT_O_PREALLOCATION];
     o.hooks = zt_hooks();
     return o;
 }

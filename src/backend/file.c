@@ -311,9 +311,21 @@ int zq_file_truncate(void *self, uint64_t bytes)
     return 0;
 }
 
+static int file_fallocate(const struct zq_file *f, int mode, uint64_t off, uint64_t len)
+{
+    int rc;
+
+    do {
+        rc = fallocate(f->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
+    } while (rc < 0 && errno == EINTR);
+    if (rc == 0)
+        return 0;
+    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+}
+
 /*
- * ZERO_RANGE, so that the range reads as zeros and later writes to it cannot run out of space
- * (R10).
+ * The range reads as zeros, and later writes to it cannot run out of space (R10). Where there is no
+ * ZERO_RANGE, as in tmpfs, a hole that is filled does the same.
  */
 int zq_file_allocate(void *self, uint64_t off, uint64_t len)
 {
@@ -322,12 +334,11 @@ int zq_file_allocate(void *self, uint64_t off, uint64_t len)
 
     if (f->is_device || off > INT64_MAX || len > INT64_MAX - off)
         return f->is_device ? -EOPNOTSUPP : -EFBIG;
-    do {
-        rc = fallocate(f->fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
-    } while (rc < 0 && errno == EINTR);
-    if (rc == 0)
-        return 0;
-    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
+    rc = file_fallocate(f, FALLOC_FL_ZERO_RANGE, off, len);
+    if (rc != -EOPNOTSUPP)
+        return rc;
+    rc = zq_file_discard(f, off, len);
+    return rc < 0 ? rc : file_fallocate(f, 0, off, len);
 }
 
 /*

@@ -251,7 +251,7 @@ int zq_be_write(struct zqcow2_backend *be, const void *buf, size_t len, uint64_t
     return transfer_all(&t, u.out, len, off);
 }
 
-static int write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len)
+int zq_be_write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len)
 {
     size_t room = (size_t)zq_min(len, BOUNCE_BYTES);
     void *zeros = zq_alloc(&be->hooks, ALIGN_MAX, room);
@@ -292,6 +292,21 @@ static int whole_blocks(struct zqcow2_backend *be,
     return rc;
 }
 
+/* Whole blocks; the head and the tail are written. */
+int zq_be_allocate(struct zqcow2_backend *be, uint64_t off, uint64_t len)
+{
+    uint64_t head = zq_min(zq_align_up(off, be->limits.io_align) - off, len);
+    int rc = be->ops.allocate ? check_range(off, len) : -EOPNOTSUPP;
+
+    if (rc == 0 && head)
+        rc = zq_be_write_zeros(be, off, head);
+    off += head;
+    len -= head;
+    if (rc == 0)
+        rc = whole_blocks(be, zq_call_allocate, &off, &len);
+    return rc == 0 && len ? zq_be_write_zeros(be, off, len) : rc;
+}
+
 /*
  * Three parts: a head up to the first whole block is written, whole blocks are zeroed cheaply, and
  * the rest, or all that the backend refuses with -EOPNOTSUPP, is written.
@@ -304,14 +319,14 @@ int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len)
     if (rc == 0 && (!be->ops.writev || be->limits.caps & ZQCOW2_CAP_READ_ONLY))
         rc = -EROFS;
     if (rc == 0 && head)
-        rc = write_zeros(be, off, head);
+        rc = zq_be_write_zeros(be, off, head);
     off += head;
     len -= head;
     if (rc == 0 && be->ops.zero)
         rc = whole_blocks(be, zq_call_zero, &off, &len);
     if (rc == -EOPNOTSUPP)
         rc = 0;
-    return rc == 0 && len ? write_zeros(be, off, len) : rc;
+    return rc == 0 && len ? zq_be_write_zeros(be, off, len) : rc;
 }
 
 /* Only whole blocks: a discard promises nothing, so the ends need no care. */

@@ -91,6 +91,9 @@ int zq_be_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off);
 int zq_be_write(struct zqcow2_backend *be, const void *buf, size_t len, uint64_t off);
 /* Cheaply where the backend can, else by writing. */
 int zq_be_zero(struct zqcow2_backend *be, uint64_t off, uint64_t len);
+int zq_be_write_zeros(struct zqcow2_backend *be, uint64_t off, uint64_t len);
+/* Zeros in space that is the file's, so that no write there fails for lack of it. -EOPNOTSUPP. */
+int zq_be_allocate(struct zqcow2_backend *be, uint64_t off, uint64_t len);
 /* As the callback; -EOPNOTSUPP, too, if there is none. */
 int zq_be_data(struct zqcow2_backend *be, uint64_t off, uint64_t *begin, uint64_t *end);
 /* Whole blocks of the range. -EOPNOTSUPP where the backend cannot; what it left is no harm. */

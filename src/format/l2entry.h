@@ -130,7 +130,7 @@ bool zq_l2_may_pack(const struct zq_form *f, uint64_t end);
 /* The cluster is compressed, in `bytes` from host on: whole sectors, fewer than a cluster's. */
 void zq_l2_link_packed(const struct zq_form *f, uint8_t *entry, uint64_t host, uint64_t bytes);
 /*
- * The bytes [from, to), whole units and less than the cluster, have no content any more; hide: they
+ * The bytes [from, to) of an extended entry, whole units, have no content any more; hide: they
  * read as zeros whatever is below. What the entry holds in the file stays. Not of a compressed one.
  */
 void zq_l2_unlink_part(const struct zq_form *f, uint8_t *entry, uint64_t from, uint64_t to,

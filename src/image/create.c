@@ -14,11 +14,11 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "format/codec.h"
-#include "format/l2entry.h"
 #include "format/reftable.h"
 #include "format/zone_ext.h"
 #include "image/inherit.h"
 #include "image/new_data.h"
+#include "image/preallocate.h"
 
 #define DEFAULT_CLUSTER_SIZE  65536u
 #define DEFAULT_REFCOUNT_BITS 16u
@@ -34,9 +34,10 @@ struct plan {
     struct zq_header h;
     struct zq_geometry g;    /* g.layout NONE: a plain image */
     struct zq_reftable refs; /* behind the header; what is behind it belongs to the image, too */
+    uint64_t tables_end;     /* of all but what is preallocated, which lies behind it */
     uint64_t bytes;          /* of the new file; each cluster has refcount 1 */
     uint8_t zoned[ZQ_ZONE_EXT_MAX];
-    uint64_t l2_offset, l2_tables; /* one after the other; none unless all is preallocated */
+    struct zq_preallocation pre;
     struct zqcow2_backing backing;
     struct zq_inherit below;
     struct zq_new_data data;
@@ -219,7 +220,6 @@ static int plan_data_file(struct plan *p, const struct zqcow2_create_options *o,
     strcpy(p->backing.data_file, name);
     p->h.incompat |= ZQ_INCOMPAT_DATA_FILE;
     p->h.autoclear |= raw ? ZQ_AUTOCLEAR_RAW_DATA : 0;
-    p->l2_tables = raw ? p->h.l1_entries : 0;
     if (!zq_header_fits(p->h.cluster_bits, o->zone_size, has_states(p, o), &p->backing))
         return zq_fail(err, -EINVAL, "data_file: the name does not fit into the first cluster");
     return 0;
@@ -232,7 +232,7 @@ static int plan_options(struct plan *p, const struct zqcow2_create_options *o,
     int rc = plan_clusters(p, o, err);
 
     if (rc == 0)
-        rc = zq_check_unknown(err, o->flags, known_flags, o->reserved);
+        rc = zq_check_unknown(err, o->flags, known_flags, 0);
     if (rc == 0)
         rc = plan_backing(p, o, err);
     if (rc == 0)
@@ -256,7 +256,9 @@ static int make_plan(struct plan *p, struct zqcow2_backend *be, struct zqcow2_cr
 
     if (rc == 0)
         rc = zq_inherit_begin(&p->below, be, o, hooks, err);
-    return rc < 0 ? rc : plan_options(p, o, err);
+    if (rc == 0)
+        rc = plan_options(p, o, err);
+    return rc < 0 ? rc : zq_preallocation_plan(&p->pre, &p->h, &p->g, o, err);
 }
 
 /* ---- layout: header, refcounts, write pointers, states, descriptors, L1, L2 tables ---- */
@@ -291,7 +293,7 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
     struct zq_reftable *t = &p->refs;
 
     *t = (struct zq_reftable){bits, p->h.refcount_order, .base = 1,
-                              .behind = wp + states + l1 + p->l2_tables};
+                              .behind = wp + states + l1 + zq_preallocation_clusters(&p->pre)};
     if (zq_reftable_plan(t) < 0)
         return refuse(err, "refcount_bits", 1u << p->h.refcount_order,
                       "the refcount table would exceed 8 MiB");
@@ -304,8 +306,9 @@ static int plan_layout(struct plan *p, struct zqcow2_error *err)
         p->h.descriptors_offset =
             zq_descriptors_behind(&p->h, p->h.states_offset, p->h.states_zones);
     }
-    p->l2_offset = p->h.l1_offset + (l1 << bits);
-    p->bytes = p->l2_offset + (p->l2_tables << bits);
+    p->tables_end = p->h.l1_offset + (l1 << bits);
+    zq_preallocation_place(&p->pre, p->tables_end);
+    p->bytes = p->tables_end + (zq_preallocation_clusters(&p->pre) << bits);
     return 0;
 }
 
@@ -409,16 +412,13 @@ static int write_descriptors(struct zqcow2_backend *be, struct plan *p)
     return rc;
 }
 
-/* Entries of L1 from number i on, as many as fit in the buffer: 0 where no table is preallocated.
- */
+/* Entries of L1 from number i on, as many as fit in the buffer. */
 static uint64_t compose_l1(struct plan *p, uint64_t i)
 {
     uint64_t n = zq_min(p->h.l1_entries - i, zq_table_count(CHUNK));
 
     for (uint64_t k = 0; k < n; k++)
-        zq_table_put(
-            p->buf, k,
-            p->l2_tables ? zq_l1_set_own(p->l2_offset + ((i + k) << p->h.cluster_bits), true) : 0);
+        zq_table_put(p->buf, k, zq_preallocation_l1(&p->pre, i + k));
     return n;
 }
 
@@ -431,30 +431,7 @@ static int write_l1(struct zqcow2_backend *be, struct plan *p)
         n = compose_l1(p, i);
         rc = zq_be_write(be, p->buf, (size_t)zq_table_bytes(n), p->h.l1_offset + zq_table_bytes(i));
     }
-    return rc < 0 ? rc : write_zeros(be, p, end, p->l2_offset);
-}
-
-/*
- * Of a raw data file: every cluster of the device has its entry, so a program that writes the file
- * by itself writes the device (D1). The tables are one array of entries, a cluster each.
- */
-static int write_l2(struct zqcow2_backend *be, struct plan *p)
-{
-    const struct zq_form form = zq_form_of(&p->h);
-    uint64_t in_buf = CHUNK >> zq_l2_entry_bits(&form),
-             all = p->l2_tables << zq_l2_table_bits(&form);
-    uint64_t used = zq_div_up(p->h.virtual_size, (uint64_t)1 << p->h.cluster_bits), n;
-    int rc = 0;
-
-    for (uint64_t i = 0; i < all && rc == 0; i += n) {
-        n = zq_min(all - i, in_buf);
-        memset(p->buf, 0, CHUNK);
-        if (i < used)
-            zq_l2_link(&form, p->buf, i << p->h.cluster_bits, (uint32_t)zq_min(n, used - i));
-        rc = zq_be_write(be, p->buf, (size_t)zq_l2_bytes(&form, n),
-                         p->l2_offset + zq_l2_bytes(&form, i));
-    }
-    return rc;
+    return rc < 0 ? rc : write_zeros(be, p, end, p->tables_end);
 }
 
 /*
@@ -498,16 +475,33 @@ static int make_room(struct zqcow2_backend *be, const struct plan *p, uint64_t o
     return zq_be_truncate(be, p->bytes);
 }
 
-static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_bytes)
+static int write_tables(struct zqcow2_backend *be, struct plan *p, struct zqcow2_error *err)
 {
-    int rc;
+    int rc = zq_preallocation_space(&p->pre, p->data.be ? p->data.be : be, err);
 
-    if ((rc = make_room(be, p, old_bytes)) < 0 || (rc = write_refcounts(be, p)) < 0 ||
-        (rc = write_zones(be, p)) < 0 || (rc = write_states(be, p)) < 0 ||
-        (rc = write_descriptors(be, p)) < 0 || (rc = write_l1(be, p)) < 0 ||
-        (rc = write_l2(be, p)) < 0)
+    if (rc < 0 || (rc = write_refcounts(be, p)) < 0 || (rc = write_zones(be, p)) < 0 ||
+        (rc = write_states(be, p)) < 0 || (rc = write_descriptors(be, p)) < 0 ||
+        (rc = write_l1(be, p)) < 0)
         return rc;
-    return write_header(be, p);
+    return zq_preallocation_tables(&p->pre, be, p->buf, CHUNK);
+}
+
+/* If it fails, the host gets back what would not be used: an error here costs space alone. */
+static int write_all(struct zqcow2_backend *be, struct plan *p, uint64_t old_bytes,
+                     struct zqcow2_error *err)
+{
+    int rc = make_room(be, p, old_bytes);
+
+    if (rc < 0)
+        return rc;
+    rc = write_tables(be, p, err);
+    if (rc == 0)
+        rc = write_header(be, p);
+    if (rc < 0 && p->pre.mode)
+        (void)zq_be_truncate(be, 0);
+    if (rc < 0 && p->data.anew)
+        (void)zq_be_truncate(p->data.be, 0);
+    return rc;
 }
 
 /*
@@ -529,7 +523,7 @@ static int create_locked(struct zqcow2_backend *be, const struct zqcow2_create_o
     if (o->data_file)
         rc = zq_new_data_begin(&p->data, be, o, hooks, err);
     if (rc == 0)
-        rc = write_all(be, p, bytes);
+        rc = write_all(be, p, bytes, err);
     zq_free(hooks, p->buf, CHUNK);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }

@@ -79,19 +79,29 @@ int zq_opening_look_at_data(const struct opening *o)
 
 /* ---- a new image ---- */
 
-/* What is there may be anybody's: it goes only if the caller has said so. */
-static int make_room(struct zqcow2_backend *be, const struct zqcow2_create_options *opt)
+/*
+ * What is there may be anybody's: it goes only if the caller has said so. Clusters that are mapped
+ * in advance would show it, which only a raw file is for; and falloc and full write over it.
+ */
+static int make_room(struct zq_new_data *d, const struct zqcow2_create_options *opt,
+                     struct zqcow2_error *err)
 {
+    bool shown = opt->preallocation && !(opt->flags & ZQCOW2_CREATE_DATA_FILE_RAW &&
+                                         opt->preallocation == ZQCOW2_PREALLOCATE_METADATA);
     uint64_t bytes = 0;
-    int rc = zq_be_length(be, &bytes);
+    int rc = zq_be_length(d->be, &bytes);
 
     if (rc == 0 && bytes && opt->flags & ZQCOW2_CREATE_FORCE) {
-        rc = zq_be_truncate(be, 0);
+        rc = zq_be_truncate(d->be, 0);
         bytes = 0;
     }
+    if (rc == 0 && bytes && shown)
+        return zq_fail(err, -EEXIST, "already holds %" PRIu64 " bytes; not with preallocation",
+                       bytes);
+    d->anew = !bytes;
     if (rc == 0 && bytes < opt->virtual_size)
-        rc = zq_be_truncate(be, opt->virtual_size);
-    return rc < 0 ? rc : zq_be_flush(be);
+        rc = zq_be_truncate(d->be, opt->virtual_size);
+    return rc < 0 ? rc : zq_be_flush(d->be);
 }
 
 int zq_new_data_begin(struct zq_new_data *d, struct zqcow2_backend *be,
@@ -109,7 +119,7 @@ int zq_new_data_begin(struct zq_new_data *d, struct zqcow2_backend *be,
     if (rc < 0)
         d->be = NULL;
     else
-        rc = make_room(d->be, opt);
+        rc = make_room(d, opt, err);
     return rc < 0 ? zq_opening_blame(err, "data file", opt->data_file, rc) : 0;
 }
 

@@ -8,6 +8,7 @@
 /* All 0 where there is none. */
 struct zq_new_data {
     struct zqcow2_backend *be; /* locked, until the image is there */
+    bool anew;                 /* it was empty: nothing of anybody's is in it */
 };
 
 /*

@@ -380,7 +380,6 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
     zq_assert_k(K6, zq_state_is_open(z->state));
     zq_assert_k(K7, !z->live->failed); /* nothing behind a write that failed (R8) */
     z->next += len;
-    z->ahead = 1;
     r->end = z->next;
     r->done = false;
     r->rc = 0;

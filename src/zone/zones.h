@@ -48,7 +48,7 @@ struct zq_zone {           /* 64 bytes */
     uint8_t state;               /* what the write pointer and the opens say */
     uint8_t forced;              /* RDONLY or OFFLINE, over state; else 0 */
     uint8_t finished;            /* FULL by finish */
-    uint8_t ahead;               /* clusters may be mapped beyond the write pointer */
+    uint8_t ahead;               /* may have mapped, since the open, what no write has used */
     uint8_t doubt;               /* of raw: zq_doubt */
     uint8_t opening : 1;         /* was CLOSED when an "open all" began */
     uint8_t described : 1;       /* the byte on disk may say DESCRIBED (R16) */

@@ -12,10 +12,11 @@ import subprocess
 
 import zqcow2 as z
 
-HEADERS = ("zqcow2", "backend", "simdisk", "queue", "bitmap")
+HEADERS = ("zqcow2", "create", "backend", "simdisk", "queue", "bitmap")
 # The enumeration of the headers, and what its names begin with.
 ENUMS = {
-    z.Status: ("err", ""), z.Layout: ("layout", "LAYOUT_"), z.Rules: ("rules", "RULES_"),
+    z.Status: ("err", ""), z.Layout: ("layout", "LAYOUT_"),
+    z.Preallocation: ("preallocation", "PREALLOCATE_"), z.Rules: ("rules", "RULES_"),
     z.ZoneType: ("zone_type", "ZONE_"), z.ZoneState: ("zone_state", "ZONE_"),
     z.InfoFlag: ("info_flag", "INFO_"), z.BlockKind: ("block_kind", "BLOCK_"),
     z.CheckFlag: ("check_flag", "CHECK_"), z.FindingKind: ("finding", "FOUND_"),

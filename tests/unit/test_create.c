@@ -199,7 +199,7 @@ static void test_options_refused(void **state)
     REFUSED("zone.size", (o.layout = 7, o.virtual_size = o.zone_size = 1ull << 32));
     REFUSED("lazy_refcounts", o.flags = ZQCOW2_CREATE_LAZY_REFCOUNTS);
     REFUSED("flags", o.flags = 1u << 7);
-    REFUSED("reserved", o.reserved = 1);
+    REFUSED("preallocation", o.preallocation = 4);
     REFUSED("zone.capacity", (o.zone_size = 0, o.zone_capacity = 512));
     REFUSED("zone.conventional_zones", (o.zone_size = 0, o.conventional_zones = 1));
     REFUSED("zone.max_open_zones", (o.zone_size = 0, o.max_open_zones = 1));

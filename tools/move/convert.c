@@ -23,6 +23,7 @@ struct convert {
     struct zt_output to;
     const char *format; /* of the target */
     struct zt_image_options image;
+    struct zt_progress bar; /* of what is preallocated */
     uint64_t sparse, workers;
     bool force, resume, progress, compress;
 };
@@ -71,6 +72,10 @@ static bool agree(const struct convert *c)
         zt_error("convert: -c: a raw file cannot be compressed; see -O qcow2");
         return false;
     }
+    if (c->compress && o->value[ZT_O_PREALLOCATION]) {
+        zt_error("preallocation: not with -c, which needs less space");
+        return false;
+    }
     if (o->given[ZT_O_SIZE]) {
         zt_error("size: DST has the size of SRC");
         return false;
@@ -88,7 +93,7 @@ static bool agree(const struct convert *c)
     return zt_image_agrees(o, zt_image_zone_size(o, c->from.info.zone_size) != 0);
 }
 
-static struct zqcow2_create_options create_options(const struct convert *c)
+static struct zqcow2_create_options create_options(struct convert *c)
 {
     struct zqcow2_create_options o = zt_create_options(&c->image);
 
@@ -97,6 +102,8 @@ static struct zqcow2_create_options create_options(const struct convert *c)
     o.zone_size = zt_image_zone_size(&c->image, c->from.info.zone_size);
     if (o.zone_size && zt_disk_zoned(&c->from))
         take_zones(c, &o);
+    o.progress = zt_progress_piece;
+    o.progress_arg = &c->bar;
     if (o.zone_size && !o.cluster_size)
         o.cluster_size = least(o.zone_size, 65536);
     return o;
@@ -123,11 +130,14 @@ static bool convert(struct convert *c)
     struct zqcow2_create_options opt = create_options(c);
     struct zt_copy copy = {
         .from = &c->from, .to = &c->to, .workers = (unsigned)c->workers, .progress = c->progress};
-    bool raw = !strcmp(c->format, "raw");
+    bool raw = !strcmp(c->format, "raw"), ready;
 
-    if (!(c->direction == EXPORT ?
-              zt_output_device(&c->to, &c->from, c->force, c->resume) :
-              zt_output_open(&c->to, raw ? NULL : &opt, c->from.info.virtual_size, c->force)))
+    zt_progress_start(&c->bar, "preallocate", 0, c->progress);
+    ready = c->direction == EXPORT ?
+                zt_output_device(&c->to, &c->from, c->force, c->resume) :
+                zt_output_open(&c->to, raw ? NULL : &opt, c->from.info.virtual_size, c->force);
+    zt_progress_end(&c->bar);
+    if (!ready)
         return false;
     copy.keep = same_zones(&c->from.info, &c->to.info);
     copy.granule = granule(c);
