@@ -195,6 +195,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
         return -EBUSY;
     }
     zq_list_del(&q->bell.link);
+    zq_tally_merge(&c->tally, &q->bell.tally);
     zq_loop_hand_over(c);
     zq_core_unlock(c);
     if (q->epoll_fd >= 0)
@@ -216,6 +217,17 @@ uint32_t zqcow2_queue_pending(struct zqcow2_queue *q)
     return n;
 }
 
+/* What the image has counted as a whole stays 0 here: it belongs to no queue. */
+int zqcow2_queue_get_stats(struct zqcow2_queue *q, struct zqcow2_stats *stats)
+{
+    struct zqcow2_stats s = {.size = sizeof(s)};
+
+    zq_core_lock(q->core);
+    zq_tally_sum(&q->bell.tally, s.op);
+    zq_core_unlock(q->core);
+    return zq_return_sized(stats, &s, sizeof(s), sizeof(s));
+}
+
 /* ---- in and out ---- */
 
 /*
@@ -226,6 +238,9 @@ static void queue_finish(struct zq_op *op)
 {
     struct zqcow2_queue *q = op->queue;
 
+    zq_tally_add(&q->bell.tally, op);
+    if (op->begun)
+        zq_tally_time(&q->bell.tally, op, op->begun);
     zq_list_push(&q->completed, &op->link);
     q->nr_completed++;
     signal_fd(q);
@@ -240,10 +255,13 @@ static void queue_finish(struct zq_op *op)
 int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs, uint32_t n)
 {
     struct zq_core *c = q->core;
+    uint64_t now = 0;
     uint32_t taken = 0;
     int rc = 0;
 
     zq_core_lock(c);
+    if (c->timed)
+        now = zq_tally_now();
     while (taken < n) {
         struct zq_list *slot;
         struct zq_op *op;
@@ -258,6 +276,7 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
         op->req = reqs[taken++];
         op->queue = q;
         op->finish = queue_finish;
+        op->begun = now;
         q->bell.pending++;
         zq_op_begin(c, op);
     }

@@ -193,6 +193,7 @@ struct zq_slice *zq_cache_peek(struct zq_cache *c, uint64_t host)
 
     if (!s || s->loading)
         return NULL;
+    c->hits++;
     touch(c, s);
     return s;
 }
@@ -375,6 +376,7 @@ static bool take_blank(struct zq_cache *c, uint64_t host, enum zq_slice_kind kin
 
 static void start_load(struct zq_cache *c, struct zq_slice *s)
 {
+    c->loads++;
     s->loading = true;
     s->io.complete = load_done;
     zq_io_prep_buf(&s->io, ZQCOW2_IO_READ, s->data, s->host, c->slice_bytes);
@@ -416,6 +418,7 @@ int zq_cache_pin(struct zq_cache *c, struct zq_gather *g, uint64_t host, enum zq
         return load(c, g, host, kind, out);
     if (s->loading)
         return wait_for_load(c, g, s);
+    c->hits++;
     *out = s;
     hold(c, g, s);
     touch(c, s);

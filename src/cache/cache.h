@@ -68,6 +68,7 @@ struct zq_cache {
     struct zq_iox *x;
     struct zq_list *ready; /* where woken waiters go */
     uint32_t slice_bytes, max_slices, nr_slices, nr_dirty, hash_mask;
+    uint64_t hits, loads;    /* look-ups that found what they asked for; reads of the file */
     struct zq_slice **hash;  /* by host; hash_mask + 1 buckets */
     struct zq_gather *token; /* the one that is sure to make progress, or NULL */
     struct zq_list spare;    /* slots without content: ZQ_MIN_SLICES are made at open */

@@ -454,6 +454,7 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
     io->x = x;
     io->pub.done = zq_io_done;
     x->in_flight++;
+    x->flushes += io->pub.kind == ZQCOW2_IO_FLUSH;
     if (io->pub.kind == ZQCOW2_IO_TRUNCATE)
         start_truncate(x, io);
     if (!has_range(io) || (x->takes_any && fits_as_it_is(x, io)))

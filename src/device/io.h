@@ -98,6 +98,7 @@ struct zq_iox {
     struct zq_list *ready;         /* fixed: where woken waiters go */
     uint64_t data_seq;             /* number of the newest data I/O */
     bool unbarriered;              /* something was written since the last flush began */
+    uint64_t flushes;              /* that were begun */
 };
 
 /* x->be, image, hooks, ready, notify and away are set. -ENOMEM. */

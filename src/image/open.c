@@ -290,9 +290,9 @@ static int set_data_file(struct opening *o, struct zq_core *c)
 {
     int rc = zq_opening_data_file(o, c, 0, &c->data_file);
 
-    c->data = &c->data_file.x;
-    c->x.next = c->data;
+    c->x.next = c->data = &c->data_file.x;
     c->x.alone &= c->data->alone;
+    zq_core_set_straight(c);
     return rc;
 }
 

@@ -7,6 +7,7 @@
 #include "base/report.h"
 #include "bitmap/bitmap.h"
 #include "loop/op.h"
+#include "loop/tally.h"
 #include "format/header.h"
 #include "qcow2/source.h"
 
@@ -74,8 +75,9 @@ struct zq_descriptors {
 struct zq_doorbell {
     struct zq_list link;
     void (*ring)(struct zq_doorbell *bell);
-    uint32_t pending; /* its requests in flight: with some, it watches the backend itself */
-    bool audible;     /* it has a descriptor to wait on */
+    uint32_t pending;      /* its requests in flight: with some, it watches the backend itself */
+    bool audible;          /* it has a descriptor to wait on */
+    struct zq_tally tally; /* of its requests */
 };
 
 struct zq_upper;
@@ -111,6 +113,9 @@ struct zq_core {
     bool exclusive; /* an operation has the image for itself: others do not begin (N8) */
     struct zq_list gate_waiters; /* those */
     struct zq_list doorbells;    /* of queues */
+    bool timed;                  /* requests that are submitted now are */
+    bool straight;               /* blocking calls try the fast path first: x.alone, not timed */
+    struct zq_tally tally;       /* of blocking calls, and of queues that are closed */
     bool dead, death_logged;
     int dead_rc;
     bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */
@@ -179,6 +184,11 @@ static inline bool zq_core_is_held(const struct zq_core *c)
     return c->held && pthread_equal(c->holder, pthread_self());
 }
 #endif
+/* Whatever changes alone or timed ends with this. */
+static inline void zq_core_set_straight(struct zq_core *c)
+{
+    c->straight = c->x.alone && !c->timed;
+}
 /* Inline: each request takes the mutex twice. */
 static inline void zq_core_lock(struct zq_core *c)
 {

@@ -138,6 +138,7 @@ int zq_core_init(struct zq_core *c)
     rc = zq_iox_init(&c->x);
     if (rc < 0)
         return rc;
+    zq_core_set_straight(c);
     c->round.bufs = zq_alloc(&c->hooks, 4096, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
     if (!c->round.bufs)
         return -ENOMEM;

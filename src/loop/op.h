@@ -175,6 +175,7 @@ struct zq_op {
     struct zqcow2_request req;
     struct zqcow2_result res;
     uint64_t length; /* of the whole request, bytes */
+    uint64_t begun;  /* when it was submitted (tally.h); 0: its time is not measured */
     uint32_t zone;   /* that it writes, or whose turn it has or had */
     bool finished;
     struct zq_reservation r;

@@ -322,14 +322,34 @@ int zq_op_run_alone(struct zq_core *c, struct zq_op *op, zq_step *step, zq_relea
     return op->res.ret;
 }
 
+static inline void end_here(struct zq_core *c, struct zq_op *op)
+{
+    if (!op->finished || has_work(c))
+        work(c, op);
+}
+
+/* Its time is measured, or the fast path must not block, or has refused it. */
+static __attribute__((noinline)) void run_otherwise(struct zq_core *c, struct zq_op *op)
+{
+    uint64_t begun = c->timed ? zq_tally_now() : 0;
+
+    if (begun && c->x.alone && zq_fast_run(c, op))
+        end_here(c, op);
+    else
+        run_in_phases(c, op);
+    if (begun)
+        zq_tally_time(&c->tally, op, begun);
+}
+
 int zq_op_run_blocking(struct zq_core *c, struct zq_op *op)
 {
     op->finish = blocking_finish;
     zq_core_lock(c);
-    if (!c->x.alone || !zq_fast_run(c, op))
-        run_in_phases(c, op);
-    else if (!op->finished || has_work(c))
-        work(c, op);
+    if (c->straight && zq_fast_run(c, op))
+        end_here(c, op);
+    else
+        run_otherwise(c, op);
+    zq_tally_add(&c->tally, op);
     zq_core_unlock(c);
     return op->res.ret;
 }

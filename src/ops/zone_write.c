@@ -154,10 +154,11 @@ static int after_commit(struct zq_core *c, struct zq_op *op)
 
 void zq_write_done(struct zq_core *c, struct zq_op *op, int rc)
 {
-    uint64_t at = op->r.end - op->length;
+    uint64_t length = op->length, at = op->r.end - length;
 
     zq_assert_k(K7, at >= c->zones.v[op->zone].wp && op->r.end <= c->zones.v[op->zone].next);
     zq_op_reset(c, op, zq_step_zone_write, zq_release_mapping);
+    op->length = length;
     op->res.offset = at;
     commit_in_order(c, op, rc);
 }

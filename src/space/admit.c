@@ -130,6 +130,7 @@ void zq_room_use(struct zq_core *c, struct zq_op *op, uint32_t victim)
     zq_assert_k(K6, victim == ZQ_NO_ZONE || !is_busy(&c->zones, victim));
     if (victim != ZQ_NO_ZONE)
         zq_zone_do_close(&c->zones, victim);
+    c->zones.implicit_closes += victim != ZQ_NO_ZONE;
     zq_closing_drop(c, op);
 }
 

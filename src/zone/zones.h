@@ -73,8 +73,9 @@ struct zq_zones {
     uint32_t max_open, max_active; /* effective: UINT32_MAX without a limit */
     uint32_t max_append;           /* fixed: bytes */
     uint32_t lru_head, lru_tail;
-    uint32_t closing;        /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
-    const void *closing_for; /* the operation that waits */
+    uint32_t closing;         /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
+    uint64_t implicit_closes; /* so far */
+    const void *closing_for;  /* the operation that waits */
     struct zq_list closing_waiters;
     struct zq_list punch; /* reset zones whose space may be given back, by live->punch */
     /* the table on disk: table.c */
