@@ -38,7 +38,8 @@ void zq_names_free(struct zq_names *names, const struct zqcow2_hooks *hooks);
 
 static inline const uint8_t *zq_names_bytes(const struct zq_names *names, const struct zq_name *n)
 {
-    return names->bytes + n->pos;
+    /* If all names are empty, there are no bytes: 0 must not be added to NULL. */
+    return n->pos ? names->bytes + n->pos : names->bytes;
 }
 
 #endif
