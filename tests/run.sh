@@ -207,7 +207,7 @@ stage_crash() {
     gcc_tree && tests gcc -R "$crash"
 }
 
-# Instrumented code is several times slower: fewer random operations, every 11th fault.
+# Instrumented code is several times slower: fewer random operations, every 11th fault and power cut.
 stage_sanitize() {
     ZQ_OPS=20000
     ZQ_STEP=11
