@@ -378,6 +378,28 @@ static void refused(struct world *w, int rc, const char *text)
 
 #define DATA_FILE 0x44415441u
 
+/* The resolver is asked for an empty name. */
+static void a_name_may_be_missing(void **state)
+{
+    struct zqcow2_image *img;
+    struct world w;
+
+    (void)state;
+    for (unsigned i = 0; i < 2; i++) {
+        begin_written(&w, &kinds[1]);
+        put(&w, extension(&w, DATA_FILE) + 4 * i, 4, i ? 0 : 0x12345678); /* unknown, or empty */
+        w.name = "";
+        img = must_open(&w, ZQCOW2_OPEN_RDWR);
+        assert_int_equal(w.asked, ZQCOW2_RESOLVE_DATA_FILE | ZQCOW2_RESOLVE_WRITE);
+        assert_int_equal(zqcow2_read(img, want, 2 * kinds[1].cluster, 0), 0);
+        assert_memory_equal(got, want, 2 * kinds[1].cluster);
+        assert_int_equal(zqcow2_close(img), 0);
+        must_check(&w, false);
+        w.answer = ZQCOW2_EFEATURE;
+        refused(&w, ZQCOW2_EFEATURE, "data file: the image needs a feature");
+    }
+}
+
 static void headers_are_refused(void **state)
 {
     struct zqcow2_backend *be;
@@ -385,12 +407,6 @@ static void headers_are_refused(void **state)
     struct world w;
 
     (void)state;
-    begin_written(&w, &kinds[1]);
-    put(&w, extension(&w, DATA_FILE), 4, 0x12345678);
-    refused(&w, ZQCOW2_EFEATURE, "an external data file without a name");
-    begin_written(&w, &kinds[1]);
-    put(&w, extension(&w, DATA_FILE) + 4, 4, 0);
-    refused(&w, ZQCOW2_EFEATURE, "an external data file without a name");
     begin_written(&w, &kinds[1]);
     put(&w, extension(&w, DATA_FILE) + 9, 1, 0);
     refused(&w, ZQCOW2_ECORRUPT, "contains a zero byte");
@@ -569,6 +585,7 @@ int main(void)
         cmocka_unit_test(late_writes_get_no_barrier),
         cmocka_unit_test(create_keeps_what_there_is),
         cmocka_unit_test(create_refuses),
+        cmocka_unit_test(a_name_may_be_missing),
         cmocka_unit_test(headers_are_refused),
         cmocka_unit_test(entries_are_found),
         cmocka_unit_test(offset_0_is_valid),

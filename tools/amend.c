@@ -129,7 +129,7 @@ static int amend_on(void *arg, struct zqcow2_backend *be, struct zqcow2_resolver
 
 static bool parse(struct amend *a, int argc, char **argv)
 {
-    static const struct option longs[] = {ZT_OPTION_BACKEND, ZT_OPTION_BACKING_ROOT, ZT_OPTION_END};
+    static const struct option longs[] = {ZT_OPTION_BACKEND, ZT_OPTION_FILES, ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":o:", .longs = longs, .repeat = "o"};
     bool given[ZT_COUNT(features)] = {false};
@@ -155,14 +155,13 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_amend = {
-    "amend", "-o NAME=VALUE[,...] [--backing-root=DIR] [--backend=NAME] FILE",
+    "amend", "-o NAME=VALUE[,...] " ZT_USE_FILES "[--backend=NAME] FILE",
     "Changes the features of an image",
     "  -o NAME=VALUE,...       what is to change; everything else stays\n"
     "    compat                    0.10 or 1.1: version 2 or 3 of the format\n"
     "    lazy_refcounts            on or off; plain images only\n"
     "    refcount_bits             1, 2, 4 .. 64\n"
     "    data_file_raw             off: the data file cannot be used without FILE\n"
-    "    zone.layout               44, the newest one\n"
-    "  --backing-root=DIR      open backing files in DIR only\n" ZT_HELP_BACKEND
+    "    zone.layout               44, the newest one\n" ZT_HELP_FILES ZT_HELP_BACKEND
     "What FILE reads as stays the same.\n",
     run};

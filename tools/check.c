@@ -195,7 +195,7 @@ static bool parse(struct check *c, int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
                                           ZT_OPTION_NO_BACKING,
-                                          ZT_OPTION_BACKING_ROOT,
+                                          ZT_OPTION_FILES,
                                           {"json", no_argument, NULL, OPT_JSON},
                                           {"repair", optional_argument, NULL, OPT_REPAIR},
                                           ZT_OPTION_END};
@@ -234,14 +234,13 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_check = {
-    "check",
-    "[--repair[=WHAT]] [--json] [-U] [--no-backing] [--backing-root=DIR] [--backend=NAME] FILE",
+    "check", "[--repair[=WHAT]] [--json] [-U] [--no-backing] " ZT_USE_FILES "[--backend=NAME] FILE",
     "Checks the metadata of an image, and repairs it",
     "  --repair[=WHAT]         leaks: free unreferenced clusters; refcounts (the default): also\n"
     "                          rebuild refcounts; all: also repair write pointers and unmap\n"
     "                          clusters beyond them\n"
     "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE
-    "  --no-backing            do not open the backing file of a zoned image\n"
-    "  --backing-root=DIR      open backing files in DIR only\n" ZT_HELP_BACKEND
+    "  --no-backing            do not open the backing file of a zoned image\n" ZT_HELP_FILES
+        ZT_HELP_BACKEND
     "Exit status: 0 clean (or repaired), 1 could not be checked, 2 corruptions, 3 only leaks.\n",
     run};

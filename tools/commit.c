@@ -37,7 +37,7 @@ static int commit_on(void *arg, struct zqcow2_backend *be, struct zqcow2_resolve
 static bool parse(struct commit *m, int argc, char **argv)
 {
     static const struct option longs[] = {ZT_OPTION_BACKEND,
-                                          ZT_OPTION_BACKING_ROOT,
+                                          ZT_OPTION_FILES,
                                           ZT_OPTION_BACKING_FORMAT,
                                           {"keep", no_argument, NULL, 'd'},
                                           ZT_OPTION_END};
@@ -65,10 +65,8 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_commit = {
-    "commit", "[-d] [--backing-root=DIR] [--backing-format=FMT] [--backend=NAME] FILE",
+    "commit", "[-d] " ZT_USE_FILES "[--backing-format=FMT] [--backend=NAME] FILE",
     "Writes what an image holds into its backing file",
-    "  -d, --keep              do not empty FILE\n"
-    "  --backing-root=DIR      open backing files in DIR only\n"
-    "  --backing-format=FMT    raw or qcow2, if the image stores no format\n" ZT_HELP_BACKEND
+    "  -d, --keep              do not empty FILE\n" ZT_HELP_FILES ZT_HELP_FORMAT ZT_HELP_BACKEND
     "What FILE reads as stays the same. Other images on the same backing file change.\n",
     run};

@@ -9,6 +9,8 @@
 
 enum { OPT_JSON = ZT_OPT_VERB, OPT_CHAIN };
 
+#define EXTERNAL_DATA (1 << 2) /* of the incompatible features */
+
 static const struct {
     char group; /* i, c, a: incompatible, compatible, autoclear bit; f: zqcow2_info_flag */
     uint64_t mask;
@@ -16,7 +18,7 @@ static const struct {
 } features[] = {
     {'i', 1 << 0, "dirty bit"},
     {'i', 1 << 1, "corrupt bit"},
-    {'i', 1 << 2, "external data file"},
+    {'i', EXTERNAL_DATA, "external data file"},
     {'i', 1 << 3, "compression type"},
     {'i', 1 << 4, "extended L2 entries"},
     {'i', 1 << 5, "zoned format"},
@@ -222,6 +224,8 @@ static void print_text(const struct layer *l)
         zt_line(stdout, "backing file format: %s", l->backing.format);
     if (l->backing.data_file[0])
         zt_line(stdout, "data file: %s", l->backing.data_file);
+    else if (i->incompatible_features & EXTERNAL_DATA)
+        printf("data file: its name is not stored; give --data-file=FILE\n");
     print_size("cluster size", i->cluster_size);
     printf("refcount bits: %" PRIu32 "\n", i->refcount_bits);
     printf("compression: %s\n", i->compression_type ? "zstd" : "zlib");

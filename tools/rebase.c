@@ -39,7 +39,7 @@ static int rebase_on(void *arg, struct zqcow2_backend *be, struct zqcow2_resolve
 static bool parse(struct rebase *r, int argc, char **argv)
 {
     static const struct option longs[] = {ZT_OPTION_BACKEND,
-                                          ZT_OPTION_BACKING_ROOT,
+                                          ZT_OPTION_FILES,
                                           {"backing", required_argument, NULL, 'b'},
                                           {"backing-format", required_argument, NULL, 'F'},
                                           {"name-only", no_argument, NULL, 'u'},
@@ -82,13 +82,12 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_rebase = {
-    "rebase", "-b BASE [-F FMT] [-u] [--backing-root=DIR] [--backend=NAME] FILE",
+    "rebase", "-b BASE [-F FMT] [-u] " ZT_USE_FILES "[--backend=NAME] FILE",
     "Puts an image on another backing file, or on none",
     "  -b, --backing=BASE      the new backing file, its name relative to FILE's folder; ''\n"
     "                          for none: the image then stands alone\n"
     "  -F, --backing-format=FMT  of BASE: raw or qcow2\n"
     "  -u, --name-only         change the name and copy nothing: BASE has the content of the\n"
-    "                          old backing file, which has been moved\n"
-    "  --backing-root=DIR      open backing files in DIR only\n" ZT_HELP_BACKEND
-    "What FILE reads as stays the same: what BASE lacks is copied into FILE.\n",
+    "                          old backing file, which has been moved\n" ZT_HELP_FILES
+        ZT_HELP_BACKEND "What FILE reads as stays the same: what BASE lacks is copied into FILE.\n",
     run};

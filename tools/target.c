@@ -72,6 +72,7 @@ bool zt_target_option(struct zt_target *t, int c)
     case ZT_OPT_NO_BACKING: t->no_backing = true; return true;
     case ZT_OPT_BACKING_ROOT: t->backing_root = optarg; return true;
     case ZT_OPT_BACKING_FORMAT: return choose_format(t, optarg);
+    case ZT_OPT_DATA_FILE: t->data_file = optarg; return true;
     case ZT_OPT_SNAPSHOT: t->snapshot = optarg; return true;
     default: return false; /* zt_option() has reported it */
     }
@@ -119,6 +120,7 @@ struct zqcow2_resolver *zt_resolver(const struct zt_target *t)
     int rc;
 
     opt.root = t->backing_root;
+    opt.data_file = t->data_file;
     opt.hooks = zt_hooks();
     rc = zqcow2_resolver_new(t->path, &opt, &r);
     if (rc < 0 && t->backing_root)
@@ -126,6 +128,15 @@ struct zqcow2_resolver *zt_resolver(const struct zt_target *t)
     else if (rc < 0)
         zt_backend_error(t, rc);
     return r;
+}
+
+/* Another file for the data of an image that holds them itself would be silently ignored. */
+static int check_data_file(const struct zt_target *t, const struct zqcow2_resolver *r)
+{
+    if (!t->data_file || t->no_backing || zqcow2_resolver_path(r, ZQCOW2_RESOLVE_DATA_FILE))
+        return 0;
+    zt_error("%s: has no data file: omit --data-file", t->path);
+    return -EINVAL;
 }
 
 static int open_on(const struct zt_target *t, unsigned flags, struct zqcow2_resolver *r,
@@ -149,6 +160,22 @@ static int open_on(const struct zt_target *t, unsigned flags, struct zqcow2_reso
     return rc;
 }
 
+/* Takes the backend. */
+static int open_backend(const struct zt_target *t, unsigned flags, struct zqcow2_resolver *r,
+                        struct zqcow2_backend *be, struct zqcow2_image **img)
+{
+    int rc = open_on(t, flags, r, be, img);
+
+    if (rc < 0) {
+        zqcow2_backend_close(be);
+        return rc;
+    }
+    rc = check_data_file(t, r);
+    if (rc < 0)
+        (void)zqcow2_close(*img);
+    return rc;
+}
+
 struct zqcow2_image *zt_open_chain(const struct zt_target *t, unsigned flags,
                                    struct zqcow2_resolver *r)
 {
@@ -163,9 +190,7 @@ struct zqcow2_image *zt_open_chain(const struct zt_target *t, unsigned flags,
         zt_backend_error(t, rc);
         return NULL;
     }
-    rc = open_on(t, flags, r, be, &img);
-    if (rc < 0)
-        zqcow2_backend_close(be);
+    rc = open_backend(t, flags, r, be, &img);
     return rc < 0 ? NULL : img;
 }
 

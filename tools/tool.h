@@ -40,6 +40,7 @@ enum {
     ZT_OPT_NO_BACKING,
     ZT_OPT_BACKING_ROOT,
     ZT_OPT_BACKING_FORMAT,
+    ZT_OPT_DATA_FILE,
     ZT_OPT_SNAPSHOT,
     ZT_OPT_VERB,
     ZT_OPT_END = ZT_OPT_VERB + 8
@@ -64,6 +65,7 @@ struct zt_target {
     bool no_backing;                  /* open no backing file */
     const char *backing_root;         /* none outside this folder, or NULL */
     const char *backing_format;       /* where the image does not say, or NULL */
+    const char *data_file;            /* in place of the one that the image names, or NULL */
     const char *snapshot;             /* to be read in place of the disk, or NULL */
     int failure;                      /* reported already: closing that fails for it says nothing */
 };
@@ -93,7 +95,13 @@ struct zt_target {
     { \
         "snapshot", required_argument, NULL, ZT_OPT_SNAPSHOT \
     }
-#define ZT_OPTION_SOURCES ZT_OPTION_NO_BACKING, ZT_OPTION_BACKING_ROOT, ZT_OPTION_BACKING_FORMAT
+#define ZT_OPTION_DATA_FILE \
+    { \
+        "data-file", required_argument, NULL, ZT_OPT_DATA_FILE \
+    }
+/* Where the files are that an image names. */
+#define ZT_OPTION_FILES   ZT_OPTION_BACKING_ROOT, ZT_OPTION_DATA_FILE
+#define ZT_OPTION_SOURCES ZT_OPTION_NO_BACKING, ZT_OPTION_FILES, ZT_OPTION_BACKING_FORMAT
 #define ZT_OPTION_END \
     { \
         NULL, 0, NULL, 0 \
@@ -105,11 +113,15 @@ struct zt_target {
 #define ZT_USE_SNAPSHOT "[--snapshot=NAME] "
 #define ZT_HELP_SNAPSHOT \
     "  --snapshot=NAME         read what the snapshot with this name or ID has\n"
-#define ZT_USE_SOURCES "[--no-backing] [--backing-root=DIR] [--backing-format=FMT] "
+#define ZT_USE_FILES "[--backing-root=DIR] [--data-file=FILE] "
+#define ZT_HELP_FILES \
+    "  --backing-root=DIR      open backing files and data files in DIR only\n" \
+    "  --data-file=FILE        the data file, instead of the one that the image names\n"
+#define ZT_HELP_FORMAT "  --backing-format=FMT    raw or qcow2, if the image stores no format\n"
+#define ZT_USE_SOURCES "[--no-backing] " ZT_USE_FILES "[--backing-format=FMT] "
 #define ZT_HELP_SOURCES \
-    "  --no-backing            open no backing file; reading its data fails\n" \
-    "  --backing-root=DIR      open backing files in DIR only\n" \
-    "  --backing-format=FMT    raw or qcow2, if the image stores no format\n"
+    "  --no-backing            open no backing file; reading its data fails\n" ZT_HELP_FILES \
+        ZT_HELP_FORMAT
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and reported). */
 bool zt_target_option(struct zt_target *t, int c);

@@ -18,7 +18,8 @@ static int look(const struct zt_target *t, bool *lacks)
 
 static int run(int argc, char **argv)
 {
-    static const struct option longs[] = {ZT_OPTION_BACKEND, ZT_OPTION_END};
+    static const struct option longs[] = {ZT_OPTION_BACKEND, ZT_OPTION_FILES,
+                                          ZT_OPTION_BACKING_FORMAT, ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":", .longs = longs};
     struct zt_target t = {.share = false};
@@ -48,5 +49,6 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_upgrade = {
-    "upgrade", "[--backend=NAME] FILE",
-    "Sets the feature bit in a zoned image that was created without it", ZT_HELP_BACKEND, run};
+    "upgrade", ZT_USE_FILES "[--backing-format=FMT] [--backend=NAME] FILE",
+    "Sets the feature bit in a zoned image that was created without it",
+    ZT_HELP_FILES ZT_HELP_FORMAT ZT_HELP_BACKEND, run};

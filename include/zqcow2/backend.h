@@ -195,10 +195,15 @@ struct zqcow2_resolver_options {
     size_t size;
     const char *root;                 /* a folder: no file outside it is opened; NULL: no limit */
     const struct zqcow2_hooks *hooks; /* for the resolver and its backends; NULL: defaults */
+    /*
+     * The path of the image's data file, used in place of the name that the image stores, or if it
+     * stores none; root holds for it, too. NULL: the stored name is used.
+     */
+    const char *data_file;
 };
 #define ZQCOW2_RESOLVER_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_resolver_options), NULL, NULL \
+        sizeof(struct zqcow2_resolver_options), NULL, NULL, NULL \
     }
 
 /*

@@ -153,8 +153,8 @@ struct zqcow2_open_options {
      * The callback stores a backend for reading in *be and returns 0, or it returns an error,
      * preferably with a text in *err (err may be NULL). The library closes the backend with the
      * image, or when the open fails. It also calls resolve for data files, with
-     * ZQCOW2_RESOLVE_DATA_FILE added to depth. NULL: an image with a backing file or a data file is
-     * refused. zqcow2_resolve_file() is an implementation for files.
+     * ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image stores none. NULL: an image
+     * with a backing file or a data file is refused. zqcow2_resolve_file() works on files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -235,7 +235,7 @@ struct zqcow2_backing {
     size_t size;
     char format[16];      /* "": the image names none */
     char name[1024];      /* "": no backing file */
-    char data_file[1024]; /* "": the image itself holds the data */
+    char data_file[1024]; /* "": the image itself holds the data, or the name is not stored */
 };
 #define ZQCOW2_BACKING_INIT \
     { \

@@ -26,6 +26,7 @@
 
 struct zqcow2_resolver {
     struct zqcow2_hooks hooks;
+    char *data_file;     /* in place of the name that the image stores for its own, or NULL */
     bool limited;        /* root is a limit, even if it is "", which allows every file */
     char root[PATH_MAX]; /* without symbolic links; "": the root of the file system */
     struct place {
@@ -40,17 +41,22 @@ static size_t path_bytes(const char *path)
     return strlen(path) + 1;
 }
 
-/* Replaces what an earlier open of a chain left there: a resolver may serve several in turn. */
-static int keep_path(struct zqcow2_resolver *r, struct place *p, const char *path)
+static void drop_text(struct zqcow2_resolver *r, char *text)
 {
-    char *copy = zq_alloc(&r->hooks, 1, path_bytes(path));
+    if (text)
+        zq_free(&r->hooks, text, path_bytes(text));
+}
+
+/* Replaces what an earlier open of a chain left there: a resolver may serve several in turn. */
+static int keep_text(struct zqcow2_resolver *r, char **to, const char *text)
+{
+    char *copy = zq_alloc(&r->hooks, 1, path_bytes(text));
 
     if (!copy)
         return -ENOMEM;
-    if (p->path)
-        zq_free(&r->hooks, p->path, path_bytes(p->path));
-    strcpy(copy, path);
-    p->path = copy;
+    drop_text(r, *to);
+    strcpy(copy, text);
+    *to = copy;
     return 0;
 }
 
@@ -85,7 +91,7 @@ static int set_image(struct zqcow2_resolver *r, const char *image)
         keep_identity(&r->file[0], &st);
     else if (errno != ENOENT) /* it may be about to be made */
         return -errno;
-    return keep_path(r, &r->file[0], image);
+    return keep_text(r, &r->file[0].path, image);
 }
 
 int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options *options,
@@ -110,6 +116,8 @@ int zqcow2_resolver_new(const char *image, const struct zqcow2_resolver_options 
     rc = set_root(r, opt.root);
     if (rc == 0)
         rc = set_image(r, image);
+    if (rc == 0 && opt.data_file)
+        rc = keep_text(r, &r->data_file, opt.data_file);
     if (rc == 0)
         *out = r;
     else
@@ -124,11 +132,10 @@ void zqcow2_resolver_free(struct zqcow2_resolver *r)
     if (!r)
         return;
     hooks = r->hooks;
+    drop_text(r, r->data_file);
     for (uint32_t i = 0; i <= ZQ_MAX_DEPTH; i++) {
-        if (r->file[i].path)
-            zq_free(&hooks, r->file[i].path, path_bytes(r->file[i].path));
-        if (r->data[i].path)
-            zq_free(&hooks, r->data[i].path, path_bytes(r->data[i].path));
+        drop_text(r, r->file[i].path);
+        drop_text(r, r->data[i].path);
     }
     zq_free(&hooks, r, sizeof(*r));
 }
@@ -258,6 +265,37 @@ static bool take_request(struct zqcow2_resolver *r, uint32_t depth, struct reque
     return q->from;
 }
 
+/* The caller's own name for a data file is a path, as that of the image is. */
+static int find_path(const struct zqcow2_resolver *r, const struct request *q, const char *name,
+                     char path[PATH_MAX], struct zqcow2_error *err)
+{
+    const char *given = q->data && !q->depth ? r->data_file : NULL;
+
+    if (given)
+        return snprintf(path, PATH_MAX, "%s", given) >= PATH_MAX ? -ENAMETOOLONG : 0;
+    if (!name[0] && q->data)
+        return zq_fail(err, ZQCOW2_EFEATURE,
+                       q->depth ? "its name is not stored" :
+                                  "its name is not stored: open with data_file of the resolver "
+                                  "(the command: --data-file=FILE)");
+    return make_path(q->from, name, path, err);
+}
+
+/* Says which file could not be opened where the caller's message will have the stored name. */
+static int blame_given(const struct zqcow2_resolver *r, const struct request *q, int rc,
+                       struct zqcow2_error *err)
+{
+    struct zqcow2_error why;
+    char name[100];
+
+    if (!err || !r->data_file || !q->data || q->depth)
+        return rc;
+    zq_fail_rc(err, rc);
+    why = *err;
+    zq_printable(name, sizeof(name), r->data_file, strlen(r->data_file));
+    return zq_fail(err, rc, "%s, given in its place: %s", name, why.text);
+}
+
 /*
  * On success fd belongs to *be. The path is kept even if the last step fails; the next call for
  * this place replaces it.
@@ -273,18 +311,18 @@ static int resolve(struct zqcow2_resolver *r, const char *name, uint32_t depth,
         return zq_fail(err, ZQCOW2_EFEATURE, ZQ_TOO_DEEP);
     if (!r || !name || !be || !take_request(r, depth, &q))
         return -EINVAL;
-    rc = make_path(q.from, name, path, err);
+    rc = find_path(r, &q, name, path, err);
     fd = rc < 0 ? rc : open_file(path, q.flags, err);
     if (fd < 0)
-        return fd;
+        return blame_given(r, &q, fd, err);
     rc = check_file(r, fd, &q, err);
     if (rc == 0)
-        rc = keep_path(r, q.to, path);
+        rc = keep_text(r, &q.to->path, path);
     if (rc == 0)
         rc = zqcow2_file_from_fd(fd, &r->hooks, be);
     if (rc < 0)
         close(fd);
-    return rc;
+    return rc < 0 ? blame_given(r, &q, rc, err) : 0;
 }
 
 /* The format does not matter here: the library decides how the bytes are read. */

@@ -80,6 +80,17 @@ int zq_fail_rc(struct zqcow2_error *err, int code)
     return code;
 }
 
+/* What an image contains may hold control sequences for the terminal that shows a message. */
+void zq_printable(char *out, size_t room, const void *from, size_t n)
+{
+    const uint8_t *in = from;
+    size_t i;
+
+    for (i = 0; i + 1 < room && i < n && in[i]; i++)
+        out[i] = (char)(in[i] >= 0x20 && in[i] < 0x7f ? in[i] : '?');
+    out[i] = '\0';
+}
+
 int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, uint32_t reserved)
 {
     if (flags & ~known)

@@ -26,6 +26,8 @@ static inline void zq_clear_error(struct zqcow2_error *err)
 int zq_fail(struct zqcow2_error *err, int code, const char *fmt, ...) ZQ_PRINTF(3, 4);
 /* As zq_fail with the code's own text, unless err already holds a text for this code. */
 int zq_fail_rc(struct zqcow2_error *err, int code);
+/* Copies bytes of an image for a text: whatever is not plain ASCII becomes '?'. */
+void zq_printable(char *out, size_t room, const void *from, size_t n);
 /* Refuses what no release knows yet in the members of a caller's options. */
 int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, uint32_t reserved);
 /* The formats of a backing file; NULL is none of them. */

@@ -11,6 +11,7 @@
 #include <inttypes.h>
 
 #include "base/bytes.h"
+#include "base/report.h"
 #include "format/bitmaps.h"
 #include "format/copies.h"
 

@@ -40,17 +40,6 @@ static int lacking(struct zqcow2_error *err, const char *field, uint64_t value, 
                    value, value, off, what);
 }
 
-/* What an image contains may hold control sequences for the terminal that shows a message. */
-void zq_printable(char *out, size_t room, const void *from, size_t n)
-{
-    const uint8_t *in = from;
-    size_t i;
-
-    for (i = 0; i + 1 < room && i < n && in[i]; i++)
-        out[i] = (char)(in[i] >= 0x20 && in[i] < 0x7f ? in[i] : '?');
-    out[i] = '\0';
-}
-
 int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struct zqcow2_error *err)
 {
     uint32_t version, bits;
@@ -350,9 +339,6 @@ static int check_data_file(const struct zq_header *h, struct zqcow2_error *err)
 {
     if (!(h->incompat & ZQ_INCOMPAT_DATA_FILE))
         return 0;
-    if (!h->data_name_len)
-        return lacking(err, "incompatible_features", h->incompat, ZQ_HDR_INCOMPAT,
-                       "an external data file without a name is");
     if (h->nb_snapshots)
         return lacking(err, "nb_snapshots", h->nb_snapshots, 60,
                        "an external data file beside snapshots is");

@@ -123,8 +123,6 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
                     bool rdwr, struct zqcow2_error *err);
 /* What the parsed header in buf names as its source, and as its data file. */
 void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b);
-/* Copies bytes of an image for a text: whatever is not plain ASCII becomes '?'. */
-void zq_printable(char *out, size_t room, const void *from, size_t n);
 /*
  * Writes a version 3 header of a new image into buf (one cluster, zeroed by the caller): the
  * fields of h, the zoned extension (data, zoned_len bytes) when h->incompat has the bit, our mark

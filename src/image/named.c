@@ -20,7 +20,8 @@ int zq_opening_blame(struct zqcow2_error *err, const char *what, const char *whi
     zq_fail_rc(err, rc);
     zq_printable(name, sizeof(name), which, strlen(which));
     why = *err;
-    return zq_fail(err, rc, "%s \"%s\": %s", what, name, why.text);
+    return name[0] ? zq_fail(err, rc, "%s \"%s\": %s", what, name, why.text) :
+                     zq_fail(err, rc, "%s: %s", what, why.text);
 }
 
 /* An event loop must not be blocked by the files below (E4): those that block get threads. */

@@ -48,6 +48,53 @@ mkfifo in/disk.raw
 run 1 'a fifo' read in/i.qcow2 0 512
 has 'is refused' err 'not a regular file'
 
+# Another one than the image names, and one that it does not name.
+run 0 'create' create -o data_file=first.raw in/m.qcow2 1M
+run 0 'a write' io -c 'write -P 7 0 64k' in/m.qcow2
+mkdir 'other place'
+mv in/first.raw 'other place/a:moved file'
+moved='--data-file=other place/a:moved file'
+run 1 'a moved data file' io -r -c 'read -P 7 0 64k' in/m.qcow2
+has 'is missing' err 'data file "first\.raw": No such file'
+run 0 'with its path' io -r "$moved" -c 'read -P 7 0 64k' in/m.qcow2
+run 0 'write' io "$moved" -c 'write -P 8 64k 64k' in/m.qcow2
+run 0 'check' check "$moved" in/m.qcow2
+lacks 'finds it' out warning
+run 0 'map' map "$moved" in/m.qcow2
+has 'names it' out 'other place/a:moved file$'
+run 1 'one outside of the root' read "$moved" --backing-root=in in/m.qcow2 0 512
+has 'is refused' err 'data file "first\.raw": other place/a:moved file, given in its place: lies outside'
+run 1 'one that is missing' read --data-file=gone in/m.qcow2 0 512
+has 'is named' err 'data file "first\.raw": gone, given in its place: No such file'
+run 1 'the image itself' read --data-file=in/m.qcow2 in/m.qcow2 0 512
+has 'is refused' err 'the chain returns to the same file'
+run 0 'convert' convert "$moved" in/m.qcow2 m.raw
+run 0 'the same content' compare "$moved" in/m.qcow2 m.raw
+run 0 'amend' amend "$moved" -o refcount_bits=32 in/m.qcow2
+run 0 'create without one' create in/h.qcow2 1M
+run 1 'a read' read "$moved" in/h.qcow2 0 512
+has 'says so' err 'in/h\.qcow2: has no data file: omit --data-file'
+# The extension with the name becomes one of unknown type.
+python3 - in/m.qcow2 <<'EOF'
+import sys
+with open(sys.argv[1], "r+b") as f:
+    head = f.read(4096)
+    at = head.index(b"DATA\0\0\0\x09first.raw")
+    f.seek(at)
+    f.write(b"\x12\x34\x56\x78")
+EOF
+run 0 'info without a name' info in/m.qcow2
+has 'says what to give' out '^data file: its name is not stored; give --data-file=FILE$'
+run 1 'a read' read in/m.qcow2 0 512
+has 'says it, too' err 'in/m\.qcow2: data file: its name is not stored: .*--data-file=FILE'
+run 0 'check' check in/m.qcow2
+has 'warns' out 'data file: its name is not stored'
+run 0 'with its path' compare "$moved" in/m.qcow2 m.raw
+run 0 'a write' io "$moved" -c 'write -P 9 128k 64k' -c 'read -P 9 128k 64k' in/m.qcow2
+run 0 'an overlay of it' create -b m.qcow2 -F qcow2 in/over.qcow2 1M
+run 1 'a read of that' read "$moved" in/over.qcow2 0 512
+has 'is refused' err 'backing file "m\.qcow2": data file: its name is not stored$'
+
 # The space of what is discarded or reset goes back to the host, if this file system has holes.
 blocks() {
     stat -c %b "$1"

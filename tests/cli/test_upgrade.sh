@@ -37,6 +37,15 @@ is 'works' EMPTY "$(zone old.qcow2 1 state)"
 run 0 'check' check old.qcow2
 run 0 'upgrade again' upgrade old.qcow2
 is 'has nothing to do' 'old.qcow2: the feature bit is already set' "$(cat out)"
+# The files that it needs are found as for every other verb.
+mkdir in out.d
+run 0 'a template' create -o zone.size=4M,zone.layout=v7 in/t.qcow2 32M
+run 0 'an overlay' create -o zone.layout=v7 -b t.qcow2 in/o.qcow2
+bit in/o.qcow2 000
+run 1 'upgrade, with the template outside' upgrade --backing-root=out.d in/o.qcow2
+has 'is refused' err 'lies outside the folder'
+run 0 'upgrade, with it inside' upgrade --backing-root=in in/o.qcow2
+is 'says so' 'in/o.qcow2: the feature bit is set' "$(cat out)"
 run 0 'a plain image' create p.qcow2 1M
 run 1 'upgrade of it' upgrade p.qcow2
 has 'is refused' err '^zqcow2: p\.qcow2: .*zone'

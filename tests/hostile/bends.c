@@ -81,7 +81,7 @@ const struct bend bends[] = {
     {"named bit", Z44, PP({HEADER, 72, 8, 1 << 20 | 32}, {HEADER, 193, 1, 20}), OPEN, F,
      {"bit 20", "dirty bit", "byte 72"}},
     {"corrupt bit", Z44, P(HEADER, 72, 8, 34), RDWR, C, {"incompatible_features", "34", "byte 72"}},
-    {"data file", PLAIN, P(HEADER, 72, 8, 4), OPEN, F, {"data file", "4", "byte 72"}},
+    {"data file", PLAIN, P(HEADER, 72, 8, 4), OPEN, F, {"data file", "no resolver", "open it"}},
     {"data file name", PLAIN, P(HEADER, 112, 4, 0x44415441), OPEN, C,
      {"incompatible_features", "data file", "byte 72"}},
     {"extended L2, clusters of 8 KiB", PLAIN, PP({HEADER, 72, 8, 16}, {HEADER, 20, 4, 13}), OPEN, C,

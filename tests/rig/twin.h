@@ -32,6 +32,7 @@ struct world {
     uint32_t io_align; /* of new backends; 0: none */
     uint32_t asked;    /* of the resolver: the depth of the last call */
     int answer;
+    const char *name; /* it must be asked for this name; NULL: NAME */
     struct zqcow2_error err;
 };
 

@@ -146,7 +146,6 @@ static const struct bend bends[] = {
     {"snapshots at 0", 60, 4, 1, C, {"snapshots_offset 0", "byte 64", ""}, false},
     {"dirty is known", 72, 8, 0x21, 0, {"", "", ""}, false},
     {"corrupt", 72, 8, 0x22, C, {"incompatible_features 34", "byte 72", "corrupt"}, true},
-    {"data file", 72, 8, 0x24, F, {"incompatible_features 36", "byte 72", "data file"}, false},
     {"compression 0", 72, 8, 0x28, C, {"compression_type 0", "byte 104", "bit 3"}, false},
     {"extended L2 is known", 72, 8, 0x30, 0, {"", "", ""}, false},
     {"bit 6", 72, 8, 0x40, F, {"0x40", "byte 72", "unknown bit 6"}, false},

@@ -19,10 +19,10 @@ static const char *const files[] = {"in/image", "in/base", "in/deep/base", "outs
 
 static const char *path_of(const char *name)
 {
-    static char path[2][128];
+    static char path[4][128];
     static unsigned next;
 
-    next = !next;
+    next = (next + 1) % 4;
     snprintf(path[next], sizeof(path[next]), "%s/%s", top, name);
     return path[next];
 }
@@ -162,6 +162,33 @@ static void a_root_is_the_limit(void **state)
     zqcow2_resolver_free(NULL);
 }
 
+static void a_data_file_may_be_elsewhere(void **state)
+{
+    struct zqcow2_resolver_options opt = ZQCOW2_RESOLVER_OPTIONS_INIT;
+    uint32_t data = ZQCOW2_RESOLVE_DATA_FILE;
+    struct zqcow2_resolver *r = resolver(NULL);
+
+    (void)state;
+    opens(r, "deep/base", data, "in/deep/base");
+    refuses(r, "", data, ZQCOW2_EFEATURE);
+    zqcow2_resolver_free(r);
+    opt.root = path_of("in");
+    opt.data_file = path_of("in/base");
+    assert_int_equal(zqcow2_resolver_new(path_of("in/image"), &opt, &r), 0);
+    opens(r, "deep/base", data, "in/base");
+    assert_string_equal(zqcow2_resolver_path(r, data), path_of("in/base"));
+    opens(r, "", data, "in/base");
+    opens(r, "nbd:x", data, "in/base");
+    opens(r, "deep/base", 1, "in/deep/base"); /* whose own data file is another matter */
+    refuses(r, "", data | 1, ZQCOW2_EFEATURE);
+    refuses(r, "gone", data | 1, -ENOENT);
+    zqcow2_resolver_free(r);
+    opt.data_file = path_of("outside");
+    assert_int_equal(zqcow2_resolver_new(path_of("in/image"), &opt, &r), 0);
+    refuses(r, "base", data, -EACCES);
+    zqcow2_resolver_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +196,7 @@ int main(void)
         cmocka_unit_test(what_is_refused),
         cmocka_unit_test(a_chain_never_returns),
         cmocka_unit_test(a_root_is_the_limit),
+        cmocka_unit_test(a_data_file_may_be_elsewhere),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -288,6 +288,7 @@ static bool parse(struct compare *c, int argc, char **argv)
     c->disks[0].target.rules = ZQCOW2_RULES_ZNS; /* they know all states */
     c->disks[1].target = c->disks[0].target;
     c->disks[1].target.snapshot = NULL;
+    c->disks[1].target.data_file = NULL;
     c->disks[0].target.path = argv[optind];
     c->disks[1].target.path = argv[optind + 1];
     return true;

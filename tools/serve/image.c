@@ -36,22 +36,41 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
     return rc;
 }
 
+static struct zqcow2_resolver *open_files(const struct serve_image *s, struct serve_report *report)
+{
+    const struct zt_target *t = &s->opt->target;
+    struct zqcow2_resolver_options ro = ZQCOW2_RESOLVER_OPTIONS_INIT;
+    struct zqcow2_resolver *files = NULL;
+    int rc;
+
+    ro.root = t->backing_root;
+    ro.data_file = t->data_file;
+    rc = zqcow2_resolver_new(s->path, &ro, &files);
+    if (rc < 0)
+        serve_report_failure(report, "%s%s: %s", ro.root ? "--backing-root: " : "",
+                             ro.root ? ro.root : t->path, zqcow2_strerror(rc));
+    return files;
+}
+
 /* Takes the backend, and closes it on failure. */
 static int open_on(struct serve_image *s, struct serve_report *report, struct zqcow2_backend *be)
 {
     struct zqcow2_open_options oo = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_resolver *files = NULL;
+    struct zqcow2_resolver *files = open_files(s, report);
     struct zqcow2_error err = {0};
     int rc;
 
+    if (!files) {
+        zqcow2_backend_close(be);
+        return -EINVAL;
+    }
     oo.flags = s->opt->read_only ? 0 : ZQCOW2_OPEN_RDWR;
     oo.block_size = s->opt->block_size;
     oo.hooks = &s->hooks;
     oo.resolve = zqcow2_resolve_file;
-    rc = zqcow2_resolver_new(s->path, NULL, &files);
+    oo.backing_format = s->opt->target.backing_format;
     oo.resolve_arg = files;
-    if (rc == 0)
-        rc = zqcow2_open(be, &oo, &s->img, &err);
+    rc = zqcow2_open(be, &oo, &s->img, &err);
     zqcow2_resolver_free(files);
     if (rc < 0) {
         zqcow2_backend_close(be);

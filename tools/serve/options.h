@@ -26,7 +26,8 @@ enum {
     {"queues", required_argument, NULL, SERVE_OPT_QUEUES}, \
         {"block-size", required_argument, NULL, SERVE_OPT_BLOCK_SIZE}, \
         {"read-only", no_argument, NULL, SERVE_OPT_READ_ONLY}, \
-        {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, ZT_OPTION_BACKEND
+        {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, ZT_OPTION_FILES, \
+        ZT_OPTION_BACKING_FORMAT, ZT_OPTION_BACKEND
 
 /* A queue for each processor, at most 4. */
 uint32_t serve_default_queues(void);
