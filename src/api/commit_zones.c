@@ -234,12 +234,28 @@ static int store_state(struct commit *m, uint32_t zone)
     return blame(m, rc);
 }
 
+/* So the progress ends at the size of the device. */
+static uint64_t count_settled(const struct commit *m)
+{
+    uint64_t sequential = m->info.nr_conventional * m->info.zone_size;
+    uint64_t settled = m->info.virtual_size - zq_min(sequential, m->info.virtual_size);
+
+    for (uint32_t i = m->info.nr_conventional; i < m->info.nr_zones; i++) {
+        if (m->plan[i] & DIFFERS)
+            settled -= above(m, i).wp - above(m, i).start;
+    }
+    return settled;
+}
+
 int zq_commit_zones(struct commit *m)
 {
     static int (*const passes[])(struct commit * m, uint32_t zone) = {
         clear_state, reset, append_full, rewrite_full, append_rest, store_state};
     uint64_t sequential = m->info.nr_conventional * m->info.zone_size;
-    int rc = zq_commit_range(m, 0, zq_min(sequential, m->info.virtual_size));
+    int rc;
+
+    m->done = count_settled(m);
+    rc = zq_commit_range(m, 0, zq_min(sequential, m->info.virtual_size));
 
     for (size_t p = 0; rc == 0 && p < sizeof(passes) / sizeof(passes[0]); p++) {
         for (uint32_t i = m->info.nr_conventional; rc == 0 && i < m->info.nr_zones; i++)

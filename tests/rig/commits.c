@@ -103,6 +103,8 @@ static int progress(void *arg, uint64_t done, uint64_t total)
     struct commits *c = arg;
 
     commits_must(c, done <= total && total == c->layer[TOP].size, "progress", (long)done);
+    commits_must(c, done >= c->done, "progress falls", (long)done);
+    c->done = done;
     return ++c->calls == c->stop_at;
 }
 
@@ -118,7 +120,9 @@ int commits_run(struct commits *c, struct zqcow2_error *err)
     o.progress = progress;
     o.progress_arg = c;
     c->calls = 0;
+    c->done = 0;
     rc = zqcow2_commit(be, &o, err);
+    commits_must(c, rc < 0 || c->done == c->layer[TOP].size, "progress ends early", (long)c->done);
     zqcow2_backend_close(be);
     return rc;
 }
