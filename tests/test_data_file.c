@@ -263,6 +263,8 @@ static void create_keeps_what_there_is(void **state)
 
     (void)state;
     world_begin(&w, 1);
+    assert_int_equal(zqcow2_simdisk_import(w.disk[DATA], "QFI\xfb", 4, 0), 0);
+    assert_int_equal(create(&w, &kinds[1], 0), -EEXIST); /* an image */
     memset(want, 5, k.size);
     assert_int_equal(zqcow2_simdisk_import(w.disk[DATA], want, k.size, 0), 0);
     assert_int_equal(create(&w, &k, 0), 0);

@@ -21,6 +21,14 @@ static bool agree(const struct create *c)
     const struct zt_image_options *o = &c->image;
     bool zoned = zt_image_zoned(o);
 
+    if (c->backing && !c->backing[0]) {
+        zt_error("create: -b needs the name of a backing file; omit -b if there is none");
+        return false;
+    }
+    if (c->backing_format && !c->backing) {
+        zt_error("create: -F is the format of a backing file: give -b BASE, too");
+        return false;
+    }
     if (c->backing && o->given[ZT_O_MODE]) {
         zt_error("zone.mode: FILE has the zones of its backing file, or none");
         return false;
@@ -117,7 +125,7 @@ static int create_image(struct create *c)
     if (rc == -EEXIST && c->force)
         return replace_image(c);
     if (rc == -EEXIST)
-        zt_error("%s: the file exists; --force replaces it", c->target.path);
+        zt_exists_error(c->target.path);
     else if (rc < 0)
         zt_backend_error(&c->target, rc);
     if (rc < 0)

@@ -108,6 +108,16 @@ void zt_backend_error(const struct zt_target *t, int rc)
     zt_error("%s: %s", t->path, zt_backend_reason(t, rc, text, sizeof(text)));
 }
 
+void zt_exists_error(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        zt_error("%s: is a folder; give the name of a file", path);
+    else
+        zt_error("%s: the file exists; --force replaces it", path);
+}
+
 const char *zt_reason(int rc, const struct zqcow2_error *err)
 {
     return err->text[0] ? err->text : zqcow2_strerror(rc);

@@ -188,6 +188,7 @@ int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_bac
 /* Why zt_backend_open(), or a call of the backend, failed. */
 const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size_t room);
 void zt_backend_error(const struct zt_target *t, int rc); /* reports it */
+void zt_exists_error(const char *path);                   /* a new file cannot be made there */
 void zt_backend_list(FILE *out);
 /* The text of `err` if it has one, else that of `rc`. */
 const char *zt_reason(int rc, const struct zqcow2_error *err);

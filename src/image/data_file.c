@@ -77,6 +77,37 @@ int zq_opening_look_at_data(const struct opening *o)
     return rc < 0 ? zq_opening_blame(o->err, "data file", o->backing.data_file, rc) : 0;
 }
 
+/* ---- another image ---- */
+
+static int look_for_image(struct zqcow2_backend *be, struct zqcow2_error *err)
+{
+    uint8_t magic[4];
+    uint64_t bytes;
+    int rc = zq_be_length(be, &bytes);
+
+    if (rc == 0 && bytes >= sizeof(magic))
+        rc = zq_be_read(be, magic, sizeof(magic), 0);
+    if (rc < 0 || bytes < sizeof(magic) || zq_be32(magic) != ZQ_MAGIC)
+        return rc;
+    return zq_fail(err, -EEXIST, "is a qcow2 image, which would be overwritten");
+}
+
+/*
+ * Nobody sees again what a file that is not raw has, so an image there would be lost. Closes the
+ * backend of one that is refused.
+ */
+static int refuse_image(struct zqcow2_backend *be, uint32_t flags, struct zqcow2_error *err)
+{
+    bool wanted = flags & (ZQCOW2_CREATE_FORCE | ZQCOW2_CREATE_DATA_FILE_RAW);
+    int rc = wanted ? 0 : look_for_image(be, err);
+
+    if (rc < 0) {
+        (void)zq_be_leave(be);
+        zqcow2_backend_close(be);
+    }
+    return rc;
+}
+
 /* ---- a new image ---- */
 
 /*
@@ -116,6 +147,8 @@ int zq_new_data_begin(struct zq_new_data *d, struct zqcow2_backend *be,
     rc = zq_opening_named(&o, opt->data_file, "raw",
                           ZQCOW2_RESOLVE_DATA_FILE | ZQCOW2_RESOLVE_WRITE | ZQCOW2_RESOLVE_CREATE,
                           &d->be);
+    if (rc == 0)
+        rc = refuse_image(d->be, opt->flags, err);
     if (rc < 0)
         d->be = NULL;
     else

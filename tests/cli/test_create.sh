@@ -265,4 +265,13 @@ head -c 1048576 /dev/zero | tr '\0' x | "$tool" write disk.qcow2 0
 run 0 'info with data' info disk.qcow2
 has 'disk size' out "^disk size: .* \\($(($(stat -c %b disk.qcow2) * 512)) bytes\\)$"
 is 'has grown' yes "$([ "$(member disk.qcow2 disk_size)" -ge $((blocks + 1048576)) ] && echo yes)"
+# What a newcomer may try.
+mkdir folder
+run 1 'a folder' create folder 1M
+is 'is not to be replaced' 'zqcow2: folder: is a folder; give the name of a file' "$(cat err)"
+run 1 'a format alone' create -F qcow2 alone.qcow2 1M
+is 'asks for the file' 'zqcow2: create: -F is the format of a backing file: give -b BASE, too' "$(cat err)"
+run 1 'a backing file without a name' create -b '' alone.qcow2 1M
+has 'is a mistake' err '^zqcow2: create: -b needs the name'
+verdict $([ ! -e alone.qcow2 ]; echo $?) 'and nothing is left of it'
 finish

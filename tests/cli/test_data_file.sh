@@ -137,6 +137,10 @@ run 1 'again' create -o data_file=old.raw,data_file_raw=on in/k.qcow2 1M
 same 'changes nothing' kept in/old.raw
 run 0 'with --force' create --force -o data_file=old.raw,data_file_raw=on in/k.qcow2 1M
 is 'it is empty' 0 "$(tr -d '\0' <in/old.raw | wc -c)"
+cp in/m.qcow2 kept
+run 1 'another image' create -o data_file=m.qcow2 in/n.qcow2 1M
+has 'is refused' err 'data file "m\.qcow2": is a qcow2 image, which would be overwritten'
+same 'and is as it was' kept in/m.qcow2
 run 1 'the image itself' create -o data_file=s.qcow2 in/s.qcow2 1M
 has 'is refused' err 'data file "s\.qcow2": the chain returns to the same file'
 run 1 'raw, but over a file' create -b old.raw -F raw -o data_file=d,data_file_raw=on in/n.qcow2

@@ -21,6 +21,8 @@ is_refused 'missing.qcow2: No such file or directory' vhost-user --socket=s miss
 is_refused 'no/s: No such file or directory' vhost-user --socket=no/s p.qcow2
 : >file
 is_refused 'file: Address already in use' vhost-user --socket=file p.qcow2
+is_refused 'p.qcow2: has no data file: omit --data-file' vhost-user --socket=s --data-file=p.qcow2 p.qcow2
+is_refused '--backing-root: no: No such file or directory' vhost-user --socket=s --backing-root=no p.qcow2
 long=$(printf '%0120d' 0)
 is_refused "$long: File name too long" vhost-user --socket="$long" p.qcow2
 is 'nothing is left' no "$([ -e s ] && echo yes || echo no)"

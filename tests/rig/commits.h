@@ -45,7 +45,7 @@ struct commits {
     uint64_t seed, rng;
     char where[80];
     unsigned calls, stop_at; /* of progress(); 0: none */
-    uint64_t done;           /* as progress() was told last */
+    uint64_t done;           /* in the last call of progress() */
     uint32_t flags;          /* of the commit */
     bool moved;              /* the top does not stand on the layer below it */
 };

@@ -193,7 +193,7 @@ static bool find_place(struct zt_output *o, bool force)
         return zt_replace_new(&o->file, o->target.path);
     }
     if (!force) {
-        zt_error("%s: the file exists; --force replaces it", o->target.path);
+        zt_exists_error(o->target.path);
         return false;
     }
     if (has_zones(o->target.path))

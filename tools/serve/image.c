@@ -58,6 +58,7 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     struct zqcow2_open_options oo = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_resolver *files = open_files(s, report);
     struct zqcow2_error err = {0};
+    bool ignored;
     int rc;
 
     if (!files) {
@@ -71,11 +72,17 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     oo.backing_format = s->opt->target.backing_format;
     oo.resolve_arg = files;
     rc = zqcow2_open(be, &oo, &s->img, &err);
+    ignored = s->opt->target.data_file && !zqcow2_resolver_path(files, ZQCOW2_RESOLVE_DATA_FILE);
     zqcow2_resolver_free(files);
     if (rc < 0) {
         zqcow2_backend_close(be);
         serve_report_failure(report, "%s: %s", s->opt->target.path, zt_reason(rc, &err));
         return rc;
+    }
+    if (ignored) {
+        zqcow2_close(s->img);
+        serve_report_failure(report, "%s: has no data file: omit --data-file", s->opt->target.path);
+        return -EINVAL;
     }
     s->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
     rc = zqcow2_get_info(s->img, &s->info);
