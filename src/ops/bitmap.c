@@ -100,7 +100,8 @@ static int change_phase(struct zq_core *c, struct change *x)
 {
     int rc;
 
-    c->bitmaps.bounds.file_size = c->alloc.file_size;
+    if (x->holds) /* not before: another one may hold the image, and its work reads this */
+        c->bitmaps.bounds.file_size = c->alloc.file_size;
     switch (x->phase) {
     case E_BEGIN: rc = begin(c, x); break;
     case E_DRAIN: rc = zq_drain(c, &x->op, &x->drain); break;
