@@ -10,8 +10,9 @@
 
 #include "copy.h"
 #include "image_options.h"
+#include "since.h"
 
-enum { OPT_FORCE = ZT_OPT_VERB, OPT_NO_SYNC, OPT_RESUME };
+enum { OPT_FORCE = ZT_OPT_VERB, OPT_NO_SYNC, OPT_RESUME, OPT_SINCE };
 enum direction { CONVERT, IMPORT, EXPORT };
 
 #define IN_FLIGHT 8
@@ -26,6 +27,8 @@ struct convert {
     struct zt_progress bar; /* of what is preallocated */
     uint64_t sparse, workers;
     bool force, resume, progress, compress;
+    bool tuned; /* by an option that a copy of changes does not have */
+    struct zt_since since;
 };
 
 static uint32_t least(uint64_t a, uint64_t b)
@@ -171,7 +174,10 @@ static bool take_option(struct convert *c, int ch)
     case OPT_FORCE: return c->force = true;
     case OPT_RESUME: return c->resume = c->to.file.keep = true;
     case OPT_NO_SYNC: return c->to.file.no_sync = true;
-    case 'p': return c->progress = true;
+    case 'p': return c->progress = c->since.progress = true;
+    case OPT_SINCE: c->since.bitmap = optarg; return true;
+    case 'b': c->since.backing = optarg; return true;
+    case 'F': return zt_disk_format("-F", optarg, &c->since.backing_format);
     case 'f': return zt_disk_format("-f", optarg, &c->from.format);
     case 'O': return zt_disk_format("-O", optarg, &c->format);
     case 'o': return zt_image_option_list(&c->image, optarg);
@@ -200,6 +206,22 @@ static bool is_device(const char *verb, const char *path)
     return false;
 }
 
+/* What has changed needs to know since when, and what is left of the disk as it was then. */
+static bool since_agrees(const struct convert *c)
+{
+    const struct zt_since *s = &c->since;
+
+    if (!s->bitmap && (s->backing || s->backing_format))
+        zt_error("export: -b and -F are for --since only");
+    else if (s->bitmap && !s->backing)
+        zt_error("export: --since: -b BASE is missing, the last backup");
+    else if (s->bitmap && (c->tuned || c->from.target.snapshot))
+        zt_error("export: --since cannot be given with -S, -m, --resume or --snapshot");
+    else
+        return true;
+    return false;
+}
+
 static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv)
 {
     static const char *const names[][2] = {
@@ -207,9 +229,12 @@ static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv
     int ch;
 
     while ((ch = zt_option(o, argc, argv)) != -1) {
+        c->tuned |= ch == 'S' || ch == 'm' || ch == OPT_RESUME;
         if (!take_option(c, ch))
             return false;
     }
+    if (!since_agrees(c))
+        return false;
     if (c->image.list)
         return true;
     if (!zt_operands(argc, argv, 2, 2, names[c->direction]))
@@ -222,13 +247,16 @@ static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv
 
 static bool open_and_convert(struct convert *c, const char *verb)
 {
-    bool ok = c->direction == CONVERT ||
+    bool ok = c->direction == CONVERT || c->since.bitmap ||
               is_device(verb, c->direction == IMPORT ? c->from.target.path : c->to.target.path);
 
     c->from.target.rules = c->to.target.rules = ZQCOW2_RULES_ZNS; /* they know all states */
     if (!ok || !zt_disk_open(&c->from))
         return false;
-    ok = agree(c) && convert(c);
+    if (c->since.bitmap)
+        ok = zt_since(&c->since, &c->from, &c->to, c->force);
+    else
+        ok = agree(c) && convert(c);
     return zt_disk_close(&c->from, ok ? 0 : 1) == 0;
 }
 
@@ -289,8 +317,11 @@ static int run_export(int argc, char **argv)
                                           ZT_OPTION_SNAPSHOT,
                                           {"format", required_argument, NULL, 'f'},
                                           {"resume", no_argument, NULL, OPT_RESUME},
+                                          {"since", required_argument, NULL, OPT_SINCE},
+                                          {"backing", required_argument, NULL, 'b'},
+                                          {"output-backing-format", required_argument, NULL, 'F'},
                                           ZT_OPTION_END};
-    struct zt_options o = {.name = argv[0], .shorts = ":Uf:S:m:p", .longs = longs};
+    struct zt_options o = {.name = argv[0], .shorts = ":Uf:S:m:pb:F:", .longs = longs};
     struct convert c = {.direction = EXPORT, .format = "raw"};
 
     return run(&c, &o, argc, argv);
@@ -331,14 +362,17 @@ const struct zt_verb zt_verb_import = {
 
 const struct zt_verb zt_verb_export = {
     "export",
-    "[-f FMT] [-S SIZE] [-m COUNT] [-p] [--force] [--resume] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES
-    "[--backend=NAME] FILE DEVICE",
-    "Copies a disk to a block device that has the same zones",
+    "[-f FMT] [-S SIZE] [-m COUNT] [--since=BITMAP -b BASE [-F FMT]] [-p] [--force] [--resume] "
+    "[-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] FILE DEVICE|OUT",
+    "Copies a disk to a block device that has the same zones, or what of it has changed",
+    "  --since=BITMAP          make the image OUT of what is marked in BITMAP\n"
+    "  -b, --backing=BASE      of OUT: the last backup, its name relative to OUT's folder\n"
+    "  -F, --output-backing-format=FMT  of BASE: raw or qcow2\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
     "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -p, --progress          show progress on a terminal\n"
-    "  --force                 overwrite what DEVICE holds: reset its zones\n"
+    "  --force                 overwrite what DEVICE holds: reset its zones; replace OUT\n"
     "  --resume                go on behind the write pointers of DEVICE\n" ZT_HELP_SHARE
         ZT_HELP_SNAPSHOT ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run_export};

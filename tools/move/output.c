@@ -66,13 +66,16 @@ static int make_raw(struct zt_output *o, uint64_t size)
     return rc < 0 || is_part(o) ? rc : zqcow2_backend_truncate(o->be, size);
 }
 
-static int open_image(struct zt_output *o, unsigned flags, struct zqcow2_error *err)
+static int open_image(struct zt_output *o, unsigned flags, struct zqcow2_resolver *files,
+                      struct zqcow2_error *err)
 {
     struct zqcow2_open_options open = ZQCOW2_OPEN_OPTIONS_INIT;
 
     open.flags = flags;
     open.rules = o->target.rules;
     open.hooks = zt_hooks();
+    open.resolve = files ? zqcow2_resolve_file : NULL;
+    open.resolve_arg = files;
     return zqcow2_open(o->be, &open, &o->img, err);
 }
 
@@ -83,14 +86,14 @@ static int open_image(struct zt_output *o, unsigned flags, struct zqcow2_error *
 static int resume_image(struct zt_output *o, struct zqcow2_error *err)
 {
     struct zqcow2_info before = ZQCOW2_INFO_INIT;
-    int rc = open_image(o, ZQCOW2_OPEN_BORROW, err);
+    int rc = open_image(o, ZQCOW2_OPEN_BORROW, NULL, err);
 
     if (rc < 0)
         return rc;
     (void)zqcow2_get_info(o->img, &before);
     (void)zqcow2_close(o->img);
     o->img = NULL;
-    rc = open_image(o, ZQCOW2_OPEN_RDWR, err);
+    rc = open_image(o, ZQCOW2_OPEN_RDWR, NULL, err);
     o->resumed = rc == 0 && (!(before.flags & ZQCOW2_INFO_DIRTY) || before.zone_size);
     return rc;
 }
@@ -107,20 +110,36 @@ static bool same_image(const struct zt_output *o, const struct zqcow2_create_opt
            i->descriptor_extension == opt->descriptor_extension;
 }
 
-/* The image takes the backend over. What create refuses, it refuses before it writes. */
+/*
+ * What create refuses, it refuses before it writes. Names of backing files count from the folder
+ * of the file that this one becomes, which is that of its temporary name, too.
+ */
+static int create_image(struct zt_output *o, const struct zqcow2_create_options *opt,
+                        struct zqcow2_error *err)
+{
+    struct zqcow2_resolver *files = opt->backing_name ? zt_resolver(&o->target) : NULL;
+    struct zqcow2_create_options anew = *opt;
+    int rc;
+
+    anew.flags |= o->file.found ? ZQCOW2_CREATE_FORCE : 0u;
+    anew.resolve = files ? zqcow2_resolve_file : NULL;
+    anew.resolve_arg = files;
+    rc = zqcow2_create(o->be, &anew, err);
+    o->changed = rc != -EINVAL && rc != -EAGAIN;
+    if (rc == 0)
+        rc = open_image(o, ZQCOW2_OPEN_RDWR, files, err);
+    zqcow2_resolver_free(files);
+    return rc;
+}
+
+/* The image takes the backend over. */
 static bool make_image(struct zt_output *o, const struct zqcow2_create_options *opt)
 {
-    struct zqcow2_create_options anew = *opt;
     struct zqcow2_error err = {0, ""};
     int rc = o->file.found ? resume_image(o, &err) : ZQCOW2_ENOTQCOW2;
 
-    if (rc == ZQCOW2_ENOTQCOW2) { /* or creating it was interrupted */
-        anew.flags |= o->file.found ? ZQCOW2_CREATE_FORCE : 0u;
-        rc = zqcow2_create(o->be, &anew, &err);
-        o->changed = rc != -EINVAL && rc != -EAGAIN;
-        if (rc == 0)
-            rc = open_image(o, ZQCOW2_OPEN_RDWR, &err);
-    }
+    if (rc == ZQCOW2_ENOTQCOW2) /* or creating it was interrupted */
+        rc = create_image(o, opt, &err);
     if (rc < 0) {
         zt_error("%s: %s", o->target.path, zt_reason(rc, &err));
         return false;
