@@ -43,23 +43,9 @@ static void text_row(void *arg, const struct zqcow2_bitmap *m)
             m->flags & ZQCOW2_BITMAP_INCONSISTENT ? ", inconsistent" : "");
 }
 
-/* The members that `qemu-img info --output=json` has, and how much is marked. */
 static void json_row(void *arg, const struct zqcow2_bitmap *m)
 {
-    struct zt_json *j = &((struct bitmap *)arg)->j;
-
-    zt_json_open(j, NULL, '{');
-    zt_json_open(j, "flags", '[');
-    if (m->flags & ZQCOW2_BITMAP_INCONSISTENT)
-        zt_json_str(j, NULL, "in-use");
-    if (m->flags & ZQCOW2_BITMAP_ENABLED)
-        zt_json_str(j, NULL, "auto");
-    zt_json_close(j, ']');
-    zt_json_str(j, "name", m->name);
-    zt_json_u64(j, "granularity", m->granularity);
-    if (!(m->flags & ZQCOW2_BITMAP_INCONSISTENT))
-        zt_json_u64(j, "dirty-bytes", m->dirty_bytes);
-    zt_json_close(j, '}');
+    zt_json_bitmap(&((struct bitmap *)arg)->j, m);
 }
 
 static void put_range(struct bitmap *b, const struct zqcow2_dirty_range *r)

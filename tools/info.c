@@ -94,7 +94,8 @@ static uint64_t disk_size(const char *path)
 struct layer {
     const char *path;
     bool raw;
-    struct zqcow2_info info; /* of a raw one only the sizes */
+    struct zqcow2_image *img; /* not of a raw one */
+    struct zqcow2_info info;  /* of a raw one only the sizes */
     struct zqcow2_backing backing;
 };
 
@@ -122,6 +123,21 @@ static void json_raw(struct zt_json *j, const struct layer *l)
     zt_json_u64(j, "file_size", l->info.file_size);
     json_disk_size(j, l->path);
     zt_json_close(j, '}');
+}
+
+static void json_bitmap(void *j, const struct zqcow2_bitmap *b)
+{
+    zt_json_bitmap(j, b);
+}
+
+/* The disk can be read whatever is wrong with its bitmaps: they are left out, with a message. */
+static void list_bitmaps(const struct layer *l, zqcow2_bitmap_fn *each, void *arg)
+{
+    struct zqcow2_error err = {0, ""};
+    int rc = zqcow2_bitmap_list(l->img, each, arg, &err);
+
+    if (rc < 0)
+        zt_error("%s: bitmaps: %s", l->path, zt_reason(rc, &err));
 }
 
 static void print_json(struct zt_json *j, const struct layer *l)
@@ -160,6 +176,9 @@ static void print_json(struct zt_json *j, const struct layer *l)
     zt_json_str(j, "data_file", or_null(l->backing.data_file));
     zt_json_open(j, "features", '[');
     each_feature(i, json_feature, j);
+    zt_json_close(j, ']');
+    zt_json_open(j, "bitmaps", '[');
+    list_bitmaps(l, json_bitmap, j);
     zt_json_close(j, ']');
     zt_json_close(j, '}');
 }
@@ -205,6 +224,20 @@ static void print_sizes(const struct layer *l)
         print_size("disk size", disk);
 }
 
+static void text_bitmap(void *arg, const struct zqcow2_bitmap *b)
+{
+    char granularity[32], dirty[32];
+
+    (void)arg;
+    zt_human(granularity, sizeof(granularity), b->granularity);
+    zt_human(dirty, sizeof(dirty), b->dirty_bytes);
+    if (b->flags & ZQCOW2_BITMAP_INCONSISTENT)
+        zt_line(stdout, "bitmap: %s, granularity %s, inconsistent", b->name, granularity);
+    else
+        zt_line(stdout, "bitmap: %s, granularity %s, %s, %s dirty", b->name, granularity,
+                b->flags & ZQCOW2_BITMAP_ENABLED ? "enabled" : "disabled", dirty);
+}
+
 static void print_text(const struct layer *l)
 {
     const struct zqcow2_info *i = &l->info;
@@ -232,6 +265,7 @@ static void print_text(const struct layer *l)
     if (i->flags & ZQCOW2_INFO_ZONED)
         print_zones(i);
     each_feature(i, text_feature, NULL);
+    list_bitmaps(l, text_bitmap, NULL);
 }
 
 struct showing {
@@ -262,6 +296,7 @@ static int show_image(struct showing *s, const struct zt_target *t, uint32_t dep
 
     if (!img)
         return 1;
+    l.img = img;
     ok = zt_info(t, img, &l.info) && zqcow2_get_backing(img, &l.backing) == 0;
     *next = l.backing;
     if (ok)
@@ -374,7 +409,7 @@ const struct zt_verb zt_verb_info = {
     "FILE",
     "Shows the properties of an image",
     "  --json                  the members of struct zqcow2_info, the disk space of the file,\n"
-    "                          the backing file, and the features in use\n"
+    "                          the backing file, the features in use, and bitmaps\n"
     "  --backing-chain         also show each backing file; with --json, an array\n"
     "  --backing-root=DIR      open backing files in DIR only\n"
     "  --backing-format=FMT    raw or qcow2, if the image stores no format\n" ZT_HELP_SHARE

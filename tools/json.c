@@ -106,3 +106,19 @@ void zt_json_str(struct zt_json *j, const char *key, const char *value)
     else
         fputs("null", j->out);
 }
+
+void zt_json_bitmap(struct zt_json *j, const struct zqcow2_bitmap *b)
+{
+    zt_json_open(j, NULL, '{');
+    zt_json_open(j, "flags", '[');
+    if (b->flags & ZQCOW2_BITMAP_INCONSISTENT)
+        zt_json_str(j, NULL, "in-use");
+    if (b->flags & ZQCOW2_BITMAP_ENABLED)
+        zt_json_str(j, NULL, "auto");
+    zt_json_close(j, ']');
+    zt_json_str(j, "name", b->name);
+    zt_json_u64(j, "granularity", b->granularity);
+    if (!(b->flags & ZQCOW2_BITMAP_INCONSISTENT))
+        zt_json_u64(j, "dirty-bytes", b->dirty_bytes);
+    zt_json_close(j, '}');
+}

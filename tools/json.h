@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 #include <stdio.h>
+#include <zqcow2/bitmap.h>
 
 struct zt_json {
     FILE *out;
@@ -20,5 +21,7 @@ void zt_json_str(struct zt_json *j, const char *key, const char *value); /* NULL
 
 /* How many bytes the UTF-8 character at s takes; 0: none is there. */
 unsigned zt_utf8_length(const unsigned char *s);
+/* An object: what `qemu-img info --output=json` says of a bitmap, and how much is marked. */
+void zt_json_bitmap(struct zt_json *j, const struct zqcow2_bitmap *b);
 
 #endif

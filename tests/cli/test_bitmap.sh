@@ -159,6 +159,47 @@ for how in compat=1.1,cluster_size=512 compat=1.1,extended_l2=on; do
     sound "$how: applied" size.qcow2
 done
 
+# A commit changes the backing file, and so marks it there.
+run 0 'a base with a bitmap' bitmap --add base.qcow2 b
+run 0 'an overlay' create -b base.qcow2 -F qcow2 up.qcow2
+run 0 'write' io -c 'write 1M 64k' -c 'write -z 5M 64k' up.qcow2
+run 0 'commit' commit up.qcow2
+is 'what was committed' "$((1 << 20))+65536 $((5 << 20))+65536" "$(marks base.qcow2 b)"
+run 0 'zones with data' append --pad -q zoned.qcow2 3M <data
+run 0 'clear' bitmap --clear zoned.qcow2 z
+run 0 'an overlay of zones' create -b zoned.qcow2 -F qcow2 zup.qcow2
+run 0 'reset' reset --offset 3M --count 1 zup.qcow2
+run 0 'append' append --pad -q zup.qcow2 5M <data
+run 0 'commit' commit zup.qcow2
+is 'the reset and the data' "$((3 << 20))+$((1 << 20)) $((5 << 20))+131072" "$(marks zoned.qcow2 z)"
+sound 'the base' base.qcow2
+
+# Other changes of an image leave bitmaps and their marks as they are.
+was=$(marks base.qcow2 b)
+run 0 'amend' amend -o refcount_bits=64 base.qcow2
+run 0 'compact' compact zoned.qcow2
+is 'after an amend' "$was" "$(marks base.qcow2 b)"
+is 'after a compact' "$((3 << 20))+$((1 << 20)) $((5 << 20))+131072" "$(marks zoned.qcow2 z)"
+is 'as QEMU finds it' "$was" "$(their_marks base.qcow2 b)"
+run 0 'check' check zoned.qcow2
+sound 'amended' base.qcow2
+run 0 'zones as they were' reset --offset 5M --count 1 zoned.qcow2
+run 0 'clear' bitmap --clear zoned.qcow2 z
+run 0 'reset' reset --offset 2M --count 1 zoned.qcow2
+run 0 'finish' finish --offset 2M --count 1 zoned.qcow2
+
+# The same list in info; of a bitmap that is in use, too.
+run 0 'info' info --json zoned.qcow2
+is 'has the bitmaps' "$("$tool" bitmap --json zoned.qcow2 | python3 -c '
+import json, sys
+print(json.load(sys.stdin))')" "$(python3 -c '
+import json
+print(json.load(open("out"))["bitmaps"])')"
+run 0 'info as text' info zoned.qcow2
+has 'lists them' out '^bitmap: z, granularity 64 KiB, enabled, 1 MiB dirty$'
+run 0 'without bitmaps' info --json up.qcow2
+has 'an empty array' out '"bitmaps": \[\]'
+
 # What is refused.
 run 1 'no name' bitmap --add a.qcow2
 run 1 'a name that is taken' bitmap --add zoned.qcow2 z
