@@ -2,7 +2,8 @@
 /*
  * An image that grows and shrinks while other threads write it. Each writer has one place that is
  * never cut off, which always holds what was last written, and one that comes and goes: what it
- * reads there is what it wrote, or zeros, or that no such place exists.
+ * reads there is what it wrote, or zeros, or that no such place exists. A bitmap has a mark for
+ * each place that was written since it was cleared, and for all that is new of the device.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <cmocka.h>
 #include <zqcow2/backend.h>
+#include <zqcow2/bitmap.h>
 #include <zqcow2/zqcow2.h>
 
 #define WRITERS 3u
@@ -91,14 +93,33 @@ static void let_them_write(void)
     }
 }
 
+static void is_marked(uint64_t from, uint64_t end)
+{
+    struct zqcow2_dirty_range r;
+    uint32_t nr = 1;
+
+    assert_int_equal(zqcow2_bitmap_ranges(img, "b", from, &r, &nr, NULL), 0);
+    assert_int_equal(nr, 1);
+    assert_int_equal(r.offset, from);
+    assert_true(r.length >= end - from);
+}
+
+/* Whatever the writers do meanwhile, as they do while the bitmap is cleared. */
 static void resize(uint64_t size)
 {
-    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+    struct zqcow2_info before = ZQCOW2_INFO_INIT, info = ZQCOW2_INFO_INIT;
 
+    assert_int_equal(zqcow2_get_info(img, &before), 0);
+    assert_int_equal(zqcow2_bitmap_clear(img, "b", NULL), 0);
     assert_int_equal(zqcow2_resize(img, size, ZQCOW2_RESIZE_SHRINK, NULL), 0);
+    if (size > before.virtual_size)
+        is_marked(before.virtual_size, size);
     assert_int_equal(zqcow2_get_info(img, &info), 0);
     assert_int_equal(info.virtual_size, size);
     let_them_write();
+    let_them_write(); /* the first one may have been under way before the bitmap was cleared */
+    for (unsigned i = 0; i < WRITERS; i++)
+        is_marked(i * 4 * CLUSTER, i * 4 * CLUSTER + 512);
 }
 
 static void make(bool threads)
@@ -116,6 +137,7 @@ static void make(bool threads)
         assert_int_equal(zqcow2_threads_wrap(memory, 2, NULL, &backend), 0);
     assert_int_equal(zqcow2_create(backend, &how, NULL), 0);
     assert_int_equal(zqcow2_open(backend, &opt, &img, NULL), 0);
+    assert_int_equal(zqcow2_bitmap_add(img, "b", 512, 0, NULL), 0);
 }
 
 static void sizes_come_and_go(bool threads)
