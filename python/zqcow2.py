@@ -354,7 +354,9 @@ class _request(ctypes.Structure):
 
 
 class _resolver_options(ctypes.Structure):
-    _fields_ = [("size", c_size_t), ("root", c_char_p), ("hooks", POINTER(_hooks))]
+    _fields_ = [
+        ("size", c_size_t), ("root", c_char_p), ("hooks", POINTER(_hooks)), ("data_file", c_char_p),
+    ]
 
 
 class _simdisk_options(ctypes.Structure):
