@@ -200,9 +200,12 @@ static void compose(const struct zq_preallocation *p, uint64_t first, uint8_t *b
 int zq_preallocation_tables(struct zq_preallocation *p, struct zqcow2_backend *be, uint8_t *buf,
                             uint64_t room)
 {
-    uint64_t all = p->tables << zq_l2_table_bits(&p->form), n;
+    uint64_t all, n;
     int rc = 0;
 
+    if (!p->tables) /* nor is the form set */
+        return 0;
+    all = p->tables << zq_l2_table_bits(&p->form);
     for (uint64_t i = 0; i < all && rc == 0; i += n) {
         n = zq_min(all - i, room >> zq_l2_entry_bits(&p->form));
         memset(buf, 0, (size_t)room);
