@@ -19,19 +19,8 @@ struct setting {
 
 static bool take_state(struct setting *s, const char *text)
 {
-    static const struct {
-        const char *name;
-        unsigned state;
-    } states[] = {{"normal", ZQCOW2_ZONE_NOT_WP},
-                  {"read-only", ZQCOW2_ZONE_RDONLY},
-                  {"offline", ZQCOW2_ZONE_OFFLINE}};
-
-    for (size_t i = 0; i < ZT_COUNT(states); i++) {
-        if (!strcmp(text, states[i].name)) {
-            s->state = states[i].state;
-            return true;
-        }
-    }
+    if (zt_parse_forced(text, &s->state))
+        return true;
     zt_error("state: must be normal, read-only or offline, not '%s'", text);
     return false;
 }

@@ -234,6 +234,8 @@ int zt_replace_end(struct zt_replacement *r, bool commit);
 /* ---- zones ---- */
 
 const char *zt_state_name(unsigned state);
+/* One that zqcow2_zone_set_state() takes: normal, read-only or offline. False: it is none. */
+bool zt_parse_forced(const char *text, unsigned *state);
 const char *zt_type_name(unsigned type);
 const char *zt_layout_name(uint32_t layout); /* NULL: none */
 /* The text of `rc`, the answer to a request at `off`, and what the zone there has to do with it. */

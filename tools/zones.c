@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "tool.h"
 
@@ -18,6 +19,24 @@ const char *zt_state_name(unsigned state)
     };
 
     return state < ZT_COUNT(names) && names[state] ? names[state] : "unknown";
+}
+
+bool zt_parse_forced(const char *text, unsigned *state)
+{
+    static const struct {
+        const char *name;
+        unsigned state;
+    } states[] = {{"normal", ZQCOW2_ZONE_NOT_WP},
+                  {"read-only", ZQCOW2_ZONE_RDONLY},
+                  {"offline", ZQCOW2_ZONE_OFFLINE}};
+
+    for (size_t i = 0; i < ZT_COUNT(states); i++) {
+        if (!strcmp(text, states[i].name)) {
+            *state = states[i].state;
+            return true;
+        }
+    }
+    return false;
 }
 
 const char *zt_type_name(unsigned type)

@@ -26,7 +26,13 @@ is_refused '--backing-root: no: No such file or directory' vhost-user --socket=s
 long=$(printf '%0120d' 0)
 is_refused "$long: File name too long" vhost-user --socket="$long" p.qcow2
 is 'nothing is left' no "$([ -e s ] && echo yes || echo no)"
-is_refused "serve: list, or stop with a server, not 'start'; see zqcow2 serve --help" serve start
+is_refused "serve: list, stop or ctl with a server, not 'start'; see zqcow2 serve --help" serve start
+is_refused 'no/c: No such file or directory' vhost-user --socket=s --ctl=no/c p.qcow2
+is 'its socket is removed' no "$([ -e s ] && echo yes || echo no)"
+is_refused 'serve: ID|FILE|PATH is missing; see zqcow2 serve --help' serve ctl
+is_refused 'serve: the command is missing; see zqcow2 serve --help' serve ctl p.qcow2
+is_refused "serve: unknown command 'apply'; see zqcow2 serve --help" serve ctl p.qcow2 apply
+is_refused 'p.qcow2: no such server (see zqcow2 serve list)' serve ctl p.qcow2 flush
 run 1 'no server of that image' serve stop p.qcow2
 is 'says so' 'zqcow2: p.qcow2: no such vhost-user server (see zqcow2 serve list)' "$(cat err)"
 
@@ -41,20 +47,41 @@ run 1 'so is the socket' vhost-user --socket=s z.qcow2
 is 'says so' 'zqcow2: s: Address already in use' "$(cat err)"
 run 0 'a zoned disk' vhost-user --socket=t --queues=1 --read-only z.qcow2
 has 'has zones' out 'host-managed, read-only: 8 zones of 1 MiB'
+run 0 'control by the image' serve ctl p.qcow2 stats
+has 'no zones, nothing done yet' out '^metadata rounds: 0, backend flushes: 0, '
+run 0 'a flush' serve ctl p.qcow2 flush
+is 'says nothing' '' "$(cat out err)"
+is_refused "serve: unexpected operand 'all'; see zqcow2 serve --help" serve ctl p.qcow2 flush all
+is_refused 'serve: OFFSET is missing; see zqcow2 serve --help' serve ctl z.qcow2 zone
+is_refused 'serve: the state is missing; see zqcow2 serve --help' serve ctl z.qcow2 zone 1M
+is_refused "zone: must be normal, read-only or offline, not 'full'" serve ctl z.qcow2 zone 1M full
+is_refused "--time: must be on or off, not '1'" serve ctl p.qcow2 stats --time=1
+is_refused 'serve: --time cannot be given with --json or --watch' \
+    serve ctl p.qcow2 stats --time=on --json
+is_refused 'p.qcow2: state of the zone at 0: the image has no zones' serve ctl p.qcow2 zone 0 offline
 run 0 'list' serve list
 has 'has the first' out "^vhost-user[0-9]+$tab$dir/s${tab}pid [0-9]+$tab$dir/p.qcow2\$"
 has 'has the second' out "^vhost-user[0-9]+$tab$dir/t${tab}pid [0-9]+$tab$dir/z.qcow2\$"
 id=$(sed -n "s|^\(vhost-user[0-9]*\).*/z.qcow2\$|\1|p" out)
 pid=$(sed -n "s|.*pid \([0-9]*\).*/p.qcow2\$|\1|p" out)
+run 0 'control by the name' serve ctl "$id" zone 1M offline
+run 0 'its zones' serve ctl "$id" stats --json
+is 'one is offline now' 1 "$(python3 -c 'import json; print(json.load(open("out"))["zones"]["OFFLINE"])')"
+control=/run/zqcow2/$id.ctl
+is 'the control socket is the owner'"'"'s' 600 "$(stat -c %a "$control")"
 run 0 'stop by the name' serve stop "$id"
+is 'its control socket is gone' no "$([ -e "$control" ] && echo yes || echo no)"
 is 'its socket is gone' no "$([ -e t ] && echo yes || echo no)"
 kill -KILL "$pid"
 while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 run 0 'list' serve list
 has 'shows the dead' out "^vhost-user[0-9]+$tab-${tab}server gone$tab$dir/p.qcow2\$"
 run 0 'stop forgets the dead' serve stop p.qcow2
-run 0 'a socket that was left is replaced' vhost-user --socket=s p.qcow2
+run 0 'a socket that was left is replaced' vhost-user --socket=s --ctl=c p.qcow2
+run 0 'control by the path' serve ctl c flush
+run 0 'by the image all the same' serve ctl p.qcow2 flush
 run 0 'stop by the image' serve stop p.qcow2
+is 'both sockets are gone' no "$([ -e s ] || [ -e c ] && echo yes || echo no)"
 run 1 'and then knows none' serve stop p.qcow2
 run 0 'the image was closed' check p.qcow2
 finish

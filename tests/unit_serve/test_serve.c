@@ -177,6 +177,30 @@ static void an_endpoint_without_a_number_is_kept(void **state)
     close(fd);
 }
 
+static void a_control_socket_elsewhere_is_kept(void **state)
+{
+    struct serve_state s = {.kind = &disk, .id = 4, .image = "/i", .ctl = "/c d\n"}, r;
+    int fd = serve_state_create(&s);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_text("state/disk4", "/i\n\n/dev/disk4\n/c d\\012\n");
+    assert_int_equal(serve_state_read(&disk, 4, &r), 0);
+    assert_string_equal(r.ctl, "/c d\n");
+    assert_string_equal(r.endpoint, "/dev/disk4");
+    assert_string_equal(r.error, "");
+    serve_state_end(&s, fd, NULL);
+    close(fd);
+    fd = begin(&s, &disk, 4, "/i", "");
+    assert_string_equal(s.ctl, "state/disk4.ctl");
+    put(s.ctl, "");
+    assert_int_equal(serve_state_read(&disk, 4, &r), 0);
+    assert_string_equal(r.ctl, s.ctl);
+    serve_state_remove(&r);
+    assert_int_equal(access("state/disk4.ctl", F_OK), -1);
+    close(fd);
+}
+
 static void the_file_of_a_living_server_is_left_alone(void **state)
 {
     struct serve_state s, other;
@@ -195,9 +219,9 @@ static void the_file_of_a_living_server_is_left_alone(void **state)
 
 static void ids_are_those_of_the_kind_in_order(void **state)
 {
-    static const char *const names[] = {"disk10", "disk9",  "disk0",     "disk4294967295",
-                                        "disk",   "disk1x", "disk-1",    "disk4294967296",
-                                        "xdisk1", "disk 2", "disk-sock7"};
+    static const char *const names[] = {"disk10", "disk9",  "disk0",      "disk4294967295",
+                                        "disk",   "disk1x", "disk-1",     "disk4294967296",
+                                        "xdisk1", "disk 2", "disk-sock7", "disk5.ctl"};
     uint32_t ids[16];
 
     (void)state;
@@ -289,6 +313,7 @@ int main(void)
         cmocka_unit_test(files_of_0_1_are_read),
         cmocka_unit_test(an_end_says_why_it_was_not_clean),
         cmocka_unit_test(an_endpoint_without_a_number_is_kept),
+        cmocka_unit_test(a_control_socket_elsewhere_is_kept),
         cmocka_unit_test(the_file_of_a_living_server_is_left_alone),
         cmocka_unit_test(ids_are_those_of_the_kind_in_order),
         cmocka_unit_test(geometry_is_exact),

@@ -58,6 +58,7 @@ void front_create(struct front *f, const char *options, const char *size)
     snprintf(f->dir, sizeof(f->dir), "/tmp/zqcow2-vhost.XXXXXX");
     assert_non_null(mkdtemp(f->dir));
     snprintf(f->socket, sizeof(f->socket), "%s/s", f->dir);
+    snprintf(f->ctl, sizeof(f->ctl), "%s/c", f->dir);
     snprintf(f->image, sizeof(f->image), "%s/i.qcow2", f->dir);
     snprintf(command, sizeof(command), "%s create %s %s %s", tool(), options, f->image, size);
     assert_int_equal(system(command), 0);
@@ -69,16 +70,16 @@ void front_create(struct front *f, const char *options, const char *size)
 
 void front_start(struct front *f, const char *options)
 {
-    char command[512];
+    char command[640];
 
     unlink(f->socket);
     f->server = fork();
     assert_true(f->server >= 0);
     if (!f->server) {
-        snprintf(
-            command, sizeof(command),
-            "exec %s vhost-user --foreground --queues=%u --socket=%s %s %s >/dev/null 2>%s/log",
-            tool(), RINGS, f->socket, options, f->image, f->dir);
+        snprintf(command, sizeof(command),
+                 "exec %s vhost-user --foreground --queues=%u --socket=%s --ctl=%s %s %s "
+                 ">/dev/null 2>%s/log",
+                 tool(), RINGS, f->socket, f->ctl, options, f->image, f->dir);
         execl("/bin/sh", "sh", "-c", command, (char *)NULL);
         _exit(127);
     }

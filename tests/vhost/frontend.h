@@ -44,7 +44,7 @@ struct ring {
 };
 
 struct front {
-    char dir[64], socket[96], image[96];
+    char dir[64], socket[96], ctl[96], image[96];
     pid_t server;
     int sock, memfd, inflight;
     uint8_t *memory;

@@ -46,7 +46,7 @@ int serve_list(const struct serve_kind *kind, bool named)
     return 0;
 }
 
-bool serve_find(const struct serve_kind *kind, const char *name, struct serve_state *out)
+bool serve_lookup(const struct serve_kind *kind, const char *name, struct serve_state *out)
 {
     uint32_t ids[SERVE_STATE_MAX];
     int n = serve_state_ids(kind, ids, SERVE_STATE_MAX);
@@ -60,8 +60,16 @@ bool serve_find(const struct serve_kind *kind, const char *name, struct serve_st
         if ((!by_id || ids[i] == id) && !serve_state_read(kind, ids[i], out) &&
             (by_id || !strcmp(out->image, path)))
             return true;
-    zt_error("%s: no such %s (see %s)", name, kind->what, kind->list);
     return false;
+}
+
+bool serve_find(const struct serve_kind *kind, const char *name, struct serve_state *out)
+{
+    bool found = serve_lookup(kind, name, out);
+
+    if (!found)
+        zt_error("%s: no such %s (see %s)", name, kind->what, kind->list);
+    return found;
 }
 
 /* By a descriptor of the process, so that its number cannot pass to another one meanwhile. */

@@ -7,7 +7,9 @@
 
 /* Prints a line for each server, with the name of its kind if `named`; the exit status. */
 int serve_list(const struct serve_kind *kind, bool named);
-/* By its number or its image. */
+/* By its number or its image; false: there is none. */
+bool serve_lookup(const struct serve_kind *kind, const char *name, struct serve_state *out);
+/* The same, which reports that there is none. */
 bool serve_find(const struct serve_kind *kind, const char *name, struct serve_state *out);
 /* Stops a living one and waits for its end; the exit status, 1 also if the end was not clean. */
 int serve_stop(const struct serve_state *s);

@@ -46,7 +46,9 @@ bool serve_option(struct serve_options *o, int c)
         return serve_number("--queues", optarg, 1, 64, &o->queues);
     if (c == SERVE_OPT_BLOCK_SIZE)
         return set_block_size(optarg, &o->block_size);
-    if (c == SERVE_OPT_READ_ONLY)
+    if (c == SERVE_OPT_CTL)
+        o->ctl = optarg;
+    else if (c == SERVE_OPT_READ_ONLY)
         o->read_only = true;
     else if (c == SERVE_OPT_FOREGROUND)
         o->foreground = true;

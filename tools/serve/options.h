@@ -9,6 +9,7 @@ struct serve_options {
     struct zt_target target; /* its path as it was given */
     uint32_t queues;         /* a thread each */
     uint32_t block_size;     /* 512, 4096, or 0: 512 */
+    const char *ctl;         /* the path of the control socket, or NULL */
     bool read_only, foreground;
 };
 
@@ -18,6 +19,7 @@ enum {
     SERVE_OPT_BLOCK_SIZE,
     SERVE_OPT_READ_ONLY,
     SERVE_OPT_FOREGROUND,
+    SERVE_OPT_CTL,
     SERVE_OPT_OWN
 };
 
@@ -26,8 +28,11 @@ enum {
     {"queues", required_argument, NULL, SERVE_OPT_QUEUES}, \
         {"block-size", required_argument, NULL, SERVE_OPT_BLOCK_SIZE}, \
         {"read-only", no_argument, NULL, SERVE_OPT_READ_ONLY}, \
-        {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, ZT_OPTION_FILES, \
+        {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, \
+        {"ctl", required_argument, NULL, SERVE_OPT_CTL}, ZT_OPTION_FILES, \
         ZT_OPTION_BACKING_FORMAT, ZT_OPTION_BACKEND
+
+#define SERVE_HELP_CTL "  --ctl=PATH              the control socket, for zqcow2 serve ctl\n"
 
 /* A queue for each processor, at most 4. */
 uint32_t serve_default_queues(void);

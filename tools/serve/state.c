@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "serve/escape.h"
+
 static void state_path(char *buf, size_t room, const struct serve_kind *kind, uint32_t id)
 {
     snprintf(buf, room, SERVE_STATE_DIR "/%s%" PRIu32, kind->name, id);
@@ -24,40 +26,26 @@ static void set_endpoint(struct serve_state *s)
         snprintf(s->endpoint, sizeof(s->endpoint), "%s%" PRIu32, s->kind->device, s->id);
 }
 
+static void default_ctl(const struct serve_state *s, char *buf, size_t room)
+{
+    snprintf(buf, room, SERVE_STATE_DIR "/%s%" PRIu32 ".ctl", s->kind->name, s->id);
+}
+
+/* Of a control socket in another place the file has the path. */
+static bool elsewhere(const struct serve_state *s)
+{
+    char path[64];
+
+    default_ctl(s, path, sizeof(path));
+    return s->ctl[0] && strcmp(s->ctl, path);
+}
+
 /* ---- lines ---- */
 
 static void put_line(FILE *f, const char *text)
 {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-
-        if (c == '\\' || c < 0x20)
-            fprintf(f, "\\%03o", c);
-        else
-            putc(c, f);
-    }
+    serve_put_escaped(f, text, "");
     putc('\n', f);
-}
-
-static bool octal(char c)
-{
-    return c >= '0' && c <= '7';
-}
-
-/* In place. A backslash without three digits stands for itself: 0.1 wrote paths as they are. */
-static void unescape(char *text)
-{
-    char *to = text;
-
-    while (*text) {
-        if (text[0] == '\\' && octal(text[1]) && octal(text[2]) && octal(text[3])) {
-            *to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
-            text += 4;
-        } else {
-            *to++ = *text++;
-        }
-    }
-    *to = '\0';
 }
 
 /* The next line without its end, cut to the room; an empty string if there is none. */
@@ -70,7 +58,7 @@ static void read_line(FILE *f, char *buf, size_t room)
     buf[0] = '\0';
     if (n > 0) {
         line[strcspn(line, "\n")] = '\0';
-        unescape(line);
+        serve_unescape(line);
         snprintf(buf, room, "%s", line);
     }
     free(line);
@@ -87,10 +75,12 @@ static char *file_text(const struct serve_state *s, size_t *size)
         return NULL;
     fprintf(f, "%ld\n", (long)s->pid);
     put_line(f, s->image);
-    if (s->error[0] || !s->kind->device)
+    if (s->error[0] || !s->kind->device || elsewhere(s))
         put_line(f, s->error);
-    if (!s->kind->device)
+    if (!s->kind->device || elsewhere(s))
         put_line(f, s->endpoint);
+    if (elsewhere(s))
+        put_line(f, s->ctl);
     if (fclose(f)) {
         free(text);
         return NULL;
@@ -132,6 +122,8 @@ int serve_state_create(struct serve_state *s)
         close(fd);
         return rc;
     }
+    if (!s->ctl[0])
+        default_ctl(s, s->ctl, sizeof(s->ctl));
     return fd;
 }
 
@@ -149,6 +141,9 @@ void serve_state_remove(const struct serve_state *s)
 {
     char path[64];
 
+    /* In this order: what the next server with this number makes must stay. */
+    default_ctl(s, path, sizeof(path));
+    unlink(path);
     state_path(path, sizeof(path), s->kind, s->id);
     unlink(path);
 }
@@ -171,7 +166,10 @@ int serve_state_read(const struct serve_kind *kind, uint32_t id, struct serve_st
     read_line(f, out->image, sizeof(out->image));
     read_line(f, out->error, sizeof(out->error));
     read_line(f, out->endpoint, sizeof(out->endpoint));
+    read_line(f, out->ctl, sizeof(out->ctl));
     set_endpoint(out);
+    if (!out->ctl[0])
+        default_ctl(out, out->ctl, sizeof(out->ctl));
     out->pid = (pid_t)strtol(pid, NULL, 10);
     out->alive = flock(fileno(f), LOCK_SH | LOCK_NB) != 0;
     fclose(f);

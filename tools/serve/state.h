@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One small file per running server under /run/zqcow2, so that `list` and `del` find the servers.
- * Its lines: the process, the image; then, each only if there is one, why the end was not clean
- * (empty if only the next follows) and what clients open. A backslash and a byte below 0x20 in
- * them is written as a backslash and three octal digits, as in /proc/mounts: a path may hold a
- * newline. The server holds a lock on the file until its process ends.
+ * Its lines: the process, the image; then, each only if it or a later one is not empty, why the end
+ * was not clean, what clients open, and a control socket that is not beside this file. Lines are
+ * escaped (escape.h): a path may hold a newline. The server holds a lock on the file until its
+ * process ends.
  */
 #ifndef ZQ_TOOLS_SERVE_STATE_H
 #define ZQ_TOOLS_SERVE_STATE_H
@@ -36,13 +36,14 @@ struct serve_state {
     bool alive;              /* it holds its lock on the file */
     char image[PATH_MAX];    /* absolute */
     char endpoint[PATH_MAX]; /* what clients open */
+    char ctl[PATH_MAX];      /* the control socket; it may not be there */
     char error[256];         /* why the end was not clean; empty: it has not ended, or well */
 };
 
 /*
- * Writes the file of this process, from kind, id, image and (without kind->device) endpoint, and
- * sets the rest. Returns a descriptor that
- * holds its lock until the process ends, or -errno.
+ * Writes the file of this process, from kind, id, image, (without kind->device) endpoint and, if it
+ * is elsewhere, ctl, and sets the rest. Returns a descriptor that holds its lock until the process
+ * ends, or -errno.
  */
 int serve_state_create(struct serve_state *s);
 /* The server's last call: removes the file, or says in it why the end was not clean. */

@@ -2,6 +2,7 @@
 /* The verb serve: the servers of every kind that run on this machine. */
 #include <string.h>
 
+#include "serve/client.h"
 #include "serve/control.h"
 #include "serve/kinds.h"
 #include "tool.h"
@@ -36,9 +37,11 @@ static int stop(const char *name)
 static int run(int argc, char **argv)
 {
     static const struct option none[] = {ZT_OPTION_END};
-    static const char *const names[] = {"list or stop", "ID|FILE"};
+    static const char *const names[] = {"list, stop or ctl", "ID|FILE"};
     struct zt_options opts = {.name = "serve", .shorts = ":", .longs = none};
 
+    if (argc > 1 && !strcmp(argv[1], "ctl"))
+        return serve_ctl(argc - 1, argv + 1);
     if (zt_option(&opts, argc, argv) != -1 || !zt_operands(argc, argv, 1, 2, names))
         return 1;
     argc -= optind;
@@ -47,16 +50,27 @@ static int run(int argc, char **argv)
         return list();
     if (argc == 2 && !strcmp(argv[0], "stop"))
         return stop(argv[1]);
-    zt_error("serve: list, or stop with a server, not '%s'; see zqcow2 serve --help", argv[0]);
+    zt_error("serve: list, stop or ctl with a server, not '%s'; see zqcow2 serve --help", argv[0]);
     return 1;
 }
 
 const struct zt_verb zt_verb_serve = {
     "serve",
     "list\n"
-    "       zqcow2 serve stop ID|FILE",
-    "Shows the servers that run, and stops them",
+    "       zqcow2 serve stop ID|FILE\n"
+    "       zqcow2 serve ctl ID|FILE|PATH stats [--json] [--watch SECONDS] | stats --time on|off\n"
+    "       zqcow2 serve ctl ID|FILE|PATH flush\n"
+    "       zqcow2 serve ctl ID|FILE|PATH zone OFFSET normal|read-only|offline [--persist]",
+    "Shows, controls and stops the servers that run",
     "  list                    a line for each server: its name, what clients open, its process\n"
     "                          and the image\n"
-    "  stop                    ends a vhost-user server and waits until the image is closed\n",
+    "  stop                    ends a vhost-user server and waits until the image is closed\n"
+    "  ctl                     sends a command to the control socket of a server:\n"
+    "    stats                 prints what was requested of the disk, and how long it took\n"
+    "      --json              as an object\n"
+    "      --watch=SECONDS     again and again, what was done in that time\n"
+    "      --time=on|off       only begins or ends measuring how long requests take\n"
+    "    flush                 makes everything durable that was written\n"
+    "    zone                  changes the state of the zone that contains OFFSET\n"
+    "      --persist           the image stores the state\n",
     run};

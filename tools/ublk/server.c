@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "serve/ctl.h"
 #include "serve/geometry.h"
 #include "serve/image.h"
 #include "serve/signals.h"
@@ -30,6 +31,7 @@ struct server {
     struct serve_image image;
     struct serve_state state; /* once state_fd is there */
     struct ublk_ctl ctl;
+    struct serve_ctl *control; /* NULL: none */
     struct ublk_dev_info dev;
     struct ublk_queue *queues;
     uint32_t prepared; /* queues that hold something */
@@ -260,6 +262,7 @@ static int create_state(struct server *s)
     s->state.kind = &ublk_kind;
     s->state.id = s->dev.dev_id;
     snprintf(s->state.image, sizeof(s->state.image), "%s", s->image.path);
+    snprintf(s->state.ctl, sizeof(s->state.ctl), "%s", serve_ctl_path(s->control));
     s->state_fd = serve_state_create(&s->state);
     if (s->state_fd < 0)
         serve_report_failure(s->report, SERVE_STATE_DIR ": %s", strerror(-s->state_fd));
@@ -270,15 +273,25 @@ static int serve_device(struct server *s)
 {
     int rc, stopped;
 
-    rc = create_state(s);
-    if (rc < 0)
+    rc = serve_ctl_open(&s->control, s->opt->serve.ctl, s->report);
+    if (rc >= 0)
+        rc = create_state(s);
+    if (rc < 0) {
+        serve_ctl_stop(s->control);
         return rc;
+    }
+    serve_ctl_beside(&s->control, &s->state);
     rc = start_device(s);
     if (rc >= 0) {
+        int control = serve_ctl_start(s->control, s->image.img);
+
+        if (control < 0)
+            serve_image_log(&s->image, ZQCOW2_LOG_WARN, "cannot start the control thread");
         serve_report_ready(s->report, s->state.endpoint, &s->image.info, s->opt->serve.read_only,
                            serve_largest_append(&s->image.info, MAX_IO));
         serve_signals_wait(s->signal_fd, s->ended_fd);
     }
+    serve_ctl_stop(s->control);
     stopped = stop_device(s);
     if (stopped < 0)
         serve_image_log(&s->image, ZQCOW2_LOG_ERROR, zqcow2_strerror(stopped));

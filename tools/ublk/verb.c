@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb ublk in the list of verbs; commands.c does the work. */
+#include "serve/options.h"
 #include "tool.h"
 #include "ublk/commands.h"
 
@@ -7,14 +8,16 @@ const struct zt_verb zt_verb_ublk = {
     "ublk",
     "add [--id N] [--queues N] [--depth N] [--block-size N]\n"
     "                       [--backend NAME] [--backing-root DIR] [--data-file FILE]\n"
-    "                       [--backing-format FMT] [--read-only] [--foreground] FILE\n"
+    "                       [--backing-format FMT] [--ctl PATH] [--read-only] [--foreground]\n"
+    "                       FILE\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] ID|FILE",
     "Attaches an image as a Linux block device",
     "  --id=N                  use /dev/ublkbN; the next free one\n"
     "  --queues=N, --depth=N   number of queues, and of requests in each\n"
     "  --block-size=N          logical blocks of 512 bytes, or of 4096\n" ZT_HELP_FILES
-        ZT_HELP_FORMAT ZT_HELP_BACKEND "  --read-only             make the device read-only\n"
+        ZT_HELP_FORMAT ZT_HELP_BACKEND SERVE_HELP_CTL
+    "  --read-only             make the device read-only\n"
     "  --foreground            serve in the foreground until a signal\n"
     "  --force                 del: even if the device is in use\n",
     verb_ublk};

@@ -9,10 +9,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
+#include "serve/ctl.h"
 #include "serve/signals.h"
+#include "serve/socket.h"
 #include "vhost/session.h"
 
 #define SECTOR 512u
@@ -26,53 +27,11 @@ struct server {
     struct vhost_queue *queues;
     unsigned opened; /* of them */
     char socket[PATH_MAX];
+    struct serve_ctl *ctl; /* NULL: none */
     int signal_fd, state_fd, listen_fd;
 };
 
 /* ---- the socket ---- */
-
-static bool fill_address(const char *path, struct sockaddr_un *a)
-{
-    *a = (struct sockaddr_un){.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(a->sun_path))
-        return false;
-    memcpy(a->sun_path, path, strlen(path) + 1);
-    return true;
-}
-
-/* A socket that a killed server has left answers nobody; it is in the way, and no other file is. */
-static void remove_stale(const struct sockaddr_un *a)
-{
-    struct stat st;
-    int fd;
-
-    if (lstat(a->sun_path, &st) || !S_ISSOCK(st.st_mode))
-        return;
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return;
-    if (connect(fd, (const struct sockaddr *)a, sizeof(*a)) && errno == ECONNREFUSED)
-        unlink(a->sun_path);
-    close(fd);
-}
-
-static int listen_at(const char *path)
-{
-    struct sockaddr_un a;
-    int fd, rc;
-
-    if (!fill_address(path, &a))
-        return -ENAMETOOLONG;
-    remove_stale(&a);
-    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return -errno;
-    if (!bind(fd, (struct sockaddr *)&a, sizeof(a)) && !listen(fd, 1))
-        return fd;
-    rc = -errno;
-    close(fd);
-    return rc;
-}
 
 /* An inherited descriptor is a socket that listens, or one that is connected. */
 static bool listens(int fd)
@@ -88,7 +47,7 @@ static int open_socket(struct server *s)
     struct stat st;
 
     if (s->opt->socket) {
-        s->listen_fd = listen_at(s->opt->socket);
+        s->listen_fd = serve_socket_listen(s->opt->socket, 0777, 1);
         if (s->listen_fd < 0)
             serve_report_failure(s->report, "%s: %s", s->opt->socket, strerror(-s->listen_fd));
         else if (!realpath(s->opt->socket, s->socket))
@@ -189,19 +148,38 @@ static int create_state(struct server *s)
     s->state.kind = &vhost_kind;
     snprintf(s->state.image, sizeof(s->state.image), "%s", s->image.path);
     snprintf(s->state.endpoint, sizeof(s->state.endpoint), "%s", s->socket);
+    snprintf(s->state.ctl, sizeof(s->state.ctl), "%s", serve_ctl_path(s->ctl));
     do {
         s->state_fd = serve_state_create(&s->state);
     } while (s->state_fd == -EWOULDBLOCK && ++s->state.id < SERVE_STATE_MAX);
     return s->state_fd;
 }
 
+/*
+ * Without root there is no place for a state file; then `serve list` does not show this server, and
+ * it has a control socket only where --ctl says.
+ */
+static int announce(struct server *s)
+{
+    int rc = serve_ctl_open(&s->ctl, s->opt->serve.ctl, s->report);
+
+    if (rc < 0)
+        return rc;
+    if (create_state(s) >= 0)
+        serve_ctl_beside(&s->ctl, &s->state);
+    rc = serve_ctl_start(s->ctl, s->image.img);
+    if (rc < 0)
+        serve_report_failure(s->report, "cannot start a thread: %s", strerror(-rc));
+    return rc;
+}
+
 static int with_queues(struct server *s)
 {
     int rc = open_queues(s), closed;
 
+    if (rc == 0)
+        rc = announce(s);
     if (rc == 0) {
-        /* Without root there is no place for it; then `serve list` does not show this server. */
-        create_state(s);
         serve_report_ready(s->report, s->socket, &s->image.info, s->opt->serve.read_only,
                            s->image.info.zone_size ? vhost_disk_largest_append(&s->shared.disk) :
                                                      0);
@@ -210,6 +188,7 @@ static int with_queues(struct server *s)
         else
             rc = serve_one(s, s->listen_fd) == -EPROTO ? -EPROTO : 0;
     }
+    serve_ctl_stop(s->ctl);
     closed = close_queues(s);
     if (closed < 0)
         serve_image_log(&s->image, ZQCOW2_LOG_ERROR, zqcow2_strerror(closed));
