@@ -90,7 +90,7 @@ int sim_submit(void *self, struct zqcow2_io *io)
 /* Any of those in flight: the order of completion is nobody's promise. */
 static struct zqcow2_io *pick(struct zqcow2_simdisk *d)
 {
-    uint64_t skip = sim_random(&d->rng) % d->count.in_flight--;
+    uint64_t skip = zq_random(&d->rng) % d->count.in_flight--;
     struct zqcow2_io **link = &d->flying, *io;
 
     while (skip--)
@@ -139,7 +139,7 @@ int sim_poll(void *self, int timeout_ms)
     pthread_mutex_lock(&d->lock);
     calm_fd(d);
     if (d->flying)
-        batch = 1 + sim_random(&d->rng) % d->count.in_flight;
+        batch = 1 + zq_random(&d->rng) % d->count.in_flight;
     for (; batch && d->flying; batch--, done++) {
         struct zqcow2_io *io = pick(d);
         int rc = finish(d, io);

@@ -12,16 +12,6 @@
 #include "base/bytes.h"
 #include "simdisk/simdisk_int.h"
 
-/* splitmix64: any seed will do, 0 too, and a test that prints its seed can be replayed. */
-uint64_t sim_random(uint64_t *rng)
-{
-    uint64_t z = *rng += 0x9e3779b97f4a7c15u;
-
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
-}
-
 bool sim_power_is_off(const struct zqcow2_simdisk *d)
 {
     return d->count.position >= d->off_at;
@@ -101,7 +91,7 @@ static void note_overlaps(struct zqcow2_simdisk *d, const struct sim_op *op)
 static void fill(struct zqcow2_simdisk *d, struct sim_op *op, const struct iovec *iov)
 {
     size_t at = 0;
-    uint64_t noise = sim_random(&d->rng);
+    uint64_t noise = zq_random(&d->rng);
 
     if (op->kind == ZQCOW2_IO_DISCARD) {
         for (; at < op->alloc - sizeof(*op); at++)
@@ -199,7 +189,7 @@ static void lose(struct zqcow2_simdisk *d, const struct sim_op *flush)
     for (uint32_t i = 0; i < d->now.n;) {
         struct sim_op *op = d->now.pending[i];
 
-        if (op->ended < flush->begun && sim_random(&d->rng) & 1)
+        if (op->ended < flush->begun && zq_random(&d->rng) & 1)
             log_event(d, SIM_LOST, op);
         else
             i++;

@@ -198,8 +198,8 @@ static bool coin(const struct zqcow2_simdisk_cut *c, uint64_t k, uint64_t change
     uint64_t rng =
         c->disk->opt.seed ^ (k + 1) * 0x9fb21c651e98df25u ^ (c->position + 1) * 0xd6e8feb86659fd93u;
 
-    rng = sim_random(&rng) ^ (change << 40) ^ unit;
-    return sim_random(&rng) & 1;
+    rng = zq_random(&rng) ^ (change << 40) ^ unit;
+    return zq_random(&rng) & 1;
 }
 
 /* The subset with number k of n > ALL_SUBSETS changes. */
@@ -344,7 +344,7 @@ int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *c,
         if (!order)
             return -ENOMEM;
         for (uint32_t i = 0; i < n; i++) {
-            uint32_t j = (uint32_t)(sim_random(&seed) % (i + 1));
+            uint32_t j = (uint32_t)(zq_random(&seed) % (i + 1));
 
             order[i] = order[j];
             order[j] = i;

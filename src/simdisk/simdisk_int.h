@@ -21,6 +21,7 @@
 
 #include <zqcow2/simdisk.h>
 #include "base/mem.h"
+#include "base/random.h"
 
 #define SIM_PAGE  4096u
 #define SIM_FAN   64u
@@ -157,7 +158,6 @@ int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2
 void sim_op_describe(const struct sim_op *op, uint32_t atomic, struct zqcow2_simdisk_op *out);
 
 /* simdisk_calls.c; d->lock is held */
-uint64_t sim_random(uint64_t *rng);
 /* What reads would show if the page cache were dropped. */
 int sim_forget_cache(struct zqcow2_simdisk *d);
 /* An armed fault that hits this call: its error, else 0. */
