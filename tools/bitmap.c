@@ -21,49 +21,54 @@ struct bitmap {
     int nr;
     uint64_t granularity; /* 0: the library's choice */
     const char *name;     /* NULL: all, of a list */
-    struct zt_json j;
-    bool any;
 };
 
 /* ---- the list ---- */
 
+struct list {
+    struct zt_json j;
+    bool json, any;
+};
+
 static void text_row(void *arg, const struct zqcow2_bitmap *m)
 {
-    struct bitmap *b = arg;
+    struct list *l = arg;
+    FILE *out = l->j.out;
     char dirty[32] = "-", granularity[32];
 
-    if (!b->any)
-        printf("%-24s %11s %12s  %s\n", "BITMAP", "GRANULARITY", "DIRTY", "FLAGS");
-    b->any = true;
+    if (!l->any)
+        fprintf(out, "%-24s %11s %12s  %s\n", "BITMAP", "GRANULARITY", "DIRTY", "FLAGS");
+    l->any = true;
     if (!(m->flags & ZQCOW2_BITMAP_INCONSISTENT))
         zt_human(dirty, sizeof(dirty), m->dirty_bytes);
     zt_human(granularity, sizeof(granularity), m->granularity);
-    zt_line(stdout, "%-24s %11s %12s  %s%s", m->name, granularity, dirty,
+    zt_line(out, "%-24s %11s %12s  %s%s", m->name, granularity, dirty,
             m->flags & ZQCOW2_BITMAP_ENABLED ? "enabled" : "disabled",
             m->flags & ZQCOW2_BITMAP_INCONSISTENT ? ", inconsistent" : "");
 }
 
 static void json_row(void *arg, const struct zqcow2_bitmap *m)
 {
-    zt_json_bitmap(&((struct bitmap *)arg)->j, m);
+    zt_json_bitmap(&((struct list *)arg)->j, m);
 }
 
-static void put_range(struct bitmap *b, const struct zqcow2_dirty_range *r)
+static void put_range(struct list *l, const struct zqcow2_dirty_range *r)
 {
-    if (!b->json) {
-        if (!b->any)
-            printf("%18s %18s\n", "OFFSET", "LENGTH");
-        printf("%#18" PRIx64 " %#18" PRIx64 "\n", r->offset, r->length);
+    if (!l->json) {
+        if (!l->any)
+            fprintf(l->j.out, "%18s %18s\n", "OFFSET", "LENGTH");
+        fprintf(l->j.out, "%#18" PRIx64 " %#18" PRIx64 "\n", r->offset, r->length);
     } else {
-        zt_json_open(&b->j, NULL, '{');
-        zt_json_u64(&b->j, "start", r->offset);
-        zt_json_u64(&b->j, "length", r->length);
-        zt_json_close(&b->j, '}');
+        zt_json_open(&l->j, NULL, '{');
+        zt_json_u64(&l->j, "start", r->offset);
+        zt_json_u64(&l->j, "length", r->length);
+        zt_json_close(&l->j, '}');
     }
-    b->any = true;
+    l->any = true;
 }
 
-static int list_ranges(struct bitmap *b, struct zqcow2_image *img, struct zqcow2_error *err)
+static int list_ranges(struct list *l, const char *name, struct zqcow2_image *img,
+                       struct zqcow2_error *err)
 {
     struct zqcow2_dirty_range *r = calloc(RANGES, sizeof(*r));
     uint64_t from = 0;
@@ -71,9 +76,9 @@ static int list_ranges(struct bitmap *b, struct zqcow2_image *img, struct zqcow2
     int rc = r ? 0 : -ENOMEM;
 
     while (rc == 0 && n == RANGES) {
-        rc = zqcow2_bitmap_ranges(img, b->name, from, r, &n, err);
+        rc = zqcow2_bitmap_ranges(img, name, from, r, &n, err);
         for (uint32_t i = 0; rc == 0 && i < n; i++)
-            put_range(b, &r[i]);
+            put_range(l, &r[i]);
         if (rc == 0 && n)
             from = r[n - 1].offset + r[n - 1].length;
     }
@@ -81,17 +86,18 @@ static int list_ranges(struct bitmap *b, struct zqcow2_image *img, struct zqcow2
     return rc;
 }
 
-static int list(struct bitmap *b, struct zqcow2_image *img, struct zqcow2_error *err)
+int zt_bitmap_list(FILE *out, bool json, const char *name, struct zqcow2_image *img,
+                   struct zqcow2_error *err)
 {
+    struct list l = {.j.out = out, .json = json};
     int rc;
 
-    b->j.out = stdout;
-    if (b->json)
-        zt_json_open(&b->j, NULL, '[');
-    rc = b->name ? list_ranges(b, img, err) :
-                   zqcow2_bitmap_list(img, b->json ? json_row : text_row, b, err);
-    if (b->json)
-        zt_json_close(&b->j, ']');
+    if (json)
+        zt_json_open(&l.j, NULL, '[');
+    rc = name ? list_ranges(&l, name, img, err) :
+                zqcow2_bitmap_list(img, json ? json_row : text_row, &l, err);
+    if (json)
+        zt_json_close(&l.j, ']');
     return rc;
 }
 
@@ -112,7 +118,7 @@ static int change(const struct bitmap *b, int action, struct zqcow2_image *img,
 static int act(struct bitmap *b, struct zqcow2_image *img)
 {
     struct zqcow2_error err = {0, ""};
-    int rc = b->list ? list(b, img, &err) : 0;
+    int rc = b->list ? zt_bitmap_list(stdout, b->json, b->name, img, &err) : 0;
 
     for (int i = 0; rc == 0 && i < b->nr; i++)
         rc = change(b, b->actions[i], img, &err);

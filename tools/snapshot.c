@@ -15,11 +15,14 @@ struct snapshot {
     int what;         /* 'l', 'c', 'd' or 'a' */
     bool chosen;      /* by an option */
     const char *name; /* of the snapshot */
-    struct zt_json j;
-    bool any;
 };
 
 /* ---- the list ---- */
+
+struct list {
+    struct zt_json j;
+    bool any;
+};
 
 #define SECOND 1000000000u
 
@@ -55,25 +58,26 @@ static void put_size(char *buf, size_t room, uint64_t bytes)
 /* The columns of qemu-img; the instructions only where they are stored. */
 static void text_row(void *arg, const struct zqcow2_snapshot *s)
 {
-    struct snapshot *l = arg;
+    struct list *l = arg;
+    FILE *out = l->j.out;
     char date[32], clock[48], count[24] = "", size[32];
 
     if (!l->any)
-        printf("Snapshot list:\n%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE",
-               "VM CLOCK", "ICOUNT");
+        fprintf(out, "Snapshot list:\n%-10s%-17s%8s%20s%13s%11s\n", "ID", "TAG", "VM SIZE", "DATE",
+                "VM CLOCK", "ICOUNT");
     l->any = true;
     put_date(date, sizeof(date), s->date_sec);
     put_clock(clock, sizeof(clock), s->vm_clock_nsec);
     if (s->icount != UINT64_MAX)
         snprintf(count, sizeof(count), "%" PRIu64, s->icount);
     put_size(size, sizeof(size), s->vm_state_size);
-    zt_line(stdout, "%-9s %-16s %8s%20s%13s%11s", s->id, s->name, size, date, clock, count);
+    zt_line(out, "%-9s %-16s %8s%20s%13s%11s", s->id, s->name, size, date, clock, count);
 }
 
 /* The members that `qemu-img info --output=json` has, and the size of the device. */
 static void json_row(void *arg, const struct zqcow2_snapshot *s)
 {
-    struct zt_json *j = &((struct snapshot *)arg)->j;
+    struct zt_json *j = &((struct list *)arg)->j;
 
     zt_json_open(j, NULL, '{');
     zt_json_str(j, "id", s->id);
@@ -90,28 +94,28 @@ static void json_row(void *arg, const struct zqcow2_snapshot *s)
     zt_json_close(j, '}');
 }
 
-static int list(struct snapshot *s, struct zqcow2_image *img, struct zqcow2_error *err)
+int zt_snapshot_list(FILE *out, bool json, struct zqcow2_image *img, struct zqcow2_error *err)
 {
+    struct list l = {.j.out = out};
     int rc;
 
-    s->j.out = stdout;
-    if (!s->json)
-        return zqcow2_snapshot_list(img, text_row, s, err);
-    zt_json_open(&s->j, NULL, '[');
-    rc = zqcow2_snapshot_list(img, json_row, s, err);
-    zt_json_close(&s->j, ']');
+    if (!json)
+        return zqcow2_snapshot_list(img, text_row, &l, err);
+    zt_json_open(&l.j, NULL, '[');
+    rc = zqcow2_snapshot_list(img, json_row, &l, err);
+    zt_json_close(&l.j, ']');
     return rc;
 }
 
 /* ---- changes ---- */
 
-static int take(const struct snapshot *s, struct zqcow2_image *img, struct zqcow2_error *err)
+int zt_snapshot_take(struct zqcow2_image *img, const char *name, struct zqcow2_error *err)
 {
     struct zqcow2_snapshot n = ZQCOW2_SNAPSHOT_INIT;
     struct timespec now;
 
     clock_gettime(CLOCK_REALTIME, &now);
-    n.name = s->name;
+    n.name = name;
     n.date_sec = (uint32_t)now.tv_sec;
     n.date_nsec = (uint32_t)now.tv_nsec;
     return zqcow2_snapshot_take(img, &n, err);
@@ -123,10 +127,10 @@ static int act(struct snapshot *s, struct zqcow2_image *img)
     int rc;
 
     switch (s->what) {
-    case 'c': rc = take(s, img, &err); break;
+    case 'c': rc = zt_snapshot_take(img, s->name, &err); break;
     case 'd': rc = zqcow2_snapshot_delete(img, s->name, &err); break;
     case 'a': rc = zqcow2_snapshot_apply(img, s->name, &err); break;
-    default: rc = list(s, img, &err); break;
+    default: rc = zt_snapshot_list(stdout, s->json, img, &err); break;
     }
     s->target.failure = rc;
     if (rc < 0 && s->name)

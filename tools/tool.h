@@ -212,6 +212,13 @@ bool zt_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_
 /* As zt_info, and the image must have zones. */
 bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct zqcow2_info *info);
 
+/* Lists in the form of the verbs snapshot and bitmap; a name: what is marked in that bitmap. */
+int zt_snapshot_list(FILE *out, bool json, struct zqcow2_image *img, struct zqcow2_error *err);
+int zt_bitmap_list(FILE *out, bool json, const char *name, struct zqcow2_image *img,
+                   struct zqcow2_error *err);
+/* With the time of day. */
+int zt_snapshot_take(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
+
 struct zt_replacement {
     char path[PATH_MAX], temporary[PATH_MAX + 16];
     sigset_t signals; /* that were blocked before */

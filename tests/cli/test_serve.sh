@@ -58,6 +58,20 @@ is_refused "zone: must be normal, read-only or offline, not 'full'" serve ctl z.
 is_refused "--time: must be on or off, not '1'" serve ctl p.qcow2 stats --time=1
 is_refused 'serve: --time cannot be given with --json or --watch' \
     serve ctl p.qcow2 stats --time=on --json
+is_refused 'serve: only one of -l, -c and -d can be given' serve ctl p.qcow2 snapshot -c a -d b
+is_refused 'serve: --json is for -l only' serve ctl p.qcow2 snapshot --json -c a
+is_refused 'serve: a snapshot cannot be applied while the image is served' \
+    serve ctl p.qcow2 snapshot -a a
+is_refused 'serve: only one of a list and changes can be given' \
+    serve ctl p.qcow2 bitmap --add --clear a
+is_refused 'serve: --json is for --list only' serve ctl p.qcow2 bitmap --json --add a
+is_refused 'serve: a granularity is for --add only' serve ctl p.qcow2 bitmap --clear -g 4K a
+is_refused 'serve: NAME is missing; see zqcow2 serve --help' serve ctl p.qcow2 bitmap --add
+run 0 'a snapshot' serve ctl p.qcow2 snapshot -c a
+run 0 'its list' serve ctl p.qcow2 snapshot
+cp out served
+"$tool" snapshot -U p.qcow2 >listed
+same 'is that of the verb' served listed
 is_refused 'p.qcow2: state of the zone at 0: the image has no zones' serve ctl p.qcow2 zone 0 offline
 run 0 'list' serve list
 has 'has the first' out "^vhost-user[0-9]+$tab$dir/s${tab}pid [0-9]+$tab$dir/p.qcow2\$"

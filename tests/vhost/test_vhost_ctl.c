@@ -238,6 +238,121 @@ static void zones_change_under_the_guest(void **state)
     front_finish(&f);
 }
 
+/* Is sector 0 of that snapshot full of this byte? */
+static bool snapshot_has(const struct front *f, const char *name, unsigned byte)
+{
+    char command[512];
+
+    snprintf(command, sizeof(command),
+             "%s io --snapshot='%s' --cmd='read -q -P %u 0 4096' %s >/dev/null",
+             getenv("ZQCOW2_TOOL"), name, byte, f->image);
+    return system(command) == 0;
+}
+
+/* While requests are on their way: the disk waits, and then goes on. */
+static void snapshot_in_flight(struct front *f, unsigned round)
+{
+    char words[64];
+
+    for (unsigned i = 0; i < 8; i++) {
+        uint32_t at = DATA_AT + 0x100 * i;
+        struct part p[] = {{at, 16, false}, {DATA_AT + 0x1000, 4096, false}, {at + 64, 1, true}};
+
+        front_put(f->memory + at, OUT, 8);
+        front_put(f->memory + at + 8, 256 * (round + 1) + 8 * i, 8);
+        f->memory[at + 64] = 0xee;
+        front_post(f, i % RINGS, (uint16_t)(i / RINGS * 3), p, 3, false);
+    }
+    snprintf(words, sizeof(words), "snapshot -c 's %u'", round);
+    expect(f, words, "");
+    for (unsigned i = 0; i < 8; i++)
+        assert_true(front_used(f, i % RINGS, NULL, LONG_MS) >= 0);
+    for (unsigned i = 0; i < 8; i++)
+        assert_int_equal(f->memory[DATA_AT + 0x100 * i + 64], OK);
+}
+
+static void snapshots_are_taken_under_the_guest(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    assert_int_equal(ctl(&f, "snapshot"), 0);
+    assert_string_equal(text, "");
+    for (unsigned i = 0; i < 10; i++) {
+        memset(front_data(&f), (int)i + 1, 4096);
+        assert_int_equal(front_do(&f, 0, OUT, 0, 4096, 0), OK);
+        snapshot_in_flight(&f, i);
+    }
+    expect(&f, "snapshot -c 's 1'", "snapshot \"s 1\": a snapshot has this name or id already");
+    expect(&f, "snapshot -d 's 3'", "");
+    assert_int_equal(ctl(&f, "snapshot -d 's 3'"), 1);
+    assert_non_null(strstr(text, ": snapshot \"s 3\": "));
+    assert_int_equal(ctl(&f, "snapshot -c ''"), 1);
+    assert_int_equal(ctl(&f, "snapshot -a 's 1'"), 1);
+    assert_non_null(strstr(text, "cannot be applied while the image is served"));
+    assert_int_equal(ctl(&f, "snapshot -l"), 0);
+    assert_non_null(strstr(text, "Snapshot list:\n"));
+    assert_int_equal(ctl(&f, "snapshot --json"), 0);
+    assert_non_null(strstr(text, "\"name\": \"s 9\""));
+    assert_null(strstr(text, "\"name\": \"s 3\""));
+    assert_int_equal(front_do(&f, 1, OUT, 8, 512, 0), OK);
+    front_disconnect(&f);
+    assert_int_equal(front_stop(&f, SIGTERM), 0);
+    assert_true(snapshot_has(&f, "s 0", 1) && snapshot_has(&f, "s 9", 10));
+    assert_false(snapshot_has(&f, "s 9", 1) || snapshot_has(&f, "s 3", 4));
+    front_remove(&f);
+}
+
+static void zones_go_on_behind_a_snapshot(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), OK);
+    expect(&f, "snapshot -c z", "");
+    front_expect_zone(&f, 2048, 2049, 2);
+    assert_int_equal(front_do(&f, 1, OUT, 2049, 512, 0), OK);
+    assert_int_equal(front_do(&f, 0, RESET, 2048, 0, 0), OK);
+    expect(&f, "snapshot -d z", "");
+    assert_int_equal(front_do(&f, 0, OUT, 2048, 512, 0), OK);
+    front_finish(&f);
+}
+
+static void bitmaps_mark_what_the_guest_writes(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    expect(&f, "bitmap --add -g 4K 'm 1'", "");
+    assert_int_equal(ctl(&f, "bitmap --add 'm 1'"), 1);
+    assert_non_null(strstr(text, ": bitmap \"m 1\": "));
+    assert_int_equal(ctl(&f, "bitmap --add -g 5 n"), 1);
+    assert_int_equal(front_do(&f, 0, OUT, 24, 4096, 0), OK);
+    assert_int_equal(ctl(&f, "bitmap --list --json 'm 1'"), 0);
+    assert_int_equal(number("\"start\""), 12288);
+    assert_int_equal(number("\"length\""), 4096);
+    expect(&f, "bitmap --disable 'm 1'", "");
+    assert_int_equal(front_do(&f, 0, OUT, 80, 4096, 0), OK);
+    assert_int_equal(ctl(&f, "bitmap 'm 1'"), 0);
+    assert_non_null(strstr(text, "0x3000             0x1000\n"));
+    assert_null(strstr(text, "0xa000"));
+    expect(&f, "bitmap --clear 'm 1'", "");
+    expect(&f, "bitmap --enable 'm 1'", "");
+    assert_int_equal(front_do(&f, 0, OUT, 80, 4096, 0), OK);
+    assert_int_equal(ctl(&f, "bitmap --list 'm 1'"), 0);
+    assert_non_null(strstr(text, "0xa000             0x1000\n"));
+    assert_null(strstr(text, "0x3000"));
+    assert_int_equal(ctl(&f, "bitmap --json"), 0);
+    assert_int_equal(number("\"granularity\""), 4096);
+    expect(&f, "bitmap --remove 'm 1'", "");
+    assert_int_equal(ctl(&f, "bitmap"), 0);
+    assert_string_equal(text, "");
+    front_finish(&f);
+}
+
 /* ---- clients that lie ---- */
 
 static void garbage_is_refused(void **state)
@@ -258,6 +373,13 @@ static void garbage_is_refused(void **state)
         "stats\\000x y\n",
         "\\163tats \\000\n",
         "\xff\xfe\x80\n",
+        "snapshot take\n",
+        "snapshot apply a\n",
+        "snapshot list xml\n",
+        "bitmap list xml a\n",
+        "bitmap add a 4K\n",
+        "bitmap clear a 1\n",
+        "bitmap spoil a\n",
     };
     struct front f;
     char *long_line;
@@ -386,6 +508,9 @@ int main(void)
         cmocka_unit_test(rates_end_with_the_server),
         cmocka_unit_test(a_flush_makes_durable),
         cmocka_unit_test(zones_change_under_the_guest),
+        cmocka_unit_test(snapshots_are_taken_under_the_guest),
+        cmocka_unit_test(zones_go_on_behind_a_snapshot),
+        cmocka_unit_test(bitmaps_mark_what_the_guest_writes),
         cmocka_unit_test(garbage_is_refused),
         cmocka_unit_test(silent_clients_keep_nobody_out),
         cmocka_unit_test(a_client_may_not_read),

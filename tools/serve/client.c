@@ -164,11 +164,13 @@ static char *call_server(const struct client *c, size_t nr, const char *const *w
     return answer;
 }
 
-/* One without an answer of its own; the exit status. */
+/* One whose answer is printed as it is; the exit status. */
 static int order(const struct client *c, size_t nr, const char *const *words)
 {
     char *text = call_server(c, nr, words);
 
+    if (text)
+        fputs(text, stdout);
     free(text);
     return !text;
 }
@@ -176,6 +178,8 @@ static int order(const struct client *c, size_t nr, const char *const *words)
 /* ---- stats ---- */
 
 enum { OPT_JSON = ZT_OPT_VERB, OPT_WATCH, OPT_TIME, OPT_PERSIST };
+/* Of the command bitmap, whose options are its own. */
+enum { OPT_ADD = OPT_JSON + 1, OPT_REMOVE, OPT_CLEAR, OPT_ENABLE, OPT_DISABLE, OPT_LIST };
 
 static bool get_stats(const struct client *c, struct zqcow2_stats *s)
 {
@@ -313,15 +317,132 @@ static int run_zone(const struct client *c, int argc, char **argv)
     return order(c, nr, words);
 }
 
+/* ---- snapshots ---- */
+
+/* One of them, once; false after a message. */
+static bool choose(const char **what, const char *word, const char *options)
+{
+    if (*what)
+        zt_error("serve: only one of %s can be given", options);
+    if (*what)
+        return false;
+    *what = word;
+    return true;
+}
+
+static int run_snapshot(const struct client *c, int argc, char **argv)
+{
+    static const struct option longs[] = {{"json", no_argument, NULL, OPT_JSON}, ZT_OPTION_END};
+    struct zt_options o = {.name = "serve", .shorts = ":lc:d:a:", .longs = longs};
+    const char *words[] = {"snapshot", NULL, "text"};
+    bool ok = true, json = false;
+    int opt;
+
+    while (ok && (opt = zt_option(&o, argc, argv)) != -1) {
+        if (opt == OPT_JSON)
+            json = true;
+        else if (opt == 'l' || opt == 'c' || opt == 'd')
+            ok = choose(&words[1],
+                        opt == 'l' ? "list" :
+                        opt == 'c' ? "take" :
+                                     "delete",
+                        "-l, -c and -d");
+        else
+            ok = false;
+        if (opt == 'c' || opt == 'd')
+            words[2] = optarg;
+        else if (opt == 'a')
+            zt_error("serve: a snapshot cannot be applied while the image is served");
+    }
+    if (!ok || !zt_operands(argc, argv, 0, 0, NULL))
+        return 1;
+    if (!words[1])
+        words[1] = "list";
+    if (json && strcmp(words[1], "list")) {
+        zt_error("serve: --json is for -l only");
+        return 1;
+    }
+    if (json)
+        words[2] = "json";
+    return order(c, 3, words);
+}
+
+/* ---- bitmaps ---- */
+
+struct bitmap {
+    const char *what, *form; /* of a list, text or json */
+    uint64_t granularity;    /* 0: the library's choice */
+};
+
+static bool parse_bitmap(struct bitmap *b, int argc, char **argv)
+{
+    static const char *const changes[] = {"add", "remove", "clear", "enable", "disable", "list"};
+    static const struct option longs[] = {{"json", no_argument, NULL, OPT_JSON},
+                                          {"add", no_argument, NULL, OPT_ADD},
+                                          {"remove", no_argument, NULL, OPT_REMOVE},
+                                          {"clear", no_argument, NULL, OPT_CLEAR},
+                                          {"enable", no_argument, NULL, OPT_ENABLE},
+                                          {"disable", no_argument, NULL, OPT_DISABLE},
+                                          {"list", no_argument, NULL, OPT_LIST},
+                                          {"granularity", required_argument, NULL, 'g'},
+                                          ZT_OPTION_END};
+    struct zt_options o = {.name = "serve", .shorts = ":g:", .longs = longs};
+    bool ok = true;
+    int opt;
+
+    while (ok && (opt = zt_option(&o, argc, argv)) != -1) {
+        if (opt == OPT_JSON)
+            b->form = "json";
+        else if (opt == 'g')
+            ok = zt_size_arg("granularity", optarg, &b->granularity);
+        else
+            ok = opt >= OPT_ADD && opt <= OPT_LIST &&
+                 choose(&b->what, changes[opt - OPT_ADD], "a list and changes");
+    }
+    if (ok && !b->what)
+        b->what = "list";
+    if (ok && strcmp(b->what, "list") && strcmp(b->form, "text"))
+        zt_error("serve: --json is for --list only");
+    else if (ok && b->granularity && strcmp(b->what, "add"))
+        zt_error("serve: a granularity is for --add only");
+    else
+        return ok;
+    return false;
+}
+
+static int run_bitmap(const struct client *c, int argc, char **argv)
+{
+    static const char *const names[] = {"NAME"};
+    struct bitmap b = {.form = "text"};
+    const char *words[] = {"bitmap", NULL, NULL, NULL};
+    char number[32];
+    size_t nr = 2;
+    bool list;
+
+    if (!parse_bitmap(&b, argc, argv))
+        return 1;
+    list = !strcmp(b.what, "list");
+    if (!zt_operands(argc, argv, !list, 1, names))
+        return 1;
+    words[1] = b.what;
+    if (list)
+        words[nr++] = b.form;
+    if (argv[optind])
+        words[nr++] = argv[optind];
+    snprintf(number, sizeof(number), "%" PRIu64, b.granularity);
+    if (b.granularity)
+        words[nr++] = number;
+    return order(c, nr, words);
+}
+
 /* ---- the command line ---- */
 
 static const struct {
     const char *name;
     int (*run)(const struct client *c, int argc, char **argv);
 } commands[] = {
-    {"stats", run_stats},
-    {"flush", run_flush},
-    {"zone", run_zone},
+    {"stats", run_stats},       {"flush", run_flush},   {"zone", run_zone},
+    {"snapshot", run_snapshot}, {"bitmap", run_bitmap},
 };
 
 int serve_ctl(int argc, char **argv)

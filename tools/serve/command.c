@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
+#include <zqcow2/bitmap.h>
 
 #include "serve/escape.h"
 #include "serve/stats.h"
@@ -85,15 +86,87 @@ static bool run_zone(struct command *c)
                     true;
 }
 
+/* ---- snapshots and bitmaps ---- */
+
+static bool answer(const struct command *c, int rc, const char *what,
+                   const struct zqcow2_error *err)
+{
+    if (rc < 0 && c->nr > 2)
+        return fail(c, "%s \"%s\": %s", what, c->words[2], zt_reason(rc, err));
+    return rc < 0 ? fail(c, "%ss: %s", what, zt_reason(rc, err)) : true;
+}
+
+/* "text" or "json" is what a list may end with. */
+static bool is_form(const char *word, bool *json)
+{
+    *json = !strcmp(word, "json");
+    return *json || !strcmp(word, "text");
+}
+
+static bool run_snapshot(struct command *c)
+{
+    struct zqcow2_error err = {0, ""};
+    const char *name = c->words[2];
+    bool json;
+
+    if (!strcmp(c->words[1], "take"))
+        return answer(c, zt_snapshot_take(c->img, name, &err), "snapshot", &err);
+    if (!strcmp(c->words[1], "delete"))
+        return answer(c, zqcow2_snapshot_delete(c->img, name, &err), "snapshot", &err);
+    if (strcmp(c->words[1], "list") || !is_form(name, &json))
+        return unknown(c);
+    c->nr = 2;
+    return answer(c, zt_snapshot_list(c->out, json, c->img, &err), "snapshot", &err);
+}
+
+static bool list_bitmaps(struct command *c)
+{
+    const char *name = c->nr == 4 ? c->words[3] : NULL;
+    struct zqcow2_error err = {0, ""};
+    bool json;
+
+    if (!is_form(c->words[2], &json))
+        return unknown(c);
+    c->words[2] = c->words[3];
+    c->nr--;
+    return answer(c, zt_bitmap_list(c->out, json, name, c->img, &err), "bitmap", &err);
+}
+
+static bool run_bitmap(struct command *c)
+{
+    static const struct {
+        const char *name;
+        int (*change)(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
+    } changes[] = {{"remove", zqcow2_bitmap_remove},
+                   {"clear", zqcow2_bitmap_clear},
+                   {"enable", zqcow2_bitmap_enable},
+                   {"disable", zqcow2_bitmap_disable}};
+    struct zqcow2_error err = {0, ""};
+    uint64_t granularity = 0;
+    int rc;
+
+    if (!strcmp(c->words[1], "list"))
+        return list_bitmaps(c);
+    if (!strcmp(c->words[1], "add")) {
+        if (c->nr == 4 && !zt_parse_u64(c->words[3], &granularity))
+            return unknown(c);
+        rc = zqcow2_bitmap_add(c->img, c->words[2], granularity, 0, &err);
+        return answer(c, rc, "bitmap", &err);
+    }
+    for (size_t i = 0; c->nr == 3 && i < ZT_COUNT(changes); i++) {
+        if (!strcmp(c->words[1], changes[i].name))
+            return answer(c, changes[i].change(c->img, c->words[2], &err), "bitmap", &err);
+    }
+    return unknown(c);
+}
+
 static const struct {
     const char *name;
     int min, max; /* words, the name included */
     bool (*run)(struct command *c);
 } commands[] = {
-    {"stats", 1, 1, run_stats},
-    {"time", 2, 2, run_time},
-    {"flush", 1, 1, run_flush},
-    {"zone", 3, 4, run_zone},
+    {"stats", 1, 1, run_stats}, {"time", 2, 2, run_time},         {"flush", 1, 1, run_flush},
+    {"zone", 3, 4, run_zone},   {"snapshot", 3, 3, run_snapshot}, {"bitmap", 3, 4, run_bitmap},
 };
 
 /* False: too many. */

@@ -60,7 +60,10 @@ const struct zt_verb zt_verb_serve = {
     "       zqcow2 serve stop ID|FILE\n"
     "       zqcow2 serve ctl ID|FILE|PATH stats [--json] [--watch SECONDS] | stats --time on|off\n"
     "       zqcow2 serve ctl ID|FILE|PATH flush\n"
-    "       zqcow2 serve ctl ID|FILE|PATH zone OFFSET normal|read-only|offline [--persist]",
+    "       zqcow2 serve ctl ID|FILE|PATH zone OFFSET normal|read-only|offline [--persist]\n"
+    "       zqcow2 serve ctl ID|FILE|PATH snapshot [-l [--json] | -c NAME | -d NAME]\n"
+    "       zqcow2 serve ctl ID|FILE|PATH bitmap [--list [--json] [NAME] | --add [-g SIZE] NAME |\n"
+    "              --remove NAME | --clear NAME | --enable NAME | --disable NAME]",
     "Shows, controls and stops the servers that run",
     "  list                    a line for each server: its name, what clients open, its process\n"
     "                          and the image\n"
@@ -72,5 +75,8 @@ const struct zt_verb zt_verb_serve = {
     "      --time=on|off       only begins or ends measuring how long requests take\n"
     "    flush                 makes everything durable that was written\n"
     "    zone                  changes the state of the zone that contains OFFSET\n"
-    "      --persist           the image stores the state\n",
+    "      --persist           the image stores the state\n"
+    "    snapshot              lists, takes or deletes snapshots, as zqcow2 snapshot does\n"
+    "    bitmap                lists and changes bitmaps, as zqcow2 bitmap does\n"
+    "      -g, --granularity=SIZE  bytes for each mark of a new bitmap\n",
     run};
