@@ -152,7 +152,7 @@ static void time_is_measured_when_wanted(void **state)
     front_finish(&f);
 }
 
-/* The watch ends with the server, and says so. */
+/* The watch ends with the server, and says why. */
 static void rates_end_with_the_server(void **state)
 {
     char command[512], line[256];
@@ -174,8 +174,8 @@ static void rates_end_with_the_server(void **state)
             assert_non_null(strstr(line, "REQUESTS/S"));
     }
     front_finish(&f);
-    while (fgets(line, sizeof(line), p))
-        writes = strstr(line, ": no server answers\n") != NULL;
+    while (fgets(line, sizeof(line), p)) /* it may have ended between a command and its answer */
+        writes = !strncmp(line, "zqcow2: ", 8) && strstr(line, f.ctl);
     assert_true(writes);
     assert_int_equal(WEXITSTATUS(pclose(p)), 1);
 }
