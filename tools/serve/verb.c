@@ -50,7 +50,11 @@ static int run(int argc, char **argv)
         return list();
     if (argc == 2 && !strcmp(argv[0], "stop"))
         return stop(argv[1]);
-    zt_error("serve: list, stop or ctl with a server, not '%s'; see zqcow2 serve --help", argv[0]);
+    if (!strcmp(argv[0], "stop"))
+        zt_error("serve stop: name one server, as zqcow2 serve list shows it");
+    else
+        zt_error("serve: there is 'list', 'stop' and 'ctl', but not '%s'; see zqcow2 serve --help",
+                 argv[0]);
     return 1;
 }
 
