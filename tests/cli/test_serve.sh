@@ -27,6 +27,7 @@ long=$(printf '%0120d' 0)
 is_refused "$long: File name too long" vhost-user --socket="$long" p.qcow2
 is 'nothing is left' no "$([ -e s ] && echo yes || echo no)"
 is_refused "serve: there is 'list', 'stop' and 'ctl', but not 'start'; see zqcow2 serve --help" serve start
+is_refused "serve list: takes no name, but got 'p.qcow2'" serve list p.qcow2
 is_refused 'serve stop: name one server, as zqcow2 serve list shows it' serve stop
 is_refused 'no/c: No such file or directory' vhost-user --socket=s --ctl=no/c p.qcow2
 is 'its socket is removed' no "$([ -e s ] && echo yes || echo no)"

@@ -52,6 +52,8 @@ static int run(int argc, char **argv)
         return stop(argv[1]);
     if (!strcmp(argv[0], "stop"))
         zt_error("serve stop: name one server, as zqcow2 serve list shows it");
+    else if (!strcmp(argv[0], "list"))
+        zt_error("serve list: takes no name, but got '%s'", argv[1]);
     else
         zt_error("serve: there is 'list', 'stop' and 'ctl', but not '%s'; see zqcow2 serve --help",
                  argv[0]);
