@@ -4,10 +4,12 @@
 . "$(dirname "$0")/lib.sh"
 
 kib() { echo $(($(stat -c %b "$1") / 2)); }
-# gone WHAT FILE BEFORE KIB: at least so many have gone since.
+# File systems count blocks of their own as the file's, and more of them where it has holes.
+slack=64
+# gone WHAT FILE BEFORE KIB: so many have gone since.
 gone() {
     now=$(kib "$2")
-    verdict $([ $(($3 - now)) -ge "$4" ]; echo $?) "$1: $3 KiB became $now" && return 0
+    verdict $([ $(($3 - now)) -ge $(($4 - slack)) ]; echo $?) "$1: $3 KiB became $now" && return 0
     echo "# after: $ran"
 }
 
@@ -32,7 +34,7 @@ for how in '' ,extended_l2=on ,cluster_size=4K; do
     before=$(kib p.qcow2)
     run 0 'a snapshot' snapshot -c one p.qcow2
     run 0 'the data again' write p.qcow2 0 <data
-    verdict $([ "$(kib p.qcow2)" -ge $((before + 8192)) ]; echo $?) 'takes space again'
+    verdict $([ "$(kib p.qcow2)" -ge $((before + 8192 - slack)) ]; echo $?) 'takes space again'
     before=$(kib p.qcow2)
     run 0 'delete' snapshot -d one p.qcow2
     gone "snapshot -d$how" p.qcow2 "$before" 8192
