@@ -374,10 +374,13 @@ static void memory_fails(void **state)
         refused += rc == -ENOMEM;
         assert_true(rc == 0 || rc == -ENOMEM);
         for (unsigned k = 0; k < 2; k++) {
+            const uint8_t *want;
+
             rc = zqcow2_backend_write(be, k ? fresh : old, 4, 0);
             assert_true(rc == 0 || rc == -ENOMEM);
             assert_int_equal(zqcow2_backend_read(be, got, 4, 0), 0);
-            assert_string_equal(got, rc == 0 ? (k ? fresh : old) : k ? old : (const uint8_t *)"");
+            want = rc == 0 ? (k ? fresh : old) : k ? old : (const uint8_t *)"";
+            assert_string_equal((const char *)got, (const char *)want);
             refused += rc == -ENOMEM;
         }
         assert_int_equal(zqcow2_backend_flush(be), 0);

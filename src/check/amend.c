@@ -241,17 +241,17 @@ static int change_header(struct amend *a)
 /* ---- the whole ---- */
 
 /* What check finds wrong is wrong before and after; leaks are freed, and so is what moved. */
-static int check(struct amend *a)
+static int check(struct amend *a, struct zqcow2_error *err)
 {
     struct zqcow2_check_options opt = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     int rc;
 
     opt.flags = ZQCOW2_CHECK_REPAIR_LEAKS;
-    rc = zq_check(a->scan.be, a->scan.hooks, &opt, NULL, &res, a->err);
+    rc = zq_check(a->scan.be, a->scan.hooks, &opt, NULL, &res, err);
     if (rc == 0 && res.corruptions > res.corruptions_fixed)
         rc =
-            zq_fail(a->err, ZQCOW2_ECORRUPT,
+            zq_fail(err, ZQCOW2_ECORRUPT,
                     "check finds %" PRIu64 " corruptions: repair the image first", res.corruptions);
     return rc;
 }
@@ -273,10 +273,9 @@ static int move_tables(struct amend *a)
     a->as.header = make_header;
     rc = zq_rebuild_as(&a->scan, &a->as);
     if (rc == 0)
-        return check(a);
-    a->err = &ignored;
+        return check(a, a->err);
     if (!a->as.switching) /* the old header counts, and what was written is cut off */
-        (void)check(a);
+        (void)check(a, &ignored);
     return rc;
 }
 
@@ -284,7 +283,7 @@ static int move_tables(struct amend *a)
 static int run(struct amend *a)
 {
     struct zq_renaming trial;
-    int rc = check(a);
+    int rc = check(a, a->err);
 
     if (rc == 0)
         rc = zq_scan_run(&a->scan);
