@@ -216,7 +216,8 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     unsigned kind = op->req.op;
     int rc;
 
-    if (kind > ZQCOW2_OP_ZONE_GET_DESCRIPTORS || (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS)))
+    zq_assert(kind <= ZQCOW2_OP_ZONE_GET_DESCRIPTORS); /* zq_request_check_form() */
+    if (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS))
         return -EINVAL;
     if (!c->zoned && (kind == ZQCOW2_OP_APPEND || is_zone_op(kind)))
         return ZQCOW2_ENOTZONED;
