@@ -98,9 +98,14 @@ int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, u
     return reserved ? zq_fail(err, -EINVAL, "reserved: must be 0") : 0;
 }
 
+bool zq_format_is_known(const char *format)
+{
+    return !strcmp(format, "raw") || !strcmp(format, "qcow2");
+}
+
 int zq_check_format(struct zqcow2_error *err, const char *format)
 {
-    if (format && (!strcmp(format, "raw") || !strcmp(format, "qcow2")))
+    if (format && zq_format_is_known(format))
         return 0;
     return zq_fail(err, -EINVAL, "backing_format: must be raw or qcow2");
 }

@@ -3,6 +3,7 @@
 #ifndef ZQ_BASE_REPORT_H
 #define ZQ_BASE_REPORT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <zqcow2/zqcow2.h>
@@ -30,7 +31,9 @@ int zq_fail_rc(struct zqcow2_error *err, int code);
 void zq_printable(char *out, size_t room, const void *from, size_t n);
 /* Refuses what no release knows yet in the members of a caller's options. */
 int zq_check_unknown(struct zqcow2_error *err, uint32_t flags, uint32_t known, uint32_t reserved);
-/* The formats of a backing file; NULL is none of them. */
+/* The formats of a backing file. */
+bool zq_format_is_known(const char *format);
+/* As an option; NULL is none of them. */
 int zq_check_format(struct zqcow2_error *err, const char *format);
 /* zq_hooks_init() for a call that has an error buffer. */
 int zq_take_hooks(struct zqcow2_error *err, struct zqcow2_hooks *out,

@@ -31,7 +31,7 @@ static int check_format(const struct opening *o, const char *format)
         return zq_fail(o->err, ZQCOW2_EFEATURE,
                        "its format is not stored: open with backing_format (the command: "
                        "--backing-format=raw|qcow2)");
-    if (!strcmp(format, "raw") || !strcmp(format, "qcow2"))
+    if (zq_format_is_known(format))
         return 0;
     zq_printable(text, sizeof(text), format, strlen(format));
     return zq_fail(o->err, ZQCOW2_EFEATURE, "format \"%s\" is not supported", text);
