@@ -336,6 +336,29 @@ static void take_own(struct zq_core *c, const struct zq_op *op, struct zq_iox *x
     zq_list_push(own, n);
 }
 
+/*
+ * Work takes long (compressing). This thread does one piece of it and wakes a thread that sleeps,
+ * which does the next. Otherwise one that has woken many requests would do the work of all.
+ */
+static void share_work(struct zq_core *c, struct zq_iox *x, const struct zq_list *own,
+                       struct zq_list *batch)
+{
+    bool first = zq_list_empty(own);
+
+    for (struct zq_list *n = batch->next, *next; n != batch; n = next) {
+        const struct zq_io *io = zq_container(n, const struct zq_io, link);
+
+        next = n->next;
+        if (io->pub.kind == ZQ_IO_WORK && !first) {
+            zq_list_del(n);
+            zq_list_push(&x->submit, n);
+        }
+        first &= io->pub.kind != ZQ_IO_WORK;
+    }
+    if (!zq_list_empty(&x->submit))
+        pthread_cond_signal(&c->cond);
+}
+
 void zq_loop_run(struct zq_core *c, const struct zq_op *op)
 {
     struct zq_list batch, own, finished;
@@ -354,6 +377,8 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
         if (op && x->called)
             take_own(c, op, x, &own);
         zq_list_splice(&batch, &x->submit);
+        if (c->sleepers)
+            share_work(c, x, &own, &batch);
         zq_core_unlock(c);
         zq_io_issue(x, &batch, &own, &finished);
         zq_core_lock(c);
