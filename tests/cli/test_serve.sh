@@ -26,6 +26,16 @@ is_refused '--backing-root: no: No such file or directory' vhost-user --socket=s
 long=$(printf '%0120d' 0)
 is_refused "$long: File name too long" vhost-user --socket="$long" p.qcow2
 is 'nothing is left' no "$([ -e s ] && echo yes || echo no)"
+for faults in seed=x how=torn 'max-held=0' log= fail=read:all:EFOO fail=read:all fail=x:all:EIO fail=:all:EIO \
+    fail=read:1:EIO fail=read:1+0:EIO fail=read:all:EIO:x fail=read:all:EIO:1:0 fail=read:all:EIO:1:1:1:1 \
+    delay=read delay=read:-1 delay=read:2-1 delay=read:60001 delay=read:nan delay=read:1:1 seed=1,x; do
+    run 1 "refused: --faults=$faults" vhost-user --socket=s --faults="$faults" p.qcow2
+    has 'names the option' err '^zqcow2: --faults: .'
+done
+is_refused "--faults: 'x' is no kind of request" vhost-user --socket=s --faults=fail=read+x:all:EIO p.qcow2
+is_refused "--faults: 'no' is no fault" vhost-user --socket=s --faults=seed=1,no,how=whole p.qcow2
+is_refused 'no/log: No such file or directory' vhost-user --socket=s --faults=log=no/log p.qcow2
+is_refused 'p.qcow2: Input/output error' vhost-user --socket=s --faults=fail=read:all:EIO p.qcow2
 is_refused "serve: there is 'list', 'stop' and 'ctl', but not 'start'; see zqcow2 serve --help" serve start
 is_refused "serve list: takes no name, but got 'p.qcow2'" serve list p.qcow2
 is_refused 'serve stop: name one server, as zqcow2 serve list shows it' serve stop
@@ -69,6 +79,11 @@ is_refused 'serve: only one of a list and changes can be given' \
 is_refused 'serve: --json is for --list only' serve ctl p.qcow2 bitmap --json --add a
 is_refused 'serve: a granularity is for --add only' serve ctl p.qcow2 bitmap --clear -g 4K a
 is_refused 'serve: NAME is missing; see zqcow2 serve --help' serve ctl p.qcow2 bitmap --add
+is_refused 'serve: RANGE is missing; see zqcow2 serve --help' serve ctl p.qcow2 fail read
+is_refused "fail: 'EFOO' is no error that a request can fail with" serve ctl p.qcow2 fail read all EFOO
+is_refused "delay: 'x' begins no delay: give one or two numbers of milliseconds" serve ctl p.qcow2 delay read x
+is_refused "cut: 'all' is not how power can be lost" serve ctl p.qcow2 cut --how=all
+is_refused 'p.qcow2: the server was started without --faults' serve ctl p.qcow2 cut
 run 0 'a snapshot' serve ctl p.qcow2 snapshot -c a
 run 0 'its list' serve ctl p.qcow2 snapshot
 cp out served
@@ -78,8 +93,8 @@ is_refused 'p.qcow2: state of the zone at 0: the image has no zones' serve ctl p
 run 0 'list' serve list
 has 'has the first' out "^vhost-user[0-9]+$tab$dir/s${tab}pid [0-9]+$tab$dir/p.qcow2\$"
 has 'has the second' out "^vhost-user[0-9]+$tab$dir/t${tab}pid [0-9]+$tab$dir/z.qcow2\$"
-id=$(sed -n "s|^\(vhost-user[0-9]*\).*/z.qcow2\$|\1|p" out)
-pid=$(sed -n "s|.*pid \([0-9]*\).*/p.qcow2\$|\1|p" out)
+id=$(sed -n "s|^\(vhost-user[0-9]*\).*$tab$dir/z.qcow2\$|\1|p" out)
+pid=$(sed -n "s|.*pid \([0-9]*\).*$tab$dir/p.qcow2\$|\1|p" out)
 run 0 'control by the name' serve ctl "$id" zone 1M offline
 run 0 'its zones' serve ctl "$id" stats --json
 is 'one is offline now' 1 "$(python3 -c 'import json; print(json.load(open("out"))["zones"]["OFFLINE"])')"
@@ -93,10 +108,11 @@ while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 run 0 'list' serve list
 has 'shows the dead' out "^vhost-user[0-9]+$tab-${tab}server gone$tab$dir/p.qcow2\$"
 run 0 'stop forgets the dead' serve stop p.qcow2
-run 0 'a socket that was left is replaced' vhost-user --socket=s --ctl=c p.qcow2
+run 0 'a socket that was left is replaced' vhost-user --socket=s --ctl=c --faults=log=f,s p.qcow2
 run 0 'control by the path' serve ctl c flush
 run 0 'by the image all the same' serve ctl p.qcow2 flush
 run 0 'stop by the image' serve stop p.qcow2
+has 'the log has what was flushed' f,s '^image: flush: 0 changes, result 0$'
 is 'both sockets are gone' no "$([ -e s ] || [ -e c ] && echo yes || echo no)"
 run 1 'and then knows none' serve stop p.qcow2
 run 0 'the image was closed' check p.qcow2

@@ -20,11 +20,6 @@
 #include "serve/stats.h"
 #include "tool.h"
 
-struct client {
-    const char *name; /* of the server, as it was given */
-    char path[PATH_MAX];
-};
-
 /* ---- which server ---- */
 
 /* Is it the name that `serve list` prints, a number or an image of this kind? */
@@ -37,7 +32,7 @@ static bool is_server(const struct serve_kind *kind, const char *name, struct se
     return serve_lookup(kind, name, s) && s->alive;
 }
 
-static bool find_server(struct client *c)
+static bool find_server(struct serve_client *c)
 {
     struct serve_state s, other;
     struct stat st;
@@ -98,7 +93,7 @@ static char *receive_all(int fd)
     return text;
 }
 
-static char *exchange(const struct client *c, const char *line, size_t n)
+static char *exchange(const struct serve_client *c, const char *line, size_t n)
 {
     int fd = serve_socket_connect(c->path);
     char *text = NULL;
@@ -117,7 +112,7 @@ static char *exchange(const struct client *c, const char *line, size_t n)
 }
 
 /* The lines of the answer, which the caller frees; NULL after a message. */
-static char *ask(const struct client *c, const char *line, size_t size)
+static char *ask(const struct serve_client *c, const char *line, size_t size)
 {
     char *text = exchange(c, line, size);
     size_t n = text ? strlen(text) : 0;
@@ -139,7 +134,7 @@ static char *ask(const struct client *c, const char *line, size_t size)
 }
 
 /* The words of a command; NULL after a message. */
-static char *call_server(const struct client *c, size_t nr, const char *const *words)
+static char *call_server(const struct serve_client *c, size_t nr, const char *const *words)
 {
     char *line = NULL, *answer = NULL;
     size_t size;
@@ -164,8 +159,7 @@ static char *call_server(const struct client *c, size_t nr, const char *const *w
     return answer;
 }
 
-/* One whose answer is printed as it is; the exit status. */
-static int order(const struct client *c, size_t nr, const char *const *words)
+int serve_order(const struct serve_client *c, size_t nr, const char *const *words)
 {
     char *text = call_server(c, nr, words);
 
@@ -181,7 +175,7 @@ enum { OPT_JSON = ZT_OPT_VERB, OPT_WATCH, OPT_TIME, OPT_PERSIST };
 /* Of the command bitmap, whose options are its own. */
 enum { OPT_ADD = OPT_JSON + 1, OPT_REMOVE, OPT_CLEAR, OPT_ENABLE, OPT_DISABLE, OPT_LIST };
 
-static bool get_stats(const struct client *c, struct zqcow2_stats *s)
+static bool get_stats(const struct serve_client *c, struct zqcow2_stats *s)
 {
     static const char *const words[] = {"stats"};
     char *text = call_server(c, 1, words);
@@ -202,7 +196,7 @@ static void pause_for(uint32_t seconds)
 }
 
 /* Until the server ends, nobody reads the output, or a signal. */
-static int watch(const struct client *c, uint32_t seconds, bool json)
+static int watch(const struct serve_client *c, uint32_t seconds, bool json)
 {
     struct zqcow2_stats before, now;
     double at = zt_now();
@@ -226,7 +220,7 @@ static int watch(const struct client *c, uint32_t seconds, bool json)
     }
 }
 
-static int print_stats(const struct client *c, bool json)
+static int print_stats(const struct serve_client *c, bool json)
 {
     struct zqcow2_stats s;
 
@@ -239,7 +233,7 @@ static int print_stats(const struct client *c, bool json)
     return 0;
 }
 
-static int run_stats(const struct client *c, int argc, char **argv)
+static int run_stats(const struct serve_client *c, int argc, char **argv)
 {
     static const struct option longs[] = {{"json", no_argument, NULL, OPT_JSON},
                                           {"watch", required_argument, NULL, OPT_WATCH},
@@ -268,7 +262,7 @@ static int run_stats(const struct client *c, int argc, char **argv)
     else if (words[1] && (json || seconds))
         zt_error("serve: --time cannot be given with --json or --watch");
     else
-        return words[1] ? order(c, 2, words) :
+        return words[1] ? serve_order(c, 2, words) :
                seconds  ? watch(c, seconds, json) :
                           print_stats(c, json);
     return 1;
@@ -276,18 +270,19 @@ static int run_stats(const struct client *c, int argc, char **argv)
 
 /* ---- flush and zone ---- */
 
-static int run_flush(const struct client *c, int argc, char **argv)
+/* A command without options or operands. */
+static int run_plain(const struct serve_client *c, int argc, char **argv)
 {
     static const struct option none[] = {ZT_OPTION_END};
-    static const char *const words[] = {"flush"};
+    const char *const words[] = {c->command};
     struct zt_options o = {.name = "serve", .shorts = ":", .longs = none};
 
     if (zt_option(&o, argc, argv) != -1 || !zt_operands(argc, argv, 0, 0, NULL))
         return 1;
-    return order(c, 1, words);
+    return serve_order(c, 1, words);
 }
 
-static int run_zone(const struct client *c, int argc, char **argv)
+static int run_zone(const struct serve_client *c, int argc, char **argv)
 {
     static const struct option longs[] = {{"persist", no_argument, NULL, OPT_PERSIST},
                                           ZT_OPTION_END};
@@ -314,7 +309,7 @@ static int run_zone(const struct client *c, int argc, char **argv)
         zt_error("zone: must be normal, read-only or offline, not '%s'", words[2]);
         return 1;
     }
-    return order(c, nr, words);
+    return serve_order(c, nr, words);
 }
 
 /* ---- snapshots ---- */
@@ -330,7 +325,7 @@ static bool choose(const char **what, const char *word, const char *options)
     return true;
 }
 
-static int run_snapshot(const struct client *c, int argc, char **argv)
+static int run_snapshot(const struct serve_client *c, int argc, char **argv)
 {
     static const struct option longs[] = {{"json", no_argument, NULL, OPT_JSON}, ZT_OPTION_END};
     struct zt_options o = {.name = "serve", .shorts = ":lc:d:a:", .longs = longs};
@@ -364,7 +359,7 @@ static int run_snapshot(const struct client *c, int argc, char **argv)
     }
     if (json)
         words[2] = "json";
-    return order(c, 3, words);
+    return serve_order(c, 3, words);
 }
 
 /* ---- bitmaps ---- */
@@ -410,7 +405,7 @@ static bool parse_bitmap(struct bitmap *b, int argc, char **argv)
     return false;
 }
 
-static int run_bitmap(const struct client *c, int argc, char **argv)
+static int run_bitmap(const struct serve_client *c, int argc, char **argv)
 {
     static const char *const names[] = {"NAME"};
     struct bitmap b = {.form = "text"};
@@ -432,22 +427,23 @@ static int run_bitmap(const struct client *c, int argc, char **argv)
     snprintf(number, sizeof(number), "%" PRIu64, b.granularity);
     if (b.granularity)
         words[nr++] = number;
-    return order(c, nr, words);
+    return serve_order(c, nr, words);
 }
 
 /* ---- the command line ---- */
 
 static const struct {
     const char *name;
-    int (*run)(const struct client *c, int argc, char **argv);
+    int (*run)(const struct serve_client *c, int argc, char **argv);
 } commands[] = {
-    {"stats", run_stats},       {"flush", run_flush},   {"zone", run_zone},
-    {"snapshot", run_snapshot}, {"bitmap", run_bitmap},
+    {"stats", run_stats},        {"flush", run_plain},          {"zone", run_zone},
+    {"snapshot", run_snapshot},  {"bitmap", run_bitmap},        {"cut", serve_client_cut},
+    {"fail", serve_client_fail}, {"delay", serve_client_delay}, {"clear", run_plain},
 };
 
 int serve_ctl(int argc, char **argv)
 {
-    struct client c = {.name = argc > 1 ? argv[1] : NULL};
+    struct serve_client c = {.name = argc > 1 ? argv[1] : NULL};
     char verb[] = "serve";
 
     if (argc < 3) {
@@ -457,6 +453,7 @@ int serve_ctl(int argc, char **argv)
     }
     for (size_t i = 0; i < ZT_COUNT(commands); i++) {
         if (!strcmp(argv[2], commands[i].name)) {
+            c.command = commands[i].name;
             argv[2] = verb;
             optind = 0;
             return find_server(&c) ? commands[i].run(&c, argc - 2, argv + 2) : 1;

@@ -2,9 +2,11 @@
 /* The commands of the control socket. The client has checked them; another one may not have. */
 #include "serve/command.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/random.h>
 #include <zqcow2/bitmap.h>
 
 #include "serve/escape.h"
@@ -14,6 +16,7 @@
 #define WORDS 8
 
 struct command {
+    struct serve_image *image;
     struct zqcow2_image *img;
     int nr;
     char *words[WORDS];
@@ -84,6 +87,88 @@ static bool run_zone(struct command *c)
     return rc < 0 ? fail(c, "state of the zone at %" PRIu64 ": %s", off,
                          zt_zone_reason(c->img, rc, off, text, sizeof(text))) :
                     true;
+}
+
+/* ---- faults ---- */
+
+static bool has_faults(const struct command *c)
+{
+    return c->image->faults ? true : fail(c, "the server was started without --faults");
+}
+
+/* The words behind the first are items. */
+static bool parse_items(const struct command *c, struct serve_faults_spec *s)
+{
+    char why[SERVE_SPEC_WHY];
+
+    for (int i = 1; i < c->nr; i++) {
+        if (!serve_spec_item(s, c->words[i], why))
+            return fail(c, "%s", why);
+    }
+    return true;
+}
+
+/* A short one, for people who repeat it. */
+static bool choose_seed(const struct command *c, struct serve_faults_spec *s)
+{
+    uint32_t seed;
+
+    if (s->has_seed)
+        return true;
+    if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+        return fail(c, "no random seed: %s", strerror(errno));
+    s->seed = seed;
+    return true;
+}
+
+/* The answer has the seed, so that a cut can be repeated. */
+static bool run_cut(struct command *c)
+{
+    struct serve_faults_spec s;
+    uint64_t held = 0;
+    char how[32];
+    int rc;
+
+    if (!has_faults(c))
+        return false;
+    s = c->image->faults->spec;
+    for (int i = 1; i < c->nr; i++) {
+        if (strncmp(c->words[i], "seed=", 5) && strncmp(c->words[i], "how=", 4))
+            return unknown(c);
+    }
+    if (!parse_items(c, &s) || !choose_seed(c, &s))
+        return false;
+    rc = serve_faults_cut(c->image->faults, &s, &held);
+    if (rc == -EALREADY)
+        return fail(c, "cut: the power is off already");
+    fprintf(c->out, "seed %" PRIu64 ", %s: %" PRIu64 " changes were not flushed\n", s.seed,
+            serve_spec_how(s.how, how, sizeof(how)), held);
+    return rc < 0 ? fail(c, "cut: %s", zqcow2_strerror(rc)) : true;
+}
+
+static bool run_fault(struct command *c)
+{
+    struct serve_faults_spec s;
+    int rc;
+
+    if (!has_faults(c))
+        return false;
+    serve_spec_init(&s);
+    if (!parse_items(c, &s))
+        return false;
+    if (s.nr_rules != (unsigned)c->nr - 1)
+        return unknown(c);
+    rc = serve_faults_add(c->image->faults, &s);
+    return rc == -E2BIG ? fail(c, "there are too many rules") :
+           rc < 0       ? fail(c, "%s", zqcow2_strerror(rc)) :
+                          true;
+}
+
+static bool run_clear(struct command *c)
+{
+    if (has_faults(c))
+        serve_faults_clear(c->image->faults);
+    return c->image->faults;
 }
 
 /* ---- snapshots and bitmaps ---- */
@@ -167,6 +252,7 @@ static const struct {
 } commands[] = {
     {"stats", 1, 1, run_stats}, {"time", 2, 2, run_time},         {"flush", 1, 1, run_flush},
     {"zone", 3, 4, run_zone},   {"snapshot", 3, 3, run_snapshot}, {"bitmap", 3, 4, run_bitmap},
+    {"cut", 1, 3, run_cut},     {"fault", 2, 8, run_fault},       {"clear", 1, 1, run_clear},
 };
 
 /* False: too many. */
@@ -183,9 +269,9 @@ static bool split(struct command *c, char *line)
     return true;
 }
 
-bool serve_command(struct zqcow2_image *img, char *line, size_t length, FILE *out, char *why)
+bool serve_command(struct serve_image *image, char *line, size_t length, FILE *out, char *why)
 {
-    struct command c = {.img = img, .out = out, .why = why};
+    struct command c = {.image = image, .img = image->img, .out = out, .why = why};
 
     if (strlen(line) != length || !split(&c, line) || !c.nr)
         return unknown(&c);

@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
-#include <zqcow2/zqcow2.h>
+
+#include "serve/image.h"
 
 enum { SERVE_COMMAND_WHY = 512 }; /* bytes of a reason, its end included */
 
@@ -14,6 +15,6 @@ enum { SERVE_COMMAND_WHY = 512 }; /* bytes of a reason, its end included */
  * Carries out a line of `length` bytes, which it takes apart, on an image that is being served, and
  * writes the lines of its answer. False: it failed, `why` says why.
  */
-bool serve_command(struct zqcow2_image *img, char *line, size_t length, FILE *out, char *why);
+bool serve_command(struct serve_image *image, char *line, size_t length, FILE *out, char *why);
 
 #endif

@@ -29,7 +29,7 @@ struct connection {
 };
 
 struct serve_ctl {
-    struct zqcow2_image *img;
+    struct serve_image *image; /* the server's */
     char path[PATH_MAX];
     int listen_fd, stop_fd;
     bool running;
@@ -57,7 +57,7 @@ static void execute(struct serve_ctl *c, struct connection *k, size_t length)
     k->line[length] = '\0';
     if (out) {
         putc('+', out);
-        ok = serve_command(c->img, k->line, length, out, why);
+        ok = serve_command(c->image, k->line, length, out, why);
         fputs(".\n", out);
         fclose(out);
     }
@@ -244,13 +244,13 @@ const char *serve_ctl_path(const struct serve_ctl *c)
     return c ? c->path : "";
 }
 
-int serve_ctl_start(struct serve_ctl *c, struct zqcow2_image *img)
+int serve_ctl_start(struct serve_ctl *c, struct serve_image *image)
 {
     int rc;
 
     if (!c)
         return 0;
-    c->img = img;
+    c->image = image;
     c->stop_fd = eventfd(0, EFD_CLOEXEC);
     if (c->stop_fd < 0)
         return -errno;

@@ -8,7 +8,7 @@
 #ifndef ZQ_TOOLS_SERVE_CTL_H
 #define ZQ_TOOLS_SERVE_CTL_H
 
-#include "serve/report.h"
+#include "serve/image.h"
 #include "serve/state.h"
 
 enum { SERVE_CTL_LINE = 8192 }; /* bytes of a command, its end included */
@@ -25,7 +25,7 @@ void serve_ctl_beside(struct serve_ctl **c, const struct serve_state *state);
 /* Absolute; "" of NULL. */
 const char *serve_ctl_path(const struct serve_ctl *c);
 /* Answers from now on; 0 or -errno. NULL: nothing to do. */
-int serve_ctl_start(struct serve_ctl *c, struct zqcow2_image *img);
+int serve_ctl_start(struct serve_ctl *c, struct serve_image *image);
 /* Ends a running command, then removes the socket. Before the queues are closed. */
 void serve_ctl_stop(struct serve_ctl *c);
 

@@ -36,6 +36,31 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
     return rc;
 }
 
+/* Replaces the backend by one with faults, or closes it. */
+static int add_faults(struct serve_image *s, struct serve_report *report,
+                      struct zqcow2_backend **be)
+{
+    int rc = serve_faults_begin(&s->own, &s->opt->faults, &s->hooks);
+
+    if (rc < 0) {
+        serve_report_failure(report, "%s: %s", s->opt->faults.log, strerror(-rc));
+        zqcow2_backend_close(*be);
+        return rc;
+    }
+    s->faults = &s->own;
+    rc = serve_faults_wrap(s->faults, be);
+    if (rc < 0)
+        serve_report_failure(report, "--faults: %s", zqcow2_strerror(rc));
+    return rc;
+}
+
+static void end_faults(struct serve_image *s)
+{
+    if (s->faults)
+        serve_faults_end(s->faults);
+    s->faults = NULL;
+}
+
 static struct zqcow2_resolver *open_files(const struct serve_image *s, struct serve_report *report)
 {
     const struct zt_target *t = &s->opt->target;
@@ -68,9 +93,10 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     oo.flags = s->opt->read_only ? 0 : ZQCOW2_OPEN_RDWR;
     oo.block_size = s->opt->block_size;
     oo.hooks = &s->hooks;
-    oo.resolve = zqcow2_resolve_file;
+    oo.resolve = s->faults ? serve_faults_resolve : zqcow2_resolve_file;
     oo.backing_format = s->opt->target.backing_format;
-    oo.resolve_arg = files;
+    oo.resolve_arg = s->faults ? (void *)s->faults : files;
+    s->own.files = files;
     rc = zqcow2_open(be, &oo, &s->img, &err);
     ignored = s->opt->target.data_file && !zqcow2_resolver_path(files, ZQCOW2_RESOLVE_DATA_FILE);
     zqcow2_resolver_free(files);
@@ -110,13 +136,22 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
     }
     openlog("zqcow2", LOG_PID, LOG_DAEMON);
     rc = open_backend(s, report, &be);
-    return rc < 0 ? rc : open_on(s, report, be);
+    if (rc == 0 && opt->has_faults)
+        rc = add_faults(s, report, &be);
+    if (rc == 0)
+        rc = open_on(s, report, be);
+    if (rc < 0)
+        end_faults(s);
+    return rc;
 }
 
 int serve_image_close(struct serve_image *s)
 {
     int rc = zqcow2_close(s->img);
 
+    if (serve_faults_are_cut(s->faults))
+        rc = 0;
+    end_faults(s);
     if (rc < 0)
         serve_image_log(s, ZQCOW2_LOG_ERROR, zqcow2_strerror(rc));
     return rc;

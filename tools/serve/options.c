@@ -40,12 +40,25 @@ static bool set_block_size(const char *text, uint32_t *out)
     return *out;
 }
 
+static bool set_faults(struct serve_options *o, const char *text)
+{
+    char why[SERVE_SPEC_WHY];
+
+    serve_spec_init(&o->faults);
+    o->has_faults = serve_spec_parse(&o->faults, text, why);
+    if (!o->has_faults)
+        zt_error("--faults: %s", why);
+    return o->has_faults;
+}
+
 bool serve_option(struct serve_options *o, int c)
 {
     if (c == SERVE_OPT_QUEUES)
         return serve_number("--queues", optarg, 1, 64, &o->queues);
     if (c == SERVE_OPT_BLOCK_SIZE)
         return set_block_size(optarg, &o->block_size);
+    if (c == SERVE_OPT_FAULTS)
+        return set_faults(o, optarg);
     if (c == SERVE_OPT_CTL)
         o->ctl = optarg;
     else if (c == SERVE_OPT_READ_ONLY)

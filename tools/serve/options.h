@@ -3,6 +3,7 @@
 #ifndef ZQ_TOOLS_SERVE_OPTIONS_H
 #define ZQ_TOOLS_SERVE_OPTIONS_H
 
+#include "serve/spec.h"
 #include "tool.h"
 
 struct serve_options {
@@ -11,6 +12,8 @@ struct serve_options {
     uint32_t block_size;     /* 512, 4096, or 0: 512 */
     const char *ctl;         /* the path of the control socket, or NULL */
     bool read_only, foreground;
+    bool has_faults;
+    struct serve_faults_spec faults; /* if so */
 };
 
 /* A server numbers options of its own from SERVE_OPT_OWN. */
@@ -20,6 +23,7 @@ enum {
     SERVE_OPT_READ_ONLY,
     SERVE_OPT_FOREGROUND,
     SERVE_OPT_CTL,
+    SERVE_OPT_FAULTS,
     SERVE_OPT_OWN
 };
 
@@ -29,10 +33,13 @@ enum {
         {"block-size", required_argument, NULL, SERVE_OPT_BLOCK_SIZE}, \
         {"read-only", no_argument, NULL, SERVE_OPT_READ_ONLY}, \
         {"foreground", no_argument, NULL, SERVE_OPT_FOREGROUND}, \
-        {"ctl", required_argument, NULL, SERVE_OPT_CTL}, ZT_OPTION_FILES, \
+        {"ctl", required_argument, NULL, SERVE_OPT_CTL}, \
+        {"faults", required_argument, NULL, SERVE_OPT_FAULTS}, ZT_OPTION_FILES, \
         ZT_OPTION_BACKING_FORMAT, ZT_OPTION_BACKEND
 
-#define SERVE_HELP_CTL "  --ctl=PATH              the control socket, for zqcow2 serve ctl\n"
+#define SERVE_HELP_CTL \
+    "  --ctl=PATH              the control socket, for zqcow2 serve ctl\n" \
+    "  --faults=SPEC           faults for tests: power can be cut, requests fail or are delayed\n"
 
 /* A queue for each processor, at most 4. */
 uint32_t serve_default_queues(void);

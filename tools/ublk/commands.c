@@ -16,8 +16,8 @@ enum { OPT_ID = SERVE_OPT_OWN, OPT_DEPTH };
 static const char usage[] =
     "usage: zqcow2 ublk add [--id N] [--queues N] [--depth N] [--block-size N]\n"
     "                       [--backend NAME] [--backing-root DIR] [--data-file FILE]\n"
-    "                       [--backing-format FMT] [--ctl PATH] [--read-only] [--foreground]\n"
-    "                       FILE\n"
+    "                       [--backing-format FMT] [--ctl PATH] [--faults SPEC] [--read-only]\n"
+    "                       [--foreground] FILE\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] ID|FILE\n";
 

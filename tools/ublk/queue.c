@@ -201,6 +201,10 @@ static void take_request(struct ublk_tag *t)
     int lib = library_op(op), rc = 0;
 
     t->op = (uint8_t)op;
+    if (serve_faults_are_cut(q->faults)) {
+        commit(t, -EIO, 0);
+        return;
+    }
     if (op == UBLK_OP_REPORT_ZONES) {
         report_zones(t, d);
         return;

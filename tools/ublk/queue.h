@@ -8,6 +8,7 @@
 
 #include <zqcow2/queue.h>
 
+#include "serve/faults.h"
 #include "ublk/abi.h"
 
 struct ublk_queue;
@@ -25,6 +26,7 @@ struct ublk_queue {
     struct zqcow2_queue *zq;
     struct zqcow2_image *img;
     const struct zqcow2_info *info;
+    const struct serve_faults *faults; /* NULL: none */
     const struct ublk_io_desc *desc;
     struct ublk_tag *tags;
     struct zqcow2_request *batch; /* taken from the kernel, not yet submitted */
@@ -39,7 +41,7 @@ struct ublk_queue {
 };
 
 /* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, ended_fd,
- * img and info first. On failure nothing is held. */
+ * img, info and faults first. On failure nothing is held. */
 int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
 /* After the thread has ended, or if it never started. What closing the library's queue returned. */

@@ -205,6 +205,7 @@ static int prepare_queues(struct server *s)
         q->ended_fd = s->ended_fd;
         q->img = s->image.img;
         q->info = &s->image.info;
+        q->faults = s->image.faults;
         rc = ublk_queue_prepare(q);
         if (rc < 0)
             return rc;
@@ -283,7 +284,7 @@ static int serve_device(struct server *s)
     serve_ctl_beside(&s->control, &s->state);
     rc = start_device(s);
     if (rc >= 0) {
-        int control = serve_ctl_start(s->control, s->image.img);
+        int control = serve_ctl_start(s->control, &s->image);
 
         if (control < 0)
             serve_image_log(&s->image, ZQCOW2_LOG_WARN, "cannot start the control thread");

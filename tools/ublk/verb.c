@@ -8,8 +8,8 @@ const struct zt_verb zt_verb_ublk = {
     "ublk",
     "add [--id N] [--queues N] [--depth N] [--block-size N]\n"
     "                       [--backend NAME] [--backing-root DIR] [--data-file FILE]\n"
-    "                       [--backing-format FMT] [--ctl PATH] [--read-only] [--foreground]\n"
-    "                       FILE\n"
+    "                       [--backing-format FMT] [--ctl PATH] [--faults SPEC] [--read-only]\n"
+    "                       [--foreground] FILE\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] ID|FILE",
     "Attaches an image as a Linux block device",

@@ -7,6 +7,7 @@
 
 #include <zqcow2/zqcow2.h>
 
+#include "serve/faults.h"
 #include "vhost/wire.h"
 
 #define VHOST_SIZE_MAX (1u << 20) /* bytes of a descriptor */
@@ -16,6 +17,7 @@
 struct vhost_disk {
     struct zqcow2_image *img;
     const struct zqcow2_info *info;
+    const struct serve_faults *faults; /* NULL: none */
     char id[BLK_ID_BYTES];
     bool read_only;
     uint16_t queues;

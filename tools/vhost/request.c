@@ -421,6 +421,9 @@ void vhost_request_begin(struct vhost_request *r)
     } else {
         r->header.type = le32toh(r->header.type);
         r->header.sector = le64toh(r->header.sector);
-        perform(r);
+        if (serve_faults_are_cut(r->disk->faults))
+            answer(r, BLK_S_IOERR);
+        else
+            perform(r);
     }
 }

@@ -72,6 +72,7 @@ static int open_queues(struct server *s)
     s->shared.image = &s->image;
     s->shared.disk = (struct vhost_disk){.img = s->image.img,
                                          .info = &s->image.info,
+                                         .faults = s->image.faults,
                                          .read_only = s->opt->serve.read_only,
                                          .queues = (uint16_t)n};
     vhost_disk_init(&s->shared.disk, s->image.path);
@@ -167,7 +168,7 @@ static int announce(struct server *s)
         return rc;
     if (create_state(s) >= 0)
         serve_ctl_beside(&s->ctl, &s->state);
-    rc = serve_ctl_start(s->ctl, s->image.img);
+    rc = serve_ctl_start(s->ctl, &s->image);
     if (rc < 0)
         serve_report_failure(s->report, "cannot start a thread: %s", strerror(-rc));
     return rc;

@@ -46,7 +46,7 @@ const struct zt_verb zt_verb_vhost_user = {
     "vhost-user",
     "--socket PATH|--fd N [--queues N] [--block-size N] [--backend NAME]\n"
     "                       [--backing-root DIR] [--data-file FILE] [--backing-format FMT]\n"
-    "                       [--ctl PATH] [--read-only] [--foreground] FILE",
+    "                       [--ctl PATH] [--faults SPEC] [--read-only] [--foreground] FILE",
     "Serves an image to virtual machines as a virtio disk",
     "  --socket=PATH           the UNIX socket that a virtual machine connects to\n"
     "  --fd=N                  an inherited socket instead\n"
