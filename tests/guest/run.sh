@@ -8,7 +8,7 @@
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
-ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio move vhost server full" # long ones first
+ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost server full" # long ones first
 ONLY= TOOL= LONG=0 KEEP= JOBS=2
 
 usage() {
@@ -89,6 +89,7 @@ run_test() {
     vhost) run_vhost $((LONG ? 60 : 10)) ;;
     kill) run_guest kill $((LONG ? 3600 : 1800)) zq.rounds=$((LONG ? 30 : 4)) \
         zq.backend=uring ;;
+    live) run_guest live $((LONG ? 7200 : 900)) zq.rounds=$((LONG ? 100 : 2)) ;;
     cut-btrfs) run_cuts btrfs $((LONG ? 30 : 4)) uring ;;
     cut-f2fs) run_cuts f2fs $((LONG ? 30 : 4)) file ;;
     cut-zonefs) run_cuts zonefs $((LONG ? 30 : 4)) threads ;;
