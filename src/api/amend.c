@@ -70,8 +70,7 @@ static int replace_zeros(struct amend *a, struct zqcow2_backend *be)
     zq_image_info(a->img, &a->info);
     a->zeros = zq_zalloc(&a->hooks, PIECE);
     rc = a->zeros ? 0 : -ENOMEM;
-    if (rc == 0 && a->info.version >= 3 &&
-        !(a->info.flags & ZQCOW2_INFO_ZONED)) /* which will be refused */
+    if (rc == 0 && a->info.version >= 3)
         rc = replace_all(a);
     zq_free(&a->hooks, a->zeros, PIECE);
     closed = zqcow2_close(a->img);
@@ -117,9 +116,12 @@ int zqcow2_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options *o
 
     zq_clear_error(err);
     rc = take_options(&a, opt);
+    /* To replace zeros puts bitmaps in use, and takes space: not in an image that is refused. */
+    if (rc == 0 && a.opt.version == 2)
+        rc = zq_image_amend(be, &a.opt, &a.hooks, true, err);
     if (rc == 0 && a.opt.version == 2)
         rc = replace_zeros(&a, be);
     if (rc == 0)
-        rc = zq_image_amend(be, &a.opt, &a.hooks, err);
+        rc = zq_image_amend(be, &a.opt, &a.hooks, false, err);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }

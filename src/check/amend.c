@@ -289,13 +289,13 @@ static int run(struct amend *a)
         rc = zq_scan_run(&a->scan);
     a->g = a->scan.g;
     a->g.layout = a->to->layout;
-    if (rc == 0)
+    if (rc == 0 && !a->to->trial)
         rc = judge_zeros(a);
     if (rc == 0)
         rc = judge_counts(a);
     if (rc == 0) /* is there room for all that the sector has to hold? */
         rc = compose(a, &trial);
-    if (rc < 0)
+    if (rc < 0 || a->to->trial)
         return rc;
     if (a->to->layout != a->scan.g.layout || a->to->refcount_order != a->scan.h.refcount_order)
         return move_tables(a);

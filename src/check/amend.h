@@ -16,6 +16,7 @@ struct zq_amend {
     uint32_t version, refcount_order;
     uint32_t layout; /* of the zones; ZQCOW2_LAYOUT_NONE: there are none */
     bool lazy, raw;  /* lazy refcounts; a raw data file */
+    bool trial;      /* only refuses what would be refused, except for zero clusters */
 };
 
 /*

@@ -82,11 +82,12 @@ static bool is_so(const struct opening *o, const struct zq_amend *a)
            !(o->bit_missing && a->layout == ZQCOW2_LAYOUT_44);
 }
 
-static int amend(struct opening *o, const struct zqcow2_amend_options *to)
+static int amend(struct opening *o, const struct zqcow2_amend_options *to, bool trial)
 {
     struct zq_amend a = wanted(o, to);
     int rc = 0;
 
+    a.trial = trial;
     if (to->layout && !o->g.layout)
         return zq_fail(o->err, ZQCOW2_EFEATURE, "layout: the image has no zones");
     if (a.lazy && o->g.layout)
@@ -105,7 +106,7 @@ static int amend(struct opening *o, const struct zqcow2_amend_options *to)
 }
 
 int zq_image_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options *to,
-                   const struct zqcow2_hooks *hooks, struct zqcow2_error *err)
+                   const struct zqcow2_hooks *hooks, bool trial, struct zqcow2_error *err)
 {
     struct opening o = {
         .be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err, .hooks = *hooks, .rdwr = true};
@@ -119,7 +120,7 @@ int zq_image_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options 
     if (rc == 0)
         rc = zq_opening_recover(&o);
     if (rc == 0)
-        rc = amend(&o, to);
+        rc = amend(&o, to, trial);
     (void)zq_be_leave(be);
     return rc;
 }

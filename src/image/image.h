@@ -84,10 +84,11 @@ int zq_image_rename_closed(struct zqcow2_backend *be, const struct zqcow2_hooks 
                            const struct zqcow2_backing *to, struct zqcow2_error *err);
 /*
  * Changes the form of a closed image: enters the backend, recovers it, and does not open what it
- * names. to: 0 for what stays. EFEATURE: it holds what it could not hold then.
+ * names. to: 0 for what stays. EFEATURE: it holds what it could not hold then. trial: changes
+ * nothing, and refuses what would be refused, except for zero clusters.
  */
 int zq_image_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options *to,
-                   const struct zqcow2_hooks *hooks, struct zqcow2_error *err);
+                   const struct zqcow2_hooks *hooks, bool trial, struct zqcow2_error *err);
 /* One moment of the image, under its mutex; info->size is the caller's concern. */
 void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *info);
 

@@ -155,6 +155,16 @@ qemu-io -f qcow2 -c 'write -z 0 1M' a.qcow2 >/dev/null
 qemu-img snapshot -c one a.qcow2
 run 1 'refused: zeros of a snapshot' amend -o compat=0.10 a.qcow2
 has 'by name' err 'compat 0.10 has no zero clusters'
+# The zeros of the device are not replaced if the image is refused for something else.
+for held in refcount_bits=64 lazy_refcounts=on,extended_l2=on; do
+    rm -f a.qcow2
+    qemu-img create -q -f qcow2 -o $held a.qcow2 2M
+    qemu-io -f qcow2 -c 'write -z 0 1M' a.qcow2 >/dev/null
+    run 0 "$held: closed by us" amend -o compat=1.1 a.qcow2
+    cp a.qcow2 before.qcow2
+    run 1 "refused: $held" amend -o compat=0.10 a.qcow2
+    same "$held: nothing has changed" before.qcow2 a.qcow2
+done
 qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 2M
 qemu-img snapshot -c old v2.qcow2
 run 0 'a snapshot of version 2' amend -o compat=1.1 v2.qcow2

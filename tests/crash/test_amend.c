@@ -258,6 +258,7 @@ static int amend(struct world *w)
     struct step *s = &w->step[w->steps + 1];
     struct zqcow2_amend_options o = ZQCOW2_AMEND_OPTIONS_INIT;
     struct zqcow2_backend *be = backend(w, w->disk);
+    uint64_t before = zqcow2_simdisk_hash(w->disk);
     int rc;
 
     w->steps++;
@@ -274,6 +275,8 @@ static int amend(struct world *w)
     if (rc != ZQCOW2_EFEATURE)
         return rc;
     must(w, !may_have(w, &s->form) || (w->shape->snapshot && s->form.version == 2), "refused", rc);
+    must(w, may_have(w, &s->form) || zqcow2_simdisk_hash(w->disk) == before, "changed all the same",
+         rc);
     w->refused++;
     s->form = s[-1].form;
     return 0;
