@@ -30,9 +30,12 @@ static int judge_one(const struct cuts *c, struct zqcow2_simdisk_cut *cut, uint6
 static int judge_position(const struct cuts *c, struct zqcow2_simdisk_cut *cut, uint64_t at,
                           uint64_t *before)
 {
+    const char *only = getenv("ZQ_STATE");
     int rc = zqcow2_simdisk_cut_seek(cut, at);
     uint64_t n = rc < 0 ? 0 : zqcow2_simdisk_cut_states(cut);
 
+    if (rc == 0 && only)
+        return judge_one(c, cut, at, strtoull(only, NULL, 10), before);
     for (uint64_t i = 0; rc == 0 && i < (n < c->states ? n : c->states); i++)
         rc = judge_one(c, cut, at, n <= c->states ? i : i == 0 ? 0 : cuts_draw(c->rng, n), before);
     return rc;

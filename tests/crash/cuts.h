@@ -31,7 +31,8 @@ int cuts_make_v2(struct zqcow2_backend *be);
  */
 int cuts_make_v3(struct zqcow2_backend *be, uint32_t zones, bool stated);
 
-/* ZQ_CUT: this position only. 0, or the error of the simulated disk. */
+/* ZQ_CUT: this position only; ZQ_STATE: this state of each. 0, or the error of the simulated disk.
+ */
 int cuts_judge_all(const struct cuts *c, struct zqcow2_simdisk *disk);
 
 #endif
