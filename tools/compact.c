@@ -98,14 +98,12 @@ static void run_threads(struct compact *p)
         pthread_join(thread[--n], NULL);
 }
 
-static void print_saved(const struct compact *p)
+void zt_put_saved(FILE *out, const struct zqcow2_compact_result *r)
 {
     char before[24], after[24], saved[24];
-    const struct zqcow2_compact_result *r = &p->sum;
 
-    zt_line(stdout, "%s: %" PRIu64 " of %" PRIu64 " clusters compressed: %s became %s, %s saved",
-            p->target.path, r->compressed, r->clusters,
-            zt_human(before, sizeof(before), r->old_bytes),
+    fprintf(out, "%" PRIu64 " of %" PRIu64 " clusters compressed: %s became %s, %s saved\n",
+            r->compressed, r->clusters, zt_human(before, sizeof(before), r->old_bytes),
             zt_human(after, sizeof(after), r->new_bytes),
             zt_human(saved, sizeof(saved), r->old_bytes - r->new_bytes));
 }
@@ -127,8 +125,11 @@ static int compact(struct compact *p)
         zt_error("%s: received %s; what is compressed stays so", p->target.path, zt_signal());
     else if (p->rc < 0)
         zt_error("%s: %s", p->target.path, zt_reason(p->rc, &p->err));
-    if (p->info.flags & ZQCOW2_INFO_ZONED)
-        print_saved(p);
+    if (p->info.flags & ZQCOW2_INFO_ZONED) {
+        zt_put(stdout, p->target.path);
+        fputs(": ", stdout);
+        zt_put_saved(stdout, &p->sum);
+    }
     return p->rc < 0;
 }
 

@@ -219,6 +219,10 @@ int zt_bitmap_list(FILE *out, bool json, const char *name, struct zqcow2_image *
 /* With the time of day. */
 int zt_snapshot_take(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
 
+/* What zqcow2_compact() has done, in a line without a name before it. */
+struct zqcow2_compact_result;
+void zt_put_saved(FILE *out, const struct zqcow2_compact_result *r);
+
 struct zt_replacement {
     char path[PATH_MAX], temporary[PATH_MAX + 16];
     sigset_t signals; /* that were blocked before */

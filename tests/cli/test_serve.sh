@@ -84,6 +84,13 @@ is_refused "fail: 'EFOO' is no error that a request can fail with" serve ctl p.q
 is_refused "delay: 'x' begins no delay: give one or two numbers of milliseconds" serve ctl p.qcow2 delay read x
 is_refused "cut: 'all' is not how power can be lost" serve ctl p.qcow2 cut --how=all
 is_refused 'p.qcow2: the server was started without --faults' serve ctl p.qcow2 cut
+is_refused 'serve: SIZE is missing; see zqcow2 serve --help' serve ctl p.qcow2 resize
+is_refused 'p.qcow2: the device would lose 1048576 bytes: give --shrink if they are not needed' \
+    serve ctl p.qcow2 resize -1M
+run 0 'another size' serve ctl p.qcow2 resize --shrink -1M
+run 0 'and back' serve ctl p.qcow2 resize 8M
+is_refused 'level: 0 is out of range (1 to 22)' serve ctl p.qcow2 compact --level=0
+is_refused "p.qcow2: compact: only images with zones are compacted: convert a plain image" serve ctl p.qcow2 compact
 run 0 'a snapshot' serve ctl p.qcow2 snapshot -c a
 run 0 'its list' serve ctl p.qcow2 snapshot
 cp out served

@@ -22,5 +22,7 @@ int serve_order(const struct serve_client *c, size_t nr, const char *const *word
 int serve_client_cut(const struct serve_client *c, int argc, char **argv);
 int serve_client_fail(const struct serve_client *c, int argc, char **argv);
 int serve_client_delay(const struct serve_client *c, int argc, char **argv);
+int serve_client_resize(const struct serve_client *c, int argc, char **argv);
+int serve_client_compact(const struct serve_client *c, int argc, char **argv);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <zqcow2/bitmap.h>
+#include <zqcow2/change.h>
 
 #include "serve/escape.h"
 #include "serve/stats.h"
@@ -171,6 +172,78 @@ static bool run_clear(struct command *c)
     return c->image->faults;
 }
 
+/* ---- size and space ---- */
+
+/* "[+|-]SIZE". */
+static bool new_size(const struct command *c, uint64_t *size)
+{
+    uint64_t now = serve_size(&c->image->info), amount;
+    const char *text = c->words[1];
+    char sign = *text == '+' || *text == '-' ? *text++ : '\0';
+
+    if (!zt_parse_u64(text, &amount))
+        return unknown(c);
+    if (sign == '-' ? amount >= now : sign && amount > UINT64_MAX - now)
+        return fail(c, "the device has %" PRIu64 " bytes, which '%s' cannot be applied to", now,
+                    c->words[1]);
+    *size = !sign ? amount : sign == '+' ? now + amount : now - amount;
+    return true;
+}
+
+static bool run_resize(struct command *c)
+{
+    const char *how = c->nr == 3 ? c->words[2] : "grow";
+    uint32_t flags = !strcmp(how, "shrink")  ? ZQCOW2_RESIZE_SHRINK :
+                     !strcmp(how, "discard") ? ZQCOW2_RESIZE_SHRINK | ZQCOW2_RESIZE_DISCARD :
+                                               0;
+    struct zqcow2_error err = {0, ""};
+    uint64_t size = 0;
+    int rc;
+
+    if (!flags && strcmp(how, "grow"))
+        return unknown(c);
+    if (c->image->fixed_size)
+        return fail(c, "resize: %s", c->image->fixed_size);
+    if (!new_size(c, &size))
+        return false;
+    if (size < serve_size(&c->image->info) && !flags)
+        return fail(c,
+                    "the device would lose %" PRIu64 " bytes: give --shrink if they are not "
+                    "needed",
+                    serve_size(&c->image->info) - size);
+    rc = zqcow2_resize(c->img, size, flags, &err);
+    if (rc == 0)
+        rc = serve_image_resized(c->image);
+    return rc < 0 ? fail(c, "resize: %s", zt_reason(rc, &err)) : true;
+}
+
+static int is_stopping(void *image, uint64_t done, uint64_t total)
+{
+    (void)done;
+    (void)total;
+    return __atomic_load_n(&((struct serve_image *)image)->stopping, __ATOMIC_RELAXED);
+}
+
+static bool run_compact(struct command *c)
+{
+    struct zqcow2_compact_options o = ZQCOW2_COMPACT_OPTIONS_INIT;
+    struct zqcow2_compact_result r = ZQCOW2_COMPACT_RESULT_INIT;
+    struct zqcow2_error err = {0, ""};
+    uint64_t level = 0;
+    int rc;
+
+    if (c->nr == 2 && (!zt_parse_u64(c->words[1], &level) || level > 22))
+        return unknown(c);
+    o.level = (uint32_t)level;
+    o.progress = is_stopping;
+    o.progress_arg = c->image;
+    rc = zqcow2_compact(c->img, &o, &r, &err);
+    if (rc < 0)
+        return fail(c, "compact: %s", zt_reason(rc, &err));
+    zt_put_saved(c->out, &r);
+    return true;
+}
+
 /* ---- snapshots and bitmaps ---- */
 
 static bool answer(const struct command *c, int rc, const char *what,
@@ -250,9 +323,10 @@ static const struct {
     int min, max; /* words, the name included */
     bool (*run)(struct command *c);
 } commands[] = {
-    {"stats", 1, 1, run_stats}, {"time", 2, 2, run_time},         {"flush", 1, 1, run_flush},
-    {"zone", 3, 4, run_zone},   {"snapshot", 3, 3, run_snapshot}, {"bitmap", 3, 4, run_bitmap},
-    {"cut", 1, 3, run_cut},     {"fault", 2, 8, run_fault},       {"clear", 1, 1, run_clear},
+    {"stats", 1, 1, run_stats},   {"time", 2, 2, run_time},         {"flush", 1, 1, run_flush},
+    {"zone", 3, 4, run_zone},     {"snapshot", 3, 3, run_snapshot}, {"bitmap", 3, 4, run_bitmap},
+    {"cut", 1, 3, run_cut},       {"fault", 2, 8, run_fault},       {"clear", 1, 1, run_clear},
+    {"resize", 2, 3, run_resize}, {"compact", 1, 2, run_compact},
 };
 
 /* False: too many. */

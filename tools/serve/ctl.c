@@ -264,6 +264,7 @@ void serve_ctl_stop(struct serve_ctl *c)
     if (!c)
         return;
     if (c->running) {
+        __atomic_store_n(&c->image->stopping, true, __ATOMIC_RELAXED);
         eventfd_write(c->stop_fd, 1);
         pthread_join(c->thread, NULL);
     }

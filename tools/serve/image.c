@@ -145,6 +145,20 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
     return rc;
 }
 
+int serve_image_resized(struct serve_image *s)
+{
+    struct zqcow2_info now = ZQCOW2_INFO_INIT;
+    int rc = zqcow2_get_info(s->img, &now);
+
+    if (rc < 0)
+        return rc;
+    __atomic_store_n(&s->info.nr_zones, now.nr_zones, __ATOMIC_RELAXED);
+    __atomic_store_n(&s->info.virtual_size, now.virtual_size, __ATOMIC_RELAXED);
+    if (s->resized)
+        s->resized(s->resized_arg);
+    return 0;
+}
+
 int serve_image_close(struct serve_image *s)
 {
     int rc = zqcow2_close(s->img);

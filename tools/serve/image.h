@@ -15,11 +15,29 @@ struct serve_image {
     struct zqcow2_info info;
     struct serve_faults *faults; /* NULL: none */
     struct serve_faults own;     /* what it points to */
+    /* Set by the server before its control socket is used. */
+    const char *fixed_size;     /* why the size cannot change; NULL: it can */
+    void (*resized)(void *arg); /* it has changed: in the thread of the control socket; or NULL */
+    void *resized_arg;
+    bool stopping; /* atomic: a command that takes long ends */
 };
 
 /* After serve_signals_open(). On failure nothing is held, and the report says why. */
 int serve_image_open(struct serve_image *s, const struct serve_options *opt,
                      struct serve_report *report);
+/*
+ * The library has changed the size: info has the new one, which other threads read with
+ * serve_size() and serve_zones().
+ */
+int serve_image_resized(struct serve_image *s);
+static inline uint64_t serve_size(const struct zqcow2_info *i)
+{
+    return __atomic_load_n(&i->virtual_size, __ATOMIC_RELAXED);
+}
+static inline uint32_t serve_zones(const struct zqcow2_info *i)
+{
+    return __atomic_load_n(&i->nr_zones, __ATOMIC_RELAXED);
+}
 /*
  * All queues must be closed. What closing returned; a failure is logged. Behind a cut it cannot but
  * fail, and that is 0.

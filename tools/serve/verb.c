@@ -71,6 +71,8 @@ const struct zt_verb zt_verb_serve = {
     "       zqcow2 serve ctl ID|FILE|PATH delay KIND MS[-MS] [RANGE]\n"
     "       zqcow2 serve ctl ID|FILE|PATH clear\n"
     "       zqcow2 serve ctl ID|FILE|PATH zone OFFSET normal|read-only|offline [--persist]\n"
+    "       zqcow2 serve ctl ID|FILE|PATH resize [--shrink|--discard-data] [+|-]SIZE\n"
+    "       zqcow2 serve ctl ID|FILE|PATH compact [--level N]\n"
     "       zqcow2 serve ctl ID|FILE|PATH snapshot [-l [--json] | -c NAME | -d NAME]\n"
     "       zqcow2 serve ctl ID|FILE|PATH bitmap [--list [--json] [NAME] | --add [-g SIZE] NAME |\n"
     "              --remove NAME | --clear NAME | --enable NAME | --disable NAME]",
@@ -92,6 +94,11 @@ const struct zt_verb zt_verb_serve = {
     "    fail                  makes the next COUNT requests of the file fail\n"
     "    delay                 delays requests of the file by so many milliseconds\n"
     "    clear                 ends what fail and delay began\n"
+    "    resize                makes the disk larger or smaller, as zqcow2 resize does\n"
+    "      --shrink            allow a smaller size: the data beyond it is lost\n"
+    "      --discard-data      the same, and reset zones beyond it that are not empty\n"
+    "    compact               compresses the full zones\n"
+    "      --level=N           of compression: zlib 1 to 9, zstd 1 to 22\n"
     "    snapshot              lists, takes or deletes snapshots, as zqcow2 snapshot does\n"
     "    bitmap                lists and changes bitmaps, as zqcow2 bitmap does\n"
     "      -g, --granularity=SIZE  bytes for each mark of a new bitmap\n",

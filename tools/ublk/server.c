@@ -284,9 +284,10 @@ static int serve_device(struct server *s)
     serve_ctl_beside(&s->control, &s->state);
     rc = start_device(s);
     if (rc >= 0) {
-        int control = serve_ctl_start(s->control, &s->image);
-
-        if (control < 0)
+        s->image.fixed_size = s->image.info.zone_size ?
+                                  "Linux cannot change the zones of a ublk device" :
+                                  "a ublk device keeps its size while it exists";
+        if (serve_ctl_start(s->control, &s->image) < 0)
             serve_image_log(&s->image, ZQCOW2_LOG_WARN, "cannot start the control thread");
         serve_report_ready(s->report, s->state.endpoint, &s->image.info, s->opt->serve.read_only,
                            serve_largest_append(&s->image.info, MAX_IO));

@@ -64,7 +64,9 @@ uint32_t vhost_disk_largest_append(const struct vhost_disk *d)
 
 static uint32_t limit(const struct zqcow2_info *i, uint32_t zones)
 {
-    return zones < i->nr_zones ? zones : i->nr_zones;
+    uint32_t there = serve_zones(i);
+
+    return zones < there ? zones : there;
 }
 
 static void fill_zones(const struct vhost_disk *d, struct blk_config *c)
@@ -93,7 +95,7 @@ void vhost_disk_config(const struct vhost_disk *d, struct blk_config *c)
 {
     uint32_t block = d->info->block_size;
 
-    *c = (struct blk_config){.capacity = htole64(d->info->virtual_size / SECTOR),
+    *c = (struct blk_config){.capacity = htole64(serve_size(d->info) / SECTOR),
                              .size_max = htole32(VHOST_SIZE_MAX),
                              .seg_max = htole32(VHOST_SEG_MAX),
                              .blk_size = htole32(block),

@@ -7,7 +7,7 @@
 
 #include <zqcow2/zqcow2.h>
 
-#include "serve/faults.h"
+#include "serve/image.h"
 #include "vhost/wire.h"
 
 #define VHOST_SIZE_MAX (1u << 20) /* bytes of a descriptor */

@@ -155,3 +155,15 @@ int vhost_reply(int sock, const struct vhost_message *m, uint32_t size, int fd)
         return -errno;
     return (size_t)n == sizeof(head) + size ? 0 : -EPROTO;
 }
+
+/* A front-end that never reads hears no more, and loses nothing else. */
+int vhost_tell(int sock, uint32_t request)
+{
+    struct vhost_head head = {request, VHOST_VERSION, 0};
+    ssize_t n;
+
+    do {
+        n = send(sock, &head, sizeof(head), MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : (size_t)n == sizeof(head) ? 0 : -EPROTO;
+}

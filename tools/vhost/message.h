@@ -25,6 +25,8 @@ int vhost_receive(int sock, int stop_fd, struct vhost_message *m);
 /* The reply that a message of this kind has: `size` bytes of m's payload, and a descriptor or -1.
  */
 int vhost_reply(int sock, const struct vhost_message *m, uint32_t size, int fd);
+/* A message of ours without payload, without an answer. */
+int vhost_tell(int sock, uint32_t request);
 /* Hands over descriptor i, or -1 if there is none. */
 int vhost_take_fd(struct vhost_message *m, unsigned i);
 void vhost_close_fds(struct vhost_message *m);

@@ -18,6 +18,9 @@ struct vhost_shared {
     struct vhost_memory memory;
     struct vhost_inflight inflight;
     const struct serve_image *image;
+    pthread_mutex_t lock; /* of what follows, which the control thread uses, too */
+    int backend_fd;       /* owned: for messages of ours to the front-end, or -1 */
+    bool wants_config;    /* it reads the config space again */
 };
 
 struct vhost_queue {

@@ -142,7 +142,7 @@ static bool misses_granularity(const struct vhost_request *r, uint64_t off, uint
 /* 0, or the status of a request that never reaches the image. */
 static uint8_t refuse_data(const struct vhost_request *r, uint64_t off, uint64_t len)
 {
-    uint64_t size = r->disk->info->virtual_size;
+    uint64_t size = serve_size(r->disk->info);
 
     if (len % SECTOR || len > DATA_MAX)
         return BLK_S_IOERR;
@@ -207,7 +207,7 @@ static void next_range(struct vhost_request *r)
 
 static uint8_t refuse_range(const struct vhost_request *r, const struct blk_range *b)
 {
-    uint64_t sectors = r->disk->info->virtual_size / SECTOR;
+    uint64_t sectors = serve_size(r->disk->info) / SECTOR;
 
     if (b->flags & ~BLK_RANGE_UNMAP || (b->flags && r->header.type == BLK_T_DISCARD))
         return BLK_S_UNSUPP;
@@ -275,7 +275,7 @@ static int report_some(struct vhost_request *r, uint64_t off, uint64_t n, uint32
 /* Needs no I/O, so it is answered at once. What is left of the room is zeros. */
 static void report_zones(struct vhost_request *r, uint64_t off)
 {
-    uint64_t bytes = total(r->in, r->ins), size = r->disk->info->virtual_size, n = 0;
+    uint64_t bytes = total(r->in, r->ins), size = serve_size(r->disk->info), n = 0;
     uint64_t room = bytes > sizeof(struct blk_zone_report) ?
                         (bytes - sizeof(struct blk_zone_report)) / sizeof(struct blk_zone) :
                         0;
@@ -303,9 +303,9 @@ static void manage_zone(struct vhost_request *r, uint64_t off)
 {
     const struct zqcow2_info *i = r->disk->info;
     bool all = r->header.type == BLK_T_ZONE_RESET_ALL;
-    uint64_t left = off < i->virtual_size ? i->virtual_size - off : 0;
+    uint64_t size = serve_size(i), left = off < size ? size - off : 0;
     struct zqcow2_request q = {.offset = all ? 0 : off,
-                               .length = all                 ? i->virtual_size :
+                               .length = all                 ? size :
                                          left < i->zone_size ? left :
                                                                i->zone_size};
 

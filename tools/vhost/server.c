@@ -64,6 +64,11 @@ static int open_socket(struct server *s)
 
 /* ---- queues ---- */
 
+static void resized(void *arg)
+{
+    vhost_session_changed(&((struct server *)arg)->shared);
+}
+
 static int open_queues(struct server *s)
 {
     unsigned n = s->opt->serve.queues;
@@ -76,6 +81,10 @@ static int open_queues(struct server *s)
                                          .read_only = s->opt->serve.read_only,
                                          .queues = (uint16_t)n};
     vhost_disk_init(&s->shared.disk, s->image.path);
+    s->shared.backend_fd = -1;
+    pthread_mutex_init(&s->shared.lock, NULL);
+    s->image.resized = resized;
+    s->image.resized_arg = s;
     s->queues = calloc(n, sizeof(*s->queues));
     if (!s->queues)
         return -ENOMEM;

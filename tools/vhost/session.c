@@ -357,12 +357,28 @@ static int set_inflight(struct vhost_session *s, struct vhost_message *m, struct
     return m->head.size < VHOST_INFLIGHT_SHORT ? -EINVAL : map_inflight(s, m);
 }
 
+static void set_backend(struct vhost_session *s, int fd)
+{
+    pthread_mutex_lock(&s->shared->lock);
+    vhost_queue_set_fd(&s->shared->backend_fd, fd);
+    s->shared->wants_config = s->protocol >> VHOST_PROTOCOL_CONFIG & 1;
+    pthread_mutex_unlock(&s->shared->lock);
+}
+
+void vhost_session_changed(struct vhost_shared *shared)
+{
+    pthread_mutex_lock(&shared->lock);
+    if (shared->backend_fd >= 0 && shared->wants_config)
+        (void)vhost_tell(shared->backend_fd, VHOST_BACKEND_CONFIG_CHANGE);
+    pthread_mutex_unlock(&shared->lock);
+}
+
 static int set_backend_fd(struct vhost_session *s, struct vhost_message *m, struct reply *r)
 {
     (void)r;
     if (!m->fds)
         return -EINVAL;
-    vhost_queue_set_fd(&s->backend_fd, vhost_take_fd(m, 0));
+    set_backend(s, vhost_take_fd(m, 0));
     return 0;
 }
 
@@ -456,7 +472,7 @@ static void end(struct vhost_session *s)
         vhost_inflight_flushed(&s->shared->inflight, vhost_inflight_seen(&s->shared->inflight));
     s->shared->disk.lost = false;
     vhost_inflight_close(&s->shared->inflight);
-    vhost_queue_set_fd(&s->backend_fd, -1);
+    set_backend(s, -1);
     s->shared->disk.acked = 0;
 }
 
@@ -466,7 +482,6 @@ int vhost_session_run(struct vhost_session *s)
     int rc;
 
     s->protocol = 0;
-    s->backend_fd = -1;
     resume_all(s);
     do {
         rc = step(s);

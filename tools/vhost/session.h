@@ -10,7 +10,6 @@ struct vhost_session {
     struct vhost_shared *shared;
     struct vhost_queue *queues; /* shared->disk.queues of them */
     uint64_t protocol;          /* accepted features */
-    int backend_fd;             /* owned: messages of ours to the front-end, or -1 */
 };
 
 /*
@@ -18,5 +17,7 @@ struct vhost_session {
  * (-EPROTO or another error). All queues have stopped then, and no guest memory is mapped.
  */
 int vhost_session_run(struct vhost_session *s);
+/* Asks the front-end, if there is one, to read the config space again. Any thread. */
+void vhost_session_changed(struct vhost_shared *shared);
 
 #endif

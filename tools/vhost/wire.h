@@ -89,6 +89,9 @@ struct vhost_mem_one {
     struct vhost_mem_region region;
 };
 
+/* Of ours, by the other socket. */
+enum { VHOST_BACKEND_CONFIG_CHANGE = 2 };
+
 #define VHOST_CONFIG_MAX 256u
 
 struct vhost_config {

@@ -41,6 +41,15 @@ snapshots_and_bitmaps() {
 }
 ok "serve ctl: a snapshot and a bitmap of a disk in use" snapshots_and_bitmaps
 
+size_and_space() {
+    serve $Z && ! ctl $ID resize 128M 2>/tmp/err && cat /tmp/err &&
+        grep -q 'Linux cannot change the zones of a ublk device' /tmp/err &&
+        blkzone finish -o 16384 -c 1 $DEV && ctl $ID compact | tee /tmp/saved &&
+        grep -q 'clusters compressed' /tmp/saved && zqguest io read $DEV 8388608 65536 7 &&
+        zqcow2 ublk del $Z
+}
+ok "serve ctl: a zoned disk keeps its size; full zones are compressed" size_and_space
+
 faults() {
     serve $Z --faults=delay=write:1-2 && ! ctl $ID fail read all EFOO && ctl $ID fail read all EIO 0 && ! zqguest io read $DEV 8388608 65536 7 && ctl $ID clear &&
         zqguest io read $DEV 8388608 65536 7
