@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define SECTOR 512u
@@ -120,6 +121,15 @@ static struct state get(uint64_t zone)
     return s;
 }
 
+/* Of a zone that has failed: from read-only ones data can still be read. */
+static bool refuses(uint64_t zone, uint64_t from)
+{
+    if (get(zone).cond != BLK_ZONE_COND_OFFLINE && get(zone).cond != from)
+        return false;
+    errno = EIO;
+    return true;
+}
+
 static ssize_t real_pwrite(int fd, const void *buf, size_t len, off_t off)
 {
     ssize_t (*fn)(int, const void *, size_t, off_t) = NULL;
@@ -156,8 +166,12 @@ static int report(int fd, struct blk_zone_report *r)
         z->len = zone_size / SECTOR;
         z->capacity = (i < conventional ? zone_size : capacity) / SECTOR;
         z->type = i < conventional ? BLK_ZONE_TYPE_CONVENTIONAL : BLK_ZONE_TYPE_SEQWRITE_REQ;
-        z->cond = i < conventional ? BLK_ZONE_COND_NOT_WP : (uint8_t)s.cond;
+        z->cond = (uint8_t)s.cond;
+        if (i < conventional && s.cond == BLK_ZONE_COND_EMPTY)
+            z->cond = BLK_ZONE_COND_NOT_WP;
         z->wp = z->start + s.wp / SECTOR;
+        if (s.cond == BLK_ZONE_COND_READONLY || s.cond == BLK_ZONE_COND_OFFLINE)
+            z->wp = UINT64_MAX;
         if (getenv("ZQ_ODD") && i == zones - 1)
             z->capacity -= 8;
     }
@@ -175,7 +189,7 @@ static int change(unsigned long request, const struct blk_zone_range *r)
                                                   "open";
     struct state s = get(zone);
 
-    if (fails(what))
+    if (fails(what) || refuses(zone, BLK_ZONE_COND_READONLY))
         return -1;
     note(what, r->sector * SECTOR, r->nr_sectors * SECTOR);
     if (zone < conventional || r->nr_sectors * SECTOR != zone_size) {
@@ -300,7 +314,8 @@ ssize_t pwrite(int fd, const void *buf, size_t len, off_t off)
     at = (uint64_t)off % zone_size;
     s = get(zone);
     note("write", (uint64_t)off, len);
-    if (at + len > zone_size || at % block || len % block || (uintptr_t)buf % 512 ||
+    if (refuses(zone, BLK_ZONE_COND_READONLY) || at + len > zone_size || at % block ||
+        len % block || (uintptr_t)buf % 512 ||
         (zone >= conventional && (at != s.wp || at + len > capacity))) {
         pthread_mutex_unlock(&lock);
         errno = EIO;
@@ -312,6 +327,27 @@ ssize_t pwrite(int fd, const void *buf, size_t len, off_t off)
         put(zone, s);
     pthread_mutex_unlock(&lock);
     return real_pwrite(fd, buf, len, off);
+}
+
+static bool unreadable(int fd, off_t off)
+{
+    return is_fd(fd) && refuses((uint64_t)off / zone_size, BLK_ZONE_COND_OFFLINE);
+}
+
+ssize_t pread(int fd, void *buf, size_t len, off_t off)
+{
+    ssize_t (*fn)(int, void *, size_t, off_t) = NULL;
+
+    *(void **)&fn = next("pread");
+    return unreadable(fd, off) ? -1 : fn(fd, buf, len, off);
+}
+
+ssize_t preadv(int fd, const struct iovec *iov, int n, off_t off)
+{
+    ssize_t (*fn)(int, const struct iovec *, int, off_t) = NULL;
+
+    *(void **)&fn = next("preadv");
+    return unreadable(fd, off) ? -1 : fn(fd, iov, n, off);
 }
 
 int fdatasync(int fd)
@@ -328,4 +364,7 @@ int fdatasync(int fd)
 int open64(const char *path, int flags, ...) __attribute__((alias("open")));
 int fstat64(int fd, struct stat64 *st) __attribute__((alias("fstat")));
 int stat64(const char *path, struct stat64 *st) __attribute__((alias("stat")));
+ssize_t pread64(int fd, void *buf, size_t len, off64_t off) __attribute__((alias("pread")));
+ssize_t preadv64(int fd, const struct iovec *iov, int n, off64_t off)
+    __attribute__((alias("preadv")));
 ssize_t pwrite64(int fd, const void *buf, size_t len, off64_t off) __attribute__((alias("pwrite")));

@@ -371,7 +371,19 @@ if command -v qemu-io >/dev/null; then
     is 'in one line' 1 "$(wc -l <err)"
     rm -f .zqcow2.y.img.part
 fi
-rm -f big.img big.z y.img
+# A run that was killed when all but the name was there.
+rm -f y.img
+run 0 'zones' create -o zone.size=1M forced.z 4M
+run 0 'one that is full' finish -o 1M -c 1 forced.z
+run 0 'and read-only' state -o 1M forced.z read-only
+run 0 'an offline one' state -o 2M forced.z offline
+run 0 'a copy' convert -O qcow2 forced.z y.img
+mv y.img .zqcow2.y.img.part
+run 0 'goes on at its end' convert --resume -O qcow2 forced.z y.img
+run 0 'and is the same' compare forced.z y.img
+run 0 'the pointer, too' state -o 1M y.img normal
+is 'of a full zone' FULL "$(zone y.img 1 state)"
+rm -f forced.z big.img big.z y.img
 
 # A signal while it works; zeros that are written take a while and no source.
 truncate -s 512M long.img

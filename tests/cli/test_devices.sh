@@ -86,6 +86,64 @@ for call in report reset close finish write flush; do
     faked 0 'then none does' compare a.z d.dev
 done
 
+# Zones that have failed: those that are read-only can still be read, and both stay what they are.
+# failed ZONE STATE: read-only is 13, offline 15.
+failed() {
+    python3 -c '
+import struct, sys
+with open("d.dev.zones", "r+b") as f:
+    f.seek(int(sys.argv[1]) * 16 + 8)
+    f.write(struct.pack("<Q", int(sys.argv[2])))' "$@"
+}
+# states FILE: state of each zone of its report.
+states() {
+    "$tool" report --json "$1" | python3 -c '
+import json, sys
+print(*(z["state"] for z in json.load(sys.stdin)))'
+}
+fresh
+faked 0 'a device' export a.z d.dev
+before=$(states a.z)
+for zone in 1 2 9; do failed $zone 13; done
+for zone in 4 6 7; do failed $zone 15; done
+faked 0 'import of read-only and offline zones' import d.dev r.z
+is 'which the report has' "$(echo "$before" | awk '{ $2 = $3 = $10 = "READ_ONLY"; $5 = $7 = $8 = "OFFLINE"; print }')" \
+    "$(states r.z)"
+faked 0 'the same zones and content' compare d.dev r.z
+run 0 'clean' check r.z
+"$tool" read a.z 4M 7M >a.bytes
+"$tool" read r.z 4M 7M >r.bytes
+same 'what read-only zones have' a.bytes r.bytes
+run 1 'no write to them' io -c 'write 8458240 512' r.z
+faked 1 'nothing of an offline one' read d.dev 16M 512
+faked 0 'compressed' import -c d.dev rc.z
+faked 0 'the same' compare d.dev rc.z
+faked 0 'without zeros being left out' import -S 0 d.dev rs.z
+faked 0 'the same' compare d.dev rs.z
+run 0 'between images' convert -O qcow2 r.z rr.z
+run 0 'the same' compare r.z rr.z
+faked 1 'nothing is written to such a device' export --resume a.z d.dev
+is 'which is said' 'zqcow2: d.dev: the zone at 4194304 is read-only' "$(cat err)"
+
+# import --resume: what was copied stays, and the next run goes on there.
+(
+    ulimit -f 5000
+    LD_PRELOAD=$fake ZQ_ZONED=d.dev "$tool" import --resume d.dev r2.z >out 2>err
+)
+is 'stopped in the middle' 1 $?
+has 'what was copied stays' err '/\.zqcow2\.r2\.z\.part: has what was copied; see import --resume$'
+faked 0 'goes on' import --resume d.dev r2.z
+faked 0 'to the end' compare d.dev r2.z
+mv r2.z .zqcow2.r2.z.part
+faked 0 'all but its name was done' import --resume d.dev r2.z
+faked 0 'and is the same' compare d.dev r2.z
+failed 0 13
+faked 1 'a conventional zone that has failed' import d.dev y.z
+is 'is refused at once' \
+    'zqcow2: d.dev: the conventional zone at 0 is read-only, and no image can have such a zone' "$(cat err)"
+faked 0 'except for a file without zones' convert d.dev r.raw
+faked 0 'which has all that can be read' compare d.dev r.raw
+
 # A part of another copy.
 fresh
 faked 0 'a copy' export a.z d.dev

@@ -240,6 +240,7 @@ static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv
     if (!zt_operands(argc, argv, 2, 2, names[c->direction]))
         return false;
     c->to.target = (struct zt_target){.backend = c->from.target.backend};
+    c->to.verb = argv[0];
     c->from.target.path = argv[optind];
     c->to.target.path = argv[optind + 1];
     return true;
@@ -301,6 +302,7 @@ static int run_convert(int argc, char **argv)
 static int run_import(int argc, char **argv)
 {
     static const struct option longs[] = {OPTIONS_OF_ALL,
+                                          {"resume", no_argument, NULL, OPT_RESUME},
                                           {"compress", no_argument, NULL, 'c'},
                                           {"no-sync", no_argument, NULL, OPT_NO_SYNC},
                                           ZT_OPTION_END};
@@ -347,8 +349,8 @@ const struct zt_verb zt_verb_convert = {
 
 const struct zt_verb zt_verb_import = {
     "import",
-    "[-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] [--no-sync] [-U] "
-    "[--backend=NAME] DEVICE FILE",
+    "[-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] [--no-sync] "
+    "[--resume] [-U] [--backend=NAME] DEVICE FILE",
     "Copies a block device to a new image, with its zones",
     "  -o NAME=VALUE           as of convert\n"
     "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
@@ -357,6 +359,7 @@ const struct zt_verb zt_verb_import = {
     "  -p, --progress          show progress on a terminal\n"
     "  --force                 replace FILE if it exists\n"
     "  --no-sync               do not wait until FILE is durable\n"
+    "  --resume                keep what was copied if it is stopped, and go on there\n"
     "  -U, --force-share       read a device that is in use\n" ZT_HELP_BACKEND,
     run_import};
 

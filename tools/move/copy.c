@@ -470,12 +470,14 @@ static void run_workers(struct copying *k)
 
 bool zt_copy(const struct zt_copy *copy)
 {
-    struct copying k = {
-        .c = copy, .zone = UINT64_MAX, .states = {.from = copy->from, .to = copy->to}};
+    struct copying k = {.c = copy,
+                        .zone = UINT64_MAX,
+                        .states = {.from = copy->from, .to = copy->to, .keep = copy->keep}};
     int rc = zt_disk_zoned(copy->from) ? zt_states_release(&k.states) : 0;
 
     if (rc < 0)
         fail(&k, copy->from->target.path, "zones", 0, rc);
+    k.failed |= rc > 0;
     pthread_mutex_init(&k.lock, NULL);
     pthread_cond_init(&k.changed, NULL);
     zt_progress_start(&k.bar, "convert", copy->to->info.virtual_size, copy->progress);

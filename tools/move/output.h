@@ -10,6 +10,7 @@
 
 struct zt_output {
     struct zt_target target;   /* its path as it was given */
+    const char *verb;          /* that is running */
     struct zqcow2_image *img;  /* NULL: raw */
     struct zqcow2_backend *be; /* raw */
     struct zt_device *dev;     /* raw: its zones; NULL: it has none */
