@@ -119,6 +119,30 @@ static int run_check(struct check *c, struct zqcow2_backend *be, struct zqcow2_c
     return rc;
 }
 
+static void json_bitmap(void *j, const struct zqcow2_bitmap *b)
+{
+    zt_json_bitmap(j, b);
+}
+
+/* An image that is too damaged to be opened has been reported. Bitmaps need no file below it. */
+static void list_bitmaps(struct check *c, struct zqcow2_backend *be)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_image *img;
+
+    opt.flags =
+        ZQCOW2_OPEN_BORROW | ZQCOW2_OPEN_NO_BACKING | (c->target.share ? ZQCOW2_OPEN_NOLOCK : 0u);
+    opt.hooks = zt_hooks();
+    if (c->json)
+        zt_json_open(&c->j, "bitmaps", '[');
+    if (zqcow2_open(be, &opt, &img, NULL) == 0) {
+        (void)zqcow2_bitmap_list(img, c->json ? json_bitmap : zt_text_bitmap, &c->j, NULL);
+        (void)zqcow2_close(img);
+    }
+    if (c->json)
+        zt_json_close(&c->j, ']');
+}
+
 static void open_json(struct check *c)
 {
     zt_json_open(&c->j, NULL, '{');
@@ -153,9 +177,12 @@ static int check(struct check *c)
     if (c->json)
         open_json(c);
     rc = run_check(c, be, &res, &err);
+    if (c->json)
+        zt_json_close(&c->j, ']');
+    if (rc >= 0)
+        list_bitmaps(c, be);
     zqcow2_backend_close(be);
     if (c->json) {
-        zt_json_close(&c->j, ']');
         if (rc >= 0)
             print_json_result(&c->j, &res);
         else
@@ -239,7 +266,7 @@ const struct zt_verb zt_verb_check = {
     "  --repair[=WHAT]         leaks: free unreferenced clusters; refcounts (the default): also\n"
     "                          rebuild refcounts; all: also repair write pointers and unmap\n"
     "                          clusters beyond them\n"
-    "  --json                  findings and counts, or the error\n" ZT_HELP_SHARE
+    "  --json                  findings, bitmaps and counts, or the error\n" ZT_HELP_SHARE
     "  --no-backing            do not open the backing file of a zoned image\n" ZT_HELP_FILES
         ZT_HELP_BACKEND
     "Exit status: 0 clean (or repaired), 1 could not be checked, 2 corruptions, 3 only leaks.\n",

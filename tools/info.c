@@ -224,7 +224,7 @@ static void print_sizes(const struct layer *l)
         print_size("disk size", disk);
 }
 
-static void text_bitmap(void *arg, const struct zqcow2_bitmap *b)
+void zt_text_bitmap(void *arg, const struct zqcow2_bitmap *b)
 {
     char granularity[32], dirty[32];
 
@@ -265,7 +265,7 @@ static void print_text(const struct layer *l)
     if (i->flags & ZQCOW2_INFO_ZONED)
         print_zones(i);
     each_feature(i, text_feature, NULL);
-    list_bitmaps(l, text_bitmap, NULL);
+    list_bitmaps(l, zt_text_bitmap, NULL);
 }
 
 struct showing {

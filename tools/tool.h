@@ -14,6 +14,7 @@
 #include <sys/types.h>
 
 #include <zqcow2/backend.h>
+#include <zqcow2/bitmap.h>
 #include <zqcow2/zqcow2.h>
 
 _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
@@ -216,6 +217,8 @@ bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct z
 int zt_snapshot_list(FILE *out, bool json, struct zqcow2_image *img, struct zqcow2_error *err);
 int zt_bitmap_list(FILE *out, bool json, const char *name, struct zqcow2_image *img,
                    struct zqcow2_error *err);
+/* A line of its name, granularity and state, as of info. */
+void zt_text_bitmap(void *arg, const struct zqcow2_bitmap *b);
 /* With the time of day. */
 int zt_snapshot_take(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
 

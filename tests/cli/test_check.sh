@@ -42,6 +42,46 @@ is 'clusters of the device' 512 "$(count total_clusters)"
 is 'the name' z.qcow2 "$(count filename)"
 run 0 'nothing to repair' check --repair z.qcow2
 
+# Bitmaps, as info lists them; one that is in use, and a directory that cannot be read.
+run 0 'an image with bitmaps' create m.qcow2 16M
+run 0 'two' bitmap --add -g 4K m.qcow2 one
+run 0 'of which one' bitmap --add m.qcow2 two
+run 0 'is disabled' bitmap --disable m.qcow2 two
+run 0 'written' io -c 'write 1M 64K' m.qcow2
+run 0 'check' check m.qcow2
+grep '^bitmap: ' out >checked
+is 'names both' 'bitmap: one, granularity 4 KiB, enabled, 64 KiB dirty
+bitmap: two, granularity 64 KiB, disabled, 0 bytes dirty' "$(cat checked)"
+run 0 'info' info m.qcow2
+grep '^bitmap: ' out >informed
+same 'as info does' checked informed
+# bitmaps: of check --json's output: name, flags, dirty bytes.
+bitmaps() {
+    python3 -c '
+import json
+for b in json.load(open("out"))["bitmaps"]:
+    print(b["name"], *b["flags"], b.get("dirty-bytes"))'
+}
+run 0 'as JSON' check --json m.qcow2
+is 'has both' 'one auto 65536
+two 0' "$(bitmaps)"
+directory=$(python3 -c '
+f = open("m.qcow2", "rb").read(4096)
+at = int.from_bytes(f[100:104], "big")
+while int.from_bytes(f[at:at + 4], "big") != 0x23852875:
+    at += 8 + (int.from_bytes(f[at + 4:at + 8], "big") + 7) // 8 * 8
+print(int.from_bytes(f[at + 24:at + 32], "big"))')
+poke m.qcow2 $((directory + 12)) 00000003
+run 0 'one that is in use' check m.qcow2
+has 'is inconsistent' out '^bitmap: one, granularity 4 KiB, inconsistent$'
+run 0 'as JSON, too' check --json m.qcow2
+is 'without a number' 'one in-use auto None
+two 0' "$(bitmaps)"
+poke m.qcow2 $((directory + 16)) 09
+run 2 'a broken one' check --json m.qcow2
+is 'is found, and not listed' '' "$(bitmaps)"
+is 'nor is there an error' '' "$(cat err)"
+
 # A leak: a cluster at the file's end with a refcount that nothing accounts for.
 # The refcounts are 16 bits wide; the refcount table is at the header's field 48.
 cp z.qcow2 leak.qcow2
