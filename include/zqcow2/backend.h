@@ -33,8 +33,9 @@ enum zqcow2_io_kind {
     ZQCOW2_IO_FLUSH,
     ZQCOW2_IO_ZERO,    /* the range reads as zeros afterwards; may punch a hole */
     ZQCOW2_IO_DISCARD, /* the content of the range is no longer needed */
-    ZQCOW2_IO_TRUNCATE /* offset: the new size; only zqcow2_create(), zqcow2_commit(), repairs and
-                          the recovery after a crash shrink a file */
+    ZQCOW2_IO_TRUNCATE /* offset: the new size; a file shrinks where nothing at its end is in use:
+                          calls that free space, closing and repairs do that. An error is ignored.
+                        */
 };
 
 /*

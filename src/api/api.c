@@ -11,6 +11,7 @@
 #include "image/image.h"
 #include "ops/request.h"
 #include "ops/resize.h"
+#include "ops/truncate.h"
 
 #define REPAIRS \
     ((uint32_t)(ZQCOW2_CHECK_REPAIR_LEAKS | ZQCOW2_CHECK_REPAIR | ZQCOW2_CHECK_REPAIR_ALL))
@@ -199,6 +200,8 @@ int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags, struc
         rc = reset_and_resize(img, size, flags, err);
     else if (rc == 0)
         rc = zq_resize_run(&img->core, size, flags, err);
+    if (rc == 0)
+        zq_truncate_run(&img->core);
     return rc < 0 ? zq_fail_rc(err, rc) : 0;
 }
 

@@ -12,6 +12,7 @@
 #include "base/report.h"
 #include "image/image.h"
 #include "ops/compact.h"
+#include "ops/truncate.h"
 
 #define ZLIB_LEVELS 9u
 #define ZSTD_LEVELS 22u
@@ -131,6 +132,8 @@ static int run(struct compact *p, struct zqcow2_image *img)
 
     p->one.buf = zq_alloc(&p->core->hooks, 4096, size);
     rc = p->one.buf ? compact_zones(p, img) : -ENOMEM;
+    if (p->res.compressed)
+        zq_truncate_run(p->core);
     zq_free(&p->core->hooks, p->one.buf, size);
     return rc;
 }

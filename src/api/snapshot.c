@@ -7,6 +7,7 @@
 #include "base/report.h"
 #include "image/image.h"
 #include "ops/snapshot.h"
+#include "ops/truncate.h"
 
 #define MAX_NAME 255u /* bytes; other programs have no more room */
 
@@ -28,6 +29,8 @@ static int run(struct zqcow2_image *img, struct zq_snap *s)
         return zq_fail(s->err, ZQCOW2_EFEATURE, "an image with a data file has no snapshots");
     rc = zq_snapshot_run(&img->core, s);
     zq_snap_free(s);
+    if (rc == 0)
+        zq_truncate_run(&img->core);
     return rc < 0 ? zq_fail_rc(s->err, rc) : 0;
 }
 

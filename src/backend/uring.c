@@ -196,7 +196,9 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
         return io->length && io->offset <= INT64_MAX && !beyond_length(&u->file, io);
     case ZQCOW2_IO_FLUSH: return true;
     case ZQCOW2_IO_TRUNCATE:
-        return u->truncates && io->offset <= INT64_MAX && !zq_file_keeps_end(&u->file, io->offset);
+        return u->truncates && io->offset <= INT64_MAX &&
+               io->offset >= atomic_load(&u->file.reach) &&
+               !zq_file_keeps_end(&u->file, io->offset);
     case ZQCOW2_IO_ZERO:
     case ZQCOW2_IO_DISCARD:
         return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);

@@ -58,4 +58,17 @@ static inline void zq_refbits_fill(uint8_t *block, uint32_t order, uint64_t inde
         zq_refbits_set(block, order, index + i, value);
 }
 
+/* How many of the first n counts there are up to the last that is not 0. Long stretches are 0. */
+static inline uint32_t zq_refbits_used(const uint8_t *block, uint32_t order, uint32_t n)
+{
+    uint32_t word = 64u >> order;
+
+    while (n && !zq_refbits_get(block, order, n - 1)) {
+        n--;
+        while (n >= word && n % word == 0 && !zq_be64(block + (n / word - 1) * 8))
+            n -= word;
+    }
+    return n;
+}
+
 #endif

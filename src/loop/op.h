@@ -14,6 +14,7 @@
 
 #include <zqcow2/queue.h>
 #include "qcow2/source.h"
+#include "qcow2/tail.h"
 #include "zone/zones.h"
 
 struct zq_core;
@@ -100,6 +101,13 @@ struct zq_drain {
     struct zq_ahead ahead;
 };
 
+/* How far the cut of the file's end has come. */
+struct zq_truncation {
+    uint8_t phase;
+    bool failed; /* the search */
+    struct zq_tail tail;
+};
+
 /* How far a new table of persistent zone states has come (R15). */
 struct zq_making {
     uint8_t phase;
@@ -156,6 +164,7 @@ union zq_op_own {
     struct {
         uint8_t phase;
         struct zq_ahead ahead;
+        struct zq_truncation cut;
     } shutdown;
     struct {
         uint8_t phase;

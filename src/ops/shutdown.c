@@ -8,6 +8,7 @@
 #include <errno.h>
 #include "ops/shutdown.h"
 #include "base/report.h"
+#include "ops/truncate.h"
 #include "round/round.h"
 #include "space/admit.h"
 #include "space/reclaim.h"
@@ -17,10 +18,22 @@
  * BITMAPS finds out what clusters the file lacks for what was marked, and ROOM takes them; STORE
  * writes them when a round has counted them (B2).
  * AHEAD unmaps what no write pointer has reached. FLUSH and EMPTY repeat until a round leaves
- * nothing dirty and the janitor nothing to free: freeing makes refcounts dirty again. CLEAN and
- * CLEAN_FLUSH clear the mark.
+ * nothing dirty and the janitor nothing to free: freeing makes refcounts dirty again. CUT makes the
+ * file shorter. CLEAN and CLEAN_FLUSH clear the mark.
  */
-enum { S_BITMAPS, S_ROOM, S_AHEAD, S_FLUSH, S_EMPTY, S_STORE, S_CLEAN, S_CLEAN_FLUSH, S_DONE };
+enum {
+    S_BITMAPS,
+    S_ROOM,
+    S_AHEAD,
+    S_FLUSH,
+    S_EMPTY,
+    S_STORE,
+    S_CUT,
+    S_CUT_FLUSH,
+    S_CLEAN,
+    S_CLEAN_FLUSH,
+    S_DONE
+};
 
 /* ---- bitmaps ---- */
 
@@ -129,8 +142,17 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
         op->own.shutdown.phase = S_STORE;
         return 0;
     case S_STORE:
-        op->own.shutdown.phase = S_CLEAN;
+        op->own.shutdown.phase = S_CUT;
         return zq_bitmaps_must_store(&c->bitmaps) ? zq_op_work(c, op, store_work) : 0;
+    case S_CUT:
+        c->exclusive = true;
+        rc = zq_truncate_step(c, op, &op->own.shutdown.cut);
+        if (rc == 0)
+            op->own.shutdown.phase = S_CUT_FLUSH;
+        return rc;
+    case S_CUT_FLUSH:
+        op->own.shutdown.phase = S_CLEAN;
+        return c->x.unbarriered ? zq_op_io(c, op, ZQCOW2_IO_FLUSH, NULL, 0, 0) : 0;
     case S_CLEAN: op->own.shutdown.phase = S_CLEAN_FLUSH; return write_clean(c, op);
     default:
         zq_assert(op->own.shutdown.phase == S_CLEAN_FLUSH);

@@ -353,6 +353,7 @@ static void forget(struct zq_core *c, const struct zq_snap *s)
     c->alloc.tables++;
     c->alloc.next_one = zq_min(c->alloc.next_one, s->lowest);
     c->alloc.next_run = zq_min(c->alloc.next_run, s->lowest);
+    c->alloc.slack = true;
 }
 
 static void set_fixed(struct zq_core *c, enum zq_fixed which, uint64_t offset, uint64_t bytes)

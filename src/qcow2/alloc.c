@@ -434,6 +434,7 @@ static void lower_slice(struct zq_alloc *a, struct zq_slice *s, struct zq_freed 
     a->next_one = zq_min(a->next_one, free);
     a->next_run = zq_min(a->next_run, free);
     a->gained |= free != UINT64_MAX;
+    a->slack |= free != UINT64_MAX;
     zq_cache_dirty(a->cache, s);
 }
 

@@ -2,9 +2,9 @@
 /*
  * The file as a place for clusters: how long it is, what in it is never free, what leaves it.
  *
- * file_size is what the file is known to cover, and only grows while the image is open; `virgin` is
- * where nothing was ever written, so that clusters behind it need no zeros. Records in the
- * quarantine belong to it until the janitor takes them.
+ * file_size is what the file is known to cover, and falls only where its end is cut (tail.c);
+ * `virgin` is where nothing was ever written, so that clusters behind it need no zeros. Records in
+ * the quarantine belong to it until the janitor takes them.
  */
 #include "qcow2/host.h"
 
@@ -110,7 +110,7 @@ bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len)
            zq_index_hit(&a->refs.table.index, a->refs.table.v, host, len, NULL);
 }
 
-static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
+bool zq_alloc_is_table(const struct zq_alloc *a, uint64_t host, uint64_t len)
 {
     return zq_alloc_is_fixed(a, host, len) || zq_alloc_is_named(a, host, len) ||
            zq_alloc_before_areas(a, host, len) < len; /* no place behind them either */
@@ -118,7 +118,7 @@ static bool in_tables(const struct zq_alloc *a, uint64_t host, uint64_t len)
 
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len)
 {
-    if (!a->corrupt && in_tables(a, host, len)) {
+    if (!a->corrupt && zq_alloc_is_table(a, host, len)) {
         a->corrupt = true;
         a->corrupt_at = host;
     }

@@ -91,6 +91,7 @@ struct zq_alloc {
     struct zq_list room_waiters; /* for clusters that others have given up (R4) */
     int shortage;                /* what they get if there are none */
     bool gained;                 /* clusters have become free since they were last woken */
+    bool slack;                  /* and since the file's end was last looked at */
     struct zq_io block;          /* writes a new refcount block, up to block_end */
     uint64_t block_host, block_end;
     uint8_t block_first[ZQ_SECTOR];
@@ -114,6 +115,8 @@ static inline bool zq_alloc_is_fixed(const struct zq_alloc *a, uint64_t host, ui
 }
 /* Does an L2 table or a refcount block lie in these clusters? */
 bool zq_alloc_is_named(const struct zq_alloc *a, uint64_t host, uint64_t len);
+/* The same for whatever zq_alloc_is_known() looks for. */
+bool zq_alloc_is_table(const struct zq_alloc *a, uint64_t host, uint64_t len);
 /* True, and it is known to be corrupt from now on: these clusters are not free. */
 bool zq_alloc_is_known(struct zq_alloc *a, uint64_t host, uint64_t len);
 /*

@@ -145,7 +145,7 @@ static int start_io(struct zq_core *c, struct zq_op *op, struct zq_iox *x, uint3
                     uint64_t host, uint64_t len)
 {
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
-    zq_assert(zq_core_is_held(c) && (kind == ZQCOW2_IO_FLUSH || len));
+    zq_assert(zq_core_is_held(c) && (len || kind == ZQCOW2_IO_FLUSH || kind == ZQCOW2_IO_TRUNCATE));
     op->rc = 0;
     if (buf)
         zq_io_prep_buf(&op->io, kind, buf, host, len);

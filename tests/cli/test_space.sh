@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# What a shrinking resize, a deleted snapshot, compact and commit free, the host has back.
+# What a shrinking resize, a deleted snapshot, compact and commit free, the host has back, and the
+# file ends where its last cluster does.
 . "$(dirname "$0")/lib.sh"
 
 kib() { echo $(($(stat -c %b "$1") / 2)); }
@@ -13,6 +14,14 @@ gone() {
     echo "# after: $ran"
 }
 
+# ends WHAT FILE: the file does not go on behind the last cluster in use.
+ends() {
+    run 0 "$1 is sound" check --json "$2"
+    end=$(sed -n 's/.*"image_end_offset": \([0-9]*\).*/\1/p' out)
+    verdict $([ "$(stat -c %s "$2")" = "$end" ]; echo $?) "$1: ends at $end" && return 0
+    echo "# but: $(stat -c %s "$2")"
+}
+
 head -c 8M /dev/urandom >data
 for how in '' ,extended_l2=on ,cluster_size=4K; do
     run 0 "plain$how" create -o size=64M$how p.qcow2
@@ -21,7 +30,7 @@ for how in '' ,extended_l2=on ,cluster_size=4K; do
     before=$(kib p.qcow2)
     run 0 'shrink' resize --shrink p.qcow2 16M
     gone "shrink$how" p.qcow2 "$before" 8192
-    run 0 'is sound' check p.qcow2
+    ends "shrink$how" p.qcow2
 
     run 0 "zones$how" create -o size=64M,zone.size=8M$how z.qcow2
     run 0 'data' append -q z.qcow2 0 <data
@@ -29,7 +38,7 @@ for how in '' ,extended_l2=on ,cluster_size=4K; do
     before=$(kib z.qcow2)
     run 0 'shrink' resize --discard-data z.qcow2 16M
     gone "shrink of zones$how" z.qcow2 "$before" 8192
-    run 0 'is sound' check z.qcow2
+    ends "shrink of zones$how" z.qcow2
 
     before=$(kib p.qcow2)
     run 0 'a snapshot' snapshot -c one p.qcow2
@@ -38,7 +47,7 @@ for how in '' ,extended_l2=on ,cluster_size=4K; do
     before=$(kib p.qcow2)
     run 0 'delete' snapshot -d one p.qcow2
     gone "snapshot -d$how" p.qcow2 "$before" 8192
-    run 0 'is sound' check p.qcow2
+    ends "snapshot -d$how" p.qcow2
     run 0 'the data' read p.qcow2 0 8M
     same 'is there' out data
 
@@ -47,6 +56,7 @@ for how in '' ,extended_l2=on ,cluster_size=4K; do
     before=$(kib o.qcow2)
     run 0 'commit' commit o.qcow2
     gone "commit$how" o.qcow2 "$before" 8192
+    ends "commit$how" o.qcow2
     rm ./*.qcow2
 done
 
@@ -56,4 +66,5 @@ run 0 'text' append -q k.qcow2 0 <text
 before=$(kib k.qcow2)
 run 0 'compact' compact k.qcow2
 gone compact k.qcow2 "$before" 3900
+ends compact k.qcow2
 finish

@@ -32,6 +32,7 @@
 #define UNMARKED 201u /* the first of as many seeds again */
 #define LONGER   120u /* seeds whose steps are compared only */
 #define BELOW    0xbb
+#define FAULT    (UINT64_MAX - 1) /* for the cut: the file may keep what is free at its end */
 
 struct shape {
     uint32_t cluster, flags;
@@ -324,6 +325,7 @@ static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean
     struct zqcow2_check_options o = ZQCOW2_CHECK_OPTIONS_INIT;
     struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
     struct zqcow2_backend *be = backend(w, disk);
+    uint64_t bytes;
 
     o.flags = ZQCOW2_CHECK_NOLOCK;
     must(w, zqcow2_check(be, &o, &res, NULL) == 0, "check", 0);
@@ -331,12 +333,9 @@ static void check(const struct world *w, struct zqcow2_simdisk *disk, bool clean
     must(w, !res.corruptions || (!clean && w->shape->flags & ZQCOW2_CREATE_LAZY_REFCOUNTS),
          "corruptions", (long)res.corruptions);
     must(w, !clean || !res.leaked_clusters, "leaks", (long)res.leaked_clusters);
+    must(w, zqcow2_backend_length(be, &bytes) == 0, "length", 0);
+    must(w, !clean || w->cut == FAULT || bytes <= res.image_end_offset, "length", (long)bytes);
     zqcow2_backend_close(be);
-}
-
-static bool lasts(const struct step *s)
-{
-    return s->kind >= FLUSH && s->kind <= SHRINK;
 }
 
 /* One of the values since the last step that has made all durable. */
@@ -347,7 +346,7 @@ static bool allowed(const struct world *w, uint64_t sector, uint8_t got)
     for (uint32_t i = 1; i <= w->steps && w->step[i].begun < w->cut; i++) {
         const struct step *s = &w->step[i];
 
-        if (lasts(s) && s->ended <= w->cut)
+        if (s->kind >= FLUSH && s->kind <= SHRINK && s->ended <= w->cut)
             any = false;
         any |= got == s->holds[sector];
     }
@@ -536,7 +535,7 @@ static void fail_at(struct world *w, uint64_t seed, uint64_t nth, int error, uns
     must(w, zqcow2_simdisk_set_fault(w->disk, NULL) == 0, "fault", 0);
     w->step[w->steps].ended = UINT64_MAX;
     (void)zqcow2_close(w->img);
-    w->cut = UINT64_MAX - 1;
+    w->cut = FAULT;
     judge(w, w->disk);
     discard_world(w);
 }
