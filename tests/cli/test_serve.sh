@@ -40,6 +40,7 @@ is_refused "serve: there is 'list', 'stop' and 'ctl', but not 'start'; see zqcow
 is_refused "serve list: takes no name, but got 'p.qcow2'" serve list p.qcow2
 is_refused 'serve stop: name one server, as zqcow2 serve list shows it' serve stop
 is_refused 'no/c: No such file or directory' vhost-user --socket=s --ctl=no/c p.qcow2
+is_refused '--user: no-such-user-here: no such user' vhost-user --socket=s --user=no-such-user-here p.qcow2
 is 'its socket is removed' no "$([ -e s ] && echo yes || echo no)"
 is_refused 'serve: ID|FILE|PATH is missing; see zqcow2 serve --help' serve ctl
 is_refused 'serve: the command is missing; see zqcow2 serve --help' serve ctl p.qcow2
@@ -97,6 +98,19 @@ cp out served
 "$tool" snapshot -U p.qcow2 >listed
 same 'is that of the verb' served listed
 is_refused 'p.qcow2: state of the zone at 0: the image has no zones' serve ctl p.qcow2 zone 0 offline
+run 0 'an image of root' create u.qcow2 8M
+run 0 'served by another user' vhost-user --socket=u --user=nobody u.qcow2
+pid=$("$tool" serve list | sed -n "s#.*${tab}pid \([0-9]*\)$tab$dir/u.qcow2\$#\1#p")
+is 'who has no rights' "$(id -u nobody) 0000000000000000" \
+    "$(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p; s/^CapEff:[^0-9]*//p' "/proc/$pid/status" | xargs)"
+run 0 'root controls it' serve ctl u.qcow2 flush
+run 0 'and stops it' serve stop u.qcow2
+is 'it leaves nothing behind' '' "$(ls u 2>/dev/null; "$tool" serve list | grep u.qcow2)"
+run 0 'without confinement' vhost-user --socket=u --unconfined u.qcow2
+pid=$("$tool" serve list | sed -n "s#.*${tab}pid \([0-9]*\)$tab$dir/u.qcow2\$#\1#p")
+is 'it is not' 0 "$(sed -n 's/^NoNewPrivs:[^0-9]*//p' "/proc/$pid/status")"
+run 0 'stop' serve stop u.qcow2
+is 'nothing is left' '' "$(ls u 2>/dev/null; "$tool" serve list | grep u.qcow2)"
 run 0 'list' serve list
 has 'has the first' out "^vhost-user[0-9]+$tab$dir/s${tab}pid [0-9]+$tab$dir/p.qcow2\$"
 has 'has the second' out "^vhost-user[0-9]+$tab$dir/t${tab}pid [0-9]+$tab$dir/z.qcow2\$"

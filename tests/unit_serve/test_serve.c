@@ -17,6 +17,9 @@
 static const struct serve_kind disk = {"disk", "disk", "/dev/disk", "list"};
 static const struct serve_kind sock = {"disk-sock", "socket", NULL, "list"};
 
+/* This process keeps its own rights. */
+static const struct serve_keeper nobody = SERVE_KEEPER_INIT;
+
 static char folder[] = "/tmp/serve-XXXXXX";
 
 static int enter_folder(void **state)
@@ -122,7 +125,7 @@ static void the_longest_name_fits(void **state)
     fd = begin(&s, &disk, 1, name, "");
     assert_int_equal(serve_state_read(&disk, 1, &r), 0);
     assert_string_equal(r.image, name);
-    serve_state_end(&s, fd, NULL);
+    serve_state_end(&s, fd, NULL, &nobody);
     close(fd);
 }
 
@@ -149,14 +152,14 @@ static void an_end_says_why_it_was_not_clean(void **state)
     int fd = begin(&s, &disk, 3, "/i", "");
 
     (void)state;
-    serve_state_end(&s, fd, "No space left on device");
+    serve_state_end(&s, fd, "No space left on device", &nobody);
     assert_text("state/disk3", "/i\nNo space left on device\n");
     close(fd);
     assert_int_equal(serve_state_read(&disk, 3, &r), 0);
     assert_string_equal(r.error, "No space left on device");
     fd = begin(&s, &disk, 3, "/j", ""); /* the next server begins anew, with a shorter file */
     assert_text("state/disk3", "/j\n");
-    serve_state_end(&s, fd, NULL);
+    serve_state_end(&s, fd, NULL, &nobody);
     assert_int_equal(access("state/disk3", F_OK), -1);
     close(fd);
 }
@@ -171,7 +174,7 @@ static void an_endpoint_without_a_number_is_kept(void **state)
     assert_int_equal(serve_state_read(&sock, 0, &r), 0);
     assert_string_equal(r.endpoint, "/run/a\nb");
     assert_string_equal(r.error, "");
-    serve_state_end(&s, fd, "gone");
+    serve_state_end(&s, fd, "gone", &nobody);
     assert_text("state/disk-sock0", "/i\ngone\n/run/a\\012b\n");
     serve_state_remove(&s);
     close(fd);
@@ -189,7 +192,7 @@ static void a_control_socket_elsewhere_is_kept(void **state)
     assert_string_equal(r.ctl, "/c d\n");
     assert_string_equal(r.endpoint, "/dev/disk4");
     assert_string_equal(r.error, "");
-    serve_state_end(&s, fd, NULL);
+    serve_state_end(&s, fd, NULL, &nobody);
     close(fd);
     fd = begin(&s, &disk, 4, "/i", "");
     assert_string_equal(s.ctl, "state/disk4.ctl");
@@ -213,7 +216,7 @@ static void the_file_of_a_living_server_is_left_alone(void **state)
     snprintf(other.image, sizeof(other.image), "/second");
     assert_int_equal(serve_state_create(&other), -EWOULDBLOCK);
     assert_text("state/disk9", "/first\n");
-    serve_state_end(&s, fd, NULL);
+    serve_state_end(&s, fd, NULL, &nobody);
     close(fd);
 }
 

@@ -4,6 +4,8 @@
  * kinds of images, rings at their ends, and drivers that know
  * less. ZQCOW2_TOOL names the command.
  */
+#include <dirent.h>
+#include <errno.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,6 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 #include <cmocka.h>
+
+#include <zqcow2/backend.h>
 
 #include "frontend.h"
 
@@ -336,6 +340,73 @@ static void a_read_only_disk_is_one(void **state)
     front_finish(&f);
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define FILTER "0" /* sanitizers make calls of their own */
+#else
+#define FILTER "2"
+#endif
+
+/* A field of /proc/PID/task/TID/status. */
+static void expect_field(pid_t pid, const char *tid, const char *field, const char *wanted)
+{
+    char path[128], line[256];
+    size_t n = strlen(field);
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%ld/task/%s/status", (long)pid, tid);
+    f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f)) {
+        if (strncmp(line, field, n))
+            continue;
+        line[strcspn(line, "\n")] = '\0';
+        assert_string_equal(line + n + 1, wanted);
+        fclose(f);
+        return;
+    }
+    fail_msg("%s has no %s", path, field);
+}
+
+/* Of each backend and with a control socket: threads of all kinds. */
+static void every_thread_is_confined(void **state)
+{
+    static const char *const options[] = {"", "--backend=threads", "--backend=uring"};
+    struct zqcow2_backend *be;
+    int rc = zqcow2_uring_open("/dev/null", 0, NULL, &be);
+
+    (void)state;
+    if (rc >= 0)
+        zqcow2_backend_close(be);
+    for (unsigned i = 0; i < (rc == -ENOSYS ? 2u : 3u); i++) {
+        struct front f;
+        struct dirent *e;
+        char path[64];
+        unsigned threads = 0;
+        DIR *d;
+
+        front_begin(&f, front_plain, options[i], ALL);
+        assert_int_equal(front_do(&f, 0, IN, 0, 0, 512), OK);
+        snprintf(path, sizeof(path), "/proc/%ld/task", (long)f.server);
+        d = opendir(path);
+        assert_non_null(d);
+        while ((e = readdir(d))) {
+            if (e->d_name[0] == '.')
+                continue;
+            expect_field(f.server, e->d_name, "Seccomp:", FILTER);
+            threads++;
+            if (i == 1 && FILTER[0] == '0') /* without the filter its threads stay as they were */
+                continue;
+            expect_field(f.server, e->d_name, "NoNewPrivs:", "1");
+            if (i != 1)
+                expect_field(f.server, e->d_name, "CapEff:", "0000000000000000");
+        }
+        closedir(d);
+        assert_true(threads > RINGS);
+        assert_int_equal(front_do(&f, 0, OUT, 0, 512, 0), OK);
+        front_finish(&f);
+    }
+}
+
 static void blocks_of_4096(void **state)
 {
     struct front f;
@@ -423,6 +494,7 @@ int main(void)
         cmocka_unit_test(appends_say_where),
         cmocka_unit_test(a_driver_without_zones_reads),
         cmocka_unit_test(a_read_only_disk_is_one),
+        cmocka_unit_test(every_thread_is_confined),
         cmocka_unit_test(blocks_of_4096),
         cmocka_unit_test(many_requests),
     };

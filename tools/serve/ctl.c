@@ -259,7 +259,14 @@ int serve_ctl_start(struct serve_ctl *c, struct serve_image *image)
     return -rc;
 }
 
-void serve_ctl_stop(struct serve_ctl *c)
+int serve_ctl_remove(void *ctl)
+{
+    const struct serve_ctl *c = ctl;
+
+    return unlink(c->path) ? -errno : 0;
+}
+
+void serve_ctl_stop(struct serve_ctl *c, const struct serve_keeper *keeper)
 {
     if (!c)
         return;
@@ -274,7 +281,7 @@ void serve_ctl_stop(struct serve_ctl *c)
     }
     if (c->stop_fd >= 0)
         close(c->stop_fd);
-    unlink(c->path);
+    serve_keeper_run(keeper, serve_ctl_remove, c);
     close(c->listen_fd);
     free(c);
 }

@@ -9,6 +9,7 @@
 #define ZQ_TOOLS_SERVE_CTL_H
 
 #include "serve/image.h"
+#include "serve/keeper.h"
 #include "serve/state.h"
 
 enum { SERVE_CTL_LINE = 8192 }; /* bytes of a command, its end included */
@@ -26,7 +27,9 @@ void serve_ctl_beside(struct serve_ctl **c, const struct serve_state *state);
 const char *serve_ctl_path(const struct serve_ctl *c);
 /* Answers from now on; 0 or -errno. NULL: nothing to do. */
 int serve_ctl_start(struct serve_ctl *c, struct serve_image *image);
+/* A task of a keeper: removes the socket of a struct serve_ctl. */
+int serve_ctl_remove(void *ctl);
 /* Ends a running command, then removes the socket. Before the queues are closed. */
-void serve_ctl_stop(struct serve_ctl *c);
+void serve_ctl_stop(struct serve_ctl *c, const struct serve_keeper *keeper);
 
 #endif

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -51,6 +52,23 @@ static bool set_faults(struct serve_options *o, const char *text)
     return o->has_faults;
 }
 
+/* Before the server is started: the lookup may open files and load libraries. */
+static bool set_user(const char *name, struct serve_user *u)
+{
+    const struct passwd *p;
+
+    errno = 0;
+    p = getpwnam(name);
+    if (!p)
+        zt_error("--user: %s: %s", name, errno ? strerror(errno) : "no such user");
+    else if (geteuid())
+        zt_error("--user: only root can serve as another user");
+    if (!p || geteuid())
+        return false;
+    *u = (struct serve_user){true, p->pw_uid, p->pw_gid};
+    return true;
+}
+
 bool serve_option(struct serve_options *o, int c)
 {
     if (c == SERVE_OPT_QUEUES)
@@ -59,8 +77,12 @@ bool serve_option(struct serve_options *o, int c)
         return set_block_size(optarg, &o->block_size);
     if (c == SERVE_OPT_FAULTS)
         return set_faults(o, optarg);
+    if (c == SERVE_OPT_USER)
+        return set_user(optarg, &o->user);
     if (c == SERVE_OPT_CTL)
         o->ctl = optarg;
+    else if (c == SERVE_OPT_UNCONFINED)
+        o->unconfined = true;
     else if (c == SERVE_OPT_READ_ONLY)
         o->read_only = true;
     else if (c == SERVE_OPT_FOREGROUND)

@@ -127,10 +127,22 @@ int serve_state_create(struct serve_state *s)
     return fd;
 }
 
-void serve_state_end(struct serve_state *s, int fd, const char *error)
+static int remove_task(void *state)
+{
+    serve_state_remove(state);
+    return 0;
+}
+
+void serve_state_keep(struct serve_state *s, struct serve_keeper *keeper)
+{
+    serve_keeper_task(keeper, remove_task, s);
+}
+
+void serve_state_end(struct serve_state *s, int fd, const char *error,
+                     const struct serve_keeper *keeper)
 {
     if (!error) {
-        serve_state_remove(s);
+        serve_keeper_run(keeper, remove_task, s);
         return;
     }
     snprintf(s->error, sizeof(s->error), "%s", error);

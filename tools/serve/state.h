@@ -14,6 +14,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "serve/keeper.h"
+
 /* Tests have their own. */
 #ifndef SERVE_STATE_DIR
 #define SERVE_STATE_DIR "/run/zqcow2"
@@ -46,8 +48,11 @@ struct serve_state {
  * ends, or -errno.
  */
 int serve_state_create(struct serve_state *s);
+/* Makes the removal of the file a task of the keeper. */
+void serve_state_keep(struct serve_state *s, struct serve_keeper *keeper);
 /* The server's last call: removes the file, or says in it why the end was not clean. */
-void serve_state_end(struct serve_state *s, int fd, const char *error);
+void serve_state_end(struct serve_state *s, int fd, const char *error,
+                     const struct serve_keeper *keeper);
 void serve_state_remove(const struct serve_state *s);
 /* Sets all of `out`; 0 or -errno. */
 int serve_state_read(const struct serve_kind *kind, uint32_t id, struct serve_state *out);

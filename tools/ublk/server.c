@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include "serve/confine.h"
 #include "serve/ctl.h"
 #include "serve/geometry.h"
 #include "serve/image.h"
@@ -32,6 +33,7 @@ struct server {
     struct serve_state state; /* once state_fd is there */
     struct ublk_ctl ctl;
     struct serve_ctl *control; /* NULL: none */
+    struct serve_keeper keeper;
     struct ublk_dev_info dev;
     struct ublk_queue *queues;
     uint32_t prepared; /* queues that hold something */
@@ -214,16 +216,69 @@ static int prepare_queues(struct server *s)
     return 0;
 }
 
-/* From here on a failure that leaves threads behind ends the process: the kernel then cleans up. */
-static int start_device(struct server *s)
+/* ---- what needs the rights of root, see serve/keeper.h ---- */
+
+static int start_task(void *server)
+{
+    struct server *s = server;
+
+    return ublk_ctl_start(&s->ctl, s->dev.dev_id, s->state.pid);
+}
+
+static int stop_task(void *server)
+{
+    struct server *s = server;
+
+    return ublk_ctl_stop(&s->ctl, s->dev.dev_id);
+}
+
+static int delete_task(void *server)
+{
+    struct server *s = server;
+
+    return ublk_ctl_del(&s->ctl, s->dev.dev_id);
+}
+
+static int give_up_rights(struct server *s)
+{
+    int rc;
+
+    if (s->opt->serve.unconfined)
+        return 0;
+    serve_keeper_task(&s->keeper, start_task, s);
+    serve_keeper_task(&s->keeper, stop_task, s);
+    serve_keeper_task(&s->keeper, delete_task, s);
+    serve_keeper_fd(&s->keeper, s->ctl.fd);
+    serve_keeper_fd(&s->keeper, s->ctl.ring.ring_fd);
+    if (s->control)
+        serve_keeper_task(&s->keeper, serve_ctl_remove, s->control);
+    serve_state_keep(&s->state, &s->keeper);
+    rc = serve_keeper_start(&s->keeper);
+    if (rc == 0)
+        return serve_confine_rights(&s->opt->serve, s->report);
+    serve_report_failure(s->report, "cannot start a process: %s", strerror(-rc));
+    return rc;
+}
+
+/* ---- start and stop ---- */
+
+static int set_params(struct server *s)
 {
     struct ublk_params p;
     int rc;
 
     fill_params(s, &p);
     rc = ublk_ctl_set_params(&s->ctl, s->dev.dev_id, &p);
-    if (rc >= 0)
-        rc = prepare_queues(s);
+    if (rc < 0)
+        serve_report_failure(s->report, "the kernel refuses the device: %s", strerror(-rc));
+    return rc;
+}
+
+/* From here on a failure that leaves threads behind ends the process: the kernel then cleans up. */
+static int start_device(struct server *s)
+{
+    int rc = prepare_queues(s);
+
     for (uint32_t i = 0; rc >= 0 && i < s->prepared; i++) {
         rc = ublk_queue_start(&s->queues[i]);
         if (rc < 0 && i) {
@@ -232,7 +287,7 @@ static int start_device(struct server *s)
         }
     }
     if (rc >= 0)
-        rc = ublk_ctl_start(&s->ctl, s->dev.dev_id, getpid());
+        rc = serve_keeper_run(&s->keeper, start_task, s);
     if (rc < 0)
         serve_report_failure(s->report, "the kernel refuses the device: %s", strerror(-rc));
     return rc;
@@ -240,12 +295,23 @@ static int start_device(struct server *s)
 
 /* ---- life and end ---- */
 
+/* Nobody can stop the device any more, and its threads would wait without end. */
+static void leave_device(struct server *s)
+{
+    int rc = zqcow2_flush(s->image.img);
+
+    serve_image_log(&s->image, ZQCOW2_LOG_ERROR,
+                    rc < 0 ? zqcow2_strerror(rc) : "the process that stops the device was killed");
+    _exit(1);
+}
+
 /* The kernel writes back what it holds, then the tags come home and the threads end. */
 static int stop_device(struct server *s)
 {
     int rc = 0;
 
-    ublk_ctl_stop(&s->ctl, s->dev.dev_id);
+    if (serve_keeper_run(&s->keeper, stop_task, s) == -EPIPE)
+        leave_device(s);
     for (uint32_t i = 0; i < s->prepared; i++)
         if (s->queues[i].thread)
             pthread_join(s->queues[i].thread, NULL);
@@ -278,22 +344,28 @@ static int serve_device(struct server *s)
     if (rc >= 0)
         rc = create_state(s);
     if (rc < 0) {
-        serve_ctl_stop(s->control);
+        serve_ctl_stop(s->control, &s->keeper);
         return rc;
     }
     serve_ctl_beside(&s->control, &s->state);
-    rc = start_device(s);
+    rc = set_params(s);
+    if (rc >= 0)
+        rc = give_up_rights(s);
+    if (rc >= 0)
+        rc = start_device(s);
+    s->image.fixed_size = s->image.info.zone_size ?
+                              "Linux cannot change the zones of a ublk device" :
+                              "a ublk device keeps its size while it exists";
+    if (rc >= 0 && serve_ctl_start(s->control, &s->image) < 0)
+        serve_image_log(&s->image, ZQCOW2_LOG_WARN, "cannot start the control thread");
+    if (rc >= 0)
+        rc = serve_confine_calls(&s->opt->serve, s->report);
     if (rc >= 0) {
-        s->image.fixed_size = s->image.info.zone_size ?
-                                  "Linux cannot change the zones of a ublk device" :
-                                  "a ublk device keeps its size while it exists";
-        if (serve_ctl_start(s->control, &s->image) < 0)
-            serve_image_log(&s->image, ZQCOW2_LOG_WARN, "cannot start the control thread");
         serve_report_ready(s->report, s->state.endpoint, &s->image.info, s->opt->serve.read_only,
                            serve_largest_append(&s->image.info, MAX_IO));
         serve_signals_wait(s->signal_fd, s->ended_fd);
     }
-    serve_ctl_stop(s->control);
+    serve_ctl_stop(s->control, &s->keeper);
     stopped = stop_device(s);
     if (stopped < 0)
         serve_image_log(&s->image, ZQCOW2_LOG_ERROR, zqcow2_strerror(stopped));
@@ -313,7 +385,7 @@ static int run_device(struct server *s)
         rc = serve_device(s);
         close(s->char_fd);
     }
-    ublk_ctl_del(&s->ctl, s->dev.dev_id);
+    serve_keeper_run(&s->keeper, delete_task, s);
     return rc;
 }
 
@@ -347,7 +419,7 @@ static int make_descriptors(struct server *s)
 
 int ublk_serve(const void *opt, struct serve_report *report)
 {
-    struct server s = {.opt = opt, .report = report, .state_fd = -1};
+    struct server s = {.opt = opt, .report = report, .keeper = SERVE_KEEPER_INIT, .state_fd = -1};
     int rc, closed;
 
     /* Memory pressure must not wait for writeback to the very device that this process serves. */
@@ -362,6 +434,7 @@ int ublk_serve(const void *opt, struct serve_report *report)
     rc = with_driver(&s);
     closed = serve_image_close(&s.image);
     if (s.state_fd >= 0)
-        serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL);
+        serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL,
+                        &s.keeper);
     return rc < 0 || closed < 0;
 }

@@ -8,15 +8,15 @@ const struct zt_verb zt_verb_ublk = {
     "ublk",
     "add [--id N] [--queues N] [--depth N] [--block-size N]\n"
     "                       [--backend NAME] [--backing-root DIR] [--data-file FILE]\n"
-    "                       [--backing-format FMT] [--ctl PATH] [--faults SPEC] [--read-only]\n"
-    "                       [--foreground] FILE\n"
+    "                       [--backing-format FMT] [--ctl PATH] [--faults SPEC] [--user NAME]\n"
+    "                       [--unconfined] [--read-only] [--foreground] FILE\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] ID|FILE",
     "Attaches an image as a Linux block device",
     "  --id=N                  use /dev/ublkbN; the next free one\n"
     "  --queues=N, --depth=N   number of queues, and of requests in each\n"
     "  --block-size=N          logical blocks of 512 bytes, or of 4096\n" ZT_HELP_FILES
-        ZT_HELP_FORMAT ZT_HELP_BACKEND SERVE_HELP_CTL
+        ZT_HELP_FORMAT ZT_HELP_BACKEND SERVE_HELP_CTL SERVE_HELP_USER
     "  --read-only             make the device read-only\n"
     "  --foreground            serve in the foreground until a signal\n"
     "  --force                 del: even if the device is in use\n",

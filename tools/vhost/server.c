@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "serve/confine.h"
 #include "serve/ctl.h"
 #include "serve/signals.h"
 #include "serve/socket.h"
@@ -28,6 +29,7 @@ struct server {
     unsigned opened; /* of them */
     char socket[PATH_MAX];
     struct serve_ctl *ctl; /* NULL: none */
+    struct serve_keeper keeper;
     int signal_fd, state_fd, listen_fd;
 };
 
@@ -177,18 +179,57 @@ static int announce(struct server *s)
         return rc;
     if (create_state(s) >= 0)
         serve_ctl_beside(&s->ctl, &s->state);
-    rc = serve_ctl_start(s->ctl, &s->image);
-    if (rc < 0)
-        serve_report_failure(s->report, "cannot start a thread: %s", strerror(-rc));
+    return 0;
+}
+
+static int remove_socket(void *server)
+{
+    const struct server *s = server;
+
+    return unlink(s->socket) ? -errno : 0;
+}
+
+/* What is removed at the end is removed by the keeper. */
+static int give_up_rights(struct server *s)
+{
+    int rc;
+
+    if (s->opt->serve.unconfined)
+        return 0;
+    if (s->opt->socket)
+        serve_keeper_task(&s->keeper, remove_socket, s);
+    if (s->ctl)
+        serve_keeper_task(&s->keeper, serve_ctl_remove, s->ctl);
+    if (s->state_fd >= 0)
+        serve_state_keep(&s->state, &s->keeper);
+    rc = serve_keeper_start(&s->keeper);
+    if (rc == 0)
+        return serve_confine_rights(&s->opt->serve, s->report);
+    serve_report_failure(s->report, "cannot start a process: %s", strerror(-rc));
     return rc;
 }
 
-static int with_queues(struct server *s)
+static int start_threads(struct server *s)
 {
-    int rc = open_queues(s), closed;
+    int rc = open_queues(s);
+
+    if (rc < 0)
+        return rc;
+    rc = serve_ctl_start(s->ctl, &s->image);
+    if (rc == 0)
+        return serve_confine_calls(&s->opt->serve, s->report);
+    serve_report_failure(s->report, "cannot start a thread: %s", strerror(-rc));
+    return rc;
+}
+
+static int with_socket(struct server *s)
+{
+    int rc = announce(s), closed;
 
     if (rc == 0)
-        rc = announce(s);
+        rc = give_up_rights(s);
+    if (rc == 0)
+        rc = start_threads(s);
     if (rc == 0) {
         serve_report_ready(s->report, s->socket, &s->image.info, s->opt->serve.read_only,
                            s->image.info.zone_size ? vhost_disk_largest_append(&s->shared.disk) :
@@ -198,7 +239,7 @@ static int with_queues(struct server *s)
         else
             rc = serve_one(s, s->listen_fd) == -EPROTO ? -EPROTO : 0;
     }
-    serve_ctl_stop(s->ctl);
+    serve_ctl_stop(s->ctl, &s->keeper);
     closed = close_queues(s);
     if (closed < 0)
         serve_image_log(&s->image, ZQCOW2_LOG_ERROR, zqcow2_strerror(closed));
@@ -223,16 +264,16 @@ static int with_image(struct server *s)
         rc = open_socket(s);
     if (rc < 0)
         return rc;
-    rc = with_queues(s);
+    rc = with_socket(s);
     if (s->opt->socket)
-        unlink(s->socket);
+        serve_keeper_run(&s->keeper, remove_socket, s);
     close(s->listen_fd);
     return rc;
 }
 
 int vhost_serve(const void *opt, struct serve_report *report)
 {
-    struct server s = {.opt = opt, .report = report, .state_fd = -1};
+    struct server s = {.opt = opt, .report = report, .keeper = SERVE_KEEPER_INIT, .state_fd = -1};
     int rc, closed;
 
     s.signal_fd = serve_signals_open();
@@ -245,6 +286,7 @@ int vhost_serve(const void *opt, struct serve_report *report)
     rc = with_image(&s);
     closed = serve_image_close(&s.image);
     if (s.state_fd >= 0)
-        serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL);
+        serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL,
+                        &s.keeper);
     return rc < 0 || closed < 0;
 }

@@ -46,13 +46,14 @@ const struct zt_verb zt_verb_vhost_user = {
     "vhost-user",
     "--socket PATH|--fd N [--queues N] [--block-size N] [--backend NAME]\n"
     "                       [--backing-root DIR] [--data-file FILE] [--backing-format FMT]\n"
-    "                       [--ctl PATH] [--faults SPEC] [--read-only] [--foreground] FILE",
+    "                       [--ctl PATH] [--faults SPEC] [--user NAME] [--unconfined]\n"
+    "                       [--read-only] [--foreground] FILE",
     "Serves an image to virtual machines as a virtio disk",
     "  --socket=PATH           the UNIX socket that a virtual machine connects to\n"
     "  --fd=N                  an inherited socket instead\n"
     "  --queues=N              number of queues, 4 by default\n"
     "  --block-size=N          logical blocks of 512 bytes, or of 4096\n" ZT_HELP_FILES
-        ZT_HELP_FORMAT ZT_HELP_BACKEND SERVE_HELP_CTL
+        ZT_HELP_FORMAT ZT_HELP_BACKEND SERVE_HELP_CTL SERVE_HELP_USER
     "  --read-only             make the disk read-only\n"
     "  --foreground            serve in the foreground until a signal\n",
     run};

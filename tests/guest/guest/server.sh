@@ -36,6 +36,17 @@ list_shows_it() {
     zqcow2 ublk list | grep -q "^$ID	$DEV	pid [0-9]*	$Z\$"
 }
 ok "list shows it" list_shows_it
+# Without the kernel's own workers of a ring, which work with the rights of who submits.
+every_thread_is_confined() {
+    pid=$(server_pid $ID)
+    grep -hE '^(Name|NoNewPrivs|Seccomp|CapEff):' /proc/$pid/task/*/status | sort | uniq -c
+    for t in /proc/$pid/task/*/status; do
+        ! grep -q '^Name:.iou-' $t || continue
+        grep -q '^Seccomp:.2$' $t && grep -q '^NoNewPrivs:.1$' $t &&
+            grep -q '^CapEff:.0000000000000000$' $t || return 1
+    done
+}
+ok "every thread of the server is confined" every_thread_is_confined
 ok "the image in use is refused" refused 'in use\|lock' zqcow2 ublk add $Z
 make_image $P 64M
 ok "an id in use is refused" refused "id $ID is in use" zqcow2 ublk add --id $ID $P
