@@ -90,8 +90,6 @@ static void make(struct commits *c)
         c->layer[i].size = (1 + commits_draw(c, ROOM / 512)) * 512;
     make_raw(c, LOW);
     if (commits_draw(c, 3)) {
-        if (c->layer[BASE].size < c->layer[TOP].size)
-            c->layer[BASE].size = c->layer[TOP].size;
         make_qcow2(c, BASE, commits_draw(c, 3) ? LOW : LAYERS);
     } else {
         make_raw(c, BASE);
@@ -110,21 +108,24 @@ static void top_reads_as_before(struct commits *c)
     commits_must(c, zqcow2_close(img) == 0, "close", 0);
 }
 
-/* As the top does, and behind its end as before. */
+/* As the top does, and behind its end as before; one that was shorter has grown. */
 static void base_reads_as_top(struct commits *c)
 {
     struct layer *base = &c->layer[BASE], *top = &c->layer[TOP];
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
 
     memcpy(base->want, top->want, top->size);
+    base->size = base->size < top->size ? top->size : base->size;
     if (strcmp(base->format, "raw")) {
         struct zqcow2_image *img = commits_open(c, BASE, 0);
 
         commits_must(c, zqcow2_read(img, commits_data, base->size, 0) == 0, "read", 0);
+        zqcow2_get_info(img, &info);
+        commits_must(c, info.virtual_size == base->size, "size", (long)info.virtual_size);
         commits_must(c, zqcow2_close(img) == 0, "close", 0);
     } else {
         uint64_t bytes = zqcow2_simdisk_length(c->w.disk[BASE]);
 
-        base->size = base->size < top->size ? top->size : base->size;
         commits_must(c, bytes == base->size, "length", (long)bytes);
         commits_must(c, zqcow2_simdisk_export(c->w.disk[BASE], commits_data, base->size, 0) == 0,
                      "export", 0);

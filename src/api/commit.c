@@ -7,7 +7,6 @@
  * and from then on shows the same bytes from below. So it may stop anywhere, and be begun again.
  */
 #include <errno.h>
-#include <inttypes.h>
 #include "api/commit.h"
 #include "base/report.h"
 #include "device/backend.h"
@@ -23,13 +22,6 @@ static int resolve(void *arg, const char *name, const char *format, uint32_t dep
     return m->opt.resolve(m->opt.resolve_arg, name, format, depth + 1, be, err);
 }
 
-static int smaller(const struct commit *m, uint64_t bytes)
-{
-    return zq_fail(m->err, ZQCOW2_EFEATURE,
-                   "has %" PRIu64 " bytes, fewer than the image (%" PRIu64 "): resize it first",
-                   bytes, m->info.virtual_size);
-}
-
 /* What lies behind the end of a shorter raw file are zeros to the image already (S3). */
 static int fit_raw(struct commit *m)
 {
@@ -43,18 +35,19 @@ static int fit_raw(struct commit *m)
                                                      zq_be_truncate(m->be, m->info.virtual_size);
 }
 
-/* To grow it could show what lies below the end of this one, so that is a step of its own (G4). */
+/* What it gains are zeros, whatever lies below it (G4): so they were to the image already (S3). */
 static int fit_qcow2(struct commit *m)
 {
     struct zqcow2_info i = ZQCOW2_INFO_INIT;
+    int rc = 0;
 
     zq_image_info(m->below, &i);
     if ((i.flags ^ m->info.flags) & ZQCOW2_INFO_ZONED)
         return zq_fail(m->err, ZQCOW2_EFEATURE,
                        "it has zones or the image above it has them, but not both");
     if (i.virtual_size < m->info.virtual_size)
-        return smaller(m, i.virtual_size);
-    return i.flags & ZQCOW2_INFO_ZONED ? zq_commit_plan_zones(m) : 0;
+        rc = zqcow2_resize(m->below, m->info.virtual_size, 0, m->err);
+    return rc == 0 && i.flags & ZQCOW2_INFO_ZONED ? zq_commit_plan_zones(m) : rc;
 }
 
 /* A raw file is no image: it is used as bytes, and locked as an image would be. */

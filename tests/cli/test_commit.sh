@@ -127,10 +127,52 @@ for z in 3M 4M 5M; do feed bytes 0 'another one' append ztop.qcow2 $z; done
 run 1 'more active zones than the base allows' commit ztop.qcow2
 has 'are refused' err 'zbase\.qcow2": 4 zones would be active, max_active_zones is 2'
 
+# A smaller qcow2 base grows, and shows nothing of what lies below its end.
+for opts in '' extended_l2=on data_file=small.bin; do
+    rm -f lowest.raw small.* larger.qcow2 judge judge-top.qcow2
+    qemu-img create -q -f raw lowest.raw 3M
+    fill lowest.raw raw 'write -P 1 0 3M'
+    qemu-img create -q -f qcow2 ${opts:+-o "$opts"} -b lowest.raw -F raw small.qcow2 1M
+    qemu-img create -q -f qcow2 -b small.qcow2 -F qcow2 larger.qcow2 2560k
+    fill larger.qcow2 qcow2 'write -P 4 900k 200k' 'write -P 5 2M 64k' 'write -z 1200k 64k'
+    qemu-img convert -f qcow2 -O raw larger.qcow2 saved.raw
+    if [ "$opts" = data_file=small.bin ]; then
+        cp small.qcow2 before.qcow2
+        run 1 'a base with a data file' commit larger.qcow2
+        has 'cannot be resized' err 'backing file "small\.qcow2": .*data file'
+        same 'and is as it was' before.qcow2 small.qcow2
+        continue
+    fi
+    cp small.qcow2 judge
+    cp larger.qcow2 judge-top.qcow2
+    qemu-img rebase -q -u -b judge -F qcow2 judge-top.qcow2
+    qemu-img commit -q -f qcow2 judge-top.qcow2 || echo '# qemu-img commit failed'
+    run 0 "[$opts] a smaller qcow2 base" commit larger.qcow2
+    alike "[$opts] is what qemu-img makes of it" qcow2 judge qcow2 small.qcow2
+    alike "[$opts] has all of it" raw saved.raw qcow2 small.qcow2
+    alike "[$opts] the image reads as before" raw saved.raw qcow2 larger.qcow2
+    sound small.qcow2
+    sound larger.qcow2
+done
+# With zones: a base of four, the last of which is short and full, under an image of six.
+run 0 'a shorter zoned base' create -o zone.size=1M zbase2.qcow2 3584k
+run 0 'filled' finish --offset=3M zbase2.qcow2
+feed bytes 0 'in it' append zbase2.qcow2 0
+run 0 'an overlay' create -b zbase2.qcow2 ztop2.qcow2
+run 0 'that grows' resize ztop2.qcow2 6M
+for z in 0 3M 5M; do feed bytes 0 'an append' append ztop2.qcow2 $z; done
+run 0 'one is full' finish --offset=4M ztop2.qcow2
+run 0 'the whole' convert --force ztop2.qcow2 before.raw
+run 0 'commit' commit ztop2.qcow2
+is 'the same zones' "$(show_zones ztop2.qcow2)" "$(show_zones zbase2.qcow2)"
+is 'all six' 6 "$("$tool" report --json zbase2.qcow2 | grep -c '"state"')"
+run 0 'the base alone' convert --force zbase2.qcow2 base.raw
+same 'the same bytes' before.raw base.raw
+run 0 'check' check zbase2.qcow2
+run 0 'check' check ztop2.qcow2
+
 qemu-img create -q -f qcow2 small.qcow2 1M
 qemu-img create -q -f qcow2 -b small.qcow2 -F qcow2 larger.qcow2 2M
-run 1 'a smaller qcow2 base' commit larger.qcow2
-has 'is refused' err 'backing file "small\.qcow2": has 1048576 bytes, fewer than the image \(2097152\)'
 run 1 'no base' commit small.qcow2
 has 'is refused' err 'no backing file'
 qemu-img snapshot -c s larger.qcow2
