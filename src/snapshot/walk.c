@@ -28,7 +28,7 @@ static int read_entry(struct zq_snap *s, uint64_t table, const uint8_t *entry,
         return 0;
     return zq_fail(s->err, ZQCOW2_ECORRUPT,
                    "entry 0x%" PRIx64 " of the L2 table at byte %" PRIu64
-                   " %s: check and repair the image",
+                   ": %s: check and repair the image",
                    zq_l2_word(entry), table, why);
 }
 
