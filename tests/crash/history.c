@@ -150,6 +150,8 @@ static void one_request(struct history *h)
 
     if (draw(h, 12) == 0)
         submit(h, begin_act(h, FLUSH));
+    else if (h->overwrites)
+        overwrite(h);
     else if (is_sequential(h, zone * ZONE))
         change_zone(h, zone, (uint32_t)draw(h, 9));
     else
@@ -246,12 +248,30 @@ static void drop(struct history *h)
     call_ends(h, a, zqcow2_snapshot_delete(h->img, name_of(which, text), NULL), 0);
 }
 
-/* Refused while requests are in flight; what is submitted during the call goes to the new disk. */
+/* What was submitted meanwhile goes to the new disk. */
+static void applied(struct history *h, unsigned i)
+{
+    h->now = h->act[i].content;
+    for (; i <= h->acts; i++) {
+        struct act *a = &h->act[i];
+
+        a->size = h->now.size;
+        bitmaps_ask(a->bitmap, BITMAPS, 0, h->now.size);
+        if (a->kind == WRITE)
+            memset(h->now.v + a->at, a->value, a->len);
+    }
+}
+
+/*
+ * Refused while requests are in flight, of which one may have come before the call looks. What
+ * comes meanwhile cannot know the pointers.
+ */
 static void apply(struct history *h)
 {
     unsigned which = some_snapshot(h);
     struct act *a;
     char text[16];
+    int rc;
 
     if (!which)
         return;
@@ -260,15 +280,14 @@ static void apply(struct history *h)
     a = begin_act(h, APPLY);
     a->which = which;
     a->content = h->act[which].content;
-    a->size = a->content.size;
-    call_begins(h, false);
-    call_ends(h, a, zqcow2_snapshot_apply(h->img, name_of(which, text), NULL), -EBUSY);
-    if (a->refused) {
-        a->size = h->now.size;
-        return;
-    }
-    h->now = a->content;
-    bitmaps_ask(a->bitmap, BITMAPS, 0, h->now.size);
+    call_begins(h, draw(h, 2));
+    h->overwrites = true;
+    h->limit = h->limit < a->content.size ? h->limit : a->content.size;
+    rc = zqcow2_snapshot_apply(h->img, name_of(which, text), NULL);
+    h->overwrites = false;
+    call_ends(h, a, rc, -EBUSY);
+    if (!a->refused)
+        applied(h, number(h, a));
 }
 
 static uint32_t another_size(struct history *h)

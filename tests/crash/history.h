@@ -84,10 +84,11 @@ struct history {
     struct zqcow2_image *img;
     struct zqcow2_queue *queue;
     uint32_t version, layout;
-    bool lazy;      /* it ever was */
-    bool during;    /* a call runs, and requests may be submitted meanwhile */
-    bool inside;    /* one is being submitted */
-    uint32_t limit; /* sectors that requests may touch meanwhile */
+    bool lazy;       /* it ever was */
+    bool during;     /* a call runs, and requests may be submitted meanwhile */
+    bool inside;     /* one is being submitted */
+    bool overwrites; /* none at a write pointer */
+    uint32_t limit;  /* sectors that requests may touch meanwhile */
     unsigned acts;
     struct content now;     /* as if all that was submitted had taken effect */
     uint8_t first[SECTORS]; /* as created */

@@ -221,17 +221,41 @@ bool is_same(const struct content *a, const struct content *b)
            memcmp(a->wp, b->wp, sizeof(a->wp)) == 0;
 }
 
+/* The act that was applying a snapshot, or 0. */
+static unsigned applying(const struct view *v)
+{
+    for (unsigned i = 1; i < v->n; i++) {
+        const struct act *a = &v->h->act[i];
+
+        if (a->kind == APPLY && !a->refused && !has_ended(v->h, a))
+            return i;
+    }
+    return 0;
+}
+
+/* All of the snapshot, and perhaps what was submitted behind act i. */
+static bool is_applied(const struct view *v, unsigned i, const struct content *got)
+{
+    struct content want = v->h->act[i].content;
+
+    while (++i < v->n) {
+        const struct act *a = &v->h->act[i];
+
+        for (uint32_t k = a->at; a->kind == WRITE && k < a->at + a->len; k++)
+            want.v[k] = got->v[k] == a->value ? a->value : want.v[k];
+    }
+    return is_same(got, &want);
+}
+
 /* A snapshot that is being applied is there whole, or not at all. */
 static void judge_view(struct view *v, const struct content *got)
 {
     const struct history *h = v->h;
-    const struct act *last = &h->act[v->n - 1];
+    unsigned at = applying(v);
 
-    if (last->kind == APPLY && !last->refused && !has_ended(h, last)) {
-        if (is_same(got, &last->content))
-            return;
-        v->n--;
-    }
+    if (at && is_applied(v, at, got))
+        return;
+    v->n = at ? at : v->n;
     must(h, size_allowed(v, got->size), "size", (long)got->size);
     judge_sectors(v, got);
     if (h->shape->layout)
