@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: MIT
 """snapshots.py ZQCOW2 FIRST COUNT: random histories of images with internal snapshots.
 
-Plain images are written, made larger, and their snapshots taken, applied and deleted by QEMU's
-programs and zqcow2 in turn; zoned ones by zqcow2. After every step both programs check the image;
-at the end both read every snapshot. Each history has a seed: COUNT of them from FIRST on.
+Plain images are written, made larger and smaller, compressed into a new file, and their snapshots
+taken, applied and deleted by QEMU's programs and zqcow2 in turn; zoned ones by zqcow2. After every
+step both programs check the image; both read every snapshot at the end, and before it is lost in a
+new file. Each history has a seed: COUNT of them from FIRST on.
 """
 import os
 import random
@@ -34,6 +35,16 @@ class History:
         for line in self.log:
             print('  ' + line)
         sys.exit(1)
+
+    def compare_all(self):
+        self.compare(self.held(), None)
+        for name, want in self.snaps.items():
+            self.compare(want, name)
+
+    def replace(self):
+        """By the new file, which has what the disk has or, sometimes, a snapshot; no snapshots."""
+        os.replace('new.qcow2', 'a.qcow2')
+        self.snaps = {}
 
     def run(self, *args, data=None, good=(0,)):
         self.log.append(' '.join(args))
@@ -104,6 +115,9 @@ class Plain(History):
             self.now = bytearray(self.snaps[name])
             self.size = len(self.now)
 
+    def held(self):
+        return bytes(self.now)
+
     def grow(self):
         if '0.10' in self.how or self.size > 200 * STEP:
             return
@@ -113,6 +127,35 @@ class Plain(History):
             self.tool('resize', 'a.qcow2', str(self.size + 5 * STEP))
         self.now += bytes(5 * STEP)
         self.size += 5 * STEP
+
+    # qemu-img makes no image smaller that has snapshots.
+    def shrink(self):
+        size = self.size - self.rng.randrange(1, 20) * STEP
+        if '0.10' in self.how or size < 20 * STEP:
+            return
+        if not self.snaps and self.rng.random() < 0.5:
+            self.run('qemu-img', 'resize', '-q', '--shrink', '-f', 'qcow2', 'a.qcow2', str(size))
+        else:
+            self.tool('resize', '--shrink', 'a.qcow2', str(size))
+        self.now = self.now[:size]
+        self.size = size
+
+    # qemu-img -l keeps the size of the disk: only one of the same size.
+    def compress(self):
+        self.compare_all()
+        name = self.pick() if self.rng.random() < 0.5 else None
+        if name and len(self.snaps[name]) != self.size:
+            name = None
+        if self.rng.random() < 0.5:
+            self.run('qemu-img', 'convert', '-q', '-c', '-f', 'qcow2', '-O', 'qcow2', '-o', self.how,
+                     *(['-l', name] if name else []), 'a.qcow2', 'new.qcow2')
+        else:
+            self.how = re.sub('compat=[^,]*,?', '', self.how) or 'cluster_size=65536'
+            self.tool('convert', '-c', '-O', 'qcow2', '-o', self.how,
+                      *(['--snapshot=' + name] if name else []), 'a.qcow2', 'new.qcow2')
+        if name:
+            self.now = bytearray(self.snaps[name])
+        self.replace()
 
     def check(self):
         self.run('qemu-img', 'check', '-q', '-f', 'qcow2', 'a.qcow2')
@@ -130,7 +173,8 @@ class Plain(History):
             self.fail(f'zqcow2 reads {name or "the disk"} differently')
 
     def steps(self):
-        return [self.write] * 4 + [self.take] * 3 + [self.delete, self.apply, self.apply, self.grow]
+        return [self.write] * 4 + [self.take] * 3 + [self.delete, self.apply, self.apply, self.grow,
+                                                        self.shrink, self.compress]
 
 
 class Zoned(History):
@@ -144,15 +188,33 @@ class Zoned(History):
                   f'zone.layout={self.rng.choice(LAYOUTS)}', 'a.qcow2', str(self.ZONE * self.ZONES))
 
     def write(self):
-        i = self.rng.randrange(self.ZONES)
+        i = self.rng.randrange(len(self.zones))
         n = min(self.rng.choice([512, 4096, STEP, 3 * STEP]), self.ZONE - len(self.zones[i]))
         value = bytes([self.rng.randrange(1, 255)]) * n
         if n:
             self.tool('write', 'a.qcow2', str(i * self.ZONE + len(self.zones[i])), data=value)
             self.zones[i] += value
 
+    def held(self):
+        return self.zones
+
+    def resize(self):
+        n = self.rng.randrange(2, 9)
+        self.tool('resize', *(['--shrink', '--discard-data'] if n < len(self.zones) else []), 'a.qcow2',
+                  str(n * self.ZONE))
+        self.zones = (self.zones + [b''] * n)[:n]
+
+    def compress(self):
+        self.compare_all()
+        name = self.pick() if self.rng.random() < 0.5 else None
+        self.tool('convert', '-c', '-O', 'qcow2', *(['--snapshot=' + name] if name else []), 'a.qcow2',
+                  'new.qcow2')
+        if name:
+            self.zones = list(self.snaps[name])
+        self.replace()
+
     def manage(self):
-        i = self.rng.randrange(self.ZONES)
+        i = self.rng.randrange(len(self.zones))
         what = self.rng.choice(['reset', 'reset', 'finish'])
         self.tool(what, '-o', str(i * self.ZONE), 'a.qcow2')
         self.zones[i] = b'' if what == 'reset' else self.zones[i].ljust(self.ZONE, b'\0')
@@ -207,7 +269,7 @@ class Zoned(History):
 
     def steps(self):
         return [self.write] * 5 + [self.manage] * 2 + [self.take] * 3 + \
-            [self.delete, self.apply, self.apply]
+            [self.delete, self.apply, self.apply, self.resize, self.compress]
 
 
 def main():
@@ -223,9 +285,7 @@ def main():
             h.rng.choice(h.steps())()
             h.check()
             steps += 1
-        h.compare(h.zones if isinstance(h, Zoned) else bytes(h.now), None)
-        for name, want in h.snaps.items():
-            h.compare(want, name)
+        h.compare_all()
     print(f'snapshot histories: {count} from seed {first}, {steps} steps, 0 differences')
 
 
