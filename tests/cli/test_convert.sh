@@ -385,6 +385,29 @@ run 0 'the pointer, too' state -o 1M y.img normal
 is 'of a full zone' FULL "$(zone y.img 1 state)"
 rm -f forced.z big.img big.z y.img
 
+# A raw file that may be resumed is as long as the disk at the end, whatever zeros there are, and however it was begun.
+run 0 'zeros at its end' create tail.z 8M
+run 0 'data at its start' io -c 'write -q -P 1 0 3M' tail.z
+run 0 'nothing but zeros' create none.z 8M
+run 0 'in one go' convert tail.z want.img
+truncate -s 8M zero.img
+for begun in 0 1 2100000 3145728 8388608; do
+    rm -f y.img
+    head -c "$begun" want.img >.zqcow2.y.img.part
+    run 0 "begun with $begun bytes" convert --resume tail.z y.img
+    verdict $(cmp -s want.img y.img; echo $?) 'all of it'
+    head -c "$begun" zero.img >.zqcow2.y.img.part
+    run 0 'zeros in the place of another' convert --resume --force none.z y.img
+    verdict $(cmp -s zero.img y.img; echo $?) 'all of them'
+    head -c "$begun" zero.img >.zqcow2.y.img.part
+    run 0 'of a raw file' convert -f raw --resume --force --no-sync zero.img y.img
+    verdict $(cmp -s zero.img y.img; echo $?) 'all of them too'
+done
+truncate -s 9M .zqcow2.y.img.part
+run 1 'begun with more than there is' convert --resume --force tail.z y.img
+has 'is of another copy' err 'is a part of another copy$'
+rm -f .zqcow2.y.img.part tail.z none.z want.img zero.img y.img
+
 # A signal while it works; zeros that are written take a while and no source.
 truncate -s 512M long.img
 for name in INT TERM HUP; do

@@ -240,13 +240,26 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
     return false;
 }
 
+/*
+ * A raw file that may be resumed gets its length last, as zeros at its end are not written. Its
+ * length says what it has, so the bytes are durable before it.
+ */
+static int finish_raw(struct zt_output *o)
+{
+    int rc = zqcow2_backend_flush(o->be);
+
+    if (rc < 0 || !is_part(o))
+        return rc;
+    rc = zqcow2_backend_truncate(o->be, o->info.virtual_size);
+    return rc < 0 ? rc : zqcow2_backend_flush(o->be);
+}
+
 bool zt_output_close(struct zt_output *o, bool ok)
 {
     if (o->img)
         ok = zt_close(&o->target, o->img, ok ? 0 : 1) == 0;
     else if (o->be && ok)
-        ok =
-            !failed(o, "closing: ", o->dev ? zt_device_flush(o->dev) : zqcow2_backend_flush(o->be));
+        ok = !failed(o, "closing: ", o->dev ? zt_device_flush(o->dev) : finish_raw(o));
     zqcow2_backend_close(o->be);
     zt_device_close(o->dev);
     free(o->zeros);
