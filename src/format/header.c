@@ -480,11 +480,15 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
     return check_data_file(h, err);
 }
 
+/*
+ * The name is where the sector says: it may have moved within it since `h` was parsed, to make room
+ * for an extension.
+ */
 void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b)
 {
     zq_assert(h->backing_len < sizeof(b->name));
     *b = (struct zqcow2_backing)ZQCOW2_BACKING_INIT;
-    memcpy(b->name, buf + h->backing_offset, h->backing_len);
+    memcpy(b->name, buf + zq_header_name_at(buf), h->backing_len);
     if (h->backing_len)
         memcpy(b->format, buf + h->backing_format_offset, h->backing_format_len);
     memcpy(b->data_file, buf + h->data_name_offset, h->data_name_len);

@@ -89,7 +89,7 @@ struct zq_header {
     uint64_t stored_size, virtual_size;             /* virtual_size: whole sectors of it */
     uint64_t l1_offset, rt_offset, snapshots_offset;
     uint64_t incompat, compat, autoclear; /* as stored; 0 in version 2 */
-    uint64_t backing_offset;              /* 0: none */
+    uint64_t backing_offset;              /* when it was parsed; 0: none */
     uint32_t backing_len;                 /* of the name; 0: other programs take it for none */
     /* extensions; offsets are of their data in the file, 0: absent */
     uint32_t backing_format_offset, backing_format_len;
@@ -121,6 +121,11 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
  */
 int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
                     bool rdwr, struct zqcow2_error *err);
+/* Where the backing file's name is now. */
+static inline uint64_t zq_header_name_at(const uint8_t *buf)
+{
+    return zq_be64(buf + 8);
+}
 /* What the parsed header in buf names as its source, and as its data file. */
 void zq_header_backing(const struct zq_header *h, const uint8_t *buf, struct zqcow2_backing *b);
 /*

@@ -128,7 +128,7 @@ static bool put_format(struct composing *c, const char *format)
 static uint64_t find_place(const struct composing *c, size_t n)
 {
     uint64_t at = zq_align_up(zq_max(c->old_end, ZQ_SECTOR), ZQ_SECTOR);
-    uint64_t old = c->h->backing_offset, old_end = old + c->h->backing_len;
+    uint64_t old = zq_header_name_at(c->buf), old_end = old + c->h->backing_len;
 
     n = (size_t)zq_align_up(n, ZQ_SECTOR);
     if (old && at < old_end && old < at + n)
