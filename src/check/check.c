@@ -289,10 +289,13 @@ static void check_zones(struct zq_scan *s)
                  s->g.max_active);
 }
 
-/* A mark that this repair has set itself is not a sign of a crash. */
+/*
+ * A mark that this repair has set itself is not a sign of a crash. In an image without one, that
+ * another program made, the dirty bit takes its place (N9).
+ */
 static int read_mark(struct zq_scan *s)
 {
-    uint8_t mark = 0;
+    uint8_t mark = s->h.incompat & ZQ_INCOMPAT_DIRTY;
     int rc = s->h.mark_offset ? zq_be_read(s->be, &mark, 1, s->h.mark_offset) : 0;
 
     s->marked = mark && !s->repair.marked;

@@ -481,7 +481,7 @@ static void judge(struct world *w, struct zqcow2_simdisk *disk)
         if (there[i])
             look_at(w, disk, i);
     }
-    if (!w->unmarked) /* the dirty bit does not say that flags may differ: recovery sets them */
+    if (!w->version2) /* the mark, or the dirty bit, says that flags may differ (N9) */
         check(w, disk, false);
     use(w, disk, there);
     if (w->version2)
