@@ -52,6 +52,25 @@ zoned_step() {
     esac
 }
 
+# The same with descriptor extensions, which take the place of others after a reset, and stored states.
+described_step() {
+    draw 3
+    [ "$drawn" = 0 ] || { zoned_step; return; }
+    draw 10
+    zone=$((drawn + 2))
+    draw 5
+    case $drawn in
+    0) "$tool" state -o ${zone}M disk.qcow2 read-only ;;
+    1) "$tool" state -o ${zone}M disk.qcow2 offline ;;
+    2) "$tool" state -o ${zone}M disk.qcow2 normal ;;
+    *)
+        random 64 "$step" >extension
+        [ $((step % 2)) = 0 ] || io zrs ${zone}M 1M
+        "$tool" state -o ${zone}M -d extension disk.qcow2 && described=$((described + 1))
+        ;;
+    esac >/dev/null 2>&1
+}
+
 # change KIND: some of them
 change() {
     draw 20
@@ -74,11 +93,12 @@ same() {
     is "$1: zones" "$(zones disk.qcow2)" "$(zones "$2")"
 }
 
-# A snapshot that is applied, or another size; $1: kind, $2: after which backup.
+# A snapshot that is applied, and another size; $1: before which backup.
 turn() {
-    case $1$2 in
-    *1) run 0 "$how: snapshot" snapshot -c s disk.qcow2 ;;
-    *2) run 0 "$how: apply" snapshot -a s disk.qcow2 ;;
+    case $1 in
+    1) run 0 "$how: snapshot" snapshot -c s disk.qcow2 ;;
+    2) run 0 "$how: apply" snapshot -a s disk.qcow2 ;;
+    3) run 0 "$how: resize" resize disk.qcow2 +3M ;;
     esac
 }
 
@@ -95,7 +115,7 @@ history() {
     run 0 "$how: full" convert -O qcow2 disk.qcow2 0.qcow2
     for n in 1 2 3; do
         change "$1"
-        [ $(($2 % 2)) = 1 ] || turn "$1" $n
+        [ $(($2 % 2)) = 1 ] || turn $n
         change "$1"
         run 0 "$how: backup $n" export --since b -b $((n - 1)).qcow2 -F qcow2 disk.qcow2 $n.qcow2 ||
             echo "# replay: ZQ_SEED=$2 sh test_since.sh"
@@ -112,16 +132,19 @@ history() {
 
 histories=0
 appended=0
+described=0
 seeds=${ZQ_SEEDS:-2}
 for seed in $(seq "${ZQ_SEED:-1}" "${ZQ_SEED:-$seeds}"); do
     granularity=$([ $((seed % 2)) = 1 ] && echo 4K || echo 64K)
     history plain "$seed" cluster_size=64K 16M
-    history zoned "$seed" zone.size=1M,zone.conventional_zones=2,cluster_size=16K 12M
-    history zoned "$seed" \
-        zone.size=1M,zone.capacity=768K,zone.conventional_zones=2,zone.max_active_zones=3,cluster_size=64K \
-        12M
+    zones=zone.size=1M,zone.conventional_zones=2
+    [ $((seed % 2)) = 1 ] && more=,cluster_size=16K ||
+        more=,zone.capacity=768K,zone.max_active_zones=3,cluster_size=64K
+    history zoned "$seed" $zones$more 12M
+    history described "$seed" $zones,zone.descriptor_extension=64,cluster_size=16K 12M
 done
-echo "# since: $histories incremental backups, $appended appends, $failures that differ"
+echo "# since: $histories incremental backups, $appended appends, $described descriptor extensions," \
+    "$failures that differ"
 
 # Another size, which the overlay takes over.
 run 0 'create' create grow.qcow2 8M
@@ -199,6 +222,10 @@ has 'says so' err 'no bitmap is named "c"'
 run 1 'a raw file' export --since c -b inc.qcow2 -F qcow2 -f raw data x.qcow2
 run 0 'zones' create -o zone.size=1M z.qcow2 4M
 run 0 'a bitmap' bitmap --add z.qcow2 b
+run 0 'a full backup' convert -O qcow2 z.qcow2 z0.qcow2
+run 0 'fewer zones' resize --shrink z.qcow2 3M
+run 1 'than the last backup' export --since b -b z0.qcow2 z.qcow2 x.qcow2
+is 'are refused' 'zqcow2: z0.qcow2: has more zones than z.qcow2: make a full backup' "$(cat err)"
 run 1 'a base without zones' export --since b -b inc.qcow2 -F qcow2 z.qcow2 x.qcow2
 is 'leaves nothing' '' "$(ls -A | grep 'x\.qcow2')"
 finish

@@ -198,7 +198,10 @@ static bool is_active(const struct zqcow2_zone *z)
     return z->state != ZQCOW2_ZONE_FULL && z->state != ZQCOW2_ZONE_EMPTY;
 }
 
-/* One mark may stand for the start of the zone and for what was appended: then it is taken anew. */
+/*
+ * One mark may stand for the start of the zone and for what was appended: then it is taken anew. A
+ * zone that has only a descriptor extension has no marks: it may be another extension by now.
+ */
 static int was_reset(struct copying *k, const struct zqcow2_zone *z,
                      const struct zqcow2_zone *there, bool *reset)
 {
@@ -206,7 +209,7 @@ static int was_reset(struct copying *k, const struct zqcow2_zone *z,
     struct zqcow2_dirty_range r;
     int rc;
 
-    *reset = false;
+    *reset = have == z->start && there->attributes & ZQCOW2_ZONE_DESCRIBED;
     if (have == z->start)
         return 0;
     rc = next_range(k, z->start, end > z->start ? end : z->start + 1, &r);
@@ -322,12 +325,12 @@ static bool has_bitmap(struct copying *k)
     return false;
 }
 
-/* The library compares the zones with those of the last backup. */
+/* With zones it begins with those of the last backup. */
 static struct zqcow2_create_options overlay(const struct copying *k)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
 
-    o.virtual_size = k->from->info.virtual_size;
+    o.virtual_size = zt_disk_zoned(k->from) ? 0 : k->from->info.virtual_size;
     o.cluster_size = k->from->info.cluster_size;
     o.backing_name = k->c->backing;
     o.backing_format = k->c->backing_format;
@@ -345,11 +348,30 @@ static bool same_zones(const struct copying *k)
     return false;
 }
 
+/* It gets the zones that the disk has gained; it cannot have fewer than the last backup. */
+static bool same_size(struct copying *k)
+{
+    uint64_t size = k->from->info.virtual_size;
+    struct zqcow2_error err = {0, ""};
+    int rc = 0;
+
+    if (k->to->info.virtual_size > size) {
+        zt_error("%s: has more zones than %s: make a full backup", k->c->backing,
+                 k->from->target.path);
+        return false;
+    }
+    if (k->to->info.virtual_size < size)
+        rc = zqcow2_resize(k->to->img, size, 0, &err);
+    if (rc < 0)
+        zt_error("%s: %s", k->to->target.path, zt_reason(rc, &err));
+    return rc == 0 && zt_info(&k->to->target, k->to->img, &k->to->info);
+}
+
 static bool copy(struct copying *k)
 {
     int rc;
 
-    if (!same_zones(k))
+    if (!same_zones(k) || !same_size(k))
         return false;
     k->buf = zt_buffer(ZT_CHUNK);
     k->ranges = calloc(RANGES, sizeof(*k->ranges));
@@ -379,5 +401,5 @@ bool zt_since(const struct zt_since *since, struct zt_disk *from, struct zt_outp
     if (!has_bitmap(&k))
         return false;
     o = overlay(&k);
-    return zt_output_open(to, &o, o.virtual_size, force) && zt_output_close(to, copy(&k));
+    return zt_output_open(to, &o, from->info.virtual_size, force) && zt_output_close(to, copy(&k));
 }
