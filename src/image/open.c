@@ -116,8 +116,8 @@ static int load_zones(struct opening *o, struct zq_core *c)
     int rc = zq_opening_pointers(o, &table);
 
     if (rc == 0) {
-        const struct zq_zones_params p = {&o->g, &c->hooks, &c->ready, table,
-                                          (enum zqcow2_rules)o->opt.rules};
+        const struct zq_zones_params p = {
+            &o->g, &c->hooks, &c->ready, table, (enum zqcow2_rules)o->opt.rules, &c->events};
 
         c->seq_start = o->flat ? c->size : zq_geometry_start(&o->g, o->g.conventional);
         rc = zq_zones_open(&c->zones, &p);

@@ -4,6 +4,7 @@
 #define ZQ_LOOP_CORE_H
 
 #include <pthread.h>
+#include "base/events.h"
 #include "base/report.h"
 #include "bitmap/bitmap.h"
 #include "loop/op.h"
@@ -122,6 +123,7 @@ struct zq_core {
     /* What a change has to ask: sealed, or bitmaps are kept. */
     bool guarded;
     bool corrupt_marked, corrupt_logged;
+    struct zq_events events;
     struct zq_stale stale; /* a source has changed (S12) */
     bool stale_logged;
     uint8_t sector0[ZQ_SECTOR]; /* the header's first sector, as on disk */

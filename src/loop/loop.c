@@ -173,6 +173,15 @@ void zq_op_ready(struct zq_op *op)
     zq_list_push(&op->core->ready, &op->g.wait.link);
 }
 
+static void seal(struct zq_core *c)
+{
+    const struct zqcow2_event event = {
+        .kind = ZQCOW2_EVENT_CORRUPT, .error = ZQCOW2_ECORRUPT, .offset = c->alloc.corrupt_at};
+
+    c->sealed = c->guarded = c->round.wanted = true;
+    zq_event_add(&c->events, &event);
+}
+
 void zq_op_step(struct zq_op *op)
 {
     struct zq_core *c = op->core;
@@ -182,7 +191,7 @@ void zq_op_step(struct zq_op *op)
     rc = op->step(c, op);
     zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || op->g.token);
     if (c->alloc.corrupt && !c->sealed)
-        c->sealed = c->guarded = c->round.wanted = true;
+        seal(c);
     if (rc != ZQ_WAIT)
         c->upper->end(c, op, rc);
 }
@@ -279,6 +288,27 @@ static void report_corruption(struct zq_core *c)
     zq_core_lock(c);
 }
 
+/* One thread at a time, so that events come in their order; the others leave theirs to it. */
+static void deliver_events(struct zq_core *c)
+{
+    struct zq_events *e = &c->events;
+    struct zqcow2_event event;
+
+    zq_assert(zq_core_is_held(c) && e->handler);
+    if (e->delivering)
+        return;
+    e->delivering = true;
+    while (zq_event_take(e, &event)) {
+        void (*handler)(void *arg, const struct zqcow2_event *event) = e->handler;
+        void *arg = e->arg;
+
+        zq_core_unlock(c);
+        handler(arg, &event);
+        zq_core_lock(c);
+    }
+    e->delivering = false;
+}
+
 /* S12. The one above the source is the image, or another source. */
 static void report_stale(struct zq_core *c)
 {
@@ -296,6 +326,19 @@ static void report_stale(struct zq_core *c)
            " has its write pointer at 0x%" PRIx64,
            at, wp, s->depth, below);
     zq_core_lock(c);
+}
+
+/* What the log and the handler of events have not heard yet. */
+static __attribute__((noinline)) void report(struct zq_core *c)
+{
+    if (c->dead && !c->death_logged)
+        report_death(c);
+    if (c->alloc.corrupt && !c->corrupt_logged)
+        report_corruption(c);
+    if (c->stale.depth && !c->stale_logged)
+        report_stale(c);
+    if (c->events.n)
+        deliver_events(c);
 }
 
 /* Of the image and its sources, the first that has something to issue. */
@@ -386,12 +429,8 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
     }
     zq_assert(zq_core_is_held(c) && c->runners);
     c->runners--;
-    if (c->dead && !c->death_logged)
-        report_death(c);
-    if (c->alloc.corrupt && !c->corrupt_logged)
-        report_corruption(c);
-    if (c->stale.depth && !c->stale_logged)
-        report_stale(c);
+    if (c->events.n | c->stale.depth | c->dead | c->alloc.corrupt) /* one branch: see counts */
+        report(c);
     if (take_wake(c)) {
         zq_core_unlock(c);
         c->be->ops.wake(c->be->self);
@@ -462,6 +501,7 @@ void zq_core_die(struct zq_core *c, int rc)
         return;
     c->dead = c->sealed = c->guarded = true;
     c->dead_rc = rc;
+    zq_event_add(&c->events, &(struct zqcow2_event){.kind = ZQCOW2_EVENT_DEAD, .error = rc});
     zq_cache_wake_all(&c->cache);
     if (c->zoned)
         zq_zones_wake_all(&c->zones);

@@ -9,6 +9,7 @@
  */
 #include "ops/fast.h"
 #include "base/report.h"
+#include "ops/note.h"
 #include "ops/zone_write.h"
 #include "space/fill.h"
 
@@ -183,16 +184,18 @@ static inline bool complete(struct zq_core *c, struct zq_op *op, int rc)
     uint64_t offset = 0;
 
     zq_assert(zq_core_is_held(c));
-    if (op->req.op != ZQCOW2_OP_READ)
+    if (op->req.op != ZQCOW2_OP_READ) {
         rc = zq_acknowledged(c, rc);
-    if (op->req.op != ZQCOW2_OP_READ && op->req.offset >= c->seq_start) {
-        if (!zq_write_commits_now(c, op, rc)) {
+        if (op->req.offset < c->seq_start) {
+            if (rc < 0)
+                zq_note_failure(c, op, rc);
+        } else if (!zq_write_commits_now(c, op, rc)) {
             zq_write_done(c, op, rc);
             return false;
+        } else {
+            zq_assert_k(K7, c->zones.v[op->zone].wp == op->r.end);
+            offset = op->req.op == ZQCOW2_OP_APPEND ? op->r.end - op->length : 0;
         }
-        zq_assert_k(K7, c->zones.v[op->zone].wp == op->r.end);
-        if (op->req.op == ZQCOW2_OP_APPEND)
-            offset = op->r.end - op->length;
     }
     op->res = (struct zqcow2_result){rc, 0, offset};
     zq_op_over(c, op);

@@ -14,6 +14,7 @@
 #include "ops/describe.h"
 #include "ops/fast.h"
 #include "ops/flush.h"
+#include "ops/note.h"
 #include "ops/overwrite.h"
 #include "ops/read.h"
 #include "ops/set_state.h"
@@ -54,6 +55,10 @@ static void op_end(struct zq_core *c, struct zq_op *op, int rc)
         op->release(c, op);
     op->res.ret = rc;
     op->res.offset = result_offset(c, op, rc);
+    if (rc < 0)
+        zq_note_failure(c, op, rc);
+    else if (c->events.no_space)
+        zq_note_success(c, op);
     zq_assert(!op->has_turn && zq_list_empty(&op->fills) && zq_list_empty(&op->made) &&
               zq_list_empty(&op->spare) && !op->g.reserved);
     zq_op_over(c, op);

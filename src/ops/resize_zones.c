@@ -111,7 +111,8 @@ static void make_states(const struct zq_core *c, struct zq_resize_zones *z)
 /* As they are after an open; those that there are keep what they have in memory. */
 static int make_zones(struct zq_core *c, struct zq_resize_zones *z, struct zqcow2_error *err)
 {
-    const struct zq_zones_params p = {&z->g, &c->hooks, &c->ready, z->pointers, c->zones.rules};
+    const struct zq_zones_params p = {&z->g,       &c->hooks,      &c->ready,
+                                      z->pointers, c->zones.rules, &c->events};
     uint32_t last = c->zones.g.nr_zones - 1;
     int rc = zq_zones_open(&z->zones, &p);
 

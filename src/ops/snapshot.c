@@ -287,8 +287,8 @@ static int make_zones(struct zq_core *c, struct zq_op *op)
 {
     struct alone *a = zq_container(op, struct alone, op);
     struct zq_snap *s = what(op);
-    const struct zq_zones_params p = {&s->other_zones, &c->hooks, &c->ready, s->pointers,
-                                      c->zones.rules};
+    const struct zq_zones_params p = {&s->other_zones, &c->hooks,      &c->ready,
+                                      s->pointers,     c->zones.rules, &c->events};
     int rc;
 
     if (s->kind != ZQ_SNAP_APPLY || !c->zoned)

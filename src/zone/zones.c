@@ -48,6 +48,7 @@ int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p)
     zs->rules = p->rules;
     zs->hooks = p->hooks;
     zs->ready = p->ready;
+    zs->events = p->events;
     zs->nr_sectors = (uint32_t)zq_div_up(zq_entries_bytes(g->nr_zones), ZQ_SECTOR);
     memcpy(zs->tail, p->table + (size_t)(zs->nr_sectors - 1) * ZQ_SECTOR, ZQ_SECTOR);
     zs->max_open = effective_limit(g, g->max_open);
@@ -260,6 +261,16 @@ void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state)
                         zs->nr_active <= zs->max_active);
 }
 
+/* The zone has a state that the caller may not have asked for. */
+static void announce(struct zq_zones *zs, uint32_t i)
+{
+    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONE,
+                                       .offset = zq_geometry_start(&zs->g, i),
+                                       .state = zq_zone_state(&zs->v[i])};
+
+    zq_event_add(zs->events, &event);
+}
+
 int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uint64_t len,
                         bool append)
 {
@@ -335,6 +346,7 @@ void zq_zone_do_finish(struct zq_zones *zs, uint32_t i)
     z->finished = 1;
     zq_zone_unmark(zs, i);
     zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
+    announce(zs, i);
     zq_table_mark(zs, i);
 }
 
@@ -364,6 +376,8 @@ void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state)
         zq_zone_do_close(zs, i); /* a closed zone with data stays active (R7) */
     /* NOT_WP is 0: back to what the write pointer says, as is the same state again. */
     z->forced = z->forced == state ? 0 : state;
+    if (z->forced)
+        announce(zs, i);
 }
 
 /* ---- reservations ---- */
@@ -390,8 +404,10 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
 static __attribute__((noinline)) void commit_state(struct zq_zones *zs, uint32_t i)
 {
     zq_zone_unmark(zs, i);
-    if (zs->v[i].wp == zq_zone_end(zs, i))
+    if (zs->v[i].wp == zq_zone_end(zs, i)) {
         zq_zone_set_state(zs, i, ZQCOW2_ZONE_FULL);
+        announce(zs, i);
+    }
 }
 
 static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)

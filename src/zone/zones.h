@@ -10,6 +10,7 @@
 #ifndef ZQ_ZONE_ZONES_H
 #define ZQ_ZONE_ZONES_H
 
+#include "base/events.h"
 #include "base/wait.h"
 #include "base/mem.h"
 #include "format/states.h"
@@ -67,6 +68,7 @@ struct zq_zones {
     struct zq_geometry g;    /* changes with the size, or with the disk of a snapshot */
     enum zqcow2_rules rules; /* fixed */
     const struct zqcow2_hooks *hooks;
+    struct zq_events *events; /* fixed */
     struct zq_list *ready;
     struct zq_zone *v;
     uint32_t nr_open, nr_active, nr_exp_open;
@@ -95,6 +97,7 @@ struct zq_zones_params {
     struct zq_list *ready;
     const uint8_t *table; /* whole sectors; nr_zones entries, already checked */
     enum zqcow2_rules rules;
+    struct zq_events *events; /* NULL: none */
 };
 
 /* -ENOMEM: to be closed all the same. */

@@ -65,7 +65,7 @@ static void set_zones(struct round_world *w, uint32_t max_active, const uint64_t
                                   .code = {.big_endian = true, .flag_bit = 63}};
     assert_int_equal(
         zq_zones_open(zs, &(struct zq_zones_params){&g, &w->hooks, &w->core.ready,
-                                                    w->dev.file + AT_WP, ZQCOW2_RULES_LINUX}),
+                                                    w->dev.file + AT_WP, ZQCOW2_RULES_LINUX, NULL}),
         0);
 }
 

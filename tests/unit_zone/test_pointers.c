@@ -447,7 +447,7 @@ static void begin(struct world *w, uint64_t seed)
     g.code.flag_bit = w->little ? 59 : 63;
     assert_int_equal(
         zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, w->durable[0],
-                                                        ZQCOW2_RULES_LINUX}),
+                                                        ZQCOW2_RULES_LINUX, NULL}),
         0);
     check_disk(w);
 }

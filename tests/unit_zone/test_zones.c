@@ -448,9 +448,10 @@ static void begin(struct world *w, uint64_t seed)
                              .layout = ZQCOW2_LAYOUT_44,
                              .zone_bits = 15,
                              .code = {.big_endian = true, .flag_bit = 63}};
-    assert_int_equal(zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready,
-                                                                     table, ZQCOW2_RULES_LINUX}),
-                     0);
+    assert_int_equal(
+        zq_zones_open(&w->zs, &(struct zq_zones_params){&g, &w->hooks, &w->ready, table,
+                                                        ZQCOW2_RULES_LINUX, NULL}),
+        0);
     same(w);
 }
 
@@ -497,7 +498,8 @@ static void without_memory(void **state)
     assert_null(zq_zone_live(&w.zs, 3));
     assert_non_null(zq_zone_live(&w.zs, 3));
     for (uint64_t n = 1;; n++) {
-        const struct zq_zones_params p = {&w.zs.g, &w.hooks, &w.ready, table, ZQCOW2_RULES_LINUX};
+        const struct zq_zones_params p = {&w.zs.g, &w.hooks,           &w.ready,
+                                          table,   ZQCOW2_RULES_LINUX, NULL};
         struct zq_zones other = {0};
         int rc;
 

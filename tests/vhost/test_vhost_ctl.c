@@ -103,6 +103,36 @@ static void rates_end_with_the_server(void **state)
 
 /* ---- commands ---- */
 
+static void events_are_listed(void **state)
+{
+    char line[32];
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    expect(&f, "events", "");
+    assert_int_equal(front_do(&f, 0, FINISH, 2048, 0, 0), OK);
+    for (unsigned i = 2; i < 4; i++)
+        assert_int_equal(front_do(&f, 1, OPEN, i * 2048, 0, 0), OK);
+    assert_int_equal(front_do(&f, 0, OUT, 4 * 2048, 4096, 0), OPEN_LIMIT);
+    expect(&f, "zone 5M offline", "");
+    expect(&f, "flush", "");
+    assert_int_equal(ctl(&f, "events"), 0);
+    assert_memory_equal(text, "1 20", 4);
+    assert_non_null(strstr(text, "Z the zone at 1048576 is FULL now\n2 "));
+    assert_non_null(strstr(text, "Z a request for the zone at 4194304: "));
+    assert_non_null(strstr(text, "Z the zone at 5242880 is OFFLINE now\n"));
+    for (unsigned i = 0; i < 70; i++) /* more than are kept */
+        assert_int_equal(front_do(&f, 0, OUT, 4 * 2048, 4096, 0), OPEN_LIMIT);
+    expect(&f, "flush", "");
+    assert_int_equal(ctl(&f, "events"), 0);
+    snprintf(line, sizeof(line), "%u 20", 3 + 70 - 63);
+    assert_memory_equal(text, line, strlen(line));
+    assert_non_null(strstr(text, "\n73 20"));
+    assert_null(strstr(text, "\n74 20"));
+    front_finish(&f);
+}
+
 static void a_flush_makes_durable(void **state)
 {
     struct front f;
@@ -427,6 +457,7 @@ int main(void)
         cmocka_unit_test(requests_are_counted),
         cmocka_unit_test(time_is_measured_when_wanted),
         cmocka_unit_test(rates_end_with_the_server),
+        cmocka_unit_test(events_are_listed),
         cmocka_unit_test(a_flush_makes_durable),
         cmocka_unit_test(zones_change_under_the_guest),
         cmocka_unit_test(snapshots_are_taken_under_the_guest),

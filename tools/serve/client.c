@@ -436,17 +436,10 @@ static const struct {
     const char *name;
     int (*run)(const struct serve_client *c, int argc, char **argv);
 } commands[] = {
-    {"stats", run_stats},
-    {"flush", run_plain},
-    {"zone", run_zone},
-    {"snapshot", run_snapshot},
-    {"bitmap", run_bitmap},
-    {"cut", serve_client_cut},
-    {"fail", serve_client_fail},
-    {"delay", serve_client_delay},
-    {"clear", run_plain},
-    {"resize", serve_client_resize},
-    {"compact", serve_client_compact},
+    {"stats", run_stats},      {"events", run_plain},           {"flush", run_plain},
+    {"zone", run_zone},        {"snapshot", run_snapshot},      {"bitmap", run_bitmap},
+    {"cut", serve_client_cut}, {"fail", serve_client_fail},     {"delay", serve_client_delay},
+    {"clear", run_plain},      {"resize", serve_client_resize}, {"compact", serve_client_compact},
 };
 
 int serve_ctl(int argc, char **argv)

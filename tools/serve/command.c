@@ -71,6 +71,12 @@ static bool run_flush(struct command *c)
     return rc < 0 ? fail(c, "flush: %s", zqcow2_strerror(rc)) : true;
 }
 
+static bool run_events(struct command *c)
+{
+    serve_events_write(&c->image->events, c->out);
+    return true;
+}
+
 static bool run_zone(struct command *c)
 {
     bool persist = c->nr == 4 && !strcmp(c->words[3], "persist");
@@ -326,7 +332,7 @@ static const struct {
     {"stats", 1, 1, run_stats},   {"time", 2, 2, run_time},         {"flush", 1, 1, run_flush},
     {"zone", 3, 4, run_zone},     {"snapshot", 3, 3, run_snapshot}, {"bitmap", 3, 4, run_bitmap},
     {"cut", 1, 3, run_cut},       {"fault", 2, 8, run_fault},       {"clear", 1, 1, run_clear},
-    {"resize", 2, 3, run_resize}, {"compact", 1, 2, run_compact},
+    {"resize", 2, 3, run_resize}, {"compact", 1, 2, run_compact},   {"events", 1, 1, run_events},
 };
 
 /* False: too many. */

@@ -20,6 +20,16 @@ static void log_line(void *ctx, int level, const char *text)
     serve_image_log(ctx, level, text);
 }
 
+static void on_event(void *arg, const struct zqcow2_event *event)
+{
+    struct serve_image *s = arg;
+    char text[160];
+
+    serve_events_add(&s->events, event);
+    if (serve_event_is_logged(event))
+        serve_image_log(s, ZQCOW2_LOG_WARN, serve_event_text(event, text, sizeof(text)));
+}
+
 /* By its absolute path: the server may outlive the folder that it was started in. */
 static int open_backend(struct serve_image *s, struct serve_report *report,
                         struct zqcow2_backend **be)
@@ -115,7 +125,9 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     if (rc < 0) {
         serve_report_failure(report, "%s: %s", s->opt->target.path, zqcow2_strerror(rc));
         zqcow2_close(s->img);
+        return rc;
     }
+    zqcow2_set_event_handler(s->img, on_event, s);
     return rc;
 }
 
@@ -126,6 +138,7 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
     int rc;
 
     s->opt = opt;
+    serve_events_init(&s->events);
     s->hooks = (struct zqcow2_hooks)ZQCOW2_HOOKS_INIT;
     s->hooks.ctx = s;
     s->hooks.log = log_line;

@@ -3,6 +3,7 @@
 #ifndef ZQ_TOOLS_SERVE_IMAGE_H
 #define ZQ_TOOLS_SERVE_IMAGE_H
 
+#include "serve/events.h"
 #include "serve/faults.h"
 #include "serve/report.h"
 
@@ -13,6 +14,7 @@ struct serve_image {
     struct zqcow2_hooks hooks;
     struct zqcow2_image *img; /* owned */
     struct zqcow2_info info;
+    struct serve_events events;
     struct serve_faults *faults; /* NULL: none */
     struct serve_faults own;     /* what it points to */
     /* Set by the server before its control socket is used. */
