@@ -252,16 +252,15 @@ static int copy_names(struct zq_core *c, struct look *l)
  * Of the node, which has been joined. The last bit of the device may stand for less than the others
  * do: a caller that adds up what it has to copy gets the right sum.
  */
-static void count(struct look *l, uint64_t from, uint64_t to)
+static void count(struct look *l, uint64_t to)
 {
-    uint32_t bits = l->walk.m->r.granularity_bits;
+    const struct zq_bitmap *m = l->walk.m;
+    uint32_t bits = m->r.granularity_bits;
+    uint64_t *dirty = &l->list->v[l->index].dirty;
 
-    while ((from = zq_bitmap_walk_find(&l->walk, from, to, true)) < to) {
-        uint64_t end = zq_bitmap_walk_find(&l->walk, from, to, false);
-
-        l->list->v[l->index].dirty += zq_min(end << bits, l->b->device) - (from << bits);
-        from = end;
-    }
+    *dirty += zq_bitmap_walk_count(&l->walk) << bits;
+    if (to == zq_bitmap_size(l->b, m) && zq_bitmap_walk_find(&l->walk, to - 1, to, true) < to)
+        *dirty -= (to << bits) - l->b->device;
 }
 
 /* ---- of one ---- */
@@ -348,7 +347,7 @@ static int take_node(struct look *l)
     if (l->look && collect(l, from, to))
         l->phase = L_DONE;
     if (l->list)
-        count(l, from, to);
+        count(l, to);
     l->walk.node++;
     return 0;
 }

@@ -43,6 +43,12 @@ marks() {
 import json, sys
 print(*("%d+%d" % (r["start"], r["length"]) for r in json.load(sys.stdin)))'
 }
+# counted FILE NAME: how many bytes are, in a list of all.
+counted() {
+    "$tool" bitmap --json "$1" | python3 -c '
+import json, sys
+print(*(b["dirty-bytes"] for b in json.load(sys.stdin) if b["name"] == sys.argv[1]))' "$2"
+}
 # The same from QEMU, by a server of NBD which exports the bitmap.
 their_marks() {
     rm -f sock
@@ -77,6 +83,7 @@ for how in compat=1.1 compat=1.1,extended_l2=on compat=1.1,lazy_refcounts=on \
     run 0 "$how: write zeros" io -c 'write -z 7M 4k' -c 'discard 30M 2M' a.qcow2
     want="$((1 << 20))+65536 $((3 << 20))+4096 $((5 << 20))+102400 $((7 << 20))+4096 $((30 << 20))+$((2 << 20))"
     is "$how: marks of ours" "$want" "$(marks a.qcow2 ours)"
+    is "$how: counted" $((65536 + 4096 + 102400 + 4096 + (2 << 20))) "$(counted a.qcow2 ours)"
     for b in ours theirs; do
         is "$how: as QEMU finds $b" "$(marks a.qcow2 $b)" "$(their_marks a.qcow2 $b)"
     done
@@ -199,6 +206,29 @@ run 0 'info as text' info zoned.qcow2
 has 'lists them' out '^bitmap: z, granularity 64 KiB, enabled, 1 MiB dirty$'
 run 0 'without bitmaps' info --json up.qcow2
 has 'an empty array' out '"bitmaps": \[\]'
+
+# Where all is marked the table says so: a list costs what the file has, and not what the disk has.
+run 0 'a disk of 1 PiB' create -o cluster_size=2M huge.qcow2 1P
+run 0 'with a bitmap' bitmap --add -g 512 huge.qcow2 b
+run 0 'a snapshot' snapshot -c s huge.qcow2
+run 0 'applied' snapshot -a s huge.qcow2
+for words in info 'bitmap --list' 'bitmap --list --json'; do
+    # shellcheck disable=SC2086 # one word for each argument
+    (ulimit -t 10 && "$tool" $words huge.qcow2 >out 2>err)
+    verdict $? "$words of all of it in 10 s of processor time"
+    has 'all of it' out '1 PiB dirty|b +512 bytes +1 PiB|"dirty-bytes": 1125899906842624'
+done
+(ulimit -t 10 && "$tool" bitmap --list huge.qcow2 b >out 2>err)
+verdict $? 'its marks, too'
+is 'in one range' '0 0x4000000000000' "$(awk 'NR == 2 { print $1, $2 }' out)"
+is 'and no more' 2 "$(wc -l <out | tr -d ' ')"
+run 0 'a write' io -c 'write -q 1M 64k' huge.qcow2
+is 'changes nothing' 1125899906842624 "$(counted huge.qcow2 b)"
+run 0 'an odd end' create odd.qcow2 1049600
+run 0 'with large marks' bitmap --add -g 4K odd.qcow2 b
+run 0 'of which some' io -c 'write -q 0 20k' -c 'write -q 1049088 512' -c 'write -q 700k 512' odd.qcow2
+is 'are counted to the end' $((20480 + 1024 + 4096)) "$(counted odd.qcow2 b)"
+rm -f huge.qcow2 odd.qcow2
 
 # What is refused.
 run 1 'no name' bitmap --add a.qcow2

@@ -194,6 +194,23 @@ has 'says so' err 'exists; --force replaces it'
 run 0 'unless asked to' export --force --since b -b inc.qcow2 -F qcow2 grow.qcow2 small.qcow2
 run 0 'the same again' compare grow.qcow2 small.qcow2
 
+# A bitmap that is marked everywhere costs what both disks have: holes that both have are not written.
+run 0 'a disk of 16 TiB' create wide.qcow2 16T
+run 0 'with data' io -c 'write -q -P 1 1T 64k' -c 'write -q -P 2 3T 64k' wide.qcow2
+run 0 'a bitmap of it' bitmap --add wide.qcow2 b
+run 0 'its last backup' convert -O qcow2 wide.qcow2 wide0.qcow2
+run 0 'a discard' io -c 'discard 1T 64k' wide.qcow2
+run 0 'a snapshot' snapshot -c s wide.qcow2
+run 0 'applied' snapshot -a s wide.qcow2
+(ulimit -t 10 && "$tool" export --since b -b wide0.qcow2 -F qcow2 wide.qcow2 wide1.qcow2 >out 2>err)
+verdict $? 'all of it is marked' || show
+run 0 'its map' map --no-backing --json wide1.qcow2
+is 'hides what has gone' "zero $((1 << 40))+65536 data $((3 << 40))+65536" "$(python3 -c '
+import json
+print(*("%s %d+%d" % ("data" if e["data"] else "zero", e["start"], e["length"])
+        for e in json.load(open("out")) if e["present"]))')"
+rm -f wide.qcow2 wide0.qcow2 wide1.qcow2
+
 # A signal leaves the whole file or none.
 run 0 'a large disk' create large.qcow2 2G
 run 0 'a bitmap' bitmap --add large.qcow2 b

@@ -127,6 +127,26 @@ static int next_piece(struct copying *k, uint64_t at, uint64_t end, uint64_t *le
     return rc < 0 ? fail(k, k->from->target.path, "read", at, rc) : 0;
 }
 
+/*
+ * Zeros hide what the last backup has. Where that has none, nothing is written: a bitmap may be
+ * marked everywhere, on a disk of any size.
+ */
+static int hide(struct copying *k, uint64_t at, uint64_t end)
+{
+    struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
+    int rc = 0;
+
+    for (; rc == 0 && at < end; at += e.length) {
+        rc = stopped(k, at);
+        if (rc < 0)
+            return rc;
+        rc = put(k, "map", at, zqcow2_block_status(k->to->img, at, end - at, &e));
+        if (rc == 0 && !zt_extent_zero(&e))
+            rc = put(k, "write zeros", at, zt_output_zeroes(k->to, e.length, at));
+    }
+    return rc;
+}
+
 /* In any order: of a disk without zones, or of a conventional zone. */
 static int copy_range(struct copying *k, uint64_t at, uint64_t end)
 {
@@ -138,9 +158,8 @@ static int copy_range(struct copying *k, uint64_t at, uint64_t end)
         rc = next_piece(k, at, end, &len, &zeros);
         if (rc < 0)
             return rc;
-        rc = put(k, "write", at,
-                 zeros ? zt_output_zeroes(k->to, len, at) :
-                         zt_output_write(k->to, k->buf, (size_t)len, at, false));
+        rc = zeros ? hide(k, at, at + len) :
+                     put(k, "write", at, zt_output_write(k->to, k->buf, (size_t)len, at, false));
     }
     return rc;
 }
