@@ -30,6 +30,22 @@ print(o["required"], o["fully-allocated"], "")')"
     done
     like -O raw --size=1G
     like -O qcow2 -o cluster_size=512 --size=100M
+    # What is preallocated takes its space, and what was in a source is a hole of its file.
+    for how in off metadata falloc full; do
+        rm -f s.img
+        qemu-img create -q -f qcow2 -o preallocation=$how s.img 1000K
+        qemu-io -f qcow2 -c 'write -P 1 100k 200k' -c 'write -P 1 900k 1k' s.img >/dev/null
+        for o in cluster_size=4K cluster_size=64K cluster_size=1M preallocation=metadata preallocation=falloc \
+            preallocation=full; do
+            like -O qcow2 -o "$o" s.img
+            like -O qcow2 -o "$o" --size=3000K
+        done
+        rm -f d.img
+        run 0 'the copy' convert -O qcow2 -o preallocation=full s.img d.img
+        run 0 'its measure' measure -O qcow2 -o preallocation=full s.img
+        is 'is its size' "$(stat -c %s d.img)" "$(numbers out | cut -d ' ' -f 1)"
+    done
+    rm -f s.img d.img
     for seed in $(seq 1 "${ZQ_DISKS:-12}"); do
         # Data and zeros, in pieces that end within clusters.
         python3 - "$seed" <<'END'
@@ -96,4 +112,19 @@ run 1 'a size among the options' measure -O qcow2 -o size=1M z.qcow2
 run 1 'refcounts of 3 bits' measure -O qcow2 -o refcount_bits=3 --size=1M
 run 1 'clusters of 3000 bytes' measure -O qcow2 -o cluster_size=3000 --size=1M
 run 1 'too large' measure -O qcow2 --size=8E
+# What create refuses, in its words.
+for words in '-o cluster_size=512 1T' '-o refcount_bits=3 1M' '-o zone.size=3M 6M' '-o extended_l2=on,cluster_size=4K 1M' \
+    '-o zone.size=1M,zone.capacity=2M 4M' '-o zone.size=1M,zone.conventional_zones=9 4M'; do
+    options=${words% *}
+    size=${words##* }
+    # shellcheck disable=SC2086 # two words
+    run 1 "create $words" create $options no.qcow2 "$size"
+    sed 's/no\.qcow2/measure/' err >theirs
+    # shellcheck disable=SC2086
+    run 1 "measure $words" measure -O qcow2 $options "--size=$size"
+    is 'in the same words' "$(cat theirs)" "$(cat err)"
+done
+run 0 'a source of 1 TiB' create large.qcow2 1T
+run 1 'is too large, too' measure -O qcow2 -o cluster_size=512 large.qcow2
+has 'says so' err 'L1 table above 32 MiB'
 finish

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 #include "copy.h"
-#include "image_options.h"
+#include "shape.h"
 #include "since.h"
 
 enum { OPT_FORCE = ZT_OPT_VERB, OPT_NO_SYNC, OPT_RESUME, OPT_SINCE };
@@ -30,36 +30,6 @@ struct convert {
     bool tuned; /* by an option that a copy of changes does not have */
     struct zt_since since;
 };
-
-static uint32_t least(uint64_t a, uint64_t b)
-{
-    return (uint32_t)(a < b ? a : b);
-}
-
-/* What -o leaves open of a disk that has zones: theirs. */
-static void take_zones(const struct convert *c, struct zqcow2_create_options *o)
-{
-    const struct zqcow2_info *i = &c->from.info;
-    const bool *given = c->image.given;
-    bool same_size = o->zone_size == i->zone_size;
-
-    if (!given[ZT_O_CAPACITY] && same_size)
-        o->zone_capacity = i->zone_capacity;
-    if (!given[ZT_O_DESCRIPTOR] && same_size)
-        o->descriptor_extension = i->descriptor_extension;
-    if (!given[ZT_O_CONVENTIONAL] && same_size)
-        o->conventional_zones = i->nr_conventional;
-    if (!given[ZT_O_MAX_OPEN])
-        o->max_open_zones = i->max_open_zones;
-    if (!given[ZT_O_MAX_ACTIVE])
-        o->max_active_zones = i->max_active_zones;
-    if (!c->from.img)
-        return;
-    if (!given[ZT_O_LAYOUT] && i->layout != ZQCOW2_LAYOUT_V3)
-        o->layout = i->layout;
-    if (!given[ZT_O_MAX_APPEND] && o->layout == i->layout && i->layout != ZQCOW2_LAYOUT_44)
-        o->max_append_bytes = i->max_append_bytes;
-}
 
 static bool agree(const struct convert *c)
 {
@@ -98,17 +68,11 @@ static bool agree(const struct convert *c)
 
 static struct zqcow2_create_options create_options(struct convert *c)
 {
-    struct zqcow2_create_options o = zt_create_options(&c->image);
+    struct zqcow2_create_options o = zt_copy_options(&c->image, &c->from.info);
 
-    o.virtual_size = c->from.info.virtual_size;
     o.flags |= c->force ? ZQCOW2_CREATE_FORCE : 0u;
-    o.zone_size = zt_image_zone_size(&c->image, c->from.info.zone_size);
-    if (o.zone_size && zt_disk_zoned(&c->from))
-        take_zones(c, &o);
     o.progress = zt_progress_piece;
     o.progress_arg = &c->bar;
-    if (o.zone_size && !o.cluster_size)
-        o.cluster_size = least(o.zone_size, 65536);
     return o;
 }
 

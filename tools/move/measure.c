@@ -2,15 +2,17 @@
 /* The verb measure: the space that a copy of a disk takes, computed as qemu-img measure does. */
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "disk.h"
-#include "image_options.h"
 #include "json.h"
+#include "shape.h"
 
 enum { OPT_JSON = ZT_OPT_VERB, OPT_SIZE };
 
-#define L1_ENTRY    8u
-#define TABLE_ENTRY 8u /* of refcount tables, and of write-pointer tables */
+#define EXTERNAL_DATA (1 << 2) /* of the incompatible features */
+#define L1_ENTRY      8u
+#define TABLE_ENTRY   8u /* of refcount tables, and of write-pointer tables */
 
 struct measure {
     struct zt_disk from;
@@ -90,45 +92,107 @@ static uint64_t metadata(const struct measure *m, uint64_t bytes)
                cluster;
 }
 
-/* The clusters of the copy in which the disk has data. */
-static int count_data(struct measure *m, uint64_t cluster, uint64_t *data)
+/* Data takes whole clusters of the copy; *next: the first byte that is not counted yet. */
+static uint64_t clusters_of(uint64_t at, uint64_t len, uint64_t cluster, uint64_t *next)
+{
+    uint64_t from = at / cluster * cluster, to = round_up(at + len, cluster);
+
+    from = from < *next ? *next : from;
+    *next = to > *next ? to : *next;
+    return to > from ? to - from : 0;
+}
+
+/* Of an extent whose bytes lie in a file with holes: those are zeros. */
+static int count_extent(struct zqcow2_backend *file, uint64_t at, const struct zqcow2_extent *s,
+                        uint64_t cluster, uint64_t *next, uint64_t *data)
+{
+    uint64_t begin, end, stop = s->host + s->length;
+    int rc = 0;
+
+    for (uint64_t host = s->host; rc == 0 && host < stop; host = end) {
+        rc = zqcow2_backend_data(file, host, &begin, &end);
+        if (rc < 0 || begin == end)
+            return rc;
+        begin = begin > host ? begin : host;
+        end = end < stop ? end : stop;
+        if (begin < end)
+            *data += clusters_of(at + (begin - s->host), end - begin, cluster, next);
+    }
+    return rc;
+}
+
+/* The clusters of the copy in which the disk has data. file: of its image, if that has holes. */
+static int count_data(struct measure *m, struct zqcow2_backend *file, uint64_t cluster,
+                      uint64_t *data)
 {
     struct zqcow2_extent s;
-    uint64_t next = 0; /* the first byte that is not counted yet */
+    uint64_t next = 0;
 
     for (uint64_t at = 0; at < m->size; at += s.length) {
         int rc = zt_disk_status(&m->from, at, m->size - at, &s);
 
+        if (rc == 0 && file && s.kind == ZQCOW2_BLOCK_DATA && !s.depth && s.host != UINT64_MAX)
+            rc = count_extent(file, at, &s, cluster, &next, data);
+        else if (rc == 0 && !zt_extent_zero(&s))
+            *data += clusters_of(at, s.length, cluster, &next);
         if (rc < 0) {
             zt_error("%s: map at %" PRIu64 ": %s", m->from.target.path, at, zqcow2_strerror(rc));
             return rc;
         }
-        if (!zt_extent_zero(&s)) {
-            uint64_t from = at / cluster * cluster, to = round_up(at + s.length, cluster);
-
-            from = from < next ? next : from;
-            *data += to > from ? to - from : 0;
-            next = to > next ? to : next;
-        }
     }
     return 0;
+}
+
+/* As for qemu-img: is so much of the image a hole that its space must have been preallocated? */
+static bool is_preallocated(const struct measure *m)
+{
+    uint64_t cluster = m->from.info.cluster_size, have, named;
+    struct stat st;
+
+    if (!m->from.img || stat(m->from.target.path, &st) < 0 || !S_ISREG(st.st_mode))
+        return false;
+    have = (uint64_t)st.st_blocks * 512 / cluster;
+    named = (uint64_t)st.st_size / cluster;
+    return named >= have * 10 / 9 && named >= have + 2;
+}
+
+/* Data files are not looked at, nor the files below: as for qemu-img, if these are not sparse. */
+static int measure_data(struct measure *m, uint64_t cluster, uint64_t *data)
+{
+    struct zqcow2_backend *file = NULL;
+    int rc = 0;
+
+    if (is_preallocated(m) && !(m->from.info.incompatible_features & EXTERNAL_DATA))
+        rc = zt_backend_open(&m->from.target, 0, &file);
+    if (rc < 0)
+        zt_backend_error(&m->from.target, rc);
+    else
+        rc = count_data(m, file, cluster, data);
+    zqcow2_backend_close(file);
+    return rc;
+}
+
+/* What preallocation makes of it. */
+static bool takes_all(const struct measure *m)
+{
+    uint64_t how = option(m, ZT_O_PREALLOCATION, ZQCOW2_PREALLOCATE_OFF);
+
+    return how == ZQCOW2_PREALLOCATE_FALLOC || how == ZQCOW2_PREALLOCATE_FULL;
 }
 
 static int measure(struct measure *m)
 {
     uint64_t cluster = cluster_size(m), bytes, data = 0;
 
-    if (!m->sized)
-        m->size = m->from.info.virtual_size;
     if (!strcmp(m->format, "raw")) {
         m->required = m->full = round_up(m->size, ZT_SECTOR);
         return 0;
     }
     bytes = round_up(m->size, cluster);
-    if (!m->sized && count_data(m, cluster, &data) < 0)
+    if (!m->sized && measure_data(m, cluster, &data) < 0)
         return 1;
     m->full = bytes + metadata(m, bytes);
-    m->required = m->full - bytes + data;
+    m->required = takes_all(m) ? m->full : m->full - bytes + data;
     return 0;
 }
 
@@ -148,10 +212,10 @@ static void print(const struct measure *m)
 }
 
 /* What no image can have would make the sums meaningless. */
-static bool agree(const struct measure *m)
+static bool agree(struct measure *m)
 {
-    uint64_t bits = option(m, ZT_O_REFCOUNT_BITS, 16), cluster = cluster_size(m);
     bool qcow2 = !strcmp(m->format, "qcow2");
+    struct zqcow2_create_options copy;
 
     for (unsigned o = 0; o < ZT_O_COUNT; o++) {
         if (m->image.given[o] && (!qcow2 || o == ZT_O_SIZE)) {
@@ -159,13 +223,11 @@ static bool agree(const struct measure *m)
             return false;
         }
     }
-    if (m->size > (uint64_t)1 << 62 || (bits & (bits - 1)) || (cluster & (cluster - 1))) {
-        zt_error("measure: no image can have this %s", m->size > (uint64_t)1 << 62 ? "size" :
-                                                       bits & (bits - 1) ? "refcount_bits" :
-                                                                           "cluster_size");
+    if (!zt_image_agrees(&m->image, zone_size(m) != 0))
         return false;
-    }
-    return zt_image_agrees(&m->image, zone_size(m) != 0);
+    m->from.info.virtual_size = m->size;
+    copy = zt_copy_options(&m->image, &m->from.info);
+    return !qcow2 || zt_can_create("measure", &copy);
 }
 
 static bool take_option(struct measure *m, int ch)
@@ -219,6 +281,8 @@ static int run(int argc, char **argv)
     }
     if (!m.sized && !zt_disk_open(&m.from))
         return 1;
+    if (!m.sized)
+        m.size = m.from.info.virtual_size;
     status = agree(&m) ? measure(&m) : 1;
     if (!m.sized)
         status = zt_disk_close(&m.from, status);
