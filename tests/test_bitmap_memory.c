@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A lack of memory at every allocation of a change that concerns bitmaps: another size, a snapshot
- * that is applied, a bitmap that is cleared. What fails leaves the device and its bitmaps as they
- * were; nothing is lost, and no cluster leaks.
+ * A lack of memory at every allocation of a call that concerns bitmaps: another size, a snapshot
+ * that is applied, a bitmap that is cleared, added or removed, and the calls that read them. What
+ * fails leaves the device and its bitmaps as they were; nothing is lost, and no cluster leaks.
  */
 #include <errno.h>
 #include <setjmp.h>
@@ -21,7 +21,7 @@
 #define SIZE    (3u << 20) /* of nodes of 2 MiB: the end lies within the second one */
 #define ZONE    (1u << 20)
 
-enum change { GROW, SHRINK, APPLY, CLEAR, CHANGES };
+enum change { GROW, SHRINK, APPLY, CLEAR, LIST, RANGES, ADD, REMOVE, DISABLE, CHANGES };
 
 static struct zqcow2_backend *backend;
 static struct zqcow2_image *img;
@@ -83,9 +83,23 @@ static void make(bool zoned)
     assert_int_equal(zqcow2_write(img, data, 512, 512, 0), 0);
 }
 
+static void ignore(void *arg, const struct zqcow2_bitmap *b)
+{
+    (void)arg;
+    (void)b;
+}
+
 static int change(enum change what)
 {
+    struct zqcow2_dirty_range r[4];
+    uint32_t nr = 4;
+
     switch (what) {
+    case LIST: return zqcow2_bitmap_list(img, ignore, NULL, NULL);
+    case RANGES: return zqcow2_bitmap_ranges(img, "b", 0, r, &nr, NULL);
+    case ADD: return zqcow2_bitmap_add(img, "c", 0, ZQCOW2_BITMAP_ADD_DISABLED, NULL);
+    case REMOVE: return zqcow2_bitmap_remove(img, "a", NULL);
+    case DISABLE: return zqcow2_bitmap_disable(img, "a", NULL);
     case GROW: return zqcow2_resize(img, 8u << 20, 0, NULL);
     case SHRINK: return zqcow2_resize(img, 2u << 20, ZQCOW2_RESIZE_SHRINK, NULL);
     case APPLY: return zqcow2_snapshot_apply(img, "s", NULL);
@@ -118,6 +132,10 @@ static uint64_t wanted(enum change what, bool before)
     case GROW: return b + 1024 + ((uint64_t)(5u << 20) << 32) + (5u << 20);
     case SHRINK: return b + 1024;
     case APPLY: return b + all;
+    case LIST:
+    case RANGES:
+    case ADD:
+    case DISABLE: return b + 1024;
     default: return b;
     }
 }

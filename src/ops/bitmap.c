@@ -231,13 +231,13 @@ static int copy_names(struct zq_core *c, struct look *l)
 
     for (uint32_t i = 0; i < l->b->nr; i++)
         to->names_bytes += l->b->v[i].r.name_bytes + 1;
-    if (!l->b->nr)
+    to->nr = l->b->nr;
+    if (!to->nr)
         return 0;
-    to->v = zq_zalloc_array(&c->hooks, l->b->nr, sizeof(*to->v));
+    to->v = zq_zalloc_array(&c->hooks, to->nr, sizeof(*to->v));
     to->names = zq_zalloc(&c->hooks, to->names_bytes);
     if (!to->v || !to->names)
         return -ENOMEM;
-    to->nr = l->b->nr;
     for (uint32_t i = 0; i < to->nr; i++) {
         const struct zq_bitmap *m = &l->b->v[i];
 
