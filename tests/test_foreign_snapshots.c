@@ -201,6 +201,37 @@ static void the_size_is_that_of_the_snapshot(void **state)
     }
 }
 
+/* A stored size of 0 is a size. */
+static void a_disk_may_have_had_no_bytes(void **state)
+{
+    struct zqcow2_image *img;
+    uint8_t sector[512];
+
+    (void)state;
+    make();
+    put(record() + 48, 0);
+    img = look("was", NULL, 0);
+    assert_true(size_of(img) == 0);
+    assert_true(zqcow2_read(img, sector, 512, 0) < 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    img = open_it();
+    apply(img);
+    assert_true(size_of(img) == 0);
+    assert_true(zqcow2_read(img, sector, 512, 0) < 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    is_sound();
+    img = open_it();
+    assert_int_equal(zqcow2_resize(img, SIZE, 0, NULL), 0);
+    holds(img, 0, 0);
+    fill(img, SPAN, 4);
+    apply(img);
+    assert_true(size_of(img) == 0);
+    assert_int_equal(zqcow2_snapshot_delete(img, "was", NULL), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    is_sound();
+    zqcow2_backend_close(be);
+}
+
 static void refused(const char *why)
 {
     struct zqcow2_image *img = open_it();
@@ -281,6 +312,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(flags_do_not_survive),
         cmocka_unit_test(the_size_is_that_of_the_snapshot),
+        cmocka_unit_test(a_disk_may_have_had_no_bytes),
         cmocka_unit_test(one_is_read_without_being_applied),
         cmocka_unit_test(what_cannot_be_right_is_refused),
     };

@@ -61,7 +61,7 @@ bool zq_copies_put(uint8_t sector0[ZQ_SECTOR], const struct zq_header *h)
 bool zq_copy_of(const struct zq_header *h, const struct zq_geometry *g, uint64_t file_size,
                 const struct zq_snapshot_facts *f, struct zq_geometry *zones)
 {
-    uint64_t size = f->disk_bytes ? f->disk_bytes : h->stored_size;
+    uint64_t size = f->sized ? f->disk_bytes : h->stored_size;
     uint64_t cluster = (uint64_t)1 << h->cluster_bits, at = f->copy_offset;
 
     if (!h->copies || !g->layout || !at ||

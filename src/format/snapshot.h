@@ -32,7 +32,9 @@ static inline void zq_snapshot_read(const uint8_t raw[ZQ_SNAPSHOT_FIXED], struct
 
 /* What a record says beside the place of its L1. Behind it: extra data, the id, the name. */
 struct zq_snapshot_facts {
-    uint64_t vm_state_bytes, disk_bytes, vm_clock, icount; /* disk_bytes 0, icount -1: not known */
+    uint64_t vm_state_bytes, vm_clock, icount; /* icount -1: not known */
+    uint64_t disk_bytes;
+    bool sized; /* disk_bytes is known; a disk may have none */
     uint32_t seconds, nanoseconds;
     uint64_t copy_offset, copy_bytes; /* of write pointers; if they hold: format/copies.h */
 };
@@ -47,7 +49,8 @@ static inline void zq_snapshot_facts(const uint8_t *raw, struct zq_snapshot_fact
     f->nanoseconds = zq_be32(raw + 20);
     f->vm_clock = zq_be64(raw + 24);
     f->vm_state_bytes = n >= 8 ? zq_be64(extra) : zq_be32(raw + 32);
-    f->disk_bytes = n >= 16 ? zq_be64(extra + 8) : 0;
+    f->sized = n >= 16;
+    f->disk_bytes = f->sized ? zq_be64(extra + 8) : 0;
     f->icount = n >= 24 ? zq_be64(extra + 16) : UINT64_MAX;
     f->copy_offset = n >= ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY ? zq_be64(extra + 24) : 0;
     f->copy_bytes = f->copy_offset ? zq_be64(extra + 32) : 0;

@@ -20,7 +20,7 @@ static const char *judge_record(const struct opening *o, const uint8_t *raw, uin
     zq_snapshot_facts(raw, &f);
     if (version >= 3)
         return r.extra >= V3_EXTRA ? NULL : "a snapshot does not say how large its disk is";
-    if (f.disk_bytes && f.disk_bytes != o->h.stored_size)
+    if (f.sized && f.disk_bytes != o->h.stored_size)
         return "compat 0.10 has no snapshots of another size, and the image has";
     return f.vm_state_bytes <= UINT32_MAX ?
                NULL :

@@ -66,7 +66,7 @@ static int take_over(struct opening *o, const uint8_t *raw)
     rc = check_l1(o, &r);
     if (rc < 0)
         return rc;
-    if (f.disk_bytes)
+    if (f.sized)
         o->h.stored_size = f.disk_bytes;
     if (o->h.stored_size > ZQ_MAX_VIRTUAL_SIZE ||
         zq_l1_needed(&form, o->h.stored_size) > zq_table_count(ZQ_MAX_L1_BYTES))

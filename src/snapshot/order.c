@@ -132,7 +132,7 @@ static int size_of_disk(struct zq_snap *s)
     uint64_t needed;
 
     zq_snapshot_facts(s->table + s->record, &f);
-    s->other_bytes = f.disk_bytes ? f.disk_bytes : s->disk_bytes;
+    s->other_bytes = f.sized ? f.disk_bytes : s->disk_bytes;
     needed = zq_l1_needed(&s->bounds.form, s->other_bytes);
     if (s->other_bytes > ZQ_MAX_VIRTUAL_SIZE || needed > zq_table_count(ZQ_MAX_L1_BYTES))
         return zq_fail(s->err, ZQCOW2_ECORRUPT,

@@ -68,6 +68,31 @@ for layout in 48b 56 v7 44; do
     run 0 "$layout: goes on" reset -o 4M z.qcow2
     is "$layout: works" EMPTY "$(zone z.qcow2 1 state)"
 done
+# Snapshots have zones of their layout: the image cannot get another one until they are deleted.
+for layout in 48b 56 v7; do
+    rm -f z.qcow2
+    run 0 "$layout: with a snapshot" create -o "zone.size=4M,zone.layout=$layout" z.qcow2 32M
+    "$tool" append -q z.qcow2 4M <data
+    run 0 "$layout: its snapshot" snapshot -c s z.qcow2
+    run 0 "$layout: a reset" reset -o 4M z.qcow2
+    cp z.qcow2 before
+    run 1 "$layout: refused: snapshots" amend -o zone.layout=44 z.qcow2
+    is "$layout: by name" \
+        'zqcow2: z.qcow2: layout: the image has snapshots, whose zones are of the old one' "$(cat err)"
+    same "$layout: nothing has changed" before z.qcow2
+    run 0 "$layout: something else" amend -o refcount_bits=32 z.qcow2
+    run 0 "$layout: and the snapshot is applied" snapshot -a s z.qcow2
+    run 0 "$layout: it has" read z.qcow2 4M 1M
+    same "$layout: its data" data out
+    run 0 "$layout: deleted" snapshot -d s z.qcow2
+    run 0 "$layout: it is amended" amend -o zone.layout=44 z.qcow2
+    run 0 "$layout: check" check z.qcow2
+    run 0 "$layout: a snapshot of the new layout" snapshot -c s z.qcow2
+    run 0 "$layout: another reset" reset -o 4M z.qcow2
+    run 0 "$layout: is applied" snapshot -a s z.qcow2
+    run 0 "$layout: and has" read z.qcow2 4M 1M
+    same "$layout: the data" data out
+done
 run 0 'an image without the feature bit' create --force -o zone.size=4M,zone.layout=v7 z.qcow2 32M
 printf '\000' | dd of=z.qcow2 bs=1 seek=79 conv=notrunc 2>/dev/null
 run 1 'refused: another feature of it' amend -o refcount_bits=8 z.qcow2

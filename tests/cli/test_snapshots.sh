@@ -156,6 +156,16 @@ run 0 'applied here' snapshot -a x top.qcow2
 holds 'it holds it, too' 4 64k 64k top.qcow2
 sound 'and is sound' top.qcow2
 
+# A disk of no bytes is one, too.
+qemu-img create -q -f qcow2 none.qcow2 0
+qemu-img snapshot -c was none.qcow2
+qemu-img resize -q none.qcow2 1M
+fill 6 0 64k none.qcow2
+run 0 'without bytes: applied' snapshot -a was none.qcow2
+is 'without bytes: has none' 0 "$(qemu-img info --output=json none.qcow2 |
+    python3 -c 'import json, sys; print(json.load(sys.stdin)["virtual-size"])')"
+sound 'without bytes: is sound' none.qcow2
+
 # A disk that was made larger or smaller meanwhile gets its size back.
 for to in 1G 512K; do
     rm -f size.qcow2
