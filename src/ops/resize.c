@@ -30,6 +30,7 @@
 #include "ops/flush.h"
 #include "ops/overwrite.h"
 #include "ops/request.h"
+#include "ops/resize_ends.h"
 #include "ops/resize_zones.h"
 #include "round/round.h"
 #include "space/admit.h"
@@ -44,16 +45,20 @@ enum {
     R_BITMAPS, /* only where there are any */
     R_ROOM,
     R_COUNTED,
+    R_DATA, /* only where there is a data file */
     R_MOVE,
     R_MOVED,
     R_ZERO, /* and R_ZEROED: growing only */
     R_ZEROED,
+    R_MAP, /* and R_MAPPED: of a raw data file */
+    R_MAPPED,
     R_SIZE,
     R_SIZED,
     R_CUT, /* from here on: shrinking only */
     R_CUT_DURABLE,
     R_DROP,
     R_DROPPED,
+    R_CUT_DATA,
     R_DONE
 };
 
@@ -75,7 +80,7 @@ struct resize {
     uint8_t sector0[ZQ_SECTOR]; /* of the header, as it will be */
     bool switching;             /* the header in the file may be that one */
     struct zq_op zeros;         /* makes zeros of what growing would show */
-    uint64_t at;                /* up to here what is cut off is unmapped */
+    uint64_t at;                /* up to here what is cut off is unmapped, what is new is mapped */
     struct zq_bitmap_resize bitmaps;
     struct zq_bitmap_room room; /* of them */
 };
@@ -124,8 +129,7 @@ static int judge(struct zq_core *c, struct resize *r)
     uint64_t need = zq_l1_needed(&c->map.form, r->size), l1 = c->map.l1.entries;
     int rc;
 
-    if (c->hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
-        return zq_fail(r->err, ZQCOW2_EFEATURE, "images with a data file cannot be resized yet");
+    zq_assert_k(D1, !c->data_file.absent);
     if (c->hdr.version < 3 && c->hdr.nb_snapshots)
         return zq_fail(r->err, ZQCOW2_EFEATURE,
                        "images of version 2 that have snapshots cannot be resized");
@@ -254,6 +258,25 @@ static int make_l1(struct zq_core *c, struct resize *r)
     zq_put_be32(r->sector0 + ZQ_HDR_L1_ENTRIES, (uint32_t)entries);
     zq_put_be64(r->sector0 + ZQ_HDR_L1_OFFSET, r->move.host);
     return zq_memtable_index(&r->l1);
+}
+
+static void data_work(struct zq_io *io)
+{
+    const struct resize *r = self(zq_container(io, struct zq_op, io));
+    struct zq_core *c = r->op.core;
+
+    zq_assert_k(D1, c->exclusive && c->nr_ops == 1);
+    io->ret = r->phase == R_MOVE ? zq_resize_grow_data(c, r->size) : zq_resize_cut_data(c);
+}
+
+/* Before the size if it is larger, and behind it. An error leaves a file that is too long. */
+static int change_data(struct zq_core *c, struct resize *r)
+{
+    bool now = r->phase == R_CUT_DATA || r->size > c->size;
+
+    r->phase++;
+    r->at = c->size;
+    return now && c->data != &c->x ? zq_op_work(c, &r->op, data_work) : 0;
 }
 
 static int move_tables(struct zq_core *c, struct resize *r)
@@ -416,36 +439,6 @@ static int cut(struct zq_core *c, struct resize *r)
     return rc ? rc : zq_unmap(c, &r->op, &r->at, end, ZQ_LEAVE_NOTHING);
 }
 
-/* A table that maps nothing any more; its slices are clean. */
-static int drop_table(struct zq_core *c, uint64_t index)
-{
-    uint64_t entry = c->map.l1.v[index], host = zq_entry_host(entry);
-    struct zq_freed *f = zq_record_new(&c->alloc);
-
-    if (!f)
-        return -ENOMEM;
-    zq_assert_k(R12, host && c->marked);
-    f->cluster = host >> c->cluster_bits;
-    f->count = 1;
-    f->punch = zq_l1_is_own(entry);
-    zq_cache_forget(&c->cache, host, (uint64_t)1 << c->cluster_bits);
-    zq_memtable_set(&c->map.l1, index, 0);
-    zq_alloc_quarantine(&c->alloc, f, true);
-    return 0;
-}
-
-static int drop_tables(struct zq_core *c, const struct resize *r)
-{
-    int rc = 0;
-
-    for (uint64_t i = zq_l1_needed(&c->map.form, r->size); rc == 0 && i < c->map.l1.entries; i++) {
-        if (c->map.l1.v[i])
-            rc = drop_table(c, i);
-    }
-    c->alloc.tables++;
-    return rc;
-}
-
 /* ---- the operation ---- */
 
 static int grow(struct zq_core *c, struct resize *r)
@@ -459,12 +452,16 @@ static int grow(struct zq_core *c, struct resize *r)
             rc = zq_bitmap_room_take(c, &r->op, &r->room, &r->bitmaps.s);
         break;
     case R_COUNTED: rc = zq_settle(c, &r->op); break;
+    case R_DATA: return change_data(c, r);
     case R_MOVE: return move_tables(c, r);
     case R_MOVED: return adopt_tables(c, r);
     case R_ZERO: return make_zeros(c, r);
-    default:
+    case R_ZEROED:
         c->seq_start = c->size;
         rc = r->zeros.res.ret < 0 ? r->zeros.res.ret : zq_settle(c, &r->op);
+        break;
+    case R_MAP: rc = zq_resize_map_raw(c, &r->op, &r->at, r->size); break;
+    default: rc = zq_settle(c, &r->op);
     }
     if (rc == 0)
         r->phase++;
@@ -481,7 +478,8 @@ static int shrink(struct zq_core *c, struct resize *r)
 
     switch (r->op.rc < 0 || c->dead ? R_DONE : r->phase) {
     case R_CUT: rc = cut(c, r); break;
-    case R_DROP: rc = drop_tables(c, r); break;
+    case R_DROP: rc = zq_resize_drop_tables(c); break;
+    case R_CUT_DATA: return change_data(c, r);
     case R_DONE: rc = r->op.rc; break;
     default: rc = zq_settle(c, &r->op);
     }
@@ -497,6 +495,8 @@ static int shrink(struct zq_core *c, struct resize *r)
 static uint8_t after_judgement(const struct zq_core *c, struct resize *r)
 {
     zq_assert_k(B4, c->exclusive && !r->bitmaps.s.b);
+    if (r->size == c->hdr.stored_size)
+        return R_DONE;
     if (resizes_bitmaps(c, r))
         return R_BITMAPS;
     return r->clusters || r->size > c->size ? R_ROOM : R_SIZE;

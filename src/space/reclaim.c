@@ -204,7 +204,9 @@ static void begin_record(const struct zq_core *c, struct zq_op *op, struct zq_fr
     if (!f->external)
         return;
     op->own.janitor.at = op->req.offset = f->cluster << c->cluster_bits;
-    op->length = zq_min(f->count << c->cluster_bits, c->seq_start - op->req.offset);
+    op->length = 0; /* a device that has become smaller has cut its file */
+    if (op->req.offset < c->seq_start)
+        op->length = zq_min(f->count << c->cluster_bits, c->seq_start - op->req.offset);
 }
 
 /*
@@ -249,7 +251,7 @@ static int punch_external(struct zq_core *c, struct zq_op *op)
 {
     uint64_t end = op->req.offset + op->length;
     bool again = false;
-    int rc = c->dead ? ZQCOW2_EDEAD : zq_range_take(c, op);
+    int rc = c->dead ? ZQCOW2_EDEAD : op->length ? zq_range_take(c, op) : 0;
 
     if (rc == ZQ_WAIT)
         return rc;

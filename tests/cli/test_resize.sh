@@ -101,6 +101,40 @@ for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refc
     done
 done
 
+# With a data file both files change, and a raw one by itself has the bytes of the device.
+for how in data_file_raw=on data_file_raw=off data_file_raw=on,extended_l2=on; do
+    rm -f a.qcow2 b.qcow2 a.data b.data
+    for f in a b; do
+        qemu-img create -q -f qcow2 -o "$how,data_file=$f.data" $f.qcow2 1000K
+        fill 1 64K 300K $f.qcow2
+        fill 2 900K 100K $f.qcow2
+    done
+    run 0 "data file, $how: grows" resize a.qcow2 2345K
+    qemu_resize b.qcow2 2345K
+    alike "data file, $how: as with qemu-img"
+    sound "data file, $how: is sound" a.qcow2
+    fill 3 1500K 600K a.qcow2
+    fill 3 1500K 600K b.qcow2
+    run 0 "data file, $how: shrinks" resize --shrink a.qcow2 1111K
+    qemu_resize --shrink b.qcow2 1111K
+    alike "data file, $how: as with qemu-img, too"
+    is "data file, $how: ends with the device" 1137664 "$(stat -c %s a.data)"
+    sound "data file, $how: is sound when smaller" a.qcow2
+    run 0 "data file, $how: grows what qemu-img has shrunk" resize b.qcow2 4M
+    qemu_resize a.qcow2 4M
+    alike "data file, $how: and the other way round"
+    sound "data file, $how: one is sound" a.qcow2
+    sound "data file, $how: and the other" b.qcow2
+    case $how in *raw=on*)
+        ran='qemu-img compare b.qcow2 b.data'
+        qemu-img compare -q -f qcow2 -F raw b.qcow2 b.data >out 2>err
+        verdict $? "data file, $how: the raw file is the device" || show
+        is "data file, $how: each cluster has a place" '' \
+            "$(qemu-img map --output=json b.qcow2 | grep '"data": false' | grep -v '"offset"')"
+        ;;
+    esac
+done
+
 # Version 2 has no entry for zeros: they are written where the backing file has more.
 rm -f a.qcow2
 qemu-img create -q -f qcow2 -o compat=0.10 -b full.raw -F raw a.qcow2 1000K
