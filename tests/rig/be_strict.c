@@ -125,14 +125,9 @@ static int op_truncate(void *self, uint64_t bytes)
 {
     struct strict *s = self;
     struct rig_be be = store_be(s->store);
-    uint64_t is = 0;
 
-    be.ops->length(be.self, &is);
     if (bytes % align_of(s))
         complain(s, "truncate to %#llx breaks io_align %u", (unsigned long long)bytes, align_of(s));
-    if (s->live && bytes < is)
-        complain(s, "truncate makes the file shorter: %#llx, was %#llx", (unsigned long long)bytes,
-                 (unsigned long long)is);
     return be.ops->truncate(be.self, bytes);
 }
 

@@ -10,7 +10,7 @@
 struct strict {
     struct store *store; /* its limits are those that count */
     pthread_mutex_t lock;
-    atomic_bool live; /* an image is open: whole sectors only, and no shorter file */
+    atomic_bool live; /* an image is open: whole sectors only */
     uint64_t calls, broken;
     char why[200]; /* the first complaint, or "" */
 };
