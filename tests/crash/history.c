@@ -248,10 +248,24 @@ static void drop(struct history *h)
     call_ends(h, a, zqcow2_snapshot_delete(h->img, name_of(which, text), NULL), 0);
 }
 
+/* They are marked from act i on, whatever they hold: it is not what they held. */
+static void mark_all(struct history *h, unsigned i, uint32_t from, uint32_t end)
+{
+    for (; i <= h->acts && from < end; i++) {
+        for (unsigned k = 0; k < BITMAPS; k++) {
+            struct bitmap *b = &h->act[i].bitmap[k];
+
+            memset(b->base + from, NEVER, end - from);
+            memset(b->free + from, false, end - from);
+        }
+    }
+}
+
 /* What was submitted meanwhile goes to the new disk. */
 static void applied(struct history *h, unsigned i)
 {
     h->now = h->act[i].content;
+    mark_all(h, i, 0, h->now.size);
     for (; i <= h->acts; i++) {
         struct act *a = &h->act[i];
 
@@ -329,6 +343,7 @@ static void resize(struct history *h)
     for (unsigned i = number(h, a); i <= h->acts; i++)
         h->act[i].size = size;
     h->now.size = size;
+    mark_all(h, number(h, a), before, size);
     for (uint32_t k = h->limit; k < SECTORS; k++)
         h->now.v[k] = h->now.wp[k / ZONE] = 0;
 }
@@ -369,11 +384,11 @@ static void forget(struct history *h, const struct act *of, struct bitmap *b)
     }
 }
 
-static int edit(struct history *h, struct bitmap *b, const char *name)
+/* fresh: it marks nothing then. */
+static int edit(struct history *h, struct bitmap *b, const char *name, bool *fresh)
 {
-    bool fresh = !b->exists;
-
-    if (fresh) {
+    *fresh = !b->exists;
+    if (*fresh) {
         *b = (struct bitmap){.exists = true, .bits = (unsigned)draw(h, 4)};
         b->enabled = draw(h, 4);
         return zqcow2_bitmap_add(h->img, name, (uint64_t)SECTOR << b->bits,
@@ -383,7 +398,7 @@ static int edit(struct history *h, struct bitmap *b, const char *name)
     case 0: b->exists = false; return zqcow2_bitmap_remove(h->img, name, NULL);
     case 1: b->enabled = true; return zqcow2_bitmap_enable(h->img, name, NULL);
     case 2: b->enabled = false; return zqcow2_bitmap_disable(h->img, name, NULL);
-    default: memset(b->base, 255, sizeof(b->base)); return zqcow2_bitmap_clear(h->img, name, NULL);
+    default: *fresh = true; return zqcow2_bitmap_clear(h->img, name, NULL);
     }
 }
 
@@ -392,16 +407,17 @@ static void bitmap(struct history *h)
 {
     unsigned which = (unsigned)draw(h, BITMAPS);
     struct act *a = begin_act(h, BITMAP);
-    struct bitmap b = a->bitmap[which], was = b;
+    struct bitmap b = a->bitmap[which];
     struct content c;
+    bool fresh;
     int rc;
 
     call_begins(h, true);
-    rc = edit(h, &b, history_bitmaps[which]);
+    rc = edit(h, &b, history_bitmaps[which], &fresh);
     call_ends(h, a, rc, 0);
     if (a->refused)
         return;
-    if (b.exists && (!was.exists || b.base[0] == 255)) {
+    if (fresh) {
         read_content(h, h->img, &c);
         bitmap_rebase(&b, c.v);
     }

@@ -24,7 +24,8 @@
 #define CONV    2u /* conventional zones of a zoned image */
 #define BITMAPS 2u
 #define ACTS    200u
-#define DEPTH   12u /* requests in flight */
+#define DEPTH   12u  /* requests in flight */
+#define NEVER   255u /* no sector holds it */
 
 extern const char *const history_bitmaps[BITMAPS];
 

@@ -327,6 +327,13 @@ static bool was_changed(const struct history *h)
     return changed;
 }
 
+/* Of the act that may have been under way: the device has its size, and not that from before. */
+static bool is_resized(const struct history *h, const struct act *a, const struct content *got)
+{
+    return is_durable_on_return(a->kind) && a[-1].size != a->size && got->size == a->size &&
+           a->begun < h->cut;
+}
+
 void judge_bitmaps(struct history *h, struct zqcow2_image *img, const struct content *got)
 {
     struct found f[BITMAPS];
@@ -340,6 +347,8 @@ void judge_bitmaps(struct history *h, struct zqcow2_image *img, const struct con
     }
     last = last_with(h, last);
     next = last < h->acts && h->act[last + 1].begun < h->cut ? last_with(h, last + 1) : last;
+    if (next != last && is_resized(h, &h->act[last + 1], got))
+        last = next;
     for (unsigned i = 0; i < BITMAPS; i++) {
         must(h,
              bitmap_fits(&f[i], &h->act[last].bitmap[i], got->v, got->size) ||
