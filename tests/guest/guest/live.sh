@@ -45,10 +45,11 @@ size_and_space() {
     serve $Z && ! ctl $ID resize 128M 2>/tmp/err && cat /tmp/err &&
         grep -q 'Linux cannot change the zones of a ublk device' /tmp/err &&
         blkzone finish -o 16384 -c 1 $DEV && ctl $ID compact | tee /tmp/saved &&
-        grep -q 'clusters compressed' /tmp/saved && zqguest io read $DEV 8388608 65536 7 &&
+        grep -q 'clusters compressed' /tmp/saved && ctl $ID events | tee /tmp/events &&
+        grep -q 'the zone at 8388608 is FULL now' /tmp/events && zqguest io read $DEV 8388608 65536 7 &&
         zqcow2 ublk del $Z
 }
-ok "serve ctl: a zoned disk keeps its size; full zones are compressed" size_and_space
+ok "serve ctl: a zoned disk keeps its size; full zones are announced and compressed" size_and_space
 
 faults() {
     serve $Z --faults=delay=write:1-2 && ! ctl $ID fail read all EFOO && ctl $ID fail read all EIO 0 && ! zqguest io read $DEV 8388608 65536 7 && ctl $ID clear &&
@@ -70,16 +71,24 @@ last_step() {
     sed -n 's/^SYNCED \([0-9]*\)$/\1/p' /tmp/steps | tail -1
 }
 
+# Writes that nobody flushes, so that there is always something to lose.
+noise() { # FS
+    case $1 in zonefs) file=/mnt/cnv/0 ;; *) file=/mnt/noise ;; esac
+    while dd if=/dev/zero of=$file bs=64k count=32 conv=notrunc oflag=direct 2>/dev/null; do :; done
+}
+
 # What the cut loses and when it comes follow from the seed; how far the load is by then does not.
 cut_under_load() { # FS NUMBER
     seed=$((SEED + $2))
     fs_load $1 77 $((LAST + 1)) 1000000 >/tmp/steps 2>&1 &
     loader=$!
+    noise $1 &
+    writer=$!
     for i in $(seq 300); do grep -q '^SYNCED' /tmp/steps && break; usleep 100000; done
     usleep $((300000 + seed * 7919 % 1500 * 1000))
     ctl $ID cut --seed $seed --how $(how $2) >/tmp/cut || return 1
     cat /tmp/cut
-    wait $loader
+    wait $loader $writer
     tail -1 /tmp/steps
     now=$(last_step)
     STEPS=$((STEPS + ${now:-$LAST} - LAST))
