@@ -408,6 +408,37 @@ run 1 'begun with more than there is' convert --resume --force tail.z y.img
 has 'is of another copy' err 'is a part of another copy$'
 rm -f .zqcow2.y.img.part tail.z none.z want.img zero.img y.img
 
+# A target that cannot be replaced, as a device: it is no image before it is complete. Here it is a file without a name.
+random 3000000 5 | head -c 2999808 >data.img
+: >placed
+exec 9<>placed
+rm placed
+run 0 'in its place' convert --force -f raw -O qcow2 data.img /proc/self/fd/9
+run 0 'an image' check /proc/self/fd/9
+run 0 'with all of it' compare -f raw data.img /proc/self/fd/9
+run 0 'again, and not durable' convert --force --no-sync -f raw -O qcow2 -o zone.size=1M data.img /proc/self/fd/9
+run 0 'with zones' check /proc/self/fd/9
+(
+    ulimit -f 2000
+    "$tool" convert --force -f raw -O qcow2 data.img /proc/self/fd/9 >out 2>err
+)
+is 'a host without room' 1 $?
+has 'is reported' err ': is incomplete$'
+run 1 'what is there' check /proc/self/fd/9
+has 'is no image' err 'not a qcow2 file'
+truncate -s 512M long.img
+"$tool" convert --force -S 0 -f raw -O qcow2 long.img /proc/self/fd/9 >/dev/null 2>&1 &
+pid=$!
+for i in 1 2 3 4 5 6 7 8 9; do
+    [ "$(stat -L -c %s /proc/self/fd/9)" -gt 3000000 ] && break
+    sleep 0.1
+done
+kill -KILL $pid
+wait $pid
+[ $? = 137 ] && run 1 'what a killed one has left' check /proc/self/fd/9
+exec 9>&-
+rm -f data.img long.img
+
 # A signal while it works; zeros that are written take a while and no source.
 truncate -s 512M long.img
 for name in INT TERM HUP; do

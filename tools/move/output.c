@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 #include "output.h"
-#include "unsynced.h"
+#include "staged.h"
 
 static bool failed(const struct zt_output *o, const char *what, int rc)
 {
@@ -125,7 +125,8 @@ static int create_image(struct zt_output *o, const struct zqcow2_create_options 
     anew.resolve = files ? zqcow2_resolve_file : NULL;
     anew.resolve_arg = files;
     rc = zqcow2_create(o->be, &anew, err);
-    o->changed = rc != -EINVAL && rc != -EAGAIN;
+    if (o->renamed)
+        o->changed = rc != -EINVAL && rc != -EAGAIN;
     if (rc == 0)
         rc = open_image(o, ZQCOW2_OPEN_RDWR, files, err);
     zqcow2_resolver_free(files);
@@ -153,9 +154,15 @@ static bool make_image(struct zt_output *o, const struct zqcow2_create_options *
     return false;
 }
 
-/* The file that is written, by whatever name. */
-static int open_backend(struct zt_output *o)
+/*
+ * The file that is written, by whatever name. An image that has its own from the start must not be
+ * one until it is complete.
+ */
+static int open_backend(struct zt_output *o, bool image)
 {
+    bool nameless = image && !o->renamed;
+    struct zt_staging how = {
+        .no_sync = o->file.no_sync, .nameless = nameless, .changed = nameless ? &o->changed : NULL};
     struct zqcow2_backend *inner;
     struct zt_target t = o->target;
     int rc;
@@ -166,13 +173,13 @@ static int open_backend(struct zt_output *o)
     if (rc < 0)
         return rc;
     o->be = inner;
-    return o->file.no_sync ? zt_unsynced(inner, &o->be) : 0;
+    return o->file.no_sync || nameless ? zt_stage(inner, &how, &o->be) : 0;
 }
 
 /* Opens the file and makes it what it is to be. */
 static bool make(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size)
 {
-    int rc = open_backend(o);
+    int rc = open_backend(o, opt);
 
     if (rc < 0) {
         zt_backend_error(&o->target, rc);
@@ -254,10 +261,17 @@ static int finish_raw(struct zt_output *o)
     return rc < 0 ? rc : zqcow2_backend_flush(o->be);
 }
 
+static bool close_image(struct zt_output *o, bool ok)
+{
+    ok = zt_close(&o->target, o->img, ok ? 0 : 1) == 0;
+    return ok &&
+           (o->renamed || !failed(o, "closing: ", zt_name_image(&o->target, o->file.no_sync)));
+}
+
 bool zt_output_close(struct zt_output *o, bool ok)
 {
     if (o->img)
-        ok = zt_close(&o->target, o->img, ok ? 0 : 1) == 0;
+        ok = close_image(o, ok);
     else if (o->be && ok)
         ok = !failed(o, "closing: ", o->dev ? zt_device_flush(o->dev) : finish_raw(o));
     zqcow2_backend_close(o->be);
