@@ -128,8 +128,8 @@ static int act(struct snapshot *s, struct zqcow2_image *img)
 
     switch (s->what) {
     case 'c': rc = zt_snapshot_take(img, s->name, &err); break;
-    case 'd': rc = zqcow2_snapshot_delete(img, s->name, &err); break;
-    case 'a': rc = zqcow2_snapshot_apply(img, s->name, &err); break;
+    case 'd': rc = zt_snapshot_delete(img, s->name, &err); break;
+    case 'a': rc = zt_snapshot_apply(img, s->name, &err); break;
     default: rc = zt_snapshot_list(stdout, s->json, img, &err); break;
     }
     s->target.failure = rc;
@@ -200,8 +200,8 @@ const struct zt_verb zt_verb_snapshot = {
     "Lists, takes, applies or deletes internal snapshots",
     "  -l                      list the snapshots (the default)\n"
     "  -c NAME                 take a snapshot\n"
-    "  -a NAME                 restore the disk to the snapshot with this name or ID\n"
-    "  -d NAME                 delete the snapshot with this name or ID\n"
+    "  -a NAME                 restore the disk to the snapshot with this ID or name\n"
+    "  -d NAME                 delete the snapshot with this name\n"
     "  --json                  the list as an array\n" ZT_HELP_SHARE ZT_HELP_SOURCES
         ZT_HELP_BACKEND,
     run};

@@ -181,8 +181,10 @@ static int open_backend(const struct zt_target *t, unsigned flags, struct zqcow2
         return rc;
     }
     rc = check_data_file(t, r);
-    if (rc < 0)
+    if (rc < 0) {
         (void)zqcow2_close(*img);
+        *img = NULL;
+    }
     return rc;
 }
 
@@ -191,17 +193,22 @@ struct zqcow2_image *zt_open_chain(const struct zt_target *t, unsigned flags,
 {
     struct zqcow2_image *img = NULL;
     struct zqcow2_backend *be;
+    struct zt_target at = *t;
+    char *snapshot;
     int rc;
 
     if (flags & ZQCOW2_OPEN_RDWR)
         zt_hold_signals();
-    rc = zt_backend_open(t, flags & ZQCOW2_OPEN_RDWR ? ZQCOW2_FILE_RDWR : 0, &be);
-    if (rc < 0) {
-        zt_backend_error(t, rc);
+    if (!zt_snapshot_find(t, &snapshot))
         return NULL;
-    }
-    rc = open_backend(t, flags, r, be, &img);
-    return rc < 0 ? NULL : img;
+    at.snapshot = snapshot;
+    rc = zt_backend_open(t, flags & ZQCOW2_OPEN_RDWR ? ZQCOW2_FILE_RDWR : 0, &be);
+    if (rc < 0)
+        zt_backend_error(t, rc);
+    else
+        (void)open_backend(&at, flags, r, be, &img);
+    free(snapshot);
+    return img;
 }
 
 struct zqcow2_image *zt_open(const struct zt_target *t, unsigned flags)

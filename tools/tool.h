@@ -113,7 +113,7 @@ struct zt_target {
     "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
 #define ZT_USE_SNAPSHOT "[--snapshot=NAME] "
 #define ZT_HELP_SNAPSHOT \
-    "  --snapshot=NAME         read what the snapshot with this name or ID has\n"
+    "  --snapshot=NAME         read what the snapshot with this ID or name has\n"
 #define ZT_USE_FILES "[--backing-root=DIR] [--data-file=FILE] "
 #define ZT_HELP_FILES \
     "  --backing-root=DIR      open backing files and data files in DIR only\n" \
@@ -221,6 +221,11 @@ int zt_bitmap_list(FILE *out, bool json, const char *name, struct zqcow2_image *
 void zt_text_bitmap(void *arg, const struct zqcow2_bitmap *b);
 /* With the time of day. */
 int zt_snapshot_take(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
+/* As for qemu-img: by ID, or else by name; and by name only. */
+int zt_snapshot_apply(struct zqcow2_image *img, const char *word, struct zqcow2_error *err);
+int zt_snapshot_delete(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
+/* *name: by which the library finds t->snapshot, for free(); NULL: none. False after reporting. */
+bool zt_snapshot_find(const struct zt_target *t, char **name);
 
 /* What zqcow2_compact() has done, in a line without a name before it. */
 struct zqcow2_compact_result;

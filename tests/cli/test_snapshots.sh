@@ -82,7 +82,9 @@ for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refc
     cp a.qcow2 b.qcow2
     qemu-img snapshot -a first b.qcow2
     holds "$how: and the first one still holds what it held" 1 0 3M b.qcow2
-    run 0 "$how: by its ID" snapshot -d 1 a.qcow2
+    run 1 "$how: not by its ID" snapshot -d 1 a.qcow2
+    has "$how: which is said" err '"1": is an ID: a snapshot is deleted by its name$'
+    run 0 "$how: by its name" snapshot -d first a.qcow2
     sound "$how: and none is left" a.qcow2
     run 0 "$how: of which the list" snapshot -l a.qcow2
     is "$how: says nothing" '' "$(cat out)"
@@ -136,6 +138,44 @@ has 'have their write pointers' out 'wptr 0x000080 .* zcond: 4.cl'
 lacks 'all of them' out 'zcond:14'
 run 0 'it is deleted' snapshot -d x z.qcow2
 run 0 'and the image is sound' check z.qcow2
+
+# A word is an ID first, and then a name, as for qemu-img, which deletes by name only. Two have the same name.
+qemu-img create -q -f qcow2 ids.qcow2 1M
+byte=1
+for name in 2 x x 1; do
+    fill $byte 0 64k ids.qcow2
+    qemu-img snapshot -c "$name" ids.qcow2
+    byte=$((byte + 1))
+done
+fill 9 0 64k ids.qcow2
+for word in 1 2 3 4 x 9; do
+    cp ids.qcow2 theirs.qcow2
+    cp ids.qcow2 ours.qcow2
+    want=0
+    qemu-img snapshot -a "$word" theirs.qcow2 >/dev/null 2>&1 || want=1
+    run $want "$word: is applied" snapshot -a "$word" ours.qcow2
+    "$tool" convert --force theirs.qcow2 wanted.raw
+    "$tool" convert --force ours.qcow2 got.raw
+    same "$word: as by qemu-img" wanted.raw got.raw
+    want=0
+    rm -f wanted.raw got.raw
+    qemu-img convert -l "$word" -O raw ids.qcow2 wanted.raw 2>/dev/null || want=1
+    run $want "$word: is converted" convert --snapshot="$word" ids.qcow2 got.raw
+    [ $want = 1 ] || same "$word: as it is by qemu-img" wanted.raw got.raw
+    cp ids.qcow2 theirs.qcow2
+    cp ids.qcow2 ours.qcow2
+    want=0
+    qemu-img snapshot -d "$word" theirs.qcow2 >/dev/null 2>&1 || want=1
+    run $want "$word: is deleted" snapshot -d "$word" ours.qcow2
+    is "$word: the same is left" "$(qemu-img snapshot -l theirs.qcow2)" "$(qemu-img snapshot -l ours.qcow2)"
+done
+qemu-img create -q -f qcow2 ids.qcow2 1M
+for name in x x 2; do
+    qemu-img snapshot -c $name ids.qcow2
+done
+run 1 'neither word means it alone' snapshot -a 2 ids.qcow2
+has 'and that is said' err '"2": is the name of another snapshot, and'
+rm -f ids.qcow2 ours.qcow2 theirs.qcow2
 
 # Compressed clusters share clusters of the file; an overlay has few of its own.
 qemu-img convert -q -c -O qcow2 "$tool" packed.qcow2

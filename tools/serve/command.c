@@ -276,7 +276,7 @@ static bool run_snapshot(struct command *c)
     if (!strcmp(c->words[1], "take"))
         return answer(c, zt_snapshot_take(c->img, name, &err), "snapshot", &err);
     if (!strcmp(c->words[1], "delete"))
-        return answer(c, zqcow2_snapshot_delete(c->img, name, &err), "snapshot", &err);
+        return answer(c, zt_snapshot_delete(c->img, name, &err), "snapshot", &err);
     if (strcmp(c->words[1], "list") || !is_form(name, &json))
         return unknown(c);
     c->nr = 2;
