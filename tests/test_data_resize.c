@@ -303,9 +303,35 @@ static void every_instant(void **state)
     printf("data file resize: %u times, %u states of two files, 0 violations\n", resized, states);
 }
 
+/* Not a byte of either file changes, and no table moves. */
+static void to_the_same_size(void **state)
+{
+    static uint8_t before[SECTORS * SECTOR], after[SECTORS * SECTOR];
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(kinds) / sizeof(*kinds); i++) {
+        struct zqcow2_backend *be;
+        struct zqcow2_image *img;
+        struct world w;
+
+        world_begin(&w, 2);
+        assert_int_equal(create(&w, &kinds[i], 0), 0);
+        be = half_of(&w, IMAGE);
+        assert_int_equal(zqcow2_backend_read(be, before, sizeof(before), 0), 0);
+        img = must_open(&w, ZQCOW2_OPEN_RDWR);
+        assert_int_equal(zqcow2_resize(img, kinds[i].size, 0, NULL), 0);
+        assert_int_equal(zqcow2_close(img), 0);
+        assert_int_equal(zqcow2_backend_read(be, after, sizeof(after), 0), 0);
+        assert_memory_equal(before, after, sizeof(before));
+        zqcow2_backend_close(be);
+        world_end(&w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(to_the_same_size),
         cmocka_unit_test(every_instant),
     };
 

@@ -157,8 +157,7 @@ union zq_op_own {
     struct {
         struct zq_drain drain;
         uint8_t phase;
-        bool holds;             /* nothing else is admitted because of it */
-        struct zq_freed *freed; /* takes the new clusters if it fails */
+        bool holds; /* nothing else is admitted because of it */
         struct zq_snap *what;
     } snapshot;
     struct {

@@ -5,22 +5,19 @@
 #include <errno.h>
 
 #include "base/report.h"
-#include "space/admit.h"
 #include "space/reclaim.h"
 
 void zq_bitmap_room_init(struct zq_bitmap_room *r)
 {
     zq_list_init(&r->freed);
-    r->taken = false;
+    r->row = (struct zq_row){0};
 }
 
-/*
- * Before the change, which cannot be undone for a lack of memory: one for each range, and one in
- * case that what is taken is not used. */
+/* Before the change, which cannot be undone for a lack of memory: one for each range. */
 static int take_records(struct zq_core *c, struct zq_bitmap_room *r,
                         const struct zq_bitmap_switch *s)
 {
-    for (uint64_t i = 0; i <= s->nr_old; i++) {
+    for (uint64_t i = 0; i < s->nr_old; i++) {
         struct zq_freed *f = zq_record_new(&c->alloc);
 
         if (!f)
@@ -30,43 +27,17 @@ static int take_records(struct zq_core *c, struct zq_bitmap_room *r,
     return 0;
 }
 
-/*
- * In a row, and counted by a round before the change begins: a table and a directory must be in one
- * piece, and one record takes them back. Under the mark, or the dirty bit in its place (N9): what a
- * crash leaves is then looked for.
- */
-static int take_clusters(struct zq_core *c, struct zq_op *op, struct zq_bitmap_room *r,
-                         struct zq_bitmap_switch *s)
-{
-    uint64_t want = s->clusters;
-    struct zq_found f;
-    int rc = zq_may_allocate(c, op);
-
-    if (rc || !want)
-        return rc;
-    rc = want > UINT32_MAX ? -EFBIG : zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)want, &f);
-    if (rc == -EFBIG)
-        return zq_fail(s->err, rc, "the tables of the bitmaps take too many clusters in a row");
-    if (rc == 0)
-        rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + want) << c->cluster_bits);
-    if (rc)
-        return rc;
-    zq_assert_k(B3, !r->taken && f.count >= want);
-    zq_alloc_take(&c->alloc, &f, (uint32_t)want);
-    zq_cache_release(&c->cache, &op->g);
-    s->host = f.cluster << c->cluster_bits;
-    r->taken = true;
-    s->b->bounds.file_size = c->alloc.file_size;
-    return 0;
-}
-
 int zq_bitmap_room_take(struct zq_core *c, struct zq_op *op, struct zq_bitmap_room *r,
                         struct zq_bitmap_switch *s)
 {
     int rc = zq_list_empty(&r->freed) ? take_records(c, r, s) : 0;
 
     zq_assert(c->exclusive && zq_core_is_held(c));
-    return rc < 0 ? rc : take_clusters(c, op, r, s);
+    if (rc == 0)
+        rc = zq_row_take(c, op, &r->row, s->clusters, "the tables of the bitmaps", s->err);
+    s->host = r->row.host;
+    s->b->bounds.file_size = c->alloc.file_size;
+    return rc;
 }
 
 /* Through the quarantine, whose janitor waits for readers of the file that may be on their way. */
@@ -111,7 +82,6 @@ void zq_bitmap_room_adopt(struct zq_core *c, struct zq_bitmap_room *r,
     adopt_header(c, s);
     c->alloc.fixed[ZQ_FIXED_BITMAPS] =
         (struct zq_host_range){b->dir_offset, zq_align_up(b->dir_bytes, zq_bitmaps_cluster(b))};
-    r->taken = false;
     for (uint64_t i = 0; i < s->nr_old; i++)
         give_back(c, r, s->old[i].offset, s->old[i].bytes);
     zq_core_guard(c);
@@ -124,8 +94,7 @@ void zq_bitmap_room_adopt(struct zq_core *c, struct zq_bitmap_room *r,
 void zq_bitmap_room_leave(struct zq_core *c, struct zq_bitmap_room *r,
                           const struct zq_bitmap_switch *s)
 {
-    if (r->taken && !s->begun)
-        give_back(c, r, s->host, s->clusters << c->cluster_bits);
+    zq_row_leave(c, &r->row, s->begun);
     for (struct zq_list *n; (n = zq_list_pop(&r->freed));)
         zq_record_drop(&c->alloc, zq_container(n, struct zq_freed, link));
 }

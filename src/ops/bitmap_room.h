@@ -7,11 +7,11 @@
 #define ZQ_OPS_BITMAP_ROOM_H
 
 #include "bitmap/switch.h"
-#include "loop/core.h"
+#include "space/row.h"
 
 struct zq_bitmap_room {
-    struct zq_list freed; /* records: of each range that becomes free, and of what was taken */
-    bool taken;           /* the clusters at s->host are its own */
+    struct zq_list freed; /* records: of each range that becomes free */
+    struct zq_row row;    /* the clusters at s->host: a table, and a directory, is in one piece */
 };
 
 void zq_bitmap_room_init(struct zq_bitmap_room *r);

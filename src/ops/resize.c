@@ -35,6 +35,7 @@
 #include "round/round.h"
 #include "space/admit.h"
 #include "space/reclaim.h"
+#include "space/row.h"
 #include "space/transfer.h"
 #include "space/unmap.h"
 
@@ -75,12 +76,12 @@ struct resize {
     uint64_t l1_bytes;            /* of it, in whole clusters; 0: the old one does */
     struct zq_resize_zones zones; /* their tables lie behind it */
     uint64_t clusters;            /* that all of this takes; 0: none */
-    struct zq_freed *freed;
-    uint8_t *buf;               /* owned: a cluster of it as it goes to the file */
-    uint8_t sector0[ZQ_SECTOR]; /* of the header, as it will be */
-    bool switching;             /* the header in the file may be that one */
-    struct zq_op zeros;         /* makes zeros of what growing would show */
-    uint64_t at;                /* up to here what is cut off is unmapped, what is new is mapped */
+    struct zq_row row;            /* those */
+    uint8_t *buf;                 /* owned: a cluster of it as it goes to the file */
+    uint8_t sector0[ZQ_SECTOR];   /* of the header, as it will be */
+    bool switching;               /* the header in the file may be that one */
+    struct zq_op zeros;           /* makes zeros of what growing would show */
+    uint64_t at; /* up to here what is cut off is unmapped, what is new is mapped */
     struct zq_bitmap_resize bitmaps;
     struct zq_bitmap_room room; /* of them */
 };
@@ -176,34 +177,16 @@ static int prepare_bitmaps(struct zq_core *c, struct resize *r)
 
 /* ---- a larger L1, and tables of zones ---- */
 
-/* In a row, and counted by a round before the change begins. */
+/* Counted by a round before the change begins. */
 static int take_room(struct zq_core *c, struct resize *r)
 {
-    struct zq_op *op = &r->op;
-    struct zq_found f;
-    int rc;
+    int rc = zq_row_take(c, &r->op, &r->row, r->clusters, "the tables", r->err);
 
-    if (!r->clusters || r->freed)
-        return 0;
-    rc = zq_may_allocate(c, op);
-    if (rc)
-        return rc;
-    rc = zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)r->clusters, &f);
-    if (rc == -EFBIG)
-        return zq_fail(r->err, rc, "the tables take too many clusters in a row");
-    if (rc == 0)
-        rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + r->clusters) << c->cluster_bits);
-    if (rc)
-        return rc;
-    r->freed = zq_record_new(&c->alloc);
-    if (!r->freed)
-        return -ENOMEM;
-    zq_assert_k(G1, !r->switching && f.count >= r->clusters);
-    zq_alloc_take(&c->alloc, &f, (uint32_t)r->clusters);
-    zq_cache_release(&c->cache, &op->g);
-    r->move.host = f.cluster << c->cluster_bits;
-    zq_resize_zones_place(&r->zones, r->move.host + r->l1_bytes);
-    return 0;
+    if (rc == 0 && r->clusters) {
+        r->move.host = r->row.host;
+        zq_resize_zones_place(&r->zones, r->move.host + r->l1_bytes);
+    }
+    return rc;
 }
 
 /* The whole of the last cluster of each. */
@@ -303,16 +286,17 @@ static int move_tables(struct zq_core *c, struct resize *r)
 static void free_old_l1(struct zq_core *c, struct resize *r)
 {
     const struct zq_memtable *old = &c->map.l1;
+    struct zq_freed *f = r->row.freed;
 
-    zq_assert_k(R9, r->freed && !r->switching); /* the switch is durable */
-    r->freed->cluster = old->offset >> c->cluster_bits;
-    r->freed->count = zq_div_up(zq_table_bytes(old->entries), (uint64_t)1 << c->cluster_bits);
-    r->freed->punch = true;
-    if (r->freed->count)
-        zq_alloc_quarantine(&c->alloc, r->freed, false);
+    zq_assert_k(R9, f && !r->switching); /* the switch is durable */
+    f->cluster = old->offset >> c->cluster_bits;
+    f->count = zq_div_up(zq_table_bytes(old->entries), (uint64_t)1 << c->cluster_bits);
+    f->punch = true;
+    if (f->count)
+        zq_alloc_quarantine(&c->alloc, f, false);
     else
-        zq_record_drop(&c->alloc, r->freed);
-    r->freed = NULL;
+        zq_record_drop(&c->alloc, f);
+    r->row.freed = NULL;
 }
 
 /* Nobody knows what a failed write of the header has left (K9). */
@@ -365,11 +349,10 @@ static int adopt_tables(struct zq_core *c, struct resize *r)
 
     if (rc < 0)
         return rc;
-    zq_assert_k(G1, zq_move_is_whole(&r->move) && r->freed);
+    zq_assert_k(G1, zq_move_is_whole(&r->move) && r->row.freed);
     if (r->l1_bytes)
         adopt_l1(c, r);
-    zq_record_drop(&c->alloc, r->freed);
-    r->freed = NULL;
+    zq_row_leave(c, &r->row, true);
     r->phase = R_ZERO;
     if (!c->zoned)
         return 0;
@@ -545,22 +528,6 @@ static int step(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
-/* New clusters that the header never named go back; after a switch that failed they may be named.
- */
-static void leave_room(struct zq_core *c, struct resize *r)
-{
-    if (r->freed && r->move.host && !r->switching) {
-        r->freed->cluster = r->move.host >> c->cluster_bits;
-        r->freed->count = r->clusters;
-        r->freed->punch = true;
-        zq_alloc_quarantine(&c->alloc, r->freed, false);
-        c->want_janitor = true;
-    } else {
-        zq_record_drop(&c->alloc, r->freed);
-    }
-    r->freed = NULL;
-}
-
 /* The image is everybody's again. */
 static void release(struct zq_core *c, struct zq_op *op)
 {
@@ -568,7 +535,7 @@ static void release(struct zq_core *c, struct zq_op *op)
 
     zq_assert(zq_core_is_held(c) && (r->phase != R_ZEROED || r->zeros.finished));
     zq_drain_leave(c, &r->drain);
-    leave_room(c, r);
+    zq_row_leave(c, &r->row, r->switching); /* after a switch that failed they may be named */
     zq_bitmap_room_leave(c, &r->room, &r->bitmaps.s);
     zq_bitmap_resize_free(&r->bitmaps);
     zq_resize_zones_leave(c, &r->zones);

@@ -18,6 +18,7 @@
 #include "round/round.h"
 #include "space/admit.h"
 #include "space/reclaim.h"
+#include "space/row.h"
 #include "space/transfer.h"
 #include "space/unmap.h"
 
@@ -29,6 +30,7 @@ struct alone {
     struct zq_memtable l1; /* of the disk that is applied */
     struct zq_zones zones; /* the same; v NULL: the image is plain */
     struct zq_runs *runs;
+    struct zq_row row;               /* clusters for the new tables */
     struct zq_bitmap_resize bitmaps; /* as they are of that disk; s.b NULL: it changes none */
     struct zq_bitmap_room room;      /* of them */
 };
@@ -156,59 +158,26 @@ static void describe_bitmaps(struct zq_core *c, struct alone *a, struct zq_snap 
 /* ---- room ---- */
 
 /*
- * In a row, so that one record can take them back. They are counted by a round before the change
- * begins, so it has nothing to allocate; and that round comes after the one that sets the mark, or
- * the bit in its place (N9).
+ * Counted by a round before the change begins, so it has nothing to allocate; and that round comes
+ * after the one that sets the mark, or the bit in its place (N9).
  */
 static int take_room(struct zq_core *c, struct zq_op *op)
 {
-    uint64_t want = what(op)->clusters;
-    struct zq_found f;
+    struct zq_row *row = &zq_container(op, struct alone, op)->row;
+    struct zq_snap *s = what(op);
     int rc;
 
     zq_mark_by_dirty(c);
-    rc = zq_may_allocate(c, op);
-    if (rc || !want)
-        return rc;
-    rc = want > UINT32_MAX ? -EFBIG : zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)want, &f);
-    if (rc == -EFBIG)
-        return zq_fail(what(op)->err, rc, "the tables of the snapshot take too many clusters");
-    if (rc == 0)
-        rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + want) << c->cluster_bits);
-    if (rc)
-        return rc;
-    op->own.snapshot.freed = zq_record_new(&c->alloc);
-    if (!op->own.snapshot.freed)
-        return -ENOMEM;
-    zq_assert_k(N10, !what(op)->begun && f.count >= want);
-    zq_alloc_take(&c->alloc, &f, (uint32_t)want);
-    zq_cache_release(&c->cache, &op->g);
-    what(op)->host = f.cluster << c->cluster_bits;
-    return 0;
+    zq_assert_k(N10, !s->begun);
+    rc = zq_row_take(c, op, row, s->clusters, "the tables of the snapshot", s->err);
+    s->host = row->host;
+    return rc;
 }
 
 /* Of one more snapshot than there is, before anything changes: two each, and the table. */
 static int room_for_areas(struct zq_core *c)
 {
     return zq_alloc_open_areas(&c->alloc, 2 * (c->hdr.nb_snapshots + 1) + 1);
-}
-
-/* Back through the quarantine; what has been used, or may have been, is not given back. */
-static void leave_room(struct zq_core *c, struct zq_op *op)
-{
-    struct zq_snap *s = what(op);
-    struct zq_freed *f = op->own.snapshot.freed;
-
-    if (f && s->host && !s->begun) {
-        f->cluster = s->host >> c->cluster_bits;
-        f->count = s->clusters;
-        f->punch = true;
-        zq_alloc_quarantine(&c->alloc, f, false);
-        c->want_janitor = true;
-    } else {
-        zq_record_drop(&c->alloc, f);
-    }
-    op->own.snapshot.freed = NULL;
 }
 
 /* ---- the disk that is applied ---- */
@@ -488,7 +457,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
         ++*at;
         return zq_op_work(c, op, prepare_work);
     case S_ROOM:
-        rc = op->own.snapshot.freed ? 0 : take_room(c, op);
+        rc = take_room(c, op);
         if (rc == 0 && a->bitmaps.s.b)
             rc = zq_bitmap_room_take(c, op, &a->room, &a->bitmaps.s);
         break;
@@ -530,7 +499,7 @@ static void release(struct zq_core *c, struct zq_op *op)
     struct alone *a = zq_container(op, struct alone, op);
 
     zq_drain_leave(c, &op->own.snapshot.drain);
-    leave_room(c, op);
+    zq_row_leave(c, &zq_container(op, struct alone, op)->row, what(op)->begun);
     zq_bitmap_room_leave(c, &a->room, &a->bitmaps.s);
     zq_bitmap_resize_free(&a->bitmaps);
     zq_release_mapping(c, op);

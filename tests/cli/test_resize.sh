@@ -42,6 +42,31 @@ is 'is less' 16777216 "$(size_of z.qcow2)"
 run 0 'is sound' check z.qcow2
 run 0 'the zones that are left' report z.qcow2
 
+# L1 is in one row of clusters, which one piece of refcounts counts: zqcow2_resize(3).
+run 0 'small clusters' create -o cluster_size=512 l.qcow2 1M
+run 1 'refused: L1 is too large' resize l.qcow2 600M
+has 'says so' err 'the tables take too many clusters in a row'
+is 'nothing has changed' 1048576 "$(size_of l.qcow2)"
+run 0 'is sound' check l.qcow2
+run 0 'what it can have' resize l.qcow2 500M
+run 0 'is sound, too' check l.qcow2
+
+# Version 2, which has neither the mark nor the dirty bit.
+yes | head -c 64K >ones
+run 0 'an image' create v.qcow2 1M
+run 0 'version 2' amend -o compat=0.10 v.qcow2
+run 0 'data' write v.qcow2 512K <ones
+run 0 'grows' resize v.qcow2 1G
+run 0 'shrinks' resize --shrink v.qcow2 544K
+run 0 'is sound' check v.qcow2
+run 0 'its data' read v.qcow2 512K 32K
+head -c 32K ones >half
+same 'is there' out half
+run 0 'grows again' resize v.qcow2 1M
+run 0 'what was cut off' read v.qcow2 544K 32K
+head -c 32K /dev/zero >half
+same 'is zeros' out half
+
 if ! command -v qemu-img >/dev/null || ! command -v qemu-io >/dev/null; then
     echo '# no qemu-img here'
     finish
