@@ -49,8 +49,9 @@ struct zqcow2_rebase_options {
 /*
  * Gives the image in `be` another backing file. The content of the device does not change: data of
  * the old backing file that differs from the new one is first copied into the image. If the call
- * fails, is stopped or is interrupted by a crash, the image still has its old backing file and its
- * content; it may already hold some of the copied data.
+ * fails, is stopped or is interrupted by a crash, the content is unchanged, and the image has its
+ * old backing file; if the write of the header or the flush after it fails, it may have either one.
+ * It may already hold some of the copied data.
  */
 ZQCOW2_API int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
                              struct zqcow2_error *err);

@@ -224,7 +224,8 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
  * Closes the image. -EBUSY: a queue is open or another call is running; the image stays open. In
- * every other case, the call flushes the image and, if that succeeds, marks it clean. It then frees
+ * every other case, the call flushes the image and, if that succeeds, marks it clean; if clusters
+ * could not be freed before, the mark stays, and the next writable open frees them. It then frees
  * everything, even after a failure, and returns the result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
