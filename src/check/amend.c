@@ -81,23 +81,37 @@ static int judge_zeros(struct amend *a)
     return rc < 0 || !a->zeros ? rc : lacks(a->err, "zero clusters");
 }
 
+/* What the new refcount of the cluster has to hold. */
+static int references(struct amend *a, const struct zq_ref *ref, uint64_t *count)
+{
+    uint64_t refcount = 0;
+    int rc = 0;
+
+    if (ref->count == UINT32_MAX)
+        rc = zq_scan_refcount(&a->scan, zq_ref_cluster(ref), &refcount);
+    *count = zq_count_beside(ref->count, refcount);
+    return rc;
+}
+
 /* Of all that refers to a cluster: a count that is cut off would let it be freed too early. */
 static int judge_counts(struct amend *a)
 {
     struct zq_counts *counts = &a->scan.counts;
-    uint64_t max = zq_refbits_max(a->to->refcount_order);
     const struct zq_ref *ref;
+    uint64_t count;
+    int rc = 0;
 
-    for (ref = zq_counts_next(counts, 0); ref;
+    for (ref = zq_counts_next(counts, 0); rc == 0 && ref;
          ref = zq_counts_next(counts, zq_ref_cluster(ref) + 1)) {
-        if (ref->count > max)
-            return zq_fail(a->err, ZQCOW2_EFEATURE,
-                           "the cluster at 0x%" PRIx64 " has %" PRIu32
-                           " references: too many for refcounts of %u bits",
-                           zq_ref_cluster(ref) << a->scan.h.cluster_bits, ref->count,
-                           1u << a->to->refcount_order);
+        rc = references(a, ref, &count);
+        if (rc == 0 && count > zq_refbits_max(a->to->refcount_order))
+            rc = zq_fail(a->err, ZQCOW2_EFEATURE,
+                         "the cluster at 0x%" PRIx64 " has %" PRIu64
+                         " references: too many for refcounts of %u bits",
+                         zq_ref_cluster(ref) << a->scan.h.cluster_bits, count,
+                         1u << a->to->refcount_order);
     }
-    return 0;
+    return rc;
 }
 
 /* ---- tables ---- */

@@ -23,8 +23,7 @@
  * first, nr: clusters; refcount as stored, count as the scan found it. Equal pairs are one finding.
  */
 struct run {
-    uint64_t first, nr, refcount;
-    uint32_t count;
+    uint64_t first, nr, refcount, count;
 };
 
 static void run_report(struct zq_scan *s, const struct run *r)
@@ -35,13 +34,13 @@ static void run_report(struct zq_scan *s, const struct run *r)
     if (r->nr)
         zq_found(s, leak ? ZQCOW2_FOUND_LEAK : ZQCOW2_FOUND_CORRUPTION, r->nr,
                  "%s 0x%" PRIx64 "-0x%" PRIx64 " (%" PRIu64 " clusters): refcount %" PRIu64
-                 ", references %" PRIu32,
+                 ", references %" PRIu64,
                  leak ? "leak at" : "refcount too low at", r->first << bits,
                  ((r->first + r->nr) << bits) - 1, r->nr, r->refcount, r->count);
 }
 
 static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t refcount,
-                    uint32_t count)
+                    uint64_t count)
 {
     if (r->nr && cluster == r->first + r->nr && refcount == r->refcount && count == r->count) {
         r->nr++;
@@ -55,7 +54,7 @@ static void run_add(struct zq_scan *s, struct run *r, uint64_t cluster, uint64_t
  * What the repair that was asked for will make of it. One that is too low counts as raised whether
  * it will be or not: its flags are judged by what it should be, so that a raise uncovers nothing.
  */
-static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint32_t count)
+static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint64_t count)
 {
     return refcount < count || zq_scan_may_free(s) ? count : refcount;
 }
@@ -67,16 +66,17 @@ static uint64_t refcount_after(const struct zq_scan *s, uint64_t refcount, uint3
 static void compare_one(struct zq_scan *s, struct zq_ref *ref, uint64_t refcount, struct run *r)
 {
     uint64_t cluster = zq_ref_cluster(ref), index = cluster >> zq_scan_block_bits(s);
+    uint64_t count = zq_count_beside(ref->count, refcount);
 
-    ref->once |= zq_max(refcount, ref->count) == 1 ? ZQ_ONCE_NOW : 0;
-    if (refcount_after(s, refcount, ref->count) == 1) {
+    ref->once |= zq_max(refcount, count) == 1 ? ZQ_ONCE_NOW : 0;
+    if (refcount_after(s, refcount, count) == 1) {
         ref->once |= ZQ_ONCE_AFTER;
         s->to_one += refcount > 1;
     }
-    if (refcount != ref->count)
-        run_add(s, r, cluster, refcount, ref->count);
-    ref->once |= refcount > ref->count ? ZQ_ONCE_TOO_HIGH : 0;
-    if (refcount < ref->count) {
+    if (refcount != count)
+        run_add(s, r, cluster, refcount, count);
+    ref->once |= refcount > count ? ZQ_ONCE_TOO_HIGH : 0;
+    if (refcount < count) {
         ref->once |= ZQ_ONCE_TOO_LOW;
         s->too_low++;
         s->no_block += index >= s->rt_entries || !s->rt[index];

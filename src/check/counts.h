@@ -61,6 +61,15 @@ static inline uint64_t zq_ref_cluster(const struct zq_ref *r)
 }
 
 /*
+ * How many references there are, beside a refcount that is stored. A count at its maximum stands
+ * for any number above it: there the refcount is believed.
+ */
+static inline uint64_t zq_count_beside(uint32_t count, uint64_t refcount)
+{
+    return count == UINT32_MAX && refcount > count ? refcount : count;
+}
+
+/*
  * A radix tree over the clusters' numbers whose leaves are sorted bags; one with more than 256
  * becomes a node. A cluster costs 12 bytes, and less than 4 of bags and nodes, wherever it lies;
  * adding and finding take a few steps whatever came before.

@@ -16,8 +16,10 @@
 
 /* ---- refcounts in place ---- */
 
-static uint64_t wanted(const struct zq_scan *s, uint64_t refcount, uint32_t count, bool raise)
+static uint64_t wanted(const struct zq_scan *s, uint64_t refcount, uint32_t counted, bool raise)
 {
+    uint64_t count = zq_count_beside(counted, refcount);
+
     if (!raise)
         return zq_min(refcount, count);
     /* A count that the width cannot hold is at least not taken for free. */

@@ -194,4 +194,41 @@ qemu-img create -q -f qcow2 -o compat=0.10 v2.qcow2 2M
 qemu-img snapshot -c old v2.qcow2
 run 0 'a snapshot of version 2' amend -o compat=1.1 v2.qcow2
 sound 'is sound' v2.qcow2
+
+# More references than 32 bits count, and a refcount that says so: it is believed, and is not cut off.
+run 0 'wide refcounts' create -o refcount_bits=64 many.qcow2 1M
+run 0 'a cluster' io -c 'write -q -P 1 0 64k' many.qcow2
+python3 - many.qcow2 <<'END'
+import struct, sys
+tables, cluster = 1 << 20, 65536
+with open(sys.argv[1], 'rb') as f:
+    b = bytearray(f.read())
+def get(at):
+    return struct.unpack_from('>Q', b, at)[0]
+def put(at, value, form='>Q'):
+    struct.pack_into(form, b, at, value)
+l1, counts = get(40), get(get(48))
+l2 = get(l1) & 0xffffffffffff00
+data = get(l2) & 0xffffffffffff00
+b += bytes(-len(b) % cluster)
+new = len(b)
+b += struct.pack('>Q', l2) * tables
+for k in range(cluster // 8):
+    put(l2 + 8 * k, data)
+put(40, new)
+put(36, tables, '>I')
+put(24, tables * (cluster // 8) * cluster)
+put(counts + l2 // cluster * 8, tables)
+put(counts + data // cluster * 8, tables * (cluster // 8))
+put(counts + l1 // cluster * 8, 0)
+for k in range(tables * 8 // cluster):
+    put(counts + (new // cluster + k) * 8, 1)
+with open(sys.argv[1], 'wb') as f:
+    f.write(b)
+END
+run 0 '2^33 references' check many.qcow2
+run 0 'no leak' check --repair=all many.qcow2
+run 1 'refused: too many for 32 bits' amend -o refcount_bits=32 many.qcow2
+has 'is said' err 'has 8589934592 references: too many for refcounts of 32 bits$'
+rm -f many.qcow2
 finish
