@@ -169,6 +169,8 @@ int zq_step_shutdown(struct zq_core *c, struct zq_op *op)
     for (;;) {
         if (op->own.shutdown.phase == S_DONE && !c->dead)
             return zq_barrier_error(op->rc);
+        if (op->own.shutdown.phase == S_CLEAN && op->rc < 0 && !c->dead)
+            return zq_barrier_error(op->rc);
         if (op->rc < 0 || c->dead)
             return op->rc < 0 ? op->rc : ZQCOW2_EDEAD;
         rc = shutdown_phase(c, op);

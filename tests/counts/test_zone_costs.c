@@ -144,7 +144,8 @@ static uint64_t drain_of_zones(struct tally *t, uint64_t zones, uint64_t size)
     tally_close(t);
     printf("%u zones of %u MiB partly written: %u host calls of a drain, %u of the close\n",
            (unsigned)zones, (unsigned)(size >> 20), (unsigned)calls, (unsigned)tally_calls(t));
-    assert_in_range(tally_calls(t), 1, 4); /* the mark */
+    /* The mark, and the cut of the file's end, for which a few refcount blocks go. */
+    assert_in_range(tally_calls(t), 1, 12);
     tally_free(t);
     return calls;
 }
