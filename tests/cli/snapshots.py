@@ -49,6 +49,7 @@ class History:
     def run(self, *args, data=None, good=(0,)):
         self.log.append(' '.join(args))
         done = subprocess.run(args, input=data, capture_output=True, check=False)
+        self.status = done.returncode
         if done.returncode not in good:
             self.fail(f'exit status {done.returncode}: {done.stderr.decode(errors="replace")}')
         return done.stdout
@@ -289,4 +290,5 @@ def main():
     print(f'snapshot histories: {count} from seed {first}, {steps} steps, 0 differences')
 
 
-main()
+if __name__ == '__main__':
+    main()
