@@ -133,7 +133,10 @@ make_root() {
     cc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -static -o "$ROOT/bin/zqguest" "$HERE"/helper/*.c ||
         die "cannot build the helper program"
     copy_modules
-    cp "$HERE"/guest/* "$ROOT/tests/"
+    cp "$HERE"/guest/* "$TOP/examples/ci/zoned.sh" "$ROOT/tests/"
+    for recipe in ublk-cut ublk-zones; do
+        sh "$TOP/tests/recipes.sh" $recipe >"$ROOT/tests/recipe-$recipe" || die "no recipe $recipe"
+    done
     cp "$HERE/guest/init" "$ROOT/init"
     chmod +x "$ROOT/init"
     (cd "$ROOT" && find . | cpio -o -H newc --quiet) >"$WORK/root.cpio"

@@ -65,6 +65,36 @@ after_a_cut() {
 }
 ok "serve ctl: nothing is answered without power, and all is well afterwards" after_a_cut
 
+# ---- recipes of zqcow2-testing(7), and the script of examples/ci ----
+
+recipe() { # NAME
+    rm -rf /data/recipe && mkdir /data/recipe && (cd /data/recipe && sh -eu /tests/recipe-$1) >/tmp/recipe 2>&1
+    recipe_status=$?
+    cat /tmp/recipe
+    return $recipe_status
+}
+
+lost_files() {
+    load btrfs && recipe ublk-cut && ! grep '^lost' /tmp/recipe && grep 'seed 42, torn-512+reorder' /tmp/recipe &&
+        cat /data/recipe/last && [ "$(cat /data/recipe/last)" -ge 3 ] && grep '^image: cut: seed 42' /data/recipe/faults
+}
+ok "recipe: power loss under a file system" lost_files
+
+broken_zones() {
+    recipe ublk-zones && grep 'zcond:13(ro)' /tmp/recipe && grep 'zcond:15(of)' /tmp/recipe &&
+        grep 'zone at 50331648 is OFFLINE' /tmp/recipe
+}
+ok "recipe: requests that fail and zones that break" broken_zones
+
+ci_script() {
+    rm -rf /data/ci && mkdir /data/ci && (cd /data/ci && sh /tests/zoned.sh 7) >/tmp/ci 2>&1
+    ci_status=$?
+    cat /tmp/ci
+    tap_show /tmp/ci
+    [ $ci_status = 0 ] && [ "$(grep -c 'all there after a power loss, seed 7$' /tmp/ci)" = 3 ]
+}
+ok "examples/ci: three disks, a load and a cut" ci_script
+
 # ---- file systems ----
 
 last_step() {
