@@ -106,6 +106,11 @@ is 'who has no rights' "$(id -u nobody) 0000000000000000" \
 run 0 'root controls it' serve ctl u.qcow2 flush
 run 0 'and stops it' serve stop u.qcow2
 is 'it leaves nothing behind' '' "$(ls u 2>/dev/null; "$tool" serve list | grep u.qcow2)"
+run 0 'with faults, in the background' vhost-user --socket=u --ctl=u.ctl --faults= u.qcow2
+run 0 'one write will fail' serve ctl u.ctl fail write all ENOSPC 1
+run 1 'a call that fails, of which the server logs' serve ctl u.ctl snapshot -c a
+run 0 'which does not end it' serve ctl u.ctl events
+run 0 'stop it' serve stop u.qcow2
 run 0 'without confinement' vhost-user --socket=u --unconfined u.qcow2
 pid=$("$tool" serve list | sed -n "s#.*${tab}pid \([0-9]*\)$tab$dir/u.qcow2\$#\1#p")
 is 'it is not' 0 "$(sed -n 's/^NoNewPrivs:[^0-9]*//p' "/proc/$pid/status")"

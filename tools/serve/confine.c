@@ -247,8 +247,11 @@ static void write_filter(struct filter *p)
 #ifdef SYS_clone3 /* its flags are out of reach; C libraries then use the older call */
     answer_call(p, SYS_clone3, SECCOMP_RET_ERRNO | ENOSYS);
 #endif
-    /* An allocator asks a file how many processors there are, and can do without. */
+    /* Allocators ask a file how many processors there are, syslog() connects again: not here. */
     answer_call(p, SYS_openat, SECCOMP_RET_ERRNO | EPERM);
+#ifdef SYS_socket
+    answer_call(p, SYS_socket, SECCOMP_RET_ERRNO | EPERM);
+#endif
     check_bits(p, SYS_clone, CLONE_FLAGS, 0x10000 /* CLONE_THREAD */, true);
 #ifdef SYS_mmap
     check_bits(p, SYS_mmap, 2, PROT_EXEC, false);

@@ -147,7 +147,7 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
         serve_report_failure(report, "%s: %s", opt->target.path, strerror(-rc));
         return rc;
     }
-    openlog("zqcow2", LOG_PID, LOG_DAEMON);
+    openlog("zqcow2", LOG_PID | LOG_NDELAY, LOG_DAEMON); /* a confined server cannot connect */
     rc = open_backend(s, report, &be);
     if (rc == 0 && opt->has_faults)
         rc = add_faults(s, report, &be);
