@@ -5,7 +5,7 @@
 Each step is a call of QEMU's program or of zqcow2: writes, zeros, discards and compressed writes,
 snapshots, sizes, bitmaps, features, overlays, commits, rebases and copies. After each, both programs
 must read what the model holds, of the disk and sometimes of each snapshot, both checks must be clean,
-and the bitmaps must have a mark for everything that has changed.
+and the bitmaps must have a mark for everything that has changed. A history ends with damage.py.
 """
 import collections
 import json
@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 
+from damage import damage
 from fields import Image
 from layers import apply, commands
 from snapshots import TOOL, Plain
@@ -121,7 +122,8 @@ class World(Plain):
         script = script or ['write -P 7 0 512']
         before = bytes(self.now)
         unmap = self.mine()
-        tool = [TOOL, 'io'] if self.mine() else ['qemu-io', '-f', 'qcow2', '-d', 'unmap' if unmap else 'ignore']
+        theirs = ['qemu-io', '-f', 'qcow2', '-d', 'unmap' if unmap else 'ignore']
+        tool = [TOOL, 'io'] if self.mine() else theirs
         self.run(*tool, *[w for c in script for w in ('-c', c.replace('-zu', '-z -u'))], 'a.qcow2')
         for c in script:
             # QEMU ignores a discard if it is told to, or if no entry could hide what is below.
@@ -258,7 +260,8 @@ class World(Plain):
         words = ['convert', *['-c'] * self.mine(), '-O', 'qcow2', '-o', g.words]
         words += ['-S', self.rng.choice(['0', '4k', '64k'])] * (self.rng.random() < 0.3)
         if g.ours:
-            self.tool(*words, '--force', *([f'--snapshot={name}'] if name else []), 'a.qcow2', 'new.qcow2')
+            which = [f'--snapshot={name}'] if name else []
+            self.tool(*words, '--force', *which, 'a.qcow2', 'new.qcow2')
         else:
             self.run('qemu-img', *words, *(['-l', name] if name else []), 'a.qcow2', 'new.qcow2')
         want = self.snaps[name] if name else bytes(self.now)
@@ -391,6 +394,7 @@ def history(seed, steps):
     h.compare_all()
     for layer in h.below:
         h.see(layer[0], layer[2], layer[1])
+    damage(h, COUNTS)
 
 
 def main():

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # differ.sh ZQCOW2 [STEPS [SEED]]: random histories of one image and the layers below it, in which
-# QEMU's programs and zqcow2 take turns; from the seed SEED on.
+# QEMU's programs and zqcow2 take turns, from the seed SEED on. At last it is damaged,
+# and both repair it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 tool=$(realpath "$1")
