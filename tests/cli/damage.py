@@ -8,7 +8,8 @@ stays, as do refcounts that are too narrow; a table of the disk that lies on one
 higher rank; an image with a wrong header may be refused, and how often is printed.
 
 Here qemu-img keeps more, which is known and not judged: a wrong entry of L1 over a backing file, where
-zqcow2 refuses the image; an entry of which only reserved bits are wrong, which qemu-img ignores.
+zqcow2 refuses the image; an entry of which only reserved bits are wrong, which qemu-img ignores;
+an entry of L1 that names data, of which a table has the higher rank.
 
 Faults of qemu-img 7.2 that are met here: it reads a table behind the end of the file as zeros, which
 brings back what is below; it may leave errors, or hang; after a wrong number of snapshots it writes
@@ -53,7 +54,7 @@ def below_rank(image):
 
 def bend(rng, image):
     """Damages fields of some kinds of tables: what was done, as lines; whether a rank decides;
-    whether an entry still has its offset."""
+    whether only reserved bits are wrong, or L1 names what may be data."""
     lower = below_rank(image)
     chosen = []
     for _ in range(rng.choice([1, 1, 2, 3])):
@@ -67,7 +68,8 @@ def bend(rng, image):
         ranks |= lies_on and not field.startswith(('snapshot', 'bitmap'))
         flags = 1 << 63 | (0 if ' L1 ' in field else 1 << 62 | (image.version > 2))
         wrong = (new ^ image.get(at, width)) & ~flags
-        masked |= field.startswith('active') and wrong != 0 and wrong & OFFSET == 0
+        masked |= ' L' in field and wrong != 0 and wrong & OFFSET == 0
+        masked |= field.startswith('active L1') and 0 < new & OFFSET < len(image.data)
         done.append(f'{field}, {width} bytes at {at:#x}: {image.get(at, width):#x} becomes {new:#x}')
         image.put(at, width, new)
     return done, ranks, masked
@@ -155,7 +157,7 @@ def one(h, counts):
             h.fail('zqcow2 refuses the image')
         return
     named = not any('id_size' in x or 'name_size' in x for x in lines)
-    disks = list(h.snaps.items()) if named and not ranks else []
+    disks = list(h.snaps.items()) if named and not ranks and not masked else []
     disks += [] if masked else [(None, h.held())]
     more = [judge(h, name, want) for name, want in disks]
     counts['damaged: zqcow2 keeps more'] += any(more)
