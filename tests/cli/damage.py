@@ -41,7 +41,7 @@ def value(rng, fields, image, width, old):
     other = rng.choice(fields)
     new = [old ^ 1 << rng.randrange(8 * width), image.get(other[1], width), old + 1, old - 1,
            old + image.cluster, old - image.cluster, 0, rng.getrandbits(8 * width)]
-    return rng.choice(new) % (1 << 8 * width)
+    return rng.choice([x for x in (n % (1 << 8 * width) for n in new) if x != old])
 
 
 def below_rank(image):
@@ -58,7 +58,8 @@ def bend(rng, image):
     lower = below_rank(image)
     chosen = []
     for _ in range(rng.choice([1, 1, 2, 3])):
-        fields = rng.choice(image.groups())
+        header, *others = image.groups()
+        fields = rng.choice([header, *others * 3])  # most wrong headers are refused by both
         field, at, width = rng.choice(fields)
         chosen.append((field, at, width, value(rng, fields, image, width, image.get(at, width))))
     done = []
