@@ -45,8 +45,10 @@ static struct zqcow2_backend *file(const char *name)
 static void create(const char *name, uint32_t cluster_size, const char *backing)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_backend *be;
 
     unlink(name);
+    be = file(name);
     o.cluster_size = cluster_size;
     o.resolve = zqcow2_resolve_file;
     o.resolve_arg = files;
@@ -56,7 +58,8 @@ static void create(const char *name, uint32_t cluster_size, const char *backing)
         o.virtual_size = 8 * ZONE;
         o.zone_size = ZONE;
     }
-    assert_int_equal(zqcow2_create(file(name), &o, NULL), 0);
+    assert_int_equal(zqcow2_create(be, &o, NULL), 0);
+    zqcow2_backend_close(be);
 }
 
 static struct zqcow2_image *open_image(const char *name)
