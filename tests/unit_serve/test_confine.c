@@ -369,6 +369,10 @@ static void open_paths(const void *arg)
 static void paths_are_barred(void **state)
 {
     (void)state;
+    if (!FILTERED) {
+        print_message("sanitizers open files of their own\n");
+        skip();
+    }
     if (syscall(444, NULL, 0, 1) < 1) { /* landlock_create_ruleset */
         print_message("no Landlock here: %s\n", strerror(errno));
         skip();

@@ -19,6 +19,18 @@
 
 #include "serve/landlock.h"
 
+/* Sanitizers make calls of their own, and open files at the end. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED false
+#endif
+
 /* ---- rights ---- */
 
 static int take_user(const struct serve_user *u)
@@ -47,7 +59,7 @@ static int give_up(const struct serve_options *opt)
         rc = drop_capabilities();
     if (rc == 0 && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         rc = -errno;
-    return rc < 0 ? rc : serve_landlock();
+    return rc < 0 || SANITIZED ? rc : serve_landlock();
 }
 
 static int report(struct serve_report *r, int rc)
@@ -82,18 +94,6 @@ int serve_confine_rights(const struct serve_options *opt, struct serve_report *r
 #define ARCH AUDIT_ARCH_PPC64LE
 #else
 #define ARCH 0u /* not known: no filter */
-#endif
-
-/* Sanitizers make calls of their own. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define FILTERED false
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define FILTERED false
-#endif
-#endif
-#ifndef FILTERED
-#define FILTERED (ARCH != 0)
 #endif
 
 /*
@@ -270,7 +270,7 @@ int serve_confine_calls(const struct serve_options *opt, struct serve_report *r)
     struct filter p;
     struct sock_fprog prog = {.filter = p.f};
 
-    if (opt->unconfined || !FILTERED)
+    if (opt->unconfined || SANITIZED || !ARCH)
         return 0;
     write_filter(&p);
     prog.len = p.n;
