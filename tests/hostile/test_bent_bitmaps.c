@@ -16,59 +16,14 @@
 #include <zqcow2/backend.h>
 #include <zqcow2/bitmap.h>
 
-#define CLUSTER 4096u
-#define SIZE    (1u << 20)
-#define BYTES   (64u * CLUSTER)
-#define MOST    (3u << 20) /* of memory, for all of an open image; the cache has 1 MiB */
+#define BYTES (64u * CLUSTER)
+#include "bent.h"
 
-static uint8_t file[BYTES];
+#define SIZE (1u << 20)
+
 static uint64_t ext, directory; /* where they are */
-static size_t used, most;
-
-/* ---- memory ---- */
-
-static void *count_alloc(void *ctx, size_t align, size_t size)
-{
-    (void)ctx;
-    used += size;
-    most = used > most ? used : most;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void count_free(void *ctx, void *p, size_t size)
-{
-    (void)ctx;
-    used -= size;
-    free(p);
-}
-
-static struct zqcow2_hooks hooks(void)
-{
-    struct zqcow2_hooks h = ZQCOW2_HOOKS_INIT;
-
-    h.alloc = count_alloc;
-    h.free = count_free;
-    return h;
-}
 
 /* ---- an image with two bitmaps, as bytes ---- */
-
-static uint64_t get(uint64_t at, unsigned n)
-{
-    uint64_t v = 0;
-
-    for (unsigned i = 0; i < n; i++)
-        v = v << 8 | file[at + i];
-    return v;
-}
-
-static void put(uint64_t at, unsigned n, uint64_t v)
-{
-    while (n--) {
-        file[at + n] = (uint8_t)v;
-        v >>= 8;
-    }
-}
 
 static struct zqcow2_backend *backend(void)
 {

@@ -18,59 +18,13 @@
 
 #include <zqcow2/backend.h>
 
-#define CLUSTER 4096u
-#define SIZE    (1u << 20)
-#define ZONE    (128u << 10)
-#define BYTES   (128u * CLUSTER)
-#define MOST    (3u << 20) /* of memory, for all of an open image; the cache has 1 MiB */
+#define BYTES (128u * CLUSTER)
+#include "bent.h"
 
-static uint8_t file[BYTES];
-static size_t used, most;
-
-/* ---- memory ---- */
-
-static void *count_alloc(void *ctx, size_t align, size_t size)
-{
-    (void)ctx;
-    used += size;
-    most = used > most ? used : most;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void count_free(void *ctx, void *p, size_t size)
-{
-    (void)ctx;
-    used -= size;
-    free(p);
-}
-
-static struct zqcow2_hooks hooks(void)
-{
-    struct zqcow2_hooks h = ZQCOW2_HOOKS_INIT;
-
-    h.alloc = count_alloc;
-    h.free = count_free;
-    return h;
-}
+#define SIZE (1u << 20)
+#define ZONE (128u << 10)
 
 /* ---- an image with two snapshots, as bytes ---- */
-
-static uint64_t get(uint64_t at, unsigned n)
-{
-    uint64_t v = 0;
-
-    for (unsigned i = 0; i < n; i++)
-        v = v << 8 | file[at + i];
-    return v;
-}
-
-static void put(uint64_t at, unsigned n, uint64_t v)
-{
-    while (n--) {
-        file[at + n] = (uint8_t)v;
-        v >>= 8;
-    }
-}
 
 static int open_on(struct zqcow2_backend *be, bool write, const char *snapshot,
                    struct zqcow2_image **img, struct zqcow2_error *err)
