@@ -409,6 +409,19 @@ uint8_t front_do(struct front *f, unsigned ring, uint32_t type, uint64_t sector,
     return f->memory[DATA_AT + 0x100];
 }
 
+void front_write(struct front *f, uint64_t sector, uint8_t byte, uint32_t n)
+{
+    memset(front_data(f), byte, n);
+    assert_int_equal(front_do(f, 0, OUT, sector, n, 0), OK);
+}
+
+bool front_reads(struct front *f, unsigned ring, uint64_t sector, uint8_t byte, uint32_t n)
+{
+    memset(front_data(f), ~byte, n);
+    assert_int_equal(front_do(f, ring, IN, sector, 0, n), OK);
+    return front_all_are(front_data(f), byte, n);
+}
+
 uint64_t front_get(const uint8_t *from, unsigned bytes)
 {
     uint64_t v = 0;

@@ -117,6 +117,9 @@ void front_post(struct front *f, unsigned ring, uint16_t head, const struct part
 uint8_t front_do(struct front *f, unsigned ring, uint32_t type, uint64_t sector, uint32_t out,
                  uint32_t in);
 uint8_t *front_data(struct front *f);
+/* n bytes of one value: writes them through ring 0, which succeeds; whether a ring reads them. */
+void front_write(struct front *f, uint64_t sector, uint8_t byte, uint32_t n);
+bool front_reads(struct front *f, unsigned ring, uint64_t sector, uint8_t byte, uint32_t n);
 
 /* Creates an image, starts its server with `options`, and both rings. */
 void front_begin(struct front *f, const char *image, const char *options, uint64_t features);

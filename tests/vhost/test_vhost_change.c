@@ -57,19 +57,6 @@ static uint64_t capacity(struct front *f)
     return front_get(config + 12, 8);
 }
 
-static void write_byte(struct front *f, uint64_t sector, uint8_t byte, uint32_t n)
-{
-    memset(front_data(f), byte, n);
-    assert_int_equal(front_do(f, 0, OUT, sector, n, 0), OK);
-}
-
-static bool reads(struct front *f, uint64_t sector, uint8_t byte, uint32_t n)
-{
-    memset(front_data(f), ~byte, n);
-    assert_int_equal(front_do(f, 1, IN, sector, 0, n), OK);
-    return front_all_are(front_data(f), byte, n);
-}
-
 /* ---- size ---- */
 
 static void a_disk_grows_and_shrinks(void **state)
@@ -82,20 +69,20 @@ static void a_disk_grows_and_shrinks(void **state)
     expect(&f, "resize 9M", ""); /* nobody listens */
     assert_int_equal(capacity(&f), 9 * MIB);
     fd = connect_backend(&f);
-    write_byte(&f, 0, 0x11, 4096);
+    front_write(&f, 0, 0x11, 4096);
     assert_int_equal(front_do(&f, 0, OUT, 9 * MIB, 4096, 0), IOERR);
     expect(&f, "resize +3M", "");
     expect_change(fd);
     assert_int_equal(capacity(&f), 12 * MIB);
-    assert_true(reads(&f, 9 * MIB, 0, 4096));
-    write_byte(&f, 12 * MIB - 8, 0x22, 4096);
+    assert_true(front_reads(&f, 1, 9 * MIB, 0, 4096));
+    front_write(&f, 12 * MIB - 8, 0x22, 4096);
     expect(&f, "resize 10M",
            "the device would lose 2097152 bytes: give --shrink if they are not needed");
     expect(&f, "resize --shrink -2M", "");
     expect_change(fd);
     assert_int_equal(capacity(&f), 10 * MIB);
     assert_int_equal(front_do(&f, 0, IN, 12 * MIB - 8, 0, 4096), IOERR);
-    assert_true(reads(&f, 0, 0x11, 4096));
+    assert_true(front_reads(&f, 1, 0, 0x11, 4096));
     expect(&f, "resize --shrink -10M",
            "the device has 10485760 bytes, which '-10485760' cannot be applied to");
     expect(&f, "resize 10M", "");
@@ -114,14 +101,14 @@ static void zones_are_added_and_cut_off(void **state)
     (void)state;
     front_begin(&f, front_zoned, "", ALL);
     fd = connect_backend(&f);
-    write_byte(&f, 7 * MIB, 0x33, 4096);
+    front_write(&f, 7 * MIB, 0x33, 4096);
     assert_int_equal(front_do(&f, 0, REPORT, 8 * MIB, 0, 128), INVALID);
     assert_int_equal(ctl(&f, "resize 8500K"), 1); /* not a whole zone */
     expect(&f, "resize 10M", "");
     expect_change(fd);
     assert_int_equal(capacity(&f), 10 * MIB);
     front_expect_zone(&f, 8 * MIB, 8 * MIB, 1);
-    write_byte(&f, 9 * MIB, 0x44, 4096);
+    front_write(&f, 9 * MIB, 0x44, 4096);
     assert_int_equal(ctl(&f, "resize --shrink 9M"), 1); /* that zone is not empty */
     assert_int_equal(capacity(&f), 10 * MIB);
     expect(&f, "resize --discard-data 9M", "");
@@ -191,7 +178,7 @@ static void bad_changes_are_refused(void **state)
 static void fill_zone(struct front *f, uint64_t sector)
 {
     for (unsigned i = 0; i < 3; i++)
-        write_byte(f, sector + i * 512, (uint8_t)(i + 1), 256 * 1024);
+        front_write(f, sector + i * 512, (uint8_t)(i + 1), 256 * 1024);
 }
 
 static void full_zones_are_compressed(void **state)
@@ -201,12 +188,12 @@ static void full_zones_are_compressed(void **state)
     (void)state;
     front_begin(&f, front_zoned, "", ALL);
     fill_zone(&f, MIB);
-    write_byte(&f, 2 * MIB, 0x55, 65536);
+    front_write(&f, 2 * MIB, 0x55, 65536);
     assert_int_equal(ctl(&f, "compact"), 0);
     assert_memory_equal(text, "12 of 12 clusters compressed: 768 KiB became ", 45);
     assert_non_null(strstr(text, " saved\n"));
     for (unsigned i = 0; i < 3; i++)
-        assert_true(reads(&f, MIB + i * 512, (uint8_t)(i + 1), 256 * 1024));
+        assert_true(front_reads(&f, 1, MIB + i * 512, (uint8_t)(i + 1), 256 * 1024));
     assert_int_equal(ctl(&f, "compact --level 1"), 0);
     assert_memory_equal(text, "0 of 0 clusters compressed: ", 28);
     front_finish(&f);

@@ -52,19 +52,6 @@ static void power_on(struct front *f)
     connect_to(f);
 }
 
-static void write_byte(struct front *f, uint64_t sector, uint8_t byte, uint32_t n)
-{
-    memset(front_data(f), byte, n);
-    assert_int_equal(front_do(f, 0, OUT, sector, n, 0), OK);
-}
-
-static bool reads(struct front *f, uint64_t sector, uint8_t byte, uint32_t n)
-{
-    memset(front_data(f), ~byte, n);
-    assert_int_equal(front_do(f, 0, IN, sector, 0, n), OK);
-    return front_all_are(front_data(f), byte, n);
-}
-
 /* The lines of the log that begin with `prefix`. */
 static void read_log(const struct front *f, const char *prefix, char *to, size_t room)
 {
@@ -102,18 +89,18 @@ static void unflushed_data_is_lost(void **state)
 
     (void)state;
     begin(&f, front_plain, "");
-    write_byte(&f, 0, 0x11, 8192);
+    front_write(&f, 0, 0x11, 8192);
     assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
-    write_byte(&f, 8, 0x22, 4096);
-    write_byte(&f, MIB, 0x33, 4096);
-    assert_true(reads(&f, 8, 0x22, 4096));
+    front_write(&f, 8, 0x22, 4096);
+    front_write(&f, MIB, 0x33, 4096);
+    assert_true(front_reads(&f, 0, 8, 0x22, 4096));
     assert_int_equal(ctl(&f, "cut --seed 77 --how lose-all"), 0);
     assert_memory_equal(text, "seed 77, lose-all: ", 19);
     assert_true(number("lose-all:") >= 2);
     nothing_is_answered(&f);
     power_on(&f);
-    assert_true(reads(&f, 0, 0x11, 8192));
-    assert_true(reads(&f, MIB, 0, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x11, 8192));
+    assert_true(front_reads(&f, 0, MIB, 0, 4096));
     front_finish(&f);
 }
 
@@ -124,7 +111,7 @@ static void everything_may_survive(void **state)
 
     (void)state;
     begin(&f, front_plain, "how=keep-all+reorder,seed=5");
-    write_byte(&f, 0, 0x11, 4096);
+    front_write(&f, 0, 0x11, 4096);
     assert_int_equal(ctl(&f, "cut"), 0);
     assert_memory_equal(text, "seed 5, keep-all+reorder: ", 26);
     nothing_is_answered(&f);
@@ -142,9 +129,9 @@ static void zones_lose_power(void **state)
 
     (void)state;
     begin(&f, front_zoned, "");
-    write_byte(&f, MIB, 0x44, 4096);
+    front_write(&f, MIB, 0x44, 4096);
     assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
-    write_byte(&f, MIB + 8, 0x55, 4096);
+    front_write(&f, MIB + 8, 0x55, 4096);
     assert_int_equal(front_do(&f, 0, FINISH, 2 * MIB, 0, 0), OK);
     assert_int_equal(ctl(&f, "cut --how lose-all"), 0);
     nothing_is_answered(&f);
@@ -153,7 +140,7 @@ static void zones_lose_power(void **state)
     power_on(&f);
     front_expect_zone(&f, MIB, MIB + 8, 4);
     front_expect_zone(&f, 2 * MIB, 2 * MIB, 1);
-    assert_true(reads(&f, MIB, 0x44, 4096));
+    assert_true(front_reads(&f, 0, MIB, 0x44, 4096));
     front_finish(&f);
 }
 
@@ -165,7 +152,7 @@ static void repeat(uint64_t seed, char *log, size_t room)
 
     begin(&f, front_plain, "");
     for (unsigned i = 0; i < 12; i++)
-        write_byte(&f, i * 16, (uint8_t)(i + 1), 8192);
+        front_write(&f, i * 16, (uint8_t)(i + 1), 8192);
     snprintf(words, sizeof(words), "cut --seed %llu --how torn-512+reorder",
              (unsigned long long)seed);
     assert_int_equal(ctl(&f, words), 0);
@@ -247,20 +234,20 @@ static void requests_fail_on_request(void **state)
 
     (void)state;
     begin(&f, front_plain, "fail=flush:all:EIO:1:1000");
-    write_byte(&f, 0, 0x66, 4096);
+    front_write(&f, 0, 0x66, 4096);
     expect(&f, "fail read all EIO 2", "");
     assert_int_equal(front_do(&f, 0, IN, 0, 0, 4096), IOERR);
     assert_int_equal(front_do(&f, 1, IN, 0, 0, 4096), IOERR);
-    assert_true(reads(&f, 0, 0x66, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x66, 4096));
     expect(&f, "fail read+discard all EIO 1 2", "");
-    assert_true(reads(&f, 0, 0x66, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x66, 4096));
     assert_int_equal(front_do(&f, 1, IN, 0, 0, 4096), IOERR);
     expect(&f, "fail read 1T+4K EIO 0", "");
-    assert_true(reads(&f, 0, 0x66, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x66, 4096));
     expect(&f, "fail any all EIO 0", "");
     assert_int_equal(front_do(&f, 1, IN, 0, 0, 4096), IOERR);
     expect(&f, "clear", "");
-    assert_true(reads(&f, 0, 0x66, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x66, 4096));
     front_finish(&f);
 }
 
@@ -271,15 +258,15 @@ static void requests_are_delayed(void **state)
 
     (void)state;
     begin(&f, front_plain, "seed=3");
-    write_byte(&f, 0, 0x66, 4096);
+    front_write(&f, 0, 0x66, 4096);
     expect(&f, "delay read 150.5-170 0+1T", "");
     begun = now();
-    assert_true(reads(&f, 0, 0x66, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x66, 4096));
     late = now() - begun;
     expect(&f, "clear", "");
     begun = now();
     for (unsigned i = 0; i < 20; i++) /* all of them together may take as long as one before */
-        assert_true(reads(&f, 0, 0x66, 4096));
+        assert_true(front_reads(&f, 0, 0, 0x66, 4096));
     soon = (now() - begun) / 20;
     assert_true(late >= 0.150);
     assert_true(soon < late);
@@ -295,15 +282,15 @@ static void the_data_file_loses_power_as_well(void **state)
 
     (void)state;
     begin(&f, "-o cluster_size=4k,data_file=d.raw", "");
-    write_byte(&f, 0, 0x11, 4096);
+    front_write(&f, 0, 0x11, 4096);
     assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
-    write_byte(&f, 0, 0x22, 4096);
+    front_write(&f, 0, 0x22, 4096);
     assert_int_equal(ctl(&f, "cut --how lose-all"), 0);
     nothing_is_answered(&f);
     read_log(&f, "data file: cut: write ", log, sizeof(log));
     assert_non_null(strstr(log, "4096 bytes at 0: lost, 0 kept\n"));
     power_on(&f);
-    assert_true(reads(&f, 0, 0x11, 4096));
+    assert_true(front_reads(&f, 0, 0, 0x11, 4096));
     front_finish(&f);
 }
 
@@ -317,7 +304,7 @@ static void a_client_may_vanish(void **state)
 
     (void)state;
     begin(&f, front_plain, "");
-    write_byte(&f, 0, 0x11, 4096);
+    front_write(&f, 0, 0x11, 4096);
     fd = dial(&f);
     assert_int_equal(send(fd, "cut how=whole\n", 14, MSG_NOSIGNAL), 14);
     close(fd);
@@ -353,7 +340,7 @@ static void bad_faults_are_refused(void **state)
     assert_string_equal(raw(&f, many, strlen(many)), "-there are too many rules\n");
     expect(&f, "clear", "");
     assert_string_equal(raw(&f, many, strlen(many)), "+.\n");
-    write_byte(&f, 0, 0x11, 4096);
+    front_write(&f, 0, 0x11, 4096);
     front_finish(&f);
     front_begin(&f, front_plain, "", ALL);
     expect(&f, "cut", "the server was started without --faults");
