@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-# The host's side: packages, kernel, root file system, starting and ending the guest.
+# The host's side: packages, root file system, starting and ending the guest.
+
+# What need_newest replaces.
+QEMU=qemu-system-x86_64 NEWEST=
 
 say() {
     echo "# $*"
@@ -36,50 +39,6 @@ busybox_is_static() {
     command -v busybox >/dev/null 2>&1 && ! ldd "$(command -v busybox)" >/dev/null 2>&1
 }
 
-# ---- kernel: downloaded from bookworm-backports and unpacked, never installed ----
-
-KERNEL_SERIES=6.12
-
-# apt with lists and sources of its own, so that the machine's are left alone.
-backports() {
-    tool=$1
-    shift
-    "$tool" -o Dir::Etc::sourcelist="$CACHE/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
-        -o Dir::State::lists="$CACHE/apt/lists" -o Dir::Cache::archives="$CACHE/apt/archives" \
-        -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root "$@"
-}
-
-download_kernel() {
-    mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/archives/partial"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
-        "${ZQ_GUEST_MIRROR:-http://deb.debian.org/debian} bookworm-backports main" \
-        >"$CACHE/apt/sources.list"
-    say "downloading Debian's kernel $KERNEL_SERIES (about 105 MB)"
-    backports apt-get update -qq >"$WORK/apt.log" 2>&1 || die "apt-get update, see $WORK/apt.log"
-    package=$(backports apt-cache pkgnames linux-image-$KERNEL_SERIES |
-        grep -E "^linux-image-$KERNEL_SERIES\.[0-9]+\+deb12(\.[0-9]+)?-amd64\$" | sort -V | tail -1)
-    [ -n "$package" ] || die "bookworm-backports has no linux-image-$KERNEL_SERIES"
-    (cd "$CACHE" && backports apt-get download -q "$package") >>"$WORK/apt.log" 2>&1 ||
-        die "cannot download $package, see $WORK/apt.log"
-}
-
-# Sets KERNEL (the boot image) and MODULES (the tree below lib/modules).
-need_kernel() {
-    if [ ! -e "$CACHE/kernel/done" ]; then
-        ls "$CACHE"/linux-image-$KERNEL_SERIES*.deb >/dev/null 2>&1 || download_kernel
-        rm -rf "$CACHE/kernel"
-        mkdir -p "$CACHE/kernel"
-        dpkg-deb -x "$(ls "$CACHE"/linux-image-$KERNEL_SERIES*.deb | sort -V | tail -1)" \
-            "$CACHE/kernel"
-        release=$(basename "$(echo "$CACHE"/kernel/lib/modules/*)")
-        depmod -b "$CACHE/kernel" "$release"
-        touch "$CACHE/kernel/done"
-    fi
-    release=$(basename "$(echo "$CACHE"/kernel/lib/modules/*)")
-    KERNEL=$CACHE/kernel/boot/vmlinuz-$release
-    MODULES=$CACHE/kernel/lib/modules/$release
-}
-
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
 GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
@@ -108,7 +67,7 @@ copy_modules() {
         { case $set in ext4 | btrfs | f2fs) echo crc32c_generic; echo crc32_generic ;; esac
           echo $set
         } | while read -r name; do
-            modprobe -d "$CACHE/kernel" -S "${MODULES##*/}" --show-depends $name 2>/dev/null |
+            modprobe -d "$KERNEL_ROOT" -S "${MODULES##*/}" --show-depends $name 2>/dev/null |
                 awk '$1 == "insmod" { print $2 }'
         done | while read -r file; do
             out=$(basename "$file" .xz)
@@ -132,6 +91,7 @@ make_root() {
     [ -z "$TOOL" ] || copy_program "$TOOL"
     cc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -static -o "$ROOT/bin/zqguest" "$HERE"/helper/*.c ||
         die "cannot build the helper program"
+    [ -z "$NEWEST" ] || copy_newest mkfs.xfs xfs_repair
     copy_modules
     cp "$HERE"/guest/* "$TOP/examples/ci/zoned.sh" "$ROOT/tests/"
     for recipe in ublk-cut ublk-zones; do
@@ -160,7 +120,7 @@ start_guest() {
     disk=$2
     shift 2
     rm -f "$WORK/$name.tap"
-    qemu-system-x86_64 -machine q35 -accel "${ZQ_GUEST_ACCEL:-tcg}" -cpu max -smp 2 -m 2G \
+    $QEMU -machine q35 -accel "${ZQ_GUEST_ACCEL:-tcg}" -cpu max -smp 2 -m 2G \
         -nodefaults -no-reboot -display none -monitor none -nic none \
         -kernel "$KERNEL" -initrd "$WORK/root.cpio" \
         -append "console=ttyS0 quiet panic=-1 raid6_pq.benchmark=0 $*" \

@@ -3,16 +3,17 @@
 # Linux's block layer and its zoned file systems, in a guest, against our images. See README.md.
 #
 #   sh tests/guest/run.sh [--long] [--only NAME[,NAME...]] [--tool PATH] [--jobs N] [--keep]
+#      [--kernel 6.12|7]
 #
 # Prints TAP of every guest and ends with `N passed, N failed`.
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
 ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost server full" # long ones first
-ONLY= TOOL= LONG=0 KEEP= JOBS=2
+ONLY= TOOL= LONG=0 KEEP= JOBS=2 SERIES=6.12
 
 usage() {
-    sed -n '3,7p' "$0" | sed 's/^# \{0,1\}//' >&2
+    sed -n '3,8p' "$0" | sed 's/^# \{0,1\}//' >&2
     exit 2
 }
 
@@ -23,6 +24,7 @@ while [ $# -gt 0 ]; do
     --tool) [ $# -gt 1 ] || usage; TOOL=$(realpath "$2") || exit 2; shift ;;
     --jobs) [ $# -gt 1 ] || usage; JOBS=$2; shift ;;
     --keep) KEEP=1 ;;
+    --kernel) [ $# -gt 1 ] || usage; SERIES=$2; shift ;;
     *) usage ;;
     esac
     shift
@@ -30,6 +32,7 @@ done
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-guest.XXXXXX") || exit 1
 . "$HERE/host.sh"
+. "$HERE/newest.sh"
 . "$HERE/power_cut.sh"
 . "$HERE/vhost.sh"
 WORKERS=
@@ -110,7 +113,12 @@ work() {
 
 start=$(seconds)
 need_packages
-need_kernel
+mkdir -p "$CACHE"
+exec 9>"$CACHE/lock" # two runs at a time would unpack into one folder
+flock 9
+need_kernel "$SERIES"
+[ "$SERIES" = 6.12 ] || need_newest
+exec 9>&-
 build_tool
 make_root
 say "ready after $(($(seconds) - start)) s"
