@@ -164,7 +164,10 @@ struct flag {
     bool set;
 };
 
-/* A flag is judged by what the refcount should be, where that is too low. */
+/*
+ * A flag is judged by what the refcount should be, where that is too low. Without a target it is a
+ * stray bit.
+ */
 static void compare_flag(struct zq_scan *s, const struct flag *f, const struct zq_target *t)
 {
     static const char *const is[] = {"is not 1", "is 1", "should be above 1", "should be 1"};
@@ -173,7 +176,7 @@ static void compare_flag(struct zq_scan *s, const struct flag *f, const struct z
 
     if (t->compressed && f->set)
         zq_found_packed(s, f->table, f->index, f->at, f->word);
-    if (t->compressed || once == f->set)
+    if (t->compressed || once == f->set || !(t->len || t->outside))
         return;
     loose = !t->outside && zq_scan_is_loose(s, t);
     s->loose += loose;

@@ -40,19 +40,28 @@ static enum verdict judge(struct zq_scan *s, struct zq_fix *f, const struct zq_t
     return t->why && !t->counted ? LEAVE : judge_flag(s, f, t);
 }
 
-/*
- * L1 has no entry for zeros: over a source, an entry that is wrong stays, since without it the
- * source would show through (S4).
- */
-void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t *entry)
+bool zq_shows_source(const struct zq_scan *s, uint64_t index)
 {
-    uint64_t old = *entry;
+    const struct zq_form form = zq_scan_form(s);
+
+    return s->h.backing_len && index < zq_l1_needed(&form, s->h.virtual_size);
+}
+
+/* L1 has no entry for zeros: over a source a table of them takes the place (zq_unshare()). */
+void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint64_t *entry)
+{
     struct zq_target t;
     enum verdict what;
+    uint64_t old;
 
     zq_l1_target(s, *entry, &t);
-    if (t.why && s->h.backing_len)
+    if (t.why && zq_shows_source(s, index))
         return;
+    if (t.stray && f->may_clear) {
+        *entry = zq_l1_known(*entry);
+        f->cleared++;
+    }
+    old = *entry;
     what = judge(s, f, &t);
     if (what == DROP)
         *entry = 0;
@@ -70,6 +79,10 @@ void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *ent
     zq_l2_target(s, f->table, index, entry, &t);
     if (t.why && s->h.backing_len && !zq_l2_has_zero(&form))
         return;
+    if (t.stray && f->may_clear) {
+        zq_l2_keep_known(&form, entry);
+        f->cleared++;
+    }
     what = judge(s, f, &t);
     if (what != DROP && f->may_drop && zq_scan_beyond_wp(s, f->table, index)) {
         what = DROP;
@@ -94,6 +107,7 @@ void zq_fixed(struct zq_scan *s, uint64_t n, const char *what)
 void zq_fix_report(struct zq_scan *s, const struct zq_fix *f)
 {
     zq_fixed(s, f->flags, "COPIED flags corrected");
+    zq_fixed(s, f->cleared, "entries with reserved bits cleared");
     zq_fixed(s, f->dropped, "invalid entries dropped");
     zq_fixed(s, f->unmapped, "clusters beyond write pointers unmapped");
 }

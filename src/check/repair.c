@@ -132,7 +132,8 @@ static int fix_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
     (void)at;
     t->fix.may_drop = t->all && !lower;
     t->fix.may_flag = !(lower & ZQ_BY_LOWER);
-    zq_fix_l1(s, &t->fix, entry);
+    t->fix.may_clear = !lower && !t->fix.only_changed;
+    zq_fix_l1(s, &t->fix, index, entry);
     return 0;
 }
 
@@ -143,9 +144,44 @@ static int fix_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uin
     return 0;
 }
 
+static int clear_l1(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
+{
+    struct zq_fix *f = arg;
+
+    f->may_clear = !zq_scan_lower(s, at);
+    zq_fix_l1(s, f, index, entry);
+    return 0;
+}
+
+static int clear_l2(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
+{
+    (void)at;
+    zq_fix_l2(s, arg, index, entry);
+    return 0;
+}
+
+/* What only snapshots have: more of it can be read after this, and nothing reads otherwise. */
+static int clear_snapshots(struct zq_scan *s, struct zq_fix *all)
+{
+    struct zq_fix f = {0};
+    int rc = 0;
+
+    for (uint32_t i = 1; i < s->nr_l1s && rc == 0; i++)
+        rc = zq_walk_entries(s, s->l1s[i].offset, s->l1s[i].entries, clear_l1, &f);
+    for (size_t i = s->nr_active_l2s; i < s->nr_l2s && rc == 0; i++) {
+        f.table = &s->l2s[i];
+        f.may_clear = !zq_scan_lower(s, f.table->offset);
+        if (f.may_clear && !zq_scan_active_l2(s, f.table->offset))
+            rc = zq_walk_l2(s, f.table->offset, clear_l2, &f);
+    }
+    all->cleared += f.cleared;
+    return rc;
+}
+
 /*
- * Only what the active L1 reaches. Nothing changes what a snapshot reads: in a table that it shares
- * only flags are set right, and what it has alone, or as something else, is never written.
+ * Nothing changes what can be read of a snapshot: in a table that it has, too, flags are set right
+ * and bits without a meaning cleared, in one that it has alone only the latter, and what it has as
+ * something else is never written.
  */
 static int fix_tables(struct zq_scan *s, struct tables *t)
 {
@@ -157,8 +193,11 @@ static int fix_tables(struct zq_scan *s, struct tables *t)
         t->fix.table = l2;
         t->fix.may_drop = t->all && zq_l2_is_own(l2);
         t->fix.may_flag = !(l2->lower & ZQ_BY_LOWER);
+        t->fix.may_clear = !l2->lower && !t->fix.only_changed;
         rc = zq_walk_l2(s, l2->offset, fix_l2, t);
     }
+    if (rc == 0 && s->stray && !t->fix.only_changed)
+        rc = clear_snapshots(s, &t->fix);
     return rc;
 }
 
@@ -184,7 +223,7 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
     zq_fix_report(s, f);
     zq_fixed(s, fixed, "write pointers corrected");
     zq_fixed(s, states, "stored zone states dropped");
-    if (rc < 0 || !(f->flags | f->dropped | f->unmapped | fixed | states))
+    if (rc < 0 || !(f->flags | f->cleared | f->dropped | f->unmapped | fixed | states))
         return rc;
     *changed = true;
     return zq_be_flush(s->be);

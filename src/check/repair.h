@@ -45,12 +45,16 @@ int zq_rebuild_as(struct zq_scan *s, struct zq_rebuild_as *as);
 /* What may be done to entries of one table, and what was. */
 struct zq_fix {
     bool may_drop;     /* entries that are wrong, or map what lies beyond a write pointer */
+    bool may_clear;    /* bits that mean nothing */
     bool may_flag;     /* COPIED may be set right */
     bool only_changed; /* flags only where this repair changes the refcount, or that are loose */
     const struct zq_l2 *table;
-    uint64_t flags, dropped, unmapped;
+    uint64_t flags, cleared, dropped, unmapped;
 };
-void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t *entry);
+/* index: of the entry in L1. */
+void zq_fix_l1(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint64_t *entry);
+/* What the source has would be seen through entry number `index` of L1, were it empty. */
+bool zq_shows_source(const struct zq_scan *s, uint64_t index);
 /* index: of the entry in f->table. */
 void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *entry);
 void zq_fix_report(struct zq_scan *s, const struct zq_fix *f);

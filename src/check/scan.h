@@ -100,6 +100,7 @@ struct zq_scan {
     bool unfollowed;         /* of these, some of a snapshot: which may have any table */
     bool tangled;            /* active tables with one owner overlap: which is right is unknown */
     bool marked;             /* in use; not by this repair */
+    bool stray;              /* entries of L1 or L2 have bits without a meaning */
     bool rebuild;            /* the refcounts must not be changed where they are */
     uint64_t too_low;        /* clusters whose refcount is below their references */
     uint64_t no_block;       /* of these, such as no refcount block covers */
@@ -126,8 +127,9 @@ struct zq_target {
     bool counted;      /* wrong, but what it points to is known */
     bool on_refcounts; /* wrong only until a rebuild moves the refcounts away */
     bool on_table;     /* data on an L2 table: wrong until it has a copy */
-    const char *why;   /* NULL: the entry is sound */
+    const char *why;   /* NULL: the entry names what it may name, or nothing */
     const char *where; /* completes why */
+    const char *stray; /* if it has bits without a meaning beside what it says, which ones */
 };
 
 /* Adds n findings of one kind (zqcow2_finding) to the result and reports them to the caller. */

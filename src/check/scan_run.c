@@ -16,7 +16,10 @@
 #include "check/scan.h"
 #include "format/refbits.h"
 
-/* A block that cannot be trusted is left out; the whole structure is then made anew by repair. */
+/*
+ * A block that cannot be trusted is left out; the whole structure is then made anew by repair. Bits
+ * that mean nothing do not hide a block: its refcounts protect what could not be followed.
+ */
 static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     const struct zq_bounds b = zq_scan_bounds(s);
@@ -31,7 +34,9 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
                  "refcount table entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s", index,
                  at, *entry, why);
         s->rebuild = true;
-        return 0;
+        if (zq_rt_read(&b, zq_rt_known(*entry), &block) ||
+            zq_counts_kind(&s->counts, block >> s->h.cluster_bits))
+            return 0;
     }
     rc = zq_scan_claim(s, block, zq_scan_cluster(s), ZQ_KIND_REFCOUNTS, "refcount block", &clash);
     if (rc == 0 && !clash)
@@ -79,9 +84,16 @@ static int push_l2(struct zq_scan *s, uint64_t offset, uint32_t index, bool flag
     return 0;
 }
 
-static const char *whose(const struct zq_scan *s)
+static void found_entry(struct zq_scan *s, const char *table, uint64_t index, uint64_t at,
+                        uint64_t word, const struct zq_target *t)
 {
-    return s->rank == ZQ_RANK_SNAPSHOT ? "a snapshot's " : "";
+    if (!t->why && !t->stray)
+        return;
+    s->stray |= t->stray != NULL;
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+             "%s%s entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s",
+             s->rank == ZQ_RANK_SNAPSHOT ? "a snapshot's " : "", table, index, at, word,
+             t->why ? t->why : t->stray, t->where);
 }
 
 static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
@@ -93,16 +105,12 @@ static int scan_l1_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     (void)arg;
     zq_l1_target(s, *entry, &t);
     entered = !t.why || t.on_refcounts;
-    if (t.why) {
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "%sL1 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
-                 at, *entry, t.why, t.where);
-        s->hidden |= !entered;
-    }
+    found_entry(s, "L1", index, at, *entry, &t);
+    s->hidden |= !entered;
     if (t.len)
         rc = zq_counts_add(&s->counts, t.host >> s->h.cluster_bits, 1,
                            entered ? ZQ_KIND_L2 : ZQ_KIND_NONE, NULL);
-    if (rc < 0 || !entered)
+    if (rc < 0 || !entered || !t.host)
         return rc;
     return push_l2(s, t.host, s->rank == ZQ_RANK_ACTIVE ? (uint32_t)index : ZQ_NO_INDEX,
                    zq_l1_is_own(*entry));
@@ -179,11 +187,9 @@ static int scan_l2_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     int rc = 0;
 
     zq_l2_target(s, table, index, entry, &t);
-    if (t.why && !s->seen)
-        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
-                 "%sL2 entry %" PRIu64 " at 0x%" PRIx64 " is 0x%" PRIx64 ": %s%s", whose(s), index,
-                 at, zq_l2_word(entry), t.why, t.where);
-    else if (t.compressed)
+    if (!s->seen)
+        found_entry(s, "L2", index, at, zq_l2_word(entry), &t);
+    if (!t.why && t.compressed)
         check_snapshot_flag(s, table, index, at, entry);
     s->hidden |= t.why && !t.counted;
     s->on_tables += t.on_table && table->index != ZQ_NO_INDEX;

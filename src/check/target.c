@@ -56,18 +56,21 @@ static void target_bad(struct zq_scan *s, struct zq_target *t, const char *why)
     t->len = 0;
 }
 
+/* An entry is what it is without its bits that mean nothing: other readers ignore them. */
 void zq_l1_target(struct zq_scan *s, uint64_t entry, struct zq_target *t)
 {
     const struct zq_bounds b = zq_scan_bounds(s);
-    const char *why;
+    const char *stray, *why;
 
-    *t = (struct zq_target){0};
-    why = zq_l1_read(&b, entry, &t->host);
+    *t = (struct zq_target){.where = ""};
+    stray = zq_l1_read(&b, entry, &t->host);
+    why = stray ? zq_l1_read(&b, zq_l1_known(entry), &t->host) : NULL;
     t->len = t->host ? zq_scan_cluster(s) : 0;
     if (why)
         target_bad(s, t, why);
     else if (t->len)
         target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_DATA, ZQ_BY_LOWER_TABLE);
+    t->stray = t->why ? NULL : stray;
 }
 
 /*
@@ -87,20 +90,34 @@ static void target_outside(const struct zq_scan *s, const struct zq_l2 *table, u
         t->why = "does not lie in the data file where it lies on the device";
 }
 
+static const char *read_known(const struct zq_bounds *b, const uint8_t *entry,
+                              struct zq_l2_entry *e)
+{
+    uint8_t known[ZQ_L2_ENTRY_MAX];
+
+    memcpy(known, entry, (size_t)zq_l2_bytes(&b->form, 1));
+    zq_l2_keep_known(&b->form, known);
+    return zq_l2_read(b, known, e);
+}
+
 void zq_l2_target(struct zq_scan *s, const struct zq_l2 *table, uint64_t index,
                   const uint8_t *entry, struct zq_target *t)
 {
     const struct zq_bounds b = zq_scan_bounds(s);
     struct zq_l2_entry e;
-    const char *why = zq_l2_read(&b, entry, &e);
+    const char *stray = zq_l2_read(&b, entry, &e);
+    const char *why = stray ? read_known(&b, entry, &e) : NULL;
 
-    *t =
-        (struct zq_target){.host = e.host, .len = e.len, .compressed = e.type == ZQ_EXT_COMPRESSED};
-    t->why = why;
+    *t = (struct zq_target){.host = e.host,
+                            .len = e.len,
+                            .compressed = e.type == ZQ_EXT_COMPRESSED,
+                            .why = why,
+                            .where = ""};
     if (b.form.external)
         target_outside(s, table, index, t);
     else if (why)
         target_bad(s, t, why);
     else if (t->len)
         target_lies_on(s, t, ZQ_KINDS_FIXED | ZQ_KIND_L2, ZQ_BY_LOWER);
+    t->stray = t->why ? NULL : stray;
 }

@@ -25,6 +25,7 @@ struct move {
     uint64_t to;                    /* the copy's cluster, as a number */
     uint8_t entry[ZQ_L2_ENTRY_MAX]; /* as it lies there */
     bool in_l1;                     /* it is one of L1, number `index`; else of an L2 table */
+    bool zeros;                     /* of L1, and wrong: what it gets is a table of zeros */
     bool must;                      /* also where the refcount is right */
     bool stays;                     /* a copy would make more that is wrong */
     uint32_t index;
@@ -34,6 +35,7 @@ struct move {
 struct moves {
     struct move *m; /* owned; freed by zq_unshare() */
     size_t nr, room, limit;
+    bool all; /* wrong entries may be dropped */
 };
 
 static int grow(struct zq_scan *s, struct moves *l)
@@ -83,6 +85,15 @@ static bool is_low(const struct zq_scan *s, unsigned once, size_t n)
     return once & ZQ_ONCE_TOO_LOW || (s->repair.rebuilt && (n > 1 || once & ZQ_BY_PACKED));
 }
 
+/* Nothing else can hide the source where the entry is dropped (S4). */
+static bool needs_zeros(struct zq_scan *s, const struct moves *l, const struct zq_target *t,
+                        uint64_t index)
+{
+    const struct zq_form form = zq_scan_form(s);
+
+    return l->all && t->why && zq_shows_source(s, index) && zq_l2_has_zero(&form);
+}
+
 /*
  * Entries of L1 whose table others see, too. One whose own place is claimed by a lower rank is
  * never written (R13).
@@ -90,16 +101,18 @@ static bool is_low(const struct zq_scan *s, unsigned once, size_t n)
 static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
     const struct zq_l2 *table;
+    struct moves *l = arg;
     struct zq_target t;
-    struct move m;
+    struct move m = {.at = at, .in_l1 = true, .index = (uint32_t)index};
 
     zq_l1_target(s, *entry, &t);
     table = t.why || !t.len ? NULL : zq_scan_active_l2(s, t.host);
-    if (!table || zq_l2_is_own(table) || zq_scan_l1_lower(s, index))
+    m.zeros = m.must = needs_zeros(s, l, &t, index);
+    if (zq_scan_l1_lower(s, index) || !(m.zeros || (table && !zq_l2_is_own(table))))
         return 0;
-    m = (struct move){.host = t.host, .at = at, .in_l1 = true, .index = (uint32_t)index};
+    m.host = m.zeros ? 0 : t.host;
     zq_table_put(m.entry, 0, *entry);
-    return push(s, arg, m);
+    return push(s, l, m);
 }
 
 static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint8_t *entry)
@@ -148,20 +161,21 @@ static int look_into(struct zq_scan *s, bool all, struct move *m)
 {
     const struct zq_l2 *table = zq_scan_active_l2(s, m->host), alone = entry_of(m);
     bool flags = table->lower & ZQ_BY_LOWER, claimed = table->lower & ZQ_BY_LOWER_TABLE;
-    struct look l = {{.may_drop = all, .may_flag = flags, .table = &alone}, false};
+    struct look l = {{.may_drop = all, .may_clear = flags, .may_flag = flags, .table = &alone},
+                     false};
     int rc = zq_walk_l2(s, m->host, look_at, &l);
 
-    m->must = !claimed && l.fix.dropped + l.fix.unmapped + l.fix.flags;
+    m->must = !claimed && l.fix.dropped + l.fix.unmapped + l.fix.cleared + l.fix.flags;
     m->stays = !all && l.bad;
     return rc;
 }
 
-static int collect_tables(struct zq_scan *s, bool all, struct moves *l)
+static int collect_tables(struct zq_scan *s, struct moves *l)
 {
     int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
 
     for (size_t i = 0; i < l->nr && rc == 0; i++)
-        rc = look_into(s, all, &l->m[i]);
+        rc = l->m[i].zeros ? 0 : look_into(s, l->all, &l->m[i]);
     return rc;
 }
 
@@ -277,6 +291,12 @@ static void drop_wrong(struct zq_scan *s, const struct move *m, struct zq_fix *f
     }
 }
 
+static void set_zeros(const struct zq_form *f, uint8_t *table)
+{
+    for (uint64_t i = 0; i >> zq_l2_table_bits(f) == 0; i++)
+        zq_l2_set_zero(f, zq_l2_at(f, table, i));
+}
+
 /* The file may end inside a cluster of which only a part is in use. */
 static int read_old(struct zq_scan *s, const struct move *m, uint8_t *buf)
 {
@@ -289,12 +309,15 @@ static int read_old(struct zq_scan *s, const struct move *m, uint8_t *buf)
 /* Without what is wrong: between the switch and another pass it would be there twice. */
 static int copy_one(struct zq_scan *s, const struct move *m, struct zq_fix *fix, uint8_t *buf)
 {
+    const struct zq_form form = zq_scan_form(s);
     size_t cluster = (size_t)zq_scan_cluster(s);
     int rc = count_once(s, m->to);
 
-    if (rc == 0)
+    if (rc == 0 && m->zeros)
+        set_zeros(&form, buf);
+    else if (rc == 0)
         rc = read_old(s, m, buf);
-    if (rc == 0 && m->in_l1 && fix->may_drop)
+    if (rc == 0 && m->in_l1 && !m->zeros)
         drop_wrong(s, m, fix, buf);
     return rc < 0 ? rc : zq_scan_write(s, buf, cluster, m->to << s->h.cluster_bits);
 }
@@ -332,10 +355,10 @@ static int copy_all(struct zq_scan *s, struct zq_fix *fix, struct moves *l)
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
 
-static int move_all(struct zq_scan *s, bool all, struct moves *l, bool *changed)
+static int move_all(struct zq_scan *s, struct moves *l, bool *changed)
 {
-    struct zq_fix fix = {.may_drop = all};
-    uint64_t missing;
+    struct zq_fix fix = {.may_drop = l->all, .may_clear = true};
+    uint64_t missing, zeros = 0;
     int rc = pick_clusters(s, l, &missing);
 
     if (rc < 0)
@@ -349,18 +372,21 @@ static int move_all(struct zq_scan *s, bool all, struct moves *l, bool *changed)
     rc = copy_all(s, &fix, l);
     if (rc < 0)
         return rc;
+    for (size_t i = 0; i < l->nr; i++)
+        zeros += l->m[i].zeros;
+    fix.dropped += zeros;
     s->repair.copies -= l->nr;
     *changed = true;
-    zq_found(s, ZQCOW2_FOUND_REPAIRED, l->nr, "%zu shared clusters and tables copied", l->nr);
+    zq_fixed(s, l->nr - zeros, "shared clusters and tables copied");
     zq_fix_report(s, &fix);
     return 0;
 }
 
 int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
 {
-    struct moves l = {.limit = (size_t)zq_min(s->repair.copies, SIZE_MAX / sizeof(*l.m) / 2)};
-    bool all = flags & ZQCOW2_CHECK_REPAIR_ALL;
-    int rc = collect_tables(s, all, &l);
+    struct moves l = {.limit = (size_t)zq_min(s->repair.copies, SIZE_MAX / sizeof(*l.m) / 2),
+                      .all = flags & ZQCOW2_CHECK_REPAIR_ALL};
+    int rc = collect_tables(s, &l);
 
     choose(s, &l);
     if (rc == 0 && !l.nr) { /* data in tables that have one owner by now */
@@ -368,7 +394,7 @@ int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
         choose(s, &l);
     }
     if (rc == 0 && l.nr)
-        rc = move_all(s, all, &l, changed);
+        rc = move_all(s, &l, changed);
     zq_free(s->hooks, l.m, l.room * sizeof(*l.m));
     return rc;
 }

@@ -93,6 +93,18 @@ static inline uint64_t zq_l1_set_own(uint64_t entry, bool own)
     return (entry & ~ZQ_OFLAG_COPIED) | (own ? ZQ_OFLAG_COPIED : 0);
 }
 
+/* ---- what an entry says to a reader that ignores bits without a meaning ---- */
+
+/* A flag means nothing without a table. */
+static inline uint64_t zq_l1_known(uint64_t raw)
+{
+    return raw & ZQ_OFFSET_MASK ? raw & (ZQ_OFFSET_MASK | ZQ_OFLAG_COPIED) : 0;
+}
+static inline uint64_t zq_rt_known(uint64_t raw)
+{
+    return raw & ZQ_OFFSET_MASK;
+}
+
 /* ---- judging: NULL and what the entry says, or why it is none. *host 0: to nothing ---- */
 
 static inline const char *zq_l1_read(const struct zq_bounds *b, uint64_t raw, uint64_t *host)

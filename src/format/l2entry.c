@@ -336,6 +336,21 @@ void zq_l2_set_zero(const struct zq_form *f, uint8_t *entry)
         zq_put_be64(entry + 8, ALL_ZEROS);
 }
 
+void zq_l2_keep_known(const struct zq_form *f, uint8_t *entry)
+{
+    uint64_t raw = zq_be64(entry), known = ZQ_OFFSET_MASK | (f->extended ? 0 : ZERO);
+    bool packed = raw & COMPRESSED && !f->external;
+
+    if (f->external)
+        known |= COMPRESSED;
+    if (f->external || raw & ZQ_OFFSET_MASK)
+        known |= ZQ_OFLAG_COPIED;
+    if (!packed)
+        zq_put_be64(entry, raw & known);
+    else if (f->extended)
+        zq_put_be64(entry + 8, 0);
+}
+
 bool zq_l2_says_copied(const struct zq_form *f, const uint8_t *entry)
 {
     (void)f;

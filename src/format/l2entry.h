@@ -142,6 +142,11 @@ bool zq_l2_is_unlinked_part(const struct zq_form *f, const uint8_t *entry, uint6
 void zq_l2_set_own(const struct zq_form *f, uint8_t *entry, bool own);
 /* Its cluster, of data or zeros, has moved to host, refcount 1; what it is stays. */
 void zq_l2_set_host(const struct zq_form *f, uint8_t *entry, uint64_t host);
+/*
+ * Leaves what the entry says to a reader that ignores bits without a meaning. In version 2 bit 0
+ * stays: to other programs it is the zero of version 3, and no reader gives data out for it.
+ */
+void zq_l2_keep_known(const struct zq_form *f, uint8_t *entry);
 /* Is the flag set, whatever else the entry says? */
 bool zq_l2_says_copied(const struct zq_form *f, const uint8_t *entry);
 /* For messages: the entry's first 64 bits. */

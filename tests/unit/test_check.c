@@ -173,9 +173,9 @@ static void test_l1_entries(void **state)
         uint64_t entry;
         const char *text;
     } cases[] = {
-        {1ull << 56, "reserved"},        {0x4000 | 2, "reserved"},
-        {PIC_COPIED, "without a table"}, {0x4200 | PIC_COPIED, "aligned"},
-        {MiB(9), "past the end"},        {0x00fffffffffff000, "past the"},
+        {1ull << 56, "reserved"},         {PIC_COPIED, "without a table"},
+        {0x4200 | PIC_COPIED, "aligned"}, {MiB(9), "past the end"},
+        {0x00fffffffffff000, "past the"}, {0x4200 | 2, "aligned"},
     };
     struct pic p;
     uint64_t at;
@@ -190,6 +190,8 @@ static void test_l1_entries(void **state)
             !strstr(p.found, cases[i].text))
             fail_msg("entry 0x%llx: %s", (unsigned long long)cases[i].entry, p.found);
     }
+    pic_put(&p, p.l1, 8, at | 2); /* the table is the image's all the same */
+    pic_finds(&p, 1, 0, 0, "corruption: L1 entry 0 at 0x4000", "reserved bits are set");
     pic_put(&p, p.l1, 8, at);
     pic_finds(&p, 0, 0, 0, "", "");
     pic_free(&p);

@@ -253,17 +253,17 @@ static void test_hidden_references(void **state)
 
     (void)state;
     fault_image(&p, 4096, 16);
-    pic_put(&p, p.l1, 8, pic_get(&p, p.l1, 8) | 1ull << 60);
+    pic_put(&p, p.l1, 8, pic_get(&p, p.l1, 8) ^ MiB(512));
     assert_int_equal(pic_check(&p, REPAIR), 0);
     assert_true(p.res.leaked_clusters > 3);
     assert_int_equal(p.res.leaks_fixed, 0);
-    pic_put(&p, p.l1, 8, pic_get(&p, p.l1, 8) & ~(1ull << 60));
+    pic_put(&p, p.l1, 8, pic_get(&p, p.l1, 8) ^ MiB(512));
     expect_clean(&p, "hidden", 4096, 16);
-    pic_put(&p, pic_l2(&p, 0), 8, pic_get(&p, pic_l2(&p, 0), 8) | 4);
+    pic_put(&p, pic_l2(&p, 0), 8, pic_get(&p, pic_l2(&p, 0), 8) ^ MiB(512));
     assert_int_equal(pic_check(&p, REPAIR), 0);
     assert_int_equal(p.res.leaked_clusters, 1);
     assert_int_equal(p.res.leaks_fixed, 0);
-    pic_put(&p, pic_l2(&p, 0), 8, pic_get(&p, pic_l2(&p, 0), 8) & ~4ull);
+    pic_put(&p, pic_l2(&p, 0), 8, pic_get(&p, pic_l2(&p, 0), 8) ^ MiB(512));
     expect_clean(&p, "hidden", 4096, 16);
     pic_free(&p);
 }

@@ -130,7 +130,7 @@ static void test_no_copy_of_wrong_entries(void **state)
     fault_image(&p, 512, 16); /* a table covers 32 KiB */
     pic_map(&p, 512, 1);
     pic_put(&p, pic_l2(&p, KiB(1)), 8, PIC_COPIED | MiB(512));
-    pic_put(&p, pic_l2(&p, KiB(2)), 8, 0x123);
+    pic_put(&p, pic_l2(&p, KiB(2)), 8, MiB(700));
     pic_put(&p, p.l1 + 8, 8, pic_get(&p, p.l1, 8));
     assert_int_equal(pic_check(&p, REPAIR), 0);
     assert_non_null(strstr(p.found, "refcounts raised"));
@@ -266,15 +266,15 @@ static void test_disk_on_a_snapshot(void **state)
 
         for (int i = 0; i < PLACES; i++) { /* an L1 entry of the disk points there */
             snapshot_alone(&p, at);
-            pic_put(&p, at[L1] + 8, 8, 0x123); /* wrong in any table */
-            pic_put(&p, at[L2] + 8, 8, 0x123);
+            pic_put(&p, at[L1] + 8, 8, MiB(700)); /* wrong in any table */
+            pic_put(&p, at[L2] + 8, 8, MiB(700));
             pic_put(&p, p.l1, 8, at[i]);
             left = expect_untouched(&p, at, flags, names[i]);
             if (i == DATA && flags == ALL) /* the disk has a copy, and only the snapshot's stay */
                 assert_int_equal(left, 2);
         }
         snapshot_alone(&p, at); /* the L1 table is the snapshot's, and more of it wrong */
-        pic_put(&p, at[L1] + 8, 8, 0x123);
+        pic_put(&p, at[L1] + 8, 8, MiB(700));
         pic_put(&p, 40, 8, at[L1]);
         expect_untouched(&p, at, flags, "L1 moved");
         snapshot_alone(&p, at); /* it has more entries than the disk needs */
@@ -304,12 +304,12 @@ static void test_table_under_a_table(void **state)
             pic_put(&p, at, 8, table); /* a snapshot's L1 table */
         else
             pic_put(&p, 64, 8, table); /* the table of snapshots */
-        pic_put(&p, pic_l2(&p, KiB(4)), 8, 0x123);
+        pic_put(&p, pic_l2(&p, KiB(4)), 8, MiB(700));
         assert_int_equal(pic_check(&p, 0), 0);
         at = p.res.corruptions;
         assert_int_equal(pic_check(&p, ALL), 0);
         assert_int_equal(pic_get(&p, p.l1, 8) & ~PIC_COPIED, table);
-        assert_int_equal(pic_get(&p, table + 8, 8), 0x123);
+        assert_int_equal(pic_get(&p, table + 8, 8), MiB(700));
         assert_int_equal(pic_check(&p, ALL), 0);
         assert_null(strstr(p.found, "repaired"));
         assert_in_range(p.res.corruptions, 1, at);
@@ -339,7 +339,7 @@ static void test_tables_of_a_lost_snapshot(void **state)
             pic_put(&p, p.l1, 8, table | PIC_COPIED); /* the refcount alone says it */
         else if (k == 2)
             pic_set_refcount(&p, table, 1); /* the flag */
-        pic_put(&p, record, 8, 0x123);
+        pic_put(&p, record, 8, MiB(700));
         assert_int_equal(pic_check(&p, ALL), 0);
         assert_int_not_equal(pic_get(&p, p.l1, 8) & ~PIC_COPIED, table);
         assert_int_equal(pic_get(&p, beyond, 8) & ~PIC_COPIED, at);
