@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The host's side: packages, root file system, starting and ending the guest.
 
-# What need_newest replaces.
+# NEWEST is set where programs of Debian's newest release are to be had, and --kernel 7 sets QEMU to its QEMU.
 QEMU=qemu-system-x86_64 NEWEST=
 
 say() {

@@ -95,7 +95,8 @@ kernel_files() { # SERIES
 
 NEWEST_PACKAGES="qemu-system-x86 xfsprogs"
 
-# Sets NEWEST: `$NEWEST/run PROGRAM ARGUMENTS...` runs a program with the loader and libraries beside it.
+# Sets NEWEST and NEWEST_QEMU. `$NEWEST/run PROGRAM ARGUMENTS...` runs a program of that release with its own
+# loader and libraries.
 need_newest() {
     NEWEST=$CACHE/newest
     if [ ! -e "$NEWEST/done" ]; then
@@ -110,17 +111,19 @@ need_newest() {
         chmod +x "$NEWEST/run"
         touch "$NEWEST/done"
     fi
-    QEMU="$NEWEST/run qemu-system-x86_64 -L $NEWEST/usr/share/qemu -L $NEWEST/usr/share/seabios"
-    say "$($QEMU --version | head -1)"
+    NEWEST_QEMU="$NEWEST/run qemu-system-x86_64 -L $NEWEST/usr/share/qemu -L $NEWEST/usr/share/seabios"
+    say "$($NEWEST_QEMU --version | head -1)"
 }
 
 # Programs of $NEWEST for the guest, with libraries and a loader of their own.
 copy_newest() { # NAME...
     mkdir -p "$ROOT/newest"
+    cp -L "$NEWEST/usr/lib64/ld-linux-x86-64.so.2" "$ROOT/newest/"
     for name in "$@"; do
         file=$(ls "$NEWEST"/usr/*bin/"$name")
-        "$NEWEST/run" --list "$name" | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) { print $i; break } }' |
-            sort -u | while read -r lib; do cp -nL "$lib" "$ROOT/newest/"; done
+        "$NEWEST/run" --list "$name" | sed -n 's/.*=> \(.*\) (.*/\1/p' | while read -r lib; do
+            [ -e "$ROOT/newest/${lib##*/}" ] || cp -L "$lib" "$ROOT/newest/"
+        done
         cp "$file" "$ROOT/newest/$name"
         cat >"$ROOT/bin/$name" <<EOF
 #!/bin/busybox sh

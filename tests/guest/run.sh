@@ -10,7 +10,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
 ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost server full" # long ones first
-ONLY= TOOL= LONG=0 KEEP= JOBS=2 SERIES=6.12
+ONLY= TOOL= LONG=0 KEEP= JOBS=2 SERIES=6.12 ZONED_FS="btrfs zonefs"
 
 usage() {
     sed -n '3,8p' "$0" | sed 's/^# \{0,1\}//' >&2
@@ -90,10 +90,14 @@ run_test() {
     fs) run_guest fs 1800 ;;
     move) run_guest move 1800 ;;
     vhost) run_vhost $((LONG ? 60 : 10)) ;;
+    vhost-zoned) run_vhost_zoned $((LONG ? 10 : 2)) ;;
     kill) run_guest kill $((LONG ? 3600 : 1800)) zq.rounds=$((LONG ? 30 : 4)) \
         zq.backend=uring ;;
     live) run_guest live $((LONG ? 7200 : 900)) zq.rounds=$((LONG ? 100 : 2)) ;;
+    live-*) run_guest "$1" $((LONG ? 7200 : 900)) zq.test=live zq.fs=${1#live-} \
+        zq.rounds=$((LONG ? 100 : 2)) ;;
     cut-btrfs) run_cuts btrfs $((LONG ? 30 : 4)) uring ;;
+    cut-xfs) run_cuts xfs $((LONG ? 30 : 4)) uring ;;
     cut-f2fs) run_cuts f2fs $((LONG ? 30 : 4)) file ;;
     cut-zonefs) run_cuts zonefs $((LONG ? 30 : 4)) threads ;;
     *) die "no test named $1" ;;
@@ -117,7 +121,15 @@ mkdir -p "$CACHE"
 exec 9>"$CACHE/lock" # two runs at a time would unpack into one folder
 flock 9
 need_kernel "$SERIES"
-[ "$SERIES" = 6.12 ] || need_newest
+if [ "$SERIES" != 6.12 ]; then
+    ALL="vhost-zoned cut-xfs $ALL"
+    ZONED_FS="btrfs zonefs xfs"
+    need_newest
+    QEMU=$NEWEST_QEMU
+elif [ $LONG = 1 ]; then
+    ALL="vhost-zoned $ALL"
+fi
+case " ${ONLY:-$ALL} " in *' vhost-zoned '*) [ -n "$NEWEST" ] || need_newest ;; esac
 exec 9>&-
 build_tool
 make_root

@@ -4,31 +4,6 @@
 load ublk_drv
 I=/data/fs.qcow2
 
-many_files() {
-    for i in $(seq 0 99); do
-        echo "file $i" >"$1/$i" || return 1
-    done
-}
-
-# A tree of real files: our own scripts, programs and modules.
-write_tree() {
-    mkdir -p /mnt/tree/a/b/c /mnt/tree/empty && cp -a /tests /mnt/tree/a/b/ &&
-        cp -a /modules /mnt/tree/a/b/c/ && cp /bin/fio /bin/btrfs /mnt/tree/ &&
-        ln -s a/b /mnt/tree/link && ln /mnt/tree/fio /mnt/tree/hard &&
-        many_files /mnt/tree/a &&
-        rm /mnt/tree/a/[0-4]? && mv /mnt/tree/a/99 /mnt/tree/moved && sync -f /mnt/tree
-}
-
-sums() {
-    (cd /mnt/tree && find . -type f | sort | xargs sha256sum && find . | sort && readlink link)
-}
-
-tree() { # FS
-    write_tree && sums >/tmp/sums.1 && zqguest fsload run /mnt/tree 5 1 1 >/dev/null &&
-        sums >/tmp/sums.1 && umount /mnt && fs_mount $1 && sums >/tmp/sums.2 &&
-        diff /tmp/sums.1 /tmp/sums.2 && wc -l </tmp/sums.2
-}
-
 # Each file of a zonefs is a zone: its size is the write pointer.
 zonefs_tree() {
     ls -l /mnt/seq /mnt/cnv | tail -3
@@ -65,7 +40,7 @@ fill_and_free() {
     sha256sum -c /tmp/big.sum
 }
 
-for fs in ${ZQ_fs:-zonefs btrfs f2fs}; do
+for fs in ${ZQ_fs:-$FILE_SYSTEMS}; do
     load $fs
     ok "$fs: image" fs_image $fs $I
     ok "$fs: serve" serve $I || continue

@@ -33,7 +33,7 @@ back_again() { # FS SEED
 }
 
 rounds=${ZQ_rounds:-4}
-for fs in ${ZQ_fs:-zonefs btrfs f2fs}; do
+for fs in ${ZQ_fs:-$FILE_SYSTEMS}; do
     load $fs
     LAST=0
     made() { fs_image $fs $I && serve $I && fs_make $fs && fs_mount $fs; }

@@ -148,7 +148,7 @@ back_again() { # FS
 }
 
 rounds=${ZQ_rounds:-2}
-for fs in ${ZQ_fs:-zonefs btrfs f2fs}; do
+for fs in ${ZQ_fs:-$FILE_SYSTEMS}; do
     load $fs
     LAST=0 STEPS=0 RISK=0 RO=0
     made() { fs_image $fs $I && serve $I --faults=$FAULTS && fs_make $fs && fs_mount $fs; }
