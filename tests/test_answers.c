@@ -448,6 +448,8 @@ static void of_descriptors(void **state)
     struct zqcow2_queue *q;
 
     (void)state;
+    if (!RIG_JOINTS)
+        skip();
     for (size_t a = 0; a < ANSWERS; a++, cases++) {
         if (answers[a] >= 0)
             continue;

@@ -124,7 +124,8 @@ ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeo
 /*
  * Returns a descriptor for poll(2) and epoll(7), level-triggered: it is readable when
  * zqcow2_queue_poll() has work to do. Wake-ups may be spurious. The queue owns the descriptor. If
- * it cannot be created, the call returns a negated errno.
+ * it cannot be created, the call returns a negated errno: -EOPNOTSUPP if the backend must be polled
+ * and the system has neither epoll nor kqueue.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
 /* The number of accepted requests whose completions have not yet been delivered. */

@@ -8,11 +8,9 @@
  * lock, may submit and poll, and see their slot free already.
  */
 #include <errno.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
-#include "base/fd.h"
+#include "base/os.h"
 #include "base/report.h"
 #include "image/image.h"
 #include "ops/request.h"
@@ -32,9 +30,10 @@ struct zqcow2_queue {
     struct zq_doorbell bell;
     struct zq_list completed; /* finished, to be taken out */
     uint32_t nr_completed;
-    int event_fd, epoll_fd; /* -1: not asked for */
-    bool signalled;         /* event_fd is readable */
-    bool watching;          /* the backend's descriptor is in epoll_fd */
+    struct zq_event event; /* its descriptor is -1: not asked for */
+    int joint;             /* of event and the backend's descriptor; -1: none */
+    bool signalled;        /* event is set */
+    bool watching;         /* the backend's descriptor is in joint */
     struct zq_op slots[];
 };
 
@@ -52,19 +51,14 @@ static size_t queue_bytes(uint32_t depth)
  */
 static void signal_fd(struct zqcow2_queue *q)
 {
-    uint64_t one = 1;
-
-    if (q->event_fd < 0 || q->signalled)
-        return;
-    q->signalled = write(q->event_fd, &one, sizeof(one)) == (ssize_t)sizeof(one);
+    if (q->event.fd >= 0 && !q->signalled)
+        q->signalled = zq_event_set(&q->event);
 }
 
 /* Cleared before the queue looks for work, never after: what completes in between signals again. */
 static void clear_fd(struct zqcow2_queue *q)
 {
-    uint64_t n;
-
-    if (q->signalled && read(q->event_fd, &n, sizeof(n)) == (ssize_t)sizeof(n))
+    if (q->signalled && zq_event_clear(&q->event))
         q->signalled = false;
 }
 
@@ -74,64 +68,55 @@ static void ring(struct zq_doorbell *bell)
     signal_fd(zq_container(bell, struct zqcow2_queue, bell));
 }
 
-static int add_to_epoll(int epoll_fd, int fd)
-{
-    struct epoll_event ev = {.events = EPOLLIN};
-
-    if (fd < 0)
-        return fd;
-    ev.data.fd = fd;
-    return epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0 ? -errno : 0;
-}
-
 /*
  * The backend's descriptor is readable for the completions of all queues: one with nothing in
  * flight does not watch it, or its thread would wake up for them all. But one has to, for the
- * image's own I/O. A queue without others watches all the time: no epoll_ctl(2) once it is made.
+ * image's own I/O. A queue without others watches all the time: no system call once it is made.
  */
 static void watch_backend(struct zqcow2_queue *q, bool yes)
 {
     const struct zqcow2_backend *be = q->core->be;
 
-    if (q->epoll_fd < 0 || q->watching == yes)
+    if (q->joint < 0 || q->watching == yes)
         return;
-    if (yes && add_to_epoll(q->epoll_fd, zq_call_fd(be)) < 0) {
+    if (yes && zq_joint_add(q->joint, zq_call_fd(be)) < 0) {
         signal_fd(q); /* no memory: it shall come again */
         return;
     }
     if (!yes)
-        (void)epoll_ctl(q->epoll_fd, EPOLL_CTL_DEL, zq_call_fd(be), NULL);
+        zq_joint_remove(q->joint, zq_call_fd(be));
     q->watching = yes;
 }
 
 /*
  * Made on request: a queue that is only polled or waited for costs no descriptor. If the backend
- * must be polled, the epoll descriptor joins two sources: this queue's completions, and the
+ * must be polled, the joint has two sources: this queue's completions, and the
  * backend's own descriptor, which is readable when zqcow2_queue_poll() would find something to do.
  * On failure nothing of the queue has changed.
  */
 static int make_fds(struct zqcow2_queue *q)
 {
     const struct zqcow2_backend *be = q->core->be;
-    int efd = zq_fd_lift(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), pfd = -1, rc = 0;
+    struct zq_event event;
+    int joint = -1, rc = zq_event_open(&event);
 
-    if (efd < 0)
-        return efd;
+    if (rc < 0)
+        return rc;
     if (be->ops.poll) {
-        pfd = zq_fd_lift(epoll_create1(EPOLL_CLOEXEC));
-        rc = pfd < 0 ? pfd : add_to_epoll(pfd, efd);
+        joint = zq_joint_open();
+        rc = joint < 0 ? joint : zq_joint_add(joint, event.fd);
         if (rc == 0)
-            rc = add_to_epoll(pfd, zq_call_fd(be));
+            rc = zq_joint_add(joint, zq_call_fd(be));
         if (rc < 0) {
-            if (pfd >= 0)
-                close(pfd);
-            close(efd);
+            if (joint >= 0)
+                close(joint);
+            zq_event_close(&event);
             return rc;
         }
     }
-    q->event_fd = efd;
-    q->epoll_fd = pfd;
-    q->watching = pfd >= 0;
+    q->event = event;
+    q->joint = joint;
+    q->watching = joint >= 0;
     q->bell.audible = true;
     return 0;
 }
@@ -141,13 +126,13 @@ int zqcow2_queue_fd(struct zqcow2_queue *q)
     int rc = 0;
 
     zq_core_lock(q->core);
-    if (q->event_fd < 0) {
+    if (q->event.fd < 0) {
         rc = make_fds(q);
         if (rc == 0)
             signal_fd(q); /* for what there may be to do already */
     }
     if (rc == 0)
-        rc = q->epoll_fd >= 0 ? q->epoll_fd : q->event_fd;
+        rc = q->joint >= 0 ? q->joint : q->event.fd;
     zq_core_unlock(q->core);
     return rc;
 }
@@ -168,7 +153,8 @@ int zqcow2_queue_open(struct zqcow2_image *img, uint32_t depth, struct zqcow2_qu
     q->core = c;
     q->bell.ring = ring;
     q->depth = depth;
-    q->event_fd = q->epoll_fd = -1;
+    q->event = ZQ_EVENT_NONE;
+    q->joint = -1;
     zq_list_init(&q->free);
     zq_list_init(&q->completed);
     zq_list_init(&q->taken);
@@ -198,10 +184,9 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     zq_tally_merge(&c->tally, &q->bell.tally);
     zq_loop_hand_over(c);
     zq_core_unlock(c);
-    if (q->epoll_fd >= 0)
-        close(q->epoll_fd);
-    if (q->event_fd >= 0)
-        close(q->event_fd);
+    if (q->joint >= 0)
+        close(q->joint);
+    zq_event_close(&q->event);
     zq_free(&c->hooks, q, queue_bytes(q->depth));
     return 0;
 }
@@ -400,7 +385,7 @@ static int64_t now_ms(void)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(ZQ_WAIT_CLOCK, &ts);
     return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 

@@ -6,25 +6,23 @@
  * zeros before the length moves over it, never after: a reader must not see old bytes.
  */
 #include <errno.h>
-#include <linux/fs.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "backend/blockdev.h"
 #include "base/bytes.h"
+#include "base/os.h"
 
 #define BLOCK ((uint64_t)4096) /* covers every logical block size that O_DIRECT may ask for */
 
 int zq_blockdev_adopt(struct zq_file *f)
 {
     uint64_t bytes = 0;
+    int rc = zq_os_device_bytes(f->fd, &bytes);
 
-    /* The number overflows the int that some C libraries' ioctl takes. */
-    if (syscall(SYS_ioctl, f->fd, BLKGETSIZE64, &bytes) < 0)
-        return -errno;
+    if (rc < 0)
+        return rc;
     f->device_bytes = bytes;
     atomic_store(&f->device_length, bytes);
     return 0;

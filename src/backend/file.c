@@ -10,7 +10,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -19,6 +18,7 @@
 #include "backend/direct_align.h"
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "base/os.h"
 
 #define DIRECT_ALIGN 4096u /* if the kernel does not report it: enough for every device */
 
@@ -33,7 +33,7 @@ static int open_path(const char *path, unsigned flags)
     how |= flags & ZQCOW2_FILE_RDWR ? O_RDWR : O_RDONLY;
     how |= flags & ZQCOW2_FILE_CREATE ? O_CREAT : 0;
     how |= flags & ZQCOW2_FILE_EXCLUSIVE ? O_EXCL : 0;
-    how |= flags & ZQCOW2_FILE_DIRECT ? O_DIRECT : 0;
+    how |= flags & ZQCOW2_FILE_DIRECT ? ZQ_O_DIRECT : 0;
     do {
         fd = open(path, how, 0666);
     } while (fd < 0 && errno == EINTR);
@@ -51,6 +51,8 @@ static int check_flags(unsigned flags)
 
     if (flags & ~known)
         return -EINVAL;
+    if (flags & ZQCOW2_FILE_DIRECT && !ZQ_O_DIRECT)
+        return -EOPNOTSUPP;
     if (flags & ZQCOW2_FILE_CREATE && !(flags & ZQCOW2_FILE_RDWR))
         return -EINVAL;
     return flags & ZQCOW2_FILE_EXCLUSIVE && !(flags & ZQCOW2_FILE_CREATE) ? -EINVAL : 0;
@@ -89,7 +91,7 @@ static int check_mode(struct zq_file *f)
 
     if (fl < 0)
         return -errno;
-    if (fl & O_PATH)
+    if (fl & ZQ_O_PATH)
         return -EBADF;
     if ((fl & O_ACCMODE) == O_WRONLY || fl & O_APPEND)
         return -EINVAL;
@@ -97,7 +99,7 @@ static int check_mode(struct zq_file *f)
         return -errno;
     f->writable = (fl & O_ACCMODE) == O_RDWR;
     f->io_align = f->buf_align = 1;
-    if (fl & O_DIRECT)
+    if (fl & ZQ_O_DIRECT)
         find_direct_align(f);
     return 0;
 }
@@ -256,15 +258,15 @@ int zq_file_length(void *self, uint64_t *bytes)
 }
 
 /*
- * fdatasync, because no image depends on time stamps; the length is part of what it makes durable.
- * Not repeated after EINTR: that could hide an error which the first call has consumed. The length
- * is checked with every flush, because a truncation must not be acknowledged (I12).
+ * The length is checked with every flush, because a truncation must not be acknowledged (I12).
  */
 int zq_file_flush(void *self)
 {
     struct zq_file *f = self;
 
-    return fdatasync(f->fd) < 0 ? -errno : zq_file_check_length(f);
+    int rc = zq_os_sync(f->fd);
+
+    return rc < 0 ? rc : zq_file_check_length(f);
 }
 
 /*
@@ -311,18 +313,6 @@ int zq_file_truncate(void *self, uint64_t bytes)
     return 0;
 }
 
-static int file_fallocate(const struct zq_file *f, int mode, uint64_t off, uint64_t len)
-{
-    int rc;
-
-    do {
-        rc = fallocate(f->fd, mode | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
-    } while (rc < 0 && errno == EINTR);
-    if (rc == 0)
-        return 0;
-    return errno == ENOSYS ? -EOPNOTSUPP : -errno;
-}
-
 /*
  * The range reads as zeros, and later writes to it cannot run out of space (R10). Where there is no
  * ZERO_RANGE, as in tmpfs, a hole that is filled does the same.
@@ -334,11 +324,11 @@ int zq_file_allocate(void *self, uint64_t off, uint64_t len)
 
     if (f->is_device || off > INT64_MAX || len > INT64_MAX - off)
         return f->is_device ? -EOPNOTSUPP : -EFBIG;
-    rc = file_fallocate(f, FALLOC_FL_ZERO_RANGE, off, len);
+    rc = zq_os_zero_range(f->fd, off, len);
     if (rc != -EOPNOTSUPP)
         return rc;
     rc = zq_file_discard(f, off, len);
-    return rc < 0 ? rc : file_fallocate(f, 0, off, len);
+    return rc < 0 ? rc : zq_os_reserve(f->fd, off, len);
 }
 
 /*
@@ -349,7 +339,7 @@ void zq_file_invalidate(void *self)
 {
     struct zq_file *f = self;
 
-    (void)posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED);
+    zq_os_drop_cache(f->fd);
     zq_file_forget_length(f);
 }
 
@@ -362,21 +352,11 @@ static void file_close(void *self)
     zq_free(&hooks, f, sizeof(*f));
 }
 
-/* Transfers name their offsets, so the descriptor's own position is free for this. */
 int zq_file_data(void *self, uint64_t off, uint64_t *begin, uint64_t *end)
 {
     const struct zq_file *f = self;
-    off_t at, hole;
 
-    if (f->is_device)
-        return -EOPNOTSUPP;
-    at = lseek(f->fd, (off_t)off, SEEK_DATA);
-    hole = at < 0 ? at : lseek(f->fd, at, SEEK_HOLE);
-    if (hole < 0 && errno != ENXIO)
-        return errno == EINVAL ? -EOPNOTSUPP : -errno;
-    *begin = at < 0 ? off : (uint64_t)at;
-    *end = hole < 0 ? *begin : (uint64_t)hole; /* ENXIO: a hole up to the end, or behind it */
-    return 0;
+    return f->is_device ? -EOPNOTSUPP : zq_os_next_data(f->fd, off, begin, end);
 }
 
 static const struct zqcow2_backend_ops file_ops = {

@@ -9,12 +9,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/falloc.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/os.h"
 
 #define IOV_MOST 1024 /* the kernel's IOV_MAX */
 
@@ -215,16 +215,9 @@ int zq_file_discard(void *self, uint64_t off, uint64_t len)
         return 0;
     if (atomic_load(&f->no_punch))
         return -EOPNOTSUPP;
-    do {
-        rc = fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)len);
-    } while (rc < 0 && errno == EINTR);
-    if (rc == 0)
-        return 0;
-    rc = -errno;
-    if (rc == -EOPNOTSUPP || rc == -ENOSYS) {
+    rc = zq_os_punch(f->fd, off, len);
+    if (rc == -EOPNOTSUPP)
         atomic_store(&f->no_punch, true);
-        rc = -EOPNOTSUPP;
-    }
     return rc;
 }
 

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include "base/os.h"
 #include "base/report.h"
 #include "format/entry.h"
 #include "format/snapshot.h"
@@ -340,10 +341,7 @@ static int build_core(struct opening *o, struct zq_core *c)
     return rc;
 }
 
-/*
- * The mutex and cond exist before anything else of the core, so free_image() may always destroy
- * them. CLOCK_MONOTONIC: waits have timeouts.
- */
+/* They exist before anything else of the core, so free_image() may always destroy them. */
 static int init_locks(struct zq_core *c)
 {
     pthread_condattr_t attr;
@@ -352,7 +350,7 @@ static int init_locks(struct zq_core *c)
     if (rc)
         return -rc;
     pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    zq_condattr_setclock(&attr, ZQ_WAIT_CLOCK);
     rc = pthread_cond_init(&c->cond, &attr);
     pthread_condattr_destroy(&attr);
     if (rc)

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <time.h>
+#include "base/os.h"
 #include "base/report.h"
 #include "loop/core.h"
 
@@ -447,7 +448,7 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
     if (timeout_ms < 0) {
         pthread_cond_wait(&c->cond, &c->mutex);
     } else {
-        clock_gettime(CLOCK_MONOTONIC, &ts);
+        clock_gettime(ZQ_WAIT_CLOCK, &ts);
         ts.tv_sec += timeout_ms / 1000;
         ts.tv_nsec += timeout_ms % 1000 * 1000000L;
         ts.tv_sec += ts.tv_nsec / 1000000000L;

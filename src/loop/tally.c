@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 #include "loop/tally.h"
 
-#include <time.h>
 #include "base/bytes.h"
+#include "base/os.h"
 #include "base/report.h"
 
 uint64_t zq_tally_now(void)
 {
     struct timespec ts;
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
+    clock_gettime(ZQ_WAIT_CLOCK, &ts);
     return ((uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec) | 1;
 }
 

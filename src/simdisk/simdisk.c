@@ -7,7 +7,6 @@
  */
 #include <errno.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "simdisk/simdisk_int.h"
@@ -30,16 +29,15 @@ int sim_disk_alloc(const struct zqcow2_simdisk_options *opt, const struct zqcow2
     d->off_at = SIM_NEVER;
     d->flying_tail = &d->flying;
     d->count.size = sizeof(d->count);
-    d->fd = -1;
+    d->event = ZQ_EVENT_NONE;
     pthread_mutex_init(&d->lock, NULL);
     sim_content_init(&d->view, &d->hooks);
     sim_state_init(&d->now, &d->hooks);
     sim_state_init(&d->log.base, &d->hooks);
     if (opt->flags & ZQCOW2_SIMDISK_ASYNC) {
-        d->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        if (d->fd < 0) {
-            int rc = -errno;
+        int rc = zq_event_open(&d->event);
 
+        if (rc < 0) {
             zqcow2_simdisk_free(d);
             return rc;
         }
@@ -61,8 +59,7 @@ void zqcow2_simdisk_free(struct zqcow2_simdisk *d)
     sim_log_clear(&d->log, &d->hooks);
     sim_state_drop(&d->now);
     sim_content_drop(&d->view);
-    if (d->fd >= 0)
-        close(d->fd);
+    zq_event_close(&d->event);
     pthread_mutex_destroy(&d->lock);
     hooks = d->hooks;
     zq_free(&hooks, d, sizeof(*d));

@@ -15,23 +15,16 @@
 
 /* io->backend: [0] the next one flying, [1] the change or NULL, [2] the error to give. */
 
-/* Needs no lock: the descriptor is fixed, and the counter of an eventfd is the kernel's. */
+/* Needs no lock. */
 static void signal_fd(struct zqcow2_simdisk *d)
 {
-    static const uint64_t one = 1;
-
-    /* Fails only when the counter is full: readable then, too. */
-    if (write(d->fd, &one, sizeof(one)) < 0)
-        return;
+    (void)zq_event_set(&d->event);
 }
 
 /* Before the list is looked at, never after: what is submitted meanwhile signals anew. */
 static void calm_fd(struct zqcow2_simdisk *d)
 {
-    uint64_t n;
-
-    if (read(d->fd, &n, sizeof(n)) < 0)
-        return;
+    (void)zq_event_clear(&d->event);
 }
 
 /*
@@ -130,7 +123,7 @@ static int finish(struct zqcow2_simdisk *d, struct zqcow2_io *io)
 int sim_poll(void *self, int timeout_ms)
 {
     struct zqcow2_simdisk *d = ((struct sim_handle *)self)->disk;
-    struct pollfd p = {.fd = d->fd, .events = POLLIN};
+    struct pollfd p = {.fd = d->event.fd, .events = POLLIN};
     uint64_t batch = 0;
     int done = 0;
 
@@ -161,5 +154,5 @@ void sim_wake(void *self)
 
 int sim_fd(void *self)
 {
-    return ((struct sim_handle *)self)->disk->fd;
+    return ((struct sim_handle *)self)->disk->event.fd;
 }

@@ -193,7 +193,7 @@ int zqcow2_simdisk_backend(struct zqcow2_simdisk *d, struct zqcow2_backend **be)
     if (!h)
         return -ENOMEM;
     h->disk = d;
-    rc = zqcow2_backend_new(sim_ops(d->fd >= 0), h, &d->hooks, be);
+    rc = zqcow2_backend_new(sim_ops(d->event.fd >= 0), h, &d->hooks, be);
     if (rc < 0)
         zq_free(&d->hooks, h, sizeof(*h));
     return rc;

@@ -21,6 +21,7 @@
 
 #include <zqcow2/simdisk.h>
 #include "base/mem.h"
+#include "base/os.h"
 #include "base/random.h"
 
 #define SIM_PAGE  4096u
@@ -144,9 +145,9 @@ struct zqcow2_simdisk {
     struct zqcow2_simdisk_fault fault;    /* nth 0: none is armed */
     uint64_t off_at; /* the position from which on the power is off: every call fails */
     struct zqcow2_io *flying, **flying_tail; /* asynchronous: backend[0] links, backend[1] the op */
-    int fd;                     /* readable while something flies, or woken; -1: blocking */
-    unsigned exclusive, shared; /* backends that hold such a lock */
-    unsigned cuts;              /* they replay this log */
+    struct zq_event event;                   /* asynchronous: set while something flies, or woken */
+    unsigned exclusive, shared;              /* backends that hold such a lock */
+    unsigned cuts;                           /* they replay this log */
 };
 
 /*

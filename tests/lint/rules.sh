@@ -66,6 +66,9 @@ rule 'a lock taken outside loop/, queue.c, the backends and the simulated disk' 
     $(without '^src/(loop/(loop\.c|core\.h)|(api/queue|backend/[a-z_]+|simdisk/[a-z_]+)\.c)$')
 rule 'conditional code in a .c file: choose whole files in CMake' \
     '^[ \t]*#[ \t]*(if|ifdef|ifndef)' $(printf '%s\n' "$src" | grep '\.c$' | grep -v '/uring\.c$')
+rule 'what only Linux has: base/os.h, or a file for each system' \
+    '^[ \t]*#[ \t]*include <(linux/|sys/(epoll|eventfd|syscall|ioctl|prctl|signalfd|timerfd)[.]h)' \
+    $(without '^src/(base/os_linux|backend/(direct_align|uring))\.c$')
 # In tools/ a server sees its own folder, serve/ and tools/ itself; these two see no server.
 for folder in tools tools/*/; do
     case $folder in

@@ -69,6 +69,7 @@ breach rules src/zone/x.c 'void x(void) { printf("x"); }'
 breach rules src/zone/x.c 'void x(int a) { assert(a); }'
 breach rules src/zone/x.c 'void x(void *m) { pthread_mutex_lock(m); }'
 breach rules src/zone/x.c '#ifdef X\n#endif'
+breach rules src/backend/x.c '#include <sys/epoll.h>'
 breach rules src/zone/x.c '\tint x;'
 breach rules src/zone/x.c 'int x; '
 breach rules src/zone/x.c "/* $(awk 'BEGIN { for (i = 0; i < 100; i++) printf "x" }') */"

@@ -25,6 +25,13 @@ _Static_assert(sizeof(off_t) == 8, "_FILE_OFFSET_BITS=64 is missing");
 
 #define RIG_LAYERS 3u
 
+/* Whether the library can join two descriptors here. */
+#ifdef ZQ_OS_PORTABLE
+#define RIG_JOINTS 0
+#else
+#define RIG_JOINTS 1
+#endif
+
 enum rig_world {
     RIG_PLAIN,    /* blocking backend */
     RIG_SHUFFLED, /* asynchronous, polled, completing in seeded order */
