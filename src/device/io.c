@@ -72,12 +72,14 @@ static void prep_zeros(struct zq_io *io, uint64_t off, uint64_t end)
 
 /*
  * A backend's allocate() works on whole blocks; the zeros that are written are padded as any write.
+ * It blocks: where I/O can be submitted, the thread that runs the loop may be an event loop (E6).
  */
 void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end)
 {
+    const struct zqcow2_backend_ops *ops = &x->be->ops;
     bool blocks = !((off | end) & (x->be->limits.io_align - 1));
 
-    if (x->be->ops.allocate && blocks && end - off >= ALLOCATE_MIN)
+    if (ops->allocate && !ops->submit && blocks && end - off >= ALLOCATE_MIN)
         zq_io_prep(io, ZQ_IO_ALLOCATE, off, zq_min(end - off, x->max_piece));
     else
         prep_zeros(io, off, end);

@@ -499,7 +499,7 @@ static void shutdown_finish(struct zq_op *op)
  */
 static int run_shutdown(struct zq_core *c)
 {
-    struct zq_op op = {.finish = shutdown_finish};
+    struct zq_op op = {.finish = shutdown_finish, .attended = true};
 
     zq_op_reset(c, &op, zq_step_shutdown, zq_release_mapping);
     op.req.op = ZQCOW2_OP_FLUSH;

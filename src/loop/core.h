@@ -131,6 +131,7 @@ struct zq_core {
     bool marks_dirty;           /* the dirty bit is set with the mark, or in its place */
 
     struct zq_list ready; /* operations to step */
+    struct zq_list calls; /* I/O that blocks, each of an operation whose thread will do it (E6) */
     struct zq_iox x;      /* of the image's file */
     struct zq_iox *data;  /* fixed: of the file that has the data: x, or data_file.x */
     struct zq_data_file data_file;
@@ -213,7 +214,7 @@ void zq_core_fini(struct zq_core *c);
  */
 void zq_loop_run(struct zq_core *c, const struct zq_op *op);
 /* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
-void zq_loop_wait(struct zq_core *c, const struct zq_op *op, int timeout_ms);
+void zq_loop_wait(struct zq_core *c, struct zq_op *op, int timeout_ms);
 /* Sets what the slow path starts from, except what gather and its users set first. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release);
 void zq_op_step(struct zq_op *op);

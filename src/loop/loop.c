@@ -125,6 +125,7 @@ int zq_core_init(struct zq_core *c)
     int rc;
 
     zq_list_init(&c->ready);
+    zq_list_init(&c->calls);
     zq_list_init(&c->drain_waiters);
     zq_list_init(&c->gate_waiters);
     zq_list_init(&c->doorbells);
@@ -459,9 +460,39 @@ static void sleep_on_cond(struct zq_core *c, int timeout_ms)
     c->sleepers--;
 }
 
-void zq_loop_wait(struct zq_core *c, const struct zq_op *op, int timeout_ms)
+/* E6: is there work that blocks, and that only this thread may do? */
+static bool has_call(const struct zq_core *c, const struct zq_op *op)
+{
+    const struct zq_list *n = c->calls.next;
+
+    while (op && n != &op->io.link && n != &c->calls)
+        n = n->next;
+    return op && n != &c->calls;
+}
+
+static void make_call(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_list none, own, finished;
+
+    zq_list_init(&none);
+    zq_list_init(&own);
+    zq_list_init(&finished);
+    zq_assert_k(E6, op->attended && op->io.x == &c->x);
+    zq_list_del(&op->io.link);
+    zq_list_push(&own, &op->io.link);
+    c->runners++;
+    zq_core_unlock(c);
+    zq_io_issue(&c->x, &none, &own, &finished);
+    zq_core_lock(c);
+    c->runners--;
+    zq_list_splice(&c->x.done, &finished);
+}
+
+void zq_loop_wait(struct zq_core *c, struct zq_op *op, int timeout_ms)
 {
     zq_assert(zq_core_is_held(c));
+    if (has_call(c, op))
+        make_call(c, op);
     /* What arrived while the mutex was dropped found no thread to wake. */
     if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || to_issue(c)) {
         zq_loop_run(c, op);

@@ -186,6 +186,7 @@ struct zq_op {
     uint64_t begun;  /* when it was submitted (tally.h); 0: its time is not measured */
     uint32_t zone;   /* that it writes, or whose turn it has or had */
     bool finished;
+    bool attended; /* a thread waits for it in a call; not of the fast path, which sets nothing */
     struct zq_reservation r;
     struct zq_io io;
     /* what follows is of the slow path */

@@ -106,7 +106,7 @@ static int change_phase(struct zq_core *c, struct change *x)
     case E_BEGIN: rc = begin(c, x); break;
     case E_DRAIN: rc = zq_drain(c, &x->op, &x->drain); break;
     case E_ALONE: rc = zq_settle(c, &x->op); break;
-    case E_PREPARE: x->phase++; return zq_op_work(c, &x->op, prepare_work);
+    case E_PREPARE: x->phase++; return zq_op_call(c, &x->op, prepare_work);
     case E_ROOM:
         zq_mark_by_dirty(c);
         rc = zq_bitmap_room_take(c, &x->op, &x->room, &x->e->s);
@@ -115,7 +115,7 @@ static int change_phase(struct zq_core *c, struct change *x)
     case E_CHANGE:
         x->e->s.sector0 = c->sector0;
         x->phase++;
-        return zq_op_work(c, &x->op, change_work);
+        return zq_op_call(c, &x->op, change_work);
     default: return changed(c, x);
     }
     if (rc == 0)
@@ -218,7 +218,7 @@ static int begin_look(struct zq_core *c, struct look *l)
     l->own.hooks = c->bitmaps.hooks;
     l->own.bounds = c->bitmaps.bounds;
     l->own.device = c->bitmaps.device;
-    return c->hdr.bitmaps_offset ? zq_op_work(c, &l->op, load_work) : 0;
+    return c->hdr.bitmaps_offset ? zq_op_call(c, &l->op, load_work) : 0;
 }
 
 /* ---- of all of them ---- */
@@ -361,7 +361,7 @@ static int next_node(struct zq_core *c, struct look *l)
         if (zq_bitmap_walk_is_known(&l->walk))
             return take_node(l);
         l->phase = L_READ;
-        return zq_op_work(c, &l->op, read_work);
+        return zq_op_call(c, &l->op, read_work);
     }
     l->index++;
     if (l->list)

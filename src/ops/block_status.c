@@ -78,7 +78,7 @@ static int ask_source(struct zq_core *c, struct zq_op *op)
     if (!w->at || !w->at->raw)
         return 0;
     op->own.status.phase = B_HOLES;
-    return zq_op_work(c, op, holes_work);
+    return zq_op_call(c, op, holes_work);
 }
 
 /* Whole sectors: one that holds data somewhere is data. */

@@ -301,6 +301,7 @@ static bool has_work(const struct zq_core *c)
 
 static void run_in_phases(struct zq_core *c, struct zq_op *op)
 {
+    op->attended = true;
     if (c->x.alone) /* it has been refused by the fast path */
         begin_in_phases(c, op);
     else
@@ -318,6 +319,7 @@ int zq_op_run_alone(struct zq_core *c, struct zq_op *op, zq_step *step, zq_relea
                     struct zq_snap *what)
 {
     op->finish = blocking_finish;
+    op->attended = true;
     op->req.op = ZQCOW2_OP_FLUSH; /* a kind whose result names no zone */
     zq_core_lock(c);
     zq_op_reset(c, op, step, release);

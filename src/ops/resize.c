@@ -172,7 +172,7 @@ static int prepare_bitmaps(struct zq_core *c, struct resize *r)
     r->bitmaps.device = r->size;
     c->bitmaps.bounds.file_size = c->alloc.file_size;
     r->phase = R_ROOM;
-    return zq_op_work(c, &r->op, prepare_work);
+    return zq_op_call(c, &r->op, prepare_work);
 }
 
 /* ---- a larger L1, and tables of zones ---- */
@@ -259,7 +259,7 @@ static int change_data(struct zq_core *c, struct resize *r)
 
     r->phase++;
     r->at = c->size;
-    return now && c->data != &c->x ? zq_op_work(c, &r->op, data_work) : 0;
+    return now && c->data != &c->x ? zq_op_call(c, &r->op, data_work) : 0;
 }
 
 static int move_tables(struct zq_core *c, struct resize *r)
@@ -279,7 +279,7 @@ static int move_tables(struct zq_core *c, struct resize *r)
     r->move.compose = compose;
     if (c->zoned)
         zq_resize_zones_switch(c, &r->zones, r->sector0);
-    return zq_op_work(c, &r->op, switch_work);
+    return zq_op_call(c, &r->op, switch_work);
 }
 
 /* The record takes the old table; without one it is not needed. */
@@ -398,7 +398,7 @@ static int write_size(struct zq_core *c, struct resize *r)
     r->phase = R_SIZED;
     memcpy(r->sector0, c->sector0, ZQ_SECTOR);
     zq_put_be64(r->sector0 + ZQ_HDR_SIZE, r->size);
-    return zq_op_work(c, &r->op, switch_work);
+    return zq_op_call(c, &r->op, switch_work);
 }
 
 static int size_written(struct zq_core *c, struct resize *r)

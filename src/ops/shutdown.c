@@ -57,7 +57,7 @@ static int begin_to_store(struct zq_core *c, struct zq_op *op)
     op->own.shutdown.phase = S_ROOM;
     c->exclusive = true;
     c->bitmaps.bounds.file_size = c->alloc.file_size;
-    return zq_op_work(c, op, prepare_work);
+    return zq_op_call(c, op, prepare_work);
 }
 
 /*
@@ -143,7 +143,7 @@ static int shutdown_phase(struct zq_core *c, struct zq_op *op)
         return 0;
     case S_STORE:
         op->own.shutdown.phase = S_CUT;
-        return zq_bitmaps_must_store(&c->bitmaps) ? zq_op_work(c, op, store_work) : 0;
+        return zq_bitmaps_must_store(&c->bitmaps) ? zq_op_call(c, op, store_work) : 0;
     case S_CUT:
         c->exclusive = true;
         rc = zq_truncate_step(c, op, &op->own.shutdown.cut);

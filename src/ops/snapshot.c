@@ -444,7 +444,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
     case S_LOAD:
         describe(c, what(op));
         ++*at;
-        return zq_op_work(c, op, load_work);
+        return zq_op_call(c, op, load_work);
     case S_PREPARE:
         if (what(op)->kind == ZQ_SNAP_LIST) {
             *at = S_DONE;
@@ -455,7 +455,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
             return rc;
         describe_bitmaps(c, a, what(op));
         ++*at;
-        return zq_op_work(c, op, prepare_work);
+        return zq_op_call(c, op, prepare_work);
     case S_ROOM:
         rc = take_room(c, op);
         if (rc == 0 && a->bitmaps.s.b)
@@ -473,7 +473,7 @@ static int phase(struct zq_core *c, struct zq_op *op)
         describe(c, what(op));
         describe_bitmaps(c, a, what(op));
         *at = S_DONE;
-        return zq_op_work(c, op, change_work);
+        return zq_op_call(c, op, change_work);
     }
     if (rc == 0)
         ++*at;

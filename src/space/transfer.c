@@ -189,6 +189,18 @@ int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *i
     return ZQ_WAIT;
 }
 
+/* A request of a queue has no thread that could wait: one that runs the loop asks for it. */
+int zq_op_call(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
+{
+    zq_op_work(c, op, work);
+    if (op->attended) {
+        zq_list_del(&op->io.link);
+        zq_list_push(&c->calls, &op->io.link);
+        zq_loop_wake_others(c);
+    }
+    return ZQ_WAIT;
+}
+
 void zq_iov_copy_out(struct zq_op *op, const uint8_t *from, uint64_t len)
 {
     for (uint64_t n = len; len; from += n, len -= n, n = len) {

@@ -24,6 +24,8 @@ int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void 
                     uint64_t len);
 /* Work that takes long, in the thread that would issue an io, without the mutex. */
 int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));
+/* The same for work that calls a backend, which blocks: in the thread that waits for op (E6). */
+int zq_op_call(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));
 /* Copies the request's bytes at the cursor into memory, and moves it on. */
 void zq_iov_copy_in(struct zq_op *op, uint8_t *to, uint64_t len);
 /* Copies from memory into the request's bytes at the cursor, and moves it on. */
