@@ -173,6 +173,8 @@ class _CreateFlag(enum.IntFlag):
 class _IoFlag(enum.IntFlag):
     FUA = 1 << 0
     COMPRESS = 1 << 1
+    NO_UNMAP = 1 << 2
+    NO_FALLBACK = 1 << 3
 
 
 class _FileFlag(enum.IntFlag):
@@ -1140,8 +1142,19 @@ class Image(_Handle):
         with _Memory(data) as (address, length):
             return self._run(_Op.APPEND, zone, length, address, _IoFlag.FUA if fua else 0)
 
-    def write_zeroes(self, length: int, offset: int, *, fua: bool = False) -> None:
-        self._run(_Op.WRITE_ZEROES, offset, length, flags=_IoFlag.FUA if fua else 0)
+    def write_zeroes(
+        self,
+        length: int,
+        offset: int,
+        *,
+        fua: bool = False,
+        unmap: bool = True,
+        fallback: bool = True,
+    ) -> None:
+        flags = _IoFlag.FUA if fua else 0
+        flags |= 0 if unmap else _IoFlag.NO_UNMAP
+        flags |= 0 if fallback else _IoFlag.NO_FALLBACK
+        self._run(_Op.WRITE_ZEROES, offset, length, flags=flags)
 
     def discard(self, length: int, offset: int, *, fua: bool = False) -> None:
         """Frees the whole clusters in the range; not in sequential zones."""

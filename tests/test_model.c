@@ -164,7 +164,8 @@ static void print_replay(const struct job *j, uint64_t n)
 {
     printf("  #%llu %s off %#llx len %#llx%s", (unsigned long long)n,
            j->op.kind == GEN_REOPEN ? "reopen" : rig_op_name(j->op.kind),
-           (unsigned long long)j->op.off, (unsigned long long)j->op.len, j->op.flags ? " fua" : "");
+           (unsigned long long)j->op.off, (unsigned long long)j->op.len,
+           j->op.flags & ZQCOW2_FUA ? " fua" : "");
     if (j->op.kind == ZQCOW2_OP_ZONE_SET_STATE)
         printf(" %s", rig_state_name(j->op.state));
     printf(": %d @%#llx, expected %d @%#llx\n", j->got, (unsigned long long)j->got_off, j->want,

@@ -120,8 +120,9 @@ struct zqcow2_backend_ops {
                                                 poll */
     /*
      * Writes zeros and allocates the space for them, so that no later write there fails with
-     * -ENOSPC. The call blocks. The library makes it rarely, for new tables of 16 KiB or more. NULL
-     * or -EOPNOTSUPP: the library writes the zeros itself.
+     * -ENOSPC. The call blocks. The library makes it rarely: for new tables of 16 KiB or more, for
+     * preallocation, and for zeros that keep their space (ZQCOW2_NO_UNMAP). NULL or -EOPNOTSUPP:
+     * the library writes the zeros itself.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*

@@ -254,7 +254,11 @@ enum zqcow2_io_flag {
      * Only for a write of whole clusters (the last cluster of the device may be short): stores each
      * cluster compressed if that saves space. -EOPNOTSUPP: the image has a data file.
      */
-    ZQCOW2_COMPRESS = 1 << 1
+    ZQCOW2_COMPRESS = 1 << 1,
+    /* Only for write_zeroes; see zqcow2_read(3). Space that the range has, it keeps. */
+    ZQCOW2_NO_UNMAP = 1 << 2,
+    /* -EOPNOTSUPP, and nothing has changed, if zeros would have to be written to the file. */
+    ZQCOW2_NO_FALLBACK = 1 << 3
 };
 
 /*
@@ -277,7 +281,11 @@ ZQCOW2_API int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t le
  * or none. */
 ZQCOW2_API int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t len, uint64_t *off,
                              unsigned flags);
-/* Writes zeros without a buffer. In a sequential zone this advances the write pointer. */
+/*
+ * Writes zeros without a buffer. In a sequential zone this advances the write pointer. Outside
+ * sequential zones, whole clusters are only marked as zeros, and without ZQCOW2_NO_UNMAP they are
+ * freed, so that a later write may fail for lack of space.
+ */
 ZQCOW2_API int zqcow2_write_zeroes(struct zqcow2_image *img, uint64_t len, uint64_t off,
                                    unsigned flags);
 /* Frees the whole clusters in the range, which then read as zeros. EZONE_STATE: sequential zone. */

@@ -290,20 +290,42 @@ void zq_l2_link_packed(const struct zq_form *f, uint8_t *entry, uint64_t host, u
 void zq_l2_unlink_part(const struct zq_form *f, uint8_t *entry, uint64_t from, uint64_t to,
                        bool hide)
 {
-    uint64_t units = units_of(f, from, to);
+    uint64_t units;
 
     zq_assert(!(zq_be64(entry) & COMPRESSED));
+    if (!f->extended) {
+        zq_assert(!from && to == (uint64_t)1 << f->cluster_bits && hide && zq_l2_has_zero(f));
+        zq_put_be64(entry, zq_be64(entry) | ZERO);
+        return;
+    }
+    units = units_of(f, from, to);
     zq_put_be64(entry + 8, (bitmap_of(entry) & ~units) | (hide ? units << UNITS : 0));
 }
 
 bool zq_l2_is_unlinked_part(const struct zq_form *f, const uint8_t *entry, uint64_t from,
                             uint64_t to, bool hide)
 {
-    uint64_t units = units_of(f, from, to);
+    uint64_t units;
 
+    if (!f->extended)
+        return hide && zq_be64(entry) & ZERO;
+    units = units_of(f, from, to);
     if (hide)
         return (bitmap_of(entry) >> UNITS & units) == units;
     return !(bitmap_of(entry) & units);
+}
+
+/*
+ * In a data file a place is never another's, whatever the flag says, but one at offset 0 is none
+ * for zeros: see read_external().
+ */
+bool zq_l2_has_place(const struct zq_form *f, const uint8_t *entry)
+{
+    uint64_t raw = zq_be64(entry);
+
+    if (raw & COMPRESSED)
+        return false;
+    return raw & (f->external ? ZQ_OFFSET_MASK : ZQ_OFLAG_COPIED);
 }
 
 void zq_l2_set_own(const struct zq_form *f, uint8_t *entry, bool own)

@@ -130,11 +130,14 @@ bool zq_l2_may_pack(const struct zq_form *f, uint64_t end);
 /* The cluster is compressed, in `bytes` from host on: whole sectors, fewer than a cluster's. */
 void zq_l2_link_packed(const struct zq_form *f, uint8_t *entry, uint64_t host, uint64_t bytes);
 /*
- * The bytes [from, to) of an extended entry, whole units, have no content any more; hide: they
- * read as zeros whatever is below. What the entry holds in the file stays. Not of a compressed one.
+ * The bytes [from, to) of the entry's cluster, whole units, have no content any more; hide: they
+ * read as zeros whatever is below, which an entry that is not extended always needs. What the entry
+ * holds in the file stays. Not of a compressed one.
  */
 void zq_l2_unlink_part(const struct zq_form *f, uint8_t *entry, uint64_t from, uint64_t to,
                        bool hide);
+/* Does it hold a cluster in the file that is nobody else's, and could be written in place? */
+bool zq_l2_has_place(const struct zq_form *f, const uint8_t *entry);
 /* Are they as that leaves them? */
 bool zq_l2_is_unlinked_part(const struct zq_form *f, const uint8_t *entry, uint64_t from,
                             uint64_t to, bool hide);

@@ -26,9 +26,19 @@ static bool zeroing(const struct zq_op *op)
     return op->req.op != ZQCOW2_OP_WRITE;
 }
 
+static bool keeps_space(const struct zq_op *op)
+{
+    return op->req.flags & ZQCOW2_NO_UNMAP;
+}
+
 static uint32_t io_kind(const struct zq_op *op)
 {
-    return zeroing(op) ? ZQCOW2_IO_ZERO : ZQCOW2_IO_WRITE;
+    return zeroing(op) ? zq_zeros_kind(op) : ZQCOW2_IO_WRITE;
+}
+
+static enum zq_unlink leaves(const struct zq_op *op)
+{
+    return keeps_space(op) ? ZQ_LEAVE_PLACE : ZQ_LEAVE_ZEROS;
 }
 
 /* Conventional zones lie at the device's start: [0, end) may be written anywhere. */
@@ -43,8 +53,10 @@ static int check_bounds(const struct zq_core *c, const struct zq_op *op)
  * A raw data file is read without the image: it gets the zeros themselves, and what is mapped stays
  * (D1).
  */
-static bool may_unlink(const struct zq_core *c, uint64_t at)
+static bool may_unlink(const struct zq_core *c, const struct zq_op *op, uint64_t at)
 {
+    if (keeps_space(op) && !zq_l2_has_zero(&c->map.form))
+        return false;
     return !c->data_file.raw && zq_map_may_unlink(&c->map, at);
 }
 
@@ -58,7 +70,7 @@ static bool can_unmap(const struct zq_core *c, const struct zq_op *op, uint64_t 
 
     /* The device's last cluster may be short: its end is as good as a cluster's. */
     end = end == c->size ? zq_align_up(end, size) : zq_align_down(end, size);
-    if (!zeroing(op) || (at & (size - 1)) || end <= at || !may_unlink(c, at))
+    if (!zeroing(op) || (at & (size - 1)) || end <= at || !may_unlink(c, op, at))
         return false;
     *stop = end;
     return true;
@@ -84,7 +96,7 @@ static bool can_unmap_units(const struct zq_core *c, const struct zq_op *op, uin
     unit = unit_bytes(c);
     end = end == c->size ? zq_align_up(end, unit) : zq_align_down(end, unit);
     end = zq_min(end, ((at >> c->cluster_bits) + 1) << c->cluster_bits);
-    if ((at & (unit - 1)) || end <= at || !may_unlink(c, at))
+    if ((at & (unit - 1)) || end <= at || !may_unlink(c, op, at))
         return false;
     *stop = end;
     return true;
@@ -167,12 +179,21 @@ static void begin_in_place(struct zq_core *c, struct zq_op *op, const struct zq_
 /* The same beforehand: *stop, how far. What has its records keeps them while it waits. */
 static int prepare_unmap(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t *stop)
 {
-    int rc = zq_unmap_prepare(c, op, &at, *stop);
+    int rc = zq_unmap_prepare(c, op, &at, *stop, leaves(op));
 
     *stop = at;
     if (rc == ZQ_WAIT)
         op->own.overwrite.prepared = zq_min(at - op->req.offset, op->length);
     return rc;
+}
+
+/*
+ * The caller wants no bytes written, be it because it can do that better (QEMU), or because it
+ * would take too long. Nothing has changed so far.
+ */
+static bool may_write(const struct zq_op *op)
+{
+    return !(op->req.flags & ZQCOW2_NO_FALLBACK);
 }
 
 /* *e: as below. */
@@ -185,6 +206,8 @@ static int prepare_extent(struct zq_core *c, struct zq_op *op, uint64_t at, stru
         return rc;
     if (e->type != ZQ_EXT_COMPRESSED && can_unmap_units(c, op, at, stop))
         return prepare_unmap(c, op, at, stop);
+    if (!may_write(op) && !is_zero_already(c, op, at, e))
+        return -EOPNOTSUPP;
     op->own.overwrite.in_place |= zq_extent_in_place(e);
     if (!zq_extent_in_place(e) && !is_zero_already(c, op, at, e))
         return prepare_fill(c, op, at, e, stop);
@@ -298,7 +321,7 @@ static int commit_piece(struct zq_core *c, struct zq_op *op)
         rc = zq_fill_link(c, op);
         to = rc == 0 ? stop : at;
     } else if (can_unmap(c, op, at, &stop) || can_unmap_units(c, op, at, &stop)) {
-        rc = zq_unmap(c, op, &to, stop, ZQ_LEAVE_ZEROS);
+        rc = zq_unmap(c, op, &to, stop, leaves(op));
     } else {
         to = f ? zq_min(stop, f->guest + f->head) : stop;
     }
@@ -322,13 +345,16 @@ static int commit(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
-/* One I/O in place changes no mapping, and R5 keeps its cluster: no operation has to wait for it.
+/*
+ * One I/O in place changes no mapping, and R5 keeps its cluster: no operation has to wait for it.
+ * Zeros with space are several, between which only the range would keep it.
  */
 static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD || compresses(op) || op->range.held)
+    if (op->req.op == ZQCOW2_OP_DISCARD || op->range.held ||
+        op->req.flags & (ZQCOW2_COMPRESS | ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK))
         return 0;
     rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);
     if (rc == 0 && zq_extent_in_place(e) && e->len == op->length && !may_unmap(c, op))

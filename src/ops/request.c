@@ -202,6 +202,14 @@ static bool is_zone_op(unsigned kind)
            is_descriptor_op(kind);
 }
 
+/* A sequential zone has its bytes written: its zeros are never only marked. */
+static int check_zeroes(const struct zq_core *c, const struct zq_op *op)
+{
+    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES)
+        return -EINVAL;
+    return op->req.flags & ZQCOW2_NO_FALLBACK && op->req.offset >= c->seq_start ? -EOPNOTSUPP : 0;
+}
+
 /* Compressed are whole clusters of a write; a data file cannot have them (D3). */
 static int check_compress(const struct zq_core *c, const struct zq_op *op)
 {
@@ -222,13 +230,15 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     int rc;
 
     zq_assert(kind <= ZQCOW2_OP_ZONE_GET_DESCRIPTORS); /* zq_request_check_form() */
-    if (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS))
+    if (op->req.flags & ~(ZQCOW2_FUA | ZQCOW2_COMPRESS | ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK))
         return -EINVAL;
     if (!c->zoned && (kind == ZQCOW2_OP_APPEND || is_zone_op(kind)))
         return ZQCOW2_ENOTZONED;
     rc = check_range(c, op);
     if (rc == 0 && (op->req.flags & ZQCOW2_COMPRESS))
         rc = check_compress(c, op);
+    if (rc == 0 && op->req.flags & (ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK))
+        rc = check_zeroes(c, op);
     if (rc < 0)
         return rc;
     if (!writes(&op->req))

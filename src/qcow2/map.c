@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Looks up, links and unlinks guest clusters. Clusters that an entry lets go of are handed to the
- * caller as a record for the quarantine, in the same hold of the mutex: the map never lowers a
- * refcount itself (R5).
+ * Looks up and links guest clusters, and judges the entries that say where they are.
  */
-#include "qcow2/map.h"
+#include "qcow2/map_int.h"
 
 #include <errno.h>
 #include "base/report.h"
@@ -69,16 +67,6 @@ static uint64_t l1_index(const struct zq_map *m, uint64_t guest)
     return index;
 }
 
-static uint32_t slice_index(const struct zq_map *m, uint64_t guest)
-{
-    return (uint32_t)(guest >> m->cluster_bits) & ((1u << m->slice_bits) - 1);
-}
-
-static uint8_t *entry_in(const struct zq_map *m, const struct zq_slice *s, uint64_t guest)
-{
-    return zq_l2_at(&m->form, s->data, slice_index(m, guest));
-}
-
 /* Where in the file the slice lies that holds guest's entry; the table exists. */
 static uint64_t slice_host(const struct zq_map *m, uint64_t guest)
 {
@@ -123,20 +111,9 @@ bool zq_map_may_hold(const struct zq_map *m, uint64_t guest, uint64_t *next)
     return may_hold(m, guest);
 }
 
-static struct zq_runs *runs_of(const struct zq_map *m, uint64_t guest)
-{
-    uint64_t zone;
-
-    if (!m->runs)
-        return NULL;
-    zone = guest >> m->zone_bits;
-    /* What a smaller device has cut off has none. */
-    return zone >= m->first_seq_zone && zone < m->nr_runs ? &m->runs[zone] : NULL;
-}
-
 const struct zq_run *zq_map_run(const struct zq_map *m, uint64_t guest)
 {
-    const struct zq_runs *r = runs_of(m, guest);
+    const struct zq_runs *r = zq_map_runs_of(m, guest);
 
     return r ? zq_runs_find(r, guest) : NULL;
 }
@@ -154,11 +131,7 @@ static bool is_misplaced(const struct zq_map *m, const struct zq_l2_entry *l2, u
     return m->form.external && l2->len && l2->host != zq_align_down(guest, l2->len);
 }
 
-/*
- * How many entries, at most n, from that of guest on, are like the first and follow on, and what
- * they hold together in the file. 0: the first one is none.
- */
-static uint32_t count_like(const struct zq_map *m, const uint8_t *entry, uint64_t guest, uint32_t n,
+uint32_t zq_map_count_like(const struct zq_map *m, const uint8_t *entry, uint64_t guest, uint32_t n,
                            struct zq_freed *held)
 {
     const struct zq_bounds b = bounds(m);
@@ -185,11 +158,11 @@ static bool on_table(const struct zq_map *m, const struct zq_freed *held)
 /* n entries of the slice, from that of guest on: by themselves, and by all tables. */
 static bool are_sound(const struct zq_map *m, const struct zq_slice *s, uint64_t guest, uint32_t n)
 {
-    uint32_t i = slice_index(m, guest), end = i + n;
+    uint32_t i = zq_map_index(m, guest), end = i + n;
     struct zq_freed held;
 
     for (; i < end; i += n, guest += (uint64_t)n << m->cluster_bits) {
-        n = count_like(m, zq_l2_at(&m->form, s->data, i), guest, end - i, &held);
+        n = zq_map_count_like(m, zq_l2_at(&m->form, s->data, i), guest, end - i, &held);
         if (!n || on_table(m, &held))
             return false;
     }
@@ -229,8 +202,8 @@ static int reach(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uin
 {
     *end = zq_map_slice_end(m, guest);
     /* A zone remembers all of a run; elsewhere only what was asked for is needed. */
-    *end = zq_min(*end,
-                  runs_of(m, guest) ? ((guest >> m->zone_bits) + 1) << m->zone_bits : guest + len);
+    *end = zq_min(*end, zq_map_runs_of(m, guest) ? ((guest >> m->zone_bits) + 1) << m->zone_bits :
+                                                   guest + len);
     if (is_judged(m, s, guest))
         return 0;
     /* one cluster at a time */
@@ -262,7 +235,7 @@ static int full_in(struct zq_map *m, struct zq_slice *s, const uint8_t *entry, u
 {
     uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1), end;
     const struct zq_bounds b = bounds(m);
-    struct zq_runs *runs = runs_of(m, guest);
+    struct zq_runs *runs = zq_map_runs_of(m, guest);
     struct zq_l2_stretch like;
     int rc = reach(m, s, guest, len, &end);
 
@@ -284,7 +257,7 @@ static int full_in(struct zq_map *m, struct zq_slice *s, const uint8_t *entry, u
 static inline int extent_in(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t len,
                             struct zq_extent *e)
 {
-    const uint8_t *entry = entry_in(m, s, guest);
+    const uint8_t *entry = zq_map_entry(m, s, guest);
     int rc = 0;
 
     if (zq_l2_is_empty(&m->form, entry))
@@ -381,8 +354,8 @@ int zq_map_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, struct z
 uint32_t zq_map_count_empty(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
                             uint32_t n)
 {
-    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - slice_index(m, guest));
-    return zq_l2_count_empty(&m->form, entry_in(m, s, guest), n);
+    n = (uint32_t)zq_min(n, (1u << m->slice_bits) - zq_map_index(m, guest));
+    return zq_l2_count_empty(&m->form, zq_map_entry(m, s, guest), n);
 }
 
 /* For assertions: what an entry is about to name is there. */
@@ -393,12 +366,12 @@ static bool is_covered(const struct zq_map *m, uint64_t guest, uint64_t host, ui
 
 void zq_map_link(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t host, uint32_t n)
 {
-    struct zq_runs *runs = runs_of(m, guest);
+    struct zq_runs *runs = zq_map_runs_of(m, guest);
 
-    zq_assert_k(E3, n && slice_index(m, guest) + n <= 1u << m->slice_bits);
+    zq_assert_k(E3, n && zq_map_index(m, guest) + n <= 1u << m->slice_bits);
     zq_assert(((guest | host) & (((uint64_t)1 << m->cluster_bits) - 1)) == 0);
     zq_assert_k(K1, is_covered(m, guest, host, (uint64_t)n << m->cluster_bits));
-    zq_l2_link(&m->form, entry_in(m, s, guest), host, n);
+    zq_l2_link(&m->form, zq_map_entry(m, s, guest), host, n);
     zq_cache_dirty(m->cache, s);
     if (runs)
         zq_runs_add(runs, m->hooks, guest, host, (uint64_t)n << m->cluster_bits);
@@ -408,7 +381,7 @@ void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint
                       uint64_t from, uint64_t to)
 {
     uint64_t size = (uint64_t)1 << m->cluster_bits, end;
-    struct zq_runs *runs = runs_of(m, guest);
+    struct zq_runs *runs = zq_map_runs_of(m, guest);
 
     zq_assert_k(E3, from < to && guest + to <= zq_map_slice_end(m, guest));
     zq_assert(((guest | host) & (size - 1)) == 0);
@@ -417,7 +390,7 @@ void zq_map_link_part(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint
         uint64_t cluster = zq_align_down(at, size);
 
         end = zq_min(to, cluster + size);
-        zq_l2_link_part(&m->form, entry_in(m, s, guest + cluster), host + cluster, at - cluster,
+        zq_l2_link_part(&m->form, zq_map_entry(m, s, guest + cluster), host + cluster, at - cluster,
                         end - cluster);
     }
     zq_cache_dirty(m->cache, s);
@@ -432,150 +405,6 @@ void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct z
     freed->punch = l2->copied;
     freed->cluster = l2->host >> m->cluster_bits;
     freed->count = counted ? ((l2->host + l2->len - 1) >> m->cluster_bits) - freed->cluster + 1 : 0;
-}
-
-/* Where the part of [guest, end) ends that lies in the cluster of guest. */
-static uint64_t part_end(const struct zq_map *m, uint64_t guest, uint64_t end)
-{
-    return zq_min(end, ((guest >> m->cluster_bits) + 1) << m->cluster_bits);
-}
-
-static bool is_whole(const struct zq_map *m, uint64_t guest, uint64_t end)
-{
-    return end - guest == (uint64_t)1 << m->cluster_bits;
-}
-
-static bool hides(const struct zq_map *m, uint64_t guest, enum zq_unlink leave)
-{
-    return leave == ZQ_LEAVE_ZEROS && zq_map_masks(m, guest);
-}
-
-static uint32_t clusters(const struct zq_map *m, uint64_t bytes)
-{
-    return (uint32_t)(bytes >> m->cluster_bits);
-}
-
-/* Whole clusters, of which nothing is left, as usual. */
-static bool is_plain(const struct zq_map *m, uint64_t guest, uint64_t end, enum zq_unlink leave)
-{
-    return !((guest | end) & (((uint64_t)1 << m->cluster_bits) - 1)) && !hides(m, guest, leave);
-}
-
-/* Does the entry hold nothing for [guest, end) of its cluster, and hide what is below? */
-static bool is_unlinked(const struct zq_map *m, const uint8_t *entry, uint64_t guest, uint64_t end,
-                        enum zq_unlink leave)
-{
-    uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1);
-    bool hide = hides(m, guest, leave);
-
-    if (!is_whole(m, guest, end))
-        return zq_l2_is_unlinked_part(&m->form, entry, skew, skew + end - guest, hide);
-    return hide ? zq_l2_is_zero(&m->form, entry) : zq_l2_is_empty(&m->form, entry);
-}
-
-bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                        uint64_t end, enum zq_unlink leave)
-{
-    const uint8_t *entry = entry_in(m, s, guest);
-    uint64_t stop = part_end(m, guest, end);
-
-    if (is_plain(m, guest, end, leave))
-        return zq_l2_count_empty(&m->form, entry, clusters(m, end - guest)) ==
-               clusters(m, end - guest);
-    while (guest < end && is_unlinked(m, entry, guest, stop, leave)) {
-        guest = stop;
-        stop = part_end(m, guest, end);
-        entry += zq_l2_bytes(&m->form, 1);
-    }
-    return guest >= end;
-}
-
-static void unlink_one(const struct zq_map *m, uint8_t *entry, uint64_t guest, uint64_t end,
-                       enum zq_unlink leave)
-{
-    uint64_t skew = guest & (((uint64_t)1 << m->cluster_bits) - 1);
-    bool hide = hides(m, guest, leave);
-
-    zq_assert_k(S4, leave == ZQ_LEAVE_NOTHING || zq_map_may_unlink(m, guest));
-    if (!is_whole(m, guest, end))
-        zq_l2_unlink_part(&m->form, entry, skew, skew + end - guest, hide);
-    else if (hide)
-        zq_l2_set_zero(&m->form, entry);
-    else
-        zq_l2_clear(&m->form, entry);
-}
-
-static void unlink_all(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
-                       enum zq_unlink leave)
-{
-    bool changes = !zq_map_is_unlinked(m, s, guest, end, leave);
-    uint8_t *entry = entry_in(m, s, guest);
-
-    if (changes && is_plain(m, guest, end, leave)) {
-        zq_l2_clear_all(&m->form, entry, clusters(m, end - guest));
-        guest = end;
-    }
-    for (uint64_t next; changes && guest < end;
-         guest = next, entry = zq_l2_at(&m->form, entry, 1)) {
-        next = part_end(m, guest, end);
-        unlink_one(m, entry, guest, next, leave);
-    }
-    if (changes)
-        zq_cache_dirty(m->cache, s);
-}
-
-/*
- * Where the stretch ends that begins at guest, and what is let go with it: of a part of a cluster
- * nothing. Its entries have been judged.
- */
-static uint64_t stretch_end(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                            uint64_t end, struct zq_freed *held)
-{
-    uint32_t n = (uint32_t)((end - guest) >> m->cluster_bits);
-    uint64_t stop = part_end(m, guest, end);
-
-    held->count = 0;
-    if (!is_whole(m, guest, stop))
-        return stop;
-    n = count_like(m, entry_in(m, s, guest), guest, n, held);
-    zq_assert_k(K13, n);
-    return guest + ((uint64_t)n << m->cluster_bits);
-}
-
-uint64_t zq_map_unlink(struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end,
-                       enum zq_unlink leave, struct zq_freed *freed)
-{
-    struct zq_runs *runs = runs_of(m, guest);
-    struct zq_freed held = {.count = 0};
-    uint64_t at = guest;
-
-    zq_assert_k(K11, s->pins && !s->frozen);
-    freed->count = 0;
-    end = zq_min(end, zq_map_slice_end(m, guest));
-    for (uint64_t next; at < end; at = next) {
-        next = stretch_end(m, s, at, end, &held);
-        if (held.count && freed->count)
-            break;
-        if (held.count)
-            *freed = held;
-        unlink_all(m, s, at, next, leave);
-    }
-    if (runs)
-        zq_runs_remove(runs, guest, at);
-    return at;
-}
-
-uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                           uint64_t end)
-{
-    struct zq_freed held;
-    uint32_t n = 0;
-
-    while (guest < end) {
-        guest = stretch_end(m, s, guest, end, &held);
-        n += held.count > 0;
-    }
-    return n ? n : 1; /* it wants a record all the same */
 }
 
 void zq_map_replace_l1(struct zq_map *m, struct zq_memtable *l1)

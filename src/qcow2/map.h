@@ -121,10 +121,11 @@ void zq_map_link_packed(struct zq_map *m, struct zq_slice *s, uint64_t guest, ui
                         uint64_t bytes);
 /*
  * What unmapping leaves behind. ZEROS: the range will be read, as zeros; where it would show the
- * bytes of a source, it gets an entry for zeros, also where nothing was mapped (S4). NOTHING: it
- * lies at or beyond a write pointer, and is not read.
+ * bytes of a source, it gets an entry for zeros, also where nothing was mapped (S4). PLACE: the
+ * same, but a cluster of the image's own keeps its place in the file, under an entry for zeros,
+ * which the version must have. NOTHING: it lies at or beyond a write pointer, and is not read.
  */
-enum zq_unlink { ZQ_LEAVE_ZEROS, ZQ_LEAVE_NOTHING };
+enum zq_unlink { ZQ_LEAVE_ZEROS, ZQ_LEAVE_PLACE, ZQ_LEAVE_NOTHING };
 /*
  * Unmaps the first host run in [guest, end), units that lie in the slice: *freed takes its clusters
  * (count 0: there was nothing, or a part of a cluster, which keeps it). Returns where to go on. The
@@ -140,7 +141,7 @@ bool zq_map_is_unlinked(const struct zq_map *m, const struct zq_slice *s, uint64
 int zq_map_check(const struct zq_map *m, struct zq_slice *s, uint64_t guest, uint64_t end);
 /* How many zq_map_unlink calls with a result does [guest, end), in the slice, take at most? */
 uint32_t zq_map_count_runs(const struct zq_map *m, const struct zq_slice *s, uint64_t guest,
-                           uint64_t end);
+                           uint64_t end, enum zq_unlink leave);
 /* What an L2 entry holds on to, for giving it back; count 0: nothing. */
 void zq_map_owned(const struct zq_map *m, const struct zq_l2_entry *l2, struct zq_freed *freed);
 /* May anything be mapped there, as far as is known without a look? If not, not until *next. */

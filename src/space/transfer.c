@@ -67,7 +67,6 @@ void zq_transfer_read_from(struct zq_op *op, struct zq_source *from, uint64_t ho
 /* Clusters of a source never change hands: only of the image's own its I/O holds them (R5). */
 static void start(struct zq_core *c, struct zq_op *op, struct zq_iox *x)
 {
-    op->io.complete = io_done;
     if (x == c->data)
         zq_io_start_data(x, &op->io);
     else
@@ -103,6 +102,29 @@ static void zero_work(struct zq_io *io)
     }
 }
 
+/* Between two pieces no I/O holds the clusters: the range of the operation does. */
+static void space_done(struct zq_io *io, int ret)
+{
+    struct zq_op *op = zq_container(io, struct zq_op, io);
+
+    if (zq_io_more_zeros(op->xfer.x, io, op->xfer.host + op->xfer.left, ret))
+        start(op->core, op, op->xfer.x);
+    else
+        io_done(io, ret);
+}
+
+static int start_space(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_transfer *t = &op->xfer;
+
+    zq_assert_k(R14, op->range.held);
+    zq_io_first_zeros(t->x, &op->io, t->host, t->host + t->left);
+    op->io.complete = space_done;
+    t->moving = true;
+    start(c, op, t->x);
+    return ZQ_WAIT;
+}
+
 /* Zeros for a read: no I/O, but no work for the mutex either. */
 static int start_zeros(struct zq_core *c, struct zq_op *op)
 {
@@ -128,6 +150,8 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     if (t->kind == ZQ_IO_WORK)
         return start_zeros(c, op);
+    if (t->kind == ZQ_IO_ALLOCATE)
+        return start_space(c, op);
     zq_io_prep(&op->io, t->kind, t->host, t->left);
     if (t->kind != ZQCOW2_IO_ZERO) {
         op->io.pub.iov = op->req.iov + op->iov_at;
@@ -136,6 +160,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
         op->io.seg = op->seg;
     }
     zq_assert((t->host | t->left) % ZQ_SECTOR == 0);
+    op->io.complete = io_done;
     t->moving = true;
     start(c, op, t->x);
     return ZQ_WAIT;
@@ -151,6 +176,7 @@ static int start_io(struct zq_core *c, struct zq_op *op, struct zq_iox *x, uint3
         zq_io_prep_buf(&op->io, kind, buf, host, len);
     else
         zq_io_prep(&op->io, kind, host, len);
+    op->io.complete = io_done;
     start(c, op, x);
     return ZQ_WAIT;
 }

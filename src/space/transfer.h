@@ -7,6 +7,11 @@
 
 #include "loop/core.h"
 
+/* How a request to write zeros wants it: with space behind them, or as the backend likes. */
+static inline uint32_t zq_zeros_kind(const struct zq_op *op)
+{
+    return op->req.flags & ZQCOW2_NO_UNMAP ? ZQ_IO_ALLOCATE : ZQCOW2_IO_ZERO;
+}
 /* The next len bytes of the request, from op's cursor on, and the host bytes that they go to. */
 void zq_transfer_begin(struct zq_op *op, uint32_t kind, uint64_t host, uint64_t len);
 /* The same, read from where a source has them. */

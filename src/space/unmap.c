@@ -94,22 +94,23 @@ static bool is_done(const struct zq_core *c, uint64_t at, enum zq_unlink leave, 
  * Slice by slice: *at moves only behind a slice whose records are all there, so a wait repeats one
  * slice at most. The counts stay right because the request owns the range (R14).
  */
-int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end)
+int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
+                     enum zq_unlink leave)
 {
     while (*at < end) {
         uint64_t next, stop = zq_min(end, zq_map_slice_end(&c->map, *at));
         struct zq_slice *s;
         int rc;
 
-        if (is_done(c, *at, ZQ_LEAVE_ZEROS, &next)) {
+        if (is_done(c, *at, leave, &next)) {
             *at = zq_min(next, end);
             continue;
         }
-        rc = own_slice(c, op, *at, stop, ZQ_LEAVE_ZEROS, &s);
+        rc = own_slice(c, op, *at, stop, leave, &s);
         if (rc == 0 && s)
             zq_count_slice(c, op, *at);
         if (rc == 0 && s)
-            rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop));
+            rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop, leave));
         if (rc)
             return rc;
         zq_cache_release(&c->cache, &op->g);
@@ -145,7 +146,7 @@ static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, ui
         return -ENOMEM;
     zq_assert_k(R12, c->marked); /* a crash finds the mark, and what leaks */
     *at = zq_map_unlink(&c->map, s, *at, end, leave, f);
-    if (c->map.form.external)
+    if (c->map.form.external && leave != ZQ_LEAVE_PLACE)
         set_external(c, f, from, *at);
     if (!f->count)
         keep_record(op, f);

@@ -209,6 +209,8 @@ static void issue(struct run *r, const struct act *a, struct zqcow2_request *req
 
     req->size = sizeof(*req);
     req->flags = a->fua ? ZQCOW2_FUA : 0;
+    if (req->op == ZQCOW2_OP_WRITE_ZEROES && a->req % 3 == 0)
+        req->flags |= ZQCOW2_NO_UNMAP;
     req->iovcnt = buf ? elements(r, iov, buf, (size_t)a->len) : 0;
     if (!r->queue) {
         act = new_act(r, a);

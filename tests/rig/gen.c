@@ -219,6 +219,8 @@ struct gen_op gen_draw(const struct model *m, uint64_t seed, uint64_t n)
         op.flags = ZQCOW2_FUA;
     if (op.kind != ZQCOW2_OP_ZONE_SET_STATE && roll(&d, 50) == 0)
         spoil(&d, &op);
+    if (op.kind == ZQCOW2_OP_WRITE_ZEROES && roll(&d, 3) == 0)
+        op.flags |= ZQCOW2_NO_UNMAP;
     return op;
 }
 

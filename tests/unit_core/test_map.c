@@ -118,7 +118,7 @@ static void unlink_some(struct map_world *mw, unsigned c, unsigned n)
         return;
     s = writable(mw, &g, c, false);
     expect(w, zq_map_check(&mw->m, s, at, to) == 0);
-    for (calls = zq_map_count_runs(&mw->m, s, at, to); at < to; calls--) {
+    for (calls = zq_map_count_runs(&mw->m, s, at, to, ZQ_LEAVE_ZEROS); at < to; calls--) {
         struct zq_freed freed = {.count = 0};
         uint64_t next = zq_map_unlink(&mw->m, s, at, to, ZQ_LEAVE_ZEROS, &freed), found = 0;
 
