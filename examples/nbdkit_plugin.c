@@ -143,7 +143,9 @@ static int image_pwrite(void *handle, const void *buf, uint32_t count, uint64_t 
 
 static int image_zero(void *handle, uint32_t count, uint64_t off, uint32_t flags)
 {
-    int rc = zqcow2_write_zeroes(handle, count, off, fua(flags));
+    unsigned keep = flags & NBDKIT_FLAG_MAY_TRIM ? 0 : ZQCOW2_NO_UNMAP;
+    unsigned fast = flags & NBDKIT_FLAG_FAST_ZERO ? ZQCOW2_NO_FALLBACK : 0;
+    int rc = zqcow2_write_zeroes(handle, count, off, fua(flags) | keep | fast);
     return rc < 0 ? failed("zero", rc) : 0;
 }
 
@@ -199,6 +201,7 @@ static struct nbdkit_plugin plugin = {
     .can_multi_conn = yes,
     .can_flush = yes,
     .can_zero = yes,
+    .can_fast_zero = yes,
     .can_trim = plain,
     .can_fua = native,
     .can_extents = zoned,

@@ -129,6 +129,8 @@ static int transfer(struct command *c, struct zqcow2_request *r)
     r->op = op[opcode];
     r->length = (get(c->sqe + 48, 2) + 1) * LBA;
     r->flags = opcode != C_READ && opcode != C_FLUSH && c->sqe[51] & 0x40 ? ZQCOW2_FUA : 0;
+    if (opcode == C_ZEROES && !(c->sqe[51] & 0x02)) /* DEAC: may deallocate */
+        r->flags |= ZQCOW2_NO_UNMAP;
     r->iovcnt = opcode == C_READ || opcode == C_WRITE || opcode == C_APPEND;
     c->iov = (struct iovec){c->data, (size_t)r->length};
     return r->iovcnt && r->length > c->data_len ? S_FIELD : S_OK;

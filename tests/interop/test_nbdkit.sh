@@ -27,7 +27,7 @@ run 0 'a plain image' create plain.qcow2 8M
 random 8388608 1 >data
 export_image 0 'nbdinfo' 'nbdinfo "$uri"' file=plain.qcow2
 has 'size' out 'export-size: 8388608'
-for word in can_trim can_zero can_fua can_flush can_multi_conn; do
+for word in can_trim can_zero can_fast_zero can_fua can_flush can_multi_conn; do
     has $word out "$word: true"
 done
 has 'blocks' out 'block_size_minimum: 512'

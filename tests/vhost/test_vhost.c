@@ -17,6 +17,7 @@
 #include <cmocka.h>
 
 #include <zqcow2/backend.h>
+#include <zqcow2/zqcow2.h>
 
 #include "frontend.h"
 
@@ -115,6 +116,41 @@ static void ranges_become_zeros(void **state)
         if (!front_all_are(front_data(&f) + 512 * s, zero ? 0 : 7, 512))
             fail_msg("sector %u", s);
     }
+    front_finish(&f);
+}
+
+/* Has the cluster a place in the file, as the served image has it on disk? */
+static bool has_place(const struct front *f, uint64_t off)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
+    struct zqcow2_image *img;
+    struct zqcow2_backend *be;
+
+    o.flags = ZQCOW2_OPEN_NOLOCK;
+    assert_int_equal(zqcow2_file_open(f->image, 0, NULL, &be), 0);
+    assert_int_equal(zqcow2_open(be, &o, &img, NULL), 0);
+    assert_int_equal(zqcow2_block_status(img, off, 512, &e), 0);
+    assert_int_equal(e.kind == ZQCOW2_BLOCK_DATA, 0);
+    assert_int_equal(zqcow2_close(img), 0);
+    return e.host != UINT64_MAX;
+}
+
+/* Of the ranges of one request, the guest allows to unmap the second. */
+static void space_is_kept_unless_the_guest_allows(void **state)
+{
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    memset(front_data(&f), 7, 32768);
+    assert_int_equal(front_do(&f, 0, OUT, 0, 32768, 0), OK);
+    put_range(&f, 0, 8, 8, 0);
+    put_range(&f, 1, 24, 8, 1);
+    assert_int_equal(front_do(&f, 0, ZEROES, 0, 32, 0), OK);
+    assert_int_equal(front_do(&f, 0, FLUSH, 0, 0, 0), OK);
+    assert_true(has_place(&f, 4096));
+    assert_false(has_place(&f, 3 * 4096));
     front_finish(&f);
 }
 
@@ -486,6 +522,7 @@ int main(void)
         cmocka_unit_test(data_comes_back),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(ranges_become_zeros),
+        cmocka_unit_test(space_is_kept_unless_the_guest_allows),
         cmocka_unit_test(framing_is_free),
         cmocka_unit_test(indexes_wrap),
         cmocka_unit_test(calls_come_when_wanted),

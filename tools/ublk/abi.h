@@ -125,8 +125,9 @@ enum ublk_io_op {
     UBLK_OP_ZONE_RESET = 15,
     UBLK_OP_REPORT_ZONES = 18
 };
-#define UBLK_OP_MASK  0xffu
-#define UBLK_IO_F_FUA (1u << 13)
+#define UBLK_OP_MASK      0xffu
+#define UBLK_IO_F_FUA     (1u << 13)
+#define UBLK_IO_F_NOUNMAP (1u << 15)
 
 /* Where the data of a tag lies in the character device's file. */
 static inline uint64_t ublk_data_offset(unsigned queue, unsigned tag)

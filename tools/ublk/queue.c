@@ -177,6 +177,15 @@ static int library_op(unsigned op)
     }
 }
 
+/* Only a write of zeros without a permission to unmap has the second one. */
+static uint16_t request_flags(const struct ublk_io_desc *d)
+{
+    bool zeroes = (d->op_flags & UBLK_OP_MASK) == UBLK_OP_WRITE_ZEROES;
+    unsigned keep = zeroes && d->op_flags & UBLK_IO_F_NOUNMAP ? ZQCOW2_NO_UNMAP : 0;
+
+    return (uint16_t)(keep | (d->op_flags & UBLK_IO_F_FUA ? ZQCOW2_FUA : 0));
+}
+
 static uint64_t request_length(const struct ublk_queue *q, const struct ublk_io_desc *d)
 {
     switch (d->op_flags & UBLK_OP_MASK) {
@@ -221,7 +230,7 @@ static void take_request(struct ublk_tag *t)
     q->batch[q->nbatch++] = (struct zqcow2_request){
         .size = sizeof(struct zqcow2_request),
         .op = (uint16_t)lib,
-        .flags = d->op_flags & UBLK_IO_F_FUA ? ZQCOW2_FUA : 0,
+        .flags = request_flags(d),
         .offset =
             op == UBLK_OP_ZONE_RESET_ALL || op == UBLK_OP_FLUSH ? 0 : d->start_sector * SECTOR,
         .length = len,

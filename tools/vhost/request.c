@@ -202,6 +202,8 @@ static void next_range(struct vhost_request *r)
                                .length = (uint64_t)b->sectors * SECTOR,
                                .done = range_done};
 
+    if (r->header.type == BLK_T_WRITE_ZEROES && !(b->flags & BLK_RANGE_UNMAP))
+        q.flags = ZQCOW2_NO_UNMAP;
     submit(r, &q);
 }
 
