@@ -105,7 +105,7 @@ static int replace_image(struct create *c)
 {
     struct zt_replacement r = {.no_sync = false};
     struct zqcow2_backend *be;
-    int done = zt_replace_begin(&r, c->target.path);
+    int done = zt_on_network(&c->target) ? 0 : zt_replace_begin(&r, c->target.path);
 
     if (done > 0)
         done = zt_replace_end(&r, open_file(c, r.temporary, &be) && write_image(c, be));
@@ -132,7 +132,8 @@ static int create_image(struct create *c)
         return 1;
     if (write_image(c, be))
         return 0;
-    unlink(c->target.path); /* nothing of anybody's is in it */
+    if (!zt_on_network(&c->target))
+        unlink(c->target.path); /* nothing of anybody's is in it */
     return 1;
 }
 

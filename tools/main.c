@@ -31,7 +31,7 @@ static void print_usage(FILE *out)
                  "backends: ");
     zt_backend_list(out);
     fprintf(out, "\nThe manual: zqcow2(1), zqcow2-ublk(1), zqcow2-vhost-user(1), zqcow2-format(5), "
-                 "zqcow2(7).\n");
+                 "zqcow2(7), zqcow2-nbd(7).\n");
 }
 
 static void print_help(const struct entry *e)

@@ -5,15 +5,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "nbd.h"
 #include "tool.h"
 
 struct zt_backend {
     const char *name;
     int (*open)(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
-                struct zqcow2_backend **be);
+                struct zqcow2_backend **be); /* NULL: the network's */
 };
 
-#define THREADS 8
+#define THREADS       8
+#define RECONNECT     30 /* seconds */
+#define RECONNECT_MAX 86400
 
 static int open_threads(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                         struct zqcow2_backend **be)
@@ -34,7 +37,10 @@ static const struct zt_backend backends[] = {
     {"file", zqcow2_file_open},
     {"uring", zqcow2_uring_open},
     {"threads", open_threads},
+    {"nbd", NULL},
 };
+static const struct zt_backend *const network = &backends[ZT_COUNT(backends) - 1];
+static char why[256]; /* the last backend could not be opened; "": the error says it */
 
 void zt_backend_list(FILE *out)
 {
@@ -42,14 +48,29 @@ void zt_backend_list(FILE *out)
         fprintf(out, "%s%s", i ? ", " : "", backends[i].name);
 }
 
+static bool choose_network(struct zt_target *t, const char *seconds)
+{
+    uint64_t n;
+
+    t->backend = network;
+    if (!zt_u64_arg("--backend=nbd", seconds, &n))
+        return false;
+    t->reconnect = n < RECONNECT_MAX ? (int)n + 1 : RECONNECT_MAX + 1;
+    return true;
+}
+
 static bool choose_backend(struct zt_target *t, const char *name)
 {
+    static const char reconnect[] = "nbd:reconnect=";
+
     for (size_t i = 0; i < ZT_COUNT(backends); i++) {
         if (strcmp(backends[i].name, name) == 0) {
             t->backend = &backends[i];
             return true;
         }
     }
+    if (strncmp(name, reconnect, strlen(reconnect)) == 0)
+        return choose_network(t, name + strlen(reconnect));
     zt_error("--backend: '%s' is not available here; see zqcow2 --help", name);
     return false;
 }
@@ -78,18 +99,38 @@ bool zt_target_option(struct zt_target *t, int c)
     }
 }
 
+bool zt_on_network(const struct zt_target *t)
+{
+    return t->backend == network || zt_nbd_name(t->path);
+}
+
+static int open_network(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be)
+{
+    struct zt_nbd_options opt = {.flags = flags,
+                                 .reconnect = t->reconnect ? (unsigned)t->reconnect - 1 : RECONNECT,
+                                 .hooks = t->hooks ? t->hooks : zt_hooks()};
+
+    if (zt_nbd_name(t->path))
+        return zt_nbd_open(t->path, &opt, be, why, sizeof(why));
+    snprintf(why, sizeof(why), "not the name of an export, such as nbd://host/name");
+    return -EINVAL;
+}
+
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be)
 {
     const struct zt_backend *b = t->backend ? t->backend : &backends[0];
 
-    return b->open(t->path, flags, zt_hooks(), be);
+    why[0] = '\0';
+    return zt_on_network(t) ? open_network(t, flags, be) : b->open(t->path, flags, zt_hooks(), be);
 }
 
 const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size_t room)
 {
     struct stat st;
 
-    if (rc == -EAGAIN)
+    if (why[0])
+        snprintf(buf, room, "%s", why);
+    else if (rc == -EAGAIN)
         snprintf(buf, room, "in use: locked by another program, or by this one");
     else if (rc == -ENOSYS && t->backend)
         snprintf(buf, room, "the backend %s is not available here", t->backend->name);
@@ -103,7 +144,7 @@ const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size
 
 void zt_backend_error(const struct zt_target *t, int rc)
 {
-    char text[128];
+    char text[sizeof(why)];
 
     zt_error("%s: %s", t->path, zt_backend_reason(t, rc, text, sizeof(text)));
 }
@@ -112,7 +153,9 @@ void zt_exists_error(const char *path)
 {
     struct stat st;
 
-    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+    if (zt_nbd_name(path))
+        zt_error("%s: an export always exists; --force writes over it", path);
+    else if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         zt_error("%s: is a folder; give the name of a file", path);
     else
         zt_error("%s: the file exists; --force replaces it", path);

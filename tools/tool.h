@@ -60,7 +60,9 @@ int zt_option(struct zt_options *o, int argc, char **argv);
 
 struct zt_target {
     const char *path;
-    const struct zt_backend *backend; /* NULL: the first of the table */
+    const struct zt_backend *backend; /* NULL: nbd for the names of exports, else file */
+    int reconnect;                    /* of nbd: seconds, and one; 0: the default */
+    const struct zqcow2_hooks *hooks; /* of nbd: for its messages; NULL: stderr */
     uint32_t rules;                   /* zqcow2_rules */
     bool share;                       /* take no lock */
     bool no_backing;                  /* open no backing file */
@@ -108,7 +110,8 @@ struct zt_target {
         NULL, 0, NULL, 0 \
     }
 #define ZT_HELP_BACKEND \
-    "  --backend=NAME          how to access the file: file (the default), uring or threads\n"
+    "  --backend=NAME          how to access the file: file (the default), uring, threads;\n" \
+    "                          nbd[:reconnect=SECONDS], the default for nbd://HOST/EXPORT\n"
 #define ZT_HELP_SHARE \
     "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
 #define ZT_USE_SNAPSHOT "[--snapshot=NAME] "
@@ -186,6 +189,7 @@ enum zt_input zt_wait_input(double seconds);
 const struct zqcow2_hooks *zt_hooks(void); /* log to stderr */
 /* `flags` are those of zqcow2_file_open(). */
 int zt_backend_open(const struct zt_target *t, unsigned flags, struct zqcow2_backend **be);
+bool zt_on_network(const struct zt_target *t); /* an export, which is no file of any folder */
 /* Why zt_backend_open(), or a call of the backend, failed. */
 const char *zt_backend_reason(const struct zt_target *t, int rc, char *buf, size_t room);
 void zt_backend_error(const struct zt_target *t, int rc); /* reports it */

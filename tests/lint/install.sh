@@ -26,7 +26,7 @@ ran=0
 
 # The libraries besides this one that an example includes, as pkg-config knows them.
 needs() {
-    sed -n 's/^#include <libnbd\.h>.*/libnbd/p; s/^#include <nbdkit-plugin\.h>.*/nbdkit/p
+    sed -n 's/^#include <nbdkit-plugin\.h>.*/nbdkit/p
         s/^#include <openssl\/evp\.h>.*/libcrypto/p' "$1"
 }
 

@@ -53,7 +53,7 @@ static int make_raw(struct zt_output *o, uint64_t size)
     o->info.virtual_size = size;
     if (rc < 0)
         return rc;
-    if (stat(o->target.path, &st) == 0 && S_ISBLK(st.st_mode)) {
+    if (zt_on_network(&o->target) || (stat(o->target.path, &st) == 0 && S_ISBLK(st.st_mode))) {
         o->stale = true;
         rc = zqcow2_backend_length(o->be, &bytes);
         o->changed = rc == 0 && bytes >= size;
@@ -214,7 +214,7 @@ static bool find_place(struct zt_output *o, bool force)
     int rc;
 
     zt_hold_signals();
-    if (stat(o->target.path, &st) < 0 && errno == ENOENT) {
+    if (!zt_on_network(&o->target) && stat(o->target.path, &st) < 0 && errno == ENOENT) {
         o->renamed = true;
         return zt_replace_new(&o->file, o->target.path);
     }
@@ -222,6 +222,8 @@ static bool find_place(struct zt_output *o, bool force)
         zt_exists_error(o->target.path);
         return false;
     }
+    if (zt_on_network(&o->target))
+        return true;
     if (has_zones(o->target.path))
         return false;
     rc = zt_replace_begin(&o->file, o->target.path);
@@ -367,15 +369,27 @@ int zt_output_reached(struct zt_output *o, uint64_t *off)
     return rc;
 }
 
+/* In pieces that the file takes; what it cannot clear is written. */
+static int clear(struct zt_output *o, uint64_t len, uint64_t off)
+{
+    struct zqcow2_limits l = {.size = sizeof(l)};
+    int rc = zqcow2_backend_limits(o->be, &l);
+    uint64_t most = l.max_transfer ? l.max_transfer : UINT64_MAX;
+
+    for (uint64_t piece; rc == 0 && len; off += piece, len -= piece) {
+        piece = len < most ? len : most;
+        rc = (off | piece) % l.io_align ? -EOPNOTSUPP : zqcow2_backend_zero(o->be, off, piece);
+        if (rc == -EOPNOTSUPP)
+            rc = write_zeros(o, piece, off);
+    }
+    return rc;
+}
+
 int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off)
 {
-    int rc = -EOPNOTSUPP;
-
     if (!o->stale)
         return 0;
-    if (!o->dev)
-        rc = zqcow2_backend_zero(o->be, off, len);
-    return rc == -EOPNOTSUPP ? write_zeros(o, len, off) : rc;
+    return o->dev ? write_zeros(o, len, off) : clear(o, len, off);
 }
 
 int zt_output_report(struct zt_output *o, uint64_t off, struct zqcow2_zone *zones, uint32_t *nr)

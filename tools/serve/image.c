@@ -35,14 +35,15 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
                         struct zqcow2_backend **be)
 {
     struct zt_target target = s->opt->target;
+    char text[256];
     int rc;
 
     target.path = s->path;
+    target.hooks = &s->hooks;
     rc = zt_backend_open(&target, s->opt->read_only ? 0 : ZQCOW2_FILE_RDWR, be);
     if (rc < 0)
         serve_report_failure(report, "%s: %s", s->opt->target.path,
-                             rc == -ENOSYS ? "this backend is not available here" :
-                                             zqcow2_strerror(rc));
+                             zt_backend_reason(&target, rc, text, sizeof(text)));
     return rc;
 }
 
@@ -131,6 +132,16 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     return rc;
 }
 
+static int find_path(struct serve_image *s)
+{
+    const char *path = s->opt->target.path;
+
+    if (!zt_on_network(&s->opt->target))
+        return realpath(path, s->path) ? 0 : -errno;
+    return snprintf(s->path, sizeof(s->path), "%s", path) < (int)sizeof(s->path) ? 0 :
+                                                                                   -ENAMETOOLONG;
+}
+
 int serve_image_open(struct serve_image *s, const struct serve_options *opt,
                      struct serve_report *report)
 {
@@ -142,8 +153,8 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
     s->hooks = (struct zqcow2_hooks)ZQCOW2_HOOKS_INIT;
     s->hooks.ctx = s;
     s->hooks.log = log_line;
-    if (!realpath(opt->target.path, s->path)) {
-        rc = -errno;
+    rc = find_path(s);
+    if (rc < 0) {
         serve_report_failure(report, "%s: %s", opt->target.path, strerror(-rc));
         return rc;
     }
