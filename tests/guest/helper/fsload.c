@@ -62,11 +62,14 @@ static int write_step(const char *dir, int dir_fd, unsigned char *buf, uint64_t 
     if (fd < 0)
         return -errno;
     rc = zg_pwrite(fd, buf, len, 0);
-    if (!rc && fsync(fd))
+    /*
+     * After XFS of Linux 7.3 has shut down, fsync of a folder still returns 0, whatever was lost.
+     * fsync of a file fails then, so the last call shows that the one before it made the new name
+     * durable.
+     */
+    if (!rc && (fsync(fd) || rename(tmp, name) || fsync(dir_fd) || fsync(fd)))
         rc = -errno;
     close(fd);
-    if (!rc && (rename(tmp, name) || fsync(dir_fd)))
-        rc = -errno;
     return rc;
 }
 
