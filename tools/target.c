@@ -108,7 +108,8 @@ static int open_network(const struct zt_target *t, unsigned flags, struct zqcow2
 {
     struct zt_nbd_options opt = {.flags = flags,
                                  .reconnect = t->reconnect ? (unsigned)t->reconnect - 1 : RECONNECT,
-                                 .hooks = t->hooks ? t->hooks : zt_hooks()};
+                                 .hooks = t->hooks ? t->hooks : zt_hooks(),
+                                 .dialer = t->dialer};
 
     if (zt_nbd_name(t->path))
         return zt_nbd_open(t->path, &opt, be, why, sizeof(why));

@@ -58,19 +58,21 @@ struct zt_options {
 /* As getopt_long(), but mistakes are reported in the command's own form: '?' after reporting. */
 int zt_option(struct zt_options *o, int argc, char **argv);
 
+struct zt_nbd_dialer;
 struct zt_target {
     const char *path;
-    const struct zt_backend *backend; /* NULL: nbd for the names of exports, else file */
-    int reconnect;                    /* of nbd: seconds, and one; 0: the default */
-    const struct zqcow2_hooks *hooks; /* of nbd: for its messages; NULL: stderr */
-    uint32_t rules;                   /* zqcow2_rules */
-    bool share;                       /* take no lock */
-    bool no_backing;                  /* open no backing file */
-    const char *backing_root;         /* none outside this folder, or NULL */
-    const char *backing_format;       /* where the image does not say, or NULL */
-    const char *data_file;            /* in place of the one that the image names, or NULL */
-    const char *snapshot;             /* to be read in place of the disk, or NULL */
-    int failure;                      /* reported already: closing that fails for it says nothing */
+    const struct zt_backend *backend;   /* NULL: nbd for the names of exports, else file */
+    int reconnect;                      /* of nbd: seconds, and one; 0: the default */
+    const struct zqcow2_hooks *hooks;   /* of nbd: for its messages; NULL: stderr */
+    const struct zt_nbd_dialer *dialer; /* of nbd, or NULL */
+    uint32_t rules;                     /* zqcow2_rules */
+    bool share;                         /* take no lock */
+    bool no_backing;                    /* open no backing file */
+    const char *backing_root;           /* none outside this folder, or NULL */
+    const char *backing_format;         /* where the image does not say, or NULL */
+    const char *data_file;              /* in place of the one that the image names, or NULL */
+    const char *snapshot;               /* to be read in place of the disk, or NULL */
+    int failure; /* reported already: closing that fails for it says nothing */
 };
 
 /* For the option tables of getopt_long(). */

@@ -112,6 +112,7 @@ static void end(struct nbd *n)
         close(n->wake);
     nbd_unflushed_free(&n->unflushed);
     pthread_mutex_destroy(&n->lock);
+    free(n->export);
     free(n->uri);
     free(n);
 }
@@ -148,6 +149,7 @@ static struct nbd *new_session(const char *uri, const struct zt_nbd_options *opt
         return NULL;
     n->socket = -1;
     n->reconnect = opt->reconnect;
+    n->dialer = opt->dialer;
     if (opt->hooks)
         n->hooks = *opt->hooks;
     pthread_mutex_init(&n->lock, NULL);

@@ -8,13 +8,13 @@
 #include <stdio.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "nbd/session.h"
 
-#define SILENCE 10 /* seconds after which a host that does not answer counts as lost, at least */
-#define ALIGN   4096u
+#define ALIGN 4096u
 
 double nbd_now(void)
 {
@@ -82,7 +82,7 @@ void nbd_drop(struct nbd *n)
 {
     if (n->socket >= 0)
         close(n->socket);
-    nbd_close(n->h);
+    nbd_close(n->h); /* which may be NULL */
     n->h = NULL;
     n->socket = -1;
     n->error = 0;
@@ -98,19 +98,6 @@ static int explain(const char *what, char *why, size_t room)
 
     snprintf(why, room, "%s", what ? what : nbd_get_error() ? nbd_get_error() : "no connection");
     return error > 0 ? -error : -EIO;
-}
-
-/* A host that has gone must be noticed: TCP by itself would wait for a quarter of an hour. */
-static void limit_silence(struct nbd *n)
-{
-    int on = 1, idle = SILENCE / 2, many = 3;
-    unsigned ms = (n->reconnect > SILENCE ? n->reconnect : SILENCE) * 1000;
-
-    (void)setsockopt(n->socket, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-    (void)setsockopt(n->socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
-    (void)setsockopt(n->socket, IPPROTO_TCP, TCP_KEEPINTVL, &idle, sizeof(idle));
-    (void)setsockopt(n->socket, IPPROTO_TCP, TCP_KEEPCNT, &many, sizeof(many));
-    (void)setsockopt(n->socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
 static int64_t block_size(struct nbd *n, int which, int64_t otherwise)
@@ -143,13 +130,34 @@ static int describe(struct nbd *n, struct nbd_traits *t, char *why, size_t room)
     return 0;
 }
 
-static int begin(struct nbd *n)
+/* -EOPNOTSUPP: by its name. The certificates of an encrypted one are in files. */
+static int dial(struct nbd *n)
 {
+    int fd = n->export && n->dialer ? n->dialer->dial(n->dialer->arg) : -EOPNOTSUPP;
+
+    if (fd < 0 || !n->encrypted)
+        return fd;
+    close(fd);
+    return -EACCES;
+}
+
+static int begin(struct nbd *n, char *why, size_t room)
+{
+    int fd = dial(n), rc = -1;
+
+    if (fd < 0 && fd != -EOPNOTSUPP) {
+        snprintf(why, room, "%s", zqcow2_strerror(fd));
+        return fd;
+    }
+    n->by_name = fd < 0;
     n->h = nbd_create();
-    if (!n->h || nbd_set_uri_allow_local_file(n->h, true) < 0 ||
-        nbd_set_pread_initialize(n->h, false) < 0)
-        return -1;
-    return nbd_aio_connect_uri(n->h, n->uri);
+    if (n->h && nbd_set_pread_initialize(n->h, false) == 0 &&
+        nbd_set_uri_allow_local_file(n->h, true) == 0 &&
+        nbd_set_export_name(n->h, n->export ? n->export : "") == 0)
+        rc = n->by_name ? nbd_aio_connect_uri(n->h, n->uri) : nbd_aio_connect_socket(n->h, fd);
+    else if (!n->by_name)
+        close(fd);
+    return rc < 0 ? explain(NULL, why, room) : 0;
 }
 
 static int negotiate(struct nbd *n, double until, char *why, size_t room)
@@ -170,23 +178,47 @@ static int negotiate(struct nbd *n, double until, char *why, size_t room)
     return 0;
 }
 
+/* A name that counts from the folder of the server is of no use. */
+static bool is_relative(const struct sockaddr_storage *a)
+{
+    return a->ss_family == AF_UNIX && ((const struct sockaddr_un *)a)->sun_path[0] != '/';
+}
+
+/* What the next connection needs. One that was dialled has its limits from the dialler. */
+static int remember(struct nbd *n)
+{
+    struct zt_nbd_place place = {.length = sizeof(place.address), .reconnect = n->reconnect};
+
+    if (getpeername(n->socket, (struct sockaddr *)&place.address, &place.length) < 0 ||
+        is_relative(&place.address))
+        place.length = 0;
+    if (n->dialer)
+        *n->dialer->place = place;
+    n->encrypted = nbd_get_tls_negotiated(n->h) > 0;
+    n->export = nbd_get_export_name(n->h);
+    return n->export ? 0 : -ENOMEM;
+}
+
 int nbd_connect(struct nbd *n, struct nbd_traits *t, double until, char *why, size_t room)
 {
     int rc;
 
     why[0] = '\0';
-    rc = begin(n) < 0 ? explain(NULL, why, room) : negotiate(n, until, why, room);
+    rc = begin(n, why, room);
+    if (rc == 0)
+        rc = negotiate(n, until, why, room);
     if (rc == 0)
         rc = describe(n, t, why, room);
     if (rc == 0) {
         n->socket = fcntl(nbd_aio_get_fd(n->h), F_DUPFD_CLOEXEC, STDERR_FILENO + 1);
         rc = n->socket < 0 ? -errno : 0;
     }
-    if (rc < 0) {
+    if (rc == 0 && n->by_name)
+        zt_nbd_limit_silence(n->socket, n->reconnect);
+    if (rc == 0 && !n->export)
+        rc = remember(n);
+    if (rc < 0)
         nbd_drop(n);
-        return rc;
-    }
-    limit_silence(n);
     n->error = 0;
-    return 0;
+    return rc;
 }

@@ -42,7 +42,11 @@ struct nbd {
     struct nbd_traits traits;
     unsigned reconnect; /* seconds */
     struct zqcow2_hooks hooks;
-    int wake; /* eventfd */
+    const struct zt_nbd_dialer *dialer;
+    char *export; /* its name; NULL: there was no connection yet */
+    bool encrypted;
+    bool by_name; /* the thread's: the connection was not dialled */
+    int wake;     /* eventfd */
     pthread_t thread;
     pthread_mutex_t lock; /* of these two: */
     struct nbd_list incoming;

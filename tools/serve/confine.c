@@ -155,6 +155,7 @@ static const int allowed[] = {
     SYS_recvfrom,
     SYS_sendto,
     SYS_getsockopt,
+    SYS_shutdown,
     SYS_memfd_create,
     SYS_wait4,
 #ifdef SYS_rseq

@@ -40,6 +40,7 @@ static int open_backend(struct serve_image *s, struct serve_report *report,
 
     target.path = s->path;
     target.hooks = &s->hooks;
+    target.dialer = &s->remote.dialer;
     rc = zt_backend_open(&target, s->opt->read_only ? 0 : ZQCOW2_FILE_RDWR, be);
     if (rc < 0)
         serve_report_failure(report, "%s: %s", s->opt->target.path,
@@ -149,6 +150,7 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
     int rc;
 
     s->opt = opt;
+    serve_remote_init(&s->remote);
     serve_events_init(&s->events);
     s->hooks = (struct zqcow2_hooks)ZQCOW2_HOOKS_INIT;
     s->hooks.ctx = s;
@@ -190,6 +192,7 @@ int serve_image_close(struct serve_image *s)
     if (serve_faults_are_cut(s->faults))
         rc = 0;
     end_faults(s);
+    serve_remote_end(&s->remote);
     if (rc < 0)
         serve_image_log(s, ZQCOW2_LOG_ERROR, zqcow2_strerror(rc));
     return rc;

@@ -5,6 +5,7 @@
 
 #include "serve/events.h"
 #include "serve/faults.h"
+#include "serve/remote.h"
 #include "serve/report.h"
 
 /* Stays where it is while the image is open: the hooks point to it. */
@@ -17,6 +18,7 @@ struct serve_image {
     struct serve_events events;
     struct serve_faults *faults; /* NULL: none */
     struct serve_faults own;     /* what it points to */
+    struct serve_remote remote;  /* its start belongs before the end of the server's rights */
     /* Set by the server before its control socket is used. */
     const char *fixed_size;     /* why the size cannot change; NULL: it can */
     void (*resized)(void *arg); /* it has changed: in the thread of the control socket; or NULL */

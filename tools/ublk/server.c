@@ -255,6 +255,8 @@ static int give_up_rights(struct server *s)
     serve_state_keep(&s->state, &s->keeper);
     rc = serve_keeper_start(&s->keeper);
     if (rc == 0)
+        rc = serve_remote_start(&s->image.remote);
+    if (rc == 0)
         return serve_confine_rights(&s->opt->serve, s->report);
     serve_report_failure(s->report, "cannot start a process: %s", strerror(-rc));
     return rc;
