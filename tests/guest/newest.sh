@@ -24,7 +24,7 @@ update_lists() {
 }
 
 unpack() { # FOLDER PACKAGE-FILE...: anew
-    rm -rf "$1" "$1.new"
+    rm -rf "$1.new"
     # The kernels of Debian 12 are from before /lib became a link to /usr/lib.
     mkdir -p "$1.new/usr/lib"
     into=$1
@@ -33,6 +33,7 @@ unpack() { # FOLDER PACKAGE-FILE...: anew
         dpkg-deb -x "$package" "$into.new" || die "cannot unpack $package"
     done
     [ -e "$into.new/lib" ] || ln -s usr/lib "$into.new/lib"
+    rm -rf "$into"
     mv "$into.new" "$into"
 }
 
@@ -91,28 +92,39 @@ kernel_files() { # SERIES
     esac
 }
 
-# ---- QEMU and xfsprogs of Debian unstable, with all that they link to ----
+# ---- programs and libraries of Debian unstable, with all that they link to ----
 
-NEWEST_PACKAGES="qemu-system-x86 xfsprogs"
+NEWEST_PACKAGES="qemu-system-x86 qemu-utils xfsprogs libblkio-dev"
 
 # Sets NEWEST and NEWEST_QEMU. `$NEWEST/run PROGRAM ARGUMENTS...` runs a program of that release with its own
 # loader and libraries.
 need_newest() {
     NEWEST=$CACHE/newest
-    if [ ! -e "$NEWEST/done" ]; then
-        say "downloading Debian's newest QEMU and xfsprogs (about 65 MB)"
+    if [ "$(cat "$NEWEST/done" 2>/dev/null)" != "$NEWEST_PACKAGES" ]; then
+        say "downloading Debian's newest" $NEWEST_PACKAGES "(about 75 MB)"
         update_lists
         rm -f "$CACHE"/apt/archives/*.deb
         debian apt-get install -y -qq --download-only --no-install-recommends $NEWEST_PACKAGES \
             >>"$WORK/apt.log" 2>&1 </dev/null || die "apt-get failed, see $WORK/apt.log"
         unpack "$NEWEST" "$CACHE"/apt/archives/*.deb
         rm -f "$CACHE"/apt/archives/*.deb
-        cp "$HERE/newest-run" "$NEWEST/run"
+        cp "$TOP/tests/guest/newest-run" "$NEWEST/run"
         chmod +x "$NEWEST/run"
-        touch "$NEWEST/done"
+        echo "$NEWEST_PACKAGES" >"$NEWEST/done"
     fi
     NEWEST_QEMU="$NEWEST/run qemu-system-x86_64 -L $NEWEST/usr/share/qemu -L $NEWEST/usr/share/seabios"
     say "$($NEWEST_QEMU --version | head -1)"
+}
+
+# Two runs at a time would unpack into one folder.
+lock_cache() {
+    mkdir -p "$CACHE"
+    exec 9>"$CACHE/lock"
+    flock 9
+}
+
+unlock_cache() {
+    exec 9>&-
 }
 
 # Programs of $NEWEST for the guest, with libraries and a loader of their own.

@@ -117,9 +117,7 @@ work() {
 
 start=$(seconds)
 need_packages
-mkdir -p "$CACHE"
-exec 9>"$CACHE/lock" # two runs at a time would unpack into one folder
-flock 9
+lock_cache
 need_kernel "$SERIES"
 if [ "$SERIES" != 6.12 ]; then
     ALL="vhost-zoned cut-xfs $ALL"
@@ -130,7 +128,7 @@ elif [ $LONG = 1 ]; then
     ALL="vhost-zoned $ALL"
 fi
 case " ${ONLY:-$ALL} " in *' vhost-zoned '*) [ -n "$NEWEST" ] || need_newest ;; esac
-exec 9>&-
+unlock_cache
 build_tool
 make_root
 say "ready after $(($(seconds) - start)) s"
