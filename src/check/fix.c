@@ -33,7 +33,7 @@ static enum verdict judge_flag(struct zq_scan *s, const struct zq_fix *f, const 
 /* What is wrong and may not be dropped keeps its flag only if its target is counted. */
 static enum verdict judge(struct zq_scan *s, struct zq_fix *f, const struct zq_target *t)
 {
-    if (t->why && f->may_drop) {
+    if (t->why && f->may_drop && !(t->on_table && f->keep_on_tables)) {
         f->dropped++;
         return DROP;
     }

@@ -44,10 +44,11 @@ int zq_rebuild_as(struct zq_scan *s, struct zq_rebuild_as *as);
 
 /* What may be done to entries of one table, and what was. */
 struct zq_fix {
-    bool may_drop;     /* entries that are wrong, or map what lies beyond a write pointer */
-    bool may_clear;    /* bits that mean nothing */
-    bool may_flag;     /* COPIED may be set right */
-    bool only_changed; /* flags only where this repair changes the refcount, or that are loose */
+    bool may_drop;       /* entries that are wrong, or map what lies beyond a write pointer */
+    bool keep_on_tables; /* but not data on an L2 table, which is about to move */
+    bool may_clear;      /* bits that mean nothing */
+    bool may_flag;       /* COPIED may be set right */
+    bool only_changed;   /* flags only where this repair changes the refcount, or that are loose */
     const struct zq_l2 *table;
     uint64_t flags, cleared, dropped, unmapped;
 };

@@ -104,7 +104,7 @@ struct zq_scan {
     bool rebuild;            /* the refcounts must not be changed where they are */
     uint64_t too_low;        /* clusters whose refcount is below their references */
     uint64_t no_block;       /* of these, such as no refcount block covers */
-    uint64_t on_tables;      /* active entries that a copy of their data sets right */
+    uint64_t on_tables;      /* active entries whose data lies on an L2 table */
     uint64_t to_one;      /* clusters that freeing leaks brings down to 1: they then need COPIED */
     uint64_t loose;       /* COPIED flags as an interrupted change leaves them */
     uint64_t past_end;    /* behind what is named not far beyond the file's end; 0: nothing */
@@ -126,7 +126,7 @@ struct zq_target {
     bool outside;      /* to a cluster of a data file, at host; len is 0 */
     bool counted;      /* wrong, but what it points to is known */
     bool on_refcounts; /* wrong only until a rebuild moves the refcounts away */
-    bool on_table;     /* data on an L2 table: wrong until it has a copy */
+    bool on_table;     /* data on an L2 table: wrong until one of the two has moved */
     const char *why;   /* NULL: the entry names what it may name, or nothing */
     const char *where; /* completes why */
     const char *stray; /* if it has bits without a meaning beside what it says, which ones */

@@ -36,7 +36,7 @@ static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forb
     t->where = zq_kind_name(on);
     t->counted = s->rank == ZQ_RANK_ACTIVE || !(on & ZQ_KINDS_IN_PLACE);
     t->on_refcounts = on == ZQ_KIND_REFCOUNTS;
-    t->on_table = on == ZQ_KIND_L2 && !t->compressed;
+    t->on_table = on == ZQ_KIND_L2;
     t->len = t->counted ? t->len : 0;
     s->rebuild |= on & ZQ_KIND_REFCOUNTS;
 }

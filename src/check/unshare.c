@@ -35,7 +35,8 @@ struct move {
 struct moves {
     struct move *m; /* owned; freed by zq_unshare() */
     size_t nr, room, limit;
-    bool all; /* wrong entries may be dropped */
+    bool all;   /* wrong entries may be dropped */
+    bool first; /* only what must move before entries are dropped that it makes wrong */
 };
 
 static int grow(struct zq_scan *s, struct moves *l)
@@ -95,8 +96,18 @@ static bool needs_zeros(struct zq_scan *s, const struct moves *l, const struct z
 }
 
 /*
- * Entries of L1 whose table others see, too. One whose own place is claimed by a lower rank is
- * never written (R13).
+ * Where the disk has data on a table of its own, either of the two entries may be the wrong one:
+ * the table moves away, and what was there stays for the data, packed or not.
+ */
+static bool lies_under_data(struct zq_scan *s, const struct zq_l2 *table)
+{
+    return s->on_tables && !table->shared && !(table->lower & ZQ_BY_LOWER_TABLE) &&
+           zq_counts_once(&s->counts, table->offset >> s->h.cluster_bits) & ZQ_BY_WRONG;
+}
+
+/*
+ * Entries of L1 whose table lies under data, or is to be one of zeros; behind these, those whose
+ * table others see, too. One whose own place is claimed by a lower rank is never written (R13).
  */
 static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t at, uint64_t *entry)
 {
@@ -107,8 +118,10 @@ static int collect_table(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
 
     zq_l1_target(s, *entry, &t);
     table = t.why || !t.len ? NULL : zq_scan_active_l2(s, t.host);
-    m.zeros = m.must = needs_zeros(s, l, &t, index);
-    if (zq_scan_l1_lower(s, index) || !(m.zeros || (table && !zq_l2_is_own(table))))
+    m.zeros = needs_zeros(s, l, &t, index);
+    m.must = m.zeros || (table && lies_under_data(s, table));
+    if (zq_scan_l1_lower(s, index) ||
+        !(l->first ? m.must : table && !m.must && !zq_l2_is_own(table)))
         return 0;
     m.host = m.zeros ? 0 : t.host;
     zq_table_put(m.entry, 0, *entry);
@@ -125,8 +138,9 @@ static int collect_data(struct zq_scan *s, void *arg, uint64_t index, uint64_t a
     (void)index;
     zq_l2_target(s, NULL, index, entry, &t);
     cluster = t.host >> s->h.cluster_bits;
-    if (!t.on_table && (t.why || t.compressed || !t.len || zq_counts_get(&s->counts, cluster) < 2 ||
-                        !is_low(s, zq_counts_once(&s->counts, cluster), SIZE_MAX)))
+    if (t.compressed || !t.len ||
+        (!t.on_table && (t.why || zq_counts_get(&s->counts, cluster) < 2 ||
+                         !is_low(s, zq_counts_once(&s->counts, cluster), SIZE_MAX))))
         return 0;
     m = (struct move){.host = t.host, .at = at, .must = t.on_table};
     memcpy(m.entry, entry, (size_t)zq_l2_bytes(&form, 1));
@@ -167,31 +181,6 @@ static int look_into(struct zq_scan *s, bool all, struct move *m)
 
     m->must = !claimed && l.fix.dropped + l.fix.unmapped + l.fix.cleared + l.fix.flags;
     m->stays = !all && l.bad;
-    return rc;
-}
-
-static int collect_tables(struct zq_scan *s, struct moves *l)
-{
-    int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
-
-    for (size_t i = 0; i < l->nr && rc == 0; i++)
-        rc = l->m[i].zeros ? 0 : look_into(s, l->all, &l->m[i]);
-    return rc;
-}
-
-/*
- * Only in tables with one owner: in others an entry stands for several places of the disk. They get
- * copies in an earlier pass.
- */
-static int collect_clusters(struct zq_scan *s, struct moves *l)
-{
-    bool any = may_be_low(s) || s->on_tables;
-    int rc = 0;
-
-    for (size_t i = 0; any && i < s->nr_active_l2s && rc == 0; i++) {
-        if (zq_l2_is_own(&s->l2s[i]))
-            rc = zq_walk_l2(s, s->l2s[i].offset, collect_data, l);
-    }
     return rc;
 }
 
@@ -236,6 +225,33 @@ static void choose(struct zq_scan *s, struct moves *l)
         out += choose_among(s, &l->m[i], n, &l->m[out]);
     }
     l->nr = out;
+}
+
+static int collect_tables(struct zq_scan *s, struct moves *l)
+{
+    int rc = zq_walk_entries(s, s->h.l1_offset, s->h.l1_entries, collect_table, l);
+
+    for (size_t i = 0; !l->first && i < l->nr && rc == 0; i++)
+        rc = look_into(s, l->all, &l->m[i]);
+    choose(s, l);
+    return rc;
+}
+
+/*
+ * Only in tables with one owner: in others an entry stands for several places of the disk. They get
+ * copies in an earlier pass.
+ */
+static int collect_clusters(struct zq_scan *s, struct moves *l)
+{
+    bool any = may_be_low(s) || s->on_tables;
+    int rc = 0;
+
+    for (size_t i = 0; any && i < s->nr_active_l2s && rc == 0; i++) {
+        if (zq_l2_is_own(&s->l2s[i]))
+            rc = zq_walk_l2(s, s->l2s[i].offset, collect_data, l);
+    }
+    choose(s, l);
+    return rc;
 }
 
 /* ---- copying ---- */
@@ -357,7 +373,7 @@ static int copy_all(struct zq_scan *s, struct zq_fix *fix, struct moves *l)
 
 static int move_all(struct zq_scan *s, struct moves *l, bool *changed)
 {
-    struct zq_fix fix = {.may_drop = l->all, .may_clear = true};
+    struct zq_fix fix = {.may_drop = l->all, .keep_on_tables = l->first, .may_clear = true};
     uint64_t missing, zeros = 0;
     int rc = pick_clusters(s, l, &missing);
 
@@ -386,13 +402,15 @@ int zq_unshare(struct zq_scan *s, unsigned flags, bool *changed)
 {
     struct moves l = {.limit = (size_t)zq_min(s->repair.copies, SIZE_MAX / sizeof(*l.m) / 2),
                       .all = flags & ZQCOW2_CHECK_REPAIR_ALL};
-    int rc = collect_tables(s, &l);
+    int rc;
 
-    choose(s, &l);
-    if (rc == 0 && !l.nr) { /* data in tables that have one owner by now */
+    l.first = true;
+    rc = collect_tables(s, &l);
+    l.first = l.nr;
+    if (rc == 0 && !l.nr)
+        rc = collect_tables(s, &l);
+    if (rc == 0 && !l.nr) /* data in tables that have one owner by now */
         rc = collect_clusters(s, &l);
-        choose(s, &l);
-    }
     if (rc == 0 && l.nr)
         rc = move_all(s, &l, changed);
     zq_free(s->hooks, l.m, l.room * sizeof(*l.m));

@@ -41,10 +41,12 @@ def value(rng, fields, image, width, old):
 
 
 def below_rank(image):
-    """The clusters that hold tables of snapshots."""
+    """The clusters that hold tables of snapshots and bitmaps."""
     at = {image.get(64, 8)} if image.get(60, 4) else set()
     for name, field, _ in image.snapshots():
         at |= {field, image.get(field, 8) & OFFSET if ' L1 ' in name else field}
+    for name, field, _ in image.bitmaps():
+        at |= {field, image.get(field, 8) & OFFSET if name.endswith('table_offset') else field}
     return {x // image.cluster for x in at}
 
 

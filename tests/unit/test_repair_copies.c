@@ -366,9 +366,8 @@ static void test_data_on_a_table(void **state)
         assert_int_equal(pic_check(&p, 0), 0);
         before = p.res.corruptions;
         assert_int_equal(pic_check(&p, flags), 0);
-        assert_int_equal(pic_get(&p, p.l1 + 8, 8), host | PIC_COPIED);
-        assert_int_not_equal(pic_get(&p, at, 8), host | PIC_COPIED);
-        host = pic_get(&p, at, 8) & ~PIC_COPIED;
+        assert_int_equal(pic_get(&p, at, 8), host | PIC_COPIED);
+        assert_int_not_equal(pic_get(&p, p.l1 + 8, 8), host | PIC_COPIED);
         for (uint64_t k = 0; k < 512; k += 8)
             assert_int_equal(pic_get(&p, host + k, 8), 0xa0a0a0a0a0a0a0a0);
         assert_int_equal(pic_check(&p, 0), 0);

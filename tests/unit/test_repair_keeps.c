@@ -165,6 +165,61 @@ static void test_refcount_table(void **state)
     }
 }
 
+/*
+ * Two packed clusters in the cluster that an entry of L1 names, too: whichever is wrong, the table
+ * moves with all that it names, and what is packed stays.
+ */
+static void test_packed_on_a_table(void **state)
+{
+    (void)state;
+    for (unsigned flags = REPAIR; flags <= ALL; flags *= 2) {
+        uint64_t host, table, a, b, before;
+        struct pic p;
+
+        make(&p, L1);
+        table = pic_l2(&p, MiB(2)) / p.cluster * p.cluster;
+        host = pic_map(&p, MiB(2), 7);
+        a = pic_l2(&p, 0);
+        b = pic_l2(&p, KiB(4));
+        pic_put(&p, a, 8, PIC_COMPRESSED | table);
+        pic_put(&p, b, 8, PIC_COMPRESSED | (table + 1024));
+        pic_set_refcount(&p, table, 2);
+        assert_int_equal(pic_check(&p, 0), 0);
+        before = p.res.corruptions;
+        assert_int_equal(pic_check(&p, flags), 0);
+        assert_int_equal(pic_get(&p, a, 8), PIC_COMPRESSED | table);
+        assert_int_equal(pic_get(&p, b, 8), PIC_COMPRESSED | (table + 1024));
+        assert_int_equal(pic_get(&p, table, 8) & ~PIC_COPIED, host);
+        assert_int_not_equal(pic_get(&p, p.l1 + 8, 8) & HOST, table);
+        assert_int_equal(pic_get(&p, pic_l2(&p, MiB(2)), 8), host | PIC_COPIED);
+        assert_true(before > 0);
+        pic_finds(&p, 0, 0, 0, "", "");
+        pic_free(&p);
+    }
+}
+
+/* Each of two tables names the other one as data. Both move; nothing is dropped. */
+static void test_tables_that_name_one_another(void **state)
+{
+    uint64_t host, one, other;
+    struct pic p;
+
+    (void)state;
+    make(&p, L1);
+    host = pic_map(&p, 0, 7);
+    pic_map(&p, MiB(2), 8);
+    one = pic_get(&p, p.l1, 8) & HOST;
+    other = pic_get(&p, p.l1 + 8, 8) & HOST;
+    pic_put(&p, one + 8, 8, other | PIC_COPIED);
+    pic_put(&p, other + 8, 8, one | PIC_COPIED);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    pic_finds(&p, 0, 0, 0, "", "");
+    assert_int_equal(pic_get(&p, pic_l2(&p, 0), 8), host | PIC_COPIED);
+    assert_int_equal(pic_get(&p, pic_l2(&p, KiB(4)), 8), other | PIC_COPIED);
+    assert_int_equal(pic_get(&p, pic_l2(&p, MiB(2) + KiB(4)), 8), one | PIC_COPIED);
+    pic_free(&p);
+}
+
 /* ---- over a backing file ---- */
 
 static void put_below(struct pic *p)
@@ -245,9 +300,14 @@ static void test_nothing_hidden(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reserved_bits),    cmocka_unit_test(test_packed_subclusters),
-        cmocka_unit_test(test_snapshots),        cmocka_unit_test(test_refcount_table),
-        cmocka_unit_test(test_l1_over_a_source), cmocka_unit_test(test_nothing_hidden),
+        cmocka_unit_test(test_reserved_bits),
+        cmocka_unit_test(test_packed_subclusters),
+        cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_refcount_table),
+        cmocka_unit_test(test_l1_over_a_source),
+        cmocka_unit_test(test_nothing_hidden),
+        cmocka_unit_test(test_tables_that_name_one_another),
+        cmocka_unit_test(test_packed_on_a_table),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
