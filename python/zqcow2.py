@@ -26,7 +26,8 @@ from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Op
 
 __all__ = [
     "Bitmap", "BitmapFlag", "BlockKind", "Change", "CheckFlag", "CheckResult", "Counters", "Cut", "Discard", "Error", "Extent",
-    "Finding", "FindingKind", "Image", "Info", "InfoFlag", "IoKind", "Layout", "Preallocation", "Rules", "SimDisk",
+    "Finding", "FindingKind", "Image", "Info", "InfoFlag", "IoKind", "IoLimits", "IoLimitsFlag", "Layout",
+    "Preallocation", "Rules", "SimDisk",
     "Snapshot", "Status", "Zone", "ZoneError", "ZoneState", "ZoneType", "check", "version",
 ]
 
@@ -88,6 +89,11 @@ class ZoneState(enum.IntEnum):
     RDONLY = 0xD
     FULL = 0xE
     OFFLINE = 0xF
+
+
+class IoLimitsFlag(enum.IntFlag):
+    DISCARD = 1 << 0
+    UNMAP = 1 << 1
 
 
 class InfoFlag(enum.IntFlag):
@@ -297,6 +303,14 @@ class _info(ctypes.Structure):
     ]
 
 
+class _io_limits(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("flags", c_uint32), ("block_size", c_uint32), ("physical_block", c_uint32),
+        ("optimal_io", c_uint32), ("discard_granularity", c_uint32), ("zeroes_granularity", c_uint32),
+        ("max_discard", c_uint64), ("max_zeroes", c_uint64),
+    ]
+
+
 class _extent(ctypes.Structure):
     _fields_ = [
         ("size", c_size_t), ("kind", c_uint32), ("depth", c_uint32), ("length", c_uint64), ("host", c_uint64),
@@ -427,6 +441,9 @@ _FUNCTIONS: Dict[str, Tuple[Any, ...]] = {
     "zqcow2_block_status": (c_int, _I, c_uint64, c_uint64, POINTER(_extent)),
     "zqcow2_resize": (c_int, _I, c_uint64, c_uint32, _E),
     "zqcow2_zone_report": (c_int, _I, c_uint64, POINTER(_zone), POINTER(c_uint32)),
+    "zqcow2_zone_find": (c_int, _I, POINTER(c_uint64), c_uint32, POINTER(_zone), POINTER(c_uint32)),
+    "zqcow2_zone_changes": (c_int, _I, POINTER(c_uint64), POINTER(c_uint64), POINTER(c_uint32)),
+    "zqcow2_get_io_limits": (c_int, _I, POINTER(_io_limits)),
     "zqcow2_snapshot_take": (c_int, _I, POINTER(_snapshot), _E),
     "zqcow2_snapshot_delete": (c_int, _I, c_char_p, _E),
     "zqcow2_snapshot_apply": (c_int, _I, c_char_p, _E),
@@ -690,6 +707,18 @@ class Info(NamedTuple):
     flags: InfoFlag
     compression_type: int
     descriptor_extension: int
+
+
+class IoLimits(NamedTuple):
+    """As struct zqcow2_io_limits; see zqcow2_get_io_limits(3)."""
+    flags: IoLimitsFlag
+    block_size: int
+    physical_block: int
+    optimal_io: int
+    discard_granularity: int
+    zeroes_granularity: int
+    max_discard: int
+    max_zeroes: int
 
 
 class Extent(NamedTuple):
@@ -1036,6 +1065,12 @@ def _text(value: Optional[Union[str, bytes, "os.PathLike[str]"]]) -> Optional[by
     return None if value is None else os.fsencode(value)
 
 
+def _zones_of(zones: Iterable[Any]) -> List[Zone]:
+    none = (ZoneState.NOT_WP, ZoneState.RDONLY, ZoneState.OFFLINE)
+    return [Zone(z.start, z.length, z.capacity, None if z.state in none else z.write_pointer, ZoneType(z.type),
+                 ZoneState(z.state), bool(z.attributes & _DESCRIBED)) for z in zones]
+
+
 class Image(_Handle):
     """An open image. Close it, or use it in a with block: closing flushes and marks it clean."""
 
@@ -1176,9 +1211,30 @@ class Image(_Handle):
         zones = (_zone * nr.value)()
         with self._in_use as image:
             _check(_lib.zqcow2_zone_report(image, offset, zones, byref(nr)))
-        none = (ZoneState.NOT_WP, ZoneState.RDONLY, ZoneState.OFFLINE)
-        return [Zone(z.start, z.length, z.capacity, None if z.state in none else z.write_pointer, ZoneType(z.type),
-                     ZoneState(z.state), bool(z.attributes & _DESCRIBED)) for z in zones[:nr.value]]
+        return _zones_of(zones[:nr.value])
+
+    def find_zones(self, *states: ZoneState, offset: int = 0) -> List[Zone]:
+        """The zones that are in one of these states, from the one that contains offset on."""
+        at, size = c_uint64(offset), self.info().virtual_size
+        mask, zones = sum(1 << state for state in set(states)), (_zone * 4096)()
+        found: List[Zone] = []
+        while at.value < size:
+            nr = c_uint32(len(zones))
+            with self._in_use as image:
+                _check(_lib.zqcow2_zone_find(image, byref(at), mask, zones, byref(nr)))
+            found += _zones_of(zones[:nr.value])
+        return found
+
+    def zone_changes(self, since: int = 0) -> Tuple[int, Optional[List[int]]]:
+        """Now, for the next call, and the starts of the zones that set_zone_state() has changed
+        after since; None: too many, or a snapshot was applied."""
+        now, nr, starts = c_uint64(since), c_uint32(511), (c_uint64 * 511)()
+        with self._in_use as image:
+            rc = _lib.zqcow2_zone_changes(image, byref(now), starts, byref(nr))
+        if rc == -errno.EOVERFLOW:
+            return now.value, None
+        _check(rc)
+        return now.value, list(starts[:nr.value])
 
     def _manage(self, op: _Op, offset: int, length: Optional[int], fua: bool) -> None:
         if length is None:
@@ -1223,6 +1279,14 @@ class Image(_Handle):
         members: Dict[str, Any] = {name: getattr(info, name) for name in Info._fields}
         members.update(layout=Layout(info.layout), flags=InfoFlag(info.flags))
         return Info(**members)
+
+    def io_limits(self) -> IoLimits:
+        out = _sized(_io_limits)
+        with self._in_use as image:
+            _check(_lib.zqcow2_get_io_limits(image, byref(out)))
+        members: Dict[str, Any] = {name: getattr(out, name) for name in IoLimits._fields}
+        members.update(flags=IoLimitsFlag(out.flags))
+        return IoLimits(**members)
 
     def block_status(self, offset: int, length: int) -> Extent:
         """The kind of the bytes at offset, and how many of the next `length` bytes are alike."""

@@ -22,7 +22,12 @@ enum zqcow2_event_kind {
     /* The zone that begins at offset has become FULL, RDONLY or OFFLINE; see state */
     ZQCOW2_EVENT_ZONE,
     /* error: EZONE_OPEN or EZONE_ACTIVE, which a request for the zone at offset got */
-    ZQCOW2_EVENT_LIMIT
+    ZQCOW2_EVENT_LIMIT,
+    /*
+     * zqcow2_zone_changes() has something to list; once after each call of it. offset, state: of
+     * the zone that changed; both are 0 if a snapshot was applied
+     */
+    ZQCOW2_EVENT_ZONES_CHANGED
 };
 
 /* This struct has a fixed size. Members that an event does not use are 0. */

@@ -11,6 +11,7 @@
 #include "loop/tally.h"
 #include "format/header.h"
 #include "qcow2/source.h"
+#include "zone/changes.h"
 
 #define ZQ_ROUND_IOS 16u
 #define ZQ_ROUND_BUF 4096u
@@ -139,6 +140,7 @@ struct zq_core {
     struct zq_alloc alloc;
     struct zq_map map;
     struct zq_zones zones;
+    struct zq_changes changes; /* of them, by the embedding program */
     struct zq_new_states new_states;
     struct zq_descriptors descriptors;
     struct zq_bitmaps bitmaps; /* of a writable image */

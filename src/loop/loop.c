@@ -160,6 +160,7 @@ void zq_core_fini(struct zq_core *c)
     zq_free(&c->hooks, c->fills.one, sizeof(struct zq_fill));
     zq_bitmaps_close(&c->bitmaps);
     zq_zones_close(&c->zones);
+    zq_changes_close(&c->changes, &c->hooks);
     zq_map_close(&c->map);
     zq_alloc_close(&c->alloc);
     zq_cache_fini(&c->cache);

@@ -95,23 +95,38 @@ static int store(struct zq_core *c, uint32_t zone, uint8_t state)
     return 0;
 }
 
+/* The guest has not asked for it, and cannot know. */
+static void note_change(struct zq_core *c, uint32_t zone, uint8_t was)
+{
+    uint8_t state = zq_zone_state(&c->zones.v[zone]);
+    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONES_CHANGED,
+                                       .offset = zq_geometry_start(&c->zones.g, zone),
+                                       .state = state};
+
+    zq_assert(zone >= c->zones.g.conventional && state != ZQCOW2_ZONE_NOT_WP);
+    if (state != was && zq_changes_add(&c->changes, &c->hooks, zone))
+        zq_event_add(&c->events, &event);
+}
+
 /*
  * In its turn and drained, like any change of a zone: writes that were submitted before still see
  * the zone as it was. A dead image still takes states that are not to stay.
  */
 static int set(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
-    uint8_t state = (uint8_t)state_of(op);
+    uint8_t state = (uint8_t)state_of(op), was;
     int rc = zq_turn_take(c, op, zone); /* even if nothing is forced now: an earlier one may wait */
 
     if (rc == 0 && !c->dead)
         rc = zq_await_drained(c, op, zone);
+    was = zq_zone_state(&c->zones.v[zone]);
     if (rc == 0 && persists(op))
         rc = c->dead ? ZQCOW2_EDEAD : store(c, zone, state);
     else if (rc == 0 && (state != ZQCOW2_ZONE_NOT_WP || c->zones.v[zone].forced))
         zq_zone_force(&c->zones, zone, state);
     if (rc)
         return rc;
+    note_change(c, zone, was);
     zq_turn_leave(c, op);
     op->round = 0;
     op->own.state.phase = S_DURABLE;

@@ -346,6 +346,10 @@ static void adopt_states(struct zq_core *c, const struct zq_snap *s)
 
 static void adopt_zones(struct zq_core *c, struct alone *a, const struct zq_snap *s)
 {
+    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONES_CHANGED};
+
+    if (zq_changes_all(&c->changes))
+        zq_event_add(&c->events, &event);
     a->zones.g.table_offset = s->new_pointers;
     zq_zones_replace(&c->zones, &a->zones);
     zq_map_replace_runs(&c->map, a->runs, c->zones.g.nr_zones);

@@ -12,7 +12,7 @@ import subprocess
 
 import zqcow2 as z
 
-HEADERS = ("zqcow2", "create", "backend", "simdisk", "queue", "bitmap")
+HEADERS = ("zqcow2", "create", "backend", "simdisk", "queue", "bitmap", "device")
 # The enumeration of the headers, and what its names begin with.
 ENUMS = {
     z.Status: ("err", ""), z.Layout: ("layout", "LAYOUT_"),
@@ -24,7 +24,7 @@ ENUMS = {
     z.IoKind: ("io_kind", "IO_"), z.Discard: ("simdisk_discard", "SIMDISK_DISCARD_"),
     z._OpenFlag: ("open_flag", "OPEN_"), z._CreateFlag: ("create_flag", "CREATE_"),
     z._IoFlag: ("io_flag", ""), z._FileFlag: ("file_flag", "FILE_"),
-    z._ResizeFlag: ("resize_flag", "RESIZE_"), z._SimdiskFlag: ("simdisk_flag", "SIMDISK_"),
+    z.IoLimitsFlag: ("io_limits_flag", "LIMITS_"), z._ResizeFlag: ("resize_flag", "RESIZE_"), z._SimdiskFlag: ("simdisk_flag", "SIMDISK_"),
     z._FaultFlag: ("simdisk_fault_flag", "SIMDISK_"), z._Op: ("op", "OP_"),
 }
 CONSTANTS = {"ZQCOW2_ZONE_PERSIST": z._ZONE_PERSIST, "ZQCOW2_ZONE_DESCRIBED": z._DESCRIBED,

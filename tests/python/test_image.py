@@ -130,6 +130,21 @@ def test_zone_operations(zoned_image):
     assert len(zoned_image.report()) == 16
     assert [z.start for z in zoned_image.report(14 * MIB + 512)] == [14 * MIB, 15 * MIB]
     refused(-errno.EINVAL, zoned_image.report, 16 * MIB)
+
+
+def test_zones_by_state_and_changes(zoned_image):
+    zoned_image.write(b"a" * 512, MIB)
+    zoned_image.set_zone_state(3 * MIB, ZoneState.OFFLINE)
+    assert [z.start for z in zoned_image.find_zones(ZoneState.IMP_OPEN, ZoneState.OFFLINE)] == [MIB, 3 * MIB]
+    assert [z.start for z in zoned_image.find_zones(ZoneState.EMPTY, offset=14 * MIB)] == [14 * MIB, 15 * MIB]
+    assert zoned_image.find_zones() == zoned_image.report()
+    now, starts = zoned_image.zone_changes()
+    assert starts == [3 * MIB]
+    assert zoned_image.zone_changes(now) == (now, [])
+    limits = zoned_image.io_limits()
+    assert limits.block_size == 512 and limits.optimal_io == zoned_image.info().cluster_size
+
+
     refused(-errno.EINVAL, zoned_image.reset_zone, 512)
 
 
