@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The command handler of an NVMe namespace with zones: a submission queue entry in, a completion
- * queue entry out. Here the host is a list of recorded commands and of what they must be answered.
+ * queue entry out. Reports take their filter, and the Changed Zone List its zones, from the
+ * library. Here the host is a list of recorded commands and of what they must be answered.
  */
 #include <errno.h>
+#include <zqcow2/device.h>
 #include "recorded.h"
 
 #define LBA 512u
 enum { C_FLUSH, C_WRITE, C_READ, C_ZEROES = 8, C_SEND = 0x79, C_RECEIVE, C_APPEND = 0x7d };
+enum { A_GET_LOG = 2, L_CHANGED_ZONES = 0xbf };
 enum {
     S_OK,
     S_OPCODE,
@@ -72,6 +75,15 @@ static void done(void *arg, const struct zqcow2_result *res)
     complete(c, status_of(c->sqe[0], res->ret));
 }
 
+static void describe(uint8_t *p, const struct zqcow2_zone *z)
+{
+    p[0] = z->type;
+    p[1] = (uint8_t)(z->state << 4); /* the numbers are the same */
+    put(p + 8, z->capacity / LBA, 8);
+    put(p + 16, z->start / LBA, 8);
+    put(p + 24, z->write_pointer == UINT64_MAX ? UINT64_MAX : z->write_pointer / LBA, 8);
+}
+
 /* Report zones, without I/O. Unless `partial`, counts what matches beyond the buffer, too. */
 static int receive(struct device *d, struct command *c, uint64_t off)
 {
@@ -79,24 +91,46 @@ static int receive(struct device *d, struct command *c, uint64_t off)
         0, 1, 2, 3, 4, ZQCOW2_ZONE_FULL, ZQCOW2_ZONE_RDONLY, ZQCOW2_ZONE_OFFLINE};
     uint64_t len = (get(c->sqe + 48, 4) + 1) * 4, room = len / 64 - 1, n = 0;
     uint8_t action = c->sqe[52], filter = c->sqe[53], partial = c->sqe[54] & 1;
-    struct zqcow2_zone z;
+    uint32_t states = filter && filter < sizeof(wanted) ? ZQCOW2_STATE_BIT(wanted[filter]) : 0;
+    struct zqcow2_zone z[16];
 
     if (action != 0 || filter >= sizeof(wanted) || len < 64 || len > c->data_len)
         return S_FIELD;
     memset(c->data, 0, (size_t)len);
-    for (; off < d->info.virtual_size && !(partial && n == room); off = z.start + z.length) {
-        uint8_t *p = c->data + 64 + n * 64;
-        if (zqcow2_zone_report(d->img, off, &z, &(uint32_t){1}))
+    while (off < d->info.virtual_size && !(partial && n == room)) {
+        uint32_t nr = n < room && room - n < 16 ? (uint32_t)(room - n) : 16;
+
+        if (zqcow2_zone_find(d->img, &off, states, n < room ? z : NULL, &nr))
             return S_INTERNAL;
-        if ((filter && z.state != wanted[filter]) || n++ >= room)
-            continue;
-        p[0] = z.type;
-        p[1] = (uint8_t)(z.state << 4); /* the numbers are the same */
-        put(p + 8, z.capacity / LBA, 8);
-        put(p + 16, z.start / LBA, 8);
-        put(p + 24, z.write_pointer == UINT64_MAX ? UINT64_MAX : z.write_pointer / LBA, 8);
+        for (uint32_t i = 0; i < nr && n + i < room; i++)
+            describe(c->data + 64 + (n + i) * 64, &z[i]);
+        n += nr;
     }
     put(c->data, n, 8);
+    return S_OK;
+}
+
+/*
+ * Get Log Page, of which this namespace has the Changed Zone List. A device also turns
+ * ZQCOW2_EVENT_ZONES_CHANGED into the asynchronous event that has the host read it.
+ */
+static int get_log(struct device *d, struct command *c, uint64_t *since)
+{
+    uint64_t len = (get(c->sqe + 42, 4) + 1) * 4, zones[511];
+    uint32_t nr = 511;
+    int rc;
+
+    if (c->sqe[0] != A_GET_LOG)
+        return S_OPCODE;
+    if (c->sqe[40] != L_CHANGED_ZONES)
+        return 0x109; /* no such log page */
+    if (len != 4096 || len > c->data_len)
+        return S_FIELD;
+    rc = zqcow2_zone_changes(d->img, since, zones, &nr);
+    memset(c->data, 0, (size_t)len);
+    put(c->data, rc < 0 ? 0xffff : nr, 2); /* more than fits: the host looks at all zones */
+    for (uint32_t i = 0; rc == 0 && i < nr; i++)
+        put(c->data + 8 + i * 8, zones[i] / LBA, 8);
     return S_OK;
 }
 
@@ -198,7 +232,16 @@ static const struct recorded {
     {"no such namespace", "02 00 0100 02000000 00*56", "", CQE("1680"), ""},
 };
 
-static int play(struct device *d, const struct recorded *v)
+/* The first command comes after zone 2 has gone offline, the second has nothing new. */
+static const struct recorded admin[] = {
+    {"changed zones", SQE("02", "bf00 ff03 00*20"), "", CQE("0000"), "01 00*7 0002 00*6 00*4080"},
+    {"changed zones, again", SQE("02", "bf00 ff03 00*20"), "", CQE("0000"), "00*4096"},
+    {"changed zones, too short", SQE("02", "bf00 ff01 00*20"), "", CQE("0480"), ""},
+    {"another log page", SQE("02", "0200 7f00 00*20"), "", CQE("1282"), ""},
+};
+
+/* since: where an admin command keeps what the host has seen; NULL: it is an I/O command. */
+static int play(struct device *d, const struct recorded *v, uint64_t *since)
 {
     static uint8_t sqe[RECORDED_MAX], cqe[16], data[RECORDED_MAX], want[RECORDED_MAX];
     struct command c = {.sqe = sqe, .cqe = cqe, .data = data, .data_len = sizeof(data)};
@@ -206,7 +249,10 @@ static int play(struct device *d, const struct recorded *v)
 
     memset(cqe, 0, sizeof(cqe));
     recorded_bytes(v->out, data);
-    handle(d, &c);
+    if (since)
+        complete(&c, get_log(d, &c, since));
+    else
+        handle(d, &c);
     while (!c.answered)
         zqcow2_queue_wait(d->queue, 1, -1); /* a device polls when zqcow2_queue_fd() is readable */
     printf("%s: status %03x\n", v->what, (unsigned)get(cqe + 14, 2) >> 1 & 0x7ff);
@@ -217,9 +263,13 @@ static int play(struct device *d, const struct recorded *v)
 int main(void)
 {
     struct device d = recorded_device(0);
+    uint64_t since = 0;
     int bad = 0;
 
     for (size_t i = 0; i < sizeof(recorded) / sizeof(recorded[0]); i++)
-        bad += play(&d, &recorded[i]);
+        bad += play(&d, &recorded[i], NULL);
+    bad += zqcow2_zone_set_state(d.img, 2 * d.info.zone_size, ZQCOW2_ZONE_OFFLINE) != 0;
+    for (size_t i = 0; i < sizeof(admin) / sizeof(admin[0]); i++)
+        bad += play(&d, &admin[i], &since);
     return zqcow2_queue_close(d.queue) || zqcow2_close(d.img) || bad;
 }

@@ -32,7 +32,7 @@ static int run_report(struct zt_io *io, int argc, char **argv)
     if (!zt_io_size(argv[1], &off) || !zt_io_size(argv[2], &count))
         return -1;
     rc = io->info.flags & ZQCOW2_INFO_ZONED ?
-             zt_each_zone(io->img, &io->info, off, count, print_zone, NULL) :
+             zt_each_zone(io->img, &io->info, off, count, 0, print_zone, NULL) :
              ZQCOW2_ENOTZONED;
     return rc < 0 ? zt_io_failed(io, "zone report", rc, off) : 0;
 }

@@ -207,7 +207,7 @@ int zt_picture(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_
         return -ENOMEM;
     for (uint64_t i = 0; i < m.nr_cells; i++)
         m.cells[i].state = NR_STATES - 1;
-    rc = zt_each_zone(img, info, off, nr, add_zone, &m);
+    rc = zt_each_zone(img, info, off, nr, 0, add_zone, &m);
     if (rc == 0) {
         print_head(&m, info, path);
         for (uint64_t row = 0; row * m.width < m.nr_cells; row++)

@@ -7,12 +7,13 @@
 #include "json.h"
 #include "tool.h"
 
-enum { OPT_JSON = ZT_OPT_VERB, OPT_MAP };
+enum { OPT_JSON = ZT_OPT_VERB, OPT_MAP, OPT_STATE };
 
 struct report {
     struct zt_target target;
     bool json, map;
     uint64_t offset, count;
+    uint32_t states; /* 0: all */
 };
 
 /* What the callbacks print to, and read extensions from. */
@@ -90,9 +91,9 @@ static int print_report(const struct report *r, struct zqcow2_image *img,
     if (r->map)
         return zt_picture(img, info, r->offset, r->count, r->target.path);
     if (!r->json)
-        return zt_each_zone(img, info, r->offset, r->count, print_zone, NULL);
+        return zt_each_zone(img, info, r->offset, r->count, r->states, print_zone, NULL);
     zt_json_open(&l.j, NULL, '[');
-    rc = zt_each_zone(img, info, r->offset, r->count, json_zone, &l);
+    rc = zt_each_zone(img, info, r->offset, r->count, r->states, json_zone, &l);
     zt_json_close(&l.j, ']');
     return rc < 0 ? rc : l.rc;
 }
@@ -121,6 +122,7 @@ static bool parse(struct report *r, int argc, char **argv)
                                           ZT_OPTION_SHARE,
                                           {"json", no_argument, NULL, OPT_JSON},
                                           {"map", no_argument, NULL, OPT_MAP},
+                                          {"state", required_argument, NULL, OPT_STATE},
                                           {"offset", required_argument, NULL, 'o'},
                                           {"count", required_argument, NULL, 'c'},
                                           ZT_OPTION_END};
@@ -134,6 +136,8 @@ static bool parse(struct report *r, int argc, char **argv)
             r->json = true;
         else if (c == OPT_MAP)
             r->map = true;
+        else if (c == OPT_STATE)
+            ok = zt_parse_states(optarg, &r->states);
         else if (c == 'o')
             ok = zt_size_arg("-o", optarg, &r->offset);
         else if (c == 'c')
@@ -141,8 +145,8 @@ static bool parse(struct report *r, int argc, char **argv)
         else
             ok = zt_target_option(&r->target, c);
     }
-    if (ok && r->json && r->map) {
-        zt_error("report: --json and --map are mutually exclusive");
+    if (ok && r->map && (r->json || r->states)) {
+        zt_error("report: --%s and --map are mutually exclusive", r->json ? "json" : "state");
         return false;
     }
     if (!ok || !zt_operands(argc, argv, 1, 1, names))
@@ -164,10 +168,12 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_report = {
-    "report", "[--json | --map] [-o OFFSET] [-c COUNT] [-U] [--backend=NAME] FILE",
+    "report", "[--json | --map] [--state=LIST] [-o OFFSET] [-c COUNT] [-U] [--backend=NAME] FILE",
     "Lists the zones, in the format of blkzone report (512-byte sectors)",
     "  --json                  an array, in bytes\n"
     "  --map                   a picture of the device\n"
+    "  --state=STATE,...       only zones in these states: not-wp, empty, imp-open, exp-open,\n"
+    "                          open (both), closed, read-only, full, offline\n"
     "  -o, --offset=OFFSET     start at the zone that contains OFFSET\n"
     "  -c, --count=COUNT       at most COUNT zones\n" ZT_HELP_SHARE ZT_HELP_BACKEND,
     run};

@@ -266,12 +266,15 @@ const char *zt_layout_name(uint32_t layout); /* NULL: none */
 /* The text of `rc`, the answer to a request at `off`, and what the zone there has to do with it. */
 const char *zt_zone_reason(struct zqcow2_image *img, int rc, uint64_t off, char *buf, size_t room);
 /*
- * Calls fn for up to `count` zones from the one that holds `off`, piece by piece. 0 or an error.
+ * Calls fn for up to `count` zones in these states (a sum of ZQCOW2_STATE_BIT(), 0: all), from the
+ * one that holds `off` on, piece by piece. 0 or an error.
  * fn may be handed each zone's index.
  */
 int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,
-                 uint64_t count, void (*fn)(void *arg, uint64_t index, const struct zqcow2_zone *z),
-                 void *arg);
+                 uint64_t count, uint32_t states,
+                 void (*fn)(void *arg, uint64_t index, const struct zqcow2_zone *z), void *arg);
+/* A list of their names, from --state; false: a message has been printed. */
+bool zt_parse_states(const char *text, uint32_t *states);
 void *zt_buffer(size_t len); /* aligned for direct I/O; free() it; NULL after a message */
 
 /* --map of report. */

@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
+#include <zqcow2/device.h>
 #include "tool.h"
 
 #define CHUNK 1024u /* zones in one report */
@@ -19,6 +21,39 @@ const char *zt_state_name(unsigned state)
     };
 
     return state < ZT_COUNT(names) && names[state] ? names[state] : "unknown";
+}
+
+/* A name as reports print it, in any case, with '-' or '_'; "open" is both kinds. */
+static bool add_state(const char *name, size_t n, uint32_t *states)
+{
+    uint32_t add = 0;
+    char text[16];
+
+    if (n >= sizeof(text))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        text[i] = name[i] == '-' ? '_' : name[i];
+    text[n] = 0;
+    if (!strcasecmp(text, "open"))
+        add = ZQCOW2_STATE_BIT(ZQCOW2_ZONE_IMP_OPEN) | ZQCOW2_STATE_BIT(ZQCOW2_ZONE_EXP_OPEN);
+    for (unsigned s = 0; s < 16; s++) {
+        if (!strcasecmp(text, zt_state_name(s)) && strcmp(zt_state_name(s), "unknown") != 0)
+            add = ZQCOW2_STATE_BIT(s);
+    }
+    *states |= add;
+    return add;
+}
+
+bool zt_parse_states(const char *text, uint32_t *states)
+{
+    for (const char *at = text, *end;; at = end + 1) {
+        end = strchr(at, ',');
+        end = end ? end : at + strlen(at);
+        if (!add_state(at, (size_t)(end - at), states))
+            return zt_error("--state: \"%s\" is no list of states of zones", text), false;
+        if (!*end)
+            return true;
+    }
 }
 
 bool zt_parse_forced(const char *text, unsigned *state)
@@ -110,8 +145,8 @@ const char *zt_zone_reason(struct zqcow2_image *img, int rc, uint64_t off, char 
 }
 
 int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint64_t off,
-                 uint64_t count, void (*fn)(void *arg, uint64_t index, const struct zqcow2_zone *z),
-                 void *arg)
+                 uint64_t count, uint32_t states,
+                 void (*fn)(void *arg, uint64_t index, const struct zqcow2_zone *z), void *arg)
 {
     struct zqcow2_zone *zones = zt_buffer(CHUNK * sizeof(*zones));
     int rc = zones ? 0 : -ENOMEM;
@@ -119,15 +154,12 @@ int zt_each_zone(struct zqcow2_image *img, const struct zqcow2_info *info, uint6
     while (rc == 0 && count) {
         uint32_t nr = count < CHUNK ? (uint32_t)count : CHUNK;
 
-        rc = zqcow2_zone_report(img, off, zones, &nr);
+        rc = zqcow2_zone_find(img, &off, states, zones, &nr);
         for (uint32_t i = 0; rc == 0 && i < nr; i++)
             fn(arg, zones[i].start / info->zone_size, &zones[i]);
-        if (rc < 0 || nr == 0)
+        if (rc < 0 || off >= info->virtual_size)
             break;
         count -= nr;
-        off = zones[nr - 1].start + zones[nr - 1].length;
-        if (off >= info->virtual_size)
-            break;
     }
     free(zones);
     return rc;

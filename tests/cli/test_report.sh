@@ -79,7 +79,18 @@ done <<'RANGES'
 0x000000000 1 -c 1
 0x000000000 13 -c 100
 0x000180000 1 -o 838860799 -c 5
+0x000000000 1 --state=not-wp
+0x000020000 2 --state=CLOSED
+0x000020000 3 --state=closed,full
+0x000040000 1 --state=FULL -c 5
+0x000180000 1 --state=closed -o 130M -c 1
 RANGES
+run 0 'no zone in this state' report --state=offline,read_only z.qcow2
+is 'none is shown' '' "$(cat out)"
+run 1 'a state that is none' report --state=closed,shut z.qcow2
+has 'is refused by name' err 'closed,shut'
+run 1 'an empty list of states' report --state= z.qcow2
+run 1 'a picture of some states' report --state=full --map z.qcow2
 run 0 'no zones asked for' report -c 0 z.qcow2
 is 'none shown' '' "$(cat out)"
 run 0 'none as JSON' report --json -c 0 z.qcow2

@@ -136,6 +136,29 @@ static bool has_place(const struct front *f, uint64_t off)
     return e.host != UINT64_MAX;
 }
 
+/* An image of 8 MiB with clusters of 4 KiB: 1 MiB of L2 tables maps 512 MiB. */
+static void config_has_the_limits_of_the_image(void **state)
+{
+    uint8_t config[12 + 96] = {0};
+    const uint8_t *c = config + 12;
+    struct front f;
+
+    (void)state;
+    front_begin(&f, front_plain, "", ALL);
+    front_put(config + 4, 96, 4);
+    front_send(&f, 24, 0, config, sizeof(config), NULL, 0);
+    assert_int_equal(front_receive(&f, config, sizeof(config), NULL), sizeof(config));
+    assert_int_equal(front_get(c + 20, 4), 512);     /* blk_size */
+    assert_int_equal(c[24], 3);                      /* physical_block_exp: 4096 bytes */
+    assert_int_equal(front_get(c + 26, 2), 8);       /* min_io_size */
+    assert_int_equal(front_get(c + 28, 4), 8);       /* opt_io_size: a cluster */
+    assert_int_equal(front_get(c + 36, 4), 1048576); /* max_discard_sectors */
+    assert_int_equal(front_get(c + 44, 4), 8);       /* discard_sector_alignment */
+    assert_int_equal(front_get(c + 48, 4), 1048576); /* max_write_zeroes_sectors */
+    assert_int_equal(c[56], 1);                      /* write_zeroes_may_unmap */
+    front_finish(&f);
+}
+
 /* Of the ranges of one request, the guest allows to unmap the second. */
 static void space_is_kept_unless_the_guest_allows(void **state)
 {
@@ -522,6 +545,7 @@ int main(void)
         cmocka_unit_test(data_comes_back),
         cmocka_unit_test(what_cannot_be_is_refused),
         cmocka_unit_test(ranges_become_zeros),
+        cmocka_unit_test(config_has_the_limits_of_the_image),
         cmocka_unit_test(space_is_kept_unless_the_guest_allows),
         cmocka_unit_test(framing_is_free),
         cmocka_unit_test(indexes_wrap),

@@ -11,6 +11,24 @@ uint32_t serve_largest_append(const struct zqcow2_info *info, uint32_t max_io)
     return bytes / info->block_size * info->block_size;
 }
 
+uint32_t serve_sectors(uint64_t bytes)
+{
+    uint64_t n = bytes / ZT_SECTOR;
+
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
+uint8_t serve_shift(uint32_t n)
+{
+    uint8_t shift = 0;
+
+    while (n > 1) {
+        n >>= 1;
+        shift++;
+    }
+    return shift;
+}
+
 /* Exact, unlike zt_human(): scripts read these lines. */
 static const char *size_text(char *buf, size_t room, uint64_t bytes)
 {

@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <zqcow2/device.h>
 #include "serve/confine.h"
 #include "serve/ctl.h"
 #include "serve/geometry.h"
@@ -167,13 +168,16 @@ static uint32_t at_most(uint64_t v, uint32_t max)
 static void fill_params(const struct server *s, struct ublk_params *p)
 {
     const struct zqcow2_info *i = &s->image.info;
+    struct zqcow2_io_limits l = ZQCOW2_IO_LIMITS_INIT;
 
+    zqcow2_get_io_limits(s->image.img, &l);
     *p = (struct ublk_params){.len = sizeof(*p), .types = UBLK_PARAM_BASIC};
     p->basic.attrs = UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA;
     if (s->opt->serve.read_only)
         p->basic.attrs |= UBLK_ATTR_READ_ONLY;
-    p->basic.logical_bs_shift = i->block_size == SECTOR ? 9 : 12;
-    p->basic.physical_bs_shift = p->basic.io_min_shift = p->basic.io_opt_shift = 12;
+    p->basic.logical_bs_shift = serve_shift(l.block_size);
+    p->basic.physical_bs_shift = p->basic.io_min_shift = serve_shift(l.physical_block);
+    p->basic.io_opt_shift = serve_shift(l.optimal_io);
     p->basic.max_sectors = MAX_IO / SECTOR;
     p->basic.dev_sectors = i->virtual_size / SECTOR;
     if (i->zone_size) {
@@ -185,8 +189,9 @@ static void fill_params(const struct server *s, struct ublk_params *p)
         p->zoned.max_append_sectors = serve_largest_append(i, MAX_IO) / SECTOR;
     } else if (!s->opt->serve.read_only) {
         p->types |= UBLK_PARAM_DISCARD;
-        p->discard.granularity = i->cluster_size > i->block_size ? i->cluster_size : i->block_size;
-        p->discard.max_sectors = p->discard.max_write_zeroes_sectors = 1u << 21;
+        p->discard.granularity = l.discard_granularity;
+        p->discard.max_sectors = serve_sectors(l.max_discard);
+        p->discard.max_write_zeroes_sectors = serve_sectors(l.max_zeroes);
         p->discard.max_segments = 1;
     }
 }

@@ -5,11 +5,11 @@
 #include <endian.h>
 #include <string.h>
 
+#include <zqcow2/device.h>
 #include "serve/geometry.h"
 
 #define SECTOR           512u
 #define BIT(n)           (1ull << (n))
-#define RANGE_MAX        (1u << 21) /* sectors of one range: 1 GiB */
 #define MAX_APPEND_BYTES (1u << 24)
 
 void vhost_disk_init(struct vhost_disk *d, const char *path)
@@ -81,30 +81,31 @@ static void fill_zones(const struct vhost_disk *d, struct blk_config *c)
     c->model = BLK_HOST_MANAGED;
 }
 
-static void fill_discard(const struct vhost_disk *d, struct blk_config *c)
+static void fill_discard(const struct zqcow2_io_limits *l, struct blk_config *c)
 {
-    uint32_t cluster = d->info->cluster_size, block = d->info->block_size;
-
-    c->max_discard_sectors = c->max_write_zeroes_sectors = htole32(RANGE_MAX);
+    c->max_discard_sectors = htole32(serve_sectors(l->max_discard));
+    c->max_write_zeroes_sectors = htole32(serve_sectors(l->max_zeroes));
     c->max_discard_seg = c->max_write_zeroes_seg = htole32(VHOST_RANGES);
-    c->discard_sector_alignment = htole32((cluster > block ? cluster : block) / SECTOR);
-    c->write_zeroes_may_unmap = 1;
+    c->discard_sector_alignment = htole32(l->discard_granularity / SECTOR);
+    c->write_zeroes_may_unmap = (l->flags & ZQCOW2_LIMITS_UNMAP) != 0;
 }
 
 void vhost_disk_config(const struct vhost_disk *d, struct blk_config *c)
 {
+    struct zqcow2_io_limits l = ZQCOW2_IO_LIMITS_INIT;
     uint32_t block = d->info->block_size;
 
+    zqcow2_get_io_limits(d->img, &l);
     *c = (struct blk_config){.capacity = htole64(serve_size(d->info) / SECTOR),
                              .size_max = htole32(VHOST_SIZE_MAX),
                              .seg_max = htole32(VHOST_SEG_MAX),
                              .blk_size = htole32(block),
-                             .physical_block_exp = block == SECTOR ? 3 : 0,
-                             .min_io_size = htole16((uint16_t)(4096 / block)),
-                             .opt_io_size = htole32(4096 / block),
+                             .physical_block_exp = serve_shift(l.physical_block / block),
+                             .min_io_size = htole16((uint16_t)(l.physical_block / block)),
+                             .opt_io_size = htole32(l.optimal_io / block),
                              .num_queues = htole16(d->queues)};
     if (d->info->zone_size)
         fill_zones(d, c);
     else if (!d->read_only)
-        fill_discard(d, c);
+        fill_discard(&l, c);
 }
