@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb measure: the space that a copy of a disk takes, computed as qemu-img measure does. */
+#include <errno.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -102,7 +103,7 @@ static uint64_t clusters_of(uint64_t at, uint64_t len, uint64_t cluster, uint64_
     return to > from ? to - from : 0;
 }
 
-/* Of an extent whose bytes lie in a file with holes: those are zeros. */
+/* Of an extent whose bytes lie in a file with holes: those are zeros. Not known: all is data. */
 static int count_extent(struct zqcow2_backend *file, uint64_t at, const struct zqcow2_extent *s,
                         uint64_t cluster, uint64_t *next, uint64_t *data)
 {
@@ -111,6 +112,11 @@ static int count_extent(struct zqcow2_backend *file, uint64_t at, const struct z
 
     for (uint64_t host = s->host; rc == 0 && host < stop; host = end) {
         rc = zqcow2_backend_data(file, host, &begin, &end);
+        if (rc == -EOPNOTSUPP) {
+            begin = host;
+            end = stop;
+            rc = 0;
+        }
         if (rc < 0 || begin == end)
             return rc;
         begin = begin > host ? begin : host;
