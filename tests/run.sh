@@ -187,11 +187,12 @@ stage_lint() {
         tests gcc -L '^lint$'
 }
 
-# The second compiler also builds the portable library, so that both choices of files are tested.
+# The second compiler also builds the portable library, so that both choices of files are tested; the
+# command is for Linux, and many of its tests ask for holes in files and for the locks of QEMU.
 stage_build() {
     gcc_tree && tests gcc -LE '^(lint|guest)$' -E "$model|$crash"
     tree clang -DCMAKE_C_COMPILER=clang -DZQCOW2_WERROR=ON -DZQCOW2_PORTABLE=ON -DZQCOW2_ASSERTS=ON &&
-        tests clang -LE '^(lint|package|guest|holes)$' -E "$model|$crash|counts_instructions"
+        tests clang -LE '^(lint|package|guest)$' -E "$model|$crash|counts_instructions|^cli_"
     # Instructions are counted without assertions.
     tree plain -DCMAKE_C_COMPILER=gcc -DZQCOW2_WERROR=ON && tests plain -R '^(counts_instructions|test_counts|test_zone_costs)$'
     # Shown, not judged: other programs run on this machine, too.

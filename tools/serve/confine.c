@@ -158,6 +158,13 @@ static const int allowed[] = {
     SYS_shutdown,
     SYS_memfd_create,
     SYS_wait4,
+#ifdef ZQ_OS_PORTABLE /* how a portable library locks, and makes events */
+    SYS_flock,
+    SYS_pipe2,
+#ifdef SYS_pipe
+    SYS_pipe,
+#endif
+#endif
 #ifdef SYS_rseq
     SYS_rseq,
 #endif
