@@ -193,6 +193,9 @@ class _FileFlag(enum.IntFlag):
 class _ResizeFlag(enum.IntFlag):
     SHRINK = 1 << 0
     DISCARD = 1 << 1
+    METADATA = 1 << 2
+    FALLOC = 1 << 3
+    FULL = 1 << 4
 
 
 class _SimdiskFlag(enum.IntFlag):
@@ -1295,9 +1298,12 @@ class Image(_Handle):
             _check(_lib.zqcow2_block_status(image, offset, length, byref(out)))
         return Extent(BlockKind(out.kind), out.depth, out.length, None if out.host == _NONE_64 else out.host)
 
-    def resize(self, size: int, *, shrink: bool = False, discard: bool = False) -> None:
-        """shrink: allow a smaller size. discard: first reset the zones to be cut off."""
+    def resize(self, size: int, *, shrink: bool = False, discard: bool = False,
+               preallocation: Preallocation = Preallocation.OFF) -> None:
+        """shrink: allow a smaller size. discard: first reset the zones to be cut off. preallocation:
+        of what is added."""
         flags = (_ResizeFlag.SHRINK if shrink or discard else 0) | (_ResizeFlag.DISCARD if discard else 0)
+        flags |= (0, _ResizeFlag.METADATA, _ResizeFlag.FALLOC, _ResizeFlag.FULL)[preallocation]
         self._call(_lib.zqcow2_resize, size, flags)
 
     def snapshots(self) -> List[Snapshot]:

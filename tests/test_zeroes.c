@@ -348,6 +348,57 @@ static void flags_of_other_requests(void **state)
     must_be_good(img, k);
 }
 
+/* What a device grows by is mapped and reads as zeros; the host has the space, or a hole. */
+static void a_resize_allocates(void **state)
+{
+    static const uint32_t modes[] = {0, ZQCOW2_RESIZE_METADATA, ZQCOW2_RESIZE_FALLOC,
+                                     ZQCOW2_RESIZE_FULL};
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        for (unsigned n = 0; n < 6; n++) { /* those with neither zones nor a data file */
+            const struct kind *k = &kinds[n];
+            struct zqcow2_image *img;
+            uint64_t had;
+            int rc;
+
+            make(k);
+            img = must_open(k);
+            put(img, 0, 2 * C, 5);
+            assert_int_equal(zqcow2_resize(img, 4 * C - 512, ZQCOW2_RESIZE_SHRINK, NULL), 0);
+            had = space(k);
+            rc = zqcow2_resize(img, SIZE, modes[i], NULL);
+            assert_int_equal(rc, 0);
+            memset(copy + 4 * C - 512, 0, SIZE - (4 * C - 512));
+            for (uint64_t at = 4 * C; at < SIZE; at += C)
+                assert_int_equal(status(img, at).host != UINT64_MAX,
+                                 i > 0 || (k->v2 && k->backing));
+            if (i > 1)
+                assert_true(space(k) >= had + 12 * C);
+            if (i == 1 && !k->backing)
+                assert_true(space(k) < had + 4 * C);
+            must_be_good(img, k);
+        }
+    }
+}
+
+static void a_resize_that_cannot_allocate_is_refused(void **state)
+{
+    (void)state;
+    for (unsigned n = 6; n < NR_KINDS; n++) { /* data files, zones */
+        const struct kind *k = &kinds[n];
+        struct zqcow2_image *img;
+
+        make(k);
+        img = must_open(k);
+        assert_int_equal(zqcow2_resize(img, 2 * SIZE, ZQCOW2_RESIZE_FULL, NULL), ZQCOW2_EFEATURE);
+        assert_int_equal(
+            zqcow2_resize(img, 2 * SIZE, ZQCOW2_RESIZE_FULL | ZQCOW2_RESIZE_METADATA, NULL),
+            -EINVAL);
+        must_be_good(img, k);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -357,6 +408,8 @@ int main(void)
         cmocka_unit_test(zones_are_written),
         cmocka_unit_test(a_snapshot_keeps_its_bytes),
         cmocka_unit_test(flags_of_other_requests),
+        cmocka_unit_test(a_resize_allocates),
+        cmocka_unit_test(a_resize_that_cannot_allocate_is_refused),
     };
     int rc;
 

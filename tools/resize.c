@@ -6,7 +6,7 @@
 
 #include "tool.h"
 
-enum { OPT_SHRINK = ZT_OPT_VERB, OPT_DISCARD };
+enum { OPT_SHRINK = ZT_OPT_VERB, OPT_DISCARD, OPT_SPACE };
 
 struct resize {
     struct zt_target target;
@@ -73,12 +73,35 @@ static bool parse_size(struct resize *r)
     return zt_size_arg("resize", r->text + (r->sign != '\0'), &r->amount);
 }
 
+static bool parse_space(struct resize *r, const char *text)
+{
+    static const struct {
+        const char *name;
+        uint32_t flag;
+    } modes[] = {{"off", 0},
+                 {"metadata", ZQCOW2_RESIZE_METADATA},
+                 {"falloc", ZQCOW2_RESIZE_FALLOC},
+                 {"full", ZQCOW2_RESIZE_FULL}};
+    size_t i = 0;
+
+    while (i < ZT_COUNT(modes) && strcmp(text, modes[i].name) != 0)
+        i++;
+    if (i == ZT_COUNT(modes)) {
+        zt_error("--preallocation: '%s' is not one of off, metadata, falloc, full", text);
+        return false;
+    }
+    r->flags &= ~(uint32_t)(ZQCOW2_RESIZE_METADATA | ZQCOW2_RESIZE_FALLOC | ZQCOW2_RESIZE_FULL);
+    r->flags |= modes[i].flag;
+    return true;
+}
+
 static bool parse(struct resize *r, int argc, char **argv)
 {
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SOURCES,
                                           {"shrink", no_argument, NULL, OPT_SHRINK},
                                           {"discard-data", no_argument, NULL, OPT_DISCARD},
+                                          {"preallocation", required_argument, NULL, OPT_SPACE},
                                           ZT_OPTION_END};
     static const char *const names[] = {"FILE", "SIZE"};
     struct zt_options o = {.name = argv[0], .shorts = ":", .longs = longs};
@@ -89,7 +112,7 @@ static bool parse(struct resize *r, int argc, char **argv)
             r->flags |= ZQCOW2_RESIZE_SHRINK;
         else if (c == OPT_DISCARD)
             r->flags |= ZQCOW2_RESIZE_SHRINK | ZQCOW2_RESIZE_DISCARD;
-        else if (!zt_target_option(&r->target, c))
+        else if (c == OPT_SPACE ? !parse_space(r, optarg) : !zt_target_option(&r->target, c))
             return false;
     }
     if (!zt_operands(argc, argv, operands, operands, names))
@@ -112,10 +135,13 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_resize = {
-    "resize", "[--shrink|--discard-data] " ZT_USE_SOURCES "[--backend=NAME] FILE [+|-]SIZE",
+    "resize",
+    "[--shrink|--discard-data] [--preallocation=MODE] " ZT_USE_SOURCES
+    "[--backend=NAME] FILE [+|-]SIZE",
     "Makes the device of an image larger or smaller",
     "  [+|-]SIZE               the new size, or how much to add or remove\n"
     "  --shrink                allow a smaller size: the data beyond it is lost\n"
+    "  --preallocation=MODE    off, metadata, falloc or full, for what is added\n"
     "  --discard-data          the same, and reset zones beyond it that are not "
     "empty\n" ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run};

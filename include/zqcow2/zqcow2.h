@@ -300,8 +300,12 @@ ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
 enum zqcow2_resize_flag {
-    ZQCOW2_RESIZE_SHRINK = 1 << 0, /* allow a smaller size: the data beyond it is lost */
-    ZQCOW2_RESIZE_DISCARD = 1 << 1 /* with SHRINK: first reset the zones to be cut off */
+    ZQCOW2_RESIZE_SHRINK = 1 << 0,  /* allow a smaller size: the data beyond it is lost */
+    ZQCOW2_RESIZE_DISCARD = 1 << 1, /* with SHRINK: first reset the zones to be cut off */
+    /* One of them, with a larger size: what is added is allocated, as zqcow2_preallocation says. */
+    ZQCOW2_RESIZE_METADATA = 1 << 2,
+    ZQCOW2_RESIZE_FALLOC = 1 << 3,
+    ZQCOW2_RESIZE_FULL = 1 << 4
 };
 
 /*

@@ -192,10 +192,13 @@ static int reset_and_resize(struct zqcow2_image *img, uint64_t size, uint32_t fl
 int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags, struct zqcow2_error *err)
 {
     const uint32_t both = ZQCOW2_RESIZE_SHRINK | ZQCOW2_RESIZE_DISCARD;
+    const uint32_t space = ZQCOW2_RESIZE_METADATA | ZQCOW2_RESIZE_FALLOC | ZQCOW2_RESIZE_FULL;
     int rc;
 
     zq_clear_error(err);
-    rc = zq_check_unknown(err, flags, both, 0);
+    rc = zq_check_unknown(err, flags, both | space, 0);
+    if (rc == 0 && (flags & space & ((flags & space) - 1)))
+        rc = zq_fail(err, -EINVAL, "more than one kind of preallocation");
     if (rc == 0 && (flags & both) == both)
         rc = reset_and_resize(img, size, flags, err);
     else if (rc == 0)

@@ -64,7 +64,7 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
 }
 
 /* The cast only shares the code: a write never stores into its buffer. */
-static void prep_zeros(struct zq_io *io, uint64_t off, uint64_t end)
+void zq_io_write_zeros(struct zq_io *io, uint64_t off, uint64_t end)
 {
     zq_io_prep_buf(io, ZQCOW2_IO_WRITE, (void *)(uintptr_t)zeros, off,
                    zq_min(end - off, sizeof(zeros)));
@@ -82,7 +82,7 @@ void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, u
     if (ops->allocate && !ops->submit && blocks && end - off >= ALLOCATE_MIN)
         zq_io_prep(io, ZQ_IO_ALLOCATE, off, zq_min(end - off, x->max_piece));
     else
-        prep_zeros(io, off, end);
+        zq_io_write_zeros(io, off, end);
 }
 
 bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, int ret)
@@ -90,7 +90,7 @@ bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, in
     uint64_t at = io->pub.offset + io->pub.length;
 
     if (io->pub.kind == ZQ_IO_ALLOCATE && ret == -EOPNOTSUPP) {
-        prep_zeros(io, io->pub.offset, end);
+        zq_io_write_zeros(io, io->pub.offset, end);
         return true;
     }
     if (ret < 0 || at == end)
@@ -98,7 +98,7 @@ bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, in
     if (io->pub.kind == ZQ_IO_ALLOCATE)
         zq_io_first_zeros(x, io, at, end);
     else
-        prep_zeros(io, at, end);
+        zq_io_write_zeros(io, at, end);
     return true;
 }
 

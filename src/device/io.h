@@ -41,6 +41,8 @@ static inline int zq_barrier_error(int rc)
 #define ZQ_IO_WORK 0x100u
 /* Zeros with space for [offset, offset + length), by the backend's allocate(). */
 #define ZQ_IO_ALLOCATE 0x101u
+/* Zeros that are written: no I/O has this kind, but an operation may want it. */
+#define ZQ_IO_FILL 0x102u
 
 /* First what every data I/O uses, so that it touches few cache lines. */
 struct zq_io {
@@ -129,6 +131,8 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
  * next one. False: that was all, or it failed.
  */
 void zq_io_first_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t off, uint64_t end);
+/* The same, but all of them are written. */
+void zq_io_write_zeros(struct zq_io *io, uint64_t off, uint64_t end);
 bool zq_io_more_zeros(const struct zq_iox *x, struct zq_io *io, uint64_t end, int ret);
 
 /*

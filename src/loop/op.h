@@ -135,6 +135,7 @@ union zq_op_own {
         uint8_t phase;
         uint64_t prepared; /* bytes of the request that nothing but I/O can hinder any more */
         bool in_place;     /* some of them will be written where they lie */
+        uint32_t space;    /* zeros are mapped like data, by this kind of I/O; 0: they are not */
     } overwrite;
     struct {
         uint8_t phase;

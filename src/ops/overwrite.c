@@ -21,9 +21,10 @@
 
 enum { D_PREPARE, D_FILL, D_IN_PLACE, D_COMMIT, D_FUA };
 
+/* Zeros that are to have space are written like any other bytes. */
 static bool zeroing(const struct zq_op *op)
 {
-    return op->req.op != ZQCOW2_OP_WRITE;
+    return op->req.op != ZQCOW2_OP_WRITE && !op->own.overwrite.space;
 }
 
 static bool keeps_space(const struct zq_op *op)
@@ -33,6 +34,8 @@ static bool keeps_space(const struct zq_op *op)
 
 static uint32_t io_kind(const struct zq_op *op)
 {
+    if (op->own.overwrite.space)
+        return op->own.overwrite.space;
     return zeroing(op) ? zq_zeros_kind(op) : ZQCOW2_IO_WRITE;
 }
 
@@ -91,7 +94,7 @@ static bool can_unmap_units(const struct zq_core *c, const struct zq_op *op, uin
 {
     uint64_t unit, end = op->req.offset + op->length;
 
-    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES)
+    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES || !zeroing(op))
         return false;
     unit = unit_bytes(c);
     end = end == c->size ? zq_align_up(end, unit) : zq_align_down(end, unit);
@@ -353,7 +356,7 @@ static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD || op->range.held ||
+    if (op->req.op == ZQCOW2_OP_DISCARD || op->range.held || op->own.overwrite.space ||
         op->req.flags & (ZQCOW2_COMPRESS | ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK))
         return 0;
     rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);

@@ -66,8 +66,9 @@ enum {
 struct resize {
     struct zq_op op;
     struct zqcow2_error *err;
-    uint64_t size; /* the new one */
-    bool shrinks;  /* is allowed to */
+    uint64_t size;  /* the new one */
+    bool shrinks;   /* is allowed to */
+    uint32_t space; /* the kind of I/O that gives new clusters their zeros; 0: there are none */
     uint8_t phase;
     bool holds; /* nothing else is admitted because of it */
     struct zq_drain drain;
@@ -117,6 +118,8 @@ static int judge_size(const struct zq_core *c, const struct resize *r)
         return zq_fail(r->err, -EFBIG,
                        "size %" PRIu64 ": too large for clusters of %" PRIu64 " bytes", r->size,
                        (uint64_t)1 << c->cluster_bits);
+    if (r->space && r->size < c->size)
+        return zq_fail(r->err, -EINVAL, "preallocation: the device would become smaller");
     if (r->size < c->size && !r->shrinks)
         return zq_fail(r->err, -EINVAL,
                        "size %" PRIu64 ": smaller than the device, and shrinking is not allowed",
@@ -134,6 +137,9 @@ static int judge(struct zq_core *c, struct resize *r)
     if (c->hdr.version < 3 && c->hdr.nb_snapshots)
         return zq_fail(r->err, ZQCOW2_EFEATURE,
                        "images of version 2 that have snapshots cannot be resized");
+    if (r->space && (c->zoned || c->data != &c->x))
+        return zq_fail(r->err, ZQCOW2_EFEATURE,
+                       "preallocation: not for images with zones or with a data file");
     if (r->size > c->size && need > l1)
         r->l1_bytes = zq_align_up(zq_table_bytes(need), (uint64_t)1 << c->cluster_bits);
     rc = judge_size(c, r);
@@ -371,7 +377,8 @@ static void zeros_finish(struct zq_op *op)
 /*
  * Up to the end of the last cluster, by a request of its own, for which the device is as large
  * already: whatever is mapped there goes, and where a source has bytes zeros hide them (S4). In
- * the cluster that the old end lies in they are written.
+ * the cluster that the old end lies in they are written. With preallocation they are mapped, like
+ * data: the clusters are whole in the file before an entry names one.
  */
 static int make_zeros(struct zq_core *c, struct resize *r)
 {
@@ -386,6 +393,7 @@ static int make_zeros(struct zq_core *c, struct resize *r)
     op->req.op = ZQCOW2_OP_WRITE_ZEROES;
     op->req.offset = c->size;
     op->length = end - c->size;
+    op->own.overwrite.space = r->space;
     c->nr_ops++;
     zq_op_ready(op);
     return ZQ_WAIT;
@@ -549,10 +557,22 @@ static void release(struct zq_core *c, struct zq_op *op)
     zq_wake(&c->ready, &c->gate_waiters);
 }
 
+/* A hole, space that reads as zeros, or zeros. */
+static uint32_t space_of(uint32_t flags)
+{
+    return flags & ZQCOW2_RESIZE_METADATA ? ZQCOW2_IO_ZERO :
+           flags & ZQCOW2_RESIZE_FALLOC   ? ZQ_IO_ALLOCATE :
+           flags & ZQCOW2_RESIZE_FULL     ? ZQ_IO_FILL :
+                                            0;
+}
+
 int zq_resize_run(struct zq_core *c, uint64_t size, uint32_t flags, struct zqcow2_error *err)
 {
-    struct resize r = {
-        .op.core = c, .err = err, .size = size, .shrinks = flags & ZQCOW2_RESIZE_SHRINK};
+    struct resize r = {.op.core = c,
+                       .err = err,
+                       .size = size,
+                       .shrinks = flags & ZQCOW2_RESIZE_SHRINK,
+                       .space = space_of(flags)};
 
     zq_bitmap_room_init(&r.room);
     return zq_op_run_alone(c, &r.op, step, release, NULL);

@@ -118,7 +118,10 @@ static int start_space(struct zq_core *c, struct zq_op *op)
     struct zq_transfer *t = &op->xfer;
 
     zq_assert_k(R14, op->range.held);
-    zq_io_first_zeros(t->x, &op->io, t->host, t->host + t->left);
+    if (t->kind == ZQ_IO_FILL)
+        zq_io_write_zeros(&op->io, t->host, t->host + t->left);
+    else
+        zq_io_first_zeros(t->x, &op->io, t->host, t->host + t->left);
     op->io.complete = space_done;
     t->moving = true;
     start(c, op, t->x);
@@ -150,7 +153,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     if (t->kind == ZQ_IO_WORK)
         return start_zeros(c, op);
-    if (t->kind == ZQ_IO_ALLOCATE)
+    if (t->kind == ZQ_IO_ALLOCATE || t->kind == ZQ_IO_FILL)
         return start_space(c, op);
     zq_io_prep(&op->io, t->kind, t->host, t->left);
     if (t->kind != ZQCOW2_IO_ZERO) {

@@ -126,6 +126,52 @@ for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on compat=1.1,lazy_refc
     done
 done
 
+# Preallocation: what is added, behind 1000 KiB, has the same places and space as with qemu-img.
+places() {
+    qemu-img map --output=json "$1" | python3 -c '
+import json, sys
+runs = []
+for e in json.load(sys.stdin):
+    start, end = max(e["start"], 1024000), e["start"] + e["length"]
+    if "offset" not in e or e["depth"] or end <= start:
+        continue
+    if runs and runs[-1][1] == start:
+        runs[-1][1] = end
+    else:
+        runs.append([start, end])
+print(runs)'
+}
+for how in compat=1.1 compat=0.10 compat=1.1,extended_l2=on; do
+    for under in '' -Ffull; do
+        for mode in metadata falloc full; do
+            name="preallocation $mode, $how$under"
+            rm -f a.qcow2 b.qcow2
+            case $name in *compat=0.10-Ffull) continue ;; esac
+            if [ -n "$under" ]; then
+                qemu-img create -q -f qcow2 -o "$how" -b full.raw -F raw a.qcow2 1000K
+            else
+                qemu-img create -q -f qcow2 -o "$how" a.qcow2 1000K
+            fi
+            fill 1 64K 300K a.qcow2
+            cp a.qcow2 b.qcow2
+            run 0 "$name: grows" resize --preallocation=$mode a.qcow2 2344K
+            qemu_resize --preallocation=$mode b.qcow2 2344K
+            alike "$name: as with qemu-img"
+            is "$name: has the same places" "$(places b.qcow2)" "$(places a.qcow2)"
+            mine=$(stat -c %b a.qcow2) theirs=$(stat -c %b b.qcow2)
+            is "$name: and space, to within 128 KiB" yes \
+                "$([ $((mine - theirs)) -le 256 ] && [ $((theirs - mine)) -le 256 ] && echo yes)"
+            sound "$name: is sound" a.qcow2
+        done
+    done
+done
+run 1 'refused: smaller' resize --shrink --preallocation=full a.qcow2 1M
+has 'says so' err 'preallocation: the device would become smaller'
+run 1 'refused: a kind that is none' resize --preallocation=some a.qcow2 4M
+has 'names those' err 'not one of off, metadata, falloc, full'
+run 1 'refused: with zones' resize --preallocation=metadata z.qcow2 +4M
+has 'says so' err 'preallocation: not for images with zones'
+
 # With a data file both files change, and a raw one by itself has the bytes of the device.
 for how in data_file_raw=on data_file_raw=off data_file_raw=on,extended_l2=on; do
     rm -f a.qcow2 b.qcow2 a.data b.data
