@@ -22,4 +22,12 @@ int zq_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
              const struct zqcow2_check_options *opt, const struct zq_below *below,
              struct zqcow2_check_result *res, struct zqcow2_error *err);
 
+/*
+ * Before all else of a repair that may drop entries: l1_size and nb_snapshots, where they are wrong
+ * beyond doubt and the image could not be read for them. *done: how many were set right. What it
+ * cannot judge stays, for zq_check() to report.
+ */
+int zq_check_fix_header(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
+                        const struct zqcow2_check_options *opt, uint64_t *done);
+
 #endif

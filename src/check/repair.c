@@ -231,6 +231,22 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 
 /* ---- a round ---- */
 
+/* Entries that the disk does not need have nothing to lose, and what lies on them has. */
+static int shorten_l1(struct zq_scan *s, bool *changed)
+{
+    const struct zq_form form = zq_scan_form(s);
+    uint64_t need = zq_l1_needed(&form, s->h.virtual_size);
+    uint8_t raw[4];
+    int rc;
+
+    zq_put_be32(raw, (uint32_t)need);
+    rc = zq_scan_write(s, raw, sizeof(raw), ZQ_HDR_L1_ENTRIES);
+    *changed = true;
+    zq_found(s, ZQCOW2_FOUND_REPAIRED, 1, "l1_size %" PRIu32 " at byte %d is now %" PRIu64,
+             s->h.l1_entries, ZQ_HDR_L1_ENTRIES, need);
+    return rc < 0 ? rc : zq_be_flush(s->be);
+}
+
 /*
  * One kind of change per pass where the next kind would rely on a scan that is out of date: after a
  * rebuild, and after copies, the caller scans again.
@@ -239,6 +255,8 @@ static int repair_tables(struct zq_scan *s, unsigned flags, bool *changed)
 {
     int rc = 0;
 
+    if (s->long_l1 && flags & ZQCOW2_CHECK_REPAIR_ALL)
+        return shorten_l1(s, changed);
     if (s->tangled)
         return 0;
     if (flags & ZQCOW2_CHECK_REPAIR && (s->rebuild || s->no_block)) {

@@ -241,6 +241,7 @@ static bool find_clash(struct zq_scan *s, uint64_t offset, uint64_t first, uint6
         if (!before)
             continue;
         note_clash(s, kind, before);
+        s->long_l1 |= (before | kind) & ZQ_KIND_L1 && zq_scan_beyond_l1(s, c);
         zq_scan_note_lower(s, c, kind == ZQ_KIND_L1 ? ZQ_BY_LOWER_TABLE : ZQ_BY_LOWERS);
         if (!reported)
             zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,

@@ -99,6 +99,7 @@ struct zq_scan {
     bool hidden;             /* there may be references that could not be followed: free nothing */
     bool unfollowed;         /* of these, some of a snapshot: which may have any table */
     bool tangled;            /* active tables with one owner overlap: which is right is unknown */
+    bool long_l1;            /* something lies where L1 is longer than the disk needs */
     bool marked;             /* in use; not by this repair */
     bool stray;              /* entries of L1 or L2 have bits without a meaning */
     bool rebuild;            /* the refcounts must not be changed where they are */
@@ -288,6 +289,16 @@ static inline uint64_t zq_scan_guest(const struct zq_scan *s, const struct zq_l2
     const struct zq_form form = zq_scan_form(s);
 
     return ((uint64_t)t->index << zq_l2_span_bits(&form)) + (i << s->h.cluster_bits);
+}
+
+/* A cluster of the active L1 in which no entry is needed: it may be its size that is wrong. */
+static inline bool zq_scan_beyond_l1(const struct zq_scan *s, uint64_t cluster)
+{
+    const struct zq_form form = zq_scan_form(s);
+    uint64_t need = zq_table_bytes(zq_l1_needed(&form, s->h.virtual_size));
+
+    return cluster >= zq_div_up(s->h.l1_offset + need, zq_scan_cluster(s)) &&
+           cluster << s->h.cluster_bits < s->h.l1_offset + zq_table_bytes(s->h.l1_entries);
 }
 
 /* The first cluster behind the file for what a repair adds: where no wrong entry points already. */

@@ -28,6 +28,7 @@ static void target_lies_on(struct zq_scan *s, struct zq_target *t, unsigned forb
 
         if (kinds)
             zq_scan_note_lower(s, c, by);
+        s->long_l1 |= kinds & ZQ_KIND_L1 && zq_scan_beyond_l1(s, c);
         on |= kinds;
     }
     if (!on)

@@ -51,8 +51,12 @@ int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
     struct zqcow2_error why = {0, ""};
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = &why, .hooks = *hooks};
     struct zq_below b = {.pointers = NULL};
-    int rc = opt->resolve ? zq_opening_header(&o) : 0; /* what is wrong with it, check says */
+    uint64_t fixed = 0;
+    int rc = opt->flags & ZQCOW2_CHECK_REPAIR_ALL ? zq_check_fix_header(be, hooks, opt, &fixed) : 0;
 
+    if (rc < 0)
+        return zq_fail_rc(err, rc);
+    rc = opt->resolve ? zq_opening_header(&o) : 0; /* what is wrong with it, check says */
     o.opt.resolve = opt->resolve;
     o.opt.resolve_arg = opt->resolve_arg;
     o.opt.flags = opt->flags & ZQCOW2_CHECK_NOLOCK ? ZQCOW2_OPEN_NOLOCK : 0;
@@ -65,5 +69,7 @@ int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
         warn(opt, res, &why);
     rc = zq_check(be, hooks, opt, b.pointers ? &b : NULL, res, err);
     zq_free(hooks, b.pointers, zq_pointers_bytes(&b.g));
+    res->corruptions += fixed;
+    res->corruptions_fixed += fixed;
     return rc;
 }

@@ -87,8 +87,10 @@ static void expect_told(struct pic *p, const struct bend *b, unsigned flags)
     struct zqcow2_check_result r;
     uint64_t before;
 
-    if (pic_check(p, 0) != 0)
+    if (pic_check(p, 0) != 0) { /* the header, which the greatest repair may set right */
+        (void)pic_check(p, flags);
         return;
+    }
     before = p->res.corruptions;
     if (pic_check(p, flags) != 0)
         fail_msg("%s, flags %u: %s", b->name, flags, p->err.text);

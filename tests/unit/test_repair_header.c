@@ -171,12 +171,103 @@ static void test_flag_on_shared(void **state)
     pic_free(&p);
 }
 
+/* ---- counts that hide what is there ---- */
+
+/* The greatest repair brings it back byte by byte; a lesser one leaves it as it is. */
+static void expect_fixed(struct pic *p, uint64_t at, uint64_t value)
+{
+    uint64_t len, now;
+    uint8_t *want = pic_bytes(p, &len), *b;
+
+    pic_put(p, at, 4, value);
+    (void)pic_check(p, REPAIR);
+    assert_int_equal(pic_get(p, at, 4), value);
+    if (pic_check(p, ALL) != 0 || !p->res.corruptions ||
+        p->res.corruptions != p->res.corruptions_fixed)
+        fail_msg("%llu at byte %llu: %s%s", (unsigned long long)value, (unsigned long long)at,
+                 p->err.text, p->found);
+    b = pic_bytes(p, &now);
+    if (now != len || memcmp(b, want, len))
+        fail_msg("%llu at byte %llu: other bytes: %s", (unsigned long long)value,
+                 (unsigned long long)at, p->found);
+    free(b);
+    free(want);
+}
+
+static void expect_stays(struct pic *p, uint64_t at, uint64_t value)
+{
+    uint64_t old = pic_get(p, at, 4);
+
+    pic_put(p, at, 4, value);
+    (void)pic_check(p, ALL);
+    assert_int_equal(pic_get(p, at, 4), value);
+    pic_put(p, at, 4, old);
+}
+
+static void test_too_many_snapshots(void **state)
+{
+    uint64_t record, behind;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    expect_fixed(&p, 60, 7); /* there is no table at all */
+    record = pic_snapshot(&p);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    pic_finds(&p, 0, 0, 0, "", "");
+    expect_fixed(&p, 60, 2);
+    expect_fixed(&p, 60, 4000);
+    expect_fixed(&p, 60, 70000);
+    expect_fixed(&p, 60, UINT32_MAX);
+    expect_stays(&p, 60, 1);
+    behind = record + (40 + pic_get(&p, record + 36, 4) + pic_get(&p, record + 12, 2) +
+                       pic_get(&p, record + 14, 2) + 7) /
+                          8 * 8;
+    pic_put(&p, behind + 36, 4, 1 << 20); /* a record, and none that could be followed */
+    expect_stays(&p, 60, 2);
+    pic_put(&p, behind + 36, 4, 0);
+    pic_zero(&p, record, 40); /* its place may be what is wrong */
+    expect_stays(&p, 60, 1);
+    pic_free(&p);
+}
+
+static void test_size_of_l1(void **state)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    uint64_t l1, need = 5;
+    struct pic p;
+
+    (void)state;
+    o.virtual_size = MiB(9);
+    o.cluster_size = 4096;
+    pic_make(&p, &o);
+    for (uint64_t i = 0; i < need; i++)
+        pic_map(&p, i * MiB(2), 3);
+    l1 = pic_get(&p, 36, 4);
+    assert_int_equal(l1, need);
+    expect_fixed(&p, 36, 0);
+    expect_fixed(&p, 36, 1);
+    expect_fixed(&p, 36, need - 1);
+    expect_fixed(&p, 36, (4u << 20) + 1);
+    expect_fixed(&p, 36, UINT32_MAX);
+    expect_fixed(&p, 36, pic_length(&p) / 8); /* past the end of the file */
+    expect_fixed(&p, 36, need + 1024);        /* over tables and data */
+    expect_stays(&p, 36, need + 1);           /* more than the disk needs is no fault */
+    pic_put(&p, 72, 8, (uint64_t)1 << 40);    /* an image that we do not know */
+    expect_stays(&p, 36, 1);
+    pic_put(&p, 72, 8, 0);
+    pic_put(&p, 24, 8, MiB(2) * 513); /* a table of two clusters, and only one is known */
+    expect_stays(&p, 36, 5);
+    pic_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_offset_of_no_snapshots),    cmocka_unit_test(test_raw_data_bit),
         cmocka_unit_test(test_bitmaps_bit_alone),         cmocka_unit_test(test_loose_flags),
         cmocka_unit_test(test_unknown_bits_beside_marks), cmocka_unit_test(test_flag_on_shared),
+        cmocka_unit_test(test_too_many_snapshots),        cmocka_unit_test(test_size_of_l1),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
