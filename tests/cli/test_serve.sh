@@ -104,7 +104,15 @@ pid=$("$tool" serve list | sed -n "s#.*${tab}pid \([0-9]*\)$tab$dir/u.qcow2\$#\1
 is 'who has no rights' "$(id -u nobody) 0000000000000000" \
     "$(sed -n 's/^Uid:[^0-9]*\([0-9]*\).*/\1/p; s/^CapEff:[^0-9]*//p' "/proc/$pid/status" | xargs)"
 run 0 'root controls it' serve ctl u.qcow2 flush
-run 0 'and stops it' serve stop u.qcow2
+kill -STOP "$pid"
+run 1 'a suspended server cannot be stopped' serve stop u.qcow2
+is 'says so' "zqcow2: server $pid is suspended, and can end only when it continues (kill -CONT $pid)" \
+    "$(cat err)"
+kill -CONT "$pid"
+while "$tool" serve list | grep -q u.qcow2; do sleep 0.05; done
+run 1 'it has ended since' serve stop u.qcow2
+run 1 'a list has no end to wait for' serve list --timeout 5
+is 'says so' "zqcow2: serve: --timeout goes with 'stop'" "$(cat err)"
 is 'it leaves nothing behind' '' "$(ls u 2>/dev/null; "$tool" serve list | grep u.qcow2)"
 run 0 'with faults, in the background' vhost-user --socket=u --ctl=u.ctl --faults= u.qcow2
 run 0 'one write will fail' serve ctl u.ctl fail write all ENOSPC 1

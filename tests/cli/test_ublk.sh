@@ -77,6 +77,39 @@ run 0 'del of the dead by a name that no file has' ublk del /images/full.qcow2
 run 0 'list' ublk list
 is 'nothing is left' '' "$(cat out)"
 
+# A server that cannot end is named, and nobody waits for it; when it continues, it ends.
+alive 3 "$dir/a.qcow2"
+kill -STOP "$pid"
+run 0 'list shows a suspended server' ublk list
+is 'as any other' "3$tab/dev/ublkb3${tab}pid $pid$tab$dir/a.qcow2" "$(cat out)"
+run 1 'del of a suspended server' ublk del 3
+is 'says so' "zqcow2: server $pid is suspended, and can end only when it continues (kill -CONT $pid)" \
+    "$(cat err)"
+kill -CONT "$pid"
+run 0 'del of it when it continues' ublk del 3
+python3 - "$state/ublk4" <<'EOF' &
+import fcntl, os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+with open(sys.argv[1], "w") as f:
+    fcntl.flock(f, fcntl.LOCK_EX)
+    f.write("%d\n/images/slow.qcow2\n" % os.getpid())
+    f.flush()
+    open("ready", "w").close()
+    time.sleep(3600)
+EOF
+pid=$!
+while [ ! -e ready ]; do sleep 0.05; done
+rm ready
+run 1 'del of a server that does not end' ublk del --timeout=1 4
+is 'says so' "zqcow2: server $pid has not ended within 1 s; it still closes its image" "$(cat err)"
+kill -KILL "$pid"
+wait "$pid" 2>/dev/null
+run 0 'del of what it left behind' ublk del --force 4
+for t in 0 -1 x; do
+    run 1 "no time: $t" ublk del "--timeout=$t" 3
+    has 'names the option' err '^zqcow2: --timeout: must be a number'
+done
+
 # An end that was not clean is reported by the one that asked for it.
 end='Input/output error' alive 4 "$dir/a.qcow2"
 run 1 'del of a server that cannot close its image' ublk del --force 4
@@ -112,6 +145,23 @@ for how in '' --foreground; do
         is 'says why' "zqcow2: ${case#*|}" "$(cat err)"
     done
 done
+# Options that go together.
+run 1 'a device to take over has its form' ublk add --recover 3 --depth 8 z.qcow2
+has 'says so' err '^zqcow2: --recover: the device keeps what it has: omit '
+run 1 'no image is known' ublk add --recover 3
+is 'says so' 'zqcow2: device 3: no server of it is known: name the image' "$(cat err)"
+run 1 'no driver to take over from' ublk add --recover 3 z.qcow2
+is 'says so' 'zqcow2: /dev/ublk-control is missing: load the driver (modprobe ublk_drv)' "$(cat err)"
+run 1 'no way to be recoverable' ublk add --recoverable=no z.qcow2
+is 'says so' "zqcow2: --recoverable: must be wait or fail, not 'no'" "$(cat err)"
+dead 3 999999 "$dir/p.qcow2"
+run 1 'the image of another server' ublk add --recover 3 z.qcow2
+is 'says so' "zqcow2: device 3 is of the image $dir/p.qcow2" "$(cat err)"
+alive 3 "$dir/p.qcow2"
+run 1 'a server that lives' ublk add --recover 3
+is 'says so' "zqcow2: device 3 has a server, process $pid" "$(cat err)"
+run 0 'which is then stopped' ublk del 3
+
 # Blocks: the image must have whole ones. With them, only the driver is missing.
 "$tool" create -o zone.size=8M,zone.capacity=6144512 c.qcow2 64M >/dev/null &&
     "$tool" create p.qcow2 1049088 >/dev/null || exit 99

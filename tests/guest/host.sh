@@ -41,7 +41,7 @@ busybox_is_static() {
 
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
-GUEST_TOOLS="fio blkzone mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
+GUEST_TOOLS="fio blkzone mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
 LIBS=/lib/x86_64-linux-gnu
 MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop"
 

@@ -9,7 +9,7 @@
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
-ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost server full" # long ones first
+ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost recover server full" # long ones first
 ONLY= TOOL= LONG=0 KEEP= JOBS=2 SERIES=6.12 ZONED_FS="btrfs zonefs"
 
 usage() {
@@ -83,6 +83,7 @@ run_test() {
     case $1 in
     boot) run_guest boot 200 ;;
     server) run_guest server 300 ;;
+    recover) run_guest recover $((LONG ? 3600 : 600)) zq.rounds=$((LONG ? 50 : 4)) ;;
     full) run_guest full 300 ;;
     diff) run_guest diff $((LONG ? 5400 : 1800)) zq.ops=$((LONG ? 2000 : 300)) \
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;

@@ -19,8 +19,9 @@ static void print_server(const struct serve_state *s, bool named)
     if (s->alive) {
         zt_put(stdout, s->endpoint);
         printf("\tpid %ld\t", (long)s->pid);
-    } else {
-        printf("-\tserver gone%s", s->error[0] ? ": " : "");
+    } else { /* a device may wait for the next server */
+        zt_put(stdout, s->kind->device && !access(s->endpoint, F_OK) ? s->endpoint : "-");
+        printf("\tserver gone%s", s->error[0] ? ": " : "");
         zt_put(stdout, s->error);
         putchar('\t');
     }
@@ -72,23 +73,112 @@ bool serve_find(const struct serve_kind *kind, const char *name, struct serve_st
     return found;
 }
 
-/* By a descriptor of the process, so that its number cannot pass to another one meanwhile. */
-int serve_stop(const struct serve_state *s)
+/* The letter of its state; '\0' if there is no such process. */
+static char process_state(pid_t pid)
+{
+    char path[64], line[512];
+    const char *name_end = NULL;
+    FILE *f;
+
+    snprintf(path, sizeof(path), "/proc/%ld/stat", (long)pid);
+    f = fopen(path, "re");
+    if (f && fgets(line, sizeof(line), f))
+        name_end = strrchr(line, ')');
+    if (f)
+        fclose(f);
+    return name_end && name_end[1] ? name_end[2] : '\0';
+}
+
+static bool is_suspended(pid_t pid)
+{
+    char state = process_state(pid);
+
+    return state == 'T' || state == 't';
+}
+
+static void report_suspended(pid_t pid)
+{
+    zt_error("server %ld is suspended, and can end only when it continues (kill -CONT %ld)",
+             (long)pid, (long)pid);
+}
+
+#define PATIENCE 5.0 /* seconds, for a server that is suspended */
+
+bool serve_is_suspended(const struct serve_state *s)
+{
+    double limit = zt_now() + PATIENCE;
+
+    while (is_suspended(s->pid)) {
+        if (zt_now() >= limit) {
+            report_suspended(s->pid);
+            return true;
+        }
+        usleep(100 * 1000);
+    }
+    return false;
+}
+
+/* False after reporting why it has not ended. */
+static bool wait_end(int pidfd, pid_t pid, uint32_t seconds)
+{
+    double begin = zt_now(), moved = begin;
+
+    for (;;) {
+        struct pollfd p = {.fd = pidfd, .events = POLLIN};
+        double now;
+
+        if (poll(&p, 1, 200) > 0)
+            return true;
+        now = zt_now();
+        if (!is_suspended(pid)) {
+            moved = now;
+        } else if (now - moved >= PATIENCE) {
+            report_suspended(pid);
+            return false;
+        }
+        if (now - begin >= seconds) {
+            zt_error("server %ld has not ended within %" PRIu32 " s; it still closes its image",
+                     (long)pid, seconds);
+            return false;
+        }
+    }
+}
+
+/* The exit status. */
+static int report_end(const struct serve_state *s)
 {
     struct serve_state after;
-    struct pollfd p = {.events = POLLIN};
 
-    p.fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
-    if (p.fd < 0 || syscall(SYS_pidfd_send_signal, p.fd, SIGTERM, NULL, 0)) {
-        zt_error("server %ld: %s", (long)s->pid, strerror(errno));
-        return 1;
-    }
-    while (poll(&p, 1, -1) < 0 && errno == EINTR)
-        ;
-    close(p.fd);
     if (serve_state_read(s->kind, s->id, &after) || after.alive || !after.error[0])
         return 0;
     zt_error("%s: closing the image failed: %s", after.image, after.error);
     serve_state_remove(&after);
     return 1;
+}
+
+/* By a descriptor of the process, so that its number cannot pass to another one meanwhile. */
+int serve_stop(const struct serve_state *s, uint32_t seconds)
+{
+    int fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+    bool ended;
+
+    if (fd < 0 || syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0)) {
+        bool gone = errno == ESRCH; /* its device was stopped, and it has ended for that */
+
+        if (gone && fd >= 0)
+            close(fd);
+        if (gone)
+            return report_end(s);
+        zt_error("server %ld: %s", (long)s->pid,
+                 errno == EPERM ? "no permission to stop it: another user runs it" :
+                                  strerror(errno));
+        if (fd >= 0)
+            close(fd);
+        return 1;
+    }
+    ended = wait_end(fd, s->pid, seconds);
+    close(fd);
+    if (!ended)
+        return 1;
+    return report_end(s);
 }

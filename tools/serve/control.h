@@ -11,7 +11,21 @@ int serve_list(const struct serve_kind *kind, bool named);
 bool serve_lookup(const struct serve_kind *kind, const char *name, struct serve_state *out);
 /* The same, which reports that there is none. */
 bool serve_find(const struct serve_kind *kind, const char *name, struct serve_state *out);
-/* Stops a living one and waits for its end; the exit status, 1 also if the end was not clean. */
-int serve_stop(const struct serve_state *s);
+/* Writing back and flushing may take minutes; a server that hangs must not stop its caller, too. */
+#define SERVE_STOP_SECONDS 600u
+/* For the options of a command that stops a server. */
+#define SERVE_HELP_TIMEOUT \
+    "  --timeout=SECONDS       how long to wait for the end of the server; 600\n"
+
+/*
+ * Is it suspended, by SIGSTOP or a debugger? Waits a few seconds for it to continue; then reports
+ * that, and true.
+ */
+bool serve_is_suspended(const struct serve_state *s);
+/*
+ * Stops a living one and waits for its end, at most `seconds`; the exit status, 1 also if the end
+ * was not clean.
+ */
+int serve_stop(const struct serve_state *s, uint32_t seconds);
 
 #endif

@@ -15,9 +15,10 @@
 
 #include "serve/escape.h"
 
-static void state_path(char *buf, size_t room, const struct serve_kind *kind, uint32_t id)
+void serve_state_beside(char path[SERVE_STATE_PATH], const struct serve_kind *kind, uint32_t id,
+                        const char *suffix)
 {
-    snprintf(buf, room, SERVE_STATE_DIR "/%s%" PRIu32, kind->name, id);
+    snprintf(path, SERVE_STATE_PATH, SERVE_STATE_DIR "/%s%" PRIu32 "%s", kind->name, id, suffix);
 }
 
 static void set_endpoint(struct serve_state *s)
@@ -26,17 +27,21 @@ static void set_endpoint(struct serve_state *s)
         snprintf(s->endpoint, sizeof(s->endpoint), "%s%" PRIu32, s->kind->device, s->id);
 }
 
-static void default_ctl(const struct serve_state *s, char *buf, size_t room)
+static void set_ctl(struct serve_state *s)
 {
-    snprintf(buf, room, SERVE_STATE_DIR "/%s%" PRIu32 ".ctl", s->kind->name, s->id);
+    char path[SERVE_STATE_PATH];
+
+    serve_state_beside(path, s->kind, s->id, SERVE_CTL_SUFFIX);
+    if (!s->ctl[0])
+        snprintf(s->ctl, sizeof(s->ctl), "%s", path);
 }
 
 /* Of a control socket in another place the file has the path. */
 static bool elsewhere(const struct serve_state *s)
 {
-    char path[64];
+    char path[SERVE_STATE_PATH];
 
-    default_ctl(s, path, sizeof(path));
+    serve_state_beside(path, s->kind, s->id, SERVE_CTL_SUFFIX);
     return s->ctl[0] && strcmp(s->ctl, path);
 }
 
@@ -106,12 +111,12 @@ static int write_file(const struct serve_state *s, int fd)
 /* The lock comes before the first byte, so that a living server's file is left alone. */
 int serve_state_create(struct serve_state *s)
 {
-    char path[64];
+    char path[SERVE_STATE_PATH];
     int fd, rc;
 
     if (mkdir(SERVE_STATE_DIR, 0755) && errno != EEXIST)
         return -errno;
-    state_path(path, sizeof(path), s->kind, s->id);
+    serve_state_beside(path, s->kind, s->id, "");
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
         return -errno;
@@ -122,8 +127,7 @@ int serve_state_create(struct serve_state *s)
         close(fd);
         return rc;
     }
-    if (!s->ctl[0])
-        default_ctl(s, s->ctl, sizeof(s->ctl));
+    set_ctl(s);
     return fd;
 }
 
@@ -151,26 +155,27 @@ void serve_state_end(struct serve_state *s, int fd, const char *error,
 
 void serve_state_remove(const struct serve_state *s)
 {
-    char path[64];
-
     /* In this order: what the next server with this number makes must stay. */
-    default_ctl(s, path, sizeof(path));
-    unlink(path);
-    state_path(path, sizeof(path), s->kind, s->id);
-    unlink(path);
+    static const char *const suffixes[] = {SERVE_CTL_SUFFIX, SERVE_LEDGER_SUFFIX, ""};
+    char path[SERVE_STATE_PATH];
+
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        serve_state_beside(path, s->kind, s->id, suffixes[i]);
+        unlink(path);
+    }
 }
 
 /* ---- the side of list and del ---- */
 
 int serve_state_read(const struct serve_kind *kind, uint32_t id, struct serve_state *out)
 {
-    char path[64], pid[32];
+    char path[SERVE_STATE_PATH], pid[32];
     FILE *f;
 
     memset(out, 0, sizeof(*out));
     out->kind = kind;
     out->id = id;
-    state_path(path, sizeof(path), kind, id);
+    serve_state_beside(path, kind, id, "");
     f = fopen(path, "re");
     if (!f)
         return -errno;
@@ -180,8 +185,7 @@ int serve_state_read(const struct serve_kind *kind, uint32_t id, struct serve_st
     read_line(f, out->endpoint, sizeof(out->endpoint));
     read_line(f, out->ctl, sizeof(out->ctl));
     set_endpoint(out);
-    if (!out->ctl[0])
-        default_ctl(out, out->ctl, sizeof(out->ctl));
+    set_ctl(out);
     out->pid = (pid_t)strtol(pid, NULL, 10);
     out->alive = flock(fileno(f), LOCK_SH | LOCK_NB) != 0;
     fclose(f);

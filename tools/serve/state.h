@@ -23,6 +23,11 @@
 
 #define SERVE_STATE_MAX 1024 /* servers of a kind that are looked for */
 
+/* Files beside the state file, which are removed with it; their names are its name and this. */
+#define SERVE_CTL_SUFFIX    ".ctl"
+#define SERVE_LEDGER_SUFFIX ".ledger" /* of a server that can be replaced while clients go on */
+#define SERVE_STATE_PATH    128       /* bytes that are enough for each of the names */
+
 /* What one folder of tools/ serves by. */
 struct serve_kind {
     const char *name;   /* the verb, and with a number the state file */
@@ -42,6 +47,8 @@ struct serve_state {
     char error[256];         /* why the end was not clean; empty: it has not ended, or well */
 };
 
+void serve_state_beside(char path[SERVE_STATE_PATH], const struct serve_kind *kind, uint32_t id,
+                        const char *suffix);
 /*
  * Writes the file of this process, from kind, id, image, (without kind->device) endpoint and, if it
  * is elsewhere, ctl, and sets the rest. Returns a descriptor that holds its lock until the process

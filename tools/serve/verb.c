@@ -5,6 +5,7 @@
 #include "serve/client.h"
 #include "serve/control.h"
 #include "serve/kinds.h"
+#include "serve/options.h"
 #include "tool.h"
 
 static const struct serve_kind *const kinds[] = {&ublk_kind, &vhost_kind};
@@ -19,7 +20,7 @@ static int list(void)
 }
 
 /* A ublk device is more than its server: `ublk del` takes both away. */
-static int stop(const char *name)
+static int stop(const char *name, uint32_t seconds)
 {
     size_t n = strlen(vhost_kind.name);
     struct serve_state s;
@@ -29,30 +30,18 @@ static int stop(const char *name)
     if (!serve_find(&vhost_kind, name, &s))
         return 1;
     if (s.alive)
-        return serve_stop(&s);
+        return serve_stop(&s, seconds);
     serve_state_remove(&s);
     return 0;
 }
 
-static int run(int argc, char **argv)
+static int mistake(int argc, char **argv, bool timeout)
 {
-    static const struct option none[] = {ZT_OPTION_END};
-    static const char *const names[] = {"list, stop or ctl", "ID|FILE"};
-    struct zt_options opts = {.name = "serve", .shorts = ":", .longs = none};
-
-    if (argc > 1 && !strcmp(argv[1], "ctl"))
-        return serve_ctl(argc - 1, argv + 1);
-    if (zt_option(&opts, argc, argv) != -1 || !zt_operands(argc, argv, 1, 2, names))
-        return 1;
-    argc -= optind;
-    argv += optind;
-    if (argc == 1 && !strcmp(argv[0], "list"))
-        return list();
-    if (argc == 2 && !strcmp(argv[0], "stop"))
-        return stop(argv[1]);
-    if (!strcmp(argv[0], "stop"))
+    if (timeout && strcmp(argv[0], "stop"))
+        zt_error("serve: --timeout goes with 'stop'");
+    else if (!strcmp(argv[0], "stop"))
         zt_error("serve stop: name one server, as zqcow2 serve list shows it");
-    else if (!strcmp(argv[0], "list"))
+    else if (!strcmp(argv[0], "list") && argc > 1)
         zt_error("serve list: takes no name, but got '%s'", argv[1]);
     else
         zt_error("serve: there is 'list', 'stop' and 'ctl', but not '%s'; see zqcow2 serve --help",
@@ -60,10 +49,36 @@ static int run(int argc, char **argv)
     return 1;
 }
 
+static int run(int argc, char **argv)
+{
+    enum { OPT_TIMEOUT = ZT_OPT_VERB };
+    static const struct option longs[] = {{"timeout", required_argument, NULL, OPT_TIMEOUT},
+                                          ZT_OPTION_END};
+    static const char *const names[] = {"list, stop or ctl", "ID|FILE"};
+    struct zt_options opts = {.name = "serve", .shorts = ":", .longs = longs};
+    uint32_t seconds = SERVE_STOP_SECONDS;
+    int c;
+
+    if (argc > 1 && !strcmp(argv[1], "ctl"))
+        return serve_ctl(argc - 1, argv + 1);
+    while ((c = zt_option(&opts, argc, argv)) != -1)
+        if (c != OPT_TIMEOUT || !serve_number("--timeout", optarg, 1, UINT32_MAX, &seconds))
+            return 1;
+    if (!zt_operands(argc, argv, 1, 2, names))
+        return 1;
+    argc -= optind;
+    argv += optind;
+    if (argc == 2 && !strcmp(argv[0], "stop"))
+        return stop(argv[1], seconds);
+    if (argc == 1 && !strcmp(argv[0], "list") && !opts.seen[OPT_TIMEOUT])
+        return list();
+    return mistake(argc, argv, opts.seen[OPT_TIMEOUT]);
+}
+
 const struct zt_verb zt_verb_serve = {
     "serve",
     "list\n"
-    "       zqcow2 serve stop ID|FILE\n"
+    "       zqcow2 serve stop [--timeout SECONDS] ID|FILE\n"
     "       zqcow2 serve ctl ID|FILE|PATH stats [--json] [--watch SECONDS] | stats --time on|off\n"
     "       zqcow2 serve ctl ID|FILE|PATH events | flush\n"
     "       zqcow2 serve ctl ID|FILE|PATH cut [--seed N] [--how HOW]\n"
@@ -79,7 +94,8 @@ const struct zt_verb zt_verb_serve = {
     "Shows, controls and stops the servers that run",
     "  list                    a line for each server: its name, what clients open, its process\n"
     "                          and the image\n"
-    "  stop                    ends a vhost-user server and waits until the image is closed\n"
+    "  stop                    ends a vhost-user server and waits until the image is "
+    "closed\n" SERVE_HELP_TIMEOUT
     "  ctl                     sends a command to the control socket of a server:\n"
     "    stats                 prints what was requested of the disk, and how long it took\n"
     "      --json              as an object\n"

@@ -27,23 +27,37 @@ struct ublk_ctrl_cmd { /* in the second half of a 128-byte SQE */
 };
 static_assert(sizeof(struct ublk_ctrl_cmd) == 32, "control command");
 
-#define UBLK_CMD_GET_DEV_INFO  _IOR('u', 0x02, struct ublk_ctrl_cmd)
-#define UBLK_CMD_ADD_DEV       _IOWR('u', 0x04, struct ublk_ctrl_cmd)
-#define UBLK_CMD_DEL_DEV       _IOWR('u', 0x05, struct ublk_ctrl_cmd)
-#define UBLK_CMD_START_DEV     _IOWR('u', 0x06, struct ublk_ctrl_cmd)
-#define UBLK_CMD_STOP_DEV      _IOWR('u', 0x07, struct ublk_ctrl_cmd)
-#define UBLK_CMD_SET_PARAMS    _IOWR('u', 0x08, struct ublk_ctrl_cmd)
-#define UBLK_CMD_GET_FEATURES  _IOR('u', 0x13, struct ublk_ctrl_cmd)
-#define UBLK_CMD_DEL_DEV_ASYNC _IOR('u', 0x14, struct ublk_ctrl_cmd) /* since Linux 6.9 */
+#define UBLK_CMD_GET_DEV_INFO   _IOR('u', 0x02, struct ublk_ctrl_cmd)
+#define UBLK_CMD_ADD_DEV        _IOWR('u', 0x04, struct ublk_ctrl_cmd)
+#define UBLK_CMD_DEL_DEV        _IOWR('u', 0x05, struct ublk_ctrl_cmd)
+#define UBLK_CMD_START_DEV      _IOWR('u', 0x06, struct ublk_ctrl_cmd)
+#define UBLK_CMD_STOP_DEV       _IOWR('u', 0x07, struct ublk_ctrl_cmd)
+#define UBLK_CMD_SET_PARAMS     _IOWR('u', 0x08, struct ublk_ctrl_cmd)
+#define UBLK_CMD_GET_PARAMS     _IOR('u', 0x09, struct ublk_ctrl_cmd)
+#define UBLK_CMD_START_RECOVERY _IOWR('u', 0x10, struct ublk_ctrl_cmd)
+#define UBLK_CMD_END_RECOVERY   _IOWR('u', 0x11, struct ublk_ctrl_cmd)
+#define UBLK_CMD_GET_FEATURES   _IOR('u', 0x13, struct ublk_ctrl_cmd)
+#define UBLK_CMD_DEL_DEV_ASYNC  _IOR('u', 0x14, struct ublk_ctrl_cmd) /* since Linux 6.9 */
+#define UBLK_CMD_TRY_STOP_DEV   _IOWR('u', 0x17, struct ublk_ctrl_cmd)
 static_assert(UBLK_CMD_ADD_DEV == 0xc0207504, "ioctl encoding");
 /* Which bits say "read" alone differs between processors; the kernel's are those of its headers. */
 static_assert(UBLK_CMD_GET_FEATURES == _IOC(_IOC_READ, 0x75, 0x13, 32), "ioctl encoding");
 
-#define UBLK_F_CMD_IOCTL_ENCODE (1ull << 6)
-#define UBLK_F_USER_COPY        (1ull << 7)
-#define UBLK_F_ZONED            (1ull << 8)
+#define UBLK_F_USER_RECOVERY         (1ull << 3)
+#define UBLK_F_USER_RECOVERY_REISSUE (1ull << 4)
+#define UBLK_F_CMD_IOCTL_ENCODE      (1ull << 6)
+#define UBLK_F_USER_COPY             (1ull << 7)
+#define UBLK_F_ZONED                 (1ull << 8)
+#define UBLK_F_USER_RECOVERY_FAIL_IO (1ull << 9)
+#define UBLK_F_SAFE_STOP_DEV         (1ull << 17)
 
-enum ublk_dev_state { UBLK_DEV_DEAD = 0, UBLK_DEV_LIVE = 1, UBLK_DEV_QUIESCED = 2 };
+/* The last two wait for a server: requests wait, too, or fail. */
+enum ublk_dev_state {
+    UBLK_DEV_DEAD = 0,
+    UBLK_DEV_LIVE = 1,
+    UBLK_DEV_QUIESCED = 2,
+    UBLK_DEV_FAIL_IO = 3
+};
 
 struct ublk_dev_info {
     uint16_t nr_hw_queues, queue_depth, state, pad0;
@@ -57,6 +71,7 @@ struct ublk_dev_info {
 static_assert(sizeof(struct ublk_dev_info) == 64, "device info");
 
 #define UBLK_MAX_DEPTH 4096u
+#define UBLK_MAX_ID    (1u << 20) /* the kernel counts minor numbers */
 
 /* ---- parameters ---- */
 

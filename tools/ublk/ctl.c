@@ -100,9 +100,31 @@ int ublk_ctl_set_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p)
     return command(c, UBLK_CMD_SET_PARAMS, id, p, sizeof(*p), 0);
 }
 
+int ublk_ctl_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p)
+{
+    memset(p, 0, sizeof(*p));
+    p->len = sizeof(*p);
+    return command(c, UBLK_CMD_GET_PARAMS, id, p, sizeof(*p), 0);
+}
+
 int ublk_ctl_start(struct ublk_ctl *c, uint32_t id, int pid)
 {
     return command(c, UBLK_CMD_START_DEV, id, NULL, 0, (uint64_t)pid);
+}
+
+int ublk_ctl_start_recovery(struct ublk_ctl *c, uint32_t id)
+{
+    return command(c, UBLK_CMD_START_RECOVERY, id, NULL, 0, 0);
+}
+
+int ublk_ctl_end_recovery(struct ublk_ctl *c, uint32_t id, int pid)
+{
+    return command(c, UBLK_CMD_END_RECOVERY, id, NULL, 0, (uint64_t)pid);
+}
+
+int ublk_ctl_try_stop(struct ublk_ctl *c, uint32_t id)
+{
+    return command(c, UBLK_CMD_TRY_STOP_DEV, id, NULL, 0, 0);
 }
 
 int ublk_ctl_stop(struct ublk_ctl *c, uint32_t id)

@@ -22,9 +22,15 @@ int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features);
 int ublk_ctl_info(struct ublk_ctl *c, uint32_t id, struct ublk_dev_info *info);
 int ublk_ctl_add(struct ublk_ctl *c, struct ublk_dev_info *info); /* fills in dev_id */
 int ublk_ctl_set_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p);
+int ublk_ctl_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p);
 /* Returns once the disk is there; the queues must be served meanwhile. */
 int ublk_ctl_start(struct ublk_ctl *c, uint32_t id, int pid);
+/* A new server for a device that waits for one; between the two it takes the queues. */
+int ublk_ctl_start_recovery(struct ublk_ctl *c, uint32_t id);
+int ublk_ctl_end_recovery(struct ublk_ctl *c, uint32_t id, int pid);
 int ublk_ctl_stop(struct ublk_ctl *c, uint32_t id);
+/* Only if nobody has the disk open, else -EBUSY. */
+int ublk_ctl_try_stop(struct ublk_ctl *c, uint32_t id);
 /* Does not wait for those who still hold the block device (a mount, say), where the kernel can. */
 int ublk_ctl_del(struct ublk_ctl *c, uint32_t id);
 

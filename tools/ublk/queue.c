@@ -115,6 +115,10 @@ static void request_done(void *arg, const struct zqcow2_result *res)
     t->queue->in_library--;
     if (!ret && t->op == UBLK_OP_READ)
         ret = copy_out(t);
+    else if (!ret && t->op == UBLK_OP_FLUSH)
+        ublk_ledger_flushed(t->queue->ledger, t->covers);
+    else if (!ret && !t->durable)
+        ublk_ledger_changed(t->queue->ledger);
     if (ret)
         commit(t, ret, 0);
     else if (t->op == UBLK_OP_ZONE_APPEND)
@@ -199,6 +203,19 @@ static uint64_t request_length(const struct ublk_queue *q, const struct ublk_io_
     }
 }
 
+/* Changes that a dead server answered may be lost: a flush must not say that they are durable. */
+static bool report_loss(struct ublk_tag *t)
+{
+    struct ublk_queue *q = t->queue;
+    uint64_t loss = ublk_ledger_take_loss(q->ledger);
+
+    if (loss) {
+        q->reported = loss;
+        commit(t, -EIO, 0);
+    }
+    return loss != 0;
+}
+
 /* Adds the request to the batch, or answers it at once. */
 static void take_request(struct ublk_tag *t)
 {
@@ -218,6 +235,12 @@ static void take_request(struct ublk_tag *t)
         report_zones(t, d);
         return;
     }
+    if (op == UBLK_OP_FLUSH) {
+        t->covers = ublk_ledger_covers(q->ledger);
+        if (report_loss(t))
+            return;
+    }
+    t->durable = d->op_flags & UBLK_IO_F_FUA;
     t->iov.iov_len = data ? (size_t)len : 0;
     if (lib < 0 || (data && len > q->max_io))
         rc = -EOPNOTSUPP;
@@ -293,6 +316,10 @@ static void *queue_thread(void *arg)
     while (q->live_tags || q->in_library) {
         int rc = io_uring_submit_and_wait(&q->ring, 1);
 
+        if (q->reported && rc >= 0) {
+            ublk_ledger_flushed(q->ledger, q->reported);
+            q->reported = 0;
+        }
         if (rc < 0 && rc != -EINTR && rc != -EAGAIN && rc != -EBUSY) {
             q->error = rc;
             break;

@@ -10,14 +10,17 @@
 
 #include "serve/faults.h"
 #include "ublk/abi.h"
+#include "ublk/ledger.h"
 
 struct ublk_queue;
 
 struct ublk_tag {
     struct ublk_queue *queue;
     struct iovec iov; /* the tag's own part of the queue's buffer */
+    uint64_t covers;  /* flush: the changes that it makes durable, see ledger.h */
     uint16_t tag;
-    uint8_t op; /* ublk_io_op */
+    uint8_t op;   /* ublk_io_op */
+    bool durable; /* once it is done */
 };
 
 /* Everything below belongs to the queue's thread once it runs. */
@@ -27,12 +30,14 @@ struct ublk_queue {
     struct zqcow2_image *img;
     const struct zqcow2_info *info;
     const struct serve_faults *faults; /* NULL: none */
+    struct ublk_ledger *ledger;        /* the server's */
     const struct ublk_io_desc *desc;
     struct ublk_tag *tags;
     struct zqcow2_request *batch; /* taken from the kernel, not yet submitted */
     void *buffers;
     size_t desc_bytes, buffer_bytes;
     uint32_t max_io, nbatch, in_library, live_tags;
+    uint64_t reported; /* the loss for which a failed flush is queued for the kernel; 0: none */
     uint16_t id, depth;
     int fd;       /* of the character device; the server's */
     int ended_fd; /* eventfd of the server, signalled when the thread ends */
@@ -41,7 +46,7 @@ struct ublk_queue {
 };
 
 /* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, ended_fd,
- * img, info and faults first. On failure nothing is held. */
+ * img, info, faults and ledger first. On failure nothing is held. */
 int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
 /* After the thread has ended, or if it never started. What closing the library's queue returned. */

@@ -12,12 +12,12 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
-#include <zqcow2/device.h>
 #include "serve/confine.h"
 #include "serve/ctl.h"
 #include "serve/geometry.h"
 #include "serve/image.h"
 #include "serve/signals.h"
+#include "ublk/params.h"
 #include "ublk/queue.h"
 
 #ifndef PR_SET_IO_FLUSHER
@@ -35,9 +35,11 @@ struct server {
     struct ublk_ctl ctl;
     struct serve_ctl *control; /* NULL: none */
     struct serve_keeper keeper;
+    struct ublk_ledger ledger; /* of a device that outlives its server */
     struct ublk_dev_info dev;
     struct ublk_queue *queues;
     uint32_t prepared; /* queues that hold something */
+    bool live;         /* this server has started the device, or taken it over */
     int char_fd, ended_fd, signal_fd, state_fd;
 };
 
@@ -65,6 +67,17 @@ static int check_geometry(struct server *s)
     return 0;
 }
 
+static int check_recovery(struct server *s, uint64_t have)
+{
+    if ((have & s->opt->recovery) == s->opt->recovery)
+        return 0;
+    serve_report_failure(s->report,
+                         "--recoverable: this kernel's ublk driver cannot make requests %s "
+                         "while there is no server",
+                         s->opt->recovery & UBLK_F_USER_RECOVERY_FAIL_IO ? "fail" : "wait");
+    return -EOPNOTSUPP;
+}
+
 static int check_features(struct server *s)
 {
     uint64_t need = UBLK_F_USER_COPY | (s->image.info.zone_size ? UBLK_F_ZONED : 0), have;
@@ -75,7 +88,7 @@ static int check_features(struct server *s)
         return rc;
     }
     if (rc >= 0 && (have & need) == need)
-        return 0;
+        return check_recovery(s, have);
     serve_report_failure(s->report, "this kernel's ublk driver %s",
                          s->image.info.zone_size ?
                              "does not support zoned devices (needs Linux 6.6 or newer)" :
@@ -83,8 +96,20 @@ static int check_features(struct server *s)
     return -EOPNOTSUPP;
 }
 
-/* A server that was killed leaves its device behind; the image and the id are free to use again. */
-static void reap_left_behind(struct server *s)
+/* Its users may still have it open, and wait. */
+static bool waits(struct server *s, uint32_t id)
+{
+    struct ublk_dev_info info;
+
+    return ublk_ctl_info(&s->ctl, id, &info) == 0 && info.flags & UBLK_F_USER_RECOVERY &&
+           info.state != UBLK_DEV_DEAD;
+}
+
+/*
+ * A server that was killed leaves its device behind; the image and the id are free to use again
+ * unless that device waits for a server.
+ */
+static int reap_left_behind(struct server *s)
 {
     uint32_t ids[SERVE_STATE_MAX];
     int n = serve_state_ids(&ublk_kind, ids, SERVE_STATE_MAX);
@@ -94,10 +119,19 @@ static void reap_left_behind(struct server *s)
 
         if (serve_state_read(&ublk_kind, ids[i], &st) || st.alive)
             continue;
-        if (st.id == s->opt->id || !strcmp(st.image, s->image.path))
-            if (!ublk_reap(&s->ctl, st.id, st.pid))
-                serve_state_remove(&st);
+        if (st.id != s->opt->id && strcmp(st.image, s->image.path))
+            continue;
+        if (waits(s, st.id)) {
+            serve_report_failure(s->report,
+                                 "device %" PRIu32 " waits for a server: see ublk add --recover; "
+                                 "or delete it",
+                                 st.id);
+            return -EBUSY;
+        }
+        if (!ublk_reap(&s->ctl, st.id, st.pid))
+            serve_state_remove(&st);
     }
+    return 0;
 }
 
 int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid)
@@ -113,9 +147,20 @@ int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid)
     return rc == -ENODEV ? 0 : rc;
 }
 
+/* Requests that wait are sent again to the next server; an append must not be done twice. */
+static uint64_t device_flags(const struct server *s)
+{
+    uint64_t flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_USER_COPY | s->opt->recovery;
+
+    if (s->image.info.zone_size)
+        return flags | UBLK_F_ZONED;
+    return s->opt->recovery == UBLK_F_USER_RECOVERY ? flags | UBLK_F_USER_RECOVERY_REISSUE : flags;
+}
+
 /* The id of a device that is just being taken away is free in a moment. */
 static int add_device(struct server *s)
 {
+    uint64_t flags = device_flags(s);
     int rc, tries = 30;
 
     do {
@@ -124,8 +169,7 @@ static int add_device(struct server *s)
                                         .max_io_buf_bytes = MAX_IO,
                                         .dev_id = s->opt->id,
                                         .ublksrv_pid = getpid(),
-                                        .flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_USER_COPY |
-                                                 (s->image.info.zone_size ? UBLK_F_ZONED : 0)};
+                                        .flags = flags};
         rc = ublk_ctl_add(&s->ctl, &s->dev);
         if (rc != -EEXIST)
             break;
@@ -140,6 +184,66 @@ static int add_device(struct server *s)
                                         "CONFIG_BLK_DEV_ZONED?)");
     else if (rc < 0)
         serve_report_failure(s->report, "the kernel refuses the device: %s", strerror(-rc));
+    return rc;
+}
+
+/* ---- a device that waits for a server ---- */
+
+static int check_fit(struct server *s)
+{
+    struct ublk_params image, device;
+    const char *what = NULL;
+    int rc = ublk_ctl_params(&s->ctl, s->dev.dev_id, &device);
+
+    if (rc < 0) {
+        serve_report_failure(s->report, "device %" PRIu32 ": %s", s->dev.dev_id, strerror(-rc));
+        return rc;
+    }
+    ublk_params_fill(&image, &s->image, s->opt->serve.read_only, s->dev.max_io_buf_bytes);
+    what = ublk_params_difference(&image, &device);
+    if (!what)
+        return 0;
+    serve_report_failure(s->report, "%s: does not fit device %" PRIu32 ": it has another %s",
+                         s->opt->serve.target.path, s->dev.dev_id, what);
+    return -EINVAL;
+}
+
+/* The device of a server that has just died is busy for a moment. */
+static int take_over(struct server *s)
+{
+    int rc, tries = 50;
+
+    s->dev = s->opt->dev;
+    rc = check_fit(s);
+    if (rc < 0)
+        return rc;
+    do {
+        rc = ublk_ctl_start_recovery(&s->ctl, s->dev.dev_id);
+        if (rc != -EBUSY)
+            break;
+        usleep(100 * 1000);
+    } while (--tries);
+    if (rc < 0)
+        serve_report_failure(s->report, "device %" PRIu32 " %s", s->dev.dev_id,
+                             rc == -EBUSY ? "still has a server" : strerror(-rc));
+    return rc;
+}
+
+static int open_ledger(struct server *s)
+{
+    struct ublk_ledger_zones zones = {s->image.info.zone_capacity, s->image.info.nr_conventional};
+    int rc;
+
+    if (!(s->dev.flags & UBLK_F_USER_RECOVERY))
+        return 0;
+    rc = ublk_ledger_open(&s->ledger, s->dev.dev_id, &zones, !s->opt->recover);
+    if (rc == -ESTALE)
+        serve_report_failure(s->report,
+                             "%s: does not fit device %" PRIu32 ": it has another capacity of "
+                             "zones or number of conventional ones",
+                             s->opt->serve.target.path, s->dev.dev_id);
+    else if (rc < 0)
+        serve_report_failure(s->report, SERVE_STATE_DIR ": %s", strerror(-rc));
     return rc;
 }
 
@@ -160,42 +264,6 @@ static int open_char_device(struct server *s)
     return -ENODEV;
 }
 
-static uint32_t at_most(uint64_t v, uint32_t max)
-{
-    return v < max ? (uint32_t)v : max;
-}
-
-static void fill_params(const struct server *s, struct ublk_params *p)
-{
-    const struct zqcow2_info *i = &s->image.info;
-    struct zqcow2_io_limits l = ZQCOW2_IO_LIMITS_INIT;
-
-    zqcow2_get_io_limits(s->image.img, &l);
-    *p = (struct ublk_params){.len = sizeof(*p), .types = UBLK_PARAM_BASIC};
-    p->basic.attrs = UBLK_ATTR_VOLATILE_CACHE | UBLK_ATTR_FUA;
-    if (s->opt->serve.read_only)
-        p->basic.attrs |= UBLK_ATTR_READ_ONLY;
-    p->basic.logical_bs_shift = serve_shift(l.block_size);
-    p->basic.physical_bs_shift = p->basic.io_min_shift = serve_shift(l.physical_block);
-    p->basic.io_opt_shift = serve_shift(l.optimal_io);
-    p->basic.max_sectors = MAX_IO / SECTOR;
-    p->basic.dev_sectors = i->virtual_size / SECTOR;
-    if (i->zone_size) {
-        /* No discard part: the kernel's splitting of long write zeroes minds no zones. */
-        p->types |= UBLK_PARAM_ZONED;
-        p->basic.chunk_sectors = (uint32_t)(i->zone_size / SECTOR);
-        p->zoned.max_open_zones = at_most(i->max_open_zones, i->nr_zones);
-        p->zoned.max_active_zones = at_most(i->max_active_zones, i->nr_zones);
-        p->zoned.max_append_sectors = serve_largest_append(i, MAX_IO) / SECTOR;
-    } else if (!s->opt->serve.read_only) {
-        p->types |= UBLK_PARAM_DISCARD;
-        p->discard.granularity = l.discard_granularity;
-        p->discard.max_sectors = serve_sectors(l.max_discard);
-        p->discard.max_write_zeroes_sectors = serve_sectors(l.max_zeroes);
-        p->discard.max_segments = 1;
-    }
-}
-
 static int prepare_queues(struct server *s)
 {
     s->queues = calloc(s->dev.nr_hw_queues, sizeof(*s->queues));
@@ -207,12 +275,13 @@ static int prepare_queues(struct server *s)
 
         q->id = i;
         q->depth = s->dev.queue_depth;
-        q->max_io = MAX_IO;
+        q->max_io = s->dev.max_io_buf_bytes;
         q->fd = s->char_fd;
         q->ended_fd = s->ended_fd;
         q->img = s->image.img;
         q->info = &s->image.info;
         q->faults = s->image.faults;
+        q->ledger = &s->ledger;
         rc = ublk_queue_prepare(q);
         if (rc < 0)
             return rc;
@@ -227,7 +296,8 @@ static int start_task(void *server)
 {
     struct server *s = server;
 
-    return ublk_ctl_start(&s->ctl, s->dev.dev_id, s->state.pid);
+    return s->opt->recover ? ublk_ctl_end_recovery(&s->ctl, s->dev.dev_id, s->state.pid) :
+                             ublk_ctl_start(&s->ctl, s->dev.dev_id, s->state.pid);
 }
 
 static int stop_task(void *server)
@@ -274,7 +344,9 @@ static int set_params(struct server *s)
     struct ublk_params p;
     int rc;
 
-    fill_params(s, &p);
+    if (s->opt->recover)
+        return 0;
+    ublk_params_fill(&p, &s->image, s->opt->serve.read_only, s->dev.max_io_buf_bytes);
     rc = ublk_ctl_set_params(&s->ctl, s->dev.dev_id, &p);
     if (rc < 0)
         serve_report_failure(s->report, "the kernel refuses the device: %s", strerror(-rc));
@@ -302,13 +374,12 @@ static int start_device(struct server *s)
 
 /* ---- life and end ---- */
 
-/* Nobody can stop the device any more, and its threads would wait without end. */
-static void leave_device(struct server *s)
+/* Its threads would wait without end. */
+static void leave_device(struct server *s, const char *why)
 {
     int rc = zqcow2_flush(s->image.img);
 
-    serve_image_log(&s->image, ZQCOW2_LOG_ERROR,
-                    rc < 0 ? zqcow2_strerror(rc) : "the process that stops the device was killed");
+    serve_image_log(&s->image, ZQCOW2_LOG_ERROR, rc < 0 ? zqcow2_strerror(rc) : why);
     _exit(1);
 }
 
@@ -318,7 +389,7 @@ static int stop_device(struct server *s)
     int rc = 0;
 
     if (serve_keeper_run(&s->keeper, stop_task, s) == -EPIPE)
-        leave_device(s);
+        leave_device(s, "the process that stops the device was killed");
     for (uint32_t i = 0; i < s->prepared; i++)
         if (s->queues[i].thread)
             pthread_join(s->queues[i].thread, NULL);
@@ -355,7 +426,9 @@ static int serve_device(struct server *s)
         return rc;
     }
     serve_ctl_beside(&s->control, &s->state);
-    rc = set_params(s);
+    rc = open_ledger(s);
+    if (rc >= 0)
+        rc = set_params(s);
     if (rc >= 0)
         rc = give_up_rights(s);
     if (rc >= 0)
@@ -367,9 +440,12 @@ static int serve_device(struct server *s)
         serve_image_log(&s->image, ZQCOW2_LOG_WARN, "cannot start the control thread");
     if (rc >= 0)
         rc = serve_confine_calls(&s->opt->serve, s->report);
+    if (rc < 0 && s->opt->recover)
+        leave_device(s, "the device waits for another server");
     if (rc >= 0) {
+        s->live = true;
         serve_report_ready(s->report, s->state.endpoint, &s->image.info, s->opt->serve.read_only,
-                           serve_largest_append(&s->image.info, MAX_IO));
+                           serve_largest_append(&s->image.info, s->dev.max_io_buf_bytes));
         serve_signals_wait(s->signal_fd, s->ended_fd);
     }
     serve_ctl_stop(s->control, &s->keeper);
@@ -379,12 +455,26 @@ static int serve_device(struct server *s)
     return rc < 0 ? rc : stopped;
 }
 
-static int run_device(struct server *s)
+/* A server that could not take the device over leaves it as it was. */
+static bool still_waits(const struct server *s)
+{
+    return s->opt->recover && !s->live;
+}
+
+static int make_device(struct server *s)
 {
     int rc;
 
-    reap_left_behind(s);
-    rc = add_device(s);
+    if (s->opt->recover)
+        return take_over(s);
+    rc = reap_left_behind(s);
+    return rc < 0 ? rc : add_device(s);
+}
+
+static int run_device(struct server *s)
+{
+    int rc = make_device(s);
+
     if (rc < 0)
         return rc;
     rc = open_char_device(s);
@@ -392,7 +482,8 @@ static int run_device(struct server *s)
         rc = serve_device(s);
         close(s->char_fd);
     }
-    serve_keeper_run(&s->keeper, delete_task, s);
+    if (!still_waits(s))
+        serve_keeper_run(&s->keeper, delete_task, s);
     return rc;
 }
 
@@ -440,7 +531,8 @@ int ublk_serve(const void *opt, struct serve_report *report)
         return 1;
     rc = with_driver(&s);
     closed = serve_image_close(&s.image);
-    if (s.state_fd >= 0)
+    ublk_ledger_close(&s.ledger);
+    if (s.state_fd >= 0 && !still_waits(&s))
         serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL,
                         &s.keeper);
     return rc < 0 || closed < 0;

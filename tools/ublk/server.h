@@ -9,8 +9,11 @@
 
 struct ublk_options {
     struct serve_options serve;
-    uint32_t id;    /* all ones: any */
-    uint32_t depth; /* of each queue */
+    uint32_t id;              /* all ones: any */
+    uint32_t depth;           /* of each queue */
+    uint64_t recovery;        /* UBLK_F_USER_RECOVERY and what goes with it, or 0 */
+    bool recover;             /* the device exists, and waits for a server: */
+    struct ublk_dev_info dev; /* it */
 };
 
 /*

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The verb ublk in the list of verbs; commands.c does the work. */
+#include "serve/control.h"
 #include "serve/options.h"
 #include "tool.h"
 #include "ublk/commands.h"
@@ -9,15 +10,19 @@ const struct zt_verb zt_verb_ublk = {
     "add [--id N] [--queues N] [--depth N] [--block-size N]\n"
     "                       [--backend NAME] [--backing-root DIR] [--data-file FILE]\n"
     "                       [--backing-format FMT] [--ctl PATH] [--faults SPEC] [--user NAME]\n"
-    "                       [--unconfined] [--read-only] [--foreground] FILE\n"
+    "                       [--unconfined] [--read-only] [--recoverable wait|fail]\n"
+    "                       [--foreground] FILE\n"
+    "       zqcow2 ublk add --recover ID [OPTION...] [FILE]\n"
     "       zqcow2 ublk list\n"
-    "       zqcow2 ublk del [--force] ID|FILE",
+    "       zqcow2 ublk del [--force] [--timeout SECONDS] ID|FILE",
     "Attaches an image as a Linux block device",
     "  --id=N                  use /dev/ublkbN; the next free one\n"
     "  --queues=N, --depth=N   number of queues, and of requests in each\n"
     "  --block-size=N          logical blocks of 512 bytes, or of 4096\n" ZT_HELP_FILES
         ZT_HELP_FORMAT ZT_HELP_BACKEND SERVE_HELP_CTL SERVE_HELP_USER
     "  --read-only             make the device read-only\n"
+    "  --recoverable=HOW       keep the device if its server dies; requests wait or fail\n"
+    "  --recover=ID            serve a device that was kept, of the same image\n"
     "  --foreground            serve in the foreground until a signal\n"
-    "  --force                 del: even if the device is in use\n",
+    "  --force                 del: even if the device is in use\n" SERVE_HELP_TIMEOUT,
     verb_ublk};

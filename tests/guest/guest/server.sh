@@ -162,6 +162,36 @@ same_image_again() {
 }
 ok "the image of a killed server is served again at once" same_image_again
 
+suspended() {
+    serve $Z || return 1
+    pid=$(server_pid $ID)
+    kill -STOP $pid
+    began=$(cut -d. -f1 /proc/uptime)
+    zqcow2 ublk list | grep -q "^$ID	$DEV	pid $pid	" &&
+        refused "server $pid is suspended" zqcow2 ublk del $ID &&
+        refused "server $pid is suspended" zqcow2 ublk del --force $ID &&
+        [ $(($(cut -d. -f1 /proc/uptime) - began)) -lt 30 ]
+    status=$?
+    kill -CONT $pid
+    [ $status = 0 ] && zqcow2 ublk del $ID && [ -z "$(zqcow2 ublk list)" ]
+}
+ok "a suspended server is named, and nobody waits for it" suspended
+
+slow_end() {
+    serve $P --faults=delay=flush:4000 && zqguest io write $DEV 0 4096 || return 1
+    pid=$(server_pid $ID)
+    refused "server $pid has not ended within 1 s" zqcow2 ublk del --timeout 1 $ID || return 1
+    for i in $(seq 300); do [ -d /proc/$pid ] || break; usleep 100000; done
+    [ ! -e $DEV ] && [ -z "$(zqcow2 ublk list)" ]
+}
+ok "del waits no longer than it should" slow_end
+
+others_server() {
+    serve $P && refused "server $(server_pid $ID): no permission" \
+        /bin/setpriv --reuid 1000 --clear-groups zqcow2 ublk del $ID && zqcow2 ublk del $ID
+}
+ok "the server of another user stays" others_server
+
 odd_name() {
     O=$(printf '/data/odd\nname\\012\\')
     make_image "$O" 64M zone.size=8M && serve "$O" && cat /tmp/add.log && zqcow2 ublk list &&

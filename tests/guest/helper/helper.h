@@ -16,6 +16,7 @@ int zg_diff(int argc, char **argv);     /* two zoned devices in step, random ope
 int zg_io(int argc, char **argv);       /* one read or write with a pattern */
 int zg_mkzonefs(int argc, char **argv); /* a zonefs super block */
 int zg_fsload(int argc, char **argv);   /* files, written and fsynced, or verified */
+int zg_follow(int argc, char **argv);   /* zones of a disk whose server is replaced */
 int zg_zload(int argc, char **argv);    /* the same on the sequential files of a zonefs */
 
 /* ---- numbers ---- */

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/* Which device a new server takes over, and how that device is. */
+#include "ublk/recover.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ublk/params.h"
+
+/* The image must be that of the last server: any other has other data. */
+static bool set_image(struct ublk_options *o, struct serve_state *last)
+{
+    bool known = serve_state_read(&ublk_kind, o->id, last) == 0;
+    char path[PATH_MAX];
+
+    if (known && last->alive) {
+        zt_error("device %" PRIu32 " has a server, process %ld", o->id, (long)last->pid);
+        return false;
+    }
+    if (!o->serve.target.path && !known) {
+        zt_error("device %" PRIu32 ": no server of it is known: name the image", o->id);
+        return false;
+    }
+    if (!o->serve.target.path)
+        o->serve.target.path = last->image;
+    else if (known && realpath(o->serve.target.path, path) && strcmp(path, last->image)) {
+        zt_error("device %" PRIu32 " is of the image %s", o->id, last->image);
+        return false;
+    }
+    return true;
+}
+
+static const char *explain(int rc)
+{
+    return rc == -ENODEV || rc == -EINVAL ? "there is no such ublk device" :
+           rc == -EACCES || rc == -EPERM  ? ublk_ctl_explain(-EACCES) :
+                                            strerror(-rc);
+}
+
+static const char *why_not(const struct ublk_dev_info *i)
+{
+    if (!(i->flags & UBLK_F_USER_RECOVERY))
+        return "it was added without --recoverable";
+    if (!(i->flags & UBLK_F_USER_COPY))
+        return "its server is another program";
+    return NULL;
+}
+
+static bool ask_driver(struct ublk_options *o, struct ublk_ctl *ctl)
+{
+    struct ublk_params p;
+    int rc = ublk_ctl_info(ctl, o->id, &o->dev);
+    const char *why = rc < 0 ? explain(rc) : why_not(&o->dev);
+
+    if (!why) {
+        rc = ublk_ctl_params(ctl, o->id, &p);
+        why = rc < 0 ? explain(rc) : NULL;
+    }
+    if (why) {
+        zt_error("device %" PRIu32 ": %s", o->id, why);
+        return false;
+    }
+    o->serve.queues = o->dev.nr_hw_queues;
+    o->depth = o->dev.queue_depth;
+    o->serve.block_size = 1u << p.basic.logical_bs_shift;
+    o->serve.read_only = p.basic.attrs & UBLK_ATTR_READ_ONLY;
+    return true;
+}
+
+bool ublk_recover_options(struct ublk_options *o, struct serve_state *last)
+{
+    struct ublk_ctl ctl;
+    bool ok;
+    int rc;
+
+    if (!set_image(o, last))
+        return false;
+    rc = ublk_ctl_open(&ctl);
+    if (rc < 0) {
+        zt_error("%s", ublk_ctl_explain(rc));
+        return false;
+    }
+    ok = ask_driver(o, &ctl);
+    ublk_ctl_close(&ctl);
+    return ok;
+}
