@@ -137,48 +137,39 @@ static bool wait_end(int pidfd, pid_t pid, uint32_t seconds)
             return false;
         }
         if (now - begin >= seconds) {
-            zt_error("server %ld has not ended within %" PRIu32 " s; it still closes its image",
-                     (long)pid, seconds);
+            zt_error("server %ld has not ended within %" PRIu32 " s; it may end later", (long)pid,
+                     seconds);
             return false;
         }
     }
 }
 
-/* The exit status. */
-static int report_end(const struct serve_state *s)
+/* By a descriptor of the process, so that its number cannot pass to another one meanwhile. */
+bool serve_end(const struct serve_state *s, int signal, uint32_t seconds)
+{
+    int fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
+    bool sent = fd >= 0 && !syscall(SYS_pidfd_send_signal, fd, signal, NULL, 0);
+    bool ended = !sent && errno == ESRCH; /* its device was stopped, say, and it followed */
+
+    if (!sent && !ended)
+        zt_error("server %ld: %s", (long)s->pid,
+                 errno == EPERM ? "no permission to stop it: another user runs it" :
+                                  strerror(errno));
+    ended = ended || (sent && wait_end(fd, s->pid, seconds));
+    if (fd >= 0)
+        close(fd);
+    return ended;
+}
+
+int serve_stop(const struct serve_state *s, uint32_t seconds)
 {
     struct serve_state after;
 
+    if (!serve_end(s, SIGTERM, seconds))
+        return 1;
     if (serve_state_read(s->kind, s->id, &after) || after.alive || !after.error[0])
         return 0;
     zt_error("%s: closing the image failed: %s", after.image, after.error);
     serve_state_remove(&after);
     return 1;
-}
-
-/* By a descriptor of the process, so that its number cannot pass to another one meanwhile. */
-int serve_stop(const struct serve_state *s, uint32_t seconds)
-{
-    int fd = (int)syscall(SYS_pidfd_open, s->pid, 0);
-    bool ended;
-
-    if (fd < 0 || syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0)) {
-        bool gone = errno == ESRCH; /* its device was stopped, and it has ended for that */
-
-        if (gone && fd >= 0)
-            close(fd);
-        if (gone)
-            return report_end(s);
-        zt_error("server %ld: %s", (long)s->pid,
-                 errno == EPERM ? "no permission to stop it: another user runs it" :
-                                  strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return 1;
-    }
-    ended = wait_end(fd, s->pid, seconds);
-    close(fd);
-    if (!ended)
-        return 1;
-    return report_end(s);
 }

@@ -23,6 +23,11 @@ bool serve_find(const struct serve_kind *kind, const char *name, struct serve_st
  */
 bool serve_is_suspended(const struct serve_state *s);
 /*
+ * Sends the signal and waits for the end, at most `seconds`. False after reporting that it cannot
+ * be sent or has not ended.
+ */
+bool serve_end(const struct serve_state *s, int signal, uint32_t seconds);
+/*
  * Stops a living one and waits for its end, at most `seconds`; the exit status, 1 also if the end
  * was not clean.
  */

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stddef.h>
 #include <sys/signalfd.h>
+#include <unistd.h>
 
 int serve_signals_open(void)
 {
@@ -17,16 +18,21 @@ int serve_signals_open(void)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     sigaddset(&set, SIGHUP);
+    sigaddset(&set, SIGUSR1);
     sigprocmask(SIG_BLOCK, &set, NULL);
     signal(SIGPIPE, SIG_IGN);
     fd = signalfd(-1, &set, SFD_CLOEXEC);
     return fd < 0 ? -errno : fd;
 }
 
-void serve_signals_wait(int signal_fd, int ended_fd)
+int serve_signals_wait(int signal_fd, int ended_fd)
 {
     struct pollfd fds[] = {{.fd = signal_fd, .events = POLLIN}, {.fd = ended_fd, .events = POLLIN}};
+    struct signalfd_siginfo info;
 
     while (poll(fds, 2, -1) < 0 && errno == EINTR)
         ;
+    if (!fds[0].revents || read(signal_fd, &info, sizeof(info)) != sizeof(info))
+        return 0;
+    return (int)info.ssi_signo;
 }

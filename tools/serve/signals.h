@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The signals that end a server in good order: SIGTERM, SIGINT and SIGHUP. */
+/*
+ * The signals that end a server in good order: SIGTERM, SIGINT, SIGHUP, and SIGUSR1, after which
+ * another one goes on where that is possible.
+ */
 #ifndef ZQ_TOOLS_SERVE_SIGNALS_H
 #define ZQ_TOOLS_SERVE_SIGNALS_H
 
@@ -8,7 +11,10 @@
  * -errno. Before the first thread: all threads inherit it.
  */
 int serve_signals_open(void);
-/* Until one has come, or `ended_fd` is readable: the server ends for a reason of its own. */
-void serve_signals_wait(int signal_fd, int ended_fd);
+/*
+ * Until one has come, which it returns, or `ended_fd` is readable, 0: the server ends for a reason
+ * of its own.
+ */
+int serve_signals_wait(int signal_fd, int ended_fd);
 
 #endif

@@ -38,6 +38,7 @@ static_assert(sizeof(struct ublk_ctrl_cmd) == 32, "control command");
 #define UBLK_CMD_END_RECOVERY   _IOWR('u', 0x11, struct ublk_ctrl_cmd)
 #define UBLK_CMD_GET_FEATURES   _IOR('u', 0x13, struct ublk_ctrl_cmd)
 #define UBLK_CMD_DEL_DEV_ASYNC  _IOR('u', 0x14, struct ublk_ctrl_cmd) /* since Linux 6.9 */
+#define UBLK_CMD_QUIESCE_DEV    _IOWR('u', 0x16, struct ublk_ctrl_cmd)
 #define UBLK_CMD_TRY_STOP_DEV   _IOWR('u', 0x17, struct ublk_ctrl_cmd)
 static_assert(UBLK_CMD_ADD_DEV == 0xc0207504, "ioctl encoding");
 /* Which bits say "read" alone differs between processors; the kernel's are those of its headers. */
@@ -49,6 +50,7 @@ static_assert(UBLK_CMD_GET_FEATURES == _IOC(_IOC_READ, 0x75, 0x13, 32), "ioctl e
 #define UBLK_F_USER_COPY             (1ull << 7)
 #define UBLK_F_ZONED                 (1ull << 8)
 #define UBLK_F_USER_RECOVERY_FAIL_IO (1ull << 9)
+#define UBLK_F_QUIESCE               (1ull << 12)
 #define UBLK_F_SAFE_STOP_DEV         (1ull << 17)
 
 /* The last two wait for a server: requests wait, too, or fail. */

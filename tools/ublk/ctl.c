@@ -122,6 +122,11 @@ int ublk_ctl_end_recovery(struct ublk_ctl *c, uint32_t id, int pid)
     return command(c, UBLK_CMD_END_RECOVERY, id, NULL, 0, (uint64_t)pid);
 }
 
+int ublk_ctl_quiesce(struct ublk_ctl *c, uint32_t id, unsigned milliseconds)
+{
+    return command(c, UBLK_CMD_QUIESCE_DEV, id, NULL, 0, milliseconds);
+}
+
 int ublk_ctl_try_stop(struct ublk_ctl *c, uint32_t id)
 {
     return command(c, UBLK_CMD_TRY_STOP_DEV, id, NULL, 0, 0);

@@ -29,6 +29,8 @@ int ublk_ctl_start(struct ublk_ctl *c, uint32_t id, int pid);
 int ublk_ctl_start_recovery(struct ublk_ctl *c, uint32_t id);
 int ublk_ctl_end_recovery(struct ublk_ctl *c, uint32_t id, int pid);
 int ublk_ctl_stop(struct ublk_ctl *c, uint32_t id);
+/* No request comes any more, and the device waits for another server once this one ends. */
+int ublk_ctl_quiesce(struct ublk_ctl *c, uint32_t id, unsigned milliseconds);
 /* Only if nobody has the disk open, else -EBUSY. */
 int ublk_ctl_try_stop(struct ublk_ctl *c, uint32_t id);
 /* Does not wait for those who still hold the block device (a mount, say), where the kernel can. */

@@ -9,8 +9,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define SECTOR         512u
-#define USER_DATA_POLL UINT64_MAX
+#define SECTOR          512u
+#define USER_DATA_POLL  UINT64_MAX
+#define USER_DATA_LEAVE (UINT64_MAX - 1)
 
 int ublk_errno(int rc)
 {
@@ -27,7 +28,7 @@ int ublk_errno(int rc)
 
 /* ---- towards the kernel ---- */
 
-/* As many entries as tags and one for the poll: a place is always free after a submit. */
+/* As many entries as tags and two for the polls: a place is always free after a submit. */
 static struct io_uring_sqe *get_sqe(struct ublk_queue *q)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
@@ -62,7 +63,7 @@ static void commit(struct ublk_tag *t, int result, uint64_t addr)
     queue_command(t, UBLK_IO_COMMIT_AND_FETCH_REQ, result, addr);
 }
 
-static void arm_poll(struct ublk_queue *q)
+static void arm_poll(struct ublk_queue *q, int fd, uint64_t user_data)
 {
     struct io_uring_sqe *sqe = get_sqe(q);
 
@@ -70,8 +71,8 @@ static void arm_poll(struct ublk_queue *q)
         q->error = -EBUSY;
         return;
     }
-    io_uring_prep_poll_add(sqe, zqcow2_queue_fd(q->zq), POLLIN);
-    sqe->user_data = USER_DATA_POLL;
+    io_uring_prep_poll_add(sqe, fd, POLLIN);
+    sqe->user_data = user_data;
 }
 
 /* Data of a write or append comes in, of a read or report goes out; all or an error. */
@@ -288,6 +289,10 @@ static void take_completions(struct ublk_queue *q)
         io_uring_cqe_seen(&q->ring, cqe);
         if (who == USER_DATA_POLL) {
             rearm = true;
+        } else if (who == USER_DATA_LEAVE) {
+            q->leaving = true;
+        } else if (res == 0 && q->leaving && __atomic_load_n(&q->unanswered, __ATOMIC_RELAXED)) {
+            q->live_tags--;
         } else if (res == 0) {
             take_request(&q->tags[who]);
         } else { /* -ENODEV: the device stops; anything else is the end of this tag, too */
@@ -301,7 +306,20 @@ static void take_completions(struct ublk_queue *q)
     /* The poll is armed after the library had its turn, so an event in between shows at once. */
     zqcow2_queue_poll(q->zq, 0);
     if (rearm)
-        arm_poll(q);
+        arm_poll(q, zqcow2_queue_fd(q->zq), USER_DATA_POLL);
+}
+
+/*
+ * Is everything answered that has arrived? What the kernel hands over now comes with the next entry
+ * into it. A tag whose answer was given since the device was quiesced never completes again.
+ */
+static bool has_left(struct ublk_queue *q)
+{
+    if (!q->leaving || q->in_library)
+        return false;
+    io_uring_submit(&q->ring);
+    io_uring_get_events(&q->ring);
+    return io_uring_cq_ready(&q->ring) == 0;
 }
 
 static void *queue_thread(void *arg)
@@ -311,9 +329,10 @@ static void *queue_thread(void *arg)
 
     for (uint16_t i = 0; i < q->depth; i++)
         queue_command(&q->tags[i], UBLK_IO_FETCH_REQ, 0, 0);
-    arm_poll(q);
+    arm_poll(q, zqcow2_queue_fd(q->zq), USER_DATA_POLL);
+    arm_poll(q, q->leave_fd, USER_DATA_LEAVE);
     q->live_tags = q->depth;
-    while (q->live_tags || q->in_library) {
+    while ((q->live_tags || q->in_library) && !has_left(q)) {
         int rc = io_uring_submit_and_wait(&q->ring, 1);
 
         if (q->reported && rc >= 0) {
@@ -374,7 +393,7 @@ int ublk_queue_prepare(struct ublk_queue *q)
     int rc = map_all(q);
 
     if (!rc)
-        rc = io_uring_queue_init(q->depth + 1u, &q->ring, 0);
+        rc = io_uring_queue_init(q->depth + 2u, &q->ring, 0);
     if (rc < 0) {
         unmap_all(q);
         return rc;

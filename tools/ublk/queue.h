@@ -38,15 +38,18 @@ struct ublk_queue {
     size_t desc_bytes, buffer_bytes;
     uint32_t max_io, nbatch, in_library, live_tags;
     uint64_t reported; /* the loss for which a failed flush is queued for the kernel; 0: none */
+    bool leaving;
+    bool unanswered; /* leaving: the kernel sends again what comes meanwhile; set by the server */
     uint16_t id, depth;
+    int leave_fd; /* eventfd of the server, readable once the thread has to leave the device */
     int fd;       /* of the character device; the server's */
     int ended_fd; /* eventfd of the server, signalled when the thread ends */
     int error;    /* why the thread ended, when not because the device was stopped */
     pthread_t thread;
 };
 
-/* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, ended_fd,
- * img, info, faults and ledger first. On failure nothing is held. */
+/* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, leave_fd,
+ * ended_fd, img, info, faults and ledger first. On failure nothing is held. */
 int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
 /* After the thread has ended, or if it never started. What closing the library's queue returned. */

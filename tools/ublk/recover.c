@@ -4,10 +4,14 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "serve/control.h"
 #include "ublk/params.h"
+
+#define RELIEF_SECONDS 60
 
 /* The image must be that of the last server: any other has other data. */
 static bool set_image(struct ublk_options *o, struct serve_state *last)
@@ -15,10 +19,6 @@ static bool set_image(struct ublk_options *o, struct serve_state *last)
     bool known = serve_state_read(&ublk_kind, o->id, last) == 0;
     char path[PATH_MAX];
 
-    if (known && last->alive) {
-        zt_error("device %" PRIu32 " has a server, process %ld", o->id, (long)last->pid);
-        return false;
-    }
     if (!o->serve.target.path && !known) {
         zt_error("device %" PRIu32 ": no server of it is known: name the image", o->id);
         return false;
@@ -46,6 +46,20 @@ static const char *why_not(const struct ublk_dev_info *i)
     if (!(i->flags & UBLK_F_USER_COPY))
         return "its server is another program";
     return NULL;
+}
+
+/* Its requests wait meanwhile; see the server's quiesce(). */
+static bool relieve(const struct ublk_options *o, const struct serve_state *last)
+{
+    if (!last->alive)
+        return true;
+    if (!(o->dev.flags & (UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_QUIESCE))) {
+        zt_error("device %" PRIu32 " has a server, process %ld, which this kernel cannot relieve: "
+                 "requests in flight would fail",
+                 o->id, (long)last->pid);
+        return false;
+    }
+    return !serve_is_suspended(last) && serve_end(last, SIGUSR1, RELIEF_SECONDS);
 }
 
 static bool ask_driver(struct ublk_options *o, struct ublk_ctl *ctl)
@@ -82,7 +96,7 @@ bool ublk_recover_options(struct ublk_options *o, struct serve_state *last)
         zt_error("%s", ublk_ctl_explain(rc));
         return false;
     }
-    ok = ask_driver(o, &ctl);
+    ok = ask_driver(o, &ctl) && relieve(o, last);
     ublk_ctl_close(&ctl);
     return ok;
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,11 +37,14 @@ struct server {
     struct serve_ctl *control; /* NULL: none */
     struct serve_keeper keeper;
     struct ublk_ledger ledger; /* of a device that outlives its server */
+    uint64_t features;         /* of the driver */
     struct ublk_dev_info dev;
     struct ublk_queue *queues;
     uint32_t prepared; /* queues that hold something */
     bool live;         /* this server has started the device, or taken it over */
-    int char_fd, ended_fd, signal_fd, state_fd;
+    bool left;         /* and then left it to another one: */
+    bool unanswered;   /* see struct ublk_queue */
+    int char_fd, ended_fd, leave_fd, signal_fd, state_fd;
 };
 
 /* ---- the device ---- */
@@ -67,9 +71,9 @@ static int check_geometry(struct server *s)
     return 0;
 }
 
-static int check_recovery(struct server *s, uint64_t have)
+static int check_recovery(struct server *s)
 {
-    if ((have & s->opt->recovery) == s->opt->recovery)
+    if ((s->features & s->opt->recovery) == s->opt->recovery)
         return 0;
     serve_report_failure(s->report,
                          "--recoverable: this kernel's ublk driver cannot make requests %s "
@@ -87,8 +91,9 @@ static int check_features(struct server *s)
         serve_report_failure(s->report, "%s", ublk_ctl_explain(-EACCES));
         return rc;
     }
+    s->features = rc < 0 ? 0 : have;
     if (rc >= 0 && (have & need) == need)
-        return check_recovery(s, have);
+        return check_recovery(s);
     serve_report_failure(s->report, "this kernel's ublk driver %s",
                          s->image.info.zone_size ?
                              "does not support zoned devices (needs Linux 6.6 or newer)" :
@@ -152,6 +157,8 @@ static uint64_t device_flags(const struct server *s)
 {
     uint64_t flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_USER_COPY | s->opt->recovery;
 
+    if (s->opt->recovery)
+        flags |= s->features & UBLK_F_QUIESCE;
     if (s->image.info.zone_size)
         return flags | UBLK_F_ZONED;
     return s->opt->recovery == UBLK_F_USER_RECOVERY ? flags | UBLK_F_USER_RECOVERY_REISSUE : flags;
@@ -278,6 +285,7 @@ static int prepare_queues(struct server *s)
         q->max_io = s->dev.max_io_buf_bytes;
         q->fd = s->char_fd;
         q->ended_fd = s->ended_fd;
+        q->leave_fd = s->leave_fd;
         q->img = s->image.img;
         q->info = &s->image.info;
         q->faults = s->image.faults;
@@ -307,6 +315,15 @@ static int stop_task(void *server)
     return ublk_ctl_stop(&s->ctl, s->dev.dev_id);
 }
 
+#define QUIESCE_MS 10000
+
+static int quiesce_task(void *server)
+{
+    struct server *s = server;
+
+    return ublk_ctl_quiesce(&s->ctl, s->dev.dev_id, QUIESCE_MS);
+}
+
 static int delete_task(void *server)
 {
     struct server *s = server;
@@ -323,6 +340,7 @@ static int give_up_rights(struct server *s)
     serve_keeper_task(&s->keeper, start_task, s);
     serve_keeper_task(&s->keeper, stop_task, s);
     serve_keeper_task(&s->keeper, delete_task, s);
+    serve_keeper_task(&s->keeper, quiesce_task, s);
     serve_keeper_fd(&s->keeper, s->ctl.fd);
     serve_keeper_fd(&s->keeper, s->ctl.ring.ring_fd);
     if (s->control)
@@ -383,12 +401,51 @@ static void leave_device(struct server *s, const char *why)
     _exit(1);
 }
 
+/*
+ * Requests wait in the kernel from now on. Without QUIESCE those that come while the server ends
+ * remain unanswered, and the kernel sends them again to the next one, if the device has no zones.
+ */
+static bool quiesce(struct server *s)
+{
+    char text[128];
+    int rc;
+
+    if (!(s->dev.flags & UBLK_F_USER_RECOVERY))
+        return false;
+    rc = serve_keeper_run(&s->keeper, quiesce_task, s);
+    s->unanswered = rc == -EOPNOTSUPP && s->dev.flags & UBLK_F_USER_RECOVERY_REISSUE;
+    if (rc >= 0 || s->unanswered)
+        return true;
+    snprintf(text, sizeof(text), "the device cannot be left to another server: %s", strerror(-rc));
+    serve_image_log(&s->image, ZQCOW2_LOG_ERROR, text);
+    return false;
+}
+
+/* Until there is a reason to end. */
+static void wait_end(struct server *s)
+{
+    while (!s->left && serve_signals_wait(s->signal_fd, s->ended_fd) == SIGUSR1) {
+        s->left = quiesce(s);
+        if (!s->left && !(s->dev.flags & UBLK_F_USER_RECOVERY))
+            return;
+    }
+}
+
+static void leave_queues(struct server *s)
+{
+    for (uint32_t i = 0; i < s->prepared; i++)
+        __atomic_store_n(&s->queues[i].unanswered, s->unanswered, __ATOMIC_RELAXED);
+    eventfd_write(s->leave_fd, 1);
+}
+
 /* The kernel writes back what it holds, then the tags come home and the threads end. */
 static int stop_device(struct server *s)
 {
     int rc = 0;
 
-    if (serve_keeper_run(&s->keeper, stop_task, s) == -EPIPE)
+    if (s->left)
+        leave_queues(s);
+    else if (serve_keeper_run(&s->keeper, stop_task, s) == -EPIPE)
         leave_device(s, "the process that stops the device was killed");
     for (uint32_t i = 0; i < s->prepared; i++)
         if (s->queues[i].thread)
@@ -446,7 +503,7 @@ static int serve_device(struct server *s)
         s->live = true;
         serve_report_ready(s->report, s->state.endpoint, &s->image.info, s->opt->serve.read_only,
                            serve_largest_append(&s->image.info, s->dev.max_io_buf_bytes));
-        serve_signals_wait(s->signal_fd, s->ended_fd);
+        wait_end(s);
     }
     serve_ctl_stop(s->control, &s->keeper);
     stopped = stop_device(s);
@@ -455,10 +512,10 @@ static int serve_device(struct server *s)
     return rc < 0 ? rc : stopped;
 }
 
-/* A server that could not take the device over leaves it as it was. */
+/* A server that could not take the device over leaves it as it was; or another one goes on. */
 static bool still_waits(const struct server *s)
 {
-    return s->opt->recover && !s->live;
+    return s->left || (s->opt->recover && !s->live);
 }
 
 static int make_device(struct server *s)
@@ -512,7 +569,8 @@ static int make_descriptors(struct server *s)
     if (s->signal_fd < 0)
         return s->signal_fd;
     s->ended_fd = eventfd(0, EFD_CLOEXEC);
-    return s->ended_fd < 0 ? -errno : 0;
+    s->leave_fd = eventfd(0, EFD_CLOEXEC);
+    return s->ended_fd < 0 || s->leave_fd < 0 ? -errno : 0;
 }
 
 int ublk_serve(const void *opt, struct serve_report *report)
@@ -531,6 +589,8 @@ int ublk_serve(const void *opt, struct serve_report *report)
         return 1;
     rc = with_driver(&s);
     closed = serve_image_close(&s.image);
+    if (closed >= 0 && s.left) /* closing has flushed */
+        ublk_ledger_flushed(&s.ledger, ublk_ledger_covers(&s.ledger));
     ublk_ledger_close(&s.ledger);
     if (s.state_fd >= 0 && !still_waits(&s))
         serve_state_end(&s.state, s.state_fd, closed < 0 ? zqcow2_strerror(closed) : NULL,
