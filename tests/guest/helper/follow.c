@@ -98,17 +98,22 @@ static int look_again(struct follow *f, uint64_t z, uint64_t more)
     return 0;
 }
 
+/* One flush reports a loss, of all zones. */
+static int look_at_all(struct follow *f, uint64_t except)
+{
+    int rc = 0;
+
+    f->failed_flushes++;
+    for (uint64_t z = 0; z < f->nr && !rc; z++)
+        rc = z == except ? 0 : look_again(f, z, 0);
+    return rc;
+}
+
 /* Each change was answered before: after a flush that succeeds it must be there. */
 static int flush(struct follow *f)
 {
-    int rc = fsync(f->dev.fd) ? -errno : 0, worst = 0;
-
-    if (rc) {
-        f->failed_flushes++;
-        for (uint64_t z = 0; z < f->nr && !worst; z++)
-            worst = look_again(f, z, 0);
-        return worst;
-    }
+    if (fsync(f->dev.fd))
+        return look_at_all(f, UINT64_MAX);
     if (report(f))
         return -EIO;
     for (uint64_t z = 0; z < f->nr; z++) {
@@ -119,23 +124,30 @@ static int flush(struct follow *f)
     return 0;
 }
 
+/* Durable in any case, so that no later kill brings an older life back. */
 static int reset(struct follow *f, uint64_t z)
 {
     struct blk_zone_range range = {start(f, z) / ZG_SECTOR, f->dev.zone_sectors};
-    int rc = ioctl(f->dev.fd, BLKRESETZONE, &range) ? -errno : 0;
+    bool lost = ioctl(f->dev.fd, BLKRESETZONE, &range) != 0;
 
-    f->errors += rc != 0;
-    if (!rc)
-        rc = fsync(f->dev.fd) ? -errno : 0;
+    f->errors += lost;
+    while (fsync(f->dev.fd)) {
+        int rc = f->failed_flushes < 10000 ? look_at_all(f, z) : -EIO;
+
+        if (rc)
+            return rc;
+        lost = true;
+    }
     if (report(f))
         return -EIO;
-    if (pointer(f, z) == 0) { /* else it is as it was, or has been lost before a flush */
-        f->resets++;
-        f->zones[z].life++;
-        f->zones[z].at = f->zones[z].durable = 0;
-        return 0;
-    }
-    return rc ? 0 : wrong(f, z, "a reset was flushed and is lost");
+    if (pointer(f, z) && !lost)
+        return wrong(f, z, "a reset was flushed and is lost");
+    if (pointer(f, z))
+        return look_again(f, z, 0);
+    f->resets++;
+    f->zones[z].life++;
+    f->zones[z].at = f->zones[z].durable = 0;
+    return 0;
 }
 
 static int write_record(struct follow *f, uint64_t z, uint64_t n)
