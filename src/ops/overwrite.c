@@ -21,10 +21,9 @@
 
 enum { D_PREPARE, D_FILL, D_IN_PLACE, D_COMMIT, D_FUA };
 
-/* Zeros that are to have space are written like any other bytes. */
 static bool zeroing(const struct zq_op *op)
 {
-    return op->req.op != ZQCOW2_OP_WRITE && !op->own.overwrite.space;
+    return op->req.op != ZQCOW2_OP_WRITE;
 }
 
 static bool keeps_space(const struct zq_op *op)
@@ -34,9 +33,10 @@ static bool keeps_space(const struct zq_op *op)
 
 static uint32_t io_kind(const struct zq_op *op)
 {
-    if (op->own.overwrite.space)
-        return op->own.overwrite.space;
-    return zeroing(op) ? zq_zeros_kind(op) : ZQCOW2_IO_WRITE;
+    if (zeroing(op))
+        return zq_zeros_kind(op);
+    /* A resize writes without bytes: it has the flag, which no other write may have. */
+    return keeps_space(op) ? op->own.overwrite.space : ZQCOW2_IO_WRITE;
 }
 
 static enum zq_unlink leaves(const struct zq_op *op)
@@ -94,7 +94,7 @@ static bool can_unmap_units(const struct zq_core *c, const struct zq_op *op, uin
 {
     uint64_t unit, end = op->req.offset + op->length;
 
-    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES || !zeroing(op))
+    if (op->req.op != ZQCOW2_OP_WRITE_ZEROES)
         return false;
     unit = unit_bytes(c);
     end = end == c->size ? zq_align_up(end, unit) : zq_align_down(end, unit);
@@ -207,9 +207,9 @@ static int prepare_extent(struct zq_core *c, struct zq_op *op, uint64_t at, stru
 
     if (rc)
         return rc;
-    if (e->type != ZQ_EXT_COMPRESSED && can_unmap_units(c, op, at, stop))
+    if (zeroing(op) && e->type != ZQ_EXT_COMPRESSED && can_unmap_units(c, op, at, stop))
         return prepare_unmap(c, op, at, stop);
-    if (!may_write(op) && !is_zero_already(c, op, at, e))
+    if (zeroing(op) && !may_write(op) && !is_zero_already(c, op, at, e))
         return -EOPNOTSUPP;
     op->own.overwrite.in_place |= zq_extent_in_place(e);
     if (!zq_extent_in_place(e) && !is_zero_already(c, op, at, e))
@@ -356,7 +356,7 @@ static int overwrite(struct zq_core *c, struct zq_op *op, struct zq_extent *e)
 {
     int rc;
 
-    if (op->req.op == ZQCOW2_OP_DISCARD || op->range.held || op->own.overwrite.space ||
+    if (op->req.op == ZQCOW2_OP_DISCARD || op->range.held ||
         op->req.flags & (ZQCOW2_COMPRESS | ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK))
         return 0;
     rc = zq_map_lookup(&c->map, &op->g, op->req.offset, op->length, e);

@@ -220,6 +220,14 @@ static int check_compress(const struct zq_core *c, const struct zq_op *op)
     return c->map.form.external ? -EOPNOTSUPP : 0;
 }
 
+static int check_flags(const struct zq_core *c, const struct zq_op *op)
+{
+    int rc = op->req.flags & ZQCOW2_COMPRESS ? check_compress(c, op) : 0;
+
+    return rc == 0 && op->req.flags & (ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK) ? check_zeroes(c, op) :
+                                                                               rc;
+}
+
 /*
  * What can be refused without a zone. A dead image returns EDEAD here, before a zone is looked at
  * (R11).
@@ -235,10 +243,8 @@ static int check_request(const struct zq_core *c, struct zq_op *op)
     if (!c->zoned && (kind == ZQCOW2_OP_APPEND || is_zone_op(kind)))
         return ZQCOW2_ENOTZONED;
     rc = check_range(c, op);
-    if (rc == 0 && (op->req.flags & ZQCOW2_COMPRESS))
-        rc = check_compress(c, op);
-    if (rc == 0 && op->req.flags & (ZQCOW2_NO_UNMAP | ZQCOW2_NO_FALLBACK))
-        rc = check_zeroes(c, op);
+    if (rc == 0 && op->req.flags & ~ZQCOW2_FUA)
+        rc = check_flags(c, op);
     if (rc < 0)
         return rc;
     if (!writes(&op->req))

@@ -390,7 +390,8 @@ static int make_zeros(struct zq_core *c, struct resize *r)
     c->seq_start = end;
     zq_op_reset(c, op, zq_step_write, zq_release_overwrite);
     op->finish = zeros_finish;
-    op->req.op = ZQCOW2_OP_WRITE_ZEROES;
+    op->req.op = r->space ? ZQCOW2_OP_WRITE : ZQCOW2_OP_WRITE_ZEROES;
+    op->req.flags = r->space ? ZQCOW2_NO_UNMAP : 0;
     op->req.offset = c->size;
     op->length = end - c->size;
     op->own.overwrite.space = r->space;

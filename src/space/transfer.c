@@ -151,10 +151,8 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     if (!t->left)
         return 0;
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
-    if (t->kind == ZQ_IO_WORK)
-        return start_zeros(c, op);
-    if (t->kind == ZQ_IO_ALLOCATE || t->kind == ZQ_IO_FILL)
-        return start_space(c, op);
+    if (t->kind >= ZQ_IO_WORK)
+        return t->kind == ZQ_IO_WORK ? start_zeros(c, op) : start_space(c, op);
     zq_io_prep(&op->io, t->kind, t->host, t->left);
     if (t->kind != ZQCOW2_IO_ZERO) {
         op->io.pub.iov = op->req.iov + op->iov_at;
