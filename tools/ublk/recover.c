@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "serve/control.h"
 #include "ublk/params.h"
@@ -49,11 +50,19 @@ static const char *why_not(const struct ublk_dev_info *i)
 }
 
 /* Its requests wait meanwhile; see the server's quiesce(). */
-static bool relieve(const struct ublk_options *o, const struct serve_state *last)
+static bool relieve(const struct ublk_options *o, struct serve_state *last)
 {
+    bool can = o->dev.flags & (UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_QUIESCE);
+
+    /* One that was just killed may hold its lock for a moment. */
+    for (int tries = 20; !can && last->alive && tries; tries--) {
+        usleep(100 * 1000);
+        if (serve_state_read(&ublk_kind, o->id, last))
+            last->alive = false;
+    }
     if (!last->alive)
         return true;
-    if (!(o->dev.flags & (UBLK_F_USER_RECOVERY_REISSUE | UBLK_F_QUIESCE))) {
+    if (!can) {
         zt_error("device %" PRIu32 " has a server, process %ld, which this kernel cannot relieve: "
                  "requests in flight would fail",
                  o->id, (long)last->pid);
