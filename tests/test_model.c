@@ -5,6 +5,7 @@
  *
  * ZQ_OPS, ZQ_SEED, ZQ_GEOM (name), ZQ_WORLD (plain, shuffled, threaded, uring), ZQ_KEEP (n,n,...),
  * ZQ_LIMITS (name: what the backend can take; with it, only the tests of limits run),
+ * ZQ_PATIENCE (seconds for 256 operations; what takes longer counts as hung),
  * ZQ_CACHE (bytes of metadata cache; 1: the smallest that there is)
  */
 #include <errno.h>
@@ -286,13 +287,14 @@ static void submit(struct run *t, struct job *j)
         zqcow2_queue_poll(q, (uint32_t)rng_below(&t->rig.rng, 4));
 }
 
+/* What never ends is noticed by rig_watch(). */
 static bool end_batch(struct run *t)
 {
     bool good = true;
 
     for (unsigned k = 0; k < t->batch.nr; k++) {
-        for (int q = 0; !t->job[k].done && q < 2; q++)
-            zqcow2_queue_wait(t->queue[q], BATCH_MAX, 10000);
+        for (int q = 0; !t->job[k].done; q = !q)
+            zqcow2_queue_wait(t->queue[q], BATCH_MAX, 1000);
     }
     for (int q = 0; q < 2; q++)
         zqcow2_queue_poll(t->queue[q], 0);
@@ -488,7 +490,7 @@ static bool visit(const struct geometry *g, enum rig_world world, const struct l
                       .seed = rig_env("ZQ_SEED", 20240607),
                       .nr = only ? nr : ops,
                       .only = only,
-                      .patient = 120};
+                      .patient = (unsigned)rig_env("ZQ_PATIENCE", 120)};
     at = go(t);
     if (at != PASSED)
         failed(t, at);

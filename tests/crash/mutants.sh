@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# mutants.sh [NUMBER...]: breaks one rule at a time in a copy of src/ (mutants.txt says which) and
+# mutants.sh [NUMBER...]: breaks one rule at a time in a copy of src/ and tools/ (mutants.txt says which) and
 # runs the tests until one fails. Prints the survivors, and "mutants: N killed, M alive".
 # ZQ_BUILD: where to build; ZQ_JOBS: mutants at a time; ZQ_STATES: crash states per mutant;
 # ZQ_SUITE_ONLY=1: no other test than the one that the list names; ZQ_ASSERTS=OFF: without the
@@ -55,19 +55,21 @@ cmake --build "$base" -j "$(nproc)" --target zqcow2_static $targets >>"$dir/base
 # rest, in whichever folder of tests/ the program is.
 relink() {
     link=$(find "$base/tests" -path "*/CMakeFiles/$2.dir/link.txt")
-    objects=$(find "$1" -name '*.o' -printf '%p ')
+    objects=$(find "$1/src" -name '*.o' -printf '%p ' 2>/dev/null)
+    # Those of the command are in the link by themselves, and give way.
+    tools=$(find "$1/tools" -name '*.o' -printf 's#[^ ]*/%P#%p#; ' 2>/dev/null)
     (cd "${link%/CMakeFiles/*}" &&
-        sh -c "$(sed "s#[^ ]*libzqcow2\.a#$objects$base/libzqcow2.a#; s#-o $2 #-o $1/$2 #" "$link")")
+        sh -c "$(sed "$tools s#[^ ]*libzqcow2\.a#$objects$base/libzqcow2.a#; s#-o $2 #-o $1/$2 #" "$link")")
 }
 
 # objects_of TREE NUMBER: of the files that the mutant changes, each beside its source.
 objects_of() {
-    cp -r "$top/src" "$1/src"
+    cp -r "$top/src" "$top/tools" "$1/"
     files=$(python3 "$here/mutate.py" "$2" "$here/mutants.txt" "$1") || return 1
     case $files in *.h*) files=$(cd "$1" && find src -name '*.c' ! -name '*_none.c') ;; esac
     [ "$asserts" = ON ] && ndebug=-UNDEBUG || ndebug=-DNDEBUG
     for f in $files; do
-        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 "$ndebug" -O2 -fPIC -w -I"$1/src" -I"$top/include" -c "$1/$f" -o "$1/$f.o" ||
+        gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 "$ndebug" -O2 -fPIC -w -I"$1/src" -I"$1/tools" -I"$top/include" -c "$1/$f" -o "$1/$f.o" ||
             return 1
     done
 }

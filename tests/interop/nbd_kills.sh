@@ -50,7 +50,7 @@ operate() {
     seed=${ZQ_SEED:-20240607}
     until [ -e "$dir/killed" ]; do
         echo "seed $seed" >>"$dir/out"
-        ZQ_WORLD=uring ZQ_OPS=$((ops * share)) ZQ_SEED=$seed \
+        ZQ_WORLD=uring ZQ_OPS=$((ops * share)) ZQ_SEED=$seed ZQ_PATIENCE=600 \
             ZQ_NBD="nbd+unix:///?socket=$dir/sock" "$model" >>"$dir/out" 2>>"$dir/err" &
         echo $! >"$dir/pid"
         wait $! || return 1
