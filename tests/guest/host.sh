@@ -17,7 +17,7 @@ die() {
 
 # command:package, of what runs here and of what is copied into the guest.
 HOST_NEEDS="qemu-system-x86_64:qemu-system-x86 fio:fio
-    blkzone:util-linux-extra mkfs.btrfs:btrfs-progs mkfs.f2fs:f2fs-tools mkfs.ext4:e2fsprogs
+    blkzone:util-linux-extra nvme:nvme-cli mkfs.btrfs:btrfs-progs mkfs.f2fs:f2fs-tools mkfs.ext4:e2fsprogs
     cpio:cpio xz:xz-utils modprobe:kmod cc:gcc cmake:cmake"
 
 need_packages() {
@@ -41,9 +41,9 @@ busybox_is_static() {
 
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
-GUEST_TOOLS="fio blkzone mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
+GUEST_TOOLS="fio blkzone nvme mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
 LIBS=/lib/x86_64-linux-gnu
-MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop"
+MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop nvmet-tcp nvme-tcp"
 
 # Copies a program and the libraries that it is linked to, all to where the loader looks unasked.
 copy_program() {
@@ -97,6 +97,7 @@ make_root() {
     for recipe in ublk-cut ublk-zones; do
         sh "$TOP/tests/recipes.sh" $recipe >"$ROOT/tests/recipe-$recipe" || die "no recipe $recipe"
     done
+    cp "$TOP/examples/nvmet.sh" "$ROOT/tests/target.sh"
     cp "$HERE/guest/init" "$ROOT/init"
     chmod +x "$ROOT/init"
     (cd "$ROOT" && find . | cpio -o -H newc --quiet) >"$WORK/root.cpio"

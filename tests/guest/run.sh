@@ -9,7 +9,7 @@
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 CACHE=${ZQ_GUEST_CACHE:-$HOME/.cache/zqcow2-guest}
-ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost recover server full" # long ones first
+ALL="boot diff cut-btrfs cut-f2fs cut-zonefs fs kill fio live move vhost recover server full nvmet" # long ones first
 ONLY= TOOL= LONG=0 KEEP= JOBS=2 SERIES=6.12 ZONED_FS="btrfs zonefs"
 
 usage() {
@@ -89,6 +89,7 @@ run_test() {
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
     fio) run_guest fio 1800 ;;
     fs) run_guest fs 1800 ;;
+    nvmet) run_guest nvmet 600 ;;
     move) run_guest move 1800 ;;
     vhost) run_vhost $((LONG ? 60 : 10)) ;;
     vhost-zoned) run_vhost_zoned $((LONG ? 10 : 2)) ;;
