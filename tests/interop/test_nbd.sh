@@ -84,6 +84,15 @@ done
 kit --filter=nozero --filter=nocache memory 64M zeromode=none
 use 'no-zero'
 stop TERM
+if nbdkit --dump-config | grep -q '^tls=yes'; then
+    printf 'alice:%064d\n' 7 >keys.psk
+    kit --tls=require --tls-psk=keys.psk memory 64M
+    run 1 'no TLS' info "$uri"
+    uri="nbds+unix://alice@/?socket=$dir/sock&tls-psk-file=$dir/keys.psk"
+    use tls
+    stop TERM
+fi
+
 # A server that cannot flush may write through instead.
 truncate -s 64M through.img
 kit eval get_size='echo 64M' can_write='exit 0' can_flush='exit 3' can_fua='echo native' \

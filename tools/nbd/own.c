@@ -80,7 +80,7 @@ void nbd_wrote(struct nbd *n, uint64_t off, uint64_t len, const struct iovec *io
         .offset = off, .length = len, .data = iov ? (uint8_t *)iov->iov_base : NULL};
 
     nbd_write_overlay(&w, n->head, sizeof(n->head));
-    if (n->traits.flush)
+    if (n->traits.flush && n->reconnect)
         nbd_unflushed_add(&n->unflushed, off, len, iov);
 }
 
