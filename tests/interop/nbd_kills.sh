@@ -58,11 +58,21 @@ operate() {
     done
 }
 
+# Until the server is found that was lost, and all that it had lost is written again.
+recovered() {
+    until [ "$(grep -c 'is lost' "$dir/err")" = "$(grep -c 'is back' "$dir/err")" ] ||
+        ! kill -0 $worker 2>/dev/null; do
+        sleep 0.1
+    done
+}
+
+: >"$dir/err"
 operate &
 worker=$!
 done=0
 while [ "$done" -lt "$kills" ] && kill -0 $worker 2>/dev/null; do
     sleep "$pause"
+    recovered
     kill -9 "$server" && wait "$server" 2>/dev/null
     serve
     done=$((done + 1))

@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 
@@ -154,6 +155,7 @@ void nbd_recover(struct nbd *n)
             }
             if (n->broken || (n->h && !let_go(n)))
                 return;
+            snprintf(why, sizeof(why), "the server was lost again");
         }
         pause_until(n, until);
     }
