@@ -225,6 +225,7 @@ static void test_too_many_snapshots(void **state)
                           8 * 8;
     pic_put(&p, behind + 36, 4, 1 << 20); /* a record, and none that could be followed */
     expect_stays(&p, 60, 2);
+    expect_stays(&p, 60, 3);
     pic_put(&p, behind + 36, 4, 0);
     pic_zero(&p, record, 40); /* its place may be what is wrong */
     expect_stays(&p, 60, 1);

@@ -101,6 +101,32 @@ static void test_reserved_bits(void **state)
     }
 }
 
+/* Where freeing a leak brings a refcount to 1, the least repair writes entries: their flags alone.
+ */
+static void test_leaks_beside_bits(void **state)
+{
+    uint64_t host, at;
+    struct pic p;
+
+    (void)state;
+    make(&p, L2);
+    host = pic_map(&p, 0, 7);
+    pic_map(&p, KiB(4), 8);
+    at = pic_l2(&p, 0);
+    pic_put(&p, at, 8, host);
+    pic_set_refcount(&p, host, 2);
+    pic_put(&p, at + 8, 8, pic_get(&p, at + 8, 8) | 4);
+    pic_put(&p, p.l1, 8, pic_get(&p, p.l1, 8) | 4);
+    assert_int_equal(pic_check(&p, LEAKS), 0);
+    assert_int_equal(p.res.leaks_fixed, 1);
+    assert_int_equal(pic_get(&p, at, 8), host | PIC_COPIED);
+    assert_int_equal(pic_get(&p, at + 8, 8) & 4, 4);
+    assert_int_equal(pic_get(&p, p.l1, 8) & 4, 4);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    pic_finds(&p, 0, 0, 0, "", "");
+    pic_free(&p);
+}
+
 /* To a compressed cluster the second half of an extended entry says nothing. */
 static void test_packed_subclusters(void **state)
 {
@@ -306,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_refcount_table),
         cmocka_unit_test(test_l1_over_a_source),
         cmocka_unit_test(test_nothing_hidden),
+        cmocka_unit_test(test_leaks_beside_bits),
         cmocka_unit_test(test_tables_that_name_one_another),
         cmocka_unit_test(test_packed_on_a_table),
     };
