@@ -56,7 +56,8 @@ static const struct status table[] = {
     {ZQCOW2_EFEATURE, NVME_INTERNAL, VIRTIO_IOERR},
     {ZQCOW2_ECORRUPT, NVME_INTERNAL, VIRTIO_IOERR},
     {ZQCOW2_EDEAD, NVME_INTERNAL, VIRTIO_IOERR},
-    {-EINVAL, NVME_INVALID_FIELD, VIRTIO_IOERR}, /* outside the device, unaligned, length 0 */
+    {ZQCOW2_EINACTIVE, NVME_NOT_READY, VIRTIO_IOERR}, /* the guest should not be running */
+    {-EINVAL, NVME_INVALID_FIELD, VIRTIO_IOERR},      /* outside the device, unaligned, length 0 */
     {-ENOSPC, NVME_CAPACITY_EXCEEDED, VIRTIO_IOERR},
     {-EDQUOT, NVME_CAPACITY_EXCEEDED, VIRTIO_IOERR},
     {-EROFS, NVME_WRITE_PROTECTED, VIRTIO_IOERR},

@@ -49,6 +49,7 @@ class Status(enum.IntEnum):
     EFEATURE = -10022
     ECORRUPT = -10023
     EDEAD = -10024
+    EINACTIVE = -10025
 
 
 class Layout(enum.IntEnum):
@@ -110,6 +111,7 @@ class InfoFlag(enum.IntFlag):
     BACKING = 1 << 10
     STATES = 1 << 11
     STATES_VOID = 1 << 12
+    INACTIVE = 1 << 13
 
 
 class BlockKind(enum.IntEnum):
@@ -166,6 +168,7 @@ class _OpenFlag(enum.IntFlag):
     UPGRADE = 1 << 2
     BORROW = 1 << 3
     NO_BACKING = 1 << 4
+    INACTIVE = 1 << 5
 
 
 class _CreateFlag(enum.IntFlag):

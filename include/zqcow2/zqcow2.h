@@ -61,7 +61,8 @@ enum zqcow2_err {
     ZQCOW2_ENOTZONED = -10021,      /* a zone operation on an image without zones */
     ZQCOW2_EFEATURE = -10022,       /* needs a feature that this library lacks */
     ZQCOW2_ECORRUPT = -10023,       /* metadata contradicts itself */
-    ZQCOW2_EDEAD = -10024           /* a flush or a metadata write failed earlier; reopen */
+    ZQCOW2_EDEAD = -10024,          /* a flush or a metadata write failed earlier; reopen */
+    ZQCOW2_EINACTIVE = -10025       /* the image is inactive: see <zqcow2/handover.h> */
 };
 
 ZQCOW2_API const char *zqcow2_strerror(int rc); /* never NULL; static storage, any thread */
@@ -122,7 +123,9 @@ enum zqcow2_open_flag {
      * Only without RDWR: opens neither the backing file nor the data file. Reading data that only
      * these files hold then fails with EFEATURE; everything else works.
      */
-    ZQCOW2_OPEN_NO_BACKING = 1 << 4
+    ZQCOW2_OPEN_NO_BACKING = 1 << 4,
+    /* Takes no lock and reads only the header. See zqcow2_activate() in <zqcow2/handover.h>. */
+    ZQCOW2_OPEN_INACTIVE = 1 << 5
 };
 
 /* Which rules zone operations follow where standards differ. See zqcow2_zone_reset(3). */
@@ -185,7 +188,8 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* names a backing file, but the name is empty: ignored */
     ZQCOW2_INFO_BACKING = 1 << 10,      /* has a backing file: see zqcow2_get_backing() */
     ZQCOW2_INFO_STATES = 1 << 11,       /* stores zone states: see ZQCOW2_ZONE_PERSIST */
-    ZQCOW2_INFO_STATES_VOID = 1 << 12   /* another program made the stored zone states void */
+    ZQCOW2_INFO_STATES_VOID = 1 << 12,  /* another program made the stored zone states void */
+    ZQCOW2_INFO_INACTIVE = 1 << 13      /* see zqcow2_inactivate(): the rest may be out of date */
 };
 
 struct zqcow2_info {

@@ -264,20 +264,21 @@ int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const voi
  */
 static uint32_t zones_from(const struct zq_core *c, uint64_t off, uint32_t nr)
 {
-    if (off >= c->size)
+    if (c->activity != ZQ_ACTIVE || off >= c->size)
         return 0;
     return (uint32_t)zq_min(nr, c->zones.g.nr_zones - zq_zone_of(&c->zones, off));
 }
 
 /* The bytes of the extensions that the next call reads; all that is asked for if there are none. */
-static size_t descriptor_bytes(struct zq_core *c, uint64_t off, uint32_t *nr)
+static size_t descriptor_bytes(struct zqcow2_image *img, uint64_t off, uint32_t *nr)
 {
+    struct zq_core *c = &img->core;
     uint32_t n;
     size_t one;
 
     zq_core_lock(c);
     n = c->zoned ? zones_from(c, off, *nr) : 0;
-    one = c->zones.g.descriptor_size;
+    one = c->activity == ZQ_ACTIVE ? c->zones.g.descriptor_size : img->info.descriptor_extension;
     zq_core_unlock(c);
     *nr = n ? n : *nr;
     return *nr * one;
@@ -295,7 +296,7 @@ int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *bu
 
     do {
         last = n;
-        bytes = descriptor_bytes(&img->core, off, &n);
+        bytes = descriptor_bytes(img, off, &n);
         rc = run_buffer(img, ZQCOW2_OP_ZONE_GET_DESCRIPTORS, buf, bytes, off, 0, NULL);
     } while (rc == -EINVAL && n < last);
     if (rc == 0)
@@ -315,13 +316,14 @@ int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zon
     uint32_t n;
     int rc;
 
-    if (!c->zoned)
-        return ZQCOW2_ENOTZONED;
     zq_core_lock(c);
-    n = zones_from(c, off, *nr);
+    n = c->zoned ? zones_from(c, off, *nr) : 0;
     for (uint32_t i = 0; i < n; i++)
         zq_zone_fill_report(&c->zones, zq_zone_of(&c->zones, off) + i, &zones[i]);
-    rc = off < c->size ? 0 : -EINVAL;
+    rc = !c->zoned                ? ZQCOW2_ENOTZONED :
+         c->activity != ZQ_ACTIVE ? ZQCOW2_EINACTIVE :
+         off < c->size            ? 0 :
+                                    -EINVAL;
     zq_core_unlock(c);
     if (rc == 0)
         *nr = n;

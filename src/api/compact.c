@@ -84,10 +84,8 @@ static int check_range(struct compact *p)
 {
     uint64_t at = p->opt.offset, len = p->opt.length, size, mask;
 
-    zq_core_lock(p->core);
     size = p->core->size;
     mask = p->mask = p->core->zones.g.zone_size - 1;
-    zq_core_unlock(p->core);
     if (at & mask || at > size || len > size - at || (len & mask && at + len != size))
         return zq_fail(p->err, -EINVAL, "offset, length: must be whole zones");
     p->end = len ? at + len : size;
@@ -96,11 +94,14 @@ static int check_range(struct compact *p)
     return 0;
 }
 
-static int check(struct compact *p)
+/* Under the mutex. */
+static int judge(struct compact *p)
 {
     const struct zq_core *c = p->core;
     uint32_t most = c->hdr.compression_type ? ZSTD_LEVELS : ZLIB_LEVELS;
 
+    if (c->activity != ZQ_ACTIVE)
+        return ZQCOW2_EINACTIVE;
     if (!c->writable)
         return -EROFS;
     if (!c->zoned)
@@ -112,6 +113,16 @@ static int check(struct compact *p)
         return zq_fail(p->err, -EINVAL, "level: must be 1 to %u", most);
     p->one.level = (int)p->opt.level;
     return check_range(p);
+}
+
+static int check(struct compact *p)
+{
+    int rc;
+
+    zq_core_lock(p->core);
+    rc = judge(p);
+    zq_core_unlock(p->core);
+    return rc;
 }
 
 /* NULL: all zones, by the default level. */

@@ -21,7 +21,7 @@ static bool count_zones(struct zq_core *c, uint32_t from, struct zqcow2_stats *s
 {
     uint64_t end;
 
-    if (!c->zoned)
+    if (!c->zoned || c->activity != ZQ_ACTIVE)
         return false;
     end = zq_min((uint64_t)from + ZONES_AT_ONCE, c->zones.g.nr_zones);
     for (uint32_t i = from; i < end; i++)
@@ -32,11 +32,13 @@ static bool count_zones(struct zq_core *c, uint32_t from, struct zqcow2_stats *s
 /* Under the mutex. */
 static void sum_up(struct zq_core *c, struct zqcow2_stats *s)
 {
-    s->rounds = c->alloc.rounds;
-    s->flushes = c->x.flushes + (c->data == &c->x ? 0 : c->data->flushes);
-    s->cache_hits = c->cache.hits;
-    s->cache_loads = c->cache.loads;
-    s->implicit_closes = c->zones.implicit_closes;
+    if (c->activity == ZQ_ACTIVE) {
+        s->rounds = c->alloc.rounds;
+        s->flushes = c->x.flushes + (c->data == &c->x ? 0 : c->data->flushes);
+        s->cache_hits = c->cache.hits;
+        s->cache_loads = c->cache.loads;
+        s->implicit_closes = c->zones.implicit_closes;
+    }
     zq_tally_sum(&c->tally, s->op);
     for (const struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next)
         zq_tally_sum(&zq_container(n, const struct zq_doorbell, link)->tally, s->op);

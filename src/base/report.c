@@ -31,6 +31,7 @@ static const struct {
     {ZQCOW2_EFEATURE, ENOTSUP, "the image needs a feature that this library lacks"},
     {ZQCOW2_ECORRUPT, EUCLEAN, "the image is corrupt"},
     {ZQCOW2_EDEAD, EIO, "a flush or a metadata write failed earlier: reopen the image"},
+    {ZQCOW2_EINACTIVE, EBUSY, "the image is inactive: another program may be using it"},
 };
 
 const char *zqcow2_strerror(int rc)

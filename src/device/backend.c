@@ -385,6 +385,23 @@ static int fail_lock(struct zqcow2_error *err, int code)
     return zq_fail(err, code, "cannot lock: %s", zqcow2_strerror(code));
 }
 
+int zq_be_relock(struct zqcow2_backend *be, bool write, struct zqcow2_error *err)
+{
+    int rc = zq_be_lock(be, write ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
+
+    be->locked = rc == 0;
+    return rc < 0 ? fail_lock(err, rc) : 0;
+}
+
+/* A lock that the caller took itself stays. */
+int zq_be_unlock(struct zqcow2_backend *be)
+{
+    int rc = be->locked ? zq_be_lock(be, ZQCOW2_LOCK_NONE) : 0;
+
+    be->locked = false;
+    return rc;
+}
+
 /*
  * The claim keeps other uses in this process out, the lock those in other processes, or through
  * another backend on the same file. locked is under the claim: only the user reads and writes it.
@@ -397,19 +414,17 @@ int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_
         return zq_fail(err, -EROFS, "the backend is not writable");
     if (zq_be_claim(be) < 0)
         return zq_fail(err, -EBUSY, "the backend is in use by this program");
+    be->locked = false;
     if (lock)
-        rc = zq_be_lock(be, write ? ZQCOW2_LOCK_EXCLUSIVE : ZQCOW2_LOCK_SHARED);
-    be->locked = lock && rc == 0;
-    if (rc == 0)
-        return 0;
-    zq_be_release(be);
-    return fail_lock(err, rc);
+        rc = zq_be_relock(be, write, err);
+    if (rc < 0)
+        zq_be_release(be);
+    return rc;
 }
 
-/* A lock that the caller took itself stays. */
 int zq_be_leave(struct zqcow2_backend *be)
 {
-    int rc = be->locked ? zq_be_lock(be, ZQCOW2_LOCK_NONE) : 0;
+    int rc = zq_be_unlock(be);
 
     zq_be_release(be);
     return rc;

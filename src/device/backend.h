@@ -108,6 +108,9 @@ int zq_be_lock(struct zqcow2_backend *be, int mode);
 int zq_be_enter(struct zqcow2_backend *be, bool write, bool lock, struct zqcow2_error *err);
 /* The unlock's error; the use has ended all the same. */
 int zq_be_leave(struct zqcow2_backend *be);
+/* The lock alone, of a use that was entered without it. zq_be_unlock: where there is one. */
+int zq_be_relock(struct zqcow2_backend *be, bool write, struct zqcow2_error *err);
+int zq_be_unlock(struct zqcow2_backend *be);
 /* One user at a time: -EBUSY. */
 static inline int zq_be_claim(struct zqcow2_backend *be)
 {

@@ -32,7 +32,7 @@ int zq_iox_init(struct zq_iox *x)
     zq_list_init(&x->flight_waiters);
     x->called = x->be->ops.submit && zq_be_is_called(x->be);
     x->takes_any = l->io_align <= ZQ_SECTOR && l->buf_align <= 1;
-    x->alone = zq_be_is_called(x->be) && x->takes_any;
+    x->alone = zq_io_is_alone(x);
     x->max_piece = l->max_transfer ? l->max_transfer : UINT64_MAX;
     x->bounce_bytes =
         (uint32_t)zq_min(x->takes_any ? ZQ_BOUNCE_SMALL : ZQ_BOUNCE_BYTES, x->max_piece);

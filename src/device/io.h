@@ -103,6 +103,11 @@ struct zq_iox {
     uint64_t flushes;              /* that were begun */
 };
 
+/* May zq_io_alone_run() be used, as far as this file is concerned? */
+static inline bool zq_io_is_alone(const struct zq_iox *x)
+{
+    return zq_be_is_called(x->be) && x->takes_any;
+}
 /* x->be, image, hooks, ready, notify and away are set. -ENOMEM. */
 int zq_iox_init(struct zq_iox *x);
 void zq_iox_fini(struct zq_iox *x);

@@ -7,9 +7,11 @@
 
 #include "loop/core.h"
 
-/* By value, and nothing else: a pointer to the core is a pointer to the image. */
+/* core comes first: a pointer to it is a pointer to the image. */
 struct zqcow2_image {
     struct zq_core core;
+    struct zqcow2_open_options opt; /* for an activation; without hooks */
+    struct zqcow2_info info;        /* while the image is not active; guarded by the mutex */
 };
 
 /*
@@ -65,6 +67,12 @@ void zq_image_mask_all(struct zqcow2_image *img);
 int zq_image_check(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                    const struct zqcow2_check_options *opt, struct zqcow2_check_result *res,
                    struct zqcow2_error *err);
+/*
+ * Gives the file to another program (H2), and takes it back. An image that is so already stays so.
+ * After an error of inactivate it is active, of activate it is inactive.
+ */
+int zq_image_inactivate(struct zqcow2_image *img, struct zqcow2_error *err);
+int zq_image_activate(struct zqcow2_image *img, struct zqcow2_error *err);
 /* -EBUSY: something still runs, and the image stays open. Any other result: it is gone. */
 int zq_image_close(struct zqcow2_image *img);
 /* What the header says of the backing file, also if it was not opened; an empty name if nothing. */

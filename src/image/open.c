@@ -9,21 +9,19 @@
  */
 #include <errno.h>
 #include <inttypes.h>
-#include "base/os.h"
 #include "base/report.h"
 #include "format/entry.h"
 #include "format/snapshot.h"
 #include "check/check.h"
 #include "image/image.h"
 #include "ops/request.h"
-#include "ops/shutdown.h"
 #include "space/unmap.h"
 #include "check/overlap.h"
 #include "image/opening.h"
 
 #define OPEN_FLAGS \
     ((uint32_t)(ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_NOLOCK | ZQCOW2_OPEN_UPGRADE | ZQCOW2_OPEN_BORROW | \
-                ZQCOW2_OPEN_NO_BACKING))
+                ZQCOW2_OPEN_NO_BACKING | ZQCOW2_OPEN_INACTIVE))
 
 #define DEFAULT_CACHE  (8u << 20)
 #define DEFAULT_EXTENT (16u << 20)
@@ -249,15 +247,16 @@ static void set_info(struct opening *o, struct zq_core *c)
 
 /*
  * Only the members that nothing has to be loaded for. `marked` starts true if there is no mark to
- * set: then no operation waits for the mark's round.
+ * set: then no operation waits for the mark's round. Under the mutex: queues may be open (H1).
  */
 static void set_core(struct opening *o, struct zq_core *c)
 {
-    c->hooks = o->hooks;
-    c->be = o->be;
-    c->borrowed = o->opt.flags & ZQCOW2_OPEN_BORROW;
+    zq_core_lock(c);
     c->writable = o->rdwr;
-    c->sealed = c->guarded = !o->rdwr;
+    c->want_mark = c->want_flags = c->leaked = c->swept = false;
+    c->round.done = 0;
+    c->x.alone = zq_io_is_alone(&c->x);
+    zq_core_set_straight(c);
     c->zoned = o->g.layout != ZQCOW2_LAYOUT_NONE;
     c->hdr = o->h;
     c->size = c->seq_start = o->h.virtual_size;
@@ -273,16 +272,25 @@ static void set_core(struct opening *o, struct zq_core *c)
     c->bitmaps.bounds = (struct zq_bounds){zq_form_of(&o->h), o->file_size};
     c->bitmaps.device = o->h.virtual_size;
     c->bitmaps.arg = &c->alloc;
+    zq_core_unlock(c);
 }
 
-static int keep_names(struct opening *o, struct zq_core *c)
+/* They stay while the image is inactive, and another activation may find others. */
+static int keep_names(const struct opening *o, struct zq_core *c)
 {
-    if (!o->backing.name[0] && !o->backing.data_file[0])
-        return 0;
-    c->backing = zq_alloc(&o->hooks, _Alignof(struct zqcow2_backing), sizeof(*c->backing));
-    if (!c->backing)
-        return -ENOMEM;
-    *c->backing = o->backing;
+    struct zqcow2_backing *names = NULL, *old;
+
+    if (o->backing.name[0] || o->backing.data_file[0]) {
+        names = zq_alloc(&o->hooks, _Alignof(struct zqcow2_backing), sizeof(*names));
+        if (!names)
+            return -ENOMEM;
+        *names = o->backing;
+    }
+    zq_core_lock(c);
+    old = c->backing;
+    c->backing = names;
+    zq_core_unlock(c);
+    zq_free(&o->hooks, old, sizeof(*old));
     return 0;
 }
 
@@ -291,18 +299,21 @@ static int set_data_file(struct opening *o, struct zq_core *c)
 {
     int rc = zq_opening_data_file(o, c, 0, &c->data_file);
 
-    c->x.next = c->data = &c->data_file.x;
+    zq_core_lock(c);
+    if (rc == 0)
+        c->x.next = c->data = &c->data_file.x;
     c->x.alone &= c->data->alone;
     zq_core_set_straight(c);
+    zq_core_unlock(c);
     return rc;
 }
 
 /*
  * The order: parts before what checks them, zones before their blocks are checked. On failure the
- * core is left half-built, and zq_core_fini() takes it: each part is closed by its own close, which
- * a zeroed part survives.
+ * core is left half-built, and zq_core_close_parts() takes it: each part is closed by its own
+ * close, which a zeroed part survives.
  */
-static int build_core(struct opening *o, struct zq_core *c)
+static int build_parts(struct opening *o, struct zq_core *c)
 {
     const struct zq_parts parts = {.x = &c->x,
                                    .cache = &c->cache,
@@ -311,13 +322,8 @@ static int build_core(struct opening *o, struct zq_core *c)
                                    .cache_bytes =
                                        o->opt.cache_bytes ? o->opt.cache_bytes : DEFAULT_CACHE,
                                    .nr_zones = o->g.layout ? o->g.nr_zones : 0};
-    int rc;
+    int rc = keep_names(o, c);
 
-    set_core(o, c);
-    c->upper = &zq_request_upper;
-    rc = zq_core_init(c);
-    if (rc == 0)
-        rc = keep_names(o, c);
     if (rc == 0 && zq_opening_has_data_file(o))
         rc = set_data_file(o, c);
     if (rc == 0)
@@ -341,54 +347,7 @@ static int build_core(struct opening *o, struct zq_core *c)
     return rc;
 }
 
-/* They exist before anything else of the core, so free_image() may always destroy them. */
-static int init_locks(struct zq_core *c)
-{
-    pthread_condattr_t attr;
-    int rc = pthread_mutex_init(&c->mutex, NULL);
-
-    if (rc)
-        return -rc;
-    pthread_condattr_init(&attr);
-    zq_condattr_setclock(&attr, ZQ_WAIT_CLOCK);
-    rc = pthread_cond_init(&c->cond, &attr);
-    pthread_condattr_destroy(&attr);
-    if (rc)
-        pthread_mutex_destroy(&c->mutex);
-    return -rc;
-}
-
-/* The hooks lie in the memory that they free: a copy outlives it. */
-static void free_image(struct zqcow2_image *img)
-{
-    struct zqcow2_hooks hooks = img->core.hooks;
-
-    zq_core_fini(&img->core);
-    pthread_cond_destroy(&img->core.cond);
-    pthread_mutex_destroy(&img->core.mutex);
-    zq_free(&hooks, img, sizeof(*img));
-}
-
-/* From here on what was loaded belongs to the image, and one call gives all of it back. */
-static int build_image(struct opening *o, struct zqcow2_image **out)
-{
-    struct zqcow2_image *img = zq_zalloc(&o->hooks, sizeof(*img));
-    int rc = img ? init_locks(&img->core) : -ENOMEM;
-
-    if (rc < 0) {
-        zq_free(&o->hooks, img, sizeof(*img));
-        return rc;
-    }
-    rc = build_core(o, &img->core);
-    if (rc < 0)
-        free_image(img);
-    else
-        *out = img;
-    return rc;
-}
-
-/* The backend is locked and stays so on success; on failure zq_image_open() unlocks it. */
-static int open_locked(struct opening *o, struct zqcow2_image **out)
+int zq_opening_read(struct opening *o)
 {
     int rc = 0;
 
@@ -410,7 +369,62 @@ static int open_locked(struct opening *o, struct zqcow2_image **out)
         o->rdwr = false;
         o->opt.flags &= ~(uint32_t)ZQCOW2_OPEN_RDWR;
     }
-    return rc < 0 ? rc : build_image(o, out);
+    return rc;
+}
+
+int zq_opening_build(struct opening *o, struct zq_core *c)
+{
+    int rc;
+
+    set_core(o, c);
+    rc = build_parts(o, c);
+    if (rc < 0)
+        zq_core_close_parts(c);
+    return rc;
+}
+
+/* The names of the header are there, and what it says of zones; nothing else. */
+static int build_inactive(struct opening *o, struct zqcow2_image *img)
+{
+    struct zq_core *c = &img->core;
+    int rc = keep_names(o, c);
+
+    set_core(o, c);
+    zq_core_lock(c);
+    c->zones.g = o->g;
+    c->alloc.file_size = o->file_size;
+    set_info(o, c);
+    zq_image_rest(img);
+    c->activity = ZQ_INACTIVE;
+    memset(&c->zones, 0, sizeof(c->zones));
+    memset(&c->alloc, 0, sizeof(c->alloc));
+    zq_core_unlock(c);
+    return rc;
+}
+
+/* From here on what was loaded belongs to the image, and one call gives all of it back. */
+static int build_image(struct opening *o, struct zqcow2_image **out)
+{
+    bool inactive = o->opt.flags & ZQCOW2_OPEN_INACTIVE;
+    struct zqcow2_image *img;
+    int rc = zq_image_new(o, &img);
+
+    if (rc < 0)
+        return rc;
+    if (inactive) {
+        rc = build_inactive(o, img);
+    } else {
+        rc = zq_opening_build(o, &img->core);
+        zq_core_lock(&img->core);
+        if (rc == 0)
+            zq_image_wake(img);
+        zq_core_unlock(&img->core);
+    }
+    if (rc < 0)
+        zq_image_free(img);
+    else
+        *out = img;
+    return rc;
 }
 
 /*
@@ -433,6 +447,8 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
                      o->opt.block_size);
     if (rc == 0 && o->opt.snapshot && o->opt.flags & ZQCOW2_OPEN_RDWR)
         rc = zq_fail(o->err, -EINVAL, "a snapshot requires a read-only open");
+    if (rc == 0 && o->opt.snapshot && o->opt.flags & ZQCOW2_OPEN_INACTIVE)
+        rc = zq_fail(o->err, -EINVAL, "a snapshot cannot be opened inactive");
     if (rc == 0 && o->opt.backing_format)
         rc = zq_check_format(o->err, o->opt.backing_format);
     if (rc == 0)
@@ -443,6 +459,7 @@ static int take_options(struct opening *o, const struct zqcow2_open_options *opt
 static int open_as(struct opening *o, const struct zqcow2_open_options *opt,
                    struct zqcow2_image **out)
 {
+    bool inactive;
     int rc;
 
     zq_clear_error(o->err);
@@ -452,10 +469,13 @@ static int open_as(struct opening *o, const struct zqcow2_open_options *opt,
     o->rdwr = o->opt.flags & ZQCOW2_OPEN_RDWR;
     if (o->rdwr && (o->opt.flags & ZQCOW2_OPEN_NO_BACKING))
         return zq_fail(o->err, -EINVAL, "NO_BACKING requires a read-only open");
-    rc = zq_be_enter(o->be, o->rdwr, !(o->opt.flags & ZQCOW2_OPEN_NOLOCK), o->err);
+    inactive = o->opt.flags & ZQCOW2_OPEN_INACTIVE;
+    rc = zq_be_enter(o->be, o->rdwr, !inactive && !(o->opt.flags & ZQCOW2_OPEN_NOLOCK), o->err);
     if (rc < 0)
         return zq_fail_rc(o->err, rc);
-    rc = open_locked(o, out);
+    rc = inactive ? zq_opening_header(o) : zq_opening_read(o);
+    if (rc == 0)
+        rc = build_image(o, out);
     if (rc < 0)
         (void)zq_be_leave(o->be);
     return rc < 0 ? zq_fail_rc(o->err, rc) : 0;
@@ -483,116 +503,4 @@ int zq_image_open_layer(struct zqcow2_backend *be, const struct zqcow2_open_opti
     struct opening o = {.be = be, .opt = ZQCOW2_OPEN_OPTIONS_INIT, .err = err, .layer = true};
 
     return open_as(&o, opt, out);
-}
-
-/* ---- closing ---- */
-
-/* run_shutdown() may sleep while another thread, in the backend's completion, runs the loop. */
-static void shutdown_finish(struct zq_op *op)
-{
-    pthread_cond_broadcast(&op->core->cond);
-}
-
-/*
- * Runs like an operation, but is none of the caller's kinds: its step is passed here and not found
- * by kind. req.op only has to be a kind whose result names no zone.
- */
-static int run_shutdown(struct zq_core *c)
-{
-    struct zq_op op = {.finish = shutdown_finish, .attended = true};
-
-    zq_op_reset(c, &op, zq_step_shutdown, zq_release_mapping);
-    op.req.op = ZQCOW2_OP_FLUSH;
-    c->nr_ops++;
-    zq_op_ready(&op);
-    zq_loop_run(c, &op);
-    while (!op.finished)
-        zq_loop_wait(c, &op, -1);
-    return op.res.ret;
-}
-
-/*
- * Refused while anything of the caller's runs: operations, open queues, threads inside a call (E5).
- * The janitor is the library's own and is waited for. After that nothing can fail but the shutdown,
- * whose result is returned although the image is gone. A dead image drops the host's cache (R11)
- * before the lock is given back, so that the next user reads what is really on disk.
- */
-int zq_image_close(struct zqcow2_image *img)
-{
-    struct zq_core *c = &img->core;
-    struct zqcow2_backend *be = c->be;
-    bool borrowed = c->borrowed;
-    int rc = 0;
-
-    zq_core_lock(c);
-    if (c->nr_ops > c->janitor_running || !zq_list_empty(&c->doorbells) || c->runners ||
-        c->sleepers || c->polling) {
-        zq_core_unlock(c);
-        return -EBUSY;
-    }
-    if (c->writable)
-        rc = run_shutdown(c);
-    while (c->x.in_flight || c->janitor_running)
-        zq_loop_wait(c, NULL, -1);
-    zq_core_unlock(c);
-    if (rc < 0 && c->dead && be->ops.invalidate)
-        be->ops.invalidate(be->self);
-    if (rc < 0 && c->dead && c->data != &c->x && c->data->be->ops.invalidate)
-        c->data->be->ops.invalidate(c->data->be->self);
-    free_image(img);
-    (void)zq_be_leave(be);
-    if (!borrowed)
-        zqcow2_backend_close(be);
-    return rc;
-}
-
-int zq_image_backing(struct zqcow2_image *img, struct zqcow2_backing *backing)
-{
-    const struct zqcow2_backing none = ZQCOW2_BACKING_INIT;
-
-    return zq_return_sized(backing, img->core.backing ? img->core.backing : &none, sizeof(none),
-                           offsetof(struct zqcow2_backing, data_file));
-}
-
-/*
- * incompatible_features come from sector0, which follows the bits that rounds set; hdr is as it was
- * read. Version 2 has no feature fields: bytes 72 on belong to something else.
- */
-void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
-{
-    struct zq_core *c = &img->core;
-    const struct zq_geometry *g = &c->zones.g;
-
-    zq_core_lock(c);
-    i->virtual_size = c->size;
-    i->file_size = c->alloc.file_size;
-    i->incompatible_features = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
-    if (c->hdr.version < 3)
-        i->incompatible_features = 0;
-    i->compatible_features = c->hdr.compat;
-    i->autoclear_features = c->hdr.autoclear;
-    i->block_size = c->block_mask + 1;
-    i->cluster_size = 1u << c->cluster_bits;
-    i->refcount_bits = 1u << c->hdr.refcount_order;
-    i->version = c->hdr.version;
-    i->compression_type = c->hdr.compression_type;
-    i->flags = c->info_flags | (c->dead ? ZQCOW2_INFO_DEAD : 0) |
-               (c->alloc.corrupt ? ZQCOW2_INFO_READ_ONLY : 0) |
-               (c->zones.states_at  ? ZQCOW2_INFO_STATES :
-                c->hdr.states_stale ? ZQCOW2_INFO_STATES_VOID :
-                                      0);
-    if (c->zoned) {
-        i->zone_size = g->zone_size;
-        i->zone_capacity = g->capacity;
-        i->nr_zones = g->nr_zones;
-        i->nr_conventional = g->conventional;
-        i->max_open_zones = g->max_open;
-        i->max_active_zones = g->max_active;
-        i->open_zones = c->zones.nr_open;
-        i->active_zones = c->zones.nr_active;
-        i->max_append_bytes = zq_geometry_max_append(g) & ~c->block_mask;
-        i->layout = g->layout;
-        i->descriptor_extension = g->descriptor_size;
-    }
-    zq_core_unlock(c);
 }

@@ -34,6 +34,23 @@ struct zq_parts {
     uint32_t nr_zones;    /* whose runs the map remembers */
 };
 
+struct zqcow2_image;
+/* An image without parts, and the end of any that nothing runs on. */
+int zq_image_new(const struct opening *o, struct zqcow2_image **out);
+void zq_image_free(struct zqcow2_image *img);
+/* Under the mutex: nobody begins anything any more, and the parts can go. */
+void zq_image_rest(struct zqcow2_image *img);
+/* Under the mutex: the parts are there. */
+void zq_image_wake(struct zqcow2_image *img);
+/*
+ * Reads the header of a file that is locked, and makes the file what a writer may rely on: flushed,
+ * recovered, and without features that would not hold.
+ */
+int zq_opening_read(struct opening *o);
+/*
+ * Then builds the parts of an image, whose core is new, or inactive. After an error there are none.
+ */
+int zq_opening_build(struct opening *o, struct zq_core *c);
 /*
  * Reads and checks the header cluster: h, g, backing and file_size. Called again after recovery,
  * which may have rewritten the header.

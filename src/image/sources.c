@@ -190,9 +190,11 @@ int zq_opening_sources(struct opening *o, struct zq_core *c)
         rc = open_one(o, c, &b, depth, link);
         if (rc < 0)
             return zq_opening_blame(o->err, "backing file", named.name, rc);
-        above->next = &(*link)->x;
         if ((*link)->data != &(*link)->x)
             (*link)->x.next = (*link)->data;
+        zq_core_lock(c);
+        above->next = &(*link)->x;
+        zq_core_unlock(c);
         above = (*link)->data;
         link = &(*link)->next;
     }

@@ -82,10 +82,17 @@ struct zq_doorbell {
     struct zq_tally tally; /* of its requests */
 };
 
+/* May the file be used? Else it is another program's, and there are no parts (H1). */
+enum zq_activity {
+    ZQ_ACTIVE,
+    ZQ_INACTIVE,
+    ZQ_CHANGING /* parts are closed or built, without the mutex: nobody else may look at them */
+};
+
 struct zq_upper;
 
 struct zq_core {
-    /* fixed after open */
+    /* fixed after open, and while it is active */
     const struct zq_upper *upper;
     struct zqcow2_hooks hooks;
     struct zqcow2_backend *be;
@@ -112,7 +119,9 @@ struct zq_core {
     pthread_t poller;
     unsigned nr_ops, nr_drains; /* begun and not finished; drains among them */
     struct zq_list drain_waiters;
-    bool exclusive; /* an operation has the image for itself: others do not begin (N8) */
+    /* An operation has the image for itself: others do not begin (N8). Or it is not active. */
+    bool exclusive;
+    enum zq_activity activity;
     struct zq_list gate_waiters; /* those */
     struct zq_list doorbells;    /* of queues */
     bool timed;                  /* requests that are submitted now are */
@@ -123,7 +132,7 @@ struct zq_core {
     bool sealed; /* takes no (more) changes: dead, corrupt, or for reading */
     /* What a change has to ask: sealed, or bitmaps are kept. */
     bool guarded;
-    bool corrupt_marked, corrupt_logged;
+    bool corrupt, corrupt_marked, corrupt_logged; /* corrupt: sealed because of alloc.corrupt */
     struct zq_events events;
     struct zq_stale stale; /* a source has changed (S12) */
     bool stale_logged;
@@ -210,6 +219,11 @@ int zq_core_init(struct zq_core *c); /* hooks, be are set */
 /* Of a source, too: its I/O completes in this image's loop. */
 void zq_core_set_iox(struct zq_core *c, struct zq_iox *x, struct zqcow2_backend *be);
 void zq_core_fini(struct zq_core *c);
+/*
+ * Closes what open has built for the content of the file, with sources and data file; what has been
+ * built in part, too. Without the mutex, as this may block: nothing else may be at work on it.
+ */
+void zq_core_close_parts(struct zq_core *c);
 /*
  * Under the mutex, which it drops while it does I/O: works until there is nothing to do now. op:
  * the operation that the calling thread waits for, and may block for; NULL: it may not.

@@ -151,12 +151,15 @@ int zq_core_init(struct zq_core *c)
     return 0;
 }
 
-void zq_core_fini(struct zq_core *c)
+/* Zeroed, as before the open. What a poller sees without them: x, which is alone, and lists. */
+void zq_core_close_parts(struct zq_core *c)
 {
-    zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
+    zq_core_lock(c);
+    c->x.next = NULL;
+    c->data = &c->x;
+    zq_core_unlock(c);
     zq_sources_close(c->source);
     zq_data_file_close(&c->data_file);
-    zq_free(&c->hooks, c->backing, sizeof(*c->backing));
     zq_free(&c->hooks, c->fills.one, sizeof(struct zq_fill));
     zq_bitmaps_close(&c->bitmaps);
     zq_zones_close(&c->zones);
@@ -164,6 +167,22 @@ void zq_core_fini(struct zq_core *c)
     zq_map_close(&c->map);
     zq_alloc_close(&c->alloc);
     zq_cache_fini(&c->cache);
+    c->source = NULL;
+    c->source_absent = false;
+    c->fills.one = NULL;
+    memset(&c->data_file, 0, sizeof(c->data_file));
+    memset(&c->bitmaps, 0, sizeof(c->bitmaps));
+    memset(&c->zones, 0, sizeof(c->zones));
+    memset(&c->map, 0, sizeof(c->map));
+    memset(&c->alloc, 0, sizeof(c->alloc));
+    memset(&c->cache, 0, sizeof(c->cache));
+}
+
+void zq_core_fini(struct zq_core *c)
+{
+    zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
+    zq_core_close_parts(c);
+    zq_free(&c->hooks, c->backing, sizeof(*c->backing));
     zq_free(&c->hooks, c->round.bufs, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
     zq_iox_fini(&c->x);
 }
@@ -181,7 +200,7 @@ static void seal(struct zq_core *c)
     const struct zqcow2_event event = {
         .kind = ZQCOW2_EVENT_CORRUPT, .error = ZQCOW2_ECORRUPT, .offset = c->alloc.corrupt_at};
 
-    c->sealed = c->guarded = c->round.wanted = true;
+    c->sealed = c->guarded = c->corrupt = c->round.wanted = true;
     zq_event_add(&c->events, &event);
 }
 
@@ -193,7 +212,7 @@ void zq_op_step(struct zq_op *op)
     zq_assert(zq_core_is_held(c) && !op->finished);
     rc = op->step(c, op);
     zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || op->g.token);
-    if (c->alloc.corrupt && !c->sealed)
+    if (!c->sealed && c->alloc.corrupt) /* in this order: an inactive image is sealed */
         seal(c);
     if (rc != ZQ_WAIT)
         c->upper->end(c, op, rc);
@@ -336,7 +355,7 @@ static __attribute__((noinline)) void report(struct zq_core *c)
 {
     if (c->dead && !c->death_logged)
         report_death(c);
-    if (c->alloc.corrupt && !c->corrupt_logged)
+    if (c->corrupt && !c->corrupt_logged)
         report_corruption(c);
     if (c->stale.depth && !c->stale_logged)
         report_stale(c);
@@ -432,7 +451,7 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
     }
     zq_assert(zq_core_is_held(c) && c->runners);
     c->runners--;
-    if (c->events.n | c->stale.depth | c->dead | c->alloc.corrupt) /* one branch: see counts */
+    if (c->events.n | c->stale.depth | c->dead | c->corrupt) /* one branch: see counts */
         report(c);
     if (take_wake(c)) {
         zq_core_unlock(c);

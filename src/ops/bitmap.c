@@ -53,9 +53,10 @@ static void change_work(struct zq_io *io)
 /* Only another operation that has the image for itself makes it wait here. */
 static int begin(struct zq_core *c, struct change *x)
 {
-    if (c->exclusive)
-        return zq_op_park(c, &x->op, &c->gate_waiters);
-    c->nr_ops++;
+    int rc = zq_op_admit(c, &x->op);
+
+    if (rc)
+        return rc;
     c->exclusive = x->holds = true;
     if (!c->writable)
         return -EROFS;
@@ -206,9 +207,10 @@ static void read_work(struct zq_io *io)
  */
 static int begin_look(struct zq_core *c, struct look *l)
 {
-    if (c->exclusive)
-        return zq_op_park(c, &l->op, &c->gate_waiters);
-    c->nr_ops++;
+    int rc = zq_op_admit(c, &l->op);
+
+    if (rc)
+        return rc;
     l->phase = L_LOADED;
     l->b = &c->bitmaps;
     if (c->writable)

@@ -49,10 +49,10 @@ static void pass_over(struct compact *p, uint64_t next)
 static int begin(struct zq_core *c, struct compact *p)
 {
     struct zq_op *op = &p->op;
+    int rc = zq_op_admit(c, op);
 
-    if (c->exclusive)
-        return zq_op_park(c, op, &c->gate_waiters);
-    c->nr_ops++;
+    if (rc)
+        return rc;
     op->req.offset = p->what->guest;
     op->req.flags = ZQCOW2_COMPRESS;
     op->req.iov = &p->iov;

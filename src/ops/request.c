@@ -83,6 +83,27 @@ static bool idle(struct zq_core *c)
 
 const struct zq_upper zq_request_upper = {.end = op_end, .idle = idle};
 
+/* No rounds, no janitor: there are no parts to look at (H1). */
+static bool stay_idle(struct zq_core *c)
+{
+    zq_assert_k(H1, c->activity != ZQ_ACTIVE);
+    return false;
+}
+
+const struct zq_upper zq_inactive_upper = {.end = op_end, .idle = stay_idle};
+
+int zq_op_admit(struct zq_core *c, struct zq_op *op)
+{
+    zq_assert_k(H1, c->exclusive || c->activity == ZQ_ACTIVE);
+    if (c->exclusive && c->activity != ZQ_INACTIVE)
+        return zq_op_park(c, op, &c->gate_waiters);
+    c->nr_ops++;
+    if (c->activity == ZQ_ACTIVE)
+        return 0;
+    op->release = NULL; /* it has taken nothing, and there is nothing to give it back to */
+    return ZQCOW2_EINACTIVE;
+}
+
 /* False: the sum of the segments does not fit into 64 bits. */
 static bool io_length(const struct zq_op *op, uint64_t *len)
 {
@@ -263,9 +284,11 @@ static int step_first(struct zq_core *c, struct zq_op *op)
     struct kind kind;
     int rc;
 
-    if (c->exclusive)
-        return zq_op_park(c, op, &c->gate_waiters);
-    c->nr_ops++; /* before it is checked: a refusal ends in op_end() like everything else */
+    rc = zq_op_admit(c, op);
+    if (rc == ZQCOW2_EINACTIVE && (op->req.op == ZQCOW2_OP_FLUSH || op->req.op == ZQCOW2_OP_DRAIN))
+        return 0; /* all is durable that was acknowledged (H2) */
+    if (rc)
+        return rc;
     rc = check_request(c, op);
     if (rc < 0)
         return rc;

@@ -12,8 +12,8 @@
 #include <errno.h>
 #include "loop/core.h"
 
-/* The request layer, for the loop of a core. */
-extern const struct zq_upper zq_request_upper;
+/* The request layer, for the loop of a core; and of one that is not active. */
+extern const struct zq_upper zq_request_upper, zq_inactive_upper;
 
 /*
  * Only what makes a request unreadable is refused here: it has no result. All else is a result of
@@ -25,6 +25,11 @@ static inline int zq_request_check_form(const struct zqcow2_request *r)
         return -EINVAL;
     return 0;
 }
+/*
+ * The first step of every operation: waits while another one has the image for itself (N8). Then it
+ * has begun, and is counted in nr_ops, also if this is EINACTIVE.
+ */
+int zq_op_admit(struct zq_core *c, struct zq_op *op);
 /* Checks the request and lets the operation go. finish() follows sooner or later. */
 void zq_op_begin(struct zq_core *c, struct zq_op *op);
 /* Begins, works and waits until it is finished. */

@@ -96,9 +96,10 @@ static struct resize *self(struct zq_op *op)
 
 static int begin(struct zq_core *c, struct resize *r)
 {
-    if (c->exclusive)
-        return zq_op_park(c, &r->op, &c->gate_waiters);
-    c->nr_ops++;
+    int rc = zq_op_admit(c, &r->op);
+
+    if (rc)
+        return rc;
     c->exclusive = r->holds = true;
     if (!c->writable)
         return -EROFS;

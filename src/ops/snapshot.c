@@ -95,9 +95,10 @@ static int begin(struct zq_core *c, struct zq_op *op)
 {
     bool list = what(op)->kind == ZQ_SNAP_LIST;
 
-    if (c->exclusive)
-        return zq_op_park(c, op, &c->gate_waiters);
-    c->nr_ops++;
+    int rc = zq_op_admit(c, op);
+
+    if (rc)
+        return rc;
     c->exclusive = op->own.snapshot.holds = !list;
     op->own.snapshot.phase = list ? S_LOAD : S_DRAIN;
     if (list)

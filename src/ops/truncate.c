@@ -24,7 +24,7 @@ enum { T_BEGIN, T_FIND, T_SETTLE, T_CUT, T_DONE };
 /* Refcounts that may be wrong say nothing of what can go. */
 static bool is_wanted(const struct zq_core *c)
 {
-    return c->alloc.slack && !c->sealed && !c->alloc.corrupt && !c->dead;
+    return !c->sealed && c->alloc.slack && !c->alloc.corrupt && !c->dead;
 }
 
 static int cut(struct zq_core *c, struct zq_op *op, struct zq_truncation *t)
@@ -109,10 +109,10 @@ static int step(struct zq_core *c, struct zq_op *op)
     struct truncate *x = self(op);
     int rc = 0;
 
-    if (!x->holds && c->exclusive)
-        return zq_op_park(c, op, &c->gate_waiters);
     if (!x->holds) {
-        c->nr_ops++;
+        rc = zq_op_admit(c, op);
+        if (rc)
+            return rc;
         c->exclusive = x->holds = true;
     }
     if (!x->drained)
