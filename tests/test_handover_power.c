@@ -259,6 +259,7 @@ static bool fails_at(uint64_t nth, bool leaving)
     if (leaving && rc < 0) {
         assert_int_equal(zqcow2_activate(b, NULL), -EAGAIN); /* it has kept the lock */
         assert_int_equal(holds(a, 2 * ZONE, 7), 1);
+        assert_int_equal(put(a, 3 * ZONE, 9), ZQCOW2_EDEAD);
         (void)zqcow2_close(a);
         a = NULL;
     } else if (rc < 0) {

@@ -89,6 +89,31 @@ static void test_places(void **state)
     assert_non_null(zq_bitmap_read(&small, 0x100000, &host, &ones));
 }
 
+static bool has_place(bool external, uint64_t raw)
+{
+    const struct zq_form f = {16, 3, false, external};
+    uint8_t entry[8];
+
+    for (int i = 0; i < 8; i++)
+        entry[i] = (uint8_t)(raw >> (56 - 8 * i));
+    return zq_l2_has_place(&f, entry);
+}
+
+/* Without a data file the flag says whose a cluster is; with one, each is the disk's own. */
+static void test_own_place(void **state)
+{
+    (void)state;
+    assert_true(has_place(false, BIT(63) | HOST));
+    assert_true(has_place(false, BIT(63) | HOST | 1));
+    assert_false(has_place(false, HOST));
+    assert_false(has_place(false, HOST | 1));
+    assert_false(has_place(false, BIT(63) | BIT(62) | HOST));
+    assert_true(has_place(true, HOST));
+    assert_true(has_place(true, BIT(63) | HOST | 1));
+    assert_false(has_place(true, BIT(63) | 1)); /* at offset 0 */
+    assert_false(has_place(true, 1));
+}
+
 /* Clusters of 64 KiB: bits 0 to 53 are the offset, 54 to 61 the number of further sectors. */
 static void test_compressed(void **state)
 {
@@ -346,10 +371,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_bit),    cmocka_unit_test(test_places),
-        cmocka_unit_test(test_compressed),   cmocka_unit_test(test_range),
-        cmocka_unit_test(test_stretch),      cmocka_unit_test(test_written),
-        cmocka_unit_test(test_wide_judged),  cmocka_unit_test(test_wide_stretch),
-        cmocka_unit_test(test_wide_written),
+        cmocka_unit_test(test_own_place),    cmocka_unit_test(test_compressed),
+        cmocka_unit_test(test_range),        cmocka_unit_test(test_stretch),
+        cmocka_unit_test(test_written),      cmocka_unit_test(test_wide_judged),
+        cmocka_unit_test(test_wide_stretch), cmocka_unit_test(test_wide_written),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
