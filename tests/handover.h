@@ -23,6 +23,8 @@
 #include <zqcow2/backend.h>
 #include <zqcow2/bitmap.h>
 #include <zqcow2/change.h>
+#include <zqcow2/device.h>
+#include <zqcow2/events.h>
 #include <zqcow2/handover.h>
 #include <zqcow2/simdisk.h>
 

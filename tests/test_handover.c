@@ -17,10 +17,11 @@ static void refuses_everything(struct zqcow2_image *img)
 {
     struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
     struct zqcow2_extent e = ZQCOW2_EXTENT_INIT;
+    struct zqcow2_io_limits limits = ZQCOW2_IO_LIMITS_INIT;
     struct zqcow2_dirty_range range;
     struct zqcow2_zone zone;
     uint8_t buf[UNIT] = {0};
-    uint64_t at = 2 * ZONE;
+    uint64_t at = 2 * ZONE, since = 0;
     uint32_t nr = 1;
 
     s.name = "s";
@@ -40,6 +41,9 @@ static void refuses_everything(struct zqcow2_image *img)
     assert_int_equal(zqcow2_bitmap_add(img, "b", 0, 0, NULL), ZQCOW2_EINACTIVE);
     assert_int_equal(zqcow2_bitmap_ranges(img, "b", 0, &range, &nr, NULL), ZQCOW2_EINACTIVE);
     assert_int_equal(zqcow2_compact(img, NULL, NULL, NULL), ZQCOW2_EINACTIVE);
+    assert_int_equal(zqcow2_get_io_limits(img, &limits), ZQCOW2_EINACTIVE);
+    assert_int_equal(zqcow2_zone_find(img, &at, 0, &zone, &nr), ZQCOW2_EINACTIVE);
+    assert_int_equal(zqcow2_zone_changes(img, &since, &at, &nr), ZQCOW2_EINACTIVE);
     assert_int_equal(zqcow2_flush(img), 0);
     assert_int_equal(zqcow2_drain(img), 0);
     assert_true(flags_of(img) & ZQCOW2_INFO_INACTIVE);
@@ -308,6 +312,84 @@ static void queues_stay(void **state)
     assert_int_equal(zqcow2_close(t.img), 0);
 }
 
+static bool fits(int rc)
+{
+    return rc == 0 || rc == ZQCOW2_EINACTIVE;
+}
+
+/* Calls that are no requests, in another thread: each sees the image as it was or as it is. */
+static void other_calls_stay(void **state)
+{
+    struct zqcow2_create_options how = shape();
+    struct zqcow2_io_limits limits = ZQCOW2_IO_LIMITS_INIT;
+    struct traffic t = {0};
+    unsigned calls = 0;
+    pthread_t other;
+
+    (void)state;
+    create(&how);
+    t.img = open_as(ZQCOW2_OPEN_RDWR);
+    assert_int_equal(pthread_create(&other, NULL, hand_over, &t), 0);
+    for (; !t.over; calls++) {
+        struct zqcow2_snapshot snapshot = ZQCOW2_SNAPSHOT_INIT;
+        uint64_t at = 0, since = 0, offs[ZONES];
+        struct zqcow2_zone zones[ZONES];
+        uint32_t nr = ZONES;
+        int rc;
+
+        snapshot.name = "s";
+        assert_true(fits(zqcow2_get_io_limits(t.img, &limits)));
+        rc = zqcow2_zone_find(t.img, &at, 0, zones, &nr);
+        assert_true(rc == ZQCOW2_EINACTIVE || (rc == 0 && nr == ZONES && at == ZONES * ZONE));
+        nr = ZONES;
+        rc = zqcow2_zone_changes(t.img, &since, offs, &nr);
+        assert_true(fits(rc) || rc == -EOVERFLOW);
+        rc = zqcow2_bitmap_add(t.img, "b", 0, 0, NULL);
+        assert_true(fits(rc) || rc == -EEXIST);
+        rc = zqcow2_bitmap_remove(t.img, "b", NULL);
+        assert_true(fits(rc) || rc == -ENOENT);
+        rc = zqcow2_snapshot_take(t.img, &snapshot, NULL);
+        assert_true(fits(rc) || rc == -EEXIST);
+        rc = zqcow2_snapshot_delete(t.img, "s", NULL);
+        assert_true(fits(rc) || rc == -ENOENT);
+    }
+    pthread_join(other, NULL);
+    assert_int_equal(t.handed, 30);
+    printf("hand-over under other calls: %u times, %u rounds of calls\n", t.handed, calls);
+    assert_int_equal(zqcow2_close(t.img), 0);
+}
+
+/* To the program that takes the file back, any zone may have changed: that is an event. */
+static void count_changes(void *arg, const struct zqcow2_event *event)
+{
+    *(unsigned *)arg += event->kind == ZQCOW2_EVENT_ZONES_CHANGED;
+}
+
+static void zones_have_changed(void **state)
+{
+    struct zqcow2_create_options how = shape();
+    uint64_t since = 0, offs[ZONES];
+    struct zqcow2_image *img;
+    unsigned events = 0;
+    uint32_t nr = ZONES;
+
+    (void)state;
+    create(&how);
+    img = open_as(ZQCOW2_OPEN_RDWR);
+    zqcow2_set_event_handler(img, count_changes, &events);
+    assert_int_equal(zqcow2_zone_changes(img, &since, offs, &nr), 0);
+    assert_int_equal(zqcow2_inactivate(img, NULL), 0);
+    assert_int_equal(zqcow2_activate(img, NULL), 0);
+    assert_int_equal(zqcow2_flush(img), 0);
+    assert_int_equal(events, 1);
+    nr = ZONES;
+    assert_int_equal(zqcow2_zone_changes(img, &since, offs, &nr), -EOVERFLOW);
+    nr = ZONES;
+    assert_int_equal(zqcow2_zone_changes(img, &since, offs, &nr), 0);
+    assert_int_equal(nr, 0);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
 /* ---- how long it takes ---- */
 
 static double now_ms(void)
@@ -352,10 +434,11 @@ static void figures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_at_a_time), cmocka_unit_test(readers),
-        cmocka_unit_test(another_image), cmocka_unit_test(bitmaps_go_along),
-        cmocka_unit_test(backing_file),  cmocka_unit_test(data_file),
-        cmocka_unit_test(queues_stay),   cmocka_unit_test(figures),
+        cmocka_unit_test(one_at_a_time),      cmocka_unit_test(readers),
+        cmocka_unit_test(another_image),      cmocka_unit_test(bitmaps_go_along),
+        cmocka_unit_test(backing_file),       cmocka_unit_test(data_file),
+        cmocka_unit_test(queues_stay),        cmocka_unit_test(other_calls_stay),
+        cmocka_unit_test(zones_have_changed), cmocka_unit_test(figures),
     };
 
     rig_watch(300, "hand-over");

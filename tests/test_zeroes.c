@@ -204,6 +204,9 @@ static void space_is_kept(void **state)
         }
         if (space(k) < had)
             fail_msg("%s: the host has taken %u bytes back", k->name, (unsigned)(had - space(k)));
+        put(img, C + 8192, 4096, 7); /* a part leaves the rest its space */
+        if (space(k) < had)
+            fail_msg("%s: a write has given %u bytes back", k->name, (unsigned)(had - space(k)));
         put(img, C + 1024, 2 * C, 6);
         assert_int_equal(status(img, C).host, host[1]);
         assert_int_equal(status(img, 2 * C).host, host[2]);

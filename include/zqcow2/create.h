@@ -65,7 +65,7 @@ struct zqcow2_create_options {
     const char *data_file;
     uint32_t descriptor_extension; /* bytes per zone (NVMe ZNS): a multiple of 64, <= 16320; at most
                                       64 MiB for all zones; 0: none, or as in the backing file */
-    uint32_t preallocation;        /* zqcow2_preallocation; with a backing file only OFF */
+    uint32_t preallocation;        /* zqcow2_preallocation; see zqcow2_open(3) */
     /*
      * Called at intervals in the calling thread while space is preallocated, with the bytes done
      * and the bytes in total. If it returns nonzero, the call stops and returns -ECANCELED. May be

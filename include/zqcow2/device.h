@@ -2,7 +2,8 @@
 /*
  * Calls for device models: the limits that a device announces, reports of zones in chosen states,
  * and the zones that have changed without a request of the guest. See zqcow2_get_io_limits(3) and
- * zqcow2_zone_report(3). None of them does I/O, and any thread may use them at any time.
+ * zqcow2_zone_report(3). None of them does I/O, and any thread may use them at any time. They
+ * return EINACTIVE while an image is inactive (<zqcow2/handover.h>).
  */
 #ifndef ZQCOW2_DEVICE_H
 #define ZQCOW2_DEVICE_H
@@ -26,7 +27,7 @@ struct zqcow2_io_limits {
     uint32_t flags;          /* zqcow2_io_limits_flag */
     uint32_t block_size;     /* offsets and lengths are multiples of it: 512 or 4096, as opened */
     uint32_t physical_block; /* of the host: a smaller write may have to read first */
-    uint32_t optimal_io;     /* aligned writes of multiples of it copy nothing: a cluster */
+    uint32_t optimal_io;     /* aligned writes of multiples of it copy nothing */
     uint32_t discard_granularity;     /* a discard frees whole units of this size, aligned to it */
     uint32_t zeroes_granularity;      /* with LIMITS_UNMAP, units of this size are only marked as
                                          zeros; without it, all zeros are written */
@@ -62,9 +63,9 @@ ZQCOW2_API int zqcow2_zone_find(struct zqcow2_image *img, uint64_t *off, uint32_
  * Stores in offs[] the starts of the zones that zqcow2_zone_set_state() has changed after the
  * moment *since, in ascending order. 0 is the moment of the open. On entry *nr is the number of
  * elements; on success it is the number of zones. On success and after -EOVERFLOW, *since is now.
- * -EOVERFLOW: there are more than that, or more than 511, or a snapshot was applied: look at all
- * zones. -EINVAL: *since is none of this image. After each call the next change is also an event,
- * ZQCOW2_EVENT_ZONES_CHANGED.
+ * -EOVERFLOW: there are more than that, or more than 511, or a snapshot was applied, or the image
+ * was activated: look at all zones. -EINVAL: *since is none of this image. After each call the next
+ * change is also an event, ZQCOW2_EVENT_ZONES_CHANGED.
  */
 ZQCOW2_API int zqcow2_zone_changes(struct zqcow2_image *img, uint64_t *since, uint64_t *offs,
                                    uint32_t *nr);

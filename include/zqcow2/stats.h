@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Statistics of an open image: what was requested, how long it took, and what the library did for
- * it. All counters begin at 0 when the image is opened, and never decrease. See
- * zqcow2_get_stats(3).
+ * it. All counters begin at 0 when the image is opened, and never decrease, except across a
+ * hand-over: see zqcow2_activate(3). See zqcow2_get_stats(3).
  */
 #ifndef ZQCOW2_STATS_H
 #define ZQCOW2_STATS_H

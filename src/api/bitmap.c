@@ -31,7 +31,6 @@ static int edit(struct zqcow2_image *img, struct zq_bitmap_edit *e)
     if (rc < 0)
         return rc;
     rc = zq_bitmap_edit_run(&img->core, e);
-    zq_bitmap_edit_free(e);
     return rc < 0 ? zq_fail_rc(e->s.err, rc) : 0;
 }
 

@@ -64,11 +64,23 @@ static void limits(const struct zq_core *c, struct zqcow2_io_limits *l)
 int zqcow2_get_io_limits(struct zqcow2_image *img, struct zqcow2_io_limits *to)
 {
     struct zqcow2_io_limits l = ZQCOW2_IO_LIMITS_INIT;
+    struct zq_core *c = &img->core;
+    int rc;
 
-    zq_core_lock(&img->core);
-    limits(&img->core, &l);
-    zq_core_unlock(&img->core);
-    return zq_return_sized(to, &l, sizeof(l), sizeof(l));
+    zq_core_lock(c);
+    rc = c->activity == ZQ_ACTIVE ? 0 : ZQCOW2_EINACTIVE;
+    if (rc == 0)
+        limits(c, &l);
+    zq_core_unlock(c);
+    return rc < 0 ? rc : zq_return_sized(to, &l, sizeof(l), sizeof(l));
+}
+
+/* Under the mutex: while an image is inactive there are no zones to look at. */
+static int check_zoned(const struct zq_core *c)
+{
+    if (c->activity != ZQ_ACTIVE)
+        return ZQCOW2_EINACTIVE;
+    return c->zoned ? 0 : ZQCOW2_ENOTZONED;
 }
 
 /*
@@ -102,12 +114,12 @@ int zqcow2_zone_find(struct zqcow2_image *img, uint64_t *off, uint32_t states,
     struct zq_core *c = &img->core;
     int rc;
 
-    if (!c->zoned)
-        return ZQCOW2_ENOTZONED;
-    if (states & ~ALL_STATES)
-        return -EINVAL;
     zq_core_lock(c);
-    rc = find(c, off, states ? states : ALL_STATES, zones, nr);
+    rc = check_zoned(c);
+    if (rc == 0 && states & ~ALL_STATES)
+        rc = -EINVAL;
+    if (rc == 0)
+        rc = find(c, off, states ? states : ALL_STATES, zones, nr);
     zq_core_unlock(c);
     return rc;
 }
@@ -135,10 +147,10 @@ int zqcow2_zone_changes(struct zqcow2_image *img, uint64_t *since, uint64_t *off
     struct zq_core *c = &img->core;
     int rc;
 
-    if (!c->zoned)
-        return ZQCOW2_ENOTZONED;
     zq_core_lock(c);
-    rc = zq_changes_read(&c->changes, since, offs, nr);
+    rc = check_zoned(c);
+    if (rc == 0)
+        rc = zq_changes_read(&c->changes, since, offs, nr);
     if (rc == 0)
         *nr = to_offsets(c, offs, *nr);
     zq_core_unlock(c);

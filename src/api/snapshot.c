@@ -23,9 +23,13 @@ static int check_name(const char *name, struct zqcow2_error *err)
 /* Clusters of a data file have no refcounts, so none of them can be kept. */
 static int run(struct zqcow2_image *img, struct zq_snap *s)
 {
+    bool external;
     int rc;
 
-    if (img->core.hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
+    zq_core_lock(&img->core);
+    external = img->core.hdr.incompat & ZQ_INCOMPAT_DATA_FILE;
+    zq_core_unlock(&img->core);
+    if (external)
         return zq_fail(s->err, ZQCOW2_EFEATURE, "an image with a data file has no snapshots");
     rc = zq_snapshot_run(&img->core, s);
     zq_snap_free(s);

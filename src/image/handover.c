@@ -196,6 +196,15 @@ static int begin_to_enter(struct zq_core *c, struct handover *h)
     return zq_op_call(c, &h->op, enter_work);
 }
 
+/* The other program may have changed any of them. */
+static void tell_of_zones(struct zq_core *c)
+{
+    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONES_CHANGED};
+
+    if (c->zoned && zq_changes_all(&c->changes))
+        zq_event_add(&c->events, &event);
+}
+
 static int enter_step(struct zq_core *c, struct zq_op *op)
 {
     struct handover *h = self(op);
@@ -205,7 +214,7 @@ static int enter_step(struct zq_core *c, struct zq_op *op)
         return rc;
     zq_assert_k(H1, c->activity == ZQ_CHANGING && c->nr_ops == 1);
     if (op->rc == 0) {
-        (void)zq_changes_all(&c->changes); /* the other program may have changed any zone */
+        tell_of_zones(c);
         zq_image_wake(h->img);
     } else {
         c->activity = ZQ_INACTIVE;

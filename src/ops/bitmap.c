@@ -149,6 +149,7 @@ static void change_release(struct zq_core *c, struct zq_op *op)
     if (!x->holds)
         return;
     zq_assert_k(N8, c->exclusive && zq_core_is_held(c));
+    zq_bitmap_edit_free(x->e); /* by the bitmaps that it was made for: a hand-over may follow */
     c->exclusive = false;
     zq_wake(&c->ready, &c->gate_waiters);
 }

@@ -7,7 +7,7 @@
 #include "bitmap/edit.h"
 #include "loop/core.h"
 
-/* Does *e, whose first members, and err, the caller has set; it ends with zq_bitmap_edit_free(). */
+/* Does *e, whose first members, and err, the caller has set; and frees it. */
 int zq_bitmap_edit_run(struct zq_core *c, struct zq_bitmap_edit *e);
 
 /* What one of them is, as it was at one moment. */

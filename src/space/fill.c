@@ -346,14 +346,23 @@ static int keep_below(struct zq_core *c, struct zq_op *op)
     }
 }
 
+/* A place that zeros have kept keeps its space, which a later write must find (NO_UNMAP). */
+static int blank(struct zq_core *c, struct zq_op *op)
+{
+    const struct zq_fill *f = op->fill;
+    bool kept = f->in_place && f->old.type == ZQ_EXT_ZERO;
+
+    return zq_op_data_io(c, op, kept ? ZQ_IO_ALLOCATE : ZQCOW2_IO_ZERO, NULL, f->host + f->from,
+                         f->to - f->from);
+}
+
 static int run_phase(struct zq_core *c, struct zq_op *op)
 {
     struct zq_fill *f = op->fill;
 
     zq_assert(f->head <= f->tail && f->tail <= f->bytes && f->phase < F_MADE);
     switch (f->phase) {
-    case F_BLANK:
-        return zq_op_data_io(c, op, ZQCOW2_IO_ZERO, NULL, f->host + f->from, f->to - f->from);
+    case F_BLANK: return blank(c, op);
     case F_OLD: return read_old(c, op);
     case F_UNPACK: return f->kept && f->kept->old.in ? zq_op_work(c, op, unpack_work) : 0;
     case F_OLD_HEAD: return write_old(c, op, f->old.l2.data, old_head_end(f));

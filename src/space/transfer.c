@@ -188,6 +188,17 @@ int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint
     return start_io(c, op, &c->x, kind, buf, host, len);
 }
 
+/* Zeros that have space, in pieces; of the request's elements none moves. */
+static int allocate_zeros(struct zq_core *c, struct zq_op *op, uint64_t host, uint64_t len)
+{
+    zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
+    zq_transfer_begin(op, ZQ_IO_ALLOCATE, host, len);
+    zq_io_first_zeros(c->data, &op->io, host, host + len);
+    op->io.complete = space_done;
+    start(c, op, c->data);
+    return ZQ_WAIT;
+}
+
 /* A data file ends with the device, which may end within a cluster: behind it there is nothing. */
 int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
                   uint64_t len)
@@ -196,6 +207,8 @@ int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf,
         return op->rc = 0;
     if (c->map.form.external)
         len = zq_min(len, c->size - host);
+    if (kind == ZQ_IO_ALLOCATE)
+        return allocate_zeros(c, op, host, len);
     return start_io(c, op, c->data, kind, buf, host, len);
 }
 

@@ -21,7 +21,7 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op);
 /* One io that is not of the request's bytes, in the image's file: ZQ_WAIT; result in op->rc. */
 int zq_op_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
              uint64_t len);
-/* The same in the file that has the data. */
+/* The same in the file that has the data; ZQ_IO_ALLOCATE: zeros that have space. */
 int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf, uint64_t host,
                   uint64_t len);
 /* The same, read from the file of a source. */
