@@ -8,19 +8,20 @@ debian() { # TOOL ARGUMENTS...
     "$tool" -o Dir::Etc::sourcelist="$CACHE/apt/sources.list" -o Dir::Etc::sourceparts=/dev/null \
         -o Dir::State::lists="$CACHE/apt/lists" -o Dir::State::status="$CACHE/apt/status" \
         -o Dir::Cache::archives="$CACHE/apt/archives" -o Dir::Cache::pkgcache= \
-        -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root "$@"
+        -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root -o Acquire::Retries=3 "$@"
 }
 
-update_lists() {
-    [ -z "${LISTS_ARE_NEW:-}" ] || return 0
+# Only the suites that are asked for: a mirror need not have others, nor an older keyring know their keys.
+update_lists() { # SUITE...
+    [ "${LISTS_ARE_NEW:-}" != "$*" ] || return 0
     mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/archives/partial"
     : >"$CACHE/apt/status"
-    for suite in bookworm-backports trixie-backports sid; do
+    for suite in "$@"; do
         echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
             "${ZQ_GUEST_MIRROR:-http://deb.debian.org/debian} $suite main"
     done >"$CACHE/apt/sources.list"
     debian apt-get update -qq >"$WORK/apt.log" 2>&1 || die "apt-get update, see $WORK/apt.log"
-    LISTS_ARE_NEW=1
+    LISTS_ARE_NEW=$*
 }
 
 unpack() { # FOLDER PACKAGE-FILE...: anew
@@ -54,7 +55,10 @@ kernel_packages() { # SERIES
 
 download_kernel() { # SERIES
     say "downloading Debian's kernel $1 (about 120 MB)"
-    update_lists
+    case $1 in
+    6.12) update_lists bookworm-backports ;;
+    *) update_lists trixie-backports sid ;;
+    esac
     packages=$(kernel_packages "$1") || exit 1
     (cd "$CACHE/apt/archives" && debian apt-get download -q $packages) >>"$WORK/apt.log" 2>&1 ||
         die "cannot download" $packages ", see $WORK/apt.log"
@@ -102,7 +106,7 @@ need_newest() {
     NEWEST=$CACHE/newest
     if [ "$(cat "$NEWEST/done" 2>/dev/null)" != "$NEWEST_PACKAGES" ]; then
         say "downloading Debian's newest" $NEWEST_PACKAGES "(about 75 MB)"
-        update_lists
+        update_lists sid
         rm -f "$CACHE"/apt/archives/*.deb
         debian apt-get install -y -qq --download-only --no-install-recommends $NEWEST_PACKAGES \
             >>"$WORK/apt.log" 2>&1 </dev/null || die "apt-get failed, see $WORK/apt.log"
