@@ -75,6 +75,7 @@ int zq_image_new(const struct opening *o, struct zqcow2_image **out)
 }
 
 /* ---- closing ---- */
+
 /* run_shutdown() may sleep while another thread, in the backend's completion, runs the loop. */
 static void shutdown_finish(struct zq_op *op)
 {
@@ -201,8 +202,10 @@ void zq_image_info(struct zqcow2_image *img, struct zqcow2_info *i)
 
 /* ---- active or not ---- */
 
-/* What an inactive image says of itself is what it was. Others may use the file: the mark is
- * theirs. */
+/*
+ * What an inactive image says of itself is what it was. Others may use the file: the mark is
+ * theirs.
+ */
 void zq_image_rest(struct zqcow2_image *img)
 {
     struct zq_core *c = &img->core;

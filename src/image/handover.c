@@ -15,6 +15,7 @@
 #include "image/image.h"
 #include "image/opening.h"
 #include "ops/flush.h"
+#include "ops/note.h"
 #include "ops/request.h"
 #include "ops/shutdown.h"
 #include "space/transfer.h"
@@ -196,15 +197,6 @@ static int begin_to_enter(struct zq_core *c, struct handover *h)
     return zq_op_call(c, &h->op, enter_work);
 }
 
-/* The other program may have changed any of them. */
-static void tell_of_zones(struct zq_core *c)
-{
-    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONES_CHANGED};
-
-    if (c->zoned && zq_changes_all(&c->changes))
-        zq_event_add(&c->events, &event);
-}
-
 static int enter_step(struct zq_core *c, struct zq_op *op)
 {
     struct handover *h = self(op);
@@ -214,7 +206,8 @@ static int enter_step(struct zq_core *c, struct zq_op *op)
         return rc;
     zq_assert_k(H1, c->activity == ZQ_CHANGING && c->nr_ops == 1);
     if (op->rc == 0) {
-        tell_of_zones(c);
+        if (c->zoned) /* the other program may have changed any of them */
+            zq_note_all_zones(c);
         zq_image_wake(h->img);
     } else {
         c->activity = ZQ_INACTIVE;

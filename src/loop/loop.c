@@ -163,7 +163,6 @@ void zq_core_close_parts(struct zq_core *c)
     zq_free(&c->hooks, c->fills.one, sizeof(struct zq_fill));
     zq_bitmaps_close(&c->bitmaps);
     zq_zones_close(&c->zones);
-    zq_changes_close(&c->changes, &c->hooks);
     zq_map_close(&c->map);
     zq_alloc_close(&c->alloc);
     zq_cache_fini(&c->cache);
@@ -182,6 +181,7 @@ void zq_core_fini(struct zq_core *c)
 {
     zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
     zq_core_close_parts(c);
+    zq_changes_close(&c->changes, &c->hooks);
     zq_free(&c->hooks, c->backing, sizeof(*c->backing));
     zq_free(&c->hooks, c->round.bufs, (size_t)ZQ_ROUND_IOS * ZQ_ROUND_BUF);
     zq_iox_fini(&c->x);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Events that follow from the result of a request. */
+/* Events that follow from a result, or from a change of the whole image. */
 #include <errno.h>
 #include "ops/note.h"
 
@@ -40,4 +40,12 @@ void zq_note_success(struct zq_core *c, const struct zq_op *op)
 {
     if (op->req.op == ZQCOW2_OP_FLUSH || (is_write(op) && op->length))
         zq_event_space(&c->events, 0);
+}
+
+void zq_note_all_zones(struct zq_core *c)
+{
+    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONES_CHANGED};
+
+    if (zq_changes_all(&c->changes))
+        zq_event_add(&c->events, &event);
 }

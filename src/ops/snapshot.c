@@ -14,6 +14,7 @@
 #include "bitmap/resize.h"
 #include "ops/bitmap_room.h"
 #include "ops/flush.h"
+#include "ops/note.h"
 #include "ops/request.h"
 #include "round/round.h"
 #include "space/admit.h"
@@ -347,10 +348,7 @@ static void adopt_states(struct zq_core *c, const struct zq_snap *s)
 
 static void adopt_zones(struct zq_core *c, struct alone *a, const struct zq_snap *s)
 {
-    const struct zqcow2_event event = {.kind = ZQCOW2_EVENT_ZONES_CHANGED};
-
-    if (zq_changes_all(&c->changes))
-        zq_event_add(&c->events, &event);
+    zq_note_all_zones(c);
     a->zones.g.table_offset = s->new_pointers;
     zq_zones_replace(&c->zones, &a->zones);
     zq_map_replace_runs(&c->map, a->runs, c->zones.g.nr_zones);

@@ -193,10 +193,7 @@ static int allocate_zeros(struct zq_core *c, struct zq_op *op, uint64_t host, ui
 {
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     zq_transfer_begin(op, ZQ_IO_ALLOCATE, host, len);
-    zq_io_first_zeros(c->data, &op->io, host, host + len);
-    op->io.complete = space_done;
-    start(c, op, c->data);
-    return ZQ_WAIT;
+    return start_space(c, op);
 }
 
 /* A data file ends with the device, which may end within a cluster: behind it there is nothing. */
