@@ -112,6 +112,7 @@ static bool answer(struct fake_nbd *f, int fd, const struct request *r, const ui
     return put(fd, &a, sizeof(a)) && (!data || put(fd, data, be32toh(r->length)));
 }
 
+/* fd -1: it gives no answer. */
 static bool perform(struct fake_nbd *f, int fd, const struct request *r, const uint8_t *payload)
 {
     uint64_t off = be64toh(r->offset);
@@ -133,7 +134,7 @@ static bool perform(struct fake_nbd *f, int fd, const struct request *r, const u
     case TRIM: break;
     default: return false;
     }
-    return answer(f, fd, r, NULL);
+    return fd < 0 || answer(f, fd, r, NULL);
 }
 
 /* False: the connection is over. */
@@ -149,6 +150,8 @@ static bool serve_one(struct fake_nbd *f, int fd, uint8_t *payload)
     pthread_mutex_lock(&f->lock);
     ends = ends_here(f, be16toh(r.type));
     goes_on = !ends && perform(f, fd, &r, payload);
+    if (ends && f->how == FAKE_MUTE)
+        perform(f, -1, &r, payload);
     if (ends && f->how == FAKE_BABBLES) {
         put(fd, babble, sizeof(babble));
         f->babbler = dup(fd);

@@ -15,6 +15,7 @@
 
 enum fake_end {
     FAKE_DIES,   /* before it does the request, and its connection with it */
+    FAKE_MUTE,   /* when it has done the request, before it answers */
     FAKE_BABBLES /* the answer is no answer, but the connection stays */
 };
 
@@ -29,7 +30,7 @@ struct fake_nbd {
     bool forgets;                          /* with its end, everything */
     bool lingers;                          /* waits before it answers a write */
     int end_in;                            /* requests of `end_kind` until the end; 0: none */
-    int end_kind;                          /* 0 read, 1 write, 3 flush */
+    int end_kind;                          /* 0 read, 1 write, 3 flush, 6 zero */
     enum fake_end how;                     /* the end */
     unsigned connections, writes, flushes; /* of the current connection: writes and flushes */
     unsigned early;                        /* requests that came before a write was answered */

@@ -15,6 +15,7 @@
 #define K          ((size_t)1024)
 #define RD         0
 #define WR         1
+#define ZERO       6
 #define BOUND_MOST ((size_t)64 << 20) /* bytes of copies that DESIGN.md allows */
 
 #define SET(what, to) \
@@ -188,6 +189,16 @@ static void not_where_the_server_lives(void **state)
     assert_int_equal(fake_count(&fake, &fake.connections), 1);
 }
 
+/* Nor zeros of the backend's own, which make the file longer. */
+static void not_the_zeros_of_a_growth(void **state)
+{
+    (void)state;
+    assert_int_equal(zqcow2_backend_truncate(be, 0), 0);
+    fake_end(&fake, ZERO, 1, FAKE_BABBLES);
+    assert_int_equal(put(1, 4 * K, 64 * K), -EIO);
+    assert_int_equal(fake_count(&fake, &fake.connections), 1);
+}
+
 static void reads_may_be_repeated_anyhow(void **state)
 {
     (void)state;
@@ -221,6 +232,18 @@ static void the_head_may_be_in_flight(void **state)
     assert_int_equal(put(2, 2 * K, K), 0);
     holds(1, K, 0);
     holds(2, 2 * K, K);
+}
+
+/* Nor for a growth from nothing that was interrupted: its zeros may be there. */
+static void the_head_may_be_behind_the_end(void **state)
+{
+    (void)state;
+    assert_int_equal(zqcow2_backend_truncate(be, 0), 0);
+    fake_end(&fake, ZERO, 1, FAKE_MUTE);
+    assert_int_equal(put(1, 4 * K, 64 * K), 0);
+    holds(0, 64 * K, 0);
+    holds(1, 4 * K, 64 * K);
+    assert_int_equal(fake_count(&fake, &fake.connections), 2);
 }
 
 static void the_search_is_bounded(void **state)
@@ -267,18 +290,13 @@ static void what_a_file_gains_is_zeros(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(lost_writes_return),
-        TEST(lost_zeros_return),
-        TEST(copies_live_until_a_flush),
-        TEST(copies_are_bounded),
-        TEST(overlapping_writes_wait),
-        TEST(writes_in_flight_are_repeated),
-        TEST(not_where_the_server_lives),
-        TEST(reads_may_be_repeated_anyhow),
-        TEST(a_forgetful_server_is_found_out),
-        TEST(the_head_may_be_in_flight),
-        TEST(the_search_is_bounded),
-        TEST(what_a_file_gains_is_zeros),
+        TEST(lost_writes_return),           TEST(lost_zeros_return),
+        TEST(copies_live_until_a_flush),    TEST(copies_are_bounded),
+        TEST(overlapping_writes_wait),      TEST(writes_in_flight_are_repeated),
+        TEST(not_where_the_server_lives),   TEST(not_the_zeros_of_a_growth),
+        TEST(reads_may_be_repeated_anyhow), TEST(a_forgetful_server_is_found_out),
+        TEST(the_head_may_be_in_flight),    TEST(the_head_may_be_behind_the_end),
+        TEST(the_search_is_bounded),        TEST(what_a_file_gains_is_zeros),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,11 @@ static int own_answered(void *result, int *error)
     return 1;
 }
 
-/* `result` is where own_answered() puts it; the connection ends before it goes out of scope. */
-static int finish(struct nbd *n, int64_t cookie, const int *result)
+/*
+ * `result` is where own_answered() puts it; the connection ends before it goes out of scope. What
+ * `changes` the export and has no answer may have been done, or be done later.
+ */
+static int finish(struct nbd *n, int64_t cookie, const int *result, bool changes)
 {
     if (cookie < 0)
         return nbd_is_over(n) ? -ENOTCONN : -(nbd_get_errno() > 0 ? nbd_get_errno() : EIO);
@@ -27,6 +30,7 @@ static int finish(struct nbd *n, int64_t cookie, const int *result)
             return -ENOTCONN;
         }
     }
+    n->unknown += changes && *result == -ENOTCONN;
     n->draining |= *result == -ESHUTDOWN;
     return *result == -ESHUTDOWN ? -ENOTCONN : *result;
 }
@@ -41,7 +45,7 @@ int nbd_own_read(struct nbd *n, void *buf, size_t len, uint64_t off)
     int result = RUNS;
     nbd_completion_callback cb = {.callback = own_answered, .user_data = &result};
 
-    return finish(n, nbd_aio_pread(n->h, buf, len, off, cb, 0), &result);
+    return finish(n, nbd_aio_pread(n->h, buf, len, off, cb, 0), &result, false);
 }
 
 int nbd_own_write(struct nbd *n, const void *buf, size_t len, uint64_t off)
@@ -49,7 +53,7 @@ int nbd_own_write(struct nbd *n, const void *buf, size_t len, uint64_t off)
     int result = RUNS;
     nbd_completion_callback cb = {.callback = own_answered, .user_data = &result};
 
-    return finish(n, nbd_aio_pwrite(n->h, buf, len, off, cb, flags_of(n)), &result);
+    return finish(n, nbd_aio_pwrite(n->h, buf, len, off, cb, flags_of(n)), &result, true);
 }
 
 static int zero_piece(struct nbd *n, uint64_t len, uint64_t off)
@@ -57,7 +61,7 @@ static int zero_piece(struct nbd *n, uint64_t len, uint64_t off)
     int result = RUNS;
     nbd_completion_callback cb = {.callback = own_answered, .user_data = &result};
 
-    return finish(n, nbd_aio_zero(n->h, len, off, cb, flags_of(n)), &result);
+    return finish(n, nbd_aio_zero(n->h, len, off, cb, flags_of(n)), &result, true);
 }
 
 int nbd_own_zero(struct nbd *n, uint64_t len, uint64_t off)

@@ -44,11 +44,15 @@ static void overlay_request(const struct zqcow2_io *io, uint8_t *buf)
         nbd_write_overlay(&w, buf, NBD_HEAD);
 }
 
-/* Compares the first bytes, except where the server may rightly have one version or another. */
+/*
+ * Compares the first bytes, except where the server may rightly have one version or another. Those
+ * behind the end of the file are nobody's: a request that makes it longer writes zeros there, and
+ * this may have been interrupted.
+ */
 static int recognize(struct nbd *n)
 {
     static const char other[] = "the server has another export now, or has lost what was flushed";
-    size_t len = n->traits.bytes < NBD_HEAD ? (size_t)n->traits.bytes : NBD_HEAD;
+    size_t len = n->length < NBD_HEAD ? (size_t)n->length : NBD_HEAD;
     uint8_t was[NBD_HEAD], is[NBD_HEAD] = {0};
     int rc = len ? nbd_own_read(n, is, len, 0) : 0;
 
@@ -97,7 +101,6 @@ static int resume(struct nbd *n, const struct nbd_traits *t)
     rc = write_again(n);
     if (rc < 0 && rc != -ENOTCONN)
         nbd_give_up(n, "the server takes no more what it had taken before");
-    n->unknown += rc == -ENOTCONN && n->h && nbd_is_over(n);
     return rc;
 }
 
