@@ -44,7 +44,7 @@ enum {
     ZT_OPT_DATA_FILE,
     ZT_OPT_SNAPSHOT,
     ZT_OPT_VERB,
-    ZT_OPT_END = ZT_OPT_VERB + 8
+    ZT_OPT_END = ZT_OPT_VERB + 16
 };
 
 struct zt_options {

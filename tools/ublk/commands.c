@@ -12,7 +12,8 @@
 #include "ublk/recover.h"
 #include "ublk/server.h"
 
-enum { OPT_ID = SERVE_OPT_OWN, OPT_DEPTH, OPT_RECOVERABLE, OPT_RECOVER };
+enum { OPT_ID = SERVE_OPT_OWN, OPT_DEPTH, OPT_RECOVERABLE, OPT_RECOVER, OPT_END };
+_Static_assert((int)OPT_END <= (int)ZT_OPT_END, "zt_options.seen has no room for them");
 
 static const char usage[] =
     "usage: zqcow2 ublk add [--id N] [--queues N] [--depth N] [--block-size N]\n"

@@ -2,7 +2,8 @@
 /* The verb vhost-user: an image as a disk of virtual machines. See zqcow2-vhost-user(1). */
 #include "vhost/server.h"
 
-enum { OPT_SOCKET = SERVE_OPT_OWN, OPT_FD };
+enum { OPT_SOCKET = SERVE_OPT_OWN, OPT_FD, OPT_END };
+_Static_assert((int)OPT_END <= (int)ZT_OPT_END, "zt_options.seen has no room for them");
 
 static bool parse(int argc, char **argv, struct vhost_options *o)
 {
