@@ -33,9 +33,9 @@ enum zqcow2_io_kind {
     ZQCOW2_IO_FLUSH,
     ZQCOW2_IO_ZERO,    /* the range reads as zeros afterwards; may punch a hole */
     ZQCOW2_IO_DISCARD, /* the content of the range is no longer needed */
-    ZQCOW2_IO_TRUNCATE /* offset: the new size; a file shrinks where nothing at its end is in use:
-                          calls that free space, closing and repairs do that. An error is ignored.
-                        */
+    ZQCOW2_IO_TRUNCATE /* offset: the new size. The library may cut off an unused end of the file
+                          when it frees space, or closes or repairs an image. It ignores an error of
+                          that truncate. */
 };
 
 /*
@@ -65,10 +65,10 @@ enum zqcow2_backend_cap {
 
 struct zqcow2_limits {
     size_t size;
-    uint32_t io_align, buf_align; /* io_align: alignment of offsets and lengths; buf_align: of
-                                     memory. Powers of two <= 4096; 0 means 1. If buf_align is
-                                     above 1, the length of every iovec must also be a multiple
-                                     of io_align. The library pads and copies as needed. */
+    uint32_t io_align, buf_align; /* the alignment of offsets and lengths, and that of memory:
+                                     powers of two <= 4096; 0 means 1. If buf_align is above 1,
+                                     the length of every iovec must also be a multiple of
+                                     io_align. The library pads and copies as needed. */
     uint32_t atomic_write;        /* size of an aligned write that a crash cannot tear; 0: 512 */
     uint32_t max_transfer;        /* bytes per I/O of any kind, >= 512 and >= io_align;
                                      0: no limit */
@@ -120,9 +120,9 @@ struct zqcow2_backend_ops {
                                                 poll */
     /*
      * Writes zeros and allocates the space for them, so that no later write there fails with
-     * -ENOSPC. The call blocks. The library makes it rarely: for new tables of 16 KiB or more, for
-     * preallocation, and for zeros that keep their space (ZQCOW2_NO_UNMAP). NULL or -EOPNOTSUPP:
-     * the library writes the zeros itself.
+     * -ENOSPC. This is always a blocking call. The library makes it rarely: for new tables of
+     * 16 KiB or more, for preallocation, and for zeros that keep their space (ZQCOW2_NO_UNMAP).
+     * NULL or -EOPNOTSUPP: the library writes the zeros itself.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*
@@ -198,8 +198,8 @@ struct zqcow2_resolver_options {
     const char *root;                 /* a folder: no file outside it is opened; NULL: no limit */
     const struct zqcow2_hooks *hooks; /* for the resolver and its backends; NULL: defaults */
     /*
-     * The path of the image's data file, used in place of the name that the image stores, or if it
-     * stores none; root holds for it, too. NULL: the stored name is used.
+     * The path of the image's data file. It is used instead of the name that the image stores, if
+     * any, and must be inside root, too. NULL: the stored name is used.
      */
     const char *data_file;
 };
@@ -224,8 +224,8 @@ ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allo
 ZQCOW2_API int zqcow2_resolve_file(void *arg, const char *name, const char *format, uint32_t depth,
                                    struct zqcow2_backend **be, struct zqcow2_error *err);
 /*
- * The path of the file opened at that depth; depth 0 is the image. ZQCOW2_RESOLVE_DATA_FILE added
- * to depth: the path of its data file. NULL: no file was opened.
+ * Returns the path of the file that was opened at that depth, or NULL if none was; depth 0 is the
+ * image. With ZQCOW2_RESOLVE_DATA_FILE added to depth, returns the path of that image's data file.
  */
 ZQCOW2_API const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uint32_t depth);
 
@@ -251,8 +251,8 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
  *     a lock that its own done() or wake() takes. The functions take no lock themselves.
  */
 /*
- * Reserves the inner backend for the caller: until it is released, no image in it can be opened,
- * created or checked. -EBUSY: it is in use. A claimed backend may be closed without a release.
+ * Reserves a backend for the caller: until it is released, no image in it can be opened, created or
+ * checked. -EBUSY: the backend is in use. A claimed backend may be closed without a release.
  */
 ZQCOW2_API int zqcow2_backend_claim(struct zqcow2_backend *be);
 ZQCOW2_API void zqcow2_backend_release(struct zqcow2_backend *be);

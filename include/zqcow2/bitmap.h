@@ -55,23 +55,25 @@ enum zqcow2_bitmap_add_flag {
 
 /*
  * Adds a bitmap without marks. name: 1 to 1023 bytes. granularity: a power of two from 512 to
- * 2^31; 0: 64 KiB. EFEATURE: the image has version 2, its header has no room, or the device has no
- * sectors. -EEXIST: another bitmap has this name. -EFBIG: there are too many bitmaps, the
+ * 2^31; 0: 64 KiB. EFEATURE: the image has version 2, its header has no room, or the size of the
+ * device is 0. -EEXIST: another bitmap has this name. -EFBIG: there are too many bitmaps, the
  * granularity is too fine for the device, or the tables of all enabled bitmaps would exceed 64 MiB.
  */
 ZQCOW2_API int zqcow2_bitmap_add(struct zqcow2_image *img, const char *name, uint64_t granularity,
                                  uint32_t flags, struct zqcow2_error *err);
-/* Removes a bitmap, which may be inconsistent. -ENOENT, here and below: no bitmap has this name. */
+/* Removes a bitmap, even an inconsistent one. -ENOENT, here and below: no bitmap has this name. */
 ZQCOW2_API int zqcow2_bitmap_remove(struct zqcow2_image *img, const char *name,
                                     struct zqcow2_error *err);
 /* Removes all marks. ECORRUPT, here and below: the bitmap is inconsistent. */
 ZQCOW2_API int zqcow2_bitmap_clear(struct zqcow2_image *img, const char *name,
                                    struct zqcow2_error *err);
-/* Marks changes from now on. Changes made while the bitmap was disabled stay unmarked. -EFBIG: as
- * for adding a bitmap. */
+/*
+ * Makes the bitmap record changes from now on. Changes made while it was disabled stay unmarked.
+ * -EFBIG: as in zqcow2_bitmap_add().
+ */
 ZQCOW2_API int zqcow2_bitmap_enable(struct zqcow2_image *img, const char *name,
                                     struct zqcow2_error *err);
-/* Marks no changes from now on. The bitmap keeps its marks. */
+/* Stops recording changes in the bitmap. The bitmap keeps its marks. */
 ZQCOW2_API int zqcow2_bitmap_disable(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
 

@@ -16,9 +16,9 @@ extern "C" {
 
 enum zqcow2_rebase_flag {
     /*
-     * Change the name and the format, and copy nothing: for a backing file that has been moved or
-     * renamed. For an image with zones, the new backing file is opened, and EFEATURE is returned if
-     * its zones or its write pointers do not fit; see zqcow2_rebase(3).
+     * Changes the name and the format, and copies nothing: for a backing file that has been moved
+     * or renamed. For an image with zones, the new backing file is opened. EFEATURE: its zones or
+     * write pointers do not fit the image; see zqcow2_rebase(3).
      */
     ZQCOW2_REBASE_NAME_ONLY = 1 << 0
 };
@@ -50,8 +50,8 @@ struct zqcow2_rebase_options {
  * Gives the image in `be` another backing file. The content of the device does not change: data of
  * the old backing file that differs from the new one is first copied into the image. If the call
  * fails, is stopped or is interrupted by a crash, the content is unchanged, and the image has its
- * old backing file; if the write of the header or the flush after it fails, it may have either one.
- * It may already hold some of the copied data.
+ * old backing file. Only if the write of the header or the flush after it fails, the image may have
+ * either backing file. In all these cases, some data may already have been copied.
  */
 ZQCOW2_API int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
                              struct zqcow2_error *err);
@@ -59,7 +59,7 @@ ZQCOW2_API int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_reba
 /* ---- moving data into the backing file ---- */
 
 enum zqcow2_commit_flag {
-    ZQCOW2_COMMIT_KEEP = 1 << 0 /* do not empty the image */
+    ZQCOW2_COMMIT_KEEP = 1 << 0 /* does not empty the image */
 };
 
 struct zqcow2_commit_options {
@@ -85,10 +85,10 @@ struct zqcow2_commit_options {
     }
 
 /*
- * Writes the data that the image in `be` itself holds into its backing file, and then empties the
- * image. The content of its device does not change, even if the call fails, is stopped or is
- * interrupted by a crash; another call then completes the work. The content of other images on the
- * same backing file may change.
+ * Copies the data that the image in `be` itself holds into its backing file, and then empties the
+ * image. What the device of the image contains does not change, even if the call fails, is stopped
+ * or is interrupted by a crash; another call then completes the work. The content of other images
+ * on the same backing file may change.
  */
 ZQCOW2_API int zqcow2_commit(struct zqcow2_backend *be, const struct zqcow2_commit_options *opt,
                              struct zqcow2_error *err);

@@ -12,9 +12,9 @@ extern "C" {
 /* ---- features ---- */
 
 enum zqcow2_amend_flag {
-    ZQCOW2_AMEND_LAZY_REFCOUNTS = 1 << 0,    /* on; only version 3, without zones */
-    ZQCOW2_AMEND_NO_LAZY_REFCOUNTS = 1 << 1, /* off */
-    ZQCOW2_AMEND_NO_RAW_DATA = 1 << 2        /* the data file may depend on the image */
+    ZQCOW2_AMEND_LAZY_REFCOUNTS = 1 << 0,    /* turns them on; only version 3, without zones */
+    ZQCOW2_AMEND_NO_LAZY_REFCOUNTS = 1 << 1, /* turns them off */
+    ZQCOW2_AMEND_NO_RAW_DATA = 1 << 2        /* the data file need not be usable alone any more */
 };
 
 struct zqcow2_amend_options {

@@ -18,13 +18,13 @@ enum zqcow2_create_flag {
     ZQCOW2_CREATE_ZSTD = 1 << 4            /* compressed clusters use zstd instead of zlib */
 };
 
-/* What is allocated before the first write. The device reads as zeros all the same. */
+/* What is allocated before the first write. In every case the device reads as zeros. */
 enum zqcow2_preallocation {
     ZQCOW2_PREALLOCATE_OFF = 0,
-    ZQCOW2_PREALLOCATE_METADATA = 1, /* clusters and tables for the whole device; the file is as
-                                        long as they are, but sparse */
-    ZQCOW2_PREALLOCATE_FALLOC = 2,   /* also the space of the host, without writing to it */
-    ZQCOW2_PREALLOCATE_FULL = 3      /* also the space of the host, by writing zeros */
+    ZQCOW2_PREALLOCATE_METADATA = 1, /* clusters and tables for the whole device; the file has their
+                                        full length, but is sparse */
+    ZQCOW2_PREALLOCATE_FALLOC = 2,   /* also space on the host, without writing to it */
+    ZQCOW2_PREALLOCATE_FULL = 3      /* also space on the host, by writing zeros */
 };
 
 struct zqcow2_create_options {
@@ -32,8 +32,8 @@ struct zqcow2_create_options {
     uint64_t virtual_size;       /* multiple of 512, 512 .. 2^62 */
     uint64_t zone_size;          /* power of two >= cluster_size; 0: no zones */
     uint64_t zone_capacity;      /* multiple of 512, <= zone_size; 0: zone_size */
-    uint32_t conventional_zones; /* number of them, at the start of the device; at least one
-                                    zone must be sequential */
+    uint32_t conventional_zones; /* how many, at the start of the device; at least one zone must
+                                    be sequential */
     uint32_t max_open_zones;     /* 0: no limit */
     uint32_t max_active_zones;   /* 0: no limit */
     uint32_t max_append_bytes;   /* multiple of 512, < zone_capacity - 512; 0: the layout's default.
@@ -51,7 +51,7 @@ struct zqcow2_create_options {
      * If it is opened and virtual_size is 0, the new image takes the size of the backing file. If
      * the backing file has zones, the new image inherits all of them as they are. It also inherits
      * the cluster size, the layout and the limits, except those that are set here. resolve is
-     * required for a zoned image with a backing file, and for an image with a data file.
+     * required for a zoned image with a backing file and for an image with a data file.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -68,8 +68,7 @@ struct zqcow2_create_options {
     uint32_t preallocation;        /* zqcow2_preallocation; see zqcow2_open(3) */
     /*
      * Called at intervals in the calling thread while space is preallocated, with the bytes done
-     * and the bytes in total. If it returns nonzero, the call stops and returns -ECANCELED. May be
-     * NULL.
+     * and the total. If it returns nonzero, the call stops and returns -ECANCELED. May be NULL.
      */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults on a live disk: a backend over another one, the inner backend, that loses on request what
- * was not flushed, and fails or delays requests by rules. The same seed and the same requests give
- * the same faults. It is meant for tests of file systems, drivers and databases on an image in use.
- * See zqcow2_faults_wrap(3).
+ * Faults on a live disk: a backend on top of another one, the inner backend. On request it loses
+ * data that was not flushed, and it fails or delays requests according to rules. The same seed and
+ * the same requests give the same faults. It is meant for tests of file systems, drivers and
+ * databases that use an image. See zqcow2_faults_wrap(3).
  *
- * Held         A write, zero, discard or truncate is held in memory until a flush, which applies
- *              all held changes to the inner backend in their order, and flushes it. Reads return
- *              the inner bytes with the held changes on top; a held discard does not change what
- *              reads return.
- * Cut          A loss of power. A seeded part of the held changes reaches the inner backend, the
- *              rest is lost.
+ * Held         A write, zero, discard or truncate is held in memory until a flush. The flush
+ *              applies all held changes to the inner backend in their order, and flushes it. Reads
+ *              return the inner bytes with the held changes on top; a held discard does not change
+ *              what reads return.
+ * Cut          A loss of power. Some of the held changes, chosen by a seed, reach the inner
+ *              backend; the rest are lost.
  *
  * Several threads may use one object and its backend at the same time. Requests are served one at a
  * time, except that several may be delayed at once.
@@ -34,9 +34,9 @@ struct zqcow2_faults_options {
      */
     uint64_t max_held;
     /*
-     * Receives a line of ASCII text, without a line feed, for each thing that was done; NULL: no
-     * log. It is called in the order of these things, in any thread that uses the backend. It must
-     * not use the object or the backend.
+     * Receives a line of ASCII text, without a line feed, for each action; NULL: no log. It is
+     * called in the order of the actions, in any thread that uses the backend. It must use neither
+     * the object nor the backend.
      */
     void (*log)(void *arg, const char *line);
     void *log_arg;
@@ -50,23 +50,24 @@ struct zqcow2_faults_options {
 /*
  * On success *f owns inner. opt NULL: defaults.
  * -EOPNOTSUPP: inner is asynchronous and lacks ZQCOW2_CAP_BLOCKING_CALLS. Wrap a blocking backend
- * instead, and the new one in zqcow2_threads_wrap(). -EBUSY: inner is in use. -EINVAL, -ENOMEM, or
- * what the length() of inner returned.
+ * instead, and pass the new backend to zqcow2_threads_wrap(). -EBUSY: inner is in use. Other
+ * errors: -EINVAL, -ENOMEM, and those of inner's length().
  */
 ZQCOW2_API int zqcow2_faults_wrap(struct zqcow2_backend *inner,
                                   const struct zqcow2_faults_options *opt,
                                   struct zqcow2_faults **f);
 /*
- * Applies what is held to the inner backend, without a flush, and closes it. Errors appear in the
- * log only. The backend on f must be closed before. NULL is allowed.
+ * Applies the held changes to the inner backend, without a flush, and closes it. Errors appear in
+ * the log only. Close the backend on f first. NULL is allowed.
  */
 ZQCOW2_API void zqcow2_faults_free(struct zqcow2_faults *f);
 /*
- * A blocking backend on f. One at a time: -EBUSY. Closing it does not change what is held, so that
- * an image can be opened again after a cut. It has the limits of the inner backend.
+ * Makes a blocking backend on f, with the limits of the inner backend. Closing it keeps the held
+ * changes, and a new backend can then be made, for example to open an image after a cut. -EBUSY: f
+ * has a backend already.
  */
 ZQCOW2_API int zqcow2_faults_backend(struct zqcow2_faults *f, struct zqcow2_backend **be);
-/* The number of changes that are held. */
+/* Returns the number of held changes. */
 ZQCOW2_API uint64_t zqcow2_faults_held(struct zqcow2_faults *f);
 
 /* ---- losing power ---- */
@@ -77,9 +78,9 @@ enum zqcow2_faults_how {
     ZQCOW2_FAULTS_KEEP_ALL,
     ZQCOW2_FAULTS_WHOLE, /* each change survives whole or is lost */
     /*
-     * Each aligned unit of 512 or 4096 bytes of a change survives or is lost; some changes survive
-     * or are lost whole, and a truncate always. A unit is never smaller than io_align and
-     * atomic_write of the inner backend, and larger if a change has more than 65536 units.
+     * Each aligned unit of 512 or 4096 bytes of a change survives or is lost. Some changes survive
+     * or are lost as a whole; a truncate always does. A unit is never smaller than io_align and
+     * atomic_write of the inner backend. It is larger if a change would have more than 65536 units.
      */
     ZQCOW2_FAULTS_TORN_512,
     ZQCOW2_FAULTS_TORN_4096,
@@ -88,11 +89,11 @@ enum zqcow2_faults_how {
 };
 
 /*
- * Turns power off. What survives of the held changes is applied to the inner backend, which is then
- * flushed; nothing is held any more. From then on every call of the backend returns -EIO, except
- * lock and invalidate.
+ * Turns power off. The held changes that survive are applied to the inner backend, which is then
+ * flushed; the others are dropped. From then on every call of the backend returns -EIO, except lock
+ * and invalidate.
  * how: zqcow2_faults_how; seed determines all choices. -EINVAL: unknown bits in how. -EIO: power is
- * off already. Any other error is the first that the inner backend returned; power is off then.
+ * already off. Any other error is the first that the inner backend returned; power is off then.
  */
 ZQCOW2_API int zqcow2_faults_cut(struct zqcow2_faults *f, uint64_t seed, uint32_t how);
 /* Turns power on again. Close what was open on the backend first, and open it again afterwards. */
@@ -109,21 +110,21 @@ ZQCOW2_API void zqcow2_faults_restore(struct zqcow2_faults *f);
 struct zqcow2_faults_rule {
     size_t size;
     uint64_t nth, every;
-    uint64_t count;          /* at most so many requests are hit; 0: no limit */
+    uint64_t count;          /* the maximum number of requests that are hit; 0: no limit */
     uint64_t offset, length; /* bytes of the backend; length 0: to the end. Flushes and truncates
                                 touch every range. */
-    uint64_t seed;           /* of the delays */
+    uint64_t seed;           /* determines the delays */
     uint32_t kinds;          /* 1u << zqcow2_io_kind, or'ed */
     int error;               /* what the call returns: -4095 .. -1; 0: the request does not fail */
-    uint32_t delay_min, delay_max; /* microseconds that the thread sleeps first: an evenly
-                                      distributed number in this range. At most one minute. */
+    uint32_t delay_min, delay_max; /* how long the thread sleeps first, in microseconds: uniformly
+                                      distributed over this range. At most one minute. */
 };
 #define ZQCOW2_FAULTS_RULE_INIT \
     { \
         sizeof(struct zqcow2_faults_rule), 1, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
-/* Adds a copy of the rule. Rules are numbered in the log from 1. -EINVAL, -E2BIG, -ENOMEM. */
+/* Adds a copy of the rule. The log numbers rules from 1. Errors: -EINVAL, -E2BIG, -ENOMEM. */
 ZQCOW2_API int zqcow2_faults_add_rule(struct zqcow2_faults *f,
                                       const struct zqcow2_faults_rule *rule);
 /* Removes all rules. */

@@ -58,9 +58,9 @@ struct zqcow2_result {
     /*
      * After a successful append: the offset of the data. After a failed zone open, close, finish or
      * reset, and after any error EZONE_*: the start of the zone that failed. Otherwise 0. It is
-     * also 0 if a zone operation failed before it reached a zone: the request was refused (for
-     * example, its range does not consist of whole zones, or the image is read-only), or it was to
-     * open all zones and the limits do not allow that.
+     * also 0 if a zone operation failed before it reached a zone. That happens if the request is
+     * refused (for example, its range does not consist of whole zones, or the image is read-only),
+     * and if it asks to open all zones but the limits do not allow that.
      */
     uint64_t offset;
 };

@@ -137,11 +137,11 @@ struct zqcow2_simdisk_fault {
         sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 \
     }
 
-/* Only one fault is armed at a time: a new fault replaces it, and NULL disarms it. */
+/* Arms one fault. It replaces the fault that was armed, if any; NULL only disarms that one. */
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
- * Turns power off when the disk reaches `position`, or at once if it has already reached it. From
+ * Turns power off when the disk reaches `position`, or at once if the disk is already there. From
  * then on every call fails with -EIO. UINT64_MAX turns power on again. zqcow2_simdisk_cut_new()
  * gives access to the states that may have survived.
  */
@@ -162,7 +162,7 @@ struct zqcow2_simdisk_op { /* a change in the log */
                                 length */
     uint64_t begun, ended;   /* positions of its events; ended UINT64_MAX: still running */
     uint32_t kind;           /* zqcow2_io_kind */
-    uint32_t units;          /* number of units into which a crash may tear it */
+    uint32_t units;          /* number of units into which a power loss may tear it */
     int result;              /* valid once the change has ended */
     int reserved;
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Statistics of an open image: what was requested, how long it took, and what the library did for
- * it. All counters begin at 0 when the image is opened, and never decrease, except across a
- * hand-over: see zqcow2_activate(3). See zqcow2_get_stats(3).
+ * Statistics of an open image: which requests were made, how long they took, and what the library
+ * did to carry them out. All counters are 0 when the image is opened, and never decrease, except
+ * across a hand-over: see zqcow2_activate(3). See zqcow2_get_stats(3).
  */
 #ifndef ZQCOW2_STATS_H
 #define ZQCOW2_STATS_H
@@ -22,13 +22,13 @@ enum {
 };
 
 struct zqcow2_op_stats {
-    uint64_t requests; /* that have been completed, including those that failed */
-    uint64_t errors;   /* those that failed */
-    uint64_t bytes;    /* the lengths of those that succeeded; 0 for flush, drain and set_state */
+    uint64_t requests; /* completed requests, including those that failed */
+    uint64_t errors;   /* requests that failed */
+    uint64_t bytes;    /* total length of successful requests; 0 for flush, drain and set_state */
     /*
-     * The times of those that were submitted while time was measured: their sum in nanoseconds, and
-     * how many took from 2^i to less than 2^(i + 1) ns. Element 0 also counts shorter times, the
-     * last element also longer ones.
+     * For the requests that were submitted while time was measured: the sum of their times in
+     * nanoseconds, and in latency[i] the number that took from 2^i to less than 2^(i + 1) ns. The
+     * first element also counts shorter times, the last element also longer ones.
      */
     uint64_t nanoseconds;
     uint64_t latency[ZQCOW2_STATS_BUCKETS];
@@ -36,27 +36,28 @@ struct zqcow2_op_stats {
 
 struct zqcow2_stats {
     size_t size;
-    uint64_t rounds;  /* passes over the metadata, each of which makes all changes so far durable */
-    uint64_t flushes; /* flush calls to the backends of the image and of its data file */
-    uint64_t cache_hits;      /* look-ups of metadata that memory could answer */
-    uint64_t cache_loads;     /* pieces of metadata that were read from the file */
-    uint64_t implicit_closes; /* zones closed to open another, for the limit on open zones */
-    uint32_t zones[ZQCOW2_STATS_STATES]; /* how many are in each state now */
+    uint64_t rounds;          /* passes over the metadata; each makes all earlier changes durable */
+    uint64_t flushes;         /* flush calls to the backends of the image and of its data file */
+    uint64_t cache_hits;      /* look-ups of metadata that was in memory */
+    uint64_t cache_loads;     /* pieces of metadata read from the file */
+    uint64_t implicit_closes; /* zones closed because of max_open_zones, to open another zone */
+    uint32_t zones[ZQCOW2_STATS_STATES]; /* the number of zones that are in each state now */
     struct zqcow2_op_stats op[ZQCOW2_STATS_OPS];
 };
 
 /*
- * Fills *stats with the sums over all queues, those that have been closed included, and over the
- * blocking calls. Set stats->size to sizeof(struct zqcow2_stats). Any thread may call this at any
- * time; each counter is exact, but requests may complete between the reading of one and the next.
- * -EINVAL: the size is smaller than that of the first version of this struct.
+ * Fills *stats with the sums over the blocking calls and all queues, including closed ones. Set
+ * stats->size to sizeof(struct zqcow2_stats). Any thread may call this at any time. Each counter is
+ * exact, but requests may complete while the call reads one counter after another.
+ * -EINVAL: stats->size is smaller than the first version of this struct.
  */
 ZQCOW2_API int zqcow2_get_stats(struct zqcow2_image *img, struct zqcow2_stats *stats);
-/* The same of one queue: only stats->op, all else is 0. In the thread that uses the queue. */
+/* Does the same for one queue, in the thread that uses it: sets stats->op, and all else to 0. */
 ZQCOW2_API int zqcow2_queue_get_stats(struct zqcow2_queue *q, struct zqcow2_stats *stats);
 /*
- * Begins or ends measuring the time of requests, from submission to completion (not to the call of
- * done()). It is not measured after open: it costs one or two readings of the clock per request.
+ * Turns on or off the measurement of the time of requests, from submission to completion (not to
+ * the call of done()). It is off after an open, because it reads the clock once or twice per
+ * request.
  */
 ZQCOW2_API void zqcow2_measure_time(struct zqcow2_image *img, bool on);
 

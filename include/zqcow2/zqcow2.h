@@ -4,8 +4,8 @@
  *
  * Return values   >= 0 success; -4095..-1 a negated errno; <= -10000 an enum
  *                 zqcow2_err. An errno of the backend or the system is passed on
- *                 unchanged, except where zqcow2_strerror(3) says otherwise. The
- *                 library itself also returns some: see each manual page.
+ *                 unchanged, except where zqcow2_strerror(3) says otherwise. Some
+ *                 errors are the library's own: each manual page lists them.
  * Threads         Any thread may use an image. Only one thread at a time may use
  *                 a queue. Completion callbacks run only inside
  *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
@@ -167,8 +167,8 @@ struct zqcow2_open_options {
     uint32_t block_size;        /* 512 or 4096; 0: 512. Offsets and lengths of requests must
                                    be multiples of it */
     uint32_t reserved;
-    const char *snapshot; /* only without RDWR: opens the first snapshot with this name, or else
-                             with this ID (-ENOENT: there is none). NULL: opens the current disk */
+    const char *snapshot; /* only without RDWR: opens the first snapshot with this name or, if there
+                             is none, with this ID (-ENOENT: neither). NULL: the current disk */
 };
 #define ZQCOW2_OPEN_OPTIONS_INIT \
     { \
@@ -189,7 +189,7 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_BACKING = 1 << 10,      /* has a backing file: see zqcow2_get_backing() */
     ZQCOW2_INFO_STATES = 1 << 11,       /* stores zone states: see ZQCOW2_ZONE_PERSIST */
     ZQCOW2_INFO_STATES_VOID = 1 << 12,  /* another program made the stored zone states void */
-    ZQCOW2_INFO_INACTIVE = 1 << 13      /* see zqcow2_inactivate(): the rest may be out of date */
+    ZQCOW2_INFO_INACTIVE = 1 << 13      /* inactive: the other members may be out of date */
 };
 
 struct zqcow2_info {
@@ -228,9 +228,9 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
  * Closes the image. -EBUSY: a queue is open or another call is running; the image stays open. In
- * every other case, the call flushes the image and, if that succeeds, marks it clean; if clusters
- * could not be freed before, the mark stays, and the next writable open frees them. It then frees
- * everything, even after a failure, and returns the result.
+ * every other case, the call flushes the image and, if that succeeds, marks it clean. It does not
+ * mark it clean if clusters could not be freed: the next writable open frees them. Finally the call
+ * releases everything that belongs to the image, even after a failure, and returns the result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
@@ -259,9 +259,12 @@ enum zqcow2_io_flag {
      * cluster compressed if that saves space. -EOPNOTSUPP: the image has a data file.
      */
     ZQCOW2_COMPRESS = 1 << 1,
-    /* Only for write_zeroes; see zqcow2_read(3). Space that the range has, it keeps. */
+    /* Only for write_zeroes: keeps the space that the range occupies. See zqcow2_read(3). */
     ZQCOW2_NO_UNMAP = 1 << 2,
-    /* -EOPNOTSUPP, and nothing has changed, if zeros would have to be written to the file. */
+    /*
+     * Only for write_zeroes: if zeros would have to be written to the file, the call changes
+     * nothing and returns -EOPNOTSUPP.
+     */
     ZQCOW2_NO_FALLBACK = 1 << 3
 };
 
@@ -272,8 +275,8 @@ enum zqcow2_io_flag {
  *   - Outside sequential zones, bytes that are overwritten in place may be old or new.
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
  *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
- *     first part of its range. So may a call that changes more than cache_bytes of L2 tables and
- *     fails with -EIO because the mapping cannot be read.
+ *     first part of its range. The same holds for a call that changes more than cache_bytes of L2
+ *     tables and fails with -EIO because the mapping cannot be read.
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -292,7 +295,7 @@ ZQCOW2_API int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t l
  */
 ZQCOW2_API int zqcow2_write_zeroes(struct zqcow2_image *img, uint64_t len, uint64_t off,
                                    unsigned flags);
-/* Frees the whole clusters in the range, which then read as zeros. EZONE_STATE: sequential zone. */
+/* Frees the whole clusters in the range; they then read as zeros. EZONE_STATE: sequential zone. */
 ZQCOW2_API int zqcow2_discard(struct zqcow2_image *img, uint64_t len, uint64_t off, unsigned flags);
 /* Makes durable every request that completed before the call. */
 ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
@@ -306,7 +309,7 @@ ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 enum zqcow2_resize_flag {
     ZQCOW2_RESIZE_SHRINK = 1 << 0,  /* allow a smaller size: the data beyond it is lost */
     ZQCOW2_RESIZE_DISCARD = 1 << 1, /* with SHRINK: first reset the zones to be cut off */
-    /* One of them, with a larger size: what is added is allocated, as zqcow2_preallocation says. */
+    /* At most one, with a larger size: preallocates the added part, see zqcow2_preallocation. */
     ZQCOW2_RESIZE_METADATA = 1 << 2,
     ZQCOW2_RESIZE_FALLOC = 1 << 3,
     ZQCOW2_RESIZE_FULL = 1 << 4
@@ -316,10 +319,10 @@ enum zqcow2_resize_flag {
  * Changes the size of the device; with zones, by whole zones. Added space reads as zeros, whatever
  * the backing file contains there; new zones are EMPTY. The call waits until the requests in
  * progress are done. Requests submitted during the call begin when it returns, and see the new
- * size, which is durable then. After a power loss during the call, the device has the old size and
- * all of its content, or the new size. EZONE_STATE: a zone that would be cut off is not EMPTY. For
- * the other errors see zqcow2_resize(3). After EDEAD or an error of the backend, the size may have
- * changed: reopen the image.
+ * size. The new size is durable on return. After a power loss during the call, the device has
+ * either the old size and all of its content, or the new size. EZONE_STATE: a zone that would be
+ * cut off is not EMPTY. For the other errors see zqcow2_resize(3). After EDEAD or an error of the
+ * backend, the size may have changed: reopen the image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
                              struct zqcow2_error *err);
@@ -346,11 +349,10 @@ struct zqcow2_extent {
     }
 
 /*
- * Reports the kind of the bytes at `off`, and how many of the `len` bytes from there on are alike.
- * Bytes are alike if they are of the same kind and, where they are stored in a file, contiguous in
- * it. A long run may be reported in parts. `off` and `len` must be multiples of 512. The call does
- * not wait for other requests. It reads at most one part of one L2 table of each image in the
- * chain.
+ * Reports the kind of the byte at `off`, and how many of the `len` bytes from there on are alike.
+ * Bytes are alike if they are of the same kind and, if they are stored in a file, contiguous in it.
+ * A long run may be reported in parts. `off` and `len` must be multiples of 512. The call does not
+ * wait for other requests. It reads at most one part of one L2 table of each image in the chain.
  */
 ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                    struct zqcow2_extent *status);
@@ -375,7 +377,7 @@ enum zqcow2_zone_state {
 
 enum zqcow2_zone_attribute { ZQCOW2_ZONE_DESCRIBED = 1 << 0 /* has a descriptor extension */ };
 
-struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers have arrays of it */
+struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers hold arrays of it */
     uint64_t start, length, capacity;
     uint64_t write_pointer; /* FULL: the end of the zone, start + length; conventional: start;
                                RDONLY, OFFLINE: all ones */
@@ -413,9 +415,9 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  *
  * With ZQCOW2_ZONE_PERSIST the image stores the state, which is durable when the call returns.
  * Setting RDONLY or OFFLINE again then keeps that state. NOT_WP also removes the stored state.
- * Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone that holds nothing, which is
- * then active. (EZONE_STATE: the zone holds data, or its state is forced. EZONE_ACTIVE: too many
- * active zones.) If another program writes the image, the stored states become void.
+ * Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone to which nothing was written.
+ * The zone is then active. (EZONE_STATE: the zone holds data, or its state is forced. EZONE_ACTIVE:
+ * too many active zones.) If another program writes the image, the stored states become void.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
@@ -427,9 +429,9 @@ ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, uns
 ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data,
                                           size_t len);
 /*
- * Reads the extensions of *nr zones, info.descriptor_extension bytes each; off and *nr as for
- * a report. A zone without an extension yields zeros. -EINVAL: `off` is at or beyond the end of the
- * device, *nr is 0, or the image has no extensions.
+ * Reads the extensions of *nr zones, info.descriptor_extension bytes each. off and *nr have the
+ * meaning that they have in zqcow2_zone_report(). A zone without an extension yields zeros.
+ * -EINVAL: `off` is at or beyond the end of the device, *nr is 0, or the image has no extensions.
  */
 ZQCOW2_API int zqcow2_zone_get_descriptors(struct zqcow2_image *img, uint64_t off, void *buf,
                                            uint32_t *nr);
@@ -455,8 +457,8 @@ struct zqcow2_snapshot {
  * -EBUSY instead. Requests submitted during a call begin when it returns. A snapshot contains
  * everything that was acknowledged before the call. The effect is durable on return. After a power
  * loss during a call, its effect is complete or absent. A call that fails with EDEAD or an error of
- * the backend may have taken effect: reopen the image. To delete or apply, `name` selects the first
- * snapshot with this name, or else with this ID. -ENOENT: there is none.
+ * the backend may have taken effect: reopen the image. For delete and apply, `name` selects the
+ * first snapshot with this name or, if there is none, the one with this ID. -ENOENT: neither.
  */
 
 /*
@@ -474,16 +476,16 @@ ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name
 /*
  * Restores the content, the size and the write pointers that the disk had when the snapshot was
  * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
- * Requests submitted during the call access the restored disk. -EINVAL: its size is not a multiple
- * of the block size. EFEATURE: also if a bitmap cannot be kept. EZONE_ACTIVE: too many of its
- * zones are active. ECORRUPT: also if the image has zones, but the snapshot has no valid write
- * pointers. Others: as for taking a snapshot.
+ * Requests submitted during the call access the restored disk. -EINVAL: the size of that disk is
+ * not a multiple of the block size. EFEATURE: also if a bitmap cannot be kept. EZONE_ACTIVE: too
+ * many of its zones would be active. ECORRUPT: also if the image has zones, but the snapshot has no
+ * valid write pointers. The other errors are those of zqcow2_snapshot_take().
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
-/* Called for each snapshot, in the calling thread; *snapshot is valid until it returns. */
+/* *snapshot is valid until the callback returns. */
 typedef void zqcow2_snapshot_fn(void *arg, const struct zqcow2_snapshot *snapshot);
-/* In the order of the snapshot table. */
+/* Calls each() for each snapshot in the order of the snapshot table, in the calling thread. */
 ZQCOW2_API int zqcow2_snapshot_list(struct zqcow2_image *img, zqcow2_snapshot_fn *each, void *arg,
                                     struct zqcow2_error *err);
 
