@@ -171,6 +171,71 @@ static bool item(const struct options *opt, uint64_t n, const struct crash_geome
     return true;
 }
 
+/*
+ * ---- every sequence ----
+ *
+ * As ACE does for file systems: what breaks a rule is mostly short, so all that is short is tried.
+ */
+
+/* Sequences of up to n letters. */
+static uint64_t nr_sequences(const struct crash_geometry *g, unsigned n)
+{
+    return n ? power(strlen(letters_of(g)), n) + nr_sequences(g, n - 1) : 0;
+}
+
+/* Item `n`, the shorter ones first. False: there is none. */
+static bool sequence_at(const struct options *opt, uint64_t n, const struct crash_geometry **g,
+                        char *spec)
+{
+    for (unsigned length = 1; length <= opt->sequences; length++) {
+        for (unsigned i = 0; i < crash_ngeometries; i++) {
+            uint64_t own = power(strlen(letters_of(&crash_geometries[i])), length);
+
+            if (!is_chosen(opt, &crash_geometries[i]))
+                continue;
+            if (n < own) {
+                *g = &crash_geometries[i];
+                spell(*g, n, length, spec);
+                return true;
+            }
+            n -= own;
+        }
+    }
+    return false;
+}
+
+static void labour_in_order(struct worker *w)
+{
+    uint64_t step = w->opt->parts ? w->opt->parts : 1;
+    const struct crash_geometry *g;
+    char spec[64];
+
+    while (!enough(w) && atomic_load(&w->sh->states) < w->opt->states) {
+        uint64_t n = atomic_fetch_add(&w->sh->next, 1) * step + w->opt->part;
+
+        if (!sequence_at(w->opt, n, &g, spec))
+            return;
+        work(w, g, spec);
+        atomic_fetch_add(enough(w) ? &w->sh->cut_short : &w->sh->sequences, 1);
+    }
+}
+
+/* 0, or NOT_ALL. */
+static int tell_sequences(const struct options *opt, const struct shared *sh)
+{
+    uint64_t all = 0, step = opt->parts ? opt->parts : 1;
+
+    for (unsigned i = 0; i < crash_ngeometries; i++) {
+        if (is_chosen(opt, &crash_geometries[i]))
+            all += nr_sequences(&crash_geometries[i], (unsigned)opt->sequences);
+    }
+    all = all > opt->part ? (all - opt->part - 1) / step + 1 : 0;
+    printf("crash sequences: %llu of %llu, of up to %llu operations\n",
+           (unsigned long long)sh->sequences, (unsigned long long)all,
+           (unsigned long long)opt->sequences);
+    return sh->sequences < all ? NOT_ALL : 0;
+}
+
 static bool finished(const struct worker *w, uint64_t n)
 {
     const uint64_t widest = MOST_LETTERS;
@@ -182,7 +247,7 @@ static bool finished(const struct worker *w, uint64_t n)
            atomic_load(&w->sh->histories) >= w->opt->histories;
 }
 
-static void labour(struct worker *w)
+static void labour_at_random(struct worker *w)
 {
     const struct crash_geometry *g;
     char spec[64];
@@ -193,6 +258,14 @@ static void labour(struct worker *w)
         if (item(w->opt, n, &g, spec) && is_chosen(w->opt, g))
             work(w, g, spec);
     } while (!finished(w, n));
+}
+
+static void labour(struct worker *w)
+{
+    if (w->opt->sequences)
+        labour_in_order(w);
+    else
+        labour_at_random(w);
     for (unsigned i = 0; i < crash_ngeometries; i++) {
         for (unsigned a = 0; a < 2; a++) {
             if (w->base[i][a].ready)
@@ -279,7 +352,8 @@ static int run_all(const struct options *opt)
             report_death(sh, i, status);
     }
     if (!tell_worlds(opt, sh,
-                     sh->violations || sh->next < NPOINTED + crash_ngeometries + opt->workers))
+                     opt->sequences || sh->violations ||
+                         sh->next < NPOINTED + crash_ngeometries + opt->workers))
         sh->violations++;
     printf("crash points: %llu, histories: %llu, judged: %llu, crashed recoveries: %llu, "
            "items: %llu\n",
@@ -293,6 +367,8 @@ static int run_all(const struct options *opt)
     free(w);
     if (sh->violations)
         return 1;
+    if (opt->sequences)
+        return tell_sequences(opt, sh);
     if (!opt->quick && !opt->geometry && (sh->states < opt->states || sh->points < 20000)) {
         printf("crash: the time is up: %llu of %llu states, none of them wrong\n",
                (unsigned long long)sh->states, (unsigned long long)opt->states);
@@ -337,7 +413,7 @@ static int usage(void)
 {
     fprintf(stderr, "usage: crash [--states N] [--cap N] [--seed N] [--seconds N] [--workers N]\n"
                     "             [--histories N] [--geometry NAME] [--qemu DIR] [--quick]\n"
-                    "             [--core | --layers]\n"
+                    "             [--core | --layers] [--sequences LENGTH [--part N --parts N]]\n"
                     "       crash --replay GEOMETRY:WORKLOAD[:GENERATION:CUT:STATE[:CUT:STATE]]\n");
     return 2;
 }
@@ -351,11 +427,11 @@ int main(int argc, char **argv)
         struct {
             const char *name;
             uint64_t *n;
-        } numbers[] = {{"--states", &opt.states},
-                       {"--cap", &opt.cap},
-                       {"--seed", &opt.seed},
-                       {"--seconds", &opt.seconds},
-                       {"--histories", &opt.histories}};
+        } numbers[] = {{"--states", &opt.states},       {"--cap", &opt.cap},
+                       {"--seed", &opt.seed},           {"--seconds", &opt.seconds},
+                       {"--histories", &opt.histories}, {"--sequences", &opt.sequences},
+                       {"--part", &opt.part},           {"--parts", &opt.parts}};
+        const unsigned nr = sizeof(numbers) / sizeof(numbers[0]);
         struct {
             const char *name;
             bool *on;
@@ -371,9 +447,9 @@ int main(int argc, char **argv)
         k = 0;
         if (!v)
             return usage();
-        while (k < 5 && strcmp(argv[i], numbers[k].name))
+        while (k < nr && strcmp(argv[i], numbers[k].name))
             k++;
-        if (k < 5)
+        if (k < nr)
             *numbers[k].n = strtoull(v, NULL, 10);
         else if (!strcmp(argv[i], "--workers"))
             opt.workers = (unsigned)strtoul(v, NULL, 10);
@@ -387,7 +463,8 @@ int main(int argc, char **argv)
             return usage();
         i++;
     }
-    if ((opt.core && opt.layers) || !opt.workers || opt.workers > MAX_WORKERS || !opt.cap)
+    if ((opt.core && opt.layers) || opt.sequences > 8 || (opt.parts && opt.part >= opt.parts) ||
+        !opt.workers || opt.workers > MAX_WORKERS || !opt.cap)
         return usage();
     return opt.replay ? replay(&opt) : run_all(&opt);
 }

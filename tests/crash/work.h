@@ -18,13 +18,16 @@ struct table { /* of hashes, filled by all workers */
 
 struct shared {
     _Atomic uint64_t next, states, points, deep, histories, violations, judged, foreign;
-    _Atomic uint64_t seen[MAX_WORLDS]; /* states of each geometry */
-    _Atomic bool absent[MAX_WORLDS];   /* it wants a program that is not here */
+    _Atomic uint64_t sequences, cut_short; /* done, and begun when the time was up */
+    _Atomic uint64_t seen[MAX_WORLDS];     /* states of each geometry */
+    _Atomic bool absent[MAX_WORLDS];       /* it wants a program that is not here */
     char now[MAX_WORKERS][96];
 };
 
 struct options {
     uint64_t seed, states, cap, seconds, histories;
+    uint64_t sequences;   /* all of up to so many letters, and nothing else; 0: a mixture */
+    uint64_t part, parts; /* of them: each parts-th, from the part-th on; parts 0: all */
     unsigned workers;
     const char *geometry, *replay, *qemu;
     bool quick;
