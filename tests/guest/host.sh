@@ -18,6 +18,7 @@ die() {
 # command:package, of what runs here and of what is copied into the guest.
 HOST_NEEDS="qemu-system-x86_64:qemu-system-x86 fio:fio
     blkzone:util-linux-extra nvme:nvme-cli mkfs.btrfs:btrfs-progs mkfs.f2fs:f2fs-tools mkfs.ext4:e2fsprogs
+    dmsetup:dmsetup
     cpio:cpio xz:xz-utils modprobe:kmod cc:gcc cmake:cmake"
 
 need_packages() {
@@ -41,9 +42,9 @@ busybox_is_static() {
 
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
-GUEST_TOOLS="fio blkzone nvme mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv"
+GUEST_TOOLS="fio blkzone nvme mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv dmsetup"
 LIBS=/lib/x86_64-linux-gnu
-MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop nvmet-tcp nvme-tcp"
+MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop nvmet-tcp nvme-tcp dm-log-writes"
 
 # Copies a program and the libraries that it is linked to, all to where the loader looks unasked.
 copy_program() {

@@ -95,6 +95,7 @@ run_test() {
     vhost-zoned) run_vhost_zoned $((LONG ? 10 : 2)) ;;
     kill) run_guest kill $((LONG ? 3600 : 1800)) zq.rounds=$((LONG ? 30 : 4)) \
         zq.backend=uring ;;
+    power) run_guest power $((LONG ? 7200 : 1200)) zq.rounds=$((LONG ? 60 : 8)) ;;
     live) run_guest live $((LONG ? 7200 : 900)) zq.rounds=$((LONG ? 100 : 2)) ;;
     live-*) run_guest "$1" $((LONG ? 7200 : 900)) zq.test=live zq.fs=${1#live-} \
         zq.rounds=$((LONG ? 100 : 2)) ;;
@@ -129,6 +130,7 @@ if [ "$SERIES" != 6.12 ]; then
 elif [ $LONG = 1 ]; then
     ALL="vhost-zoned $ALL"
 fi
+[ $LONG = 0 ] || ALL="power $ALL"
 case " ${ONLY:-$ALL} " in *' vhost-zoned '*) [ -n "$NEWEST" ] || need_newest ;; esac
 unlock_cache
 build_tool

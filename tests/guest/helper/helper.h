@@ -17,6 +17,7 @@ int zg_io(int argc, char **argv);       /* one read or write with a pattern */
 int zg_mkzonefs(int argc, char **argv); /* a zonefs super block */
 int zg_fsload(int argc, char **argv);   /* files, written and fsynced, or verified */
 int zg_follow(int argc, char **argv);   /* zones of a disk whose server is replaced */
+int zg_relog(int argc, char **argv);    /* what a logged disk may hold after a power cut */
 int zg_zload(int argc, char **argv);    /* the same on the sequential files of a zonefs */
 
 /* ---- numbers ---- */

@@ -147,11 +147,12 @@ int main(int argc, char **argv)
         const char *name;
         int (*run)(int, char **);
     } parts[] = {{"diff", zg_diff},     {"io", zg_io},         {"mkzonefs", zg_mkzonefs},
-                 {"fsload", zg_fsload}, {"follow", zg_follow}, {"zload", zg_zload}};
+                 {"fsload", zg_fsload}, {"follow", zg_follow}, {"zload", zg_zload},
+                 {"relog", zg_relog}};
 
     for (size_t i = 0; argc > 1 && i < sizeof(parts) / sizeof(parts[0]); i++)
         if (!strcmp(argv[1], parts[i].name))
             return parts[i].run(argc - 2, argv + 2);
-    fprintf(stderr, "usage: zqguest diff|io|mkzonefs|fsload|follow|zload ARGUMENTS\n");
+    fprintf(stderr, "usage: zqguest diff|io|mkzonefs|fsload|follow|zload|relog ARGUMENTS\n");
     return 2;
 }
