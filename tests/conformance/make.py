@@ -7,6 +7,7 @@ import json
 import re
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 CLUSTER = 4096
@@ -33,23 +34,53 @@ NEW = ("44", "48b")  # big-endian tables, the flag in bit 63
 EXTENSION = 112  # where the extension's header is
 
 
+def chunks_of(parts):
+    chunks = []
+    for offset, part in sorted(parts.items()):
+        for run in re.finditer(rb"(.)\1{63,}|(?:(?!(.)\2{63}|\0{16}).)+", part, re.S):
+            repeated = run[1] is not None
+            if run[0].strip(b"\0"):
+                chunks.append([offset + run.start(), (run[1] if repeated else run[0]).hex(),
+                               len(run[0]) if repeated else 1])
+    return chunks
+
+
+class Plain:
+    """A file of the same bytes throughout."""
+
+    beside = {}
+
+    def __init__(self, length, pattern):
+        self.length, self.pattern = length, pattern
+
+    def built(self):
+        return {"length": self.length, "chunks": [[0, f"{self.pattern:02x}", self.length]]}
+
+
 class Image:
     """Bytes by offset, and what an implementation must find in them."""
 
     def __init__(self, layout, size=4 * ZONE, capacity=ZONE, conventional=1, active=0, open_=0, little=True,
-                 states=False, bit=True, **wrong):
+                 states=False, bit=True, unit=CLUSTER, **wrong):
         self.layout, self.size, self.capacity, self.conventional = layout, size, capacity, conventional
+        self.unit = unit  # bytes of a cluster
         self.little = little and layout not in NEW
         self.states = states
         self.bytes = {}
         self.clusters = 6  # header, refcounts (2), L1, table, L2
         self.extra = {}  # refcounts that nothing explains
+        self.shared = {}  # refcounts above 1
+        self.header = {"incompatible": 0, "autoclear": 0, "snapshots": (0, 0), "backing": b""}
+        self.more = []  # header extensions: (type, data)
+        self.beside = {}  # other files, by name
         self.nr = -(-size // ZONE)
         self.entries = [self.entry(i, i * ZONE) for i in range(self.nr)]
-        self.l2 = [0] * (CLUSTER // 8)
+        self.l2 = [0] * (size // unit)
+        self.parts = {}  # of clusters with subclusters: which are allocated, and which are zeros
+        self.outside = None  # the data file's bytes
         self.values = {"zoned": 1, "nr_zones": self.nr, "zone_size": ZONE, "zone_capacity": capacity,
                        "conventional_zones": conventional, "max_active_zones": active, "max_open_zones": open_,
-                       "max_append_bytes": 0, "table_size": 8 * self.nr, "table_offset": 4 * CLUSTER,
+                       "max_append_bytes": 0, "table_size": 8 * self.nr, "table_offset": 4 * self.unit,
                        "length": FIELDS[layout]["length"], "bit": bit, **wrong}
 
     def entry(self, zone, offset, state=None):
@@ -67,18 +98,88 @@ class Image:
 
     def data(self, offset, length, pattern=PATTERN):
         """Maps and fills whole clusters; the rest of the last one has other bytes, which no read shows."""
-        for at in range(offset, offset + length, CLUSTER):
-            host = self.clusters * CLUSTER
-            self.l2[at // CLUSTER] = host | 1 << 63
-            self.bytes[host] = (bytes([pattern]) * min(CLUSTER, offset + length - at)).ljust(CLUSTER, b"\xEE")
-            self.clusters += 1
+        for at in range(offset, offset + length, self.unit):
+            content = (bytes([pattern]) * min(self.unit, offset + length - at)).ljust(self.unit, b"\xEE")
+            if self.outside is None:
+                self.l2[at // self.unit] = self.cluster(content) | 1 << 63
+            else:
+                self.outside[at] = content
+                self.l2[at // self.unit] = at | 1 << 63
         return self
+
+    def data_file(self, name):
+        """From now on, data lies in another file, where the device has it."""
+        self.outside = {}
+        self.header["incompatible"] |= 1 << 2
+        self.more.append((0x44415441, name.encode()))
+        return self
+
+    def some(self, offset, allocated, zeros, pattern=PATTERN):
+        """Maps a cluster of which some of the 32 subclusters, as bits, are data or zeros."""
+        self.header["incompatible"] |= 1 << 4
+        self.data(offset, self.unit, pattern)
+        self.parts[offset // self.unit] = allocated | zeros << 32
+        return self
+
+    def cluster(self, content, count=1):
+        """One more cluster of the file; where it is."""
+        host = self.clusters * self.unit
+        self.bytes[host] = content.ljust(self.unit, b"\0")
+        self.clusters += 1
+        if count != 1:
+            self.shared[host // self.unit] = count
+        return host
+
+    def packed(self, offset, pattern=PATTERN):
+        """Maps a compressed cluster."""
+        deflate = zlib.compressobj(wbits=-12)
+        host = self.cluster(deflate.compress(bytes([pattern]) * self.unit) + deflate.flush())
+        self.l2[offset // self.unit] = 1 << 62 | host  # of one sector
+        return self
+
+    def zeros(self, offset):
+        """A cluster that reads as zeros, without a place."""
+        self.l2[offset // self.unit] = 1
+        return self
+
+    def backed(self, name, below, form=b"qcow2"):
+        """Stands on another file: an Image, or bytes of a pattern."""
+        self.header["backing"] = name.encode()
+        self.more.append((0xE2792ACA, form))
+        self.beside[name] = below
+        return self
+
+    def snapshot(self):
+        """Shares all that is mapped with a snapshot of the same size."""
+        self.l2 = [e & ~(1 << 63) for e in self.l2]
+        for e in self.l2:
+            if e >> 62 == 0 and e > 1:
+                self.shared[e // self.unit] = 2
+        self.shared[5] = 2
+        l1 = self.cluster(struct.pack(">Q", 5 * self.unit))
+        record = struct.pack(">QIHHIIQII", l1, 1, 1, 4, 0, 0, 0, 0, 24) + struct.pack(">QQQ", 0, self.size, 1 << 64 - 1)
+        self.header["snapshots"] = (1, self.cluster(record + b"1taken"))
+        return self
+
+    def stores(self, states, valid=True):
+        """States of zones that do not follow from a write pointer: {zone: 13 or 15}."""
+        table = self.cluster(bytes(states.get(zone, 0) for zone in range(self.nr)))
+        self.header["autoclear"] = valid << 63
+        self.more.append((0x7A713273, struct.pack(">QIIQQQ", table, self.nr, 0, 0, 0, 0)))
+        return self
+
+    def mapping(self):
+        if not self.header["incompatible"] & 1 << 4:
+            return b"".join(struct.pack(">Q", e) for e in self.l2)
+        return b"".join(struct.pack(">QQ", e, self.parts.get(i, (1 << 32) - 1 if e else 0))
+                        for i, e in enumerate(self.l2))
 
     def built(self):
         """The file: its length, and [offset, hex, times] of what is not zero."""
-        v, fields = self.values, FIELDS[self.layout]
-        head = struct.pack(">IIQIIQIIQQIIQQQQII", 0x514649FB, 3, 0, 0, 12, self.size, 0, 1, 3 * CLUSTER, CLUSTER, 1,
-                           0, 0, (1 << 5) * v["bit"], 0, 0, 4, 112).ljust(112, b"\0")
+        v, fields, h = self.values, FIELDS[self.layout], self.header
+        head = struct.pack(">IIQIIQIIQQIIQQQQII", 0x514649FB, 3, 0, 0, self.unit.bit_length() - 1, self.size, 0, 1, 3 * self.unit, self.unit, 1,
+                           *h["snapshots"], (1 << 5) * v["bit"] | h["incompatible"], 0, h["autoclear"], 4,
+                           112).ljust(112, b"\0")
         extension = bytearray(max(v["length"], fields["length"]))
         extension[0] = v["zoned"]
         for name, place in fields.items():
@@ -88,23 +189,21 @@ class Image:
         for at, value in v.get("raw", {}).items():
             extension[at] = value
         extension = bytes(extension[:v["length"]]).ljust((v["length"] + 7) // 8 * 8, b"\0")
-        head += struct.pack(">II", 0x007A6264, v["length"]) + extension + bytes(8)
-        counts = [1] * self.clusters
+        head += struct.pack(">II", 0x007A6264, v["length"]) + extension
+        for kind, data in self.more:
+            head += struct.pack(">II", kind, len(data)) + data.ljust(-(-len(data) // 8) * 8, b"\0")
+        head += bytes(8)
+        if h["backing"]:
+            head = head[:8] + struct.pack(">QI", len(head), len(h["backing"])) + head[20:] + h["backing"]
+        counts = [self.shared.get(i, 1) for i in range(self.clusters)]
         self.clusters += len(self.extra)
         counts += [1] * len(self.extra)
-        parts = {0: head, CLUSTER: struct.pack(">Q", 2 * CLUSTER),
-                 2 * CLUSTER: b"".join(struct.pack(">H", n) for n in counts),
-                 3 * CLUSTER: struct.pack(">Q", 5 * CLUSTER | 1 << 63),
-                 4 * CLUSTER: b"".join(struct.pack("<Q" if self.little else ">Q", e) for e in self.entries),
-                 5 * CLUSTER: b"".join(struct.pack(">Q", e) for e in self.l2), **self.bytes}
-        chunks = []
-        for offset, part in sorted(parts.items()):
-            for run in re.finditer(rb"(.)\1{63,}|(?:(?!(.)\2{63}|\0{16}).)+", part, re.S):
-                repeated = run[1] is not None
-                if run[0].strip(b"\0"):
-                    chunks.append([offset + run.start(), (run[1] if repeated else run[0]).hex(),
-                                   len(run[0]) if repeated else 1])
-        return {"length": self.clusters * CLUSTER, "chunks": chunks}
+        parts = {0: head, self.unit: struct.pack(">Q", 2 * self.unit),
+                 2 * self.unit: b"".join(struct.pack(">H", n) for n in counts),
+                 3 * self.unit: struct.pack(">Q", 5 * self.unit | (5 not in self.shared) << 63),
+                 4 * self.unit: b"".join(struct.pack("<Q" if self.little else ">Q", e) for e in self.entries),
+                 5 * self.unit: self.mapping(), **self.bytes}
+        return {"length": self.clusters * self.unit, "chunks": chunks_of(parts)}
 
     def zones(self, **changed):
         """What a report shows: [start, length, capacity, write pointer, state]."""
@@ -124,9 +223,11 @@ class Image:
         return out
 
 
-def good(layout, **options):
+def good(layout, outside=None, **options):
     """A conventional zone, one that is empty, one that is partly written, and one that is full."""
     image = Image(layout, **options)
+    if outside:
+        image.data_file(outside)
     image.data(512 * 8, 4096).data(2 * ZONE, 8192 + 512).data(3 * ZONE, 4096)
     image.wp(2, 8192 + 512)
     end = image.capacity if layout in NEW else ZONE
@@ -311,11 +412,165 @@ def power_cuts():
             report(image.zones()), read(ZONE, ZONE, 0), ok("append", ZONE, 512), read(ZONE + 8192, 512, APPENDED)]
 
 
+def still(name, host, length, pattern):
+    """Bytes of a file, which the kit itself reads."""
+    return {"do": ["bytes", name, host, length], "expect": ["data", pattern]}
+
+
+def state(image, zone, what):
+    start = zone * ZONE
+    return image.zones(**{f"z{zone}": [start, ZONE, image.capacity, None, what]})
+
+
+def layers():
+    """Images on backing files: what of them is content."""
+    for layout in ("44", "56", "v7"):
+        below = good(layout).data(2 * ZONE + 12288, 4096, 0x66)  # beyond its write pointer
+        image = Image(layout).wp(2, 8704).wp(3, ZONE).backed("below.qcow2", below)
+        yield f"read-{layout}", "a cluster without an entry reads as below", image, [report(image.zones())] + READS
+        image = Image(layout).wp(2, 4096).backed("below.qcow2", below)
+        yield f"pointer-behind-{layout}", "beyond the image's own pointer nothing is content", image, [
+            read(2 * ZONE, 4096, PATTERN), read(2 * ZONE + 4096, ZONE - 4096, 0), read(3 * ZONE, ZONE, 0),
+            ok("append", 2 * ZONE, 512), read(2 * ZONE, 4096, PATTERN), read(2 * ZONE + 4096, 512, APPENDED),
+            read(2 * ZONE + 4608, 8192, 0), ok("zone-finish", 2 * ZONE), read(2 * ZONE + 4608, ZONE - 4608, 0),
+            ok("reopen"), read(2 * ZONE + 4608, ZONE - 4608, 0), read(2 * ZONE, 4096, PATTERN)]
+        image = Image(layout).data(2 * ZONE + 8192, 24576, 0x33).wp(2, 32768).backed("below.qcow2", below)
+        yield f"pointer-ahead-{layout}", "the image has written on", image, [
+            read(2 * ZONE, 8192, PATTERN), read(2 * ZONE + 8192, 24576, 0x33), ok("append", 2 * ZONE, 512),
+            read(2 * ZONE + 8192, 24576, 0x33), read(2 * ZONE + 32768, 512, APPENDED),
+            read(2 * ZONE + 33280, ZONE - 33280, 0)]
+        image = Image(layout).wp(2, 32768).backed("below.qcow2", below)
+        yield f"changed-below-{layout}", "what is below the pointer and nowhere mapped is not invented", image, [
+            read(2 * ZONE, 8704, PATTERN), fails("any", "read", 2 * ZONE + 8704, 512, 0), read(4096, 4096, PATTERN)]
+        image = Image(layout).wp(2, 8704).wp(3, ZONE).backed("below.qcow2", below)
+        yield f"reset-{layout}", "after a reset nothing of the backing file comes back", image, [
+            ok("zone-reset", 2 * ZONE), read(2 * ZONE, ZONE, 0), ok("append", 2 * ZONE, 512),
+            read(2 * ZONE, 512, APPENDED), read(2 * ZONE + 512, ZONE - 512, 0), ok("reopen"),
+            read(2 * ZONE, 512, APPENDED), read(2 * ZONE + 512, ZONE - 512, 0), read(3 * ZONE, 4096, PATTERN)]
+        image = Image(layout).backed("below.qcow2", below)
+        yield f"overwrite-{layout}", "a cluster keeps what was not written", image, [
+            ok("write", 4096 + 1024, 512, 7), read(4096, 1024, PATTERN), read(4096 + 1024, 512, 7),
+            read(4096 + 1536, 2560, PATTERN), ok("write-zeroes", 4096, 512), read(4096, 512, 0), ok("reopen"),
+            read(4096, 512, 0), read(4096 + 512, 512, PATTERN), read(4096 + 1024, 512, 7), ok("write-zeroes", 4096, 4096),
+            ok("reopen"), read(4096, 4096, 0)]
+        middle = Image(layout).wp(2, 4096).backed("below.qcow2", below)
+        image = Image(layout).wp(2, 4096).backed("middle.qcow2", middle)
+        yield f"two-{layout}", "each layer has its own pointers", image, [
+            read(2 * ZONE, 4096, PATTERN), read(2 * ZONE + 4096, ZONE - 4096, 0), read(4096, 4096, PATTERN)]
+        other = Image(layout, conventional=2).backed("below.qcow2", good(layout))
+        yield f"other-zones-{layout}", "zones other than those of the backing file", other, [fails("any", "open")]
+    image = Image("44").backed("below.qcow2", good("56"))
+    yield "other-layout", "the layers may have different layouts", image, [read(4096, 4096, PATTERN)]
+
+
+def shapes():
+    """What else of qcow2 a zone may stand on."""
+    for layout in ("44", "48b", "56", "v7"):
+        image = Image(layout).packed(4096).packed(2 * ZONE).packed(2 * ZONE + 4096).wp(2, 8192 - 512)
+        yield f"compressed-{layout}", "compressed clusters", image, [
+            report(image.zones()), read(4096, 4096, PATTERN), read(2 * ZONE, 7680, PATTERN),
+            read(2 * ZONE + 7680, 8192, 0), ok("append", 2 * ZONE, 1024), read(2 * ZONE, 7680, PATTERN),
+            read(2 * ZONE + 7680, 1024, APPENDED), read(2 * ZONE + 8704, 4096, 0), ok("write", 4096 + 512, 512, 9),
+            ok("reopen"), read(4096, 512, PATTERN), read(4096 + 512, 512, 9), read(4096 + 1024, 3072, PATTERN),
+            read(2 * ZONE, 7680, PATTERN), ok("zone-reset", 2 * ZONE), ok("reopen"), read(2 * ZONE, ZONE, 0)]
+        image = Image(layout).zeros(4096).zeros(2 * ZONE).data(2 * ZONE + 4096, 4096).wp(2, 8192)
+        yield f"zeros-{layout}", "clusters of zeros", image, [
+            read(4096, 4096, 0), read(2 * ZONE, 4096, 0), read(2 * ZONE + 4096, 4096, PATTERN),
+            ok("write", 4096 + 512, 512, 9), ok("reopen"), read(4096, 512, 0), read(4096 + 512, 512, 9),
+            read(4096 + 1024, 3072, 0)]
+        image = good(layout).snapshot()
+        shared = [e // CLUSTER * CLUSTER for e in image.l2 if e]
+        kept = [still("image.qcow2", host, 512, PATTERN) for host in shared]
+        yield f"snapshot-{layout}", "what a snapshot shares is not changed", image, [report(image.zones())] + READS + [
+            ok("append", 2 * ZONE, 512), ok("write", 4096, 512, 9), ok("zone-reset", 3 * ZONE),
+            read(2 * ZONE, 8704, PATTERN), read(2 * ZONE + 8704, 512, APPENDED), read(3 * ZONE, ZONE, 0), ok("reopen"),
+            read(4096, 512, 9), read(4096 + 512, 3584, PATTERN), read(3 * ZONE, ZONE, 0), *kept,
+            ok("append", 3 * ZONE, 4096), ok("zone-reset", 0, 4 * ZONE), ok("reopen"), read(2 * ZONE, 2 * ZONE, 0), *kept]
+
+
+def elsewhere():
+    """Data in a file of its own."""
+    for layout in ("44", "48b", "56", "v7"):
+        image = good(layout, outside="image.data")
+        yield f"read-write-{layout}", "external data file", image, [report(image.zones())] + READS + [
+            ok("append", 2 * ZONE, 512), ok("write", 4096 + 512, 512, 9), ok("zone-reset", 3 * ZONE), ok("reopen"),
+            read(2 * ZONE, 8704, PATTERN), read(2 * ZONE + 8704, 512, APPENDED), read(2 * ZONE + 9216, 4096, 0),
+            read(4096, 512, PATTERN), read(4096 + 512, 512, 9), read(3 * ZONE, ZONE, 0), ok("append", 3 * ZONE, 512),
+            ok("reopen"), read(3 * ZONE, 512, APPENDED), read(3 * ZONE + 512, ZONE - 512, 0)]
+        image = Image(layout)
+        image.header["incompatible"] = 1 << 2
+        yield f"nameless-{layout}", "no name of a data file", image, [fails("any", "open")]
+        image = Image(layout).data_file("image.data")
+        image.outside = None
+        yield f"missing-{layout}", "the data file is not there", image, [fails("any", "open")]
+
+
+def subclusters():
+    """Extended L2 entries."""
+    unit, part = 16384, 512
+    for layout in ("44", "56", "v7"):
+        image = Image(layout, unit=unit).some(16384, 0xF, 0xF0).some(2 * ZONE, 0xFFFF, 0xFFFF0000).wp(2, unit)
+        yield f"read-{layout}", "allocated, zero and absent subclusters", image, [
+            report(image.zones()), read(16384, 4 * part, PATTERN), read(16384 + 4 * part, 28 * part, 0),
+            read(2 * ZONE, 16 * part, PATTERN), read(2 * ZONE + 16 * part, 16 * part, 0), read(2 * ZONE + unit, unit, 0)]
+        image = Image(layout, unit=unit).some(16384, 0xF, 0xF0).some(2 * ZONE, 0xF, 0).wp(2, 4 * part)
+        yield f"write-{layout}", "a part of a cluster is written", image, [
+            ok("write", 16384 + 5 * part, part, 9), ok("write", 16384 + 31 * part, part, 8), ok("append", 2 * ZONE, part),
+            ok("reopen"), read(16384, 4 * part, PATTERN), read(16384 + 4 * part, part, 0), read(16384 + 5 * part, part, 9),
+            read(16384 + 6 * part, 25 * part, 0), read(16384 + 31 * part, part, 8), read(2 * ZONE, 4 * part, PATTERN),
+            read(2 * ZONE + 4 * part, part, APPENDED), read(2 * ZONE + 5 * part, 8192, 0)]
+        below = Image(layout).data(16384, 16384)
+        image = Image(layout, unit=unit).some(16384, 0xF, 0xF0, 0x33).backed("below.qcow2", below)
+        yield f"backing-{layout}", "absent subclusters read as below", image, [
+            read(16384, 4 * part, 0x33), read(16384 + 4 * part, 4 * part, 0), read(16384 + 8 * part, 24 * part, PATTERN),
+            ok("write", 16384 + 8 * part, part, 9), ok("write-zeroes", 16384 + 10 * part, part), ok("reopen"),
+            read(16384 + 8 * part, part, 9), read(16384 + 9 * part, part, PATTERN), read(16384 + 10 * part, part, 0),
+            read(16384 + 11 * part, 21 * part, PATTERN)]
+        image = Image(layout, unit=unit).some(16384, 0xF, 0xF)
+        yield f"both-{layout}", "a subcluster that is allocated and zero", image, [
+            read(0, 512, 0), fails("any", "read", 16384, 512, 0)]
+
+
+def stored():
+    """Read-only and offline zones, by the library's own header extension."""
+    for layout in ("44", "48b", "56", "v7"):
+        image = good(layout).stores({2: 13})
+        yield f"read-only-{layout}", "stored states", image, [
+            report(state(image, 2, "read_only")), read(2 * ZONE, 8704, PATTERN), fails("state", "append", 2 * ZONE, 512),
+            fails("state", "zone-reset", 2 * ZONE), fails("state", "zone-finish", 2 * ZONE), ok("append", ZONE, 512),
+            ok("zone-reset", 0, 4 * ZONE), ok("reopen"), read(2 * ZONE, 8704, PATTERN), read(3 * ZONE, ZONE, 0)]
+        image = good(layout).stores({3: 15})
+        yield f"offline-{layout}", "stored states", image, [
+            report(state(image, 3, "offline")), fails("any", "read", 3 * ZONE, 512, 0), read(2 * ZONE, 8704, PATTERN),
+            fails("state", "append", 3 * ZONE, 512), ok("reopen"), report(state(image, 3, "offline"))]
+        image = good(layout).stores({2: 13}, valid=False)
+        yield f"stale-{layout}", "a stale extension is ignored", image, [
+            report(image.zones()), ok("append", 2 * ZONE, 512), ok("zone-reset", 2 * ZONE)]
+        image = good(layout).stores({2: 3})
+        yield f"no-state-{layout}", "a byte that is no state", image, [fails("any", "open-rw")]
+
+
+KINDS = (("open", opened), ("damaged", damaged), ("commands", commands), ("power-cut", power_cuts), ("backing", layers),
+         ("shapes", shapes), ("data-file", elsewhere), ("subclusters", subclusters), ("stored", stored))
+
+
+def files_of(image):
+    """What lies beside it, and beside that."""
+    out = {}
+    if getattr(image, "outside", None):
+        out[image.more[0][1].decode()] = {"length": image.size, "chunks": chunks_of(image.outside), "changes": True}
+    for name, below in image.beside.items():
+        out.update({name: below.built(), **files_of(below)})
+    return out
+
+
 def cases():
     out = []
-    for kind, make in (("open", opened), ("damaged", damaged), ("commands", commands), ("power-cut", power_cuts)):
+    for kind, make in KINDS:
         for name, why, image, steps in make():
-            out.append({"name": f"{kind}/{name}", "about": why, "image": image.built(), "steps": steps})
+            beside = files_of(image)
+            out.append({"name": f"{kind}/{name}", "about": why, "image": image.built(),
+                        **({"beside": beside} if beside else {}), "steps": steps})
     return out
 
 

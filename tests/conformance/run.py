@@ -125,22 +125,49 @@ def same(expected, got):
 
 
 def sessions(steps):
+    """What is done between two opens; a look at the bytes of a file stands alone."""
     part = []
     for step in steps:
-        if step["do"] == ["reopen"]:
+        if step["do"][0] in ("reopen", "bytes"):
             yield part
             part = []
-        else:
+        if step["do"][0] == "bytes":
+            yield [step]
+        elif step["do"][0] != "reopen":
             part.append(step)
     yield part
+
+
+def look(folder, name, offset, length, pattern):
+    with open(folder / name, "rb") as f:
+        f.seek(offset)
+        return ["data", pattern if f.read(length) == bytes([pattern]) * length else "something else"]
+
+
+def beside(folder, case):
+    """What lies beside the image and may not change."""
+    files = case.get("beside", {})
+    return [(folder / name).read_bytes() for name in sorted(files) if not files[name].get("changes")]
 
 
 def run_case(adapter, case, folder):
     """What is wrong, as text; empty if nothing is."""
     path = folder / "image.qcow2"
+    for old in folder.iterdir():
+        old.unlink()
     write_image(path, case["image"])
+    for name, image in case.get("beside", {}).items():
+        write_image(folder / name, image)
     number = 0
+    below = beside(folder, case)
     for part in sessions(case["steps"]):
+        if not part:
+            continue
+        if part[0]["do"][0] == "bytes":
+            number += 1
+            if look(folder, *part[0]["do"][1:], part[0]["expect"][1]) != part[0]["expect"]:
+                return f"step {number}, {part[0]['do']}: not {part[0]['expect']}"
+            continue
         before = path.read_bytes()
         writable = any(step["do"][0] not in ("read", "report", "open") for step in part)
         try:
@@ -154,7 +181,7 @@ def run_case(adapter, case, folder):
         refused = part and part[0]["expect"][0] == "error" and part[0]["do"][0].startswith("open")
         if (refused or not writable) and path.read_bytes() != before:
             return f"step {number}: the file has changed, although it was {'refused' if refused else 'only read'}"
-    return ""
+    return "" if beside(folder, case) == below else "a backing file has changed"
 
 
 def main():

@@ -50,6 +50,21 @@ faulty 'changes what it refuses' damaged/model-44 <<'END'
 for image; do :; done
 "$tool" "$@"; s=$?; printf x | dd of="$image" bs=1 seek=45000 conv=notrunc 2>/dev/null; exit $s
 END
+faulty 'reads nothing of a backing file' backing/read-44 <<'END'
+for image; do :; done
+dd if=/dev/zero of="${image%/*}/below.qcow2" bs=4096 seek=6 count=4 conv=notrunc 2>/dev/null; "$tool" "$@"
+END
+faulty 'changes a backing file' backing/read-v7 <<'END'
+for image; do :; done
+"$tool" "$@"; printf x >>"${image%/*}/below.qcow2"
+END
+faulty 'changes what a snapshot shares' shapes/snapshot-44 <<'END'
+for image; do :; done
+"$tool" "$@"; s=$?; printf x | dd of="$image" bs=1 seek=24577 conv=notrunc 2>/dev/null; exit $s
+END
+faulty 'knows no stored states' stored/read-only-44 <<'END'
+"$tool" "$@" 2>&1 | sed 's/zcond:13/zcond: 4/'
+END
 faulty 'crashes' damaged/length-48b <<'END'
 kill -SEGV $$
 END
