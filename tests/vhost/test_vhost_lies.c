@@ -113,6 +113,28 @@ static void odd_requests_are_answered(void **state)
     front_finish(&f);
 }
 
+/* The same memory again and again, more of it than any request may have: nothing is filled. */
+static void a_report_has_a_bound(void **state)
+{
+    struct part p[64] = {{DATA_AT, 16, false}};
+    struct front f;
+    uint32_t written;
+
+    (void)state;
+    front_begin(&f, front_zoned, "", ALL);
+    memset(f.memory + DATA_AT, 0, 16);
+    front_put(f.memory + DATA_AT, REPORT, 4);
+    f.memory[REGION + REGION / 2] = 0x77;
+    for (unsigned i = 1; i < 63; i++)
+        p[i] = (struct part){REGION, REGION, true};
+    p[63] = (struct part){DATA_AT + 64, 1, true};
+    front_post(&f, 0, 0, p, 64, true);
+    assert_int_equal(front_used(&f, 0, &written, LONG_MS), 0);
+    assert_int_equal(f.memory[DATA_AT + 64], INVALID);
+    assert_int_equal(f.memory[REGION + REGION / 2], 0x77);
+    front_finish(&f);
+}
+
 /* ---- front-ends that lie ---- */
 
 static const struct {
@@ -212,6 +234,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_broken_ring_is_only_itself),
         cmocka_unit_test(odd_requests_are_answered),
+        cmocka_unit_test(a_report_has_a_bound),
         cmocka_unit_test(bad_messages_are_refused),
         cmocka_unit_test(broken_streams_end_the_connection),
     };

@@ -274,7 +274,10 @@ static int report_some(struct vhost_request *r, uint64_t off, uint64_t n, uint32
     return rc < 0 ? rc : (int)nr;
 }
 
-/* Needs no I/O, so it is answered at once. What is left of the room is zeros. */
+/*
+ * Needs no I/O, so it is answered at once. What is left of the room is zeros; a room of many times
+ * the same memory would only take time.
+ */
 static void report_zones(struct vhost_request *r, uint64_t off)
 {
     uint64_t bytes = total(r->in, r->ins), size = serve_size(r->disk->info), n = 0;
@@ -282,7 +285,7 @@ static void report_zones(struct vhost_request *r, uint64_t off)
                         (bytes - sizeof(struct blk_zone_report)) / sizeof(struct blk_zone) :
                         0;
     struct blk_zone_report head = {0};
-    int got = bytes < sizeof(head) || off >= size ? -EINVAL : 1;
+    int got = bytes < sizeof(head) || bytes > DATA_MAX || off >= size ? -EINVAL : 1;
 
     if (got > 0) {
         for (uint32_t i = 0; i < r->ins; i++)
