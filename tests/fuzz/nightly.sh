@@ -28,7 +28,7 @@ for input in "$build"/fuzz/findings/*; do
     [ ! -f "$input" ] || cp "$input" .
 done
 compile gcov -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DCMAKE_C_FLAGS=-O1 -DZQCOW2_COVERAGE=ON
-for target in header zones read repair ops command ring; do
+for target in header zones read repair ops command ctl ring; do
     mkdir -p "$build/all/$target"
     cp -r "$new/$target/." "$build/all/$target"
     [ ! -d "$top/tests/fuzz/corpus/$target" ] || cp -r "$top/tests/fuzz/corpus/$target/." "$build/all/$target"

@@ -22,11 +22,11 @@ cd "$dir" || exit 1
 passed=0
 failed=0
 sum=0
-for target in ${ZQ_FUZZ_TARGETS:-header zones read repair ops command ring}; do
+for target in ${ZQ_FUZZ_TARGETS:-header zones read repair ops command ctl ring}; do
     mkdir -p "$new/$target"
     set -- "$new/$target"
     [ ! -d "$top/tests/fuzz/corpus/$target" ] || set -- "$@" "$top/tests/fuzz/corpus/$target"
-    case $target in command | ring) ;; *) set -- "$@" "$dir/seeds" ;; esac
+    case $target in command | ctl | ring) ;; *) set -- "$@" "$dir/seeds" ;; esac
     [ ! -f "$top/tests/fuzz/$target.dict" ] || set -- "-dict=$top/tests/fuzz/$target.dict" "$@"
     "$build/tests/fuzz/fuzz_$target" -runs="$runs" -seed="${ZQ_FUZZ_SEED:-1}" -max_len=4096 -len_control=0 \
         -timeout=60 -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$build/findings/$target-" \
