@@ -63,6 +63,9 @@ version = ".".join(re.search(rf"ZQCOW2_VERSION_{p} (\d+)", header)[1] for p in (
 packaged = re.match(r"zqcow2 \(([^)]*)\)", open(debian + "/changelog").read())[1]
 if packaged != version:
     print(f"debian/changelog has version {packaged}, not {version}")
+spec = re.search(r"^Version: *(\S+)", open(top + "/rpm/zqcow2.spec").read(), re.M)[1]
+if spec != version:
+    print(f"rpm/zqcow2.spec has version {spec}, not {version}")
 soname = "libzqcow2.so." + version.split(".")[0]
 if not symbols.startswith(soname + " "):
     print(f"the symbols file is not that of {soname}")
