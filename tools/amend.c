@@ -157,11 +157,11 @@ static int run(int argc, char **argv)
 const struct zt_verb zt_verb_amend = {
     "amend", "-o NAME=VALUE[,...] " ZT_USE_FILES "[--backend=NAME] FILE",
     "Changes the features of an image",
-    "  -o NAME=VALUE,...       what is to change; everything else stays\n"
+    "  -o NAME=VALUE,...       the changes; everything else stays\n"
     "    compat                    0.10 or 1.1: version 2 or 3 of the format\n"
     "    lazy_refcounts            on or off; plain images only\n"
     "    refcount_bits             1, 2, 4 .. 64\n"
     "    data_file_raw             off: the data file cannot be used without FILE\n"
     "    zone.layout               44, the newest one\n" ZT_HELP_FILES ZT_HELP_BACKEND
-    "What FILE reads as stays the same.\n",
+    "The content of the disk does not change.\n",
     run};

@@ -218,13 +218,13 @@ const struct zt_verb zt_verb_bitmap = {
     "bitmap",
     "[--list [--json] [-U] | --add [-g SIZE] | --remove | --clear | --enable | "
     "--disable]... " ZT_USE_SOURCES "[--backend=NAME] FILE [NAME]",
-    "Lists and changes persistent bitmaps, which show what of a disk has changed",
+    "Lists and changes persistent bitmaps, which record the changes of a disk",
     "  --list                  list the bitmaps (the default), or what is marked in NAME\n"
     "  --add                   add the bitmap NAME, in which each later change is marked\n"
     "  -g, --granularity=SIZE  bytes for each mark, 512 to 2G (64K)\n"
     "  --remove                remove it\n"
-    "  --clear                 take all marks away\n"
-    "  --disable, --enable     stop marking, and go on with it\n"
+    "  --clear                 remove all marks\n"
+    "  --disable, --enable     stop marking changes, and resume it\n"
     "  --json                  the list as an array\n" ZT_HELP_SHARE ZT_HELP_SOURCES
         ZT_HELP_BACKEND,
     run};

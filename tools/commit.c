@@ -28,7 +28,7 @@ static int commit_on(void *arg, struct zqcow2_backend *be, struct zqcow2_resolve
     rc = zqcow2_commit(be, &opt, &err);
     zt_progress_end(&m->progress);
     if (rc < 0 && zt_signal())
-        zt_error("%s: received %s; it holds what it did", m->target.path, zt_signal());
+        zt_error("%s: received %s; its content is unchanged", m->target.path, zt_signal());
     else if (rc < 0)
         zt_error("%s: %s", m->target.path, zt_reason(rc, &err));
     return rc < 0;
@@ -66,7 +66,7 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_commit = {
     "commit", "[-d] " ZT_USE_FILES "[--backing-format=FMT] [--backend=NAME] FILE",
-    "Writes what an image holds into its backing file",
+    "Writes the data of an image into its backing file, and empties the image",
     "  -d, --keep              do not empty FILE\n" ZT_HELP_FILES ZT_HELP_FORMAT ZT_HELP_BACKEND
-    "What FILE reads as stays the same. Other images on the same backing file change.\n",
+    "The content of the disk does not change. That of other images on the backing file may.\n",
     run};

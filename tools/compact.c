@@ -122,7 +122,8 @@ static int compact(struct compact *p)
     pthread_mutex_destroy(&p->lock);
     p->target.failure = p->rc;
     if (p->rc < 0 && zt_signal())
-        zt_error("%s: received %s; what is compressed stays so", p->target.path, zt_signal());
+        zt_error("%s: received %s; clusters already compressed stay compressed", p->target.path,
+                 zt_signal());
     else if (p->rc < 0)
         zt_error("%s: %s", p->target.path, zt_reason(p->rc, &p->err));
     if (p->info.flags & ZQCOW2_INFO_ZONED) {
@@ -194,5 +195,5 @@ const struct zt_verb zt_verb_compact = {
     "  --level=N               of compression: zlib 1 to 9, zstd 1 to 22\n"
     "  -j, --threads=N         1 to 64 threads; default: the number of processors, at most "
     "8\n" ZT_HELP_SOURCES ZT_HELP_BACKEND
-    "What FILE reads as stays the same. The space that is saved goes back to the host.\n",
+    "The content of the disk does not change. Saved space is returned to the host.\n",
     run};

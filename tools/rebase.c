@@ -30,7 +30,7 @@ static int rebase_on(void *arg, struct zqcow2_backend *be, struct zqcow2_resolve
     rc = zqcow2_rebase(be, &opt, &err);
     zt_progress_end(&r->progress);
     if (rc < 0 && zt_signal())
-        zt_error("%s: received %s; the backing file is the old one", r->target.path, zt_signal());
+        zt_error("%s: received %s; it still has its old backing file", r->target.path, zt_signal());
     else if (rc < 0)
         zt_error("%s: %s", r->target.path, zt_reason(rc, &err));
     return rc < 0;
@@ -83,11 +83,12 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_rebase = {
     "rebase", "-b BASE [-F FMT] [-u] " ZT_USE_FILES "[--backend=NAME] FILE",
-    "Puts an image on another backing file, or on none",
+    "Gives an image another backing file, or none",
     "  -b, --backing=BASE      the new backing file, its name relative to FILE's folder; ''\n"
-    "                          for none: the image then stands alone\n"
+    "                          for none\n"
     "  -F, --backing-format=FMT  of BASE: raw or qcow2\n"
     "  -u, --name-only         change the name and copy nothing: BASE has the content of the\n"
     "                          old backing file, which has been moved\n" ZT_HELP_FILES
-        ZT_HELP_BACKEND "What FILE reads as stays the same: what BASE lacks is copied into FILE.\n",
+        ZT_HELP_BACKEND
+    "The content of the disk does not change: data not in BASE is copied into FILE.\n",
     run};

@@ -20,7 +20,7 @@ struct resize {
 static bool new_size(const struct resize *r, uint64_t now, uint64_t *size)
 {
     if (r->sign == '-' ? r->amount >= now : r->sign && r->amount > UINT64_MAX - now) {
-        zt_error("%s: the device has %" PRIu64 " bytes, which '%s' cannot be applied to",
+        zt_error("%s: the device has %" PRIu64 " bytes; '%s' cannot be applied to it",
                  r->target.path, now, r->text);
         return false;
     }
@@ -141,7 +141,7 @@ const struct zt_verb zt_verb_resize = {
     "Makes the device of an image larger or smaller",
     "  [+|-]SIZE               the new size, or how much to add or remove\n"
     "  --shrink                allow a smaller size: the data beyond it is lost\n"
-    "  --preallocation=MODE    off, metadata, falloc or full, for what is added\n"
-    "  --discard-data          the same, and reset zones beyond it that are not "
-    "empty\n" ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    "  --preallocation=MODE    off, metadata, falloc or full, for the added space\n"
+    "  --discard-data          like --shrink, but first reset the zones beyond it\n" ZT_HELP_SOURCES
+        ZT_HELP_BACKEND,
     run};

@@ -62,8 +62,8 @@ static int set(struct setting *s, struct zqcow2_image *img)
         return 1;
     first = s->offset / i.zone_size;
     if (s->offset >= i.virtual_size || s->count == 0 || s->count > i.nr_zones - first) {
-        zt_error("%s: state: there are no %" PRIu64 " zones from %" PRIu64 " on", s->target.path,
-                 s->count, s->offset);
+        zt_error("%s: state: there are fewer than %" PRIu64 " zones from %" PRIu64 " on",
+                 s->target.path, s->count, s->offset);
         return 1;
     }
     if (s->descriptor && !i.descriptor_extension) {

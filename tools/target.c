@@ -155,7 +155,7 @@ void zt_exists_error(const char *path)
     struct stat st;
 
     if (zt_nbd_name(path))
-        zt_error("%s: an export always exists; --force writes over it", path);
+        zt_error("%s: an export always exists; --force overwrites it", path);
     else if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
         zt_error("%s: is a folder; give the name of a file", path);
     else

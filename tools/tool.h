@@ -116,10 +116,9 @@ struct zt_target {
     "                          nbd[:reconnect=SECONDS], the default for nbd://HOST/EXPORT\n"
 #define ZT_HELP_SHARE \
     "  -U, --force-share       take no lock; an image in use may look inconsistent\n"
-#define ZT_USE_SNAPSHOT "[--snapshot=NAME] "
-#define ZT_HELP_SNAPSHOT \
-    "  --snapshot=NAME         read what the snapshot with this ID or name has\n"
-#define ZT_USE_FILES "[--backing-root=DIR] [--data-file=FILE] "
+#define ZT_USE_SNAPSHOT  "[--snapshot=NAME] "
+#define ZT_HELP_SNAPSHOT "  --snapshot=NAME         read the snapshot with this ID or name\n"
+#define ZT_USE_FILES     "[--backing-root=DIR] [--data-file=FILE] "
 #define ZT_HELP_FILES \
     "  --backing-root=DIR      open backing files and data files in DIR only\n" \
     "  --data-file=FILE        the data file, instead of the one that the image names\n"

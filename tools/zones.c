@@ -50,7 +50,7 @@ bool zt_parse_states(const char *text, uint32_t *states)
         end = strchr(at, ',');
         end = end ? end : at + strlen(at);
         if (!add_state(at, (size_t)(end - at), states))
-            return zt_error("--state: \"%s\" is no list of states of zones", text), false;
+            return zt_error("--state: \"%s\" is not a list of zone states", text), false;
         if (!*end)
             return true;
     }

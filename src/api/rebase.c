@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Puts an image on another backing file, or on none.
+ * Gives an image another backing file, or none.
  *
  * All that the new one lacks is written into the image while the old one is still named, which
  * changes nothing that a reader sees. When it is durable, one sector of the header names the new
@@ -51,7 +51,7 @@ static int open_below(struct rebase *r)
     if (zq_same_zones(&i, &r->info))
         return 0;
     return zq_fail(r->err, ZQCOW2_EFEATURE,
-                   "the zones of the new backing file are not the image's");
+                   "the zones of the new backing file are not those of the image");
 }
 
 /* How much of the next len bytes reads as zeros from the new chain, without a look. */

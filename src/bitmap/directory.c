@@ -197,14 +197,14 @@ static int keep_one(struct zq_bitmaps *b, struct zq_bitmap *m, uint64_t *tables,
     zq_bitmap_show_name(b, m, name);
     if (m->r.extra_bytes && !(m->r.flags & ZQ_BITMAP_EXTRA_OK))
         return zq_fail(err, ZQCOW2_EFEATURE,
-                       "bitmap \"%s\" has extra data of an unknown kind, and is enabled: it cannot "
-                       "be kept right",
+                       "bitmap \"%s\" is enabled and has extra data of an unknown kind: its marks "
+                       "cannot be kept",
                        name);
     *tables += zq_table_bytes(m->r.table_entries);
     if (*tables > ZQ_MAX_KEPT_TABLES)
         return zq_fail(err, ZQCOW2_EFEATURE,
-                       "bitmap \"%s\" is enabled, and the tables of all that are take more than 64 "
-                       "MiB: it cannot be kept right",
+                       "bitmap \"%s\" is enabled, and the tables of all enabled bitmaps exceed "
+                       "64 MiB: its marks cannot be kept",
                        name);
     return zq_dirty_open(&m->dirty, b->hooks, zq_bitmap_size(b, m), b->bounds.form.cluster_bits);
 }

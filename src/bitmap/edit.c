@@ -40,7 +40,7 @@ static int plan_new(struct zq_bitmap_edit *e)
     if (b->nr >= ZQ_MAX_BITMAPS)
         return zq_fail(e->s.err, -EFBIG, "no more bitmaps fit into the directory");
     if (!entries) /* a bitmap without a table is none to QEMU, which then refuses the image */
-        return zq_fail(e->s.err, ZQCOW2_EFEATURE, "a device without sectors has no bitmaps");
+        return zq_fail(e->s.err, ZQCOW2_EFEATURE, "a device of size 0 cannot have bitmaps");
     if (zq_table_bytes(entries) > ZQ_MAX_BITMAP_IO)
         return zq_fail(e->s.err, -EFBIG, "the granularity is too fine for a device of this size");
     e->index = b->nr;
@@ -73,8 +73,8 @@ static int plan_old(struct zq_bitmap_edit *e)
     e->new_table = e->kind == ZQ_BITMAP_CLEAR;
     if (m->lost && e->kind != ZQ_BITMAP_REMOVE)
         return zq_fail(e->s.err, ZQCOW2_ECORRUPT,
-                       "the bitmap was in use when the image was not closed: it does not hold and "
-                       "can only be removed");
+                       "the bitmap is inconsistent, because the image was not closed: it can only "
+                       "be removed");
     if (m->r.extra_bytes && !(m->r.flags & ZQ_BITMAP_EXTRA_OK) && e->kind != ZQ_BITMAP_REMOVE)
         return zq_fail(e->s.err, ZQCOW2_EFEATURE, "the bitmap has extra data of an unknown kind");
     if (e->kind == ZQ_BITMAP_ENABLE)

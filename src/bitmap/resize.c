@@ -31,7 +31,7 @@ static int judge(const struct zq_bitmap_resize *x, const struct zq_bitmap *m,
 {
     *bytes += zq_table_bytes(t->entries);
     if (!t->entries)
-        return refuse(x, m, ZQCOW2_EFEATURE, "cannot be kept on a device without sectors");
+        return refuse(x, m, ZQCOW2_EFEATURE, "cannot be kept on a device of size 0");
     if (m->r.extra_bytes && !(m->r.flags & ZQ_BITMAP_EXTRA_OK))
         return refuse(x, m, ZQCOW2_EFEATURE, "has extra data of an unknown kind");
     if (*bytes > ZQ_MAX_KEPT_TABLES)

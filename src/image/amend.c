@@ -99,7 +99,7 @@ static int amend(struct opening *o, const struct zqcow2_amend_options *to, bool 
         return 0;
     if (a.layout != o->g.layout && o->h.nb_snapshots)
         return zq_fail(o->err, ZQCOW2_EFEATURE,
-                       "layout: the image has snapshots, whose zones are of the old one");
+                       "layout: the image has snapshots, whose zones have the old layout");
     if (a.version != o->h.version)
         rc = judge_snapshots(o, a.version);
     return rc < 0 ? rc : zq_amend(o->be, &o->hooks, &o->h, &a, o->err);

@@ -216,7 +216,7 @@ static int plan_data_file(struct plan *p, const struct zqcow2_create_options *o,
         return refuse(err, "data_file_raw", 1, "not with a backing file");
     if (raw && o->zone_size)
         return refuse(err, "data_file_raw", 1,
-                      "not with zones: the file is not zeros beyond the write pointers");
+                      "not with zones: the file does not contain zeros beyond the write pointers");
     strcpy(p->backing.data_file, name);
     p->h.incompat |= ZQ_INCOMPAT_DATA_FILE;
     p->h.autoclear |= raw ? ZQ_AUTOCLEAR_RAW_DATA : 0;

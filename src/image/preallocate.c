@@ -24,7 +24,7 @@ static int check_backing(const struct zqcow2_create_options *o, struct zqcow2_er
     if (o->zone_size)
         return zq_fail(err, -EINVAL, "preallocation: not for zones with a backing file");
     if (!(o->flags & ZQCOW2_CREATE_EXTENDED_L2))
-        return zq_fail(err, -EINVAL, "preallocation: with a backing file only with extended_l2");
+        return zq_fail(err, -EINVAL, "preallocation: with a backing file, extended_l2 is required");
     return 0;
 }
 
@@ -171,7 +171,7 @@ int zq_preallocation_space(struct zq_preallocation *p, struct zqcow2_backend *da
         return zq_fail(err, rc, "preallocation: the host has no room for %" PRIu64 " bytes",
                        p->mapped << p->form.cluster_bits);
     if (rc == -EOPNOTSUPP)
-        return zq_fail(err, rc, "preallocation falloc: cannot be done here; full can");
+        return zq_fail(err, rc, "preallocation falloc: not supported here; full is");
     return rc;
 }
 

@@ -330,7 +330,7 @@ static int enter_one(struct look *l)
         return zq_fail(l->err, -ENOENT, "no bitmap has this name");
     if (m->lost)
         return zq_fail(l->err, ZQCOW2_ECORRUPT,
-                       "the bitmap was in use when the image was not closed: it does not hold");
+                       "the bitmap is inconsistent, because the image was not closed");
     l->index = (uint32_t)(m - l->b->v);
     l->phase = l->look->max && l->look->from < l->b->device ? L_NEXT : L_DONE;
     return zq_bitmap_walk_begin(&l->walk, l->b, m, l->look->from >> m->r.granularity_bits);

@@ -211,7 +211,8 @@ static int make_l1(struct zq_core *c, struct zq_op *op)
         return 0;
     if (s->other_bytes & c->block_mask & ~(uint64_t)(ZQ_SECTOR - 1))
         return zq_fail(s->err, -EINVAL,
-                       "the disk of the snapshot, %" PRIu64 " bytes, is not of whole blocks",
+                       "the disk of the snapshot, %" PRIu64
+                       " bytes, is not a multiple of the block size",
                        s->other_bytes);
     rc = zq_memtable_open(l1, &c->hooks, s->other_room, s->host);
     if (rc == 0 && s->other_room)

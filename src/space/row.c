@@ -16,7 +16,7 @@ int zq_row_take(struct zq_core *c, struct zq_op *op, struct zq_row *row, uint64_
         return rc;
     rc = n > UINT32_MAX ? -EFBIG : zq_alloc_find_row(&c->alloc, &op->g, (uint32_t)n, &f);
     if (rc == -EFBIG)
-        return zq_fail(err, rc, "%s take too many clusters in a row", what);
+        return zq_fail(err, rc, "%s need too many contiguous clusters", what);
     if (rc == 0)
         rc = zq_alloc_cover(&c->alloc, &op->g, (f.cluster + n) << c->cluster_bits);
     if (rc)

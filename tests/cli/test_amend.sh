@@ -78,7 +78,7 @@ for layout in 48b 56 v7; do
     cp z.qcow2 before
     run 1 "$layout: refused: snapshots" amend -o zone.layout=44 z.qcow2
     is "$layout: by name" \
-        'zqcow2: z.qcow2: layout: the image has snapshots, whose zones are of the old one' "$(cat err)"
+        'zqcow2: z.qcow2: layout: the image has snapshots, whose zones have the old layout' "$(cat err)"
     same "$layout: nothing has changed" before z.qcow2
     run 0 "$layout: something else" amend -o refcount_bits=32 z.qcow2
     run 0 "$layout: and the snapshot is applied" snapshot -a s z.qcow2

@@ -329,7 +329,7 @@ resumed() {
         "$tool" convert --resume "$@" "$from" y.img >out 2>err
     )
     is "$*: stops in the middle" 1 $?
-    has 'what was copied stays' err '^zqcow2: .*/\.zqcow2\.y\.img\.part: has what was copied; see convert --resume$'
+    has 'what was copied stays' err '^zqcow2: .*/\.zqcow2\.y\.img\.part: holds the part that was copied; see convert --resume$'
     verdict $([ ! -e y.img ]; echo $?) 'there is no target yet'
     kind=raw
     case "$*" in *qcow2*) kind=qcow2 ;; esac

@@ -58,7 +58,7 @@ ZQ_BUSY=1 faked 0 'unless with -U' import -U d.dev x.z
 fresh
 dd if=/dev/urandom of=d.dev bs=512 seek=1000 count=1 conv=notrunc 2>/dev/null
 faked 1 'bytes in a conventional zone' export a.z d.dev
-is 'are not nothing' 'zqcow2: d.dev: the zone at 0 is not empty; --force writes over it' "$(cat err)"
+is 'are not nothing' 'zqcow2: d.dev: the zone at 0 is not empty; --force overwrites it' "$(cat err)"
 faked 0 'unless --force' export --force a.z d.dev
 faked 0 'which leaves none of them' compare a.z d.dev
 
@@ -131,7 +131,7 @@ is 'which is said' 'zqcow2: d.dev: the zone at 4194304 is read-only' "$(cat err)
     LD_PRELOAD=$fake ZQ_ZONED=d.dev "$tool" import --resume d.dev r2.z >out 2>err
 )
 is 'stopped in the middle' 1 $?
-has 'what was copied stays' err '/\.zqcow2\.r2\.z\.part: has what was copied; see import --resume$'
+has 'what was copied stays' err '/\.zqcow2\.r2\.z\.part: holds the part that was copied; see import --resume$'
 faked 0 'goes on' import --resume d.dev r2.z
 faked 0 'to the end' compare d.dev r2.z
 mv r2.z .zqcow2.r2.z.part

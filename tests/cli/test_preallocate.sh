@@ -25,7 +25,7 @@ preallocation=metadata,refcount_bits=64 1P refcount table would exceed
 REFUSED
 run 0 'a base' create base.qcow2 8M
 run 1 'refused: with a backing file' create -o preallocation=full -b base.qcow2 -F qcow2 r.qcow2
-has 'says so' err 'with a backing file only with extended_l2'
+has 'says so' err 'with a backing file, extended_l2 is required'
 run 0 'a base with zones' create -o zone.size=1M,cluster_size=16K zbase.qcow2 8M
 run 1 'refused: zones with a backing file' create -o preallocation=full,extended_l2=on -b zbase.qcow2 r.qcow2
 has 'says so' err 'not for zones'

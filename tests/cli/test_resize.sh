@@ -14,7 +14,7 @@ is 'as a missing operand' 'zqcow2: resize: SIZE is missing; see zqcow2 resize --
 run 1 'refused: not a multiple of a sector' resize --shrink r.qcow2 1000
 has 'says so' err 'must be a multiple of 512'
 run 1 'refused: nothing left' resize --shrink r.qcow2 -10M
-has 'names the size' err "10485760 bytes, which '-10M'"
+has 'names the size' err "10485760 bytes; '-10M'"
 run 1 'refused: too large' resize r.qcow2 8E
 run 1 'refused: smaller, without being asked for' resize r.qcow2 5M
 is 'names the option' 'zqcow2: r.qcow2: the device would lose 5242880 bytes: give --shrink if they are not needed' "$(cat err)"
@@ -45,7 +45,7 @@ run 0 'the zones that are left' report z.qcow2
 # L1 is in one row of clusters, which one piece of refcounts counts: zqcow2_resize(3).
 run 0 'small clusters' create -o cluster_size=512 l.qcow2 1M
 run 1 'refused: L1 is too large' resize l.qcow2 600M
-has 'says so' err 'the tables take too many clusters in a row'
+has 'says so' err 'the tables need too many contiguous clusters'
 is 'nothing has changed' 1048576 "$(size_of l.qcow2)"
 run 0 'is sound' check l.qcow2
 run 0 'what it can have' resize l.qcow2 500M

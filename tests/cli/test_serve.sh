@@ -81,7 +81,7 @@ is_refused 'serve: --json is for --list only' serve ctl p.qcow2 bitmap --json --
 is_refused 'serve: a granularity is for --add only' serve ctl p.qcow2 bitmap --clear -g 4K a
 is_refused 'serve: NAME is missing; see zqcow2 serve --help' serve ctl p.qcow2 bitmap --add
 is_refused 'serve: RANGE is missing; see zqcow2 serve --help' serve ctl p.qcow2 fail read
-is_refused "fail: 'EFOO' is no error that a request can fail with" serve ctl p.qcow2 fail read all EFOO
+is_refused "fail: 'EFOO' is not an error that a request can return" serve ctl p.qcow2 fail read all EFOO
 is_refused "delay: 'x' begins no delay: give one or two numbers of milliseconds" serve ctl p.qcow2 delay read x
 is_refused "cut: 'all' is not how power can be lost" serve ctl p.qcow2 cut --how=all
 is_refused 'p.qcow2: the server was started without --faults' serve ctl p.qcow2 cut

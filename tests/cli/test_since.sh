@@ -236,7 +236,7 @@ run 1 'a disk that is its own backup' export --since b -b grow.qcow2 -F qcow2 --
 is 'is refused in one line' 1 "$(wc -l <err | tr -d ' ')"
 is 'and stays as it is' "$before" "$(cksum <grow.qcow2)"
 run 1 'without a base' export --since b grow.qcow2 x.qcow2
-has 'says what is missing' err '-b BASE is missing'
+has 'says what is missing' err '-b BASE, the last backup, is missing'
 run 1 'a base without a bitmap' export -b inc.qcow2 grow.qcow2 x.qcow2
 run 1 'another bitmap' export --since c -b inc.qcow2 -F qcow2 grow.qcow2 x.qcow2
 has 'says so' err 'no bitmap is named "c"'

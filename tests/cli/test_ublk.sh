@@ -147,16 +147,16 @@ for how in '' --foreground; do
 done
 # Options that go together.
 run 1 'a device to take over has its form' ublk add --recover 3 --depth 8 z.qcow2
-has 'says so' err '^zqcow2: --recover: the device keeps what it has: omit '
+has 'says so' err '^zqcow2: --recover: the device keeps its parameters: omit '
 run 1 'no image is known' ublk add --recover 3
-is 'says so' 'zqcow2: device 3: no server of it is known: name the image' "$(cat err)"
+is 'says so' 'zqcow2: device 3: its server is unknown: give the name of the image' "$(cat err)"
 run 1 'no driver to take over from' ublk add --recover 3 z.qcow2
 is 'says so' 'zqcow2: /dev/ublk-control is missing: load the driver (modprobe ublk_drv)' "$(cat err)"
 run 1 'no way to be recoverable' ublk add --recoverable=no z.qcow2
 is 'says so' "zqcow2: --recoverable: must be wait or fail, not 'no'" "$(cat err)"
 dead 3 999999 "$dir/p.qcow2"
 run 1 'the image of another server' ublk add --recover 3 z.qcow2
-is 'says so' "zqcow2: device 3 is of the image $dir/p.qcow2" "$(cat err)"
+is 'says so' "zqcow2: device 3 serves the image $dir/p.qcow2" "$(cat err)"
 alive 3 "$dir/p.qcow2"
 run 1 'a server that lives' ublk add --recover 3
 is 'says so' 'zqcow2: /dev/ublk-control is missing: load the driver (modprobe ublk_drv)' "$(cat err)"

@@ -86,7 +86,7 @@ sed -n "s/^model, uring, [^:]*: /nbd, $kind: /p" "$dir/out"
 echo "nbd, $kind: $done kills, $back reconnections"
 if [ $status != 0 ] || [ "$back" = 0 ]; then
     echo "replay: $0 $model $kind $ops $kills $pause"
-    grep -v 'is back$\|is lost; looking' "$dir/err" | tail -20
+    grep -v 'is back$\|is lost; trying' "$dir/err" | tail -20
     grep -v '^\[' "$dir/out" | tail -20
     exit 1
 fi

@@ -45,7 +45,7 @@ random 65536 2 >more
 # use WHAT: the verbs of the command on $uri.
 use() {
     run 1 "$1: create" create -o zone.size=4M "$uri" 32M
-    has "$1: an export is not replaced silently" err '--force writes over it'
+    has "$1: an export is not replaced silently" err '--force overwrites it'
     run 0 "$1: create" create --force -o zone.size=4M "$uri" 32M
     "$tool" append "$uri" 4M <data >out 2>err
     is "$1: append" 0 $?
@@ -170,8 +170,8 @@ run 0 'an image' create --force -o zone.size=4M "$uri" 32M
     echo 'write -q -P 2 64k 64k'; echo 'flush'; } |
     "$tool" io --backend=nbd:reconnect=1 "$uri" >out 2>err
 is 'a server that is gone' 1 $?
-has 'is looked for' err 'looking for it for 1 s'
-has 'and given up' err 'no request is served any more'
+has 'is looked for' err 'trying to reconnect for 1 s'
+has 'and given up' err 'all further requests fail'
 wait $server 2>/dev/null
 server=
 run 0 'the file opens' io -c 'read -q -P 1 0 64k' lone.img

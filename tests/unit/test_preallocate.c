@@ -365,7 +365,7 @@ static void test_refused(void **state)
     (void)state;
     refused(&o, -EINVAL, "preallocation 4");
     o.preallocation = ZQCOW2_PREALLOCATE_FALLOC;
-    refused(&o, -EOPNOTSUPP, "full can");
+    refused(&o, -EOPNOTSUPP, "full is");
     o.preallocation = ZQCOW2_PREALLOCATE_METADATA;
     o.virtual_size = 1ull << 56;
     o.cluster_size = 2u << 20;
@@ -377,7 +377,7 @@ static void test_refused(void **state)
     o.virtual_size = MiB(1);
     o.backing_name = "base";
     o.backing_format = "raw";
-    refused(&o, -EINVAL, "only with extended_l2");
+    refused(&o, -EINVAL, "extended_l2 is required");
 }
 
 int main(void)

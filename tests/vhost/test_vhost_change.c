@@ -84,7 +84,7 @@ static void a_disk_grows_and_shrinks(void **state)
     assert_int_equal(front_do(&f, 0, IN, 12 * MIB - 8, 0, 4096), IOERR);
     assert_true(front_reads(&f, 1, 0, 0x11, 4096));
     expect(&f, "resize --shrink -10M",
-           "the device has 10485760 bytes, which '-10485760' cannot be applied to");
+           "the device has 10485760 bytes; '-10485760' cannot be applied to it");
     expect(&f, "resize 10M", "");
     expect_change(fd); /* the space is the same: a front-end may ask again in vain */
     close(fd);

@@ -80,7 +80,7 @@ static void nothing_is_answered(struct front *f)
     assert_int_equal(front_do(f, 1, OUT, 3 * MIB, 512, 0), IOERR);
     assert_int_equal(front_do(f, 0, FLUSH, 0, 0, 0), IOERR);
     assert_int_equal(front_do(f, 0, GET_ID, 0, 0, 20), IOERR);
-    expect(f, "cut", "cut: the power is off already");
+    expect(f, "cut", "cut: the power is already off");
 }
 
 static void unflushed_data_is_lost(void **state)

@@ -329,11 +329,11 @@ const struct zt_verb zt_verb_compare = {
     "[-s] [-q] [-p] [-f FMT] [-F FMT] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES
     "[--backend=NAME] FILE FILE2",
     "Compares the content and the zones of two disks",
-    "  -s, --strict            size, zones and what is allocated must be the same, too\n"
+    "  -s, --strict            size, zones and allocated ranges must be the same, too\n"
     "  -q, --quiet             print nothing but errors\n"
     "  -p, --progress          show progress on a terminal\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
     "  -F, --second-format=FMT  of FILE2\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES
         ZT_HELP_BACKEND
-    "Exit status: 0 the same, 1 different, 2 or more an error, as of qemu-img compare.\n",
+    "Exit status: 0 the same, 1 different, 2 or more an error, as for qemu-img compare.\n",
     run};

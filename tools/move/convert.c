@@ -158,7 +158,7 @@ static bool is_device(const char *verb, const char *path)
     struct stat st;
 
     if (!zt_device_known()) {
-        zt_error("%s: zones of devices are known on Linux only; see convert", verb);
+        zt_error("%s: zones of devices can be read on Linux only; see convert", verb);
         return false;
     }
     if (stat(path, &st) < 0)
@@ -178,7 +178,7 @@ static bool since_agrees(const struct convert *c)
     if (!s->bitmap && (s->backing || s->backing_format))
         zt_error("export: -b and -F are for --since only");
     else if (s->bitmap && !s->backing)
-        zt_error("export: --since: -b BASE is missing, the last backup");
+        zt_error("export: --since: -b BASE, the last backup, is missing");
     else if (s->bitmap && (c->tuned || c->from.target.snapshot))
         zt_error("export: --since cannot be given with -S, -m, --resume or --snapshot");
     else
@@ -300,15 +300,15 @@ const struct zt_verb zt_verb_convert = {
     "Copies a disk to a new file, with its zones",
     "  -f, --format=FMT        of SRC: raw or qcow2\n"
     "  -O, --output-format=FMT  of DST: raw (the default) or qcow2\n"
-    "  -o NAME=VALUE           as of create, except size; zones are those of SRC if not given\n"
-    "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
+    "  -o NAME=VALUE           as for create, except size; by default with the zones of SRC\n"
+    "  -S, --sparse=SIZE       do not write zeros in runs of SIZE; 4K; 0: write all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
     "  --force                 replace DST if it exists\n"
     "  --no-sync               do not wait until DST is durable\n"
-    "  --resume                keep what was copied if it is stopped, and go on "
-    "there\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES ZT_HELP_BACKEND,
+    "  --resume                keep the copied part if stopped, and continue from "
+    "it\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run_convert};
 
 const struct zt_verb zt_verb_import = {
@@ -316,14 +316,14 @@ const struct zt_verb zt_verb_import = {
     "[-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] [--no-sync] "
     "[--resume] [-U] [--backend=NAME] DEVICE FILE",
     "Copies a block device to a new image, with its zones",
-    "  -o NAME=VALUE           as of convert\n"
-    "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
+    "  -o NAME=VALUE           as for convert\n"
+    "  -S, --sparse=SIZE       do not write zeros in runs of SIZE; 4K; 0: write all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress the full zones, or all of a device without zones\n"
     "  -p, --progress          show progress on a terminal\n"
     "  --force                 replace FILE if it exists\n"
     "  --no-sync               do not wait until FILE is durable\n"
-    "  --resume                keep what was copied if it is stopped, and go on there\n"
+    "  --resume                keep the copied part if stopped, and continue from it\n"
     "  -U, --force-share       read a device that is in use\n" ZT_HELP_BACKEND,
     run_import};
 
@@ -331,12 +331,12 @@ const struct zt_verb zt_verb_export = {
     "export",
     "[-f FMT] [-S SIZE] [-m COUNT] [--since=BITMAP -b BASE [-F FMT]] [-p] [--force] [--resume] "
     "[-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] FILE DEVICE|OUT",
-    "Copies a disk to a block device that has the same zones, or what of it has changed",
+    "Copies a disk to a block device that has the same zones, or makes an incremental backup",
     "  --since=BITMAP          make the image OUT of what is marked in BITMAP\n"
     "  -b, --backing=BASE      of OUT: the last backup, its name relative to OUT's folder\n"
     "  -F, --output-backing-format=FMT  of BASE: raw or qcow2\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
-    "  -S, --sparse=SIZE       leave out zeros in runs of SIZE; 4K, and 0: write them all\n"
+    "  -S, --sparse=SIZE       do not write zeros in runs of SIZE; 4K; 0: write all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -p, --progress          show progress on a terminal\n"
     "  --force                 overwrite what DEVICE holds: reset its zones; replace OUT\n"

@@ -141,7 +141,7 @@ static bool is_clear(const struct taking *t)
             ok = fail(t, "read", rc);
         else if (zt_nonzero(buf, len) < len)
             ok = refuse(t, at / t->o->info.zone_size * t->o->info.zone_size,
-                        "is not empty; --force writes over it");
+                        "is not empty; --force overwrites it");
     }
     free(buf);
     return ok;

@@ -305,7 +305,7 @@ const struct zt_verb zt_verb_measure = {
     "  --json                  an object\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
     "  -O, --output-format=FMT  of the copy: raw (the default) or qcow2\n"
-    "  -o NAME=VALUE           as of convert\n"
+    "  -o NAME=VALUE           as for convert\n"
     "  --size=SIZE             of an empty disk of SIZE, instead of FILE\n" ZT_HELP_SHARE
         ZT_HELP_SOURCES ZT_HELP_BACKEND,
     run};

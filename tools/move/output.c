@@ -285,7 +285,8 @@ bool zt_output_close(struct zt_output *o, bool ok)
         if (rc == 0)
             zt_error("%s: cannot be replaced", o->target.path);
         if (rc <= 0 && o->changed && o->file.keep)
-            zt_error("%s: has what was copied; see %s --resume", o->file.temporary, o->verb);
+            zt_error("%s: holds the part that was copied; see %s --resume", o->file.temporary,
+                     o->verb);
         return rc > 0;
     }
     if (!ok && o->changed)

@@ -19,7 +19,7 @@
 
 void nbd_give_up(struct nbd *n, const char *why)
 {
-    nbd_say(n, ZQCOW2_LOG_ERROR, "%s: %s; no request is served any more", n->uri, why);
+    nbd_say(n, ZQCOW2_LOG_ERROR, "%s: %s; all further requests fail", n->uri, why);
     n->broken = -EIO;
     nbd_unflushed_free(&n->unflushed);
     if (n->h)
@@ -145,7 +145,7 @@ void nbd_recover(struct nbd *n)
     if (!let_go(n))
         return;
     if (n->reconnect)
-        nbd_say(n, ZQCOW2_LOG_WARN, "%s: the server is lost; looking for it for %u s", n->uri,
+        nbd_say(n, ZQCOW2_LOG_WARN, "%s: the server is lost; trying to reconnect for %u s", n->uri,
                 n->reconnect);
     while (!nbd_stopped(n) && nbd_now() < until) {
         int rc = nbd_connect(n, &t, until, why, sizeof(why));

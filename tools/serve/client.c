@@ -127,7 +127,7 @@ static char *ask(const struct serve_client *c, const char *line, size_t size)
         memmove(text, text + 1, n - 2);
         return text;
     } else {
-        zt_error("%s: the server gave no whole answer", c->name);
+        zt_error("%s: the answer of the server is incomplete", c->name);
     }
     free(text);
     return NULL;
@@ -182,7 +182,7 @@ static bool get_stats(const struct serve_client *c, struct zqcow2_stats *s)
     bool ok = text && serve_stats_parse(text, s);
 
     if (text && !ok)
-        zt_error("%s: the server's answer makes no sense", c->name);
+        zt_error("%s: the server sent an invalid answer", c->name);
     free(text);
     return ok;
 }

@@ -147,7 +147,7 @@ static bool run_cut(struct command *c)
         return false;
     rc = serve_faults_cut(c->image->faults, &s, &held);
     if (rc == -EALREADY)
-        return fail(c, "cut: the power is off already");
+        return fail(c, "cut: the power is already off");
     fprintf(c->out, "seed %" PRIu64 ", %s: %" PRIu64 " changes were not flushed\n", s.seed,
             serve_spec_how(s.how, how, sizeof(how)), held);
     return rc < 0 ? fail(c, "cut: %s", zqcow2_strerror(rc)) : true;
@@ -190,7 +190,7 @@ static bool new_size(const struct command *c, uint64_t *size)
     if (!zt_parse_u64(text, &amount))
         return unknown(c);
     if (sign == '-' ? amount >= now : sign && amount > UINT64_MAX - now)
-        return fail(c, "the device has %" PRIu64 " bytes, which '%s' cannot be applied to", now,
+        return fail(c, "the device has %" PRIu64 " bytes; '%s' cannot be applied to it", now,
                     c->words[1]);
     *size = !sign ? amount : sign == '+' ? now + amount : now - amount;
     return true;

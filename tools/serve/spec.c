@@ -128,7 +128,7 @@ static bool parse_fail(char **part, size_t n, struct zqcow2_faults_rule *r, char
     if (!parse_kinds(part[0], &r->kinds, why) || !parse_range(part[1], r, why))
         return false;
     if (!look_up(errors, ZT_COUNT(errors), part[2], &r->error))
-        return wrong(why, "'%s' is no error that a request can fail with", part[2]);
+        return wrong(why, "'%s' is not an error that a request can return", part[2]);
     r->error = -r->error;
     return (n < 4 || parse_count(part[3], &r->count, why)) &&
            (n < 5 || parse_count(part[4], &r->nth, why)) &&

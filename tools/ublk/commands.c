@@ -65,7 +65,7 @@ static bool set_defaults(struct ublk_options *o)
     if (o->recover) {
         if (o->id != NO_ID || o->serve.queues || o->depth || o->serve.block_size || o->recovery ||
             o->serve.read_only) {
-            zt_error("--recover: the device keeps what it has: omit --id, --queues, --depth, "
+            zt_error("--recover: the device keeps its parameters: omit --id, --queues, --depth, "
                      "--block-size, --recoverable and --read-only");
             return false;
         }

@@ -21,13 +21,13 @@ static bool set_image(struct ublk_options *o, struct serve_state *last)
     char path[PATH_MAX];
 
     if (!o->serve.target.path && !known) {
-        zt_error("device %" PRIu32 ": no server of it is known: name the image", o->id);
+        zt_error("device %" PRIu32 ": its server is unknown: give the name of the image", o->id);
         return false;
     }
     if (!o->serve.target.path)
         o->serve.target.path = last->image;
     else if (known && realpath(o->serve.target.path, path) && strcmp(path, last->image)) {
-        zt_error("device %" PRIu32 " is of the image %s", o->id, last->image);
+        zt_error("device %" PRIu32 " serves the image %s", o->id, last->image);
         return false;
     }
     return true;
@@ -63,7 +63,7 @@ static bool relieve(const struct ublk_options *o, struct serve_state *last)
     if (!last->alive)
         return true;
     if (!can) {
-        zt_error("device %" PRIu32 " has a server, process %ld, which this kernel cannot relieve: "
+        zt_error("device %" PRIu32 " has a server, process %ld, which this kernel cannot replace: "
                  "requests in flight would fail",
                  o->id, (long)last->pid);
         return false;

@@ -76,7 +76,7 @@ setup() {
 ok "a disk that waits for the next server" setup
 
 refusals() {
-    refused "no server of it is known" zqcow2 ublk add --recover 99 &&
+    refused "its server is unknown" zqcow2 ublk add --recover 99 &&
         refused "device 99: there is no such ublk device" zqcow2 ublk add --recover 99 $P &&
         refused "omit --id" zqcow2 ublk add --recover $ID --queues 2 &&
         refused "must be wait or fail, not" zqcow2 ublk add --recoverable=maybe $P
@@ -87,7 +87,7 @@ only_its_own_image() {
     make_image /data/other.qcow2 64M && kill_server && usleep 300000 && [ -b $DEV ] || return 1
     zqcow2 ublk list
     zqcow2 ublk list | grep -q "^$ID	$DEV	server gone	$P\$" &&
-        refused "is of the image $P" zqcow2 ublk add --recover $ID /data/other.qcow2 &&
+        refused "serves the image $P" zqcow2 ublk add --recover $ID /data/other.qcow2 &&
         refused "device $ID waits for a server" zqcow2 ublk add $P &&
         refused "device $ID waits for a server" zqcow2 ublk add --id $ID /data/other.qcow2 &&
         mv $P $P.away && mv /data/other.qcow2 $P &&
