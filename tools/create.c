@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include <zqcow2/change.h>
+
 #include "image_options.h"
 
 struct create {
@@ -37,6 +39,10 @@ static bool agree(const struct create *c)
         zt_error("create: SIZE is missing; see zqcow2 create --help");
         return false;
     }
+    if (o->value[ZT_O_COMPAT] == 2 && o->data_file) {
+        zt_error("data_file: not with compat=0.10"); /* it would be made, or emptied, first */
+        return false;
+    }
     /* The library knows what a backing file has. */
     if (!zt_image_agrees(o, zoned || c->backing))
         return false;
@@ -66,6 +72,19 @@ static struct zqcow2_create_options library_options(struct create *c, struct zqc
     return o;
 }
 
+/* What version 2 has no room for, the library names. */
+static int make_older(struct zqcow2_backend *be, struct zqcow2_resolver *r,
+                      struct zqcow2_error *err)
+{
+    struct zqcow2_amend_options o = ZQCOW2_AMEND_OPTIONS_INIT;
+
+    o.version = 2;
+    o.hooks = zt_hooks();
+    o.resolve = r ? zqcow2_resolve_file : NULL;
+    o.resolve_arg = r;
+    return zqcow2_amend(be, &o, err);
+}
+
 /* Writes the image into `be` and closes that; false after reporting. */
 static bool write_image(struct create *c, struct zqcow2_backend *be)
 {
@@ -78,6 +97,8 @@ static bool write_image(struct create *c, struct zqcow2_backend *be)
 
     zt_progress_start(&c->progress, "create", 0, true);
     rc = ready ? zqcow2_create(be, &opt, &err) : -ENOMEM;
+    if (rc == 0 && c->image.value[ZT_O_COMPAT] == 2)
+        rc = make_older(be, r, &err);
     zt_progress_end(&c->progress);
     zqcow2_resolver_free(r);
     zqcow2_backend_close(be);

@@ -15,6 +15,7 @@ enum zt_image_option {
     ZT_O_DATA_FILE,
     ZT_O_DATA_FILE_RAW,
     ZT_O_PREALLOCATION,
+    ZT_O_COMPAT,
     ZT_O_MODE,
     ZT_O_ZONE_SIZE,
     ZT_O_CAPACITY,
@@ -38,6 +39,7 @@ enum zt_image_option {
     "    data_file                 a file for the data, its name relative to FILE's folder\n" \
     "    data_file_raw             on or off; on: it can be used without FILE\n" \
     "    preallocation             off, metadata, falloc or full; off\n" \
+    "    compat                    0.10 or 1.1: version 2 or 3 of the format; 1.1\n" \
     "    zone.mode                 host-managed, or none\n" \
     "    zone.size                 a power of two; 256M\n" \
     "    zone.capacity             of a zone; zone.size\n" \

@@ -25,16 +25,37 @@ static int run_length(struct zt_io *io, int argc, char **argv)
     return 0;
 }
 
+/* What another process has changed meanwhile is seen, too. */
+static int run_reopen(struct zt_io *io, int argc, char **argv)
+{
+    unsigned flags = io->flags;
+    int c;
+
+    while ((c = getopt(argc, argv, "rw")) != -1) {
+        if (c == '?')
+            return zt_io_bad_option(argv[0]), -1;
+        flags = c == 'r' ? 0 : ZQCOW2_OPEN_RDWR;
+    }
+    zt_io_end_queue(io);
+    io->failed |= zt_close(&io->target, io->img, 0) != 0;
+    io->flags = flags;
+    io->img = zt_open(&io->target, flags);
+    io->quit |= !io->img;
+    return io->img && zt_info(&io->target, io->img, &io->info) ? 0 : -1;
+}
+
 static int run_help(struct zt_io *io, int argc, char **argv);
 
 static const struct zt_io_command general[] = {
     {"length", "l", 0, 0, run_length, "", "shows the size of the device"},
+    {"reopen", NULL, 0, 1, run_reopen, "[-r | -w]", "closes and opens the image"},
     {"help", "?", 0, 1, run_help, "[command]", "lists the commands"},
     {"quit", "q", 0, 0, run_quit, "", "ends"},
     {.name = NULL},
 };
 
-static const struct zt_io_command *const tables[] = {zt_io_data, zt_io_async, zt_io_zone, general};
+static const struct zt_io_command *const tables[] = {zt_io_data, zt_io_async, zt_io_range,
+                                                     zt_io_zone, general};
 
 static const struct zt_io_command *find_command(const char *name)
 {
@@ -177,9 +198,9 @@ static void end_of_commands(struct zt_io *io)
     io->failed = true;
 }
 
-static int session(struct zt_io *io, char **commands, int count, unsigned flags)
+static int session(struct zt_io *io, char **commands, int count)
 {
-    io->img = zt_open(&io->target, flags);
+    io->img = zt_open(&io->target, io->flags);
     if (!io->img)
         return 1;
     if (!zt_info(&io->target, io->img, &io->info))
@@ -190,7 +211,7 @@ static int session(struct zt_io *io, char **commands, int count, unsigned flags)
         run_input(io);
     end_of_commands(io);
     zt_io_end_queue(io);
-    return zt_close(&io->target, io->img, io->failed);
+    return io->img ? zt_close(&io->target, io->img, io->failed) : 1;
 }
 
 static int run(int argc, char **argv)
@@ -205,8 +226,7 @@ static int run(int argc, char **argv)
     static const char *const names[] = {"FILE"};
     char **commands = calloc((size_t)argc, sizeof(*commands));
     struct zt_options o = {.name = argv[0], .shorts = ":Uc:r", .longs = longs, .repeat = "c"};
-    struct zt_io io = {.queue = NULL};
-    unsigned flags = ZQCOW2_OPEN_RDWR;
+    struct zt_io io = {.flags = ZQCOW2_OPEN_RDWR};
     int c, count = 0, status = 1;
     bool ok = commands != NULL;
 
@@ -214,15 +234,15 @@ static int run(int argc, char **argv)
         if (c == 'c')
             commands[count++] = optarg;
         else if (c == 'r')
-            flags = 0;
+            io.flags = 0;
         else
             ok = zt_target_option(&io.target, c);
     }
     if (io.target.snapshot)
-        flags = 0;
+        io.flags = 0;
     if (ok && zt_operands(argc, argv, 1, 1, names)) {
         io.target.path = argv[optind];
-        status = session(&io, commands, count, flags);
+        status = session(&io, commands, count);
     }
     free(commands);
     return status;

@@ -11,6 +11,7 @@
 
 struct zt_io {
     struct zt_target target;
+    unsigned flags; /* zqcow2_open_flag */
     struct zqcow2_image *img;
     struct zqcow2_info info;
     struct zqcow2_queue *queue; /* opened by the first asynchronous command */
@@ -25,7 +26,7 @@ struct zt_io_command {
 };
 
 /* Each file of commands brings a table that ends with a NULL name. */
-extern const struct zt_io_command zt_io_data[], zt_io_async[], zt_io_zone[];
+extern const struct zt_io_command zt_io_data[], zt_io_async[], zt_io_range[], zt_io_zone[];
 
 /* Errors of commands go to standard output, as with qemu-io, so that they keep their place. */
 void zt_io_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
@@ -43,7 +44,18 @@ struct zt_io_result {
     bool machine; /* -C */
 };
 void zt_io_print(const struct zt_io_result *r);
+/* "1.500 KiB", "64 bytes": three digits, unless they are all zero. */
+char *zt_io_amount(char *buf, size_t room, double value);
 void zt_io_dump(const uint8_t *bytes, uint64_t length, uint64_t offset);
+
+/*
+ * As the calls of the library, but on an image without zones they take any offset and length:
+ * the sectors at both ends are read, changed and written, and are not discarded.
+ */
+int zt_io_write_bytes(struct zt_io *io, const uint8_t *bytes, uint64_t len, uint64_t off,
+                      unsigned flags);
+int zt_io_zero_bytes(struct zt_io *io, uint64_t len, uint64_t off, unsigned flags);
+int zt_io_discard_bytes(struct zt_io *io, uint64_t len, uint64_t off);
 
 /* Asynchronous requests: delivers what is complete, or waits for all. */
 void zt_io_poll(struct zt_io *io);

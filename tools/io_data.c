@@ -10,7 +10,9 @@
 #define LONGEST ((uint64_t)INT32_MAX)
 
 struct options {
-    bool machine, dump, fua, quiet, unmap, zeroes, pattern, partial;
+    const char *name; /* of the command, for its failures */
+    bool machine, dump, quiet, unmap, zeroes, pattern, partial;
+    unsigned flags; /* zqcow2_io_flag */
     uint8_t byte;
     const char *file;
     uint64_t pattern_start, pattern_length; /* of read -P: where in the buffer */
@@ -20,9 +22,11 @@ struct options {
 static bool take_option(struct options *o, int c, const char *command, bool reading)
 {
     switch (c) {
+    case 'c': o->flags |= ZQCOW2_COMPRESS; return true;
     case 'C': o->machine = true; return true;
-    case 'f': o->fua = true; return true;
+    case 'f': o->flags |= ZQCOW2_FUA; return true;
     case 'l': o->partial = true; return zt_io_size(optarg, &o->pattern_length);
+    case 'n': o->flags |= ZQCOW2_NO_FALLBACK; return true;
     case 'p': /* qemu-io takes it and does nothing */ return true;
     case 'P': o->pattern = true; return zt_io_byte(optarg, &o->byte);
     case 'q': o->quiet = true; return true;
@@ -34,21 +38,43 @@ static bool take_option(struct options *o, int c, const char *command, bool read
     }
 }
 
+static bool vector(const char *command)
+{
+    return command[strlen(command) - 1] == 'v';
+}
+
+/* Offset and length; of readv and writev the lengths add up. */
+static bool parse_range(struct options *o, int argc, char **argv)
+{
+    uint64_t length;
+
+    if (argc - optind < 2 || (argc - optind > 2 && !vector(argv[0]))) {
+        zt_io_say("%s: needs an offset and a length", argv[0]);
+        return false;
+    }
+    if (!zt_io_size(argv[optind], &o->offset))
+        return false;
+    for (int i = optind + 1; i < argc; i++) {
+        if (!zt_io_size(argv[i], &length))
+            return false;
+        o->length = length > UINT64_MAX - o->length ? UINT64_MAX : o->length + length;
+    }
+    return true;
+}
+
 /* Options, offset and length of one command. */
 static bool parse(struct options *o, int argc, char **argv, const char *letters, bool reading)
 {
     int c;
 
-    *o = (struct options){.byte = ZT_IO_FILL};
+    *o = (struct options){.name = reading ? "read" : "write", .byte = ZT_IO_FILL};
+    if (vector(argv[0]))
+        o->name = argv[0];
     while ((c = getopt(argc, argv, letters)) != -1) {
         if (!take_option(o, c, argv[0], reading))
             return false;
     }
-    if (argc - optind != 2) {
-        zt_io_say("%s: needs an offset and a length", argv[0]);
-        return false;
-    }
-    return zt_io_size(argv[optind], &o->offset) && zt_io_size(argv[optind + 1], &o->length);
+    return parse_range(o, argc, argv);
 }
 
 static bool short_enough(const struct options *o)
@@ -122,7 +148,7 @@ static int run_read(struct zt_io *io, int argc, char **argv)
     start = zt_now();
     rc = read_widened(io, &o, &buf, &bytes);
     if (rc < 0) {
-        status = zt_io_failed(io, "read", rc, o.offset);
+        status = zt_io_failed(io, o.name, rc, o.offset);
     } else {
         if (o.pattern && !verify(&o, bytes))
             status = -1;
@@ -167,9 +193,9 @@ static int write_buffer(struct zt_io *io, const struct options *o)
         return -1;
     }
     start = zt_now();
-    rc = zqcow2_write(io->img, buf, (size_t)o->length, o->offset, o->fua ? ZQCOW2_FUA : 0);
+    rc = zt_io_write_bytes(io, buf, (size_t)o->length, o->offset, o->flags);
     free(buf);
-    return rc < 0 ? zt_io_failed(io, "write", rc, o->offset) : report(o, "wrote", start);
+    return rc < 0 ? zt_io_failed(io, o->name, rc, o->offset) : report(o, "wrote", start);
 }
 
 static int run_write(struct zt_io *io, int argc, char **argv)
@@ -178,17 +204,21 @@ static int run_write(struct zt_io *io, int argc, char **argv)
     double start;
     int rc;
 
-    if (!parse(&o, argc, argv, "CfpP:qs:uz", false))
+    if (!parse(&o, argc, argv, "cCfnpP:qs:uz", false))
         return -1;
     if ((o.pattern != false) + (o.file != NULL) + o.zeroes > 1 || (o.unmap && !o.zeroes)) {
         zt_io_say("write: at most one of -P, -s and -z, and -u only with -z");
         return -1;
     }
+    if (o.flags & (o.zeroes ? ZQCOW2_COMPRESS : ZQCOW2_NO_FALLBACK)) {
+        zt_io_say("write: -c not with -z, and -n only with -z");
+        return -1;
+    }
     if (!o.zeroes)
         return short_enough(&o) ? write_buffer(io, &o) : -1;
     start = zt_now();
-    rc = zqcow2_write_zeroes(io->img, o.length, o.offset, o.fua ? ZQCOW2_FUA : 0);
-    return rc < 0 ? zt_io_failed(io, "write", rc, o.offset) : report(&o, "wrote", start);
+    rc = zt_io_zero_bytes(io, o.length, o.offset, o.flags | (o.unmap ? 0 : ZQCOW2_NO_UNMAP));
+    return rc < 0 ? zt_io_failed(io, o.name, rc, o.offset) : report(&o, "wrote", start);
 }
 
 static int run_discard(struct zt_io *io, int argc, char **argv)
@@ -199,7 +229,7 @@ static int run_discard(struct zt_io *io, int argc, char **argv)
 
     if (!parse(&o, argc, argv, "Cq", false))
         return -1;
-    rc = zqcow2_discard(io->img, o.length, o.offset, 0);
+    rc = zt_io_discard_bytes(io, o.length, o.offset);
     return rc < 0 ? zt_io_failed(io, "discard", rc, o.offset) : report(&o, "discard", start);
 }
 
@@ -215,8 +245,12 @@ static int run_flush(struct zt_io *io, int argc, char **argv)
 const struct zt_io_command zt_io_data[] = {
     {"read", "r", 2, -1, run_read, "[-Cqv] [-P pattern [-s off] [-l len]] off len",
      "reads, and compares with a byte"},
-    {"write", "w", 2, -1, run_write, "[-Cfquz] [-P pattern | -s source_file] off len",
+    {"readv", NULL, 2, -1, run_read, "[-Cqv] [-P pattern [-s off] [-l len]] off len [len..]",
+     "reads what several lengths add up to"},
+    {"write", "w", 2, -1, run_write, "[-cCfnquz] [-P pattern | -s source_file] off len",
      "writes a byte, a file's content, or zeros (-z)"},
+    {"writev", NULL, 2, -1, run_write, "[-Cfq] [-P pattern | -s source_file] off len [len..]",
+     "writes what several lengths add up to"},
     {"discard", "d", 2, -1, run_discard, "[-Cq] off len", "discards whole clusters"},
     {"flush", "f", 0, 0, run_flush, "", "makes written data durable"},
     {.name = NULL},

@@ -51,8 +51,7 @@ bool zt_io_bad_option(const char *command)
     return false;
 }
 
-/* "1.500 KiB", "64 bytes": three digits, unless they are all zero. */
-static char *amount(char *buf, size_t room, double value)
+char *zt_io_amount(char *buf, size_t room, double value)
 {
     static const char *const units[] = {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     unsigned unit = 0;
@@ -97,8 +96,8 @@ void zt_io_print(const struct zt_io_result *r)
     printf("%s %" PRIu64 "/%" PRIu64 " bytes at offset %" PRIu64 "\n", r->verb, r->length,
            r->length, r->offset);
     printf("%s, 1 ops; %s (%s/sec and %.4f ops/sec)\n",
-           amount(size, sizeof(size), (double)r->length), time,
-           amount(rate, sizeof(rate), (double)r->length / seconds), 1.0 / seconds);
+           zt_io_amount(size, sizeof(size), (double)r->length), time,
+           zt_io_amount(rate, sizeof(rate), (double)r->length / seconds), 1.0 / seconds);
 }
 
 void zt_io_dump(const uint8_t *bytes, uint64_t length, uint64_t offset)

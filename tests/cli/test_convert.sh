@@ -470,4 +470,38 @@ for shape in '16384 16384 15360' '4096 32768 26112' '65536 131072 117248'; do
     done
 done
 
+# Onto what is there, in place.
+random 1048576 11 | head -c 700000 >n.raw
+truncate -s 1M n.raw
+run 0 'a target below which there is data' create n.base 2M
+run 0 'all of it written' io -c 'write -q -P 5 0 2M' n.base
+for cluster in 4k 64k; do
+    run 0 "$cluster: the target" create --force -o cluster_size=$cluster -b n.base -F qcow2 n.img 2M
+    run 0 "$cluster: in use" io -c 'write -q -P 6 300k 900k' n.img
+    run 0 "$cluster: written over" convert -n -f raw -O qcow2 n.raw n.img
+    run 0 "$cluster: as it should be" compare -q n.raw n.img
+    run 0 "$cluster: zeros behind it" io -c 'read -q -P 0 1M 1M' n.img
+    run 0 "$cluster: sound" check n.img
+    is "$cluster: above the same file" '"backing_file": "n.base",' \
+        "$("$tool" info --json n.img | grep -o '"backing_file": .*')"
+done
+for length in 1048576 1500001; do
+    head -c $length /dev/zero | tr '\0' x >n.out
+    run 0 "a raw file of $length bytes" convert -n -f raw n.raw n.out
+    cp n.raw wanted
+    truncate -s $length wanted
+    same 'has it, and zeros' wanted n.out
+done
+cp n.out wanted
+run 1 'a target that is too small' convert -n -f qcow2 n.img n.out
+is 'is reported' 'zqcow2: n.out: is smaller than what is to be copied' "$(cat err)"
+run 1 'a missing one' convert -n n.img missing
+run 1 'one that is no image' convert -n -f raw -O qcow2 n.raw n.out
+same 'are as they were' wanted n.out
+run 0 'one with zones' create --force -o zone.size=1M n.z 4M
+run 1 'is refused' convert -n -f raw -O qcow2 n.raw n.z
+run 1 'options of create' convert -n -o cluster_size=4k -f raw -O qcow2 n.raw n.img
+run 1 'its own source' convert -n -O qcow2 n.img n.img
+run 0 'all of which changed nothing' compare -q n.raw n.img
+
 finish

@@ -274,4 +274,22 @@ is 'asks for the file' 'zqcow2: create: -F is the format of a backing file: give
 run 1 'a backing file without a name' create -b '' alone.qcow2 1M
 has 'is a mistake' err '^zqcow2: create: -b needs the name'
 verdict $([ ! -e alone.qcow2 ]; echo $?) 'and nothing is left of it'
+
+# The older version of the format.
+run 0 'version 2' create -o compat=0.10 v2.qcow2 1M
+is 'is stored' 2 "$(member v2.qcow2 version)"
+run 0 'and written' io -c 'write -q -P 1 0 64k' -c 'write -q -z 0 4k' -c 'read -q -P 1 4k 60k' v2.qcow2
+run 0 'clean' check v2.qcow2
+run 0 'above another' create -o compat=v2 -b v2.qcow2 -F qcow2 o2.qcow2
+is 'too' 2 "$(member o2.qcow2 version)"
+run 0 'version 3 by name' create -o compat=1.1 v3.qcow2 1M
+is 'is stored' 3 "$(member v3.qcow2 version)"
+run 1 'what version 2 has no room for' create -o compat=0.10,zone.size=1M no.qcow2 4M
+has 'is named' err 'compat 0.10 has no zones'
+echo content >kept
+run 1 'a data file' create --force -o compat=0.10,data_file=kept no.qcow2 1M
+is 'is left as it is' content "$(cat kept)"
+verdict $([ ! -e no.qcow2 ]; echo $?) 'and no image is there'
+run 1 'a copy' convert -O qcow2 -o compat=0.10 v3.qcow2 no.qcow2
+has 'has version 3' err 'compat: DST has version 3'
 finish

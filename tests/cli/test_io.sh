@@ -173,6 +173,54 @@ run 0 'a plain image' create p.qcow2 1M
 run 1 'zone commands there' io -c 'write -q 3k 1k' -c 'zrp 0 1' -c 'zo 0 1M' -c 'zap 0 512' p.qcow2
 is 'all fail' 3 "$(grep -c 'failed: .*zone' out)"
 
+# Any offset and length, if there are no zones; and what the image itself holds.
+run 0 'a plain image' create -o cluster_size=4k b.qcow2 1M
+run 0 'the one above it' create -b b.qcow2 -F qcow2 -o cluster_size=4k t.qcow2 1M
+run 0 'the lower one written' io -c 'write -q -P 1 0 64k' b.qcow2
+run 0 'odd ranges' io -c 'write -q -P 2 1000 30' -c 'write -q -z 1010 5' -c 'writev -q -P 3 2000 100 1400 600' \
+    -c 'read -q -P 1 0 1000' -c 'read -q -P 2 1000 10' -c 'read -q -P 0 1010 5' -c 'read -q -P 2 1015 15' \
+    -c 'read -q -P 1 1030 970' -c 'readv -q -P 3 2000 2000 100' -c 'read -q -P 1 4100 59k' t.qcow2
+run 0 'odd zeros' io -c 'write -q -z 20001 9000' -c 'read -q -P 1 19k 545' -c 'read -q -P 0 20001 9000' \
+    -c 'read -q -P 1 29001 900' t.qcow2
+run 0 'what is held' io -c 'alloc 0' -c 'alloc 1000 8k' -c 'alloc 1M 512' -c map t.qcow2
+is 'is counted and listed' '512/512 bytes allocated at offset 0 bytes
+7192/8192 bytes allocated at offset 1000 bytes
+0/0 bytes allocated at offset 1 MiB
+8 KiB (0x2000) bytes     allocated at offset 0 bytes (0x0)
+8 KiB (0x2000) bytes not allocated at offset 8 KiB (0x2000)
+16 KiB (0x4000) bytes     allocated at offset 16 KiB (0x4000)
+992 KiB (0xf8000) bytes not allocated at offset 32 KiB (0x8000)' "$(cat out)"
+run 0 'compressed' io -c 'write -q -c -P 9 128k 64k' -c 'read -q -P 9 128k 64k' t.qcow2
+run 0 'as compressed clusters' map --json t.qcow2
+has 'they are stored' out '"compressed": true'
+run 0 'zeros keep their space without -u' io -c 'write -q 256k 64k' -c 'write -q -z 256k 64k' t.qcow2
+run 0 'as zeros' map --json -o 256K -l 64K t.qcow2
+has 'with an offset' out '"zero": true.*"offset": '
+run 0 'and give it back with it' io -c 'write -q -z -u 256k 64k' t.qcow2
+run 0 'as zeros' map --json -o 256K -l 64K t.qcow2
+is 'without one' 0 "$(grep -c '"offset"' out)"
+run 1 'odd ranges beyond the end' io -c 'write 1048575 2' -c 'write -z 1048575 2' -c 'discard 1048575 2' t.qcow2
+is 'fail' 3 "$(grep -c 'failed: ' out)"
+run 1 'mistakes' io -c 'write -c -z 0 4k' -c 'write -n 0 4k' -c 'alloc x' -c 'truncate x' -c 'truncate 1000' \
+    -c 'sleep x' -c 'sigraise 65' -c 'sigraise 0' t.qcow2
+is 'each gets a line' 8 "$(wc -l <out | tr -d ' ')"
+run 0 'another size' io -c 'truncate 2M' -c 'write -q -P 4 2097000 100' -c length -c 'truncate 1M' -c length t.qcow2
+is 'is in effect at once' '2 MiB
+1 MiB' "$(cat out)"
+"$tool" io -c 'aio_write -q -P 5 512k 4k' -c 'sleep 200' -c 'read -q -P 5 512k 4k' -c 'sigraise 9' -c length \
+    t.qcow2 >out 2>err
+is 'a crash' 137 $?
+is 'ends it there' '' "$(cat out)"
+run 0 'which costs nothing that was there before' io -c 'read -q -P 3 2000 2100' t.qcow2
+run 1 'reopened for reading' io -c 'write -q -P 6 0 4k' -c 'reopen -r' -c 'write 0 4k' -c 'reopen -w' \
+    -c 'aio_write -q -P 7 0 2k' -c reopen -c 'read -q -P 7 0 2k' -c 'read -q -P 6 2k 2k' -c 'reopen -x' t.qcow2
+is 'writes only in between' 'write failed: Read-only file system
+reopen: option -x is unknown, or lacks its value' "$(cat out)"
+run 1 'none of this in zones' io -c 'write 1 1' -c 'write -z 1 1' -c 'discard 1 1' z.qcow2
+is 'all fail' 3 "$(grep -c 'failed: ' out)"
+run 0 'what zones hold' io -c 'zrs 4M 4M' -c 'write -q 4M 64k' -c 'alloc 4M 4M' z.qcow2
+is 'ends at the write pointer' '65536/4194304 bytes allocated at offset 4 MiB' "$(cat out)"
+
 # One image, two processes: the second writer is turned away, and says so.
 mkfifo hold
 "$tool" io z.qcow2 <hold >held 2>&1 &

@@ -9,6 +9,8 @@ cat >commands <<'END'
 write -P 0x41 4k 1536
 write 0 512
 write -q -P 3 64k 128k
+map
+alloc 32k 64k
 read -P 0x41 4k 1536
 read -P 0x42 4096 64
 read -P 3 -s 512 -l 512 0 4k
@@ -37,6 +39,33 @@ aio_flush
 aio_read -P 9 4198400 8k
 aio_flush
 read -P 0 4M 4k
+write -P 6 5000001 3
+write -P 7 5242000 131100
+write -P 8 5373999 1
+read -P 7 5242000 131100
+read -v 5000000 5
+write -z 5242100 70000
+write -z -u 5000001 2
+write -z 5000700 11
+read -P 0 5242100 70000
+discard 5242100 70001
+discard 100 200
+write -c -P 5 6M 64k
+write -n -z 6M 64k
+readv -P 0xb 0 512 1024
+writev -P 0xb 8M 512 1024
+readv -P 0xb 8M 512 1024
+alloc 0
+alloc 1M 128k
+alloc 1048577 1000
+alloc 67108864
+alloc 60M 1G
+alloc 70M 1
+truncate 66M
+length
+read -P 0 64M 2M
+truncate 65M
+sleep 1
 nonsense
 END
 qemu-img create -q -f qcow2 theirs.qcow2 64M

@@ -26,14 +26,29 @@ struct convert {
     struct zt_image_options image;
     struct zt_progress bar; /* of what is preallocated */
     uint64_t sparse, workers;
-    bool force, resume, progress, compress;
+    bool force, resume, progress, compress, existing;
     bool tuned; /* by an option that a copy of changes does not have */
     struct zt_since since;
 };
 
+/* What only means something for a target that is created. */
+static bool agree_existing(const struct convert *c)
+{
+    bool options = false;
+
+    for (unsigned i = 0; i < ZT_O_COUNT; i++)
+        options |= c->image.given[i];
+    if (options || c->force || c->resume || c->to.file.no_sync)
+        zt_error("convert: -n cannot be given with -o, --force, --no-sync or --resume");
+    return !(options || c->force || c->resume || c->to.file.no_sync);
+}
+
 static bool agree(const struct convert *c)
 {
     const struct zt_image_options *o = &c->image;
+
+    if (c->existing && !agree_existing(c))
+        return false;
 
     for (unsigned i = 0; !strcmp(c->format, "raw") && i < ZT_O_COUNT; i++) {
         if (o->given[i]) {
@@ -51,6 +66,10 @@ static bool agree(const struct convert *c)
     }
     if (o->given[ZT_O_SIZE]) {
         zt_error("size: DST has the size of SRC");
+        return false;
+    }
+    if (o->value[ZT_O_COMPAT] == 2) {
+        zt_error("compat: DST has version 3; see zqcow2 amend");
         return false;
     }
     if (o->given[ZT_O_DESCRIPTOR] &&
@@ -102,6 +121,8 @@ static bool convert(struct convert *c)
     zt_progress_start(&c->bar, "preallocate", 0, c->progress);
     ready = c->direction == EXPORT ?
                 zt_output_device(&c->to, &c->from, c->force, c->resume) :
+            c->existing ?
+                zt_output_take(&c->to, !raw, c->from.info.virtual_size) :
                 zt_output_open(&c->to, raw ? NULL : &opt, c->from.info.virtual_size, c->force);
     zt_progress_end(&c->bar);
     if (!ready)
@@ -148,6 +169,7 @@ static bool take_option(struct convert *c, int ch)
     case 'S': return take_sparse(c, optarg);
     case 'm': return take_workers(c, optarg);
     case 'c': return c->compress = true;
+    case 'n': return c->existing = true;
     default: return zt_target_option(&c->from.target, ch);
     }
 }
@@ -254,10 +276,11 @@ static int run_convert(int argc, char **argv)
                                           {"output-format", required_argument, NULL, 'O'},
                                           {"resume", no_argument, NULL, OPT_RESUME},
                                           {"compress", no_argument, NULL, 'c'},
+                                          {"no-create", no_argument, NULL, 'n'},
                                           {"no-sync", no_argument, NULL, OPT_NO_SYNC},
                                           ZT_OPTION_END};
     struct zt_options o = {
-        .name = argv[0], .shorts = ":Uf:O:o:S:m:pc", .longs = longs, .repeat = "o"};
+        .name = argv[0], .shorts = ":Uf:O:o:S:m:pcn", .longs = longs, .repeat = "o"};
     struct convert c = {.direction = CONVERT, .format = "raw"};
 
     return run(&c, &o, argc, argv);
@@ -295,7 +318,8 @@ static int run_export(int argc, char **argv)
 
 const struct zt_verb zt_verb_convert = {
     "convert",
-    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-p] [--force] "
+    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-n] [-p] "
+    "[--force] "
     "[--no-sync] [--resume] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
     "Copies a disk to a new file, with its zones",
     "  -f, --format=FMT        of SRC: raw or qcow2\n"
@@ -305,6 +329,7 @@ const struct zt_verb zt_verb_convert = {
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
+    "  -n, --no-create         write over DST, which exists, in place\n"
     "  --force                 replace DST if it exists\n"
     "  --no-sync               do not wait until DST is durable\n"
     "  --resume                keep the copied part if stopped, and continue from "

@@ -237,7 +237,7 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
     o->img = NULL;
     o->be = NULL;
     o->dev = NULL;
-    o->changed = o->stale = o->resumed = false;
+    o->changed = o->stale = o->resumed = o->taken = false;
     o->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
     if (!find_place(o, force))
         return false;
@@ -245,6 +245,61 @@ bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt
         return true;
     o->file.keep &= o->file.found;
     o->changed &= !is_part(o);
+    (void)zt_output_close(o, false);
+    return false;
+}
+
+/* The image at the target, for which nothing has been created. */
+static bool take_image(struct zt_output *o)
+{
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_resolver *files = zt_resolver(&o->target);
+    int rc = files ? open_image(o, ZQCOW2_OPEN_RDWR, files, &err) : -ENOMEM;
+
+    zqcow2_resolver_free(files);
+    if (rc < 0) {
+        zt_error("%s: %s", o->target.path, zt_reason(rc, &err));
+        return false;
+    }
+    o->be = NULL;
+    if (!zt_info(&o->target, o->img, &o->info))
+        return false;
+    if (o->info.flags & ZQCOW2_INFO_ZONED)
+        zt_error("%s: has zones, which are not written over", o->target.path);
+    return !(o->info.flags & ZQCOW2_INFO_ZONED);
+}
+
+static bool take_raw(struct zt_output *o)
+{
+    int rc = zqcow2_backend_lock(o->be, ZQCOW2_LOCK_EXCLUSIVE);
+
+    if (rc == 0)
+        rc = zqcow2_backend_length(o->be, &o->info.virtual_size);
+    if (rc < 0)
+        zt_backend_error(&o->target, rc);
+    return rc == 0;
+}
+
+bool zt_output_take(struct zt_output *o, bool image, uint64_t size)
+{
+    int rc;
+
+    o->img = NULL;
+    o->be = NULL;
+    o->dev = NULL;
+    o->renamed = o->changed = o->resumed = false;
+    o->taken = o->stale = true;
+    o->info = (struct zqcow2_info)ZQCOW2_INFO_INIT;
+    zt_hold_signals();
+    rc = zt_backend_open(&o->target, ZQCOW2_FILE_RDWR, &o->be);
+    if (rc < 0)
+        zt_backend_error(&o->target, rc);
+    if (rc == 0 && (image ? take_image(o) : take_raw(o))) {
+        o->changed = o->info.virtual_size >= size;
+        if (o->changed)
+            return true;
+        zt_error("%s: is smaller than what is to be copied", o->target.path);
+    }
     (void)zt_output_close(o, false);
     return false;
 }
@@ -266,8 +321,8 @@ static int finish_raw(struct zt_output *o)
 static bool close_image(struct zt_output *o, bool ok)
 {
     ok = zt_close(&o->target, o->img, ok ? 0 : 1) == 0;
-    return ok &&
-           (o->renamed || !failed(o, "closing: ", zt_name_image(&o->target, o->file.no_sync)));
+    return ok && (o->renamed || o->taken ||
+                  !failed(o, "closing: ", zt_name_image(&o->target, o->file.no_sync)));
 }
 
 bool zt_output_close(struct zt_output *o, bool ok)
@@ -390,6 +445,8 @@ int zt_output_skip(struct zt_output *o, uint64_t len, uint64_t off)
 {
     if (!o->stale)
         return 0;
+    if (o->img)
+        return zqcow2_write_zeroes(o->img, len, off, 0);
     return o->dev ? write_zeros(o, len, off) : clear(o, len, off);
 }
 

@@ -20,7 +20,8 @@ struct zt_output {
     bool renamed; /* `file` takes the name at the end */
     bool changed; /* what was at the place before may be so no more */
     bool resumed; /* a part of it was there; file.keep: it may be resumed */
-    bool stale;   /* raw: holds other bytes than zeros where nothing was written */
+    bool taken;   /* it was there, and is written in place */
+    bool stale;   /* holds other bytes than zeros where nothing was written */
 };
 
 #define ZT_ZEROS (1u << 20) /* bytes of zeros that are written at a time */
@@ -31,6 +32,11 @@ struct zt_output {
  */
 bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size,
                     bool force);
+/*
+ * Takes what is there, which must have `size` bytes or more and no zones; none of it is kept. False
+ * after reporting, and nothing was written.
+ */
+bool zt_output_take(struct zt_output *o, bool image, uint64_t size);
 /*
  * Takes a block device, which must have the zones of `from`; what it holds must be nothing, unless
  * `force`, which resets it, or `resume`: a part of `from`, which is written from there on.
