@@ -38,7 +38,7 @@ extern "C" {
 /* ---- version: the build system reads these three lines ---- */
 
 #define ZQCOW2_VERSION_MAJOR 0
-#define ZQCOW2_VERSION_MINOR 1
+#define ZQCOW2_VERSION_MINOR 2
 #define ZQCOW2_VERSION_PATCH 0
 #define ZQCOW2_VERSION \
     (ZQCOW2_VERSION_MAJOR * 1000000 + ZQCOW2_VERSION_MINOR * 1000 + ZQCOW2_VERSION_PATCH)

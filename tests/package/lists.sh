@@ -103,9 +103,9 @@ zqcow2.install|$ausr/bin/other|nothing is installed as usr/bin/other
 files|/zqcow2_append.3/s/append/abend/;/libzqcow2.so.0$/d;$ausr/share/new|usr/share/new: in 0 lists
 files|/dist-packages/d|nothing is installed as usr/lib/python3
 libzqcow2-0.symbols|/zqcow2_append@/d|zqcow2_append: in the map
-libzqcow2-0.symbols|$a\ zqcow2_new@ZQCOW2_0.1 0.1.0|zqcow2_new: in the map
+libzqcow2-0.symbols|$a\ zqcow2_new@ZQCOW2_0.2 0.2.0|zqcow2_new: in the map
 libzqcow2-0.symbols|1s/so.0/so.1/|not that of libzqcow2.so.0
-changelog|1s/0.1.0/0.1.1/|has version 0.1.1
+changelog|1s/0.2.0/0.2.1/|has version 0.2.1
 control|s/^Package: zqcow2$/Package: zqcow2-tools/|zqcow2-tools: a package
 END
 echo "lists: $count faults, 0 not found"
