@@ -141,7 +141,7 @@ struct zqcow2_simdisk_fault {
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
- * Turns power off when the disk reaches `position`, or at once if the disk is already there. From
+ * Turns power off when the disk reaches `position`, or at once if the disk is past it. From
  * then on every call fails with -EIO. UINT64_MAX turns power on again. zqcow2_simdisk_cut_new()
  * gives access to the states that may have survived.
  */
