@@ -17,6 +17,10 @@
  *     or -EFBIG from flush() of an open image also counts as -EIO. Any failed flush() makes that
  *     image dead.
  *   - A write either writes all bytes or fails.
+ *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
+ *     reach the backend as they are, whole or in parts. The library does not look at the data of a
+ *     write unless it compresses it, nor at data that it has read. It may fill parts of a read
+ *     itself, such as holes. So an address may stand for memory that only the backend can access.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H

@@ -122,7 +122,7 @@ static bool is_harmless(const char *line)
 static void parse(const char *text)
 {
     struct serve_faults_spec spec;
-    struct zqcow2_stats stats = {.size = sizeof(stats)};
+    struct serve_stats stats = {{.size = sizeof(stats.image)}, 0};
     char why[SERVE_SPEC_WHY] = "", *copy = strdup(text);
 
     serve_spec_init(&spec);

@@ -175,7 +175,7 @@ enum { OPT_JSON = ZT_OPT_VERB, OPT_WATCH, OPT_TIME, OPT_PERSIST };
 /* Of the command bitmap, whose options are its own. */
 enum { OPT_ADD = OPT_JSON + 1, OPT_REMOVE, OPT_CLEAR, OPT_ENABLE, OPT_DISABLE, OPT_LIST };
 
-static bool get_stats(const struct serve_client *c, struct zqcow2_stats *s)
+static bool get_stats(const struct serve_client *c, struct serve_stats *s)
 {
     static const char *const words[] = {"stats"};
     char *text = call_server(c, 1, words);
@@ -198,7 +198,7 @@ static void pause_for(uint32_t seconds)
 /* Until the server ends, nobody reads the output, or a signal. */
 static int watch(const struct serve_client *c, uint32_t seconds, bool json)
 {
-    struct zqcow2_stats before, now;
+    struct serve_stats before, now;
     double at = zt_now();
 
     if (!get_stats(c, &before))
@@ -222,7 +222,7 @@ static int watch(const struct serve_client *c, uint32_t seconds, bool json)
 
 static int print_stats(const struct serve_client *c, bool json)
 {
-    struct zqcow2_stats s;
+    struct serve_stats s;
 
     if (!get_stats(c, &s))
         return 1;

@@ -45,11 +45,12 @@ static bool unknown(const struct command *c)
 
 static bool run_stats(struct command *c)
 {
-    struct zqcow2_stats stats = {.size = sizeof(stats)};
-    int rc = zqcow2_get_stats(c->img, &stats);
+    struct serve_stats stats = {.image.size = sizeof(stats.image)};
+    int rc = zqcow2_get_stats(c->img, &stats.image);
 
     if (rc < 0)
         return fail(c, "%s", zqcow2_strerror(rc));
+    stats.zero_copies = __atomic_load_n(&c->image->zero_copies, __ATOMIC_RELAXED);
     serve_stats_write(c->out, &stats);
     return true;
 }

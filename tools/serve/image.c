@@ -110,7 +110,8 @@ static int open_on(struct serve_image *s, struct serve_report *report, struct zq
     oo.resolve_arg = s->faults ? (void *)s->faults : files;
     s->own.files = files;
     rc = zqcow2_open(be, &oo, &s->img, &err);
-    ignored = s->opt->target.data_file && !zqcow2_resolver_path(files, ZQCOW2_RESOLVE_DATA_FILE);
+    s->has_data_file = zqcow2_resolver_path(files, ZQCOW2_RESOLVE_DATA_FILE);
+    ignored = s->opt->target.data_file && !s->has_data_file;
     zqcow2_resolver_free(files);
     if (rc < 0) {
         zqcow2_backend_close(be);
@@ -164,6 +165,8 @@ int serve_image_open(struct serve_image *s, const struct serve_options *opt,
     rc = open_backend(s, report, &be);
     if (rc == 0 && opt->has_faults)
         rc = add_faults(s, report, &be);
+    else if (rc == 0 && s->wrap)
+        s->wrap(s->wrap_arg, &be);
     if (rc == 0)
         rc = open_on(s, report, be);
     if (rc < 0)

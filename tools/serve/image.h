@@ -19,6 +19,11 @@ struct serve_image {
     struct serve_faults *faults; /* NULL: none */
     struct serve_faults own;     /* what it points to */
     struct serve_remote remote;  /* its start belongs before the end of the server's rights */
+    /* Set by the server before it opens: replaces the file's backend by one on it; or NULL. */
+    void (*wrap)(void *arg, struct zqcow2_backend **be);
+    void *wrap_arg;
+    bool has_data_file;
+    uint64_t zero_copies; /* atomic: of the statistics */
     /* Set by the server before its control socket is used. */
     const char *fixed_size;     /* why the size cannot change; NULL: it can */
     void (*resized)(void *arg); /* it has changed: in the thread of the control socket; or NULL */

@@ -37,14 +37,15 @@ static const struct {
     const char *name, *text;
     size_t at;
 } counters[] = {
-    {"rounds", "metadata rounds", offsetof(struct zqcow2_stats, rounds)},
-    {"flushes", "backend flushes", offsetof(struct zqcow2_stats, flushes)},
-    {"cache-hits", "cache hits", offsetof(struct zqcow2_stats, cache_hits)},
-    {"cache-loads", "cache loads", offsetof(struct zqcow2_stats, cache_loads)},
-    {"implicit-closes", "implicit closes", offsetof(struct zqcow2_stats, implicit_closes)},
+    {"rounds", "metadata rounds", offsetof(struct serve_stats, image.rounds)},
+    {"flushes", "backend flushes", offsetof(struct serve_stats, image.flushes)},
+    {"cache-hits", "cache hits", offsetof(struct serve_stats, image.cache_hits)},
+    {"cache-loads", "cache loads", offsetof(struct serve_stats, image.cache_loads)},
+    {"implicit-closes", "implicit closes", offsetof(struct serve_stats, image.implicit_closes)},
+    {"zero-copies", "requests without a copy", offsetof(struct serve_stats, zero_copies)},
 };
 
-static uint64_t counter(const struct zqcow2_stats *s, size_t i)
+static uint64_t counter(const struct serve_stats *s, size_t i)
 {
     return *(const uint64_t *)((const char *)s + counters[i].at);
 }
@@ -60,15 +61,15 @@ static void write_op(FILE *out, unsigned op, const struct zqcow2_op_stats *o)
     putc('\n', out);
 }
 
-void serve_stats_write(FILE *out, const struct zqcow2_stats *s)
+void serve_stats_write(FILE *out, const struct serve_stats *s)
 {
     for (size_t i = 0; i < ZT_COUNT(counters); i++)
         fprintf(out, "%s %" PRIu64 "\n", counters[i].name, counter(s, i));
     for (unsigned i = 0; i < ZQCOW2_STATS_STATES; i++)
-        fprintf(out, "zones %u %" PRIu32 "\n", i, s->zones[i]);
+        fprintf(out, "zones %u %" PRIu32 "\n", i, s->image.zones[i]);
     for (unsigned op = 0; op < ZQCOW2_STATS_OPS; op++) {
-        if (s->op[op].requests)
-            write_op(out, op, &s->op[op]);
+        if (s->image.op[op].requests)
+            write_op(out, op, &s->image.op[op]);
     }
 }
 
@@ -80,17 +81,17 @@ static bool take(char **rest, uint64_t *v)
     return word && zt_parse_u64(word, v);
 }
 
-static bool parse_zones(char **rest, struct zqcow2_stats *s)
+static bool parse_zones(char **rest, struct serve_stats *s)
 {
     uint64_t state, n;
 
     if (!take(rest, &state) || !take(rest, &n) || state >= ZQCOW2_STATS_STATES)
         return false;
-    s->zones[state] = (uint32_t)n;
+    s->image.zones[state] = (uint32_t)n;
     return true;
 }
 
-static bool parse_op(char **rest, struct zqcow2_stats *s)
+static bool parse_op(char **rest, struct serve_stats *s)
 {
     struct zqcow2_op_stats *o;
     uint64_t op;
@@ -98,7 +99,7 @@ static bool parse_op(char **rest, struct zqcow2_stats *s)
 
     if (!take(rest, &op) || op >= ZQCOW2_STATS_OPS)
         return false;
-    o = &s->op[op];
+    o = &s->image.op[op];
     ok = take(rest, &o->requests) && take(rest, &o->errors) && take(rest, &o->bytes) &&
          take(rest, &o->nanoseconds);
     for (unsigned i = 0; ok && i < ZQCOW2_STATS_BUCKETS; i++)
@@ -106,7 +107,7 @@ static bool parse_op(char **rest, struct zqcow2_stats *s)
     return ok;
 }
 
-static bool parse_line(char *line, struct zqcow2_stats *s)
+static bool parse_line(char *line, struct serve_stats *s)
 {
     char *rest = NULL;
     const char *name = strtok_r(line, " ", &rest);
@@ -124,11 +125,11 @@ static bool parse_line(char *line, struct zqcow2_stats *s)
     return true;
 }
 
-bool serve_stats_parse(char *text, struct zqcow2_stats *s)
+bool serve_stats_parse(char *text, struct serve_stats *s)
 {
     char *rest = NULL;
 
-    *s = (struct zqcow2_stats){.size = sizeof(*s)};
+    *s = (struct serve_stats){.image.size = sizeof(s->image)};
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
         if (!parse_line(line, s))
             return false;
@@ -193,13 +194,13 @@ static void print_head(const char *suffix)
            names[2], "MEAN", "P50", "P99", "P99.9");
 }
 
-void serve_stats_print(const struct zqcow2_stats *s)
+void serve_stats_print(const struct serve_stats *s)
 {
     char text[32];
 
     print_head("");
     for (unsigned op = 0; op < ZQCOW2_STATS_OPS; op++) {
-        const struct zqcow2_op_stats *o = &s->op[op];
+        const struct zqcow2_op_stats *o = &s->image.op[op];
 
         if (!o->requests)
             continue;
@@ -211,8 +212,9 @@ void serve_stats_print(const struct zqcow2_stats *s)
         printf("%s%s: %" PRIu64, i ? ", " : "", counters[i].text, counter(s, i));
     putchar('\n');
     for (unsigned i = 0, any = 0; i < ZQCOW2_STATS_STATES; i++) {
-        if (s->zones[i])
-            printf("%s%" PRIu32 " %s", any++ ? ", " : "zones: ", s->zones[i], zt_state_name(i));
+        if (s->image.zones[i])
+            printf("%s%" PRIu32 " %s", any++ ? ", " : "zones: ", s->image.zones[i],
+                   zt_state_name(i));
         if (any && i + 1 == ZQCOW2_STATS_STATES)
             putchar('\n');
     }
@@ -235,7 +237,7 @@ static void subtract(const struct zqcow2_op_stats *a, const struct zqcow2_op_sta
         d->latency[i] = since(a->latency[i], b->latency[i]);
 }
 
-void serve_stats_rates(const struct zqcow2_stats *before, const struct zqcow2_stats *s,
+void serve_stats_rates(const struct serve_stats *before, const struct serve_stats *s,
                        double seconds)
 {
     char text[32];
@@ -244,7 +246,7 @@ void serve_stats_rates(const struct zqcow2_stats *before, const struct zqcow2_st
     for (unsigned op = 0; op < ZQCOW2_STATS_OPS; op++) {
         struct zqcow2_op_stats d;
 
-        subtract(&before->op[op], &s->op[op], &d);
+        subtract(&before->image.op[op], &s->image.op[op], &d);
         if (!d.requests)
             continue;
         printf("%-15s  %12.1f  %8.1f  %12s", op_name(op), (double)d.requests / seconds,
@@ -271,7 +273,7 @@ static void json_op(struct zt_json *j, unsigned op, const struct zqcow2_op_stats
     zt_json_close(j, '}');
 }
 
-void serve_stats_json(const struct zqcow2_stats *s)
+void serve_stats_json(const struct serve_stats *s)
 {
     struct zt_json j = {.out = stdout};
 
@@ -280,14 +282,14 @@ void serve_stats_json(const struct zqcow2_stats *s)
         zt_json_u64(&j, counters[i].name, counter(s, i));
     zt_json_open(&j, "zones", '{');
     for (unsigned i = 0; i < ZQCOW2_STATS_STATES; i++) {
-        if (s->zones[i])
-            zt_json_u64(&j, zt_state_name(i), s->zones[i]);
+        if (s->image.zones[i])
+            zt_json_u64(&j, zt_state_name(i), s->image.zones[i]);
     }
     zt_json_close(&j, '}');
     zt_json_open(&j, "operations", '[');
     for (unsigned op = 0; op < ZQCOW2_STATS_OPS; op++) {
-        if (s->op[op].requests)
-            json_op(&j, op, &s->op[op]);
+        if (s->image.op[op].requests)
+            json_op(&j, op, &s->image.op[op]);
     }
     zt_json_close(&j, ']');
     zt_json_close(&j, '}');

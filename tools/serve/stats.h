@@ -7,15 +7,20 @@
 #include <stdio.h>
 #include <zqcow2/stats.h>
 
-/* A name and numbers in each line. */
-void serve_stats_write(FILE *out, const struct zqcow2_stats *s);
-/* Takes such lines apart, and passes over those of a newer server; false: they are none. */
-bool serve_stats_parse(char *text, struct zqcow2_stats *s);
+struct serve_stats {
+    struct zqcow2_stats image;
+    uint64_t zero_copies; /* requests whose data no process has copied; see zqcow2-ublk(1) */
+};
 
-void serve_stats_print(const struct zqcow2_stats *s);
-void serve_stats_json(const struct zqcow2_stats *s);
+/* A name and numbers in each line. */
+void serve_stats_write(FILE *out, const struct serve_stats *s);
+/* Takes such lines apart, and passes over those of a newer server; false: they are none. */
+bool serve_stats_parse(char *text, struct serve_stats *s);
+
+void serve_stats_print(const struct serve_stats *s);
+void serve_stats_json(const struct serve_stats *s);
 /* What was done each second since `before`, so many seconds ago. */
-void serve_stats_rates(const struct zqcow2_stats *before, const struct zqcow2_stats *s,
+void serve_stats_rates(const struct serve_stats *before, const struct serve_stats *s,
                        double seconds);
 
 #endif

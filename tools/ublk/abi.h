@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 
 #define UBLK_CONTROL_PATH "/dev/ublk-control"
+#define UBLK_CHAR_PATH    "/dev/ublkc" /* and the number */
 
 /* ---- control commands ---- */
 
@@ -50,6 +51,7 @@ static_assert(UBLK_CMD_GET_FEATURES == _IOC(_IOC_READ, 0x75, 0x13, 32), "ioctl e
 #define UBLK_F_USER_COPY             (1ull << 7)
 #define UBLK_F_ZONED                 (1ull << 8)
 #define UBLK_F_USER_RECOVERY_FAIL_IO (1ull << 9)
+#define UBLK_F_AUTO_BUF_REG          (1ull << 11)
 #define UBLK_F_QUIESCE               (1ull << 12)
 #define UBLK_F_SAFE_STOP_DEV         (1ull << 17)
 
@@ -142,9 +144,19 @@ enum ublk_io_op {
     UBLK_OP_ZONE_RESET = 15,
     UBLK_OP_REPORT_ZONES = 18
 };
-#define UBLK_OP_MASK      0xffu
-#define UBLK_IO_F_FUA     (1u << 13)
-#define UBLK_IO_F_NOUNMAP (1u << 15)
+#define UBLK_OP_MASK           0xffu
+#define UBLK_IO_F_FUA          (1u << 13)
+#define UBLK_IO_F_NOUNMAP      (1u << 15)
+#define UBLK_IO_F_NEED_REG_BUF (1u << 17) /* its pages are not in the ring's table */
+
+/*
+ * In the address of a command: where in the ring's table of buffers the pages of the next request
+ * go, and that a request whose pages cannot go there comes without.
+ */
+static inline uint64_t ublk_auto_buf_reg(uint16_t index)
+{
+    return index | 1u << 16;
+}
 
 /* Where the data of a tag lies in the character device's file. */
 static inline uint64_t ublk_data_offset(unsigned queue, unsigned tag)

@@ -12,15 +12,15 @@
 #include "ublk/recover.h"
 #include "ublk/server.h"
 
-enum { OPT_ID = SERVE_OPT_OWN, OPT_DEPTH, OPT_RECOVERABLE, OPT_RECOVER, OPT_END };
+enum { OPT_ID = SERVE_OPT_OWN, OPT_DEPTH, OPT_RECOVERABLE, OPT_RECOVER, OPT_COPY, OPT_END };
 _Static_assert((int)OPT_END <= (int)ZT_OPT_END, "zt_options.seen has no room for them");
 
 static const char usage[] =
     "usage: zqcow2 ublk add [--id N] [--queues N] [--depth N] [--block-size N]\n"
-    "                       [--backend NAME] [--backing-root DIR] [--data-file FILE]\n"
-    "                       [--backing-format FMT] [--ctl PATH] [--faults SPEC] [--user NAME]\n"
-    "                       [--unconfined] [--read-only] [--recoverable wait|fail]\n"
-    "                       [--foreground] FILE\n"
+    "                       [--copy auto|zero|user] [--backend NAME] [--backing-root DIR]\n"
+    "                       [--data-file FILE] [--backing-format FMT] [--ctl PATH]\n"
+    "                       [--faults SPEC] [--user NAME] [--unconfined] [--read-only]\n"
+    "                       [--recoverable wait|fail] [--foreground] FILE\n"
     "       zqcow2 ublk add --recover ID [OPTION...] [FILE]\n"
     "       zqcow2 ublk list\n"
     "       zqcow2 ublk del [--force] [--timeout SECONDS] ID|FILE\n";
@@ -47,11 +47,27 @@ static bool set_recovery(const char *text, uint64_t *flags)
     return *flags;
 }
 
+static bool set_copy(const char *text, enum ublk_copy *copy)
+{
+    static const char *const names[] = {
+        [UBLK_COPY_AUTO] = "auto", [UBLK_COPY_ZERO] = "zero", [UBLK_COPY_USER] = "user"};
+
+    for (size_t i = 0; i < ZT_COUNT(names); i++) {
+        if (!strcmp(text, names[i])) {
+            *copy = (enum ublk_copy)i;
+            return true;
+        }
+    }
+    zt_error("--copy: must be auto, zero or user, not '%s'", text);
+    return false;
+}
+
 static bool add_option(struct ublk_options *o, int c)
 {
     switch (c) {
     case OPT_ID: return serve_number("--id", optarg, 0, UBLK_MAX_ID, &o->id);
     case OPT_DEPTH: return serve_number("--depth", optarg, 1, UBLK_MAX_DEPTH, &o->depth);
+    case OPT_COPY: return set_copy(optarg, &o->copy);
     case OPT_RECOVERABLE: return set_recovery(optarg, &o->recovery);
     case OPT_RECOVER:
         o->recover = true;
@@ -64,9 +80,9 @@ static bool set_defaults(struct ublk_options *o)
 {
     if (o->recover) {
         if (o->id != NO_ID || o->serve.queues || o->depth || o->serve.block_size || o->recovery ||
-            o->serve.read_only) {
+            o->serve.read_only || o->copy) {
             zt_error("--recover: the device keeps its parameters: omit --id, --queues, --depth, "
-                     "--block-size, --recoverable and --read-only");
+                     "--block-size, --copy, --recoverable and --read-only");
             return false;
         }
         o->id = o->dev.dev_id;
@@ -83,6 +99,7 @@ static bool parse_add(int argc, char **argv, struct ublk_options *o)
         {"id", required_argument, NULL, OPT_ID},
         {"depth", required_argument, NULL, OPT_DEPTH},
         {"recoverable", required_argument, NULL, OPT_RECOVERABLE},
+        {"copy", required_argument, NULL, OPT_COPY},
         {"recover", required_argument, NULL, OPT_RECOVER},
         SERVE_OPTIONS,
         ZT_OPTION_END};

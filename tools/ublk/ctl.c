@@ -4,6 +4,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -84,6 +86,19 @@ int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features)
     return command(c, UBLK_CMD_GET_FEATURES, 0, features, sizeof(*features), 0);
 }
 
+uint64_t ublk_driver_features(void)
+{
+    struct ublk_ctl c;
+    uint64_t features;
+
+    if (ublk_ctl_open(&c) < 0)
+        return 0;
+    if (ublk_ctl_features(&c, &features) < 0)
+        features = 0;
+    ublk_ctl_close(&c);
+    return features;
+}
+
 int ublk_ctl_info(struct ublk_ctl *c, uint32_t id, struct ublk_dev_info *info)
 {
     memset(info, 0, sizeof(*info));
@@ -144,4 +159,32 @@ int ublk_ctl_del(struct ublk_ctl *c, uint32_t id)
     if (rc == -EOPNOTSUPP || rc == -EINVAL)
         rc = command(c, UBLK_CMD_DEL_DEV, id, NULL, 0, 0);
     return rc;
+}
+
+int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid)
+{
+    struct ublk_dev_info info;
+    int rc = ublk_ctl_info(c, id, &info);
+
+    if (rc < 0) /* there is none (any more) */
+        return rc == -ENODEV || rc == -EINVAL ? 0 : rc;
+    if (info.ublksrv_pid > 0 && info.ublksrv_pid != server_pid)
+        return 0; /* the id went to another program meanwhile */
+    rc = ublk_ctl_del(c, id);
+    return rc == -ENODEV ? 0 : rc;
+}
+
+int ublk_open_char(uint32_t id)
+{
+    char path[64];
+    int fd = -1;
+
+    snprintf(path, sizeof(path), UBLK_CHAR_PATH "%" PRIu32, id);
+    for (int tries = 0; tries < 50; tries++) { /* udev may take its time */
+        fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd >= 0 || (errno != ENOENT && errno != EACCES))
+            break;
+        usleep(100 * 1000);
+    }
+    return fd < 0 ? -errno : fd;
 }

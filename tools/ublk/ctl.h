@@ -19,6 +19,8 @@ const char *ublk_ctl_explain(int rc);
 void ublk_ctl_close(struct ublk_ctl *c);
 
 int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features);
+/* The same of a driver that nobody talks to yet; 0: none, or an old one. */
+uint64_t ublk_driver_features(void);
 int ublk_ctl_info(struct ublk_ctl *c, uint32_t id, struct ublk_dev_info *info);
 int ublk_ctl_add(struct ublk_ctl *c, struct ublk_dev_info *info); /* fills in dev_id */
 int ublk_ctl_set_params(struct ublk_ctl *c, uint32_t id, struct ublk_params *p);
@@ -35,5 +37,9 @@ int ublk_ctl_quiesce(struct ublk_ctl *c, uint32_t id, unsigned milliseconds);
 int ublk_ctl_try_stop(struct ublk_ctl *c, uint32_t id);
 /* Does not wait for those who still hold the block device (a mount, say), where the kernel can. */
 int ublk_ctl_del(struct ublk_ctl *c, uint32_t id);
+/* The device whose queues the server serves: a descriptor, or -errno. */
+int ublk_open_char(uint32_t id);
+/* Takes a device away whose server died. 0 also if there is no such device any more. */
+int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid);
 
 #endif

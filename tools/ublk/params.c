@@ -2,6 +2,7 @@
 /* The driver's parameters of a disk, and whether an image fits a disk that exists. */
 #include "ublk/params.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -67,4 +68,25 @@ const char *ublk_params_difference(const struct ublk_params *a, const struct ubl
     if (a->types & UBLK_PARAM_DISCARD && a->discard.granularity != b->discard.granularity)
         return "granularity of discards";
     return NULL;
+}
+
+int ublk_params_check(const struct serve_image *image, struct serve_report *report)
+{
+    const struct zqcow2_info *i = &image->info;
+    const char *path = image->opt->target.path;
+
+    if (!i->zone_size)
+        return 0;
+    if (i->virtual_size % i->zone_size) {
+        serve_report_failure(report,
+                             "%s: the last zone is short; Linux needs a size that is a "
+                             "multiple of the zone size",
+                             path);
+        return -EINVAL;
+    }
+    if (i->zone_size / SECTOR > UINT32_MAX || i->zone_size < SECTOR) {
+        serve_report_failure(report, "%s: Linux does not support zones of this size", path);
+        return -EINVAL;
+    }
+    return 0;
 }

@@ -8,6 +8,8 @@
 #include "serve/image.h"
 #include "ublk/abi.h"
 
+/* What Linux asks of a zoned device; the driver would only say "invalid argument". */
+int ublk_params_check(const struct serve_image *image, struct serve_report *report);
 /* Of an open image; `max_io` is the largest request in bytes. */
 void ublk_params_fill(struct ublk_params *p, const struct serve_image *image, bool read_only,
                       uint32_t max_io);

@@ -9,9 +9,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "ublk/direct.h"
+
 #define SECTOR          512u
 #define USER_DATA_POLL  UINT64_MAX
 #define USER_DATA_LEAVE (UINT64_MAX - 1)
+#define TRANSFER        (1u << 16) /* beside a tag */
 
 int ublk_errno(int rc)
 {
@@ -28,7 +31,7 @@ int ublk_errno(int rc)
 
 /* ---- towards the kernel ---- */
 
-/* As many entries as tags and two for the polls: a place is always free after a submit. */
+/* For each tag a command or a transfer, and two polls: a place is always free after a submit. */
 static struct io_uring_sqe *get_sqe(struct ublk_queue *q)
 {
     struct io_uring_sqe *sqe = io_uring_get_sqe(&q->ring);
@@ -55,6 +58,8 @@ static void queue_command(struct ublk_tag *t, uint32_t op, int result, uint64_t 
     sqe->fd = q->fd;
     sqe->cmd_op = op;
     sqe->user_data = t->tag;
+    if (q->registers)
+        sqe->addr = ublk_auto_buf_reg(t->tag);
     memcpy(sqe->cmd, &cmd, sizeof(cmd));
 }
 
@@ -76,13 +81,14 @@ static void arm_poll(struct ublk_queue *q, int fd, uint64_t user_data)
 }
 
 /* Data of a write or append comes in, of a read or report goes out; all or an error. */
-static int copy_in(struct ublk_tag *t)
+int ublk_queue_fetch(struct ublk_tag *t, const struct iovec *part)
 {
-    uint64_t at = ublk_data_offset(t->queue->id, t->tag);
+    uint64_t at = ublk_data_offset(t->queue->id, t->tag) +
+                  (uint64_t)((char *)part->iov_base - (char *)t->iov.iov_base);
     size_t done = 0;
 
-    while (done < t->iov.iov_len) {
-        ssize_t n = pread(t->queue->fd, (char *)t->iov.iov_base + done, t->iov.iov_len - done,
+    while (done < part->iov_len) {
+        ssize_t n = pread(t->queue->fd, (char *)part->iov_base + done, part->iov_len - done,
                           (off_t)(at + done));
         if (n <= 0)
             return n < 0 ? -errno : -EIO;
@@ -106,6 +112,31 @@ static int copy_out(struct ublk_tag *t)
     return 0;
 }
 
+int ublk_queue_transfer(struct ublk_tag *t, struct zqcow2_io *io, int fd)
+{
+    struct io_uring_sqe *sqe = get_sqe(t->queue);
+    uint8_t op = io->kind == ZQCOW2_IO_READ ? IORING_OP_READ_FIXED : IORING_OP_WRITE_FIXED;
+
+    if (!sqe)
+        return -EBUSY;
+    io_uring_prep_rw(op, sqe, fd, NULL, (unsigned)io->length, io->offset);
+    sqe->buf_index = t->tag;
+    sqe->user_data = t->tag | TRANSFER;
+    t->transfer = io;
+    return 0;
+}
+
+/* A short one has met the end of the file; errors may be of the ring, not of the file. */
+static void transferred(struct ublk_tag *t, int res)
+{
+    struct zqcow2_io *io = t->transfer;
+
+    t->moved = res >= 0 && (unsigned)res == io->length;
+    if (t->moved)
+        __atomic_fetch_add(&t->queue->direct->image->zero_copies, 1, __ATOMIC_RELAXED);
+    zqcow2_io_done(io, t->moved ? 0 : ublk_direct_copy(t->queue->direct, io));
+}
+
 /* ---- towards the image ---- */
 
 static void request_done(void *arg, const struct zqcow2_result *res)
@@ -115,7 +146,7 @@ static void request_done(void *arg, const struct zqcow2_result *res)
 
     t->queue->in_library--;
     if (!ret && t->op == UBLK_OP_READ)
-        ret = copy_out(t);
+        ret = t->moved ? 0 : copy_out(t);
     else if (!ret && t->op == UBLK_OP_FLUSH)
         ublk_ledger_flushed(t->queue->ledger, t->covers);
     else if (!ret && !t->durable)
@@ -242,11 +273,13 @@ static void take_request(struct ublk_tag *t)
             return;
     }
     t->durable = d->op_flags & UBLK_IO_F_FUA;
+    t->pages = data && q->direct && q->registers && !(d->op_flags & UBLK_IO_F_NEED_REG_BUF);
+    t->moved = false;
     t->iov.iov_len = data ? (size_t)len : 0;
     if (lib < 0 || (data && len > q->max_io))
         rc = -EOPNOTSUPP;
-    else if (data && op != UBLK_OP_READ)
-        rc = copy_in(t);
+    else if (data && op != UBLK_OP_READ && !t->pages)
+        rc = ublk_queue_fetch(t, &t->iov);
     if (rc) {
         commit(t, rc, 0);
         return;
@@ -291,6 +324,8 @@ static void take_completions(struct ublk_queue *q)
             rearm = true;
         } else if (who == USER_DATA_LEAVE) {
             q->leaving = true;
+        } else if (who & TRANSFER) {
+            transferred(&q->tags[who & ~(uint64_t)TRANSFER], res);
         } else if (res == 0 && q->leaving && __atomic_load_n(&q->unanswered, __ATOMIC_RELAXED)) {
             q->live_tags--;
         } else if (res == 0) {
@@ -327,6 +362,7 @@ static void *queue_thread(void *arg)
     struct ublk_queue *q = arg;
     uint64_t one = 1;
 
+    q->self = pthread_self();
     for (uint16_t i = 0; i < q->depth; i++)
         queue_command(&q->tags[i], UBLK_IO_FETCH_REQ, 0, 0);
     arm_poll(q, zqcow2_queue_fd(q->zq), USER_DATA_POLL);
@@ -398,6 +434,8 @@ int ublk_queue_prepare(struct ublk_queue *q)
         unmap_all(q);
         return rc;
     }
+    if (q->registers) /* where it fails, requests come without their pages */
+        io_uring_register_buffers_sparse(&q->ring, q->depth);
     rc = zqcow2_queue_open(q->img, q->depth, &q->zq);
     if (rc >= 0 && zqcow2_queue_fd(q->zq) < 0) {
         rc = zqcow2_queue_fd(q->zq);

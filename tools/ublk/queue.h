@@ -6,12 +6,14 @@
 #include <liburing.h>
 #include <pthread.h>
 
+#include <zqcow2/backend.h>
 #include <zqcow2/queue.h>
 
 #include "serve/faults.h"
 #include "ublk/abi.h"
 #include "ublk/ledger.h"
 
+struct ublk_direct;
 struct ublk_queue;
 
 struct ublk_tag {
@@ -21,6 +23,9 @@ struct ublk_tag {
     uint16_t tag;
     uint8_t op;   /* ublk_io_op */
     bool durable; /* once it is done */
+    bool pages;   /* its data is in pages that are in the ring's table, and not in its memory */
+    bool moved;   /* a read: they have it */
+    struct zqcow2_io *transfer; /* of theirs, in the ring */
 };
 
 /* Everything below belongs to the queue's thread once it runs. */
@@ -31,6 +36,7 @@ struct ublk_queue {
     const struct zqcow2_info *info;
     const struct serve_faults *faults; /* NULL: none */
     struct ublk_ledger *ledger;        /* the server's */
+    struct ublk_direct *direct;        /* the server's; NULL: all data is copied */
     const struct ublk_io_desc *desc;
     struct ublk_tag *tags;
     struct zqcow2_request *batch; /* taken from the kernel, not yet submitted */
@@ -45,15 +51,20 @@ struct ublk_queue {
     int fd;       /* of the character device; the server's */
     int ended_fd; /* eventfd of the server, signalled when the thread ends */
     int error;    /* why the thread ended, when not because the device was stopped */
-    pthread_t thread;
+    pthread_t thread, self; /* the same; self is for the thread */
+    bool registers;         /* the kernel puts pages of requests into the ring's table */
 };
 
 /* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, leave_fd,
- * ended_fd, img, info, faults and ledger first. On failure nothing is held. */
+ * ended_fd, img, info, faults, ledger, direct and registers first. On failure nothing is held. */
 int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
 /* After the thread has ended, or if it never started. What closing the library's queue returned. */
 int ublk_queue_free(struct ublk_queue *q);
+/* A part of its memory gets the bytes that the kernel has for it. 0 or -errno. */
+int ublk_queue_fetch(struct ublk_tag *t, const struct iovec *part);
+/* In the queue's thread: moves all of the request between its pages and the file. 0 or -errno. */
+int ublk_queue_transfer(struct ublk_tag *t, struct zqcow2_io *io, int fd);
 /* The result for the kernel of a result of the library. */
 int ublk_errno(int rc);
 

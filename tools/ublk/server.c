@@ -18,8 +18,8 @@
 #include "serve/geometry.h"
 #include "serve/image.h"
 #include "serve/signals.h"
+#include "ublk/direct.h"
 #include "ublk/params.h"
-#include "ublk/queue.h"
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -32,7 +32,8 @@ struct server {
     const struct ublk_options *opt;
     struct serve_report *report;
     struct serve_image image;
-    struct serve_state state; /* once state_fd is there */
+    struct ublk_direct direct; /* its backend, if that has a wrap */
+    struct serve_state state;  /* once state_fd is there */
     struct ublk_ctl ctl;
     struct serve_ctl *control; /* NULL: none */
     struct serve_keeper keeper;
@@ -49,32 +50,27 @@ struct server {
 
 /* ---- the device ---- */
 
-/* What Linux asks of a zoned device; the driver would only say "invalid argument". */
-static int check_geometry(struct server *s)
+/* All that is written must go through the one backend; faults have to see the data. */
+static bool is_direct(const struct server *s)
 {
-    const struct zqcow2_info *i = &s->image.info;
+    return s->direct.inner && !s->image.has_data_file;
+}
 
-    if (!i->zone_size)
+static int check_copy(struct server *s)
+{
+    if (s->opt->copy != UBLK_COPY_ZERO || is_direct(s))
         return 0;
-    if (i->virtual_size % i->zone_size) {
-        serve_report_failure(s->report,
-                             "%s: the last zone is short; Linux needs a size that is a "
-                             "multiple of the zone size",
-                             s->opt->serve.target.path);
-        return -EINVAL;
-    }
-    if (i->zone_size / SECTOR > UINT32_MAX || i->zone_size < SECTOR) {
-        serve_report_failure(s->report, "%s: Linux does not support zones of this size",
-                             s->opt->serve.target.path);
-        return -EINVAL;
-    }
-    return 0;
+    serve_report_failure(s->report, "--copy=zero: %s",
+                         s->features & UBLK_F_AUTO_BUF_REG ?
+                             "the image must be a regular file, without a data file or --faults" :
+                             "this kernel's ublk driver has no zero copy (needs Linux 6.16)");
+    return -EOPNOTSUPP;
 }
 
 static int check_recovery(struct server *s)
 {
     if ((s->features & s->opt->recovery) == s->opt->recovery)
-        return 0;
+        return check_copy(s);
     serve_report_failure(s->report,
                          "--recoverable: this kernel's ublk driver cannot make requests %s "
                          "while there is no server",
@@ -139,24 +135,13 @@ static int reap_left_behind(struct server *s)
     return 0;
 }
 
-int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid)
-{
-    struct ublk_dev_info info;
-    int rc = ublk_ctl_info(c, id, &info);
-
-    if (rc < 0) /* there is none (any more) */
-        return rc == -ENODEV || rc == -EINVAL ? 0 : rc;
-    if (info.ublksrv_pid > 0 && info.ublksrv_pid != server_pid)
-        return 0; /* the id went to another program meanwhile */
-    rc = ublk_ctl_del(c, id);
-    return rc == -ENODEV ? 0 : rc;
-}
-
 /* Requests that wait are sent again to the next server; an append must not be done twice. */
 static uint64_t device_flags(const struct server *s)
 {
     uint64_t flags = UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_USER_COPY | s->opt->recovery;
 
+    if (is_direct(s))
+        flags |= UBLK_F_AUTO_BUF_REG;
     if (s->opt->recovery)
         flags |= s->features & UBLK_F_QUIESCE;
     if (s->image.info.zone_size)
@@ -256,18 +241,11 @@ static int open_ledger(struct server *s)
 
 static int open_char_device(struct server *s)
 {
-    char path[64];
-
-    snprintf(path, sizeof(path), "/dev/ublkc%" PRIu32, s->dev.dev_id);
-    for (int tries = 0; tries < 50; tries++) { /* udev may take its time */
-        s->char_fd = open(path, O_RDWR | O_CLOEXEC);
-        if (s->char_fd >= 0 || (errno != ENOENT && errno != EACCES))
-            break;
-        usleep(100 * 1000);
-    }
+    s->char_fd = ublk_open_char(s->dev.dev_id);
     if (s->char_fd >= 0)
         return 0;
-    serve_report_failure(s->report, "%s: %s", path, strerror(errno));
+    serve_report_failure(s->report, UBLK_CHAR_PATH "%" PRIu32 ": %s", s->dev.dev_id,
+                         strerror(-s->char_fd));
     return -ENODEV;
 }
 
@@ -290,11 +268,15 @@ static int prepare_queues(struct server *s)
         q->info = &s->image.info;
         q->faults = s->image.faults;
         q->ledger = &s->ledger;
+        q->direct = is_direct(s) ? &s->direct : NULL;
+        q->registers = s->dev.flags & UBLK_F_AUTO_BUF_REG;
         rc = ublk_queue_prepare(q);
         if (rc < 0)
             return rc;
         s->prepared++;
     }
+    s->direct.queues = s->queues;
+    s->direct.nr_queues = s->prepared;
     return 0;
 }
 
@@ -450,6 +432,7 @@ static int stop_device(struct server *s)
     for (uint32_t i = 0; i < s->prepared; i++)
         if (s->queues[i].thread)
             pthread_join(s->queues[i].thread, NULL);
+    s->direct.nr_queues = 0; /* their memory goes, and other memory may come there */
     for (uint32_t i = 0; i < s->prepared; i++) {
         int err = s->queues[i].error, closed = ublk_queue_free(&s->queues[i]);
 
@@ -547,7 +530,7 @@ static int run_device(struct server *s)
 /* With the image open; what happened is reported or logged. */
 static int with_driver(struct server *s)
 {
-    int rc = check_geometry(s);
+    int rc = ublk_params_check(&s->image, s->report);
 
     if (rc)
         return rc;
@@ -573,6 +556,14 @@ static int make_descriptors(struct server *s)
     return s->ended_fd < 0 || s->leave_fd < 0 ? -errno : 0;
 }
 
+/* Before there is a device, or an image. */
+static bool may_be_direct(const struct ublk_options *o)
+{
+    if (o->recover)
+        return o->dev.flags & UBLK_F_AUTO_BUF_REG;
+    return o->copy != UBLK_COPY_USER && ublk_driver_features() & UBLK_F_AUTO_BUF_REG;
+}
+
 int ublk_serve(const void *opt, struct serve_report *report)
 {
     struct server s = {.opt = opt, .report = report, .keeper = SERVE_KEEPER_INIT, .state_fd = -1};
@@ -584,6 +575,11 @@ int ublk_serve(const void *opt, struct serve_report *report)
     if (rc < 0) {
         serve_report_failure(report, "%s", strerror(-rc));
         return 1;
+    }
+    s.direct.image = &s.image;
+    if (may_be_direct(s.opt)) {
+        s.image.wrap = ublk_direct_wrap;
+        s.image.wrap_arg = &s.direct;
     }
     if (serve_image_open(&s.image, &s.opt->serve, report) < 0)
         return 1;

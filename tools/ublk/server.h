@@ -7,10 +7,18 @@
 #include "serve/report.h"
 #include "ublk/ctl.h"
 
+/* How the data of requests comes to the server and leaves it. */
+enum ublk_copy {
+    UBLK_COPY_AUTO, /* zero copy if the kernel and the image allow it, else user copy */
+    UBLK_COPY_ZERO,
+    UBLK_COPY_USER
+};
+
 struct ublk_options {
     struct serve_options serve;
-    uint32_t id;              /* all ones: any */
-    uint32_t depth;           /* of each queue */
+    uint32_t id;    /* all ones: any */
+    uint32_t depth; /* of each queue */
+    enum ublk_copy copy;
     uint64_t recovery;        /* UBLK_F_USER_RECOVERY and what goes with it, or 0 */
     bool recover;             /* the device exists, and waits for a server: */
     struct ublk_dev_info dev; /* it */
@@ -20,7 +28,5 @@ struct ublk_options {
  * A serve_main(), `opt` is a struct ublk_options: serves until a signal or the end of the device.
  */
 int ublk_serve(const void *opt, struct serve_report *report);
-/* Takes a device away whose server died. 0 also if there is no such device any more. */
-int ublk_reap(struct ublk_ctl *c, uint32_t id, int32_t server_pid);
 
 #endif

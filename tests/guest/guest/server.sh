@@ -127,6 +127,76 @@ large_blocks() {
 }
 ok "--block-size 4096: zoned and plain" large_blocks
 
+# ---- how data comes and goes ----
+
+# Requests whose data nobody has copied, in stages since the device is there.
+zero_copies() {
+    zqcow2 serve ctl ublk$ID stats --json | sed -n 's/.*"zero-copies": \([0-9]*\).*/\1/p'
+}
+
+# Kernels since 6.16 have zero copy.
+has_zero_copy() {
+    [ $(uname -r | cut -d. -f1) -ge 7 ]
+}
+
+# Holes, data, parts of clusters, and both in one request: the same bytes in both ways.
+same_both_ways() {
+    make_image $P 64M && serve $P $1 && zqguest io write $DEV 65536 196608 3 &&
+        zqguest io write $DEV 1000448 1536 4 && zqguest io write $DEV 4194304 1048576 5 &&
+        zqguest io zeros $DEV 0 65536 && zqguest io zeros $DEV 262144 65536 &&
+        zqguest io read $DEV 4194304 1048576 5 && zqguest io read $DEV 65536 196608 3 &&
+        /bin/blkdiscard -o 4259840 -l 131072 $DEV &&
+        zqguest io zeros $DEV 4259840 131072 && zqguest io sum $DEV 0 8388608 >/tmp/sum1 &&
+        sync -d $DEV && N=$(zero_copies) && zqcow2 ublk del $P && check_image $P &&
+        serve $P $2 && zqguest io sum $DEV 0 8388608 >/tmp/sum2 && zqcow2 ublk del $P &&
+        cat /tmp/sum1 /tmp/sum2 && echo "$N without a copy" && cmp /tmp/sum1 /tmp/sum2
+}
+by_copies() {
+    same_both_ways --copy=user --copy=auto && [ $N = 0 ]
+}
+ok "--copy=user copies" by_copies
+by_itself() {
+    same_both_ways --copy=auto --copy=user &&
+        if has_zero_copy; then [ $N -gt 10 ]; else [ $N = 0 ]; fi
+}
+ok "zero copy where the kernel has it" by_itself
+zero_or_nothing() {
+    if has_zero_copy; then
+        same_both_ways --copy=zero --copy=user && [ $N -gt 10 ]
+    else
+        refused 'no zero copy (needs Linux 6.16)' zqcow2 ublk add --copy=zero $P
+    fi
+}
+ok "--copy=zero is zero copy or refused" zero_or_nothing
+needs_copies() {
+    why='no zero copy'
+    ! has_zero_copy || why='must be a regular file, without a data file or --faults'
+    make_image $P.d 64M data_file=$P.raw && make_image $P 64M &&
+        refused "$why" zqcow2 ublk add --copy=zero $P.d &&
+        refused "$why" zqcow2 ublk add --copy=zero --faults=seed=1 $P &&
+        refused 'must be auto, zero or user' zqcow2 ublk add --copy=none $P &&
+        serve $P.d && zqguest io write $DEV 0 131072 6 && zqguest io read $DEV 0 131072 6 &&
+        [ $(zero_copies) = 0 ] && zqcow2 ublk del $ID && check_image $P.d
+}
+ok "an image with a data file, and faults, need copies" needs_copies
+many_sizes() {
+    make_image $P 64M && serve $P --queues 2 || return 1
+    fio --filename=$DEV --direct=1 --ioengine=libaio --iodepth=16 --thread --name=k \
+        --rw=randwrite --bsrange=512-600k --blockalign=512 --size=48M --io_size=32M \
+        --verify=crc32c --do_verify=1 --verify_fatal=1 --output=/tmp/fio.out ||
+        { cat /tmp/fio.out; return 1; }
+    echo "$(zero_copies) without a copy"
+    zqcow2 ublk del $ID && check_image $P
+}
+ok "requests of many sizes on two queues, verified" many_sizes
+cut_file() {
+    make_image $P 64M && serve $P && zqguest io write $DEV 33554432 1048576 7 && sync -d $DEV &&
+        truncate -s 300K $P && ! zqguest io read $DEV 33554432 1048576 7 &&
+        zqcow2 ublk del --force $ID
+    [ ! -e $DEV ]
+}
+ok "a file that someone cuts short does not read as zeros" cut_file
+
 many_zones() {
     make_image $Z.many 1250M zone.size=64K zone.max_active_zones=7 && serve $Z.many &&
         [ "$(cat /sys/block/ublkb$ID/queue/nr_zones)" = 20000 ] &&
