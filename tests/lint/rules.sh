@@ -50,11 +50,11 @@ all=$(find . -type f \( -name '*.[ch]' -o -name '*.sh' -o -name '*.py' -o -name 
 
 word='(^|[^A-Za-z0-9_.>])'
 rule 'allocation outside base/mem.c' \
-    "$word(malloc|calloc|realloc|free|strdup|strndup|asprintf|posix_memalign|aligned_alloc|alloca) *\\(" \
+    "$word(malloc|calloc|realloc|free|strdup|strndup|asprintf|posix_memalign|aligned_alloc|alloca) *[(]" \
     $(without '^src/base/mem\.c$')
 rule 'src/ ends or prints' \
-    "$word(abort|exit|_exit|quick_exit|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|syslog) *\\(" $src
-rule 'assert besides zq_assert' "${word}assert *\\(" $(without '^src/base/report\.h$')
+    "$word(abort|exit|_exit|quick_exit|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|syslog) *[(]" $src
+rule 'assert besides zq_assert' "${word}assert *[(]" $(without '^src/base/report\.h$')
 rule 'a backend asked past zq_call_*(), which judge its answer' \
     '(->|[.])ops[.](length|readv|writev|flush|limits|truncate|discard|zero|allocate|lock|submit|fd)[(]' \
     $(without '^src/device/backend\.h$')
@@ -62,7 +62,7 @@ rule "an entry of a table read or written past format/, which knows its width an
     'ZQ_(OFLAG|OFFSET_MASK)|(entries|zones) *[*] *8|be64[(].*[*] *8' \
     $(without '^src/((format|base|simdisk)/|qcow2/alloc\.c)')
 rule 'a lock taken outside loop/, queue.c, the backends and the simulated disk' \
-    "${word}((pthread|mtx|cnd)_([a-z_]*_)?(try|timed|rd|wr|un)*(lock|wait)) *\\(" \
+    "${word}((pthread|mtx|cnd)_([a-z_]*_)?(try|timed|rd|wr|un)*(lock|wait)) *[(]" \
     $(without '^src/(loop/(loop\.c|core\.h)|(api/queue|backend/[a-z_]+|simdisk/[a-z_]+)\.c)$')
 rule 'conditional code in a .c file: choose whole files in CMake' \
     '^[ \t]*#[ \t]*(if|ifdef|ifndef)' $(printf '%s\n' "$src" | grep '\.c$' | grep -v '/uring\.c$')
