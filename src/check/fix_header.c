@@ -11,8 +11,8 @@
 #include <stdio.h>
 
 #include "base/bytes.h"
+#include "check/genuine.h"
 #include "format/l2entry.h"
-#include "format/snapshot.h"
 
 #define HDR_NR_SNAPSHOTS (ZQ_HDR_SNAPSHOTS - 4)
 #define MAX_EXTRA        1024u
@@ -50,10 +50,11 @@ static void fix_l1_size(struct fix *f)
 }
 
 /* 1: there is a record, and *pos moves behind it. 0: there cannot be any. */
-static int next_record(struct fix *f, uint64_t *pos, bool *unknown)
+static int next_record(struct fix *f, bool first, uint64_t *pos, bool *unknown)
 {
     uint8_t raw[ZQ_SNAPSHOT_FIXED];
     struct zq_snapshot r;
+    uint64_t end;
     int rc;
 
     if (*pos > f->file_size || f->file_size - *pos < sizeof(raw))
@@ -63,7 +64,9 @@ static int next_record(struct fix *f, uint64_t *pos, bool *unknown)
     if (zq_is_zeros(raw, sizeof(raw)))
         return 0;
     zq_snapshot_read(raw, &r);
-    *unknown = r.extra > MAX_EXTRA || r.bytes > f->file_size - *pos;
+    end = *pos + sizeof(raw) + r.extra + r.id_bytes + r.name_bytes; /* the file may end there */
+    *unknown = r.extra > MAX_EXTRA || end > f->file_size ||
+               (first && !zq_record_is_genuine(&(struct zq_bounds){f->form, f->file_size}, &r));
     *pos += r.bytes;
     return 1;
 }
@@ -81,7 +84,7 @@ static int fix_snapshots(struct fix *f)
     if (misplaced(f, pos))
         return 0;
     for (; n < nr && n <= ZQ_MAX_SNAPSHOTS && !unknown && more > 0; n += more > 0)
-        more = next_record(f, &pos, &unknown);
+        more = next_record(f, !n, &pos, &unknown);
     if (more || !n || unknown)
         return more < 0 ? more : 0;
     zq_put_be32(f->raw + HDR_NR_SNAPSHOTS, n);

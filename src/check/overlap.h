@@ -13,11 +13,10 @@ struct zq_area {
 /*
  * ECORRUPT naming both when two of {header, L1, refcount table, write-pointer table, table of zone
  * states, snapshot table} overlap. All were checked by zq_header_parse() and zq_zone_ext_parse().
- * g: NULL or layout NONE for a plain image. snapshots_bytes: what is known of that table's length;
- * 0: the least that nb_snapshots entries take.
+ * g: NULL or layout NONE for a plain image.
  */
 int zq_overlap_check(const struct zq_header *h, const struct zq_geometry *g,
-                     uint64_t snapshots_bytes, struct zqcow2_error *err);
+                     struct zqcow2_error *err);
 /*
  * The same for one more area, such as a refcount block: ECORRUPT when it overlaps one of them.
  */

@@ -24,13 +24,59 @@ struct rebuild {
     struct zq_move move;
     struct zq_scan *s;
     const struct zq_rebuild_as *as;
-    uint64_t next; /* index of the block that comes next */
+    uint64_t next;     /* index of the block that comes next */
+    bool unseen;       /* what nothing refers to may be in use all the same */
+    uint64_t from, to; /* where the file has data: the part that was asked for last */
 };
 
 /* Clusters of a new block, as a power of two. */
 static unsigned block_bits(const struct rebuild *r)
 {
     return zq_block_bits(r->t.cluster_bits, r->t.order);
+}
+
+static bool is_described(const struct zq_scan *s, uint64_t cluster)
+{
+    uint64_t index = cluster >> zq_scan_block_bits(s);
+
+    return index < s->rt_entries && s->rt[index];
+}
+
+/*
+ * Where the old refcounts are lost, and something could not be followed, any cluster may be of it
+ * that was ever written.
+ */
+static int may_be_unseen(struct zq_scan *s, struct rebuild *r, uint64_t cluster, bool *may)
+{
+    uint64_t at = cluster << r->t.cluster_bits, end = at + zq_scan_cluster(s);
+    int rc = 0;
+
+    *may = false;
+    if (!r->unseen || at >= s->file_size || is_described(s, cluster))
+        return 0;
+    if (r->to <= at) {
+        r->from = at;
+        rc = zq_scan_data(s, &r->from, &r->to, s->file_size);
+        r->to = r->from == s->file_size ? UINT64_MAX : r->to;
+    }
+    *may = rc == 0 && r->from < end;
+    return rc;
+}
+
+/* The same for all of the file. */
+static int need_unseen(struct zq_scan *s, struct rebuild *r, uint64_t below)
+{
+    unsigned bits = block_bits(r) + r->t.cluster_bits;
+    int rc = 0;
+
+    for (uint64_t at = 0, stop; r->unseen && rc == 0 && at < s->file_size; at = stop) {
+        rc = zq_scan_data(s, &at, &stop, s->file_size);
+        if (rc < 0 || at == s->file_size)
+            break;
+        for (uint64_t k = at >> bits; k <= (stop - 1) >> bits && k < below; k++)
+            r->kept[k] = 1;
+    }
+    return rc;
 }
 
 /* What was described, and what is in use, has a block. All of it lies before the new table. */
@@ -62,6 +108,7 @@ static void need_blocks(struct zq_scan *s, struct rebuild *r, uint64_t below)
 static int plan(struct zq_scan *s, struct rebuild *r, uint64_t spare)
 {
     uint64_t base = zq_scan_new_end(s), below;
+    int rc;
 
     r->t = (struct zq_reftable){s->h.cluster_bits, r->as->order, base, .spare = spare};
     r->t.behind = zq_div_up(r->as->pointers_bytes, zq_scan_cluster(s));
@@ -72,8 +119,10 @@ static int plan(struct zq_scan *s, struct rebuild *r, uint64_t spare)
     r->out = zq_zalloc(s->hooks, zq_scan_cluster(s));
     if (!r->kept || !r->out)
         return -ENOMEM;
+    r->unseen = !zq_scan_may_free(s) && (s->rebuild || s->no_block);
+    rc = need_unseen(s, r, below);
     need_blocks(s, r, below);
-    return zq_reftable_plan(&r->t);
+    return rc < 0 ? rc : zq_reftable_plan(&r->t);
 }
 
 /* Behind all that is new. */
@@ -86,11 +135,17 @@ static uint64_t new_end(const struct rebuild *r)
  * What an old block said of clusters behind the end of the file does not count: the new structure
  * takes them. What was scanned and has been given up since has one owner less.
  */
-static int new_count(struct zq_scan *s, const struct rebuild *r, uint64_t cluster, uint64_t *v)
+static int new_count(struct zq_scan *s, struct rebuild *r, uint64_t cluster, uint64_t *v)
 {
     uint64_t count = zq_counts_get(&s->counts, cluster);
+    bool unseen;
     int rc = zq_scan_refcount(s, cluster, v);
 
+    if (rc == 0)
+        rc = may_be_unseen(s, r, cluster, &unseen);
+    if (rc < 0)
+        return rc;
+    *v = unseen ? zq_max(*v, 1) : *v;
     if (cluster >= r->t.base && cluster < new_end(r))
         *v = 1;
     else if (count > *v)
@@ -98,7 +153,7 @@ static int new_count(struct zq_scan *s, const struct rebuild *r, uint64_t cluste
     else if (!count && *v && zq_counts_kind(&s->counts, cluster))
         --*v;
     *v = zq_min(*v, zq_refbits_max(r->t.order));
-    return rc;
+    return 0;
 }
 
 /* The marks in r->kept become offsets; blocks follow one another in the order of entries. */

@@ -192,6 +192,12 @@ static uint64_t entry_bytes(const uint8_t *e)
     return SNAPSHOT_FIXED + (uint64_t)zq_be32(e + 36) + zq_be16(e + 12) + zq_be16(e + 14);
 }
 
+/* Blank, or what has no ID, no L1 and no extra data: the offset of the table may be wrong. */
+static bool is_no_record(const uint8_t *e)
+{
+    return !zq_be32(e + 8) && !zq_be16(e + 12) && !zq_be32(e + 36);
+}
+
 /* *pos moves behind the entry; false: the table cannot be followed further. */
 static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
 {
@@ -202,7 +208,7 @@ static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
         give_up(s, "snapshot extra_data_size", extra, *pos + 36, "more than 1024");
         return false;
     }
-    if (s->h.version >= 3 && is_blank(e, SNAPSHOT_FIXED)) {
+    if (s->h.version >= 3 && is_no_record(e)) {
         give_up(s, "snapshot table entry", 0, *pos, "is blank");
         return false;
     }
@@ -224,7 +230,7 @@ static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
     uint64_t pos = s->h.snapshots_offset;
     uint8_t e[SNAPSHOT_FIXED];
 
-    for (*nr = 0; *nr < s->h.nb_snapshots; ++*nr) {
+    for (*nr = 0; *nr < zq_min(s->h.nb_snapshots, ZQ_MAX_SNAPSHOTS); ++*nr) {
         int rc;
 
         if (pos >= s->file_size || s->file_size - pos < SNAPSHOT_FIXED) {
@@ -248,6 +254,21 @@ static int note_id(struct zq_scan *s, const uint8_t *e, uint64_t at)
     return note_name(s, (struct zq_name){.record = at, .text = text, .size = zq_be16(e + 12)});
 }
 
+/* False: there is nothing to follow, and the snapshots are somewhere. */
+static bool judge_place(struct zq_scan *s)
+{
+    struct zqcow2_error why;
+
+    if (!s->h.snapshots_wrong && s->h.nb_snapshots <= ZQ_MAX_SNAPSHOTS)
+        return true;
+    (void)zq_header_judge_snapshots(&s->h, s->file_size, &why);
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s", why.text);
+    if (s->h.snapshots_offset < ZQ_MAX_HOST_OFFSET)
+        zq_scan_note_past_end(s, s->h.snapshots_offset + s->h.snapshots_bytes);
+    s->hidden = true;
+    return !s->h.snapshots_wrong;
+}
+
 /* The table is claimed before it is followed: what lies on other things is no list of snapshots. */
 int zq_scan_snapshots(struct zq_scan *s)
 {
@@ -257,7 +278,7 @@ int zq_scan_snapshots(struct zq_scan *s)
     uint32_t nr;
     int rc;
 
-    if (!s->h.nb_snapshots)
+    if (!s->h.nb_snapshots || !judge_place(s))
         return 0;
     if ((rc = measure_snapshots(s, &nr, &end)) < 0 ||
         (rc = zq_scan_claim(s, pos, end - pos, ZQ_KIND_SNAPSHOTS, "snapshot table", &clash)) < 0)

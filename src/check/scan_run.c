@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "base/sort.h"
+#include "check/genuine.h"
 #include "check/scan.h"
 #include "format/refbits.h"
 
@@ -44,19 +45,63 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     return rc;
 }
 
-/* rt[] gets only what may be trusted; it is 8 MiB at most, which the header's check has ensured. */
+/*
+ * What names a place behind the end of the file must find nothing when the file has become longer.
+ * A table that only ends there is followed up to it: *bytes.
+ */
+static void judge_rt(struct zq_scan *s, uint64_t *bytes)
+{
+    uint64_t at = s->h.rt_offset, cluster = zq_scan_cluster(s);
+    struct zqcow2_error why;
+
+    if (!s->h.rt_wrong)
+        return;
+    (void)zq_header_judge_rt(&s->h, s->file_size, &why);
+    zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1, "%s", why.text);
+    s->rebuild = true;
+    if (at < ZQ_MAX_HOST_OFFSET)
+        zq_scan_note_past_end(s, at + *bytes);
+    if (!at || at & (cluster - 1) || at >= s->file_size || *bytes > ZQ_MAX_RT_BYTES)
+        *bytes = 0;
+}
+
+/* The part of the table up to the first cluster that another fixed table has, or the file's end. */
+static uint64_t clear_part(struct zq_scan *s, uint64_t bytes)
+{
+    uint64_t cluster = zq_scan_cluster(s), at = s->h.rt_offset, end = at + bytes;
+
+    end = zq_min(end, zq_align_up(s->file_size, cluster));
+    while (at < end && !zq_counts_kind(&s->counts, at >> s->h.cluster_bits))
+        at += cluster;
+    return at - s->h.rt_offset;
+}
+
+/*
+ * rt[] gets only what may be trusted. If the table begins on another one that is fixed, one of two
+ * fields of the header is wrong. Where it counts itself it is the other one: then nothing is
+ * repaired, for what lies there is not what it seems. Without a table everything is counted anew,
+ * behind the end of the file.
+ */
 static int scan_refcount_table(struct zq_scan *s)
 {
-    uint64_t bytes = (uint64_t)s->h.rt_clusters << s->h.cluster_bits;
-    bool clash;
-    int rc;
+    uint64_t all = (uint64_t)s->h.rt_clusters << s->h.cluster_bits, bytes;
+    bool clash, genuine = false;
+    int rc = 0;
 
+    judge_rt(s, &all);
+    if (!all)
+        return 0;
+    bytes = clear_part(s, all);
+    if (!bytes)
+        rc = zq_rt_is_genuine(s->be, &s->h, s->file_size, &genuine);
+    s->tangled |= genuine;
+    if (rc == 0)
+        rc = zq_scan_claim(s, s->h.rt_offset, all, ZQ_KIND_REFCOUNTS, "refcount table", &clash);
+    if (rc < 0 || !bytes)
+        return rc;
     s->rt_entries = zq_table_count(bytes);
     s->rt = zq_zalloc(s->hooks, (size_t)bytes);
-    if (!s->rt)
-        return -ENOMEM;
-    rc = zq_scan_claim(s, s->h.rt_offset, bytes, ZQ_KIND_REFCOUNTS, "refcount table", &clash);
-    return rc < 0 ? rc : zq_walk_entries(s, s->h.rt_offset, s->rt_entries, scan_rt_entry, NULL);
+    return s->rt ? zq_walk_entries(s, s->h.rt_offset, s->rt_entries, scan_rt_entry, NULL) : -ENOMEM;
 }
 
 /* ---- L1 ---- */
@@ -316,7 +361,7 @@ static int scan_fixed(struct zq_scan *s)
     bool clash;
     int rc;
 
-    s->l1_room = s->h.nb_snapshots + 1;
+    s->l1_room = (uint32_t)zq_min(s->h.nb_snapshots, ZQ_MAX_SNAPSHOTS) + 1;
     s->l1s = zq_zalloc_array(s->hooks, s->l1_room, sizeof(*s->l1s));
     if (!s->l1s)
         return -ENOMEM;

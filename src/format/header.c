@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "base/report.h"
 #include "format/copies.h"
+#include "format/snapshot.h"
 #include "format/states.h"
 
 #define MAX_SNAPSHOTS  65536u
@@ -383,29 +384,53 @@ static int check_size(const struct zq_header *h, struct zqcow2_error *err)
     return 0;
 }
 
-static int check_tables(const struct zq_header *h, uint64_t file_size, struct zqcow2_error *err)
+int zq_header_judge_rt(const struct zq_header *h, uint64_t file_size, struct zqcow2_error *err)
 {
     uint64_t cluster = (uint64_t)1 << h->cluster_bits;
-    uint64_t rt_bytes = (uint64_t)h->rt_clusters << h->cluster_bits;
-    int rc;
+    uint64_t bytes = (uint64_t)h->rt_clusters << h->cluster_bits;
 
-    rc = check_table(h, "l1_table_offset", 40, h->l1_offset, (uint64_t)h->l1_entries * 8, file_size,
-                     err);
-    if (rc < 0)
-        return rc;
-    if (!h->rt_clusters || rt_bytes > ZQ_MAX_RT_BYTES)
+    if (!h->rt_clusters || bytes > ZQ_MAX_RT_BYTES)
         return bad(err, "refcount_table_clusters", h->rt_clusters, ZQ_HDR_RT_CLUSTERS,
                    "must be at least 1 and at most 8 MiB");
     /* A file may end in the middle of a cluster; the rest of the table is then zeros. */
-    rc = check_table(h, "refcount_table_offset", ZQ_HDR_RT_OFFSET, h->rt_offset, rt_bytes,
-                     file_size > UINT64_MAX - cluster ? file_size : zq_align_up(file_size, cluster),
-                     err);
-    if (rc < 0 || !h->nb_snapshots)
-        return rc;
+    return check_table(
+        h, "refcount_table_offset", ZQ_HDR_RT_OFFSET, h->rt_offset, bytes,
+        file_size > UINT64_MAX - cluster ? file_size : zq_align_up(file_size, cluster), err);
+}
+
+int zq_header_judge_snapshots(const struct zq_header *h, uint64_t file_size,
+                              struct zqcow2_error *err)
+{
+    if (!h->nb_snapshots)
+        return 0;
     if (h->nb_snapshots > MAX_SNAPSHOTS)
         return bad(err, "nb_snapshots", h->nb_snapshots, 60, "more than 65536");
-    return check_table(h, "snapshots_offset", 64, h->snapshots_offset,
-                       (uint64_t)h->nb_snapshots * 40, file_size, err);
+    return check_table(h, "snapshots_offset", ZQ_HDR_SNAPSHOTS, h->snapshots_offset,
+                       (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED, file_size, err);
+}
+
+/*
+ * What is in the clusters of the disk shows without refcounts and without snapshots. A writer would
+ * take what these protect for free.
+ */
+static int check_tables(struct zq_header *h, uint64_t file_size, bool rdwr,
+                        struct zqcow2_error *err)
+{
+    struct zqcow2_error why;
+    int rc = check_table(h, "l1_table_offset", 40, h->l1_offset, (uint64_t)h->l1_entries * 8,
+                         file_size, err);
+
+    if (rc < 0)
+        return rc;
+    h->rt_wrong = zq_header_judge_rt(h, file_size, &why) < 0;
+    if (rdwr && (h->rt_wrong || zq_header_judge_snapshots(h, file_size, &why) < 0))
+        return zq_fail(err, ZQCOW2_ECORRUPT, "%s: check and repair the image before writing",
+                       why.text);
+    h->snapshots_wrong =
+        h->nb_snapshots && check_table(h, "snapshots_offset", ZQ_HDR_SNAPSHOTS, h->snapshots_offset,
+                                       ZQ_SNAPSHOT_FIXED, file_size, NULL) < 0;
+    h->snapshots_bytes = (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED;
+    return 0;
 }
 
 /* ---- the whole ---- */
@@ -474,7 +499,7 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
         return rc;
     if (h->refcount_order > 6)
         return bad(err, "refcount_order", h->refcount_order, 96, "must be 0 to 6");
-    if ((rc = check_size(h, err)) < 0 || (rc = check_tables(h, file_size, err)) < 0 ||
+    if ((rc = check_size(h, err)) < 0 || (rc = check_tables(h, file_size, rdwr, err)) < 0 ||
         (rc = parse_exts(h, &area, err)) < 0)
         return rc;
     return check_data_file(h, err);

@@ -104,6 +104,12 @@ struct zq_header {
     uint64_t descriptors_offset; /* of their table; 0: there is none that holds */
     bool copies;                 /* records of snapshots name copies of the write-pointer table */
     bool copies_stale;           /* they did, and these are void now */
+    /*
+     * For a reader, who needs neither table: where the fields, as stored, say that it is, none can
+     * be; and a snapshot table may have more records than 65536, or end behind the file.
+     */
+    bool rt_wrong, snapshots_wrong;
+    uint64_t snapshots_bytes;            /* the least that the snapshot table takes */
     bool unknown_ext, unknown_autoclear; /* data of other programs may be here */
 };
 
@@ -117,10 +123,14 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
  * buf holds the file's first min(cluster size, file_size) bytes. Checks every class "Header" and
  * "Extensions" of the format documents that the header cluster alone shows. Features that this
  * library lacks give EFEATURE by name (unknown bits by the name in the feature table), read-only
- * too; CORRUPT bit only when rdwr.
+ * too; the CORRUPT bit, and tables that only a writer needs, only when rdwr.
  */
 int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
                     bool rdwr, struct zqcow2_error *err);
+/* Whether such a table may lie where the fields say; ECORRUPT says why not. */
+int zq_header_judge_rt(const struct zq_header *h, uint64_t file_size, struct zqcow2_error *err);
+int zq_header_judge_snapshots(const struct zq_header *h, uint64_t file_size,
+                              struct zqcow2_error *err);
 /* Where the backing file's name is now. */
 static inline uint64_t zq_header_name_at(const uint8_t *buf)
 {

@@ -78,7 +78,7 @@ static int take_over(struct opening *o, const uint8_t *raw)
     o->h.l1_entries = r.l1_entries;
     if (o->g.layout && rc == 0)
         rc = take_zones(o, &f);
-    return rc < 0 ? rc : zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
+    return rc < 0 ? rc : zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, o->err);
 }
 
 int zq_opening_snapshot(struct opening *o)
@@ -89,7 +89,8 @@ int zq_opening_snapshot(struct opening *o)
                         .err = o->err,
                         .bounds = {zq_form_of(&o->h), o->file_size},
                         .table_offset = o->h.snapshots_offset,
-                        .nr = o->h.nb_snapshots};
+                        .nr = o->h.nb_snapshots,
+                        .nowhere = o->h.snapshots_wrong};
     uint64_t pos;
     int rc;
 

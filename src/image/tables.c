@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include "base/report.h"
+#include "check/genuine.h"
 #include "check/overlap.h"
 #include "format/entry.h"
 #include "format/snapshot.h"
@@ -39,6 +40,34 @@ static int parse_cluster(struct opening *o, uint32_t cluster_bits)
     return rc;
 }
 
+/* A list of snapshots that lies on another table is none. */
+static bool is_no_list(const struct opening *o)
+{
+    struct zq_header h = o->h;
+
+    h.rt_clusters = h.rt_wrong ? 0 : 1;
+    return zq_header_judge_snapshots(&h, o->file_size, NULL) < 0 ||
+           zq_overlap_check(&h, o->g.layout ? &o->g : NULL, NULL) < 0;
+}
+
+/*
+ * A reader needs neither table, so a wrong field costs it nothing; but of what does lie there the
+ * first cluster is kept from passing for anything else. How far the tables go is not known.
+ */
+static int believe(struct opening *o)
+{
+    uint64_t cluster = (uint64_t)1 << o->h.cluster_bits;
+    bool refcounts, snapshots = false;
+    int rc = zq_rt_is_genuine(o->be, &o->h, o->file_size, &refcounts);
+
+    if (rc == 0)
+        rc = zq_snapshots_are_genuine(o->be, &o->h, o->file_size, &snapshots);
+    o->h.snapshots_wrong |= is_no_list(o);
+    o->h.rt_clusters = refcounts ? 1 : 0;
+    o->h.snapshots_bytes = snapshots ? zq_min(o->h.snapshots_bytes, cluster) : 0;
+    return rc;
+}
+
 int zq_opening_header(struct opening *o)
 {
     uint32_t cluster_bits;
@@ -51,8 +80,10 @@ int zq_opening_header(struct opening *o)
                             &cluster_bits, o->err);
     if (rc == 0)
         rc = parse_cluster(o, cluster_bits);
+    if (rc == 0 && !o->rdwr)
+        rc = believe(o);
     if (rc == 0)
-        rc = zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, 0, o->err);
+        rc = zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, o->err);
     return rc;
 }
 
@@ -89,8 +120,9 @@ static int check_entry(struct opening *o, const char *name, uint64_t offset, uin
 
     if (why)
         return zq_fail(o->err, ZQCOW2_ECORRUPT,
-                       "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s", name, i, raw,
-                       offset + zq_table_bytes(i), why);
+                       "%s entry %" PRIu64 " (0x%" PRIx64 ") at byte %" PRIu64 ": %s%s", name, i,
+                       raw, offset + zq_table_bytes(i), why,
+                       o->rdwr ? ": check and repair the image before writing" : "");
     return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
@@ -168,8 +200,7 @@ static void set_all_fixed(const struct opening *o, struct zq_alloc *a)
     set_fixed(o, a, ZQ_FIXED_DESCRIBED, h->descriptors_offset,
               h->descriptors_offset ? zq_descriptors_bytes(h->descriptor_size, h->states_zones) :
                                       0);
-    set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset,
-              (uint64_t)h->nb_snapshots * ZQ_SNAPSHOT_FIXED);
+    set_fixed(o, a, ZQ_FIXED_SNAPSHOTS, h->snapshots_offset, h->snapshots_bytes);
 }
 
 /*

@@ -139,6 +139,7 @@ static void describe(struct zq_core *c, struct zq_snap *s)
     s->states_offset = c->zones.states_at;
     s->table_offset = c->hdr.snapshots_offset;
     s->nr = c->hdr.nb_snapshots;
+    s->nowhere = c->hdr.snapshots_wrong;
     s->is_table = is_table;
     s->arg = &c->alloc;
 }

@@ -41,10 +41,15 @@ int zq_snap_load(struct zq_snap *s)
 {
     size_t name = s->kind == ZQ_SNAP_TAKE ? strlen(s->name) : 0;
     uint64_t end = 0, bytes = 0;
+    int rc;
 
+    if (s->nowhere)
+        return zq_fail(s->err, ZQCOW2_ECORRUPT,
+                       "nb_snapshots %" PRIu64 " at byte 60, snapshots_offset 0x%" PRIx64
+                       " at byte 64: no snapshot table can be there",
+                       s->nr, s->table_offset);
     for (uint64_t i = 0; i < s->nr; i++, end += bytes) {
-        int rc = measure(s, end, &bytes);
-
+        rc = measure(s, end, &bytes);
         if (rc < 0)
             return rc;
     }

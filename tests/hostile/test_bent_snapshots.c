@@ -94,6 +94,7 @@ enum what { LIST, READ, APPLY, DELETE, WHATS };
 #define ON_L1     (UINT64_MAX - 1)    /* values that say where something of the image is */
 #define ON_COUNTS (UINT64_MAX - 2)
 #define C         ZQCOW2_ECORRUPT
+#define NOWHERE   "no snapshot table can be there"
 /* What LIST, READ, APPLY and DELETE return. */
 #define UNLISTED \
     { \
@@ -129,15 +130,15 @@ struct bend {
 
 static const struct bend bends[] = {
     {"more than there are", false, HEADER, 60, 4, 3, HARMLESS, NULL, NULL},
-    {"65,537 snapshots", false, HEADER, 60, 4, 65537, UNLISTED, "nb_snapshots 65537", NULL},
-    {"a table at the header", false, HEADER, 64, 8, 0, UNLISTED, "points at the header", NULL},
-    {"a table not aligned", false, HEADER, 64, 8, CLUSTER + 8, UNLISTED,
-     "snapshots_offset 4104 (0x1008) at byte 64: is not aligned", NULL},
-    {"a table behind the end", false, HEADER, 64, 8, END, UNLISTED, "runs past the end of the file",
-     NULL},
-    {"a table on L1", false, HEADER, 64, 8, ON_L1, UNLISTED, "overlaps the L1 table", NULL},
-    {"a table on the refcount table", false, HEADER, 64, 8, ON_COUNTS, UNLISTED,
-     "overlaps the refcount table", NULL},
+    {"65,537 snapshots", false, HEADER, 60, 4, 65537, UNLISTED, NOWHERE, "nb_snapshots 65537"},
+    {"a table at the header", false, HEADER, 64, 8, 0, UNLISTED, NOWHERE, "points at the header"},
+    {"a table not aligned", false, HEADER, 64, 8, CLUSTER + 8, UNLISTED, NOWHERE,
+     "snapshots_offset 4104 (0x1008) at byte 64: is not aligned"},
+    {"a table behind the end", false, HEADER, 64, 8, END, UNLISTED, NOWHERE,
+     "runs past the end of the file"},
+    {"a table on L1", false, HEADER, 64, 8, ON_L1, UNLISTED, NOWHERE, "overlaps the L1 table"},
+    {"a table on the refcount table", false, HEADER, 64, 8, ON_COUNTS, UNLISTED, NOWHERE,
+     "overlaps the refcount table"},
     {"extra data of 4 GiB", false, RECORD, 36, 4, UINT32_MAX, UNLISTED,
      "extra_data_size 4294967295", NULL},
     {"extra data of 1,032 bytes", false, RECORD, 36, 4, 1032, UNLISTED, "extra_data_size 1032",
@@ -269,15 +270,13 @@ static int ask(struct zqcow2_backend *be, enum what what, struct zqcow2_error *e
     return rc < 0 ? rc : closed;
 }
 
-/* The disk, and the other snapshot, where the image can be opened at all. */
+/* The disk, and the other snapshot, where there is a table. */
 static void read_others(const struct bend *b, enum what what, struct zqcow2_backend *be)
 {
     struct zqcow2_error err = {0, ""};
     struct zqcow2_image *img;
     uint8_t data[512] = {0};
 
-    if (b->place == HEADER && b->code[LIST] < 0)
-        return;
     must(b, what, open_on(be, false, NULL, &img, &err) == 0, err.text);
     must(b, what, zqcow2_read(img, data, sizeof(data), 0) == 0, "the disk");
     must(b, what, data[0] == 3 || (what == APPLY && !b->code[what]), "what the disk holds");

@@ -177,6 +177,65 @@ void fault_wp_lost(struct pic *p)
     pic_map(p, KiB(192) + 2 * p->cluster, 9);
 }
 
+/* ---- a refcount table that the header misplaces ---- */
+
+static void table_at_header(struct pic *p)
+{
+    pic_put(p, 48, 8, 0);
+}
+
+static void table_unaligned(struct pic *p)
+{
+    pic_put(p, 48, 8, p->rt + 8);
+}
+
+/* Where a new one would go. */
+void fault_table_behind(struct pic *p)
+{
+    pic_put(p, 48, 8, (pic_length(p) + p->cluster - 1) / p->cluster * p->cluster);
+}
+
+static void table_far(struct pic *p)
+{
+    pic_put(p, 48, 8, 1ull << 62);
+}
+
+static void table_empty(struct pic *p)
+{
+    pic_put(p, 56, 4, 0);
+}
+
+static void table_too_large(struct pic *p)
+{
+    pic_put(p, 56, 4, UINT32_MAX);
+}
+
+/* Over all that follows, and the end of the file. */
+static void table_long(struct pic *p)
+{
+    pic_put(p, 56, 4, pic_length(p) / p->cluster);
+}
+
+static void table_on_l1(struct pic *p)
+{
+    pic_put(p, 48, 8, p->l1);
+}
+
+static void table_on_wp(struct pic *p)
+{
+    pic_put(p, 48, 8, p->wp);
+}
+
+static void table_on_l2(struct pic *p)
+{
+    pic_put(p, 48, 8, pic_get(p, p->l1, 8) & ~PIC_COPIED);
+}
+
+static void table_on_data(struct pic *p)
+{
+    pic_put(p, 48, 8, pic_get(p, pic_l2(p, 0), 8) & ~PIC_COPIED);
+}
+
 const struct fault faults[] = {
     {"none", NULL, LEAKS, false},
     {"leak", fault_leak, LEAKS, false},
@@ -198,5 +257,16 @@ const struct fault faults[] = {
     {"data nowhere", fault_data_nowhere, ALL, false},
     {"L2 on L1", fault_l2_on_l1, ALL, true},
     {"write pointers lost", fault_wp_lost, ALL, false},
+    {"refcount table at the header", table_at_header, REPAIR, true},
+    {"refcount table not aligned", table_unaligned, REPAIR, true},
+    {"refcount table behind the end", fault_table_behind, REPAIR, true},
+    {"refcount table beyond 2^56", table_far, REPAIR, true},
+    {"refcount table of no clusters", table_empty, REPAIR, true},
+    {"refcount table of 2^32 - 1 clusters", table_too_large, REPAIR, true},
+    {"refcount table over the rest", table_long, REPAIR, true},
+    {"refcount table on L1", table_on_l1, REPAIR, true},
+    {"refcount table on write pointers", table_on_wp, REPAIR, true},
+    {"refcount table on an L2 table", table_on_l2, REPAIR, true},
+    {"refcount table on data", table_on_data, REPAIR, true},
 };
 const size_t nr_faults = sizeof(faults) / sizeof(faults[0]);

@@ -34,5 +34,6 @@ void fault_dirty(struct pic *p);
 void fault_data_nowhere(struct pic *p);
 void fault_wp_lost(struct pic *p);
 void fault_l2_on_l1(struct pic *p);
+void fault_table_behind(struct pic *p);
 
 #endif

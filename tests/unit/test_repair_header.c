@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Fields of the header that stand for nothing, and flags that an interrupted change leaves. */
+/* Fields of the header that are wrong, and flags that an interrupted change leaves. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -262,13 +262,184 @@ static void test_size_of_l1(void **state)
     pic_free(&p);
 }
 
+/* A table that ends with the file need not be padded. */
+static void test_too_many_at_the_end(void **state)
+{
+    uint64_t record;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    record = pic_snapshot(&p);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    pic_cut(&p, record + 40 + 16 + 2);
+    pic_finds(&p, 0, 0, 0, "", "");
+    expect_fixed(&p, 60, 2);
+    expect_fixed(&p, 60, 7);
+    expect_fixed(&p, 60, 65537);
+    pic_free(&p);
+}
+
+/* ---- tables that the header misplaces ---- */
+
+static void expect_content(struct pic *p, const char *snapshot)
+{
+    static const struct {
+        uint64_t guest;
+        int fill;
+    } data[] = {{0, 0xa0}, {KiB(192), 0xa3}, {KiB(320), 0xa5}};
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_image *img;
+    uint8_t b[512];
+
+    o.flags = ZQCOW2_OPEN_BORROW;
+    o.snapshot = snapshot;
+    if (zqcow2_open(p->be, &o, &img, &p->err) != 0)
+        fail_msg("%s", p->err.text);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(zqcow2_read(img, b, sizeof(b), data[i].guest), 0);
+        assert_int_equal(b[0], data[i].fill);
+        assert_int_equal(b[511], data[i].fill);
+    }
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+/* Of the faults of this kind: who reads needs no refcounts, and a repair makes them anew. */
+static void misplace(const struct fault *f, uint32_t cluster, uint32_t bits)
+{
+    struct pic p;
+
+    fault_image(&p, cluster, bits);
+    f->make(&p);
+    expect_content(&p, NULL);
+    assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), ZQCOW2_ECORRUPT);
+    if (!strstr(p.err.text, "refcount") || !strstr(p.err.text, "check and repair the image"))
+        fail_msg("%s: %s", f->name, p.err.text);
+    assert_int_equal(pic_check(&p, 0), 0);
+    if (!p.res.corruptions || !strstr(p.found, "refcount"))
+        fail_msg("%s: %s", f->name, p.found);
+    expect_idle(&p, LEAKS);
+    assert_int_equal(pic_check(&p, f->flags), 0);
+    pic_find(&p);
+    pic_finds(&p, 0, 0, 0, "", "");
+    expect_idle(&p, ALL);
+    expect_content(&p, NULL);
+    assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), 0);
+    pic_free(&p);
+}
+
+static void test_misplaced_refcounts(void **state)
+{
+    static const uint32_t clusters[] = {512, 4096, 65536}, bits[] = {1, 16, 64};
+    unsigned n = 0;
+
+    (void)state;
+    for (size_t i = 0; i < nr_faults; i++) {
+        for (int k = 0; k < 9 && strstr(faults[i].name, "refcount table "); k++, n++)
+            misplace(&faults[i], clusters[k / 3], bits[k % 3]);
+    }
+    printf("misplaced refcount tables: %u, each read and made anew\n", n);
+    assert_int_equal(n, 99);
+}
+
+/* What a snapshot has that cannot be followed is not free because the refcounts are lost. */
+static void test_lost_beside_hidden(void **state)
+{
+    uint64_t record, host;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    host = pic_get(&p, pic_l2(&p, KiB(320)), 8) & ~PIC_COPIED;
+    record = pic_snapshot(&p);
+    pic_put(&p, pic_l2(&p, KiB(320)), 8, 0); /* the snapshot alone has it */
+    pic_put(&p, record + 36, 4, UINT32_MAX);
+    pic_put(&p, 48, 8, 0);
+    assert_int_equal(pic_check(&p, ALL), 0);
+    pic_find(&p);
+    assert_int_equal(pic_refcount(&p, host), 1);
+    assert_int_equal(pic_refcount(&p, record), 1);
+    expect_idle(&p, ALL);
+    pic_free(&p);
+}
+
+/* The refcounts are right: it is L1 whose place is wrong, and nothing may act on what it is not. */
+static void test_tables_on_refcounts(void **state)
+{
+    (void)state;
+    for (int zones = 0; zones < 2; zones++) {
+        uint64_t at, was;
+        struct pic p;
+
+        fault_image(&p, 4096, 16);
+        at = zones ? p.zoned + 24 : 40;
+        was = pic_get(&p, at, 8);
+        pic_put(&p, at, 8, p.rt);
+        assert_int_equal(pic_open(&p, 0), ZQCOW2_ECORRUPT);
+        assert_non_null(strstr(p.err.text, "overlaps"));
+        assert_int_equal(pic_check(&p, 0), 0);
+        assert_true(p.res.corruptions);
+        expect_idle(&p, LEAKS);
+        assert_int_equal(pic_check(&p, ALL), 0); /* no more than a mark */
+        pic_put(&p, at, 8, was);
+        assert_int_equal(pic_check(&p, ALL), 0);
+        pic_finds(&p, 0, 0, 0, "", "");
+        expect_content(&p, NULL);
+        pic_free(&p);
+    }
+}
+
+static void test_misplaced_snapshots(void **state)
+{
+    static const uint64_t places[] = {0, 520, 1ull << 40, 1ull << 62, 0x3000};
+    uint64_t nr;
+    struct pic p;
+
+    (void)state;
+    fault_image(&p, 4096, 16);
+    (void)pic_snapshot(&p);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    for (int i = 0; i < 6; i++) {
+        uint64_t place = i < 5 ? places[i] : p.l1, len, now;
+        uint8_t *was, *is;
+
+        nr = pic_get(&p, 64, 8);
+        pic_put(&p, 64, 8, place);
+        was = pic_bytes(&p, &len);
+        expect_content(&p, NULL);
+        assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), ZQCOW2_ECORRUPT);
+        assert_int_equal(pic_check(&p, REPAIR), 0);
+        assert_true(p.res.corruptions > p.res.corruptions_fixed);
+        is = pic_bytes(&p, &now);
+        if (len != now || memcmp(is, was, len))
+            fail_msg("snapshots_offset 0x%llx: repair changes something: %s",
+                     (unsigned long long)place, p.found);
+        free(was);
+        free(is);
+        if (place)
+            expect_stays(&p, 60, 65537); /* there is no record that could be counted */
+        pic_put(&p, 64, 8, nr);
+    }
+    pic_finds(&p, 0, 0, 0, "", "");
+    pic_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_offset_of_no_snapshots),    cmocka_unit_test(test_raw_data_bit),
-        cmocka_unit_test(test_bitmaps_bit_alone),         cmocka_unit_test(test_loose_flags),
-        cmocka_unit_test(test_unknown_bits_beside_marks), cmocka_unit_test(test_flag_on_shared),
-        cmocka_unit_test(test_too_many_snapshots),        cmocka_unit_test(test_size_of_l1),
+        cmocka_unit_test(test_offset_of_no_snapshots),
+        cmocka_unit_test(test_raw_data_bit),
+        cmocka_unit_test(test_bitmaps_bit_alone),
+        cmocka_unit_test(test_loose_flags),
+        cmocka_unit_test(test_unknown_bits_beside_marks),
+        cmocka_unit_test(test_flag_on_shared),
+        cmocka_unit_test(test_too_many_snapshots),
+        cmocka_unit_test(test_size_of_l1),
+        cmocka_unit_test(test_too_many_at_the_end),
+        cmocka_unit_test(test_misplaced_refcounts),
+        cmocka_unit_test(test_lost_beside_hidden),
+        cmocka_unit_test(test_tables_on_refcounts),
+        cmocka_unit_test(test_misplaced_snapshots),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

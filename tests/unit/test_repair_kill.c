@@ -71,14 +71,16 @@ static void name_bitmaps_alike(struct pic *p)
     fault_bitmaps(p, names);
 }
 
-static const struct fault kinds[] = {{"leak", fault_leak, LEAKS, false},
-                                     {"snapshot half deleted", half_deleted, LEAKS, false},
-                                     {"write pointers", fault_wp_lost, ALL, false},
-                                     {"no refcounts", lose_refcounts, REPAIR, true},
-                                     {"wrong, shared", share_wrong_table, ALL, false},
-                                     {"ahead, shared", share_ahead, ALL, false},
-                                     {"unknown owner", keep_unknown, REPAIR, false},
-                                     {"bitmaps of one name", name_bitmaps_alike, REPAIR, false}};
+static const struct fault kinds[] = {
+    {"leak", fault_leak, LEAKS, false},
+    {"snapshot half deleted", half_deleted, LEAKS, false},
+    {"write pointers", fault_wp_lost, ALL, false},
+    {"no refcounts", lose_refcounts, REPAIR, true},
+    {"wrong, shared", share_wrong_table, ALL, false},
+    {"ahead, shared", share_ahead, ALL, false},
+    {"unknown owner", keep_unknown, REPAIR, false},
+    {"refcount table behind the end", fault_table_behind, REPAIR, true},
+    {"bitmaps of one name", name_bitmaps_alike, REPAIR, false}};
 
 static void put_file(const uint8_t *b, uint64_t len)
 {

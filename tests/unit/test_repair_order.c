@@ -7,7 +7,8 @@
  * * there are no more corruptions than before, and what could be read reads the same;
  * * where the flags of an entry have changed, or it was dropped, no refcount is too low (R13);
  * * where anything has changed and the in-use mark is clear, the repair is done: the state is the
- *   last one.
+ *   last one;
+ * * what no writer could have before is refused until there is no corruption.
  *
  * When the repair returns, all that it wrote is durable.
  */
@@ -180,6 +181,7 @@ static void apply(struct store *s, const struct op *op, uint8_t *gone, uint64_t 
 struct test {
     const struct fault *fault;
     uint64_t room, corruptions;
+    bool refused; /* no writer may have it */
     struct store was, last;
     uint64_t l1, l1_entries, mark; /* as they were */
     uint8_t disk[DISK];
@@ -274,6 +276,9 @@ static void judge(struct test *t, const struct store *s)
             (!readable[i] || memcmp(disk + i * SECTOR, t->disk + i * SECTOR, SECTOR)))
             wrong(t, "reads otherwise", p.found);
     }
+    if (t->refused && pic_open(&p, ZQCOW2_OPEN_RDWR) == 0 && pic_check(&p, 0) == 0 &&
+        p.res.corruptions)
+        wrong(t, "a writer may have it before all is right", p.found);
     zqcow2_backend_close(p.be);
 }
 
@@ -388,6 +393,7 @@ static unsigned one(const struct fault *f)
     t.mark = p.mark;
     read_disk(&p, t.disk, t.readable);
     t.was.b = pic_bytes(&p, &t.was.length);
+    t.refused = pic_open(&p, ZQCOW2_OPEN_RDWR) != 0;
     pic_free(&p);
     r->room = t.room = (t.was.length + MiB(2)) / SECTOR * SECTOR;
     r->now = copy_store(&t.was, t.room);

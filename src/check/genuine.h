@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Is a table where the header says? Where two overlap, one of the two fields is wrong, and what the
+ * other one names must not be taken for what it is not.
+ */
+#ifndef ZQ_CHECK_GENUINE_H
+#define ZQ_CHECK_GENUINE_H
+
+#include "device/backend.h"
+#include "format/entry.h"
+#include "format/snapshot.h"
+
+/*
+ * *yes: the refcount table counts itself, its first block and the header, each once, as in every
+ * image that is sound. Returns -errno of a read that failed.
+ */
+int zq_rt_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, uint64_t file_size,
+                     bool *yes);
+/* Whether bytes may be a record of a snapshot, whatever else they could be. */
+bool zq_record_is_genuine(const struct zq_bounds *b, const struct zq_snapshot *r);
+/* *yes: the first one in the snapshot table is. */
+int zq_snapshots_are_genuine(struct zqcow2_backend *be, const struct zq_header *h,
+                             uint64_t file_size, bool *yes);
+
+#endif
