@@ -114,14 +114,14 @@ int serve_state_create(struct serve_state *s)
     char path[SERVE_STATE_PATH];
     int fd, rc;
 
+    s->pid = getpid();
+    set_endpoint(s);
     if (mkdir(SERVE_STATE_DIR, 0755) && errno != EEXIST)
         return -errno;
     serve_state_beside(path, s->kind, s->id, "");
     fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0)
         return -errno;
-    s->pid = getpid();
-    set_endpoint(s);
     rc = flock(fd, LOCK_EX | LOCK_NB) ? -errno : write_file(s, fd);
     if (rc < 0) {
         close(fd);

@@ -22,7 +22,7 @@ struct ublk_ctrl_cmd { /* in the second half of a 128-byte SQE */
     uint16_t len;
     uint64_t addr;
     uint64_t data;
-    uint16_t dev_path_len;
+    uint16_t dev_path_len; /* of the path before what is at addr: the driver asks its rights */
     uint16_t pad;
     uint32_t reserved;
 };
@@ -35,6 +35,7 @@ static_assert(sizeof(struct ublk_ctrl_cmd) == 32, "control command");
 #define UBLK_CMD_STOP_DEV       _IOWR('u', 0x07, struct ublk_ctrl_cmd)
 #define UBLK_CMD_SET_PARAMS     _IOWR('u', 0x08, struct ublk_ctrl_cmd)
 #define UBLK_CMD_GET_PARAMS     _IOR('u', 0x09, struct ublk_ctrl_cmd)
+#define UBLK_CMD_GET_DEV_INFO2  _IOR('u', 0x12, struct ublk_ctrl_cmd)
 #define UBLK_CMD_START_RECOVERY _IOWR('u', 0x10, struct ublk_ctrl_cmd)
 #define UBLK_CMD_END_RECOVERY   _IOWR('u', 0x11, struct ublk_ctrl_cmd)
 #define UBLK_CMD_GET_FEATURES   _IOR('u', 0x13, struct ublk_ctrl_cmd)
@@ -47,6 +48,7 @@ static_assert(UBLK_CMD_GET_FEATURES == _IOC(_IOC_READ, 0x75, 0x13, 32), "ioctl e
 
 #define UBLK_F_USER_RECOVERY         (1ull << 3)
 #define UBLK_F_USER_RECOVERY_REISSUE (1ull << 4)
+#define UBLK_F_UNPRIVILEGED_DEV      (1ull << 5)
 #define UBLK_F_CMD_IOCTL_ENCODE      (1ull << 6)
 #define UBLK_F_USER_COPY             (1ull << 7)
 #define UBLK_F_ZONED                 (1ull << 8)
@@ -121,7 +123,7 @@ static_assert(sizeof(struct ublk_io_desc) == 24, "descriptor");
 struct ublk_io_cmd {
     uint16_t q_id, tag;
     int32_t result;
-    uint64_t addr; /* append: the first sector written */
+    uint64_t addr; /* append: the first sector written; of an unprivileged device: the memory */
 };
 static_assert(sizeof(struct ublk_io_cmd) == 16, "I/O command");
 

@@ -170,12 +170,15 @@ static int remove_dead(const struct serve_state *st)
 static int try_stop(uint32_t id)
 {
     struct ublk_ctl ctl;
+    struct ublk_dev_info info;
     uint64_t features;
     int rc = ublk_ctl_open(&ctl), tries = 10;
 
     if (rc < 0)
         return rc;
     rc = ublk_ctl_features(&ctl, &features);
+    if (rc >= 0)
+        rc = ublk_ctl_info(&ctl, id, &info);
     if (rc >= 0)
         rc = features & UBLK_F_SAFE_STOP_DEV ? -EBUSY : -EOPNOTSUPP;
     for (; rc == -EBUSY && tries; tries--) {

@@ -13,6 +13,7 @@ int ublk_ctl_open(struct ublk_ctl *c)
 {
     int rc;
 
+    c->unprivileged = false;
     c->fd = open(UBLK_CONTROL_PATH, O_RDWR | O_CLOEXEC);
     if (c->fd < 0)
         return -errno;
@@ -29,7 +30,8 @@ const char *ublk_ctl_explain(int rc)
     case -ENODEV:
     case -ENXIO: return UBLK_CONTROL_PATH " is missing: load the driver (modprobe ublk_drv)";
     case -EACCES:
-        return UBLK_CONTROL_PATH ": no permission; a ublk device needs root (CAP_SYS_ADMIN)";
+        return UBLK_CONTROL_PATH ": no permission; a ublk device needs root (CAP_SYS_ADMIN), or "
+                                 "write access to this file and an image without zones";
     case -EPERM: return "io_uring is not permitted here (kernel.io_uring_disabled, or a sandbox)";
     default: return strerror(-rc);
     }
@@ -56,14 +58,8 @@ static int wait_result(struct io_uring *ring)
     return rc;
 }
 
-static int command(struct ublk_ctl *c, uint32_t op, uint32_t id, void *buf, size_t len,
-                   uint64_t data)
+static int run(struct ublk_ctl *c, uint32_t op, const struct ublk_ctrl_cmd *cmd)
 {
-    struct ublk_ctrl_cmd cmd = {.dev_id = id,
-                                .queue_id = UINT16_MAX,
-                                .len = (uint16_t)len,
-                                .addr = (uint64_t)(uintptr_t)buf,
-                                .data = data};
     struct io_uring_sqe *sqe = io_uring_get_sqe(&c->ring);
     int rc;
 
@@ -73,11 +69,41 @@ static int command(struct ublk_ctl *c, uint32_t op, uint32_t id, void *buf, size
     sqe->opcode = IORING_OP_URING_CMD;
     sqe->fd = c->fd;
     sqe->cmd_op = op;
-    memcpy(sqe->cmd, &cmd, sizeof(cmd));
+    memcpy(sqe->cmd, cmd, sizeof(*cmd));
     do
         rc = io_uring_submit(&c->ring);
     while (rc == -EINTR);
     return rc < 0 ? rc : wait_result(&c->ring);
+}
+
+static int command(struct ublk_ctl *c, uint32_t op, uint32_t id, void *buf, size_t len,
+                   uint64_t data)
+{
+    struct ublk_ctrl_cmd cmd = {.dev_id = id,
+                                .queue_id = UINT16_MAX,
+                                .len = (uint16_t)len,
+                                .addr = (uint64_t)(uintptr_t)buf,
+                                .data = data};
+    struct {
+        char path[32];
+        uint8_t rest[sizeof(struct ublk_params)];
+    } with_path;
+    int rc;
+
+    if (!c->unprivileged || op == UBLK_CMD_ADD_DEV)
+        return run(c, op, &cmd);
+    /* The path ends at its NUL; what else is in its room does not count. */
+    memset(&with_path, 0, sizeof(with_path));
+    snprintf(with_path.path, sizeof(with_path.path), UBLK_CHAR_PATH "%" PRIu32, id);
+    if (len)
+        memcpy(with_path.rest, buf, len);
+    cmd.dev_path_len = sizeof(with_path.path);
+    cmd.len = (uint16_t)(sizeof(with_path.path) + len);
+    cmd.addr = (uint64_t)(uintptr_t)&with_path;
+    rc = run(c, op, &cmd);
+    if (len)
+        memcpy(buf, with_path.rest, len);
+    return rc;
 }
 
 int ublk_ctl_features(struct ublk_ctl *c, uint64_t *features)
@@ -101,12 +127,20 @@ uint64_t ublk_driver_features(void)
 
 int ublk_ctl_info(struct ublk_ctl *c, uint32_t id, struct ublk_dev_info *info)
 {
+    int rc;
+
     memset(info, 0, sizeof(*info));
-    return command(c, UBLK_CMD_GET_DEV_INFO, id, info, sizeof(*info), 0);
+    c->unprivileged = false;
+    rc = command(c, UBLK_CMD_GET_DEV_INFO, id, info, sizeof(*info), 0);
+    if (rc != -EINVAL)
+        return rc;
+    c->unprivileged = true; /* then it must have its path */
+    return command(c, UBLK_CMD_GET_DEV_INFO2, id, info, sizeof(*info), 0);
 }
 
 int ublk_ctl_add(struct ublk_ctl *c, struct ublk_dev_info *info)
 {
+    c->unprivileged = info->flags & UBLK_F_UNPRIVILEGED_DEV;
     return command(c, UBLK_CMD_ADD_DEV, info->dev_id, info, sizeof(*info), 0);
 }
 

@@ -4,12 +4,14 @@
 #define ZQ_TOOLS_UBLK_CTL_H
 
 #include <liburing.h>
+#include <stdbool.h>
 
 #include "ublk/abi.h"
 
 struct ublk_ctl {
     struct io_uring ring;
     int fd;
+    bool unprivileged; /* the device, once it was added or asked for */
 };
 
 /* 0 or -errno. */

@@ -49,6 +49,8 @@ static void queue_command(struct ublk_tag *t, uint32_t op, int result, uint64_t 
     struct io_uring_sqe *sqe = get_sqe(q);
     struct ublk_io_cmd cmd = {.q_id = q->id, .tag = t->tag, .result = result, .addr = addr};
 
+    if (q->copies)
+        cmd.addr = (uint64_t)(uintptr_t)t->iov.iov_base;
     if (!sqe) { /* cannot be, see get_sqe; the kernel then times out on this tag alone */
         q->error = -EBUSY;
         return;
@@ -85,7 +87,7 @@ int ublk_queue_fetch(struct ublk_tag *t, const struct iovec *part)
 {
     uint64_t at = ublk_data_offset(t->queue->id, t->tag) +
                   (uint64_t)((char *)part->iov_base - (char *)t->iov.iov_base);
-    size_t done = 0;
+    size_t done = t->queue->copies ? part->iov_len : 0;
 
     while (done < part->iov_len) {
         ssize_t n = pread(t->queue->fd, (char *)part->iov_base + done, part->iov_len - done,
@@ -100,7 +102,7 @@ int ublk_queue_fetch(struct ublk_tag *t, const struct iovec *part)
 static int copy_out(struct ublk_tag *t)
 {
     uint64_t at = ublk_data_offset(t->queue->id, t->tag);
-    size_t done = 0;
+    size_t done = t->queue->copies ? t->iov.iov_len : 0;
 
     while (done < t->iov.iov_len) {
         ssize_t n = pwrite(t->queue->fd, (char *)t->iov.iov_base + done, t->iov.iov_len - done,

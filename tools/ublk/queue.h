@@ -52,11 +52,13 @@ struct ublk_queue {
     int ended_fd; /* eventfd of the server, signalled when the thread ends */
     int error;    /* why the thread ended, when not because the device was stopped */
     pthread_t thread, self; /* the same; self is for the thread */
+    bool copies;            /* the kernel does, from and to the memory of the tag */
     bool registers;         /* the kernel puts pages of requests into the ring's table */
 };
 
 /* Before the thread runs: takes everything that can fail. Set id, depth, max_io, fd, leave_fd,
- * ended_fd, img, info, faults, ledger, direct and registers first. On failure nothing is held. */
+ * ended_fd, img, info, faults, ledger, direct, copies and registers first. On failure nothing is
+ * held. */
 int ublk_queue_prepare(struct ublk_queue *q);
 int ublk_queue_start(struct ublk_queue *q);
 /* After the thread has ended, or if it never started. What closing the library's queue returned. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Which device a new server takes over, and how that device is. */
+/* What dead servers leave: which device a new server takes over, how it is, and what can go. */
 #include "ublk/recover.h"
 
 #include <errno.h>
@@ -108,4 +108,41 @@ bool ublk_recover_options(struct ublk_options *o, struct serve_state *last)
     ok = ask_driver(o, &ctl) && relieve(o, last);
     ublk_ctl_close(&ctl);
     return ok;
+}
+
+/* ---- devices of servers that have died ---- */
+
+/* Its users may still have it open, and wait. */
+static bool waits(struct ublk_ctl *ctl, uint32_t id)
+{
+    struct ublk_dev_info info;
+
+    return ublk_ctl_info(ctl, id, &info) == 0 && info.flags & UBLK_F_USER_RECOVERY &&
+           info.state != UBLK_DEV_DEAD;
+}
+
+int ublk_reap_left_behind(struct ublk_ctl *ctl, uint32_t id, const char *image,
+                          struct serve_report *report)
+{
+    uint32_t ids[SERVE_STATE_MAX];
+    int n = serve_state_ids(&ublk_kind, ids, SERVE_STATE_MAX);
+
+    for (int i = 0; i < n; i++) {
+        struct serve_state st;
+
+        if (serve_state_read(&ublk_kind, ids[i], &st) || st.alive)
+            continue;
+        if (st.id != id && strcmp(st.image, image))
+            continue;
+        if (waits(ctl, st.id)) {
+            serve_report_failure(report,
+                                 "device %" PRIu32 " waits for a server: see ublk add --recover; "
+                                 "or delete it",
+                                 st.id);
+            return -EBUSY;
+        }
+        if (!ublk_reap(ctl, st.id, st.pid))
+            serve_state_remove(&st);
+    }
+    return 0;
 }

@@ -20,6 +20,7 @@
 #include "serve/signals.h"
 #include "ublk/direct.h"
 #include "ublk/params.h"
+#include "ublk/recover.h"
 
 #ifndef PR_SET_IO_FLUSHER
 #define PR_SET_IO_FLUSHER 57
@@ -97,44 +98,6 @@ static int check_features(struct server *s)
     return -EOPNOTSUPP;
 }
 
-/* Its users may still have it open, and wait. */
-static bool waits(struct server *s, uint32_t id)
-{
-    struct ublk_dev_info info;
-
-    return ublk_ctl_info(&s->ctl, id, &info) == 0 && info.flags & UBLK_F_USER_RECOVERY &&
-           info.state != UBLK_DEV_DEAD;
-}
-
-/*
- * A server that was killed leaves its device behind; the image and the id are free to use again
- * unless that device waits for a server.
- */
-static int reap_left_behind(struct server *s)
-{
-    uint32_t ids[SERVE_STATE_MAX];
-    int n = serve_state_ids(&ublk_kind, ids, SERVE_STATE_MAX);
-
-    for (int i = 0; i < n; i++) {
-        struct serve_state st;
-
-        if (serve_state_read(&ublk_kind, ids[i], &st) || st.alive)
-            continue;
-        if (st.id != s->opt->id && strcmp(st.image, s->image.path))
-            continue;
-        if (waits(s, st.id)) {
-            serve_report_failure(s->report,
-                                 "device %" PRIu32 " waits for a server: see ublk add --recover; "
-                                 "or delete it",
-                                 st.id);
-            return -EBUSY;
-        }
-        if (!ublk_reap(&s->ctl, st.id, st.pid))
-            serve_state_remove(&st);
-    }
-    return 0;
-}
-
 /* Requests that wait are sent again to the next server; an append must not be done twice. */
 static uint64_t device_flags(const struct server *s)
 {
@@ -150,9 +113,8 @@ static uint64_t device_flags(const struct server *s)
 }
 
 /* The id of a device that is just being taken away is free in a moment. */
-static int add_device(struct server *s)
+static int try_add(struct server *s, uint64_t flags)
 {
-    uint64_t flags = device_flags(s);
     int rc, tries = 30;
 
     do {
@@ -167,6 +129,22 @@ static int add_device(struct server *s)
             break;
         usleep(100 * 1000);
     } while (--tries);
+    return rc;
+}
+
+/* Without privileges the kernel copies the data itself, and allows neither zones nor recovery. */
+static bool may_be_unprivileged(const struct server *s)
+{
+    return !s->image.info.zone_size && !s->opt->recovery && s->opt->copy == UBLK_COPY_AUTO &&
+           s->features & UBLK_F_UNPRIVILEGED_DEV;
+}
+
+static int add_device(struct server *s)
+{
+    int rc = try_add(s, device_flags(s));
+
+    if (rc == -EPERM && may_be_unprivileged(s))
+        rc = try_add(s, UBLK_F_CMD_IOCTL_ENCODE | UBLK_F_UNPRIVILEGED_DEV);
     if (rc == -EEXIST)
         serve_report_failure(s->report, "device id %" PRIu32 " is in use", s->opt->id);
     else if (rc == -EPERM || rc == -EACCES)
@@ -268,8 +246,9 @@ static int prepare_queues(struct server *s)
         q->info = &s->image.info;
         q->faults = s->image.faults;
         q->ledger = &s->ledger;
-        q->direct = is_direct(s) ? &s->direct : NULL;
+        q->copies = s->ctl.unprivileged;
         q->registers = s->dev.flags & UBLK_F_AUTO_BUF_REG;
+        q->direct = q->registers && is_direct(s) ? &s->direct : NULL;
         rc = ublk_queue_prepare(q);
         if (rc < 0)
             return rc;
@@ -327,7 +306,8 @@ static int give_up_rights(struct server *s)
     serve_keeper_fd(&s->keeper, s->ctl.ring.ring_fd);
     if (s->control)
         serve_keeper_task(&s->keeper, serve_ctl_remove, s->control);
-    serve_state_keep(&s->state, &s->keeper);
+    if (s->state_fd >= 0)
+        serve_state_keep(&s->state, &s->keeper);
     rc = serve_keeper_start(&s->keeper);
     if (rc == 0)
         rc = serve_remote_start(&s->image.remote);
@@ -442,6 +422,7 @@ static int stop_device(struct server *s)
     return rc;
 }
 
+/* Without root there may be no place for it; then `list` does not show this server. */
 static int create_state(struct server *s)
 {
     s->state.kind = &ublk_kind;
@@ -449,6 +430,8 @@ static int create_state(struct server *s)
     snprintf(s->state.image, sizeof(s->state.image), "%s", s->image.path);
     snprintf(s->state.ctl, sizeof(s->state.ctl), "%s", serve_ctl_path(s->control));
     s->state_fd = serve_state_create(&s->state);
+    if (s->state_fd < 0 && s->ctl.unprivileged)
+        return 0;
     if (s->state_fd < 0)
         serve_report_failure(s->report, SERVE_STATE_DIR ": %s", strerror(-s->state_fd));
     return s->state_fd;
@@ -465,7 +448,8 @@ static int serve_device(struct server *s)
         serve_ctl_stop(s->control, &s->keeper);
         return rc;
     }
-    serve_ctl_beside(&s->control, &s->state);
+    if (s->state_fd >= 0)
+        serve_ctl_beside(&s->control, &s->state);
     rc = open_ledger(s);
     if (rc >= 0)
         rc = set_params(s);
@@ -507,7 +491,7 @@ static int make_device(struct server *s)
 
     if (s->opt->recover)
         return take_over(s);
-    rc = reap_left_behind(s);
+    rc = ublk_reap_left_behind(&s->ctl, s->opt->id, s->image.path, s->report);
     return rc < 0 ? rc : add_device(s);
 }
 

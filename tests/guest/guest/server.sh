@@ -289,6 +289,55 @@ unprivileged() {
     refused 'permission' /bin/setpriv --bounding-set -sys_admin zqcow2 ublk add $Z
 }
 ok "no privileges: refused" unprivileged
+as_user() {
+    /bin/setpriv --reuid 1000 --clear-groups "$@"
+}
+# What a rule of udev does for such a device: it gives it to its owner.
+give_device() {
+    for i in $(seq 200); do
+        [ -e /dev/ublkc$1 ] && chown 1000 /dev/ublkc$1 && return 0
+        usleep 50000
+    done
+}
+serve_as_user() { # ID
+    give_device $1 &
+    as_user zqcow2 ublk add --id $1 $U/p.qcow2 >/tmp/add.log 2>&1
+    status=$?
+    cat /tmp/add.log
+    [ $status = 0 ] && [ "$(head -1 /tmp/add.log)" = /dev/ublkb$1 ]
+}
+# A user who has access to the driver, and no place for a state file.
+users_device() {
+    U=/data/user
+    mkdir -p $U && make_image $U/p.qcow2 64M && make_image $U/z.qcow2 64M zone.size=8M &&
+        chown -R 1000 $U && mkdir -p /run/zqcow2 && chmod 755 /run/zqcow2 &&
+        refused 'no permission' as_user zqcow2 ublk add $U/p.qcow2 && chmod 666 /dev/ublk-control &&
+        refused 'image without zones' as_user zqcow2 ublk add $U/z.qcow2 &&
+        refused 'image without zones\|no zero copy' as_user zqcow2 ublk add --copy=zero $U/p.qcow2 || return 1
+    serve_as_user 50 && pid=$(pidof zqcow2) && pid=${pid##* } && ps | grep zqcow2 &&
+        grep '^Uid:.1000' /proc/$pid/status && [ -z "$(zqcow2 ublk list)" ] &&
+        zqguest io write /dev/ublkb50 65536 1048576 3 &&
+        zqguest io read /dev/ublkb50 65536 1048576 3 && zqguest io zeros /dev/ublkb50 0 65536 &&
+        zqguest io zeros /dev/ublkb50 1114112 524288 &&
+        /bin/blkdiscard -o 131072 -l 65536 /dev/ublkb50 &&
+        zqguest io zeros /dev/ublkb50 131072 65536 && sync -d /dev/ublkb50 || return 1
+    kill -TERM $pid
+    for i in $(seq 100); do [ -e /dev/ublkb50 ] || break; usleep 100000; done
+    [ ! -e /dev/ublkb50 ] && check_image $U/p.qcow2
+}
+ok "a user without rights serves a plain image" users_device
+users_list() {
+    mkdir -p /run/zqcow2 && chown 1000 /run/zqcow2 && serve_as_user 51 &&
+        as_user zqcow2 ublk list | grep "^51	/dev/ublkb51	pid [0-9]*	$U/p.qcow2\$" &&
+        zqguest io read /dev/ublkb51 196608 131072 3 &&
+        as_user zqcow2 serve ctl ublk51 stats >/dev/null &&
+        as_user zqcow2 ublk del 51 && [ ! -e /dev/ublkc51 ] &&
+        serve_as_user 51 && zqcow2 ublk del 51 && [ ! -e /dev/ublkc51 ] && check_image $U/p.qcow2
+    status=$?
+    rm -rf /run/zqcow2
+    return $status
+}
+ok "such a device is listed and deleted, by its user and by root" users_list
 no_driver() {
     rmmod ublk_drv && refused 'modprobe ublk_drv' zqcow2 ublk add $Z
 }
