@@ -62,6 +62,8 @@ int zt_io_zero_bytes(struct zt_io *io, uint64_t len, uint64_t off, unsigned flag
 
     if (!widens(io, len, off))
         return zqcow2_write_zeroes(io->img, len, off, flags);
+    if (flags & ZQCOW2_NO_FALLBACK)
+        return -EOPNOTSUPP;
     if (!whole_sectors(len, off, &begin, &end))
         return zt_io_write_bytes(io, zeros, len, off, plain);
     rc = zqcow2_write_zeroes(io->img, end - begin, begin, flags);

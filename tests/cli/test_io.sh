@@ -201,6 +201,10 @@ run 0 'as zeros' map --json -o 256K -l 64K t.qcow2
 is 'without one' 0 "$(grep -c '"offset"' out)"
 run 1 'odd ranges beyond the end' io -c 'write 1048575 2' -c 'write -z 1048575 2' -c 'discard 1048575 2' t.qcow2
 is 'fail' 3 "$(grep -c 'failed: ' out)"
+run 1 'zeros that would be written' io -c 'write -n -z 200001 5' -c 'write -n -z 200000 8192' \
+    -c 'read -q -P 0 196608 16k' t.qcow2
+is 'are not' 'write failed: Operation not supported
+write failed: Operation not supported' "$(cat out)"
 run 1 'mistakes' io -c 'write -c -z 0 4k' -c 'write -n 0 4k' -c 'alloc x' -c 'truncate x' -c 'truncate 1000' \
     -c 'sleep x' -c 'sigraise 65' -c 'sigraise 0' t.qcow2
 is 'each gets a line' 8 "$(wc -l <out | tr -d ' ')"

@@ -28,9 +28,8 @@ class Cannot(Exception):
 def theirs():
     """Runs QEMU's program instead, with the standard input that was read already."""
     if INPUT:
-        f = os.memfd_create("in")
-        os.pwrite(f, INPUT[0].encode(), 0)
-        os.dup2(f, 0)
+        os.dup2(os.memfd_create("in"), 0)
+        os.pwrite(0, INPUT[0].encode(), 0)
     os.execv(f"{JUDGE}/{NAME}", [NAME] + sys.argv[1:])
 
 def main(body):
