@@ -12,6 +12,10 @@
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
+ * Work     A call to submit, to poll, or to wait without time does about 1 ms of work besides I/O
+ *          and callbacks, however long a request is. If more is left, the descriptor is readable
+ *          at once, and other requests proceed before the long one ends. Each zone is still opened,
+ *          closed, finished or reset as a whole.
  * Failure  If the host fails a write to a sequential zone, the writes and appends to that zone that
  *          were submitted later and are still in flight fail with the same error, whether they have
  *          started or not. Those that were submitted after a later reset of the zone are not
@@ -110,7 +114,7 @@ ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs,
                                    uint32_t n);
 /*
- * Advances the requests of all queues of the image as far as possible without waiting. Then
+ * Advances the requests of all queues of the image without waiting, by about 1 ms of work. Then
  * delivers at most max completions of this queue; max 0: all that are due by then. Returns the
  * number of completions delivered.
  */

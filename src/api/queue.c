@@ -183,6 +183,7 @@ int zqcow2_queue_close(struct zqcow2_queue *q)
     zq_list_del(&q->bell.link);
     zq_tally_merge(&c->tally, &q->bell.tally);
     zq_loop_hand_over(c);
+    zq_loop_pass_on(c);
     zq_core_unlock(c);
     if (q->joint >= 0)
         close(q->joint);
@@ -229,7 +230,8 @@ static void queue_finish(struct zq_op *op)
     zq_list_push(&q->completed, &op->link);
     q->nr_completed++;
     signal_fd(q);
-    zq_loop_wake_others(op->core);
+    if (op->core->sleepers || op->core->polling) /* inline: see counts */
+        zq_loop_wake_others(op->core);
 }
 
 /*
@@ -245,6 +247,7 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
     int rc = 0;
 
     zq_core_lock(c);
+    zq_loop_begin(c);
     if (c->timed)
         now = zq_tally_now();
     while (taken < n) {
@@ -266,8 +269,10 @@ int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *req
         zq_op_begin(c, op);
     }
     watch_backend(q, true);
-    if (!q->calling) /* else they go when the callbacks have been called, in one batch */
+    if (!q->calling) { /* else they go when the callbacks have been called, in one batch */
         zq_loop_run(c, NULL);
+        zq_loop_pass_on(c);
+    }
     zq_core_unlock(c);
     return taken ? (int)taken : rc;
 }
@@ -311,6 +316,9 @@ static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
     take_completed(q);
     all = max && max < q->nr_taken ? max : q->nr_taken;
     while (n < all && q->nr_taken) {
+        int32_t left = q->core->left;
+
+        zq_loop_pass_on(q->core); /* a callback may wait for what others have submitted */
         q->calling++;
         zq_core_unlock(q->core);
         do {
@@ -318,6 +326,7 @@ static uint32_t deliver(struct zqcow2_queue *q, uint32_t max)
         } while (++n % AT_ONCE && n < all && q->nr_taken);
         zq_core_lock(q->core);
         q->calling--;
+        q->core->left = left;       /* others, and the callbacks, have used their own */
         zq_loop_run(q->core, NULL); /* what the callbacks have submitted */
     }
     if (q->nr_taken || q->nr_completed)
@@ -334,10 +343,12 @@ static void move_on(struct zqcow2_queue *q)
     struct zq_core *c = q->core;
 
     clear_fd(q);
-    if (c->be->ops.poll && !c->polling)
+    if (c->be->ops.poll && !c->polling) {
         zq_loop_wait(c, NULL, 0);
-    else
+    } else {
+        zq_loop_begin(c);
         zq_loop_run(c, NULL);
+    }
 }
 
 /* No other queue has a descriptor. */
@@ -354,7 +365,10 @@ static bool is_alone(const struct zqcow2_queue *q)
     return true;
 }
 
-/* Arranges who notices what is in flight. n: how many were delivered just now. */
+/*
+ * Arranges who notices what is in flight, and goes on with what is left. n: how many were delivered
+ * just now.
+ */
 static void leave(struct zqcow2_queue *q, uint32_t n)
 {
     struct zq_core *c = q->core;
@@ -365,6 +379,7 @@ static void leave(struct zqcow2_queue *q, uint32_t n)
         watch_backend(q, is_alone(q) || (zq_io_awaited(&c->x) && !zq_loop_is_heard(c)));
     if (!q->watching)
         zq_loop_hand_over(c);
+    zq_loop_pass_on(c);
 }
 
 int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max)

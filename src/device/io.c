@@ -25,6 +25,7 @@ int zq_iox_init(struct zq_iox *x)
     const struct zqcow2_limits *l = &x->be->limits;
 
     zq_list_init(&x->submit);
+    zq_list_init(&x->work);
     zq_list_init(&x->done);
     zq_list_init(&x->writes);
     zq_list_init(&x->parked);
@@ -459,7 +460,9 @@ void zq_io_start(struct zq_iox *x, struct zq_io *io)
     x->flushes += io->pub.kind == ZQCOW2_IO_FLUSH;
     if (io->pub.kind == ZQCOW2_IO_TRUNCATE)
         start_truncate(x, io);
-    if (!has_range(io) || (x->takes_any && fits_as_it_is(x, io)))
+    if (io->pub.kind == ZQ_IO_WORK)
+        zq_list_push(&x->work, &io->link);
+    else if (!has_range(io) || (x->takes_any && fits_as_it_is(x, io)))
         zq_list_push(&x->submit, &io->link);
     else
         zq_io_start_pieces(x, io);

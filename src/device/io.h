@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include "device/backend.h"
+#include "base/cost.h"
 #include "base/list.h"
 
 #define ZQ_BOUNCE_BYTES (128u << 10) /* of a backend that wants alignment; else SMALL: */
@@ -37,7 +38,10 @@ static inline int zq_barrier_error(int rc)
     return zq_is_no_space(rc) ? -EIO : rc;
 }
 
-/* Beyond the public kinds: `work` runs outside the mutex, in the thread that would issue the io. */
+/*
+ * Beyond the public kinds: `work` runs outside the mutex, in a thread that issues I/O. It waits in
+ * a list of its own, because it may take long.
+ */
 #define ZQ_IO_WORK 0x100u
 /* Zeros with space for [offset, offset + length), by the backend's allocate(). */
 #define ZQ_IO_ALLOCATE 0x101u
@@ -56,6 +60,7 @@ struct zq_io {
     struct zq_list flight;          /* of data I/O: in x->flight */
     uint64_t seq;                   /* of data I/O: its number; else 0 */
     void (*work)(struct zq_io *io); /* WORK: sets io->ret */
+    uint32_t cost;                  /* of it */
     struct iovec one;               /* room for a request of one buffer */
     struct iovec *seg; /* room for the elements of a piece, ZQ_IO_SEGMENTS, or NULL: one */
     /* of an io in pieces */
@@ -90,6 +95,7 @@ struct zq_iox {
     void (*away)(struct zq_iox *x, int ios); /* fixed: a thread begins (> 0) or has ended (< 0) so
                                                 many in blocking calls */
     struct zq_list submit;                   /* started, to be issued */
+    struct zq_list work;                     /* of the kind WORK: the same; in the image's only */
     struct zq_list done;           /* done, to be finished; of all files, in the image's */
     struct zq_list writes, parked; /* unless takes_any: writes in flight. ios that wait */
     struct zq_bounce bounce[ZQ_BOUNCES];

@@ -94,6 +94,7 @@ static int run_shutdown(struct zq_core *c)
     op.req.op = ZQCOW2_OP_FLUSH;
     c->nr_ops++;
     zq_op_ready(&op);
+    zq_loop_begin(c);
     zq_loop_run(c, &op);
     while (!op.finished)
         zq_loop_wait(c, &op, -1);

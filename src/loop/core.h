@@ -140,6 +140,9 @@ struct zq_core {
     bool marked, want_mark;     /* the mark is durable, or not needed; an operation waits for it */
     bool marks_dirty;           /* the dirty bit is set with the mark, or in its place */
 
+    /* Of the portion of work that the running thread may do: what is left. Else of no meaning. */
+    int32_t left;
+    bool spent;           /* the last was used up: nobody knows whether there is more to do */
     struct zq_list ready; /* operations to step */
     struct zq_list calls; /* I/O that blocks, each of an operation whose thread will do it (E6) */
     struct zq_iox x;      /* of the image's file */
@@ -224,13 +227,26 @@ void zq_core_fini(struct zq_core *c);
  * built in part, too. Without the mutex, as this may block: nothing else may be at work on it.
  */
 void zq_core_close_parts(struct zq_core *c);
+/* Under the mutex: this thread begins a portion of work (E7). */
+static inline void zq_loop_begin(struct zq_core *c)
+{
+    c->left = ZQ_PORTION;
+}
 /*
- * Under the mutex, which it drops while it does I/O: works until there is nothing to do now. op:
- * the operation that the calling thread waits for, and may block for; NULL: it may not.
+ * Under the mutex, which it drops while it does I/O: works until there is nothing to do now, or the
+ * portion that the thread has begun is used up. op: the operation that the calling thread waits
+ * for, and may block for; NULL: it may not.
  */
 void zq_loop_run(struct zq_core *c, const struct zq_op *op);
-/* Under the mutex: waits until others or the backend have made progress, at most timeout_ms. */
+/*
+ * Under the mutex: waits until others or the backend have made progress, at most timeout_ms, and
+ * not at all if there is work left. Then does a portion.
+ */
 void zq_loop_wait(struct zq_core *c, struct zq_op *op, int timeout_ms);
+/* Is there work that a thread could go on with at once? */
+bool zq_loop_is_due(const struct zq_core *c);
+/* A thread leaves, and no completion will announce what is left of the work: another one hears. */
+void zq_loop_pass_on(struct zq_core *c);
 /* Sets what the slow path starts from, except what gather and its users set first. */
 void zq_op_reset(struct zq_core *c, struct zq_op *op, zq_step *step, zq_release *release);
 void zq_op_step(struct zq_op *op);
@@ -242,6 +258,16 @@ static inline int zq_op_park(struct zq_core *c, struct zq_op *op, struct zq_list
     zq_assert(zq_core_is_held(c) && zq_list_empty(&op->g.wait.link));
     zq_list_push(on, &op->g.wait.link);
     return ZQ_WAIT;
+}
+/*
+ * Between two pieces of op's work, where it holds nothing in the cache. 0: it goes on. ZQ_WAIT: the
+ * portion is used up; the operation comes again, behind the others that are ready (E7).
+ */
+static inline int zq_op_pay(struct zq_core *c, struct zq_op *op, int32_t cost)
+{
+    zq_assert_k(E7, cost > 0 && zq_core_is_held(c) && !op->finished);
+    c->left -= cost;
+    return c->left > 0 ? 0 : zq_op_park(c, op, &c->ready);
 }
 /* It has its result: no drain waits for it any more. */
 static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
@@ -256,6 +282,8 @@ static inline void zq_op_over(struct zq_core *c, struct zq_op *op)
 bool zq_loop_is_heard(const struct zq_core *c);
 /* A thread leaves: another must notice the image's own I/O, for which no caller waits. */
 void zq_loop_hand_over(struct zq_core *c);
+/* What the log and the handler of events have not heard yet. It drops the mutex for them. */
+void zq_core_report(struct zq_core *c);
 /* An operation has finished: threads that sleep or poll for it look again. */
 void zq_loop_wake_others(struct zq_core *c);
 /* What a write's I/O came to: a dead image acknowledges nothing more (R11). */

@@ -7,7 +7,6 @@
  * I/O makes every queue's descriptor readable (E4).
  */
 #include <errno.h>
-#include <inttypes.h>
 #include <time.h>
 #include "base/os.h"
 #include "base/report.h"
@@ -68,6 +67,31 @@ static void wake_somebody(struct zq_core *c, bool *wake)
         pthread_cond_broadcast(&c->cond);
     else
         ring_all(c, zq_loop_is_heard(c));
+}
+
+bool zq_loop_is_due(const struct zq_core *c)
+{
+    const struct zq_iox *x = &c->x;
+
+    while (x && zq_list_empty(&x->submit))
+        x = x->next;
+    return x || c->spent || !zq_list_empty(&c->ready) || !zq_list_empty(&c->x.done) ||
+           !zq_list_empty(&c->x.work);
+}
+
+void zq_loop_pass_on(struct zq_core *c)
+{
+    bool wake = false;
+
+    zq_assert(zq_core_is_held(c));
+    if (!c->spent)
+        return;
+    wake_somebody(c, &wake);
+    if (!wake)
+        return;
+    zq_core_unlock(c);
+    c->be->ops.wake(c->be->self);
+    zq_core_lock(c);
 }
 
 /* Unlocks last: from then on the image may be closed, though not its backend while we are in it. */
@@ -210,6 +234,7 @@ void zq_op_step(struct zq_op *op)
     int rc;
 
     zq_assert(zq_core_is_held(c) && !op->finished);
+    c->left -= ZQ_COST_STEP;
     rc = op->step(c, op);
     zq_assert_k(K11, rc != ZQ_WAIT || !op->g.npins || op->g.token);
     if (!c->sealed && c->alloc.corrupt) /* in this order: an inactive image is sealed */
@@ -269,98 +294,15 @@ static void work_list(struct zq_core *c)
     for (;;) {
         while ((n = zq_list_pop(&c->x.done)))
             zq_io_finish(zq_container(n, struct zq_io, link));
+        c->spent = c->left <= 0;
+        if (c->spent)
+            return;
         n = zq_list_pop(&c->ready);
-        if (n) {
+        if (n)
             step_ready(zq_container(n, struct zq_op, g.wait.link));
-            continue;
-        }
-        if (!c->upper->idle(c))
+        else if (!c->upper->idle(c))
             return;
     }
-}
-
-static void report_death(struct zq_core *c)
-{
-    uint64_t had = c->alloc.file_size, has;
-
-    c->death_logged = true;
-    zq_core_unlock(c);
-    if (zq_be_length(c->be, &has) == 0 && has < had)
-        zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-               "another program truncated the file to %" PRIu64 " of %" PRIu64 " bytes: the image "
-               "accepts no more writes",
-               has, had);
-    else
-        zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-               "a flush or a metadata write failed (%s): the image accepts no more writes",
-               zqcow2_strerror(c->dead_rc));
-    zq_core_lock(c);
-}
-
-static void report_corruption(struct zq_core *c)
-{
-    uint64_t at = c->alloc.corrupt_at;
-
-    c->corrupt_logged = true;
-    zq_core_unlock(c);
-    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-           "clusters in use at 0x%" PRIx64 " have refcount 0: the image is corrupt and accepts "
-           "no more changes",
-           at);
-    zq_core_lock(c);
-}
-
-/* One thread at a time, so that events come in their order; the others leave theirs to it. */
-static void deliver_events(struct zq_core *c)
-{
-    struct zq_events *e = &c->events;
-    struct zqcow2_event event;
-
-    zq_assert(zq_core_is_held(c) && e->handler);
-    if (e->delivering)
-        return;
-    e->delivering = true;
-    while (zq_event_take(e, &event)) {
-        void (*handler)(void *arg, const struct zqcow2_event *event) = e->handler;
-        void *arg = e->arg;
-
-        zq_core_unlock(c);
-        handler(arg, &event);
-        zq_core_lock(c);
-    }
-    e->delivering = false;
-}
-
-/* S12. The one above the source is the image, or another source. */
-static void report_stale(struct zq_core *c)
-{
-    uint64_t at = c->stale.guest, wp = c->zones.v[zq_zone_of(&c->zones, at)].wp, below;
-    const struct zq_source *s = c->source;
-
-    for (; s->depth < c->stale.depth; s = s->next)
-        wp = zq_source_pointer(s, at);
-    below = zq_source_pointer(s, at);
-    c->stale_logged = true;
-    zq_core_unlock(c);
-    zq_log(&c->hooks, ZQCOW2_LOG_ERROR,
-           "a backing file has changed: nothing is mapped at 0x%" PRIx64
-           ", below the write pointer 0x%" PRIx64 "; the backing file at depth %" PRIu32
-           " has its write pointer at 0x%" PRIx64,
-           at, wp, s->depth, below);
-    zq_core_lock(c);
-}
-
-/* What the log and the handler of events have not heard yet. */
-static __attribute__((noinline)) void report(struct zq_core *c)
-{
-    if (c->dead && !c->death_logged)
-        report_death(c);
-    if (c->corrupt && !c->corrupt_logged)
-        report_corruption(c);
-    if (c->stale.depth && !c->stale_logged)
-        report_stale(c);
-    if (c->events.n)
-        deliver_events(c);
 }
 
 /* Of the image and its sources, the first that has something to issue. */
@@ -405,25 +347,39 @@ static void take_own(struct zq_core *c, const struct zq_op *op, struct zq_iox *x
  * Work takes long (compressing). This thread does one piece of it and wakes a thread that sleeps,
  * which does the next. Otherwise one that has woken many requests would do the work of all.
  */
-static void share_work(struct zq_core *c, struct zq_iox *x, const struct zq_list *own,
-                       struct zq_list *batch)
+static void take_work(struct zq_core *c, struct zq_list *own)
 {
-    bool first = zq_list_empty(own);
+    struct zq_list *n = c->left > 0 && zq_list_empty(own) ? zq_list_pop(&c->x.work) : NULL;
 
-    for (struct zq_list *n = batch->next, *next; n != batch; n = next) {
-        const struct zq_io *io = zq_container(n, const struct zq_io, link);
-
-        next = n->next;
-        if (io->pub.kind == ZQ_IO_WORK && !first) {
-            zq_list_del(n);
-            zq_list_push(&x->submit, n);
-        }
-        first &= io->pub.kind != ZQ_IO_WORK;
+    if (n) {
+        c->left -= (int32_t)zq_container(n, const struct zq_io, link)->cost;
+        zq_list_push(own, n);
     }
-    if (!zq_list_empty(&x->submit))
+    if (c->sleepers && !zq_list_empty(&c->x.work))
         pthread_cond_signal(&c->cond);
 }
 
+/*
+ * The I/O of one file, which this thread issues in any case, and at most one piece of work. NULL:
+ * there is none of either.
+ */
+static struct zq_iox *take_batch(struct zq_core *c, const struct zq_op *op, struct zq_list *batch,
+                                 struct zq_list *own)
+{
+    struct zq_iox *x = to_issue(c);
+
+    if (x && op && x->called)
+        take_own(c, op, x, own);
+    if (x)
+        zq_list_splice(batch, &x->submit);
+    if (zq_list_empty(&c->x.work))
+        return x;
+    if (!x || x == &c->x)
+        take_work(c, own);
+    return x || zq_list_empty(own) ? x : &c->x;
+}
+
+/* The portion is this thread's own, also while others have the mutex. */
 void zq_loop_run(struct zq_core *c, const struct zq_op *op)
 {
     struct zq_list batch, own, finished;
@@ -435,24 +391,23 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
     zq_assert(zq_core_is_held(c));
     c->runners++;
     for (;;) {
+        int32_t left;
+
         work_list(c);
-        x = to_issue(c);
+        x = take_batch(c, op, &batch, &own);
         if (!x)
             break;
-        if (op && x->called)
-            take_own(c, op, x, &own);
-        zq_list_splice(&batch, &x->submit);
-        if (c->sleepers)
-            share_work(c, x, &own, &batch);
+        left = c->left;
         zq_core_unlock(c);
         zq_io_issue(x, &batch, &own, &finished);
         zq_core_lock(c);
+        c->left = left;
         zq_list_splice(&c->x.done, &finished);
     }
     zq_assert(zq_core_is_held(c) && c->runners);
     c->runners--;
     if (c->events.n | c->stale.depth | c->dead | c->corrupt) /* one branch: see counts */
-        report(c);
+        zq_core_report(c);
     if (take_wake(c)) {
         zq_core_unlock(c);
         c->be->ops.wake(c->be->self);
@@ -514,10 +469,8 @@ void zq_loop_wait(struct zq_core *c, struct zq_op *op, int timeout_ms)
     if (has_call(c, op))
         make_call(c, op);
     /* What arrived while the mutex was dropped found no thread to wake. */
-    if (!zq_list_empty(&c->x.done) || !zq_list_empty(&c->ready) || to_issue(c)) {
-        zq_loop_run(c, op);
-        return;
-    }
+    if (timeout_ms && zq_loop_is_due(c))
+        timeout_ms = 0;
     if (c->be->ops.poll && !c->polling) {
         c->polling = true;
         c->poller = pthread_self();
@@ -530,9 +483,10 @@ void zq_loop_wait(struct zq_core *c, struct zq_op *op, int timeout_ms)
         /* Another thread may have to poll from now on. */
         if (c->sleepers)
             pthread_cond_broadcast(&c->cond);
-    } else {
+    } else if (timeout_ms) {
         sleep_on_cond(c, timeout_ms);
     }
+    zq_loop_begin(c);
     zq_loop_run(c, op);
 }
 

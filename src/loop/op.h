@@ -119,6 +119,7 @@ struct zq_making {
 union zq_op_own {
     struct {
         uint8_t phase;
+        uint32_t seen; /* zones that have been found not to be OFFLINE */
         struct zq_walk walk;
         struct zq_packed packed; /* the compressed cluster that is read */
     } read;
@@ -141,6 +142,8 @@ union zq_op_own {
         uint8_t phase;
         uint64_t done;     /* bytes of the request, whole zones */
         uint64_t unmapped; /* of the zone beyond its write pointer: up to this device address */
+        uint32_t seen;     /* "open all": zones that have been looked at for the limit */
+        uint64_t closed;   /* of these: to be opened */
     } manage;
     struct {
         uint8_t phase;

@@ -250,6 +250,7 @@ int zq_step_get_descriptors(struct zq_core *c, struct zq_op *op)
     int rc = need_buf(c, op);
 
     while (rc == 0 && op->pos < op->length) {
+        uint64_t at = op->pos;
         uint32_t zone = zq_zone_of(&c->zones, op->req.offset) +
                         (uint32_t)(op->pos / c->zones.g.descriptor_size);
 
@@ -260,6 +261,7 @@ int zq_step_get_descriptors(struct zq_core *c, struct zq_op *op)
             return rc;
         copy_out(c, op, zone);
         table_leave(c, op);
+        rc = zq_op_pay(c, op, (int32_t)zq_cost_of(op->pos - at, ZQ_COST_ZEROS));
     }
     return rc;
 }

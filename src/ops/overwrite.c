@@ -308,6 +308,8 @@ static int move_in_place(struct zq_core *c, struct zq_op *op)
         rc = next_in_place(c, op);
         if (rc == 0)
             rc = zq_acknowledged(c, zq_transfer_step(c, op));
+        if (rc == 0)
+            rc = zq_op_pay(c, op, ZQ_COST_STEP);
     }
     return rc;
 }
@@ -343,8 +345,11 @@ static int commit(struct zq_core *c, struct zq_op *op)
     zq_assert_k(R14, op->range.held);
     zq_assert_k(I13,
                 zq_list_empty(&op->fills) && !op->fill); /* all that has to be is in the file */
-    while (rc == 0 && op->pos < op->length)
+    while (rc == 0 && op->pos < op->length) {
         rc = commit_piece(c, op);
+        if (rc == 0)
+            rc = zq_op_pay(c, op, ZQ_COST_STEP);
+    }
     return rc;
 }
 
@@ -388,8 +393,11 @@ static int prepare(struct zq_core *c, struct zq_op *op)
     if (rc || op->own.overwrite.phase != D_PREPARE)
         return rc;
     rc = zq_range_take(c, op);
-    for (; rc == 0 && op->own.overwrite.prepared < op->length; e.len = 0)
+    for (; rc == 0 && op->own.overwrite.prepared < op->length; e.len = 0) {
         rc = prepare_piece(c, op, &e);
+        if (rc == 0)
+            rc = zq_op_pay(c, op, ZQ_COST_STEP);
+    }
     if (rc == 0)
         rc = reserve_room(c, op);
     return rc;

@@ -15,20 +15,23 @@
 #include "space/packed.h"
 #include "space/transfer.h"
 
-enum { R_NEXT, R_SOURCE, R_MOVE, R_PACKED, R_UNPACKED };
+enum { R_BEGIN, R_NEXT, R_SOURCE, R_MOVE, R_PACKED, R_UNPACKED };
 
 /* A read that touches an OFFLINE zone fails whole. */
-static bool touches_offline(const struct zq_core *c, struct zq_op *op)
+static int check_zones(struct zq_core *c, struct zq_op *op)
 {
+    uint32_t first = zq_zone_of(&c->zones, op->req.offset);
     uint32_t last = zq_zone_of(&c->zones, op->req.offset + op->length - 1);
+    int rc = 0;
 
-    for (uint32_t i = zq_zone_of(&c->zones, op->req.offset); i <= last; i++) {
-        if (c->zones.v[i].forced != ZQCOW2_ZONE_OFFLINE)
-            continue;
+    while (rc == 0 && op->own.read.seen <= last - first) {
+        uint32_t i = first + op->own.read.seen++;
+
         op->res.offset = zq_geometry_start(&c->zones.g, i);
-        return true;
+        rc = c->zones.v[i].forced == ZQCOW2_ZONE_OFFLINE ? ZQCOW2_EZONE_OFFLINE :
+                                                           zq_op_pay(c, op, ZQ_COST_LOOK);
     }
-    return false;
+    return rc;
 }
 
 uint64_t zq_readable(const struct zq_core *c, uint64_t at, uint64_t len, uint64_t *zeros)
@@ -143,7 +146,8 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
         return rc;
     case R_PACKED:
         op->own.read.phase = R_UNPACKED;
-        return op->rc < 0 ? 0 : zq_op_work(c, op, unpack_work);
+        return op->rc < 0 ? 0 :
+                            zq_op_work(c, op, unpack_work, zq_packed_cost(&op->own.read.packed));
     default:
         zq_packed_free(c, &op->own.read.packed);
         op->own.read.phase = R_NEXT;
@@ -157,8 +161,13 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
  */
 int zq_step_read(struct zq_core *c, struct zq_op *op)
 {
-    if (c->zoned && op->pos == 0 && op->own.read.phase == R_NEXT && touches_offline(c, op))
-        return ZQCOW2_EZONE_OFFLINE;
+    if (op->own.read.phase == R_BEGIN) {
+        int rc = c->zoned ? check_zones(c, op) : 0;
+
+        if (rc)
+            return rc;
+        op->own.read.phase = R_NEXT;
+    }
     while (op->pos < op->length || op->own.read.phase != R_NEXT) {
         int rc = run_phase(c, op);
         if (rc)

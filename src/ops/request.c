@@ -321,11 +321,15 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
 static void work(struct zq_core *c, struct zq_op *op)
 {
     c->waiters++;
+    zq_loop_begin(c);
     zq_loop_run(c, op);
     while (!op->finished)
         zq_loop_wait(c, op, -1);
     zq_assert(zq_core_is_held(c) && c->waiters);
     c->waiters--;
+    while (zq_loop_is_due(c) && !zq_loop_is_heard(c))
+        zq_loop_wait(c, NULL, 0);
+    zq_loop_pass_on(c);
     if (c->be->ops.poll && c->x.called && !c->polling && zq_io_awaited(&c->x) &&
         !zq_loop_is_heard(c))
         zq_loop_wait(c, NULL, 0);

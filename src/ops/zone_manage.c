@@ -16,8 +16,11 @@
 #include "space/transfer.h"
 #include "space/unmap.h"
 
-/* A zone at a time; the zeros that a finish writes behind the pointer (R3); FUA for all of them. */
-enum { M_ZONE, M_TAIL, M_FUA };
+/*
+ * What is checked first; a zone at a time; the zeros that a finish writes behind the pointer (R3);
+ * FUA for all of them.
+ */
+enum { M_BEGIN, M_ZONE, M_TAIL, M_FUA };
 
 /* Actions and requests are enumerated in the same order. */
 static enum zq_action action_of(const struct zq_op *op)
@@ -185,9 +188,12 @@ static int manage_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
 
 /*
  * done counts what is finished for good, so an error reports the zone after it and undoes nothing.
+ * Here the operation holds nothing, and other requests may come between two zones (E7).
  */
-static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
+static int next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
 {
+    int32_t cost = op->has_turn ? ZQ_COST_ZONE : ZQ_COST_LOOK;
+
     if (op->has_turn)
         zq_turn_leave(c, op);
     zq_cache_release(&c->cache, &op->g);
@@ -195,21 +201,38 @@ static void next_zone(struct zq_core *c, struct zq_op *op, uint32_t zone)
                           zq_geometry_length(&c->zones.g, zone) - op->req.offset;
     op->own.manage.phase = M_ZONE;
     op->round = op->own.manage.unmapped = 0;
+    return zq_op_pay(c, op, cost);
 }
 
 /* "Open all": the limit is checked for all of them before the first is opened. */
+static int count_closed(struct zq_core *c, struct zq_op *op)
+{
+    uint32_t *i = &op->own.manage.seen, nr = c->zones.g.nr_zones;
+    int rc = 0;
+
+    for (; rc == 0 && *i < nr; ++*i) {
+        op->own.manage.closed += zq_zone_begin_open(&c->zones, *i);
+        rc = zq_op_pay(c, op, ZQ_COST_LOOK);
+    }
+    if (rc)
+        return rc;
+    return op->own.manage.closed + c->zones.nr_exp_open > c->zones.max_open ? ZQCOW2_EZONE_OPEN : 0;
+}
+
 static int begin(struct zq_core *c, struct zq_op *op)
 {
     int rc = check_zones(c, op);
 
     if (rc == 0 && is_all(c, op) && action_of(op) == ZQ_ACT_OPEN)
-        rc = zq_zones_begin_open_all(&c->zones);
+        rc = count_closed(c, op);
+    if (rc == 0)
+        op->own.manage.phase = M_ZONE;
     return rc;
 }
 
 int zq_step_manage(struct zq_core *c, struct zq_op *op)
 {
-    int rc = op->own.manage.done == 0 && !op->has_turn ? begin(c, op) : 0;
+    int rc = op->own.manage.phase == M_BEGIN ? begin(c, op) : 0;
 
     while (rc == 0 && op->own.manage.phase != M_FUA && op->own.manage.done < op->length) {
         uint32_t zone = zq_zone_of(&c->zones, op->req.offset + op->own.manage.done);
@@ -222,7 +245,7 @@ int zq_step_manage(struct zq_core *c, struct zq_op *op)
         if (rc == 0)
             rc = manage_zone(c, op, zone);
         if (rc == 0)
-            next_zone(c, op, zone);
+            rc = next_zone(c, op, zone);
     }
     if (rc)
         return rc;

@@ -356,6 +356,7 @@ static int rest(struct zq_alloc *a, struct zq_gather *g)
         a->rest.complete = rest_done;
         zq_io_prep(&a->rest, ZQ_IO_WORK, 0, 0);
         a->rest.work = rest_work;
+        a->rest.cost = ZQ_COST_SEARCH;
         zq_io_start(a->cache->x, &a->rest);
     }
     return zq_cache_park(a->cache, g, &a->rest_waiters);

@@ -486,6 +486,7 @@ static bool start_length(struct zq_core *c)
     r->flush.complete = barrier_done;
     zq_io_prep(&r->flush, ZQ_IO_WORK, 0, 0);
     r->flush.work = length_work;
+    r->flush.cost = ZQ_COST_CALL;
     zq_io_start(&c->x, &r->flush);
     return true;
 }

@@ -47,7 +47,7 @@ static int begin(struct zq_core *c, struct zq_op *op, uint64_t guest, const stru
         return rc;
     f->phase = C_PACKED;
     zq_cache_release(&c->cache, &op->g);
-    return zq_op_work(c, op, pack_work);
+    return zq_op_work(c, op, pack_work, zq_cost_of(f->bytes, ZQ_COST_PACK));
 }
 
 /* Room for it in the file. What is too far behind for an entry is not compressed. */

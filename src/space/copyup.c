@@ -92,7 +92,7 @@ static int ask(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
         return read_packed(c, op, u);
     u->phase = U_MOVED;
     if (w->e.type != ZQ_EXT_DATA)
-        return zq_op_work(c, op, blank_work);
+        return zq_op_work(c, op, blank_work, zq_cost_of(w->e.len, ZQ_COST_ZEROS));
     return zq_op_read_from(c, op, w->at->data, target(u), w->e.host, w->e.len);
 }
 
@@ -100,7 +100,9 @@ static int run_phase(struct zq_core *c, struct zq_op *op, struct zq_kept *u)
 {
     switch (u->phase) {
     case U_ASK: return ask(c, op, u);
-    case U_PACKED: u->phase = U_MOVED; return zq_op_work(c, op, unpack_work);
+    case U_PACKED:
+        u->phase = U_MOVED;
+        return zq_op_work(c, op, unpack_work, zq_packed_cost(&u->packed));
     default:
         u->at += u->walk.e.len;
         u->phase = U_ASK;

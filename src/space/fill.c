@@ -308,6 +308,13 @@ static int read_old(struct zq_core *c, struct zq_op *op)
                          f->old.l2.data_end - data);
 }
 
+static int unpack_old(struct zq_core *c, struct zq_op *op)
+{
+    const struct zq_kept *k = op->fill->kept;
+
+    return k && k->old.in ? zq_op_work(c, op, unpack_work, zq_packed_cost(&k->old)) : 0;
+}
+
 static int write_old(struct zq_core *c, struct zq_op *op, uint64_t from, uint64_t to)
 {
     const struct zq_fill *f = op->fill;
@@ -364,7 +371,7 @@ static int run_phase(struct zq_core *c, struct zq_op *op)
     switch (f->phase) {
     case F_BLANK: return blank(c, op);
     case F_OLD: return read_old(c, op);
-    case F_UNPACK: return f->kept && f->kept->old.in ? zq_op_work(c, op, unpack_work) : 0;
+    case F_UNPACK: return unpack_old(c, op);
     case F_OLD_HEAD: return write_old(c, op, f->old.l2.data, old_head_end(f));
     case F_OLD_TAIL: return write_old(c, op, old_tail(f), f->old.l2.data_end);
     case F_START: zq_transfer_begin(op, f->data_kind, f->host + f->head, f->data_len); return 0;

@@ -134,6 +134,9 @@ int zq_map_ahead(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t len)
         zq_assert(to - at >= op->own.zone_write.mapped);
         op->own.zone_write.mapped = to - at;
         zq_cache_release(&c->cache, &op->g);
+        rc = zq_op_pay(c, op, ZQ_COST_SLICE);
+        if (rc)
+            return rc;
     }
     return 0;
 }

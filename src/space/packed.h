@@ -32,5 +32,9 @@ static inline const uint8_t *zq_packed_at(const struct zq_packed *p, uint64_t gu
 }
 /* Unpacks p->in into p->out. Takes long: it runs without the mutex, as an io's work. */
 int zq_packed_inflate(struct zq_core *c, const struct zq_packed *p);
+static inline uint32_t zq_packed_cost(const struct zq_packed *p)
+{
+    return zq_cost_of((uint64_t)1 << p->cluster_bits, ZQ_COST_UNPACK);
+}
 
 #endif

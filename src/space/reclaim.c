@@ -45,20 +45,21 @@ static bool is_idle(const struct zq_zone *z)
                   !l->punching && !l->closing);
 }
 
+/* Of a zone whose turn it has, another one may have been faster. */
+static bool passes_over(const struct zq_op *op, const struct zq_ahead *a, const struct zq_zone *z)
+{
+    return !op->has_turn && (!z->ahead || (a->idle_only && !is_idle(z)));
+}
+
 /* What is mapped beyond write pointers goes, zone by zone. */
 int zq_unmap_ahead(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
 {
     struct zq_zones *zs = &c->zones;
 
-    for (; c->zoned && !c->sealed && a->zone < zs->g.nr_zones; a->zone++, a->at = 0) {
-        const struct zq_zone *z = &zs->v[a->zone];
-        int rc;
+    while (c->zoned && !c->sealed && a->zone < zs->g.nr_zones) {
+        bool pass = passes_over(op, a, &zs->v[a->zone]);
+        int rc = pass ? 0 : unmap_zone(c, op, a);
 
-        if (!z->ahead && !op->has_turn) /* with a turn another one was faster: leave it below */
-            continue;
-        if (a->idle_only && !op->has_turn && !is_idle(z))
-            continue;
-        rc = unmap_zone(c, op, a);
         if (rc == ZQ_WAIT)
             return rc;
         zq_cache_release(&c->cache, &op->g);
@@ -68,6 +69,11 @@ int zq_unmap_ahead(struct zq_core *c, struct zq_op *op, struct zq_ahead *a)
             op->rc = 0;
             a->zone = zq_is_no_space(rc) ? zs->g.nr_zones - 1 : a->zone;
         }
+        a->zone++;
+        a->at = 0;
+        rc = zq_op_pay(c, op, pass ? ZQ_COST_LOOK : ZQ_COST_ZONE);
+        if (rc)
+            return rc;
     }
     if (op->has_turn)
         zq_turn_leave(c, op);
@@ -335,28 +341,35 @@ static int unmap_idle_ahead(struct zq_core *c, struct zq_op *op)
     return rc;
 }
 
+static int janitor_phase(struct zq_core *c, struct zq_op *op)
+{
+    struct zq_freed *f = op->own.janitor.freed;
+
+    switch (op->own.janitor.phase) {
+    case J_NEXT: return janitor_next(c, op);
+    case J_PUNCH_FREED:
+        op->own.janitor.phase = J_PUNCHED;
+        return c->dead ? 0 : punch_freed(c, op, f);
+    case J_PUNCHED: /* whether the host could or not (R6) */
+        op->rc = 0;
+        op->own.janitor.phase = J_LOWER;
+        return 0;
+    case J_LOWER: return lower(c, op);
+    case J_PUNCH_EXTERNAL: return punch_external(c, op);
+    case J_AHEAD: return unmap_idle_ahead(c, op);
+    default: return punch_zone(c, op);
+    }
+}
+
+/* Where a phase has ended, the janitor holds nothing in the cache. */
 static int step_janitor(struct zq_core *c, struct zq_op *op)
 {
     int rc = 0;
 
     while (rc == 0 && op->own.janitor.phase != J_DONE) {
-        struct zq_freed *f = op->own.janitor.freed;
-
-        switch (op->own.janitor.phase) {
-        case J_NEXT: rc = janitor_next(c, op); break;
-        case J_PUNCH_FREED:
-            op->own.janitor.phase = J_PUNCHED;
-            rc = c->dead ? 0 : punch_freed(c, op, f);
-            break;
-        case J_PUNCHED: /* whether the host could or not (R6) */
-            op->rc = 0;
-            op->own.janitor.phase = J_LOWER;
-            break;
-        case J_LOWER: rc = lower(c, op); break;
-        case J_PUNCH_EXTERNAL: rc = punch_external(c, op); break;
-        case J_AHEAD: rc = unmap_idle_ahead(c, op); break;
-        default: rc = punch_zone(c, op);
-        }
+        rc = janitor_phase(c, op);
+        if (rc == 0 && op->own.janitor.phase != J_DONE)
+            rc = zq_op_pay(c, op, ZQ_COST_STEP);
     }
     return rc == ZQ_WAIT ? rc : 0;
 }

@@ -9,6 +9,8 @@
 #include "space/transfer.h"
 #include "base/report.h"
 
+#define MAX_ZEROS (1u << 20) /* bytes, in one piece of work */
+
 /* Under the mutex, in the loop: the operation continues at once, without the ready list. */
 static void io_done(struct zq_io *io, int ret)
 {
@@ -90,11 +92,17 @@ static uint8_t *next_bytes(struct zq_op *op, uint64_t *n)
     return NULL;
 }
 
+/* Of one request others wait no longer than for a few transfers of data. */
+static uint64_t piece_of_zeros(const struct zq_op *op)
+{
+    return zq_min(op->xfer.left, MAX_ZEROS);
+}
+
 static void zero_work(struct zq_io *io)
 {
     struct zq_op *op = zq_container(io, struct zq_op, io);
 
-    for (uint64_t left = op->xfer.left, n = left; left; left -= n, n = left) {
+    for (uint64_t left = piece_of_zeros(op), n = left; left; left -= n, n = left) {
         uint8_t *p = next_bytes(op, &n);
 
         if (p)
@@ -131,7 +139,7 @@ static int start_space(struct zq_core *c, struct zq_op *op)
 /* Zeros for a read: no I/O, but no work for the mutex either. */
 static int start_zeros(struct zq_core *c, struct zq_op *op)
 {
-    zq_op_work(c, op, zero_work);
+    zq_op_work(c, op, zero_work, zq_cost_of(piece_of_zeros(op), ZQ_COST_ZEROS));
     op->xfer.moving = true;
     return ZQ_WAIT;
 }
@@ -143,10 +151,12 @@ int zq_transfer_step(struct zq_core *c, struct zq_op *op)
     if (op->rc < 0)
         return op->rc;
     if (t->moving) { /* the bytes have arrived */
+        uint64_t n = t->kind == ZQ_IO_WORK ? piece_of_zeros(op) : t->left;
+
         if (t->kind != ZQ_IO_WORK)
-            zq_iov_advance(op, t->left);
+            zq_iov_advance(op, n);
         t->moving = false;
-        t->left = 0;
+        t->left -= n;
     }
     if (!t->left)
         return 0;
@@ -215,13 +225,14 @@ int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void 
     return start_io(c, op, x, ZQCOW2_IO_READ, buf, host, len);
 }
 
-int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
+int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io), uint32_t cost)
 {
     zq_assert_k(K11, zq_cache_holds_nothing(&op->g));
     op->rc = 0;
     zq_io_prep(&op->io, ZQ_IO_WORK, 0, 0);
     op->io.complete = io_done;
     op->io.work = work;
+    op->io.cost = cost;
     zq_io_start(&c->x, &op->io);
     return ZQ_WAIT;
 }
@@ -229,7 +240,7 @@ int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *i
 /* A request of a queue has no thread that could wait: one that runs the loop asks for it. */
 int zq_op_call(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io))
 {
-    zq_op_work(c, op, work);
+    zq_op_work(c, op, work, ZQ_COST_CALL);
     if (op->attended) {
         zq_list_del(&op->io.link);
         zq_list_push(&c->calls, &op->io.link);

@@ -27,8 +27,8 @@ int zq_op_data_io(struct zq_core *c, struct zq_op *op, uint32_t kind, void *buf,
 /* The same, read from the file of a source. */
 int zq_op_read_from(struct zq_core *c, struct zq_op *op, struct zq_iox *x, void *buf, uint64_t host,
                     uint64_t len);
-/* Work that takes long, in the thread that would issue an io, without the mutex. */
-int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));
+/* Work that takes long, in a thread that issues I/O, without the mutex. cost: see base/cost.h. */
+int zq_op_work(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io), uint32_t cost);
 /* The same for work that calls a backend, which blocks: in the thread that waits for op (E6). */
 int zq_op_call(struct zq_core *c, struct zq_op *op, void (*work)(struct zq_io *io));
 /* Copies the request's bytes at the cursor into memory, and moves it on. */

@@ -44,6 +44,7 @@ static void drop_records(struct zq_core *c, struct zq_op *op)
 /* What an error leaves is freed with the operation, by zq_release_mapping(). */
 static int take_records(struct zq_core *c, struct zq_op *op, uint32_t n)
 {
+    c->left -= (int32_t)(n * ZQ_COST_RECORD);
     while (n--) {
         struct zq_freed *f = zq_record_new(&c->alloc);
 
@@ -90,6 +91,31 @@ static bool is_done(const struct zq_core *c, uint64_t at, enum zq_unlink leave, 
            (leave == ZQ_LEAVE_NOTHING || !zq_map_masks(&c->map, at));
 }
 
+/* Of [*at, end): *at is behind one that is done. Then another portion may have to begin (E7). */
+static int pay(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end, int32_t cost)
+{
+    return at < end ? zq_op_pay(c, op, cost) : 0;
+}
+
+static int prepare_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
+                         enum zq_unlink leave)
+{
+    struct zq_slice *s;
+    int rc;
+
+    end = zq_min(end, zq_map_slice_end(&c->map, *at));
+    rc = own_slice(c, op, *at, end, leave, &s);
+    if (rc == 0 && s)
+        zq_count_slice(c, op, *at);
+    if (rc == 0 && s)
+        rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, end, leave));
+    if (rc)
+        return rc;
+    zq_cache_release(&c->cache, &op->g);
+    *at = end;
+    return 0;
+}
+
 /*
  * Slice by slice: *at moves only behind a slice whose records are all there, so a wait repeats one
  * slice at most. The counts stay right because the request owns the range (R14).
@@ -97,26 +123,20 @@ static bool is_done(const struct zq_core *c, uint64_t at, enum zq_unlink leave, 
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
                      enum zq_unlink leave)
 {
-    while (*at < end) {
-        uint64_t next, stop = zq_min(end, zq_map_slice_end(&c->map, *at));
-        struct zq_slice *s;
-        int rc;
+    int rc = 0;
 
-        if (is_done(c, *at, leave, &next)) {
+    while (rc == 0 && *at < end) {
+        uint64_t next;
+        bool done = is_done(c, *at, leave, &next);
+
+        if (done)
             *at = zq_min(next, end);
-            continue;
-        }
-        rc = own_slice(c, op, *at, stop, leave, &s);
-        if (rc == 0 && s)
-            zq_count_slice(c, op, *at);
-        if (rc == 0 && s)
-            rc = take_records(c, op, zq_map_count_runs(&c->map, s, *at, stop, leave));
-        if (rc)
-            return rc;
-        zq_cache_release(&c->cache, &op->g);
-        *at = stop;
+        else
+            rc = prepare_slice(c, op, at, end, leave);
+        if (rc == 0)
+            rc = pay(c, op, *at, end, done ? ZQ_COST_LOOK : ZQ_COST_SLICE);
     }
-    return 0;
+    return rc;
 }
 
 /* ---- at last ---- */
@@ -145,6 +165,7 @@ static int unmap_run(struct zq_core *c, struct zq_op *op, struct zq_slice *s, ui
     if (!f)
         return -ENOMEM;
     zq_assert_k(R12, c->marked); /* a crash finds the mark, and what leaks */
+    c->left -= ZQ_COST_RECORD;
     *at = zq_map_unlink(&c->map, s, *at, end, leave, f);
     if (c->map.form.external && leave != ZQ_LEAVE_PLACE)
         set_external(c, f, from, *at);
@@ -179,18 +200,20 @@ static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64
 
 int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end, enum zq_unlink leave)
 {
-    while (*at < end) {
-        uint64_t next;
-        int rc = 0;
+    int rc = 0;
 
-        if (is_done(c, *at, leave, &next))
+    while (rc == 0 && *at < end) {
+        uint64_t next;
+        bool done = is_done(c, *at, leave, &next);
+
+        if (done)
             *at = zq_min(next, end);
         else
             rc = unmap_slice(c, op, at, end, leave);
-        if (rc)
-            return rc;
+        if (rc == 0)
+            rc = pay(c, op, *at, end, done ? ZQ_COST_LOOK : ZQ_COST_SLICE);
     }
-    return 0;
+    return rc;
 }
 
 void zq_release_mapping(struct zq_core *c, struct zq_op *op)

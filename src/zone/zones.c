@@ -315,17 +315,12 @@ int zq_zones_room(const struct zq_zones *zs, uint32_t i, const struct zq_verdict
     return *victim == ZQ_NO_ZONE ? ZQCOW2_EZONE_OPEN : 0;
 }
 
-int zq_zones_begin_open_all(struct zq_zones *zs)
+bool zq_zone_begin_open(struct zq_zones *zs, uint32_t i)
 {
-    uint64_t closed = 0;
+    struct zq_zone *z = &zs->v[i];
 
-    for (uint32_t i = zs->g.conventional; i < zs->g.nr_zones; i++) {
-        struct zq_zone *z = &zs->v[i];
-
-        z->opening = !z->forced && z->state == ZQCOW2_ZONE_CLOSED;
-        closed += z->opening;
-    }
-    return closed + zs->nr_exp_open > zs->max_open ? ZQCOW2_EZONE_OPEN : 0;
+    z->opening = !z->forced && z->state == ZQCOW2_ZONE_CLOSED;
+    return z->opening;
 }
 
 void zq_zone_do_close(struct zq_zones *zs, uint32_t i)

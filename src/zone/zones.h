@@ -142,10 +142,10 @@ int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uin
 int zq_zones_room(const struct zq_zones *zs, uint32_t i, const struct zq_verdict *v,
                   uint32_t *victim);
 /*
- * Begins to open all CLOSED zones, which are marked: those that are closed to make room for them
- * are none of them. EZONE_OPEN: they do not all fit.
+ * Marks the zone if it is CLOSED when all of those begin to be opened: one that is closed to make
+ * room for them is none of them.
  */
-int zq_zones_begin_open_all(struct zq_zones *zs);
+bool zq_zone_begin_open(struct zq_zones *zs, uint32_t i);
 /* Changes the state and keeps the counts. */
 void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state);
 /* Closes a drained open zone. */

@@ -34,23 +34,37 @@ void fake_free(struct fake_device *f)
     free(f->log);
 }
 
+/* I/O and work; the library keeps them apart. */
+static struct zq_io *nth(const struct zq_iox *x, unsigned k, unsigned *nr)
+{
+    const struct zq_list *lists[] = {&x->submit, &x->work};
+    struct zq_io *found = NULL;
+
+    *nr = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        for (struct zq_list *l = lists[i]->next; l != lists[i]; l = l->next) {
+            if ((*nr)++ == k)
+                found = zq_container(l, struct zq_io, link);
+        }
+    }
+    return found;
+}
+
 unsigned fake_started(const struct zq_iox *x)
 {
-    unsigned n = 0;
+    unsigned n;
 
-    for (const struct zq_list *l = x->submit.next; l != &x->submit; l = l->next)
-        n++;
+    (void)nth(x, 0, &n);
     return n;
 }
 
 struct zq_io *fake_io(const struct zq_iox *x, unsigned k)
 {
-    struct zq_list *l = x->submit.next;
+    unsigned n;
+    struct zq_io *io = nth(x, k, &n);
 
-    for (; k && l != &x->submit; k--)
-        l = l->next;
-    assert_ptr_not_equal(l, &x->submit);
-    return zq_container(l, struct zq_io, link);
+    assert_non_null(io);
+    return io;
 }
 
 static void move_bytes(struct fake_device *f, const struct zqcow2_io *p)

@@ -166,8 +166,6 @@ static void same_report(struct world *w, unsigned i)
 
 static void same(struct world *w)
 {
-    uint32_t explicitly = 0, closed = 0;
-
     for (unsigned i = 0; i < ZONES; i++) {
         const struct m_zone *z = &w->z[i];
 
@@ -177,14 +175,11 @@ static void same(struct world *w)
         expect(w, w->zs.v[i].wp == z->wp && w->zs.v[i].next == z->next); /* K4, K7 */
         expect(w, zq_zones_valid(&w->zs, i));
         expect(w, !w->zs.v[i].live || w->zs.v[i].live->failed == z->failed);
-        explicitly += z->open == EXPLICITLY && !m_full(z);
-        closed += m_state(z) == ZQCOW2_ZONE_CLOSED;
+        expect(w, zq_zone_begin_open(&w->zs, i) == (m_state(z) == ZQCOW2_ZONE_CLOSED));
     }
     expect(w, w->zs.nr_open == m_count(w, false) && w->zs.nr_active == m_count(w, true)); /* K5 */
     expect(w, zq_zones_counted(&w->zs));
     expect(w, !w->max_open || w->zs.nr_open <= w->max_open);
-    expect(w, (zq_zones_begin_open_all(&w->zs) == ZQCOW2_EZONE_OPEN) ==
-                  (w->max_open && closed + explicitly > w->max_open));
 }
 
 /* ---- the operations ---- */
