@@ -29,6 +29,7 @@ static const struct geometry zoned = {
     .name = "zoned", .size = ZONES * Z, .zone_size = Z, .conventional = 1, .cluster = 65536};
 static const struct geometry many = {
     .name = "many", .size = 262144 * Z, .zone_size = Z, .conventional = 1, .cluster = 65536};
+static const struct geometry holes = {.name = "holes", .size = GiB(1), .cluster = 65536};
 static const struct geometry plain = {.name = "plain", .size = SLICES * SLICE, .cluster = 4096};
 static const enum rig_world worlds[] = {RIG_PLAIN, RIG_SHUFFLED, RIG_THREADED};
 #define NR_WORLDS 3
@@ -206,7 +207,8 @@ static void zones_are_passed_over(void **state)
         for (; !t->calls; calls++)
             poll_queue(q, 0);
         assert_int_equal(t->ret, 0);
-        if (ops[i] != ZQCOW2_OP_READ && calls < 262144 / 100000)
+        /* Three portions, the first of which is the submit's. */
+        if (ops[i] != ZQCOW2_OP_READ && calls <= 262144 / 100000)
             fail_msg("operation %d on 262144 zones: %u calls", ops[i], calls);
         drop(t);
     }
@@ -222,7 +224,7 @@ static void zeros_are_read(void **state)
 
     (void)state;
     for (int w = 0; w < NR_WORLDS; w++) {
-        struct zqcow2_queue *q = begin(&r, &plain, worlds[w]);
+        struct zqcow2_queue *q = begin(&r, &holes, worlds[w]);
         struct ticket *t = ticket(ZQCOW2_OP_READ, 0, bytes, 0);
         struct ticket *one = ticket(ZQCOW2_OP_READ, MiB(128), UNIT, 0);
         uint64_t at = 0, last = 0;
