@@ -12,6 +12,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/*
+ * Most file systems cannot write to the page cache without blocking, so the ring passes a write to
+ * a worker of the kernel, which costs more than the copy of few bytes.
+ */
+#define WRITE_MIN (64u << 10)
+
 /* Whose memory it is, if the kernel holds pages for it; else NULL. */
 static struct ublk_tag *tag_of(const struct ublk_direct *d, const void *memory)
 {
@@ -62,7 +68,8 @@ static bool is_whole(const struct ublk_tag *t, const struct zqcow2_io *io)
 static bool takes(struct ublk_direct *d, const struct ublk_tag *t, const struct zqcow2_io *io)
 {
     return t && is_whole(t, io) && pthread_equal(t->queue->self, pthread_self()) &&
-           (io->kind == ZQCOW2_IO_READ || within_length(d, io->offset + io->length));
+           (io->kind == ZQCOW2_IO_READ ||
+            (io->length >= WRITE_MIN && within_length(d, io->offset + io->length)));
 }
 
 static int direct_submit(void *self, struct zqcow2_io *io)
