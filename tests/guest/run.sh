@@ -85,7 +85,7 @@ run_test() {
     server) run_guest server 300 ;;
     recover) run_guest recover $((LONG ? 3600 : 600)) zq.rounds=$((LONG ? 50 : 4)) ;;
     full) run_guest full 300 ;;
-    rates) run_guest rates 900 zq.rounds=$((LONG ? 9 : 3)) ;;
+    rates) run_guest rates 1800 zq.rounds=$((LONG ? 21 : 7)) ;;
     diff) run_guest diff $((LONG ? 5400 : 1800)) zq.ops=$((LONG ? 2000 : 300)) \
         zq.seeds=$([ $LONG = 1 ] && echo 1,2,3,4,5,6 || echo 1,2) ;;
     fio) run_guest fio 1800 ;;

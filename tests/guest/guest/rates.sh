@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: MIT
 # Rates of our disks beside those of null_blk, in memory, and of a loop device on a raw file. Only
-# ratios mean something here: everything is emulated. The medians of $rounds rounds, in which each
-# disk has its turn, so that all of them meet the same noise.
+# ratios mean something here: everything is emulated. In each round every disk has its turn, and is
+# compared with the first one of that round, so that all of them meet the same noise; the medians of
+# these ratios are printed, with their quartiles.
 load ublk_drv
 load null_blk
 load loop
-rounds=${ZQ_rounds:-3}
+rounds=${ZQ_rounds:-7}
 R=/tmp/rates
 mkdir -p $R
 
-# rate NAME DISK FIO-OPTIONS...: MiB/s, a line more in $R/NAME.DISK.
+# rate NAME DISK FIO-OPTIONS...: KiB/s, a line more in $R/NAME.DISK.
 rate() {
     file=$R/$1.$2
     eval "target=\$disk_$2"
@@ -17,29 +18,32 @@ rate() {
     fio --name=r --filename=$target --direct=1 --ioengine=libaio --thread --size=128M \
         --randrepeat=1 --output-format=terse --terse-version=3 --output=/tmp/fio.out "$@" ||
         { cat /tmp/fio.out; return 1; }
-    awk -F';' 'NF > 48 { printf "%.3f\n", ($7 + $48) / 1024 }' /tmp/fio.out >>$file
+    awk -F';' 'NF > 48 { print $7 + $48 }' /tmp/fio.out >>$file
 }
 
-median() {
-    sort -n $R/$1.$2 | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'
+# ratio NAME DISK FIRST: of the lines of the two files.
+ratio() {
+    paste $R/$1.$2 $R/$1.$3 | awk '{ print $1 / $2 }' | sort -n |
+        awk '{ v[NR] = $1 } END { printf "%.2f (%.2f-%.2f)", v[int((NR + 1) / 2)],
+            v[int((NR + 3) / 4)], v[int((3 * NR + 1) / 4)] }'
 }
 
-# compare NAME "DISKS" FIO-OPTIONS...: the first disk is what the others are related to.
+# compare NAME "DISKS" FIO-OPTIONS...
 compare() {
     what=$1
     disks=$2
+    first=${disks%% *}
     shift 2
     for round in $(seq $rounds); do
         for disk in $disks; do
             rate $what $disk "$@" || return 1
         done
     done
-    base=$(median $what ${disks%% *})
     line="$what:"
-    for disk in $disks; do
-        line="$line $disk $(echo "$(median $what $disk) $base" | awk '{ printf "%.2f", $1 / $2 }')"
+    for disk in ${disks#* }; do
+        line="$line $disk $(ratio $what $disk $first),"
     done
-    tap_say "# $line ($base MiB/s)"
+    tap_say "# ${line%,}"
 }
 
 fill() {
@@ -58,7 +62,8 @@ plain_disks() {
     mkdir $dir && echo 128 >$dir/size && echo 1 >$dir/memory_backed && echo 1 >$dir/power || return 1
     disk_null=/dev/plain
     truncate -s 128M /data/raw && disk_loop=$(losetup -f) && losetup $disk_loop /data/raw &&
-        make_image /data/user.qcow2 128M && serve /data/user.qcow2 --copy=user --queues 2 || return 1
+        make_image /data/user.qcow2 128M && serve /data/user.qcow2 --copy=user --queues 2 ||
+        return 1
     disk_user=$DEV
     make_image /data/zero.qcow2 128M && serve /data/zero.qcow2 --copy=zero --queues 2 || return 1
     disk_zero=$DEV
@@ -67,12 +72,10 @@ plain_disks() {
 ok "a disk of each kind" plain_disks
 
 D="user zero loop null"
-t="--time_based --runtime=${ZQ_seconds:-2}"
+t="--time_based --runtime=${ZQ_seconds:-1}"
 ok "random read, 4 KiB" compare randread4k "$D" --rw=randread --bs=4k --iodepth=32 $t
 ok "random write, 4 KiB" compare randwrite4k "$D" --rw=randwrite --bs=4k --iodepth=32 $t
 ok "read, 64 KiB" compare read64k "$D" --rw=read --bs=64k --iodepth=8 $t
 ok "write, 64 KiB" compare write64k "$D" --rw=write --bs=64k --iodepth=8 $t
 ok "read, 512 KiB" compare read512k "$D" --rw=read --bs=512k --iodepth=8 $t
 ok "write, 512 KiB" compare write512k "$D" --rw=write --bs=512k --iodepth=8 $t
-ok "read, 4 KiB, one at a time" compare read4kqd1 "$D" --rw=randread --bs=4k --iodepth=1 $t
-sync; cat /proc/meminfo | head -3 >/tmp/mem; tap_show /tmp/mem
