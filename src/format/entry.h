@@ -17,6 +17,8 @@
 #define ZQ_OFLAG_COPIED ((uint64_t)1 << 63)
 /* Bits 9-55: where a cluster of the file begins. */
 #define ZQ_OFFSET_MASK 0x00fffffffffffe00ull
+/* In memory, in place of an entry of L1 that is wrong: behind the end of any file. */
+#define ZQ_L1_WRONG ZQ_OFFSET_MASK
 
 /* How an image writes its entries. Fixed. */
 struct zq_form {

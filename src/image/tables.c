@@ -126,6 +126,19 @@ static int check_entry(struct opening *o, const char *name, uint64_t offset, uin
     return zq_overlap_check_area(&o->h, o->g.layout ? &o->g : NULL, &area, o->err);
 }
 
+/* A reader loses the range of an entry of L1 that is wrong, and nothing else. */
+static int judge_entry(struct opening *o, const char *name, struct zq_memtable *t, uint64_t i,
+                       read_entry *read)
+{
+    int rc = t->v[i] ? check_entry(o, name, t->offset, i, t->v[i], read) : 0;
+
+    if (rc != ZQCOW2_ECORRUPT || o->rdwr || o->layer)
+        return rc;
+    t->v[i] = ZQ_L1_WRONG;
+    zq_clear_error(o->err);
+    return 0;
+}
+
 /*
  * Entries are decoded in place: t->v holds numbers of the machine's byte order from here on. Those
  * behind the first n are not in the file, and stay 0.
@@ -138,8 +151,7 @@ static int load_table(struct opening *o, const char *name, struct zq_memtable *t
 
     for (uint64_t i = 0; rc == 0 && i < n; i++) {
         t->v[i] = zq_table_get(t->v, i);
-        if (t->v[i])
-            rc = check_entry(o, name, t->offset, i, t->v[i], read);
+        rc = judge_entry(o, name, t, i, read);
     }
     return rc;
 }

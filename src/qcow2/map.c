@@ -272,8 +272,11 @@ static int lookup_slice(struct zq_map *m, struct zq_gather *g, uint64_t guest, u
                         struct zq_extent *e)
 {
     struct zq_slice *s;
-    int rc = zq_map_slice(m, g, guest, &s);
+    int rc;
 
+    if (m->l1.v[l1_index(m, guest)] == ZQ_L1_WRONG)
+        return ZQCOW2_ECORRUPT;
+    rc = zq_map_slice(m, g, guest, &s);
     return rc ? rc : extent_in(m, s, guest, len, e);
 }
 

@@ -17,7 +17,8 @@ from fields import HEADER, HEADER_3, OFFSET, Image
 from snapshots import TOOL
 
 SECTOR = 512
-HEADER_FIELDS = tuple(name for name, _, _ in HEADER + HEADER_3)
+UNREAD = ('refcount_table_offset', 'refcount_table_clusters', 'nb_snapshots', 'snapshots_offset')
+REFUSED = tuple(name for name, _, _ in HEADER + HEADER_3 if name not in UNREAD)
 STAYS = ('snapshot', 'bitmap', 'nb_snapshots', 'autoclear')  # as the first word of a field
 OURS, THEIRS, BENT = 'ours.qcow2', 'theirs.qcow2', 'bent.qcow2'
 
@@ -126,10 +127,9 @@ def repair(h, counts):
     return False
 
 
-def may_refuse(h, lines):
-    """For a field of the header; in version 2 for an entry of L1 that would show what is below."""
-    l1 = h.v2 and h.below
-    return any(x.startswith(HEADER_FIELDS) or l1 and x.startswith('active L1') for x in lines)
+def may_refuse(lines):
+    """For a field of the header, but those of tables that only a writer needs."""
+    return any(x.startswith(REFUSED) for x in lines)
 
 
 def may_stay(h, lines):
@@ -148,7 +148,7 @@ def one(h, counts):
             f.write(image.data)
     counts['damaged'] += 1
     if not repair(h, counts):
-        if not may_refuse(h, lines):
+        if not may_refuse(lines):
             h.fail('zqcow2 refuses the image')
         return
     named = not any('id_size' in x or 'name_size' in x for x in lines)

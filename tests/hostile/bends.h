@@ -16,6 +16,7 @@ enum place { HEADER, ZONED, L1, RT, BLOCK, WP, L2, SNAPSHOT, CUT };
 enum who {
     OPEN, /* both ways of opening */
     RDWR, /* opening for writing; reading works */
+    PART, /* the same, but the first read fails */
     USE,  /* the first read of what is bent */
     CHECK /* only check: opening for reading works */
 };

@@ -134,13 +134,13 @@ static void refuse(const struct bend *b)
 
     bend_image(&p, b);
     expect_open(&p, b, 0, b->who == OPEN ? b->code : 0);
-    if (b->who == OPEN || b->who == RDWR) {
+    if (b->who == OPEN || b->who == RDWR || b->who == PART) {
         expect_open(&p, b, ZQCOW2_OPEN_RDWR, b->code);
         expect_checked(&p, b);
     } else if (b->text[0][0]) {
         expect_found(&p, b);
     }
-    rc = b->who == USE ? read_first(&p) : b->code;
+    rc = b->who == USE || b->who == PART ? read_first(&p) : b->code;
     if (rc != b->code)
         fail_msg("%s: the first read gives %d instead of %d", b->name, rc, b->code);
     expect_repair_ends(&p, b);

@@ -424,6 +424,58 @@ static void test_misplaced_snapshots(void **state)
     pic_free(&p);
 }
 
+/* ---- an entry of L1 ---- */
+
+/* Of five spans, each with its number: all but one can be read. */
+static void expect_all_but(struct pic *p, const char *snapshot, uint64_t lost)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_image *img;
+    uint8_t b[512];
+
+    o.flags = ZQCOW2_OPEN_BORROW;
+    o.snapshot = snapshot;
+    if (zqcow2_open(p->be, &o, &img, &p->err) != 0)
+        fail_msg("%s", p->err.text);
+    for (uint64_t i = 0; i < 5; i++) {
+        int rc = zqcow2_read(img, b, sizeof(b), i * MiB(2));
+
+        assert_int_equal(rc, i == lost ? ZQCOW2_ECORRUPT : 0);
+        assert_true(i == lost || b[0] == 3 + i);
+        assert_int_equal(zqcow2_read(img, b, sizeof(b), i * MiB(2)), rc);
+    }
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
+static void test_wrong_l1_entry(void **state)
+{
+    struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;
+    uint64_t l1, record;
+    struct pic p;
+
+    (void)state;
+    o.virtual_size = MiB(9);
+    o.cluster_size = 4096;
+    pic_make(&p, &o);
+    for (uint64_t i = 0; i < 5; i++)
+        pic_map(&p, i * MiB(2), 3 + (int)i);
+    record = pic_snapshot(&p);
+    assert_int_equal(pic_check(&p, REPAIR), 0);
+    l1 = pic_get(&p, record, 8);
+    for (uint64_t i = 0; i < 10; i++) {
+        uint64_t table = i < 5 ? l1 : p.l1, at = table + i % 5 * 8, was = pic_get(&p, at, 8);
+        const uint64_t bad[] = {0x1200, 1ull << 40, 1ull << 60 | 0x5000, PIC_COPIED, table};
+
+        pic_put(&p, at, 8, bad[i % 5]);
+        expect_all_but(&p, "s", i < 5 ? i : UINT64_MAX);
+        expect_all_but(&p, NULL, i < 5 ? UINT64_MAX : i - 5);
+        assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), i < 5 ? 0 : ZQCOW2_ECORRUPT);
+        pic_put(&p, at, 8, was);
+    }
+    pic_finds(&p, 0, 0, 0, "", "");
+    pic_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -440,6 +492,7 @@ int main(void)
         cmocka_unit_test(test_lost_beside_hidden),
         cmocka_unit_test(test_tables_on_refcounts),
         cmocka_unit_test(test_misplaced_snapshots),
+        cmocka_unit_test(test_wrong_l1_entry),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
