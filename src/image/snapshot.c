@@ -81,22 +81,36 @@ static int take_over(struct opening *o, const uint8_t *raw)
     return rc < 0 ? rc : zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, o->err);
 }
 
+/* A record that is wrong hides those behind it, and none before it. */
+static int find(const struct opening *o, struct zq_snap *s, uint64_t *pos)
+{
+    struct zqcow2_error why = {0, ""};
+    int rc;
+
+    s->err = &why;
+    rc = zq_snap_load(s);
+    if (rc == 0 && zq_snap_find(s, o->opt.snapshot, pos))
+        return 0;
+    if (why.code)
+        return zq_fail(o->err, why.code, "%s", why.text);
+    return rc < 0 ? rc :
+                    zq_fail(o->err, -ENOENT, "no snapshot has the name or id \"%.64s\"",
+                            o->opt.snapshot);
+}
+
 int zq_opening_snapshot(struct opening *o)
 {
     struct zq_snap s = {.kind = ZQ_SNAP_LIST,
                         .be = o->be,
                         .hooks = &o->hooks,
-                        .err = o->err,
                         .bounds = {zq_form_of(&o->h), o->file_size},
                         .table_offset = o->h.snapshots_offset,
                         .nr = o->h.nb_snapshots,
-                        .nowhere = o->h.snapshots_wrong};
+                        .nowhere = o->h.snapshots_wrong,
+                        .partial = true};
     uint64_t pos;
-    int rc;
+    int rc = find(o, &s, &pos);
 
-    rc = zq_snap_load(&s);
-    if (rc == 0 && !zq_snap_find(&s, o->opt.snapshot, &pos))
-        rc = zq_fail(o->err, -ENOENT, "no snapshot has the name or id \"%.64s\"", o->opt.snapshot);
     if (rc == 0)
         rc = take_over(o, s.table + pos);
     zq_snap_free(&s);

@@ -53,6 +53,7 @@ struct zq_snap {
     uint64_t states_offset;          /* of the table of persistent zone states; 0: there is none */
     uint64_t table_offset, nr;       /* of the snapshot table */
     bool nowhere;                    /* a reader: there can be none */
+    bool partial;                    /* a reader: what lies before a record that is wrong will do */
     /* Is there something that no snapshot may refer to? data: an L2 table counts, too. */
     bool (*is_table)(const void *arg, uint64_t host, uint64_t len, bool data);
     const void *arg;

@@ -50,6 +50,8 @@ int zq_snap_load(struct zq_snap *s)
                        s->nr, s->table_offset);
     for (uint64_t i = 0; i < s->nr; i++, end += bytes) {
         rc = measure(s, end, &bytes);
+        if (rc == ZQCOW2_ECORRUPT && s->partial)
+            break;
         if (rc < 0)
             return rc;
     }

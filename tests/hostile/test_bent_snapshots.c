@@ -327,10 +327,36 @@ static void each_is_refused(void **state)
     printf("snapshots: %zu bends, %zu of them refused, 0 believed\n", n, refused);
 }
 
+/* The second record is wrong: the first snapshot is there. */
+static void what_lies_before_is_read(void **state)
+{
+    struct zqcow2_error err = {0, ""};
+    struct zqcow2_backend *be;
+    struct zqcow2_image *img;
+    uint64_t table, at;
+    uint8_t data[512];
+
+    (void)state;
+    make(false);
+    table = get(64, 8);
+    at = table + (40 + get(table + 36, 4) + get(table + 12, 2) + get(table + 14, 2) + 7) / 8 * 8;
+    put(at + 36, 4, 4120);
+    assert_int_equal(zqcow2_mem_open(0, NULL, &be), 0);
+    assert_int_equal(zqcow2_backend_write(be, file, BYTES, 0), 0);
+    assert_int_equal(open_on(be, false, "first", &img, &err), 0);
+    assert_int_equal(zqcow2_read(img, data, sizeof(data), 0), 0);
+    assert_int_equal(data[0], 1);
+    assert_int_equal(zqcow2_close(img), 0);
+    assert_int_equal(open_on(be, false, "other", &img, &err), ZQCOW2_ECORRUPT);
+    assert_non_null(strstr(err.text, "extra_data_size 4120"));
+    zqcow2_backend_close(be);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(each_is_refused),
+        cmocka_unit_test(what_lies_before_is_read),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
