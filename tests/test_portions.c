@@ -67,6 +67,12 @@ static void fill(struct rig *r)
     assert_int_equal(empty_zones(r), 0);
 }
 
+/* Where data is, unless a thread reads it, for which a busy machine may have no time; or a hole. */
+static struct ticket *short_read(enum rig_world world, uint64_t data)
+{
+    return ticket(ZQCOW2_OP_READ, world == RIG_THREADED ? data + KiB(64) : data, UNIT, 0);
+}
+
 static bool readable(struct zqcow2_queue *q)
 {
     struct pollfd p = {.fd = zqcow2_queue_fd(q), .events = POLLIN};
@@ -95,7 +101,7 @@ static void a_reset_of_all_zones(void **state)
     for (int w = 0; w < NR_WORLDS; w++) {
         struct zqcow2_queue *q = begin(&r, &zoned, worlds[w]);
         struct ticket *all = ticket(ZQCOW2_OP_ZONE_RESET, 0, 0, 0);
-        struct ticket *one = ticket(ZQCOW2_OP_READ, 0, UNIT, 0);
+        struct ticket *one = short_read(worlds[w], 0);
         uint64_t last = 0;
         unsigned calls = 1;
 
@@ -176,7 +182,8 @@ static void a_blocking_call_comes_between(void **state)
         assert_int_equal(rig_write(&r, 0, UNIT, 1), 0);
         (void)zqcow2_queue_fd(q);
         assert_int_equal(submit(q, all), 1);
-        assert_int_equal(zqcow2_read(r.img, buf, UNIT, 0), 0);
+        /* In a thread's world a hole, or it goes on with the reset until the thread has read. */
+        assert_int_equal(zqcow2_read(r.img, buf, UNIT, worlds[w] == RIG_THREADED ? Z : 0), 0);
         assert_in_range(empty_zones(&r), 1, ZONES / 2);
         assert_true(readable(q));
         while (!all->calls && readable(q))
@@ -226,7 +233,7 @@ static void zeros_are_read(void **state)
     for (int w = 0; w < NR_WORLDS; w++) {
         struct zqcow2_queue *q = begin(&r, &holes, worlds[w]);
         struct ticket *t = ticket(ZQCOW2_OP_READ, 0, bytes, 0);
-        struct ticket *one = ticket(ZQCOW2_OP_READ, MiB(128), UNIT, 0);
+        struct ticket *one = short_read(worlds[w], MiB(128));
         uint64_t at = 0, last = 0;
 
         assert_int_equal(rig_write(&r, MiB(128), UNIT, 1), 0);
@@ -261,7 +268,7 @@ static void much_is_unmapped(void **state)
     (void)state;
     for (unsigned i = 0; i < 2 * NR_WORLDS; i++) {
         struct zqcow2_queue *q = begin(&r, &plain, worlds[i / 2]);
-        struct ticket *t = ticket(ops[i % 2], 0, 0, 0), *one = ticket(ZQCOW2_OP_READ, 0, UNIT, 0);
+        struct ticket *t = ticket(ops[i % 2], 0, 0, 0), *one = short_read(worlds[i / 2], 0);
         unsigned calls = 1;
 
         t->req.length = plain.size;

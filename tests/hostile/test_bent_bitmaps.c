@@ -125,7 +125,7 @@ static const struct bend bends[] = {
     {"a zero byte in a name", true, 25, 1, 0, C, "zero byte"},
     {"two of one name", true, 24, 5, 0x6f74686572, C, "another bitmap has it, too"},
     {"extra data of an unknown kind", true, 18, 6, (uint64_t)3 << 32 | 2, ZQCOW2_EFEATURE,
-     "bitmap \"rst\" has extra data of an unknown kind"},
+     "bitmap \"rst\" is enabled and has extra data of an unknown kind"},
 };
 
 static void note(void *arg, const struct zqcow2_bitmap *m)
