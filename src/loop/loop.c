@@ -347,11 +347,13 @@ static void take_own(struct zq_core *c, const struct zq_op *op, struct zq_iox *x
  * Work takes long (compressing). This thread does one piece of it and wakes a thread that sleeps,
  * which does the next. Otherwise one that has woken many requests would do the work of all.
  */
-static void take_work(struct zq_core *c, struct zq_list *own)
+static void take_work(struct zq_core *c, struct zq_list *own, bool *fresh)
 {
-    struct zq_list *n = c->left > 0 && zq_list_empty(own) ? zq_list_pop(&c->x.work) : NULL;
+    bool may = (c->left > 0 || *fresh) && zq_list_empty(own);
+    struct zq_list *n = may ? zq_list_pop(&c->x.work) : NULL;
 
     if (n) {
+        *fresh = false;
         c->left -= (int32_t)zq_container(n, const struct zq_io, link)->cost;
         zq_list_push(own, n);
     }
@@ -364,7 +366,7 @@ static void take_work(struct zq_core *c, struct zq_list *own)
  * there is none of either.
  */
 static struct zq_iox *take_batch(struct zq_core *c, const struct zq_op *op, struct zq_list *batch,
-                                 struct zq_list *own)
+                                 struct zq_list *own, bool *fresh)
 {
     struct zq_iox *x = to_issue(c);
 
@@ -375,14 +377,18 @@ static struct zq_iox *take_batch(struct zq_core *c, const struct zq_op *op, stru
     if (zq_list_empty(&c->x.work))
         return x;
     if (!x || x == &c->x)
-        take_work(c, own);
+        take_work(c, own, fresh);
     return x || zq_list_empty(own) ? x : &c->x;
 }
 
-/* The portion is this thread's own, also while others have the mutex. */
+/*
+ * The portion is this thread's own, also while others have the mutex. A whole one has room for a
+ * piece of work, even if the operations have used it up: they would never let it come.
+ */
 void zq_loop_run(struct zq_core *c, const struct zq_op *op)
 {
     struct zq_list batch, own, finished;
+    bool fresh = c->left == ZQ_PORTION;
     struct zq_iox *x;
 
     zq_list_init(&batch);
@@ -394,7 +400,7 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
         int32_t left;
 
         work_list(c);
-        x = take_batch(c, op, &batch, &own);
+        x = take_batch(c, op, &batch, &own, &fresh);
         if (!x)
             break;
         left = c->left;
