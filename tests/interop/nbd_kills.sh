@@ -54,6 +54,9 @@ operate() {
             ZQ_NBD="nbd+unix:///?socket=$dir/sock" "$model" >>"$dir/out" 2>>"$dir/err" &
         echo $! >"$dir/pid"
         wait $! || return 1
+        # A connection that was lost at the very end is not found again.
+        cat "$dir/err" >>"$dir/ended"
+        : >"$dir/err"
         seed=$((seed + 1))
     done
 }
@@ -66,11 +69,16 @@ recovered() {
     done
 }
 
+reconnections() {
+    cat "$dir/ended" "$dir/err" | grep -c 'the server is back'
+}
+
 : >"$dir/err"
+: >"$dir/ended"
 operate &
 worker=$!
 done=0
-while [ "$done" -lt "$kills" ] && kill -0 $worker 2>/dev/null; do
+while { [ "$done" -lt "$kills" ] || { [ "$done" -lt 100 ] && [ "$(reconnections)" = 0 ]; }; } && kill -0 $worker 2>/dev/null; do
     sleep "$pause"
     recovered
     kill -9 "$server" && wait "$server" 2>/dev/null
@@ -81,7 +89,7 @@ touch "$dir/killed"
 wait $worker
 status=$?
 worker=
-back=$(grep -c 'the server is back' "$dir/err")
+back=$(reconnections)
 sed -n "s/^model, uring, [^:]*: /nbd, $kind: /p" "$dir/out"
 echo "nbd, $kind: $done kills, $back reconnections"
 if [ $status != 0 ] || [ "$back" = 0 ]; then
