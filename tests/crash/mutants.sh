@@ -58,6 +58,9 @@ cmake --build "$base" -j "$(nproc)" --target zqcow2_static $targets >>"$dir/base
     exit 2
 }
 
+# What a header changes: the sources that this system's library has.
+built=$(cd "$base" && find . -path '*/src/*.c.o' | sed 's#.*/src/#src/#; s#\.o$##' | sort -u)
+
 # relink TREE PROGRAM [TARGET]: the mutant's objects, then the base's library, from which the linker
 # takes the rest, in whichever folder the program is.
 relink() {
@@ -73,7 +76,7 @@ relink() {
 objects_of() {
     cp -r "$top/src" "$top/tools" "$1/"
     files=$(python3 "$here/mutate.py" "$2" "$here/mutants.txt" "$1") || return 1
-    case $files in *.h*) files=$(cd "$1" && find src -name '*.c' ! -name '*_none.c') ;; esac
+    case $files in *.h*) files=$built ;; esac
     [ "$asserts" = ON ] && ndebug=-UNDEBUG || ndebug=-DNDEBUG
     for f in $files; do
         gcc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 "$ndebug" -O2 -fPIC -w -I"$1/src" -I"$1/tools" -I"$top/include" -c "$1/$f" -o "$1/$f.o" ||
