@@ -40,7 +40,7 @@ nr=1024
 
 each 'append' append "${ZQ_APPEND_LIMIT:-600}" zqcow2_append
 each 'read' read "${ZQ_READ_LIMIT:-400}" zqcow2_read
-each 'first write to a cluster' first "${ZQ_FIRST_LIMIT:-3750}" zqcow2_write
+each 'first write to a cluster' first "${ZQ_FIRST_LIMIT:-3830}" zqcow2_write
 each 'overwrite without a write pointer' over "${ZQ_OVER_LIMIT:-700}" zqcow2_write
 each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-755}" zqcow2_queue_submit zqcow2_queue_wait
 each 'read in a queue' qread "${ZQ_QREAD_LIMIT:-545}" zqcow2_queue_submit zqcow2_queue_wait
