@@ -138,7 +138,7 @@ static uint64_t new_end(const struct rebuild *r)
 static int new_count(struct zq_scan *s, struct rebuild *r, uint64_t cluster, uint64_t *v)
 {
     uint64_t count = zq_counts_get(&s->counts, cluster);
-    bool unseen;
+    bool unseen = false;
     int rc = zq_scan_refcount(s, cluster, v);
 
     if (rc == 0)
