@@ -184,7 +184,7 @@ zoned_relief() {
         zoned_under_writes lazy 1 40 relieve_under &&
             grep " 0 errors, 0 zones went back, 0 flushes failed, 0 wrong" /tmp/follow1
     else
-        refused "this kernel cannot relieve" zqcow2 ublk add --recover $ID
+        refused "this kernel cannot replace" zqcow2 ublk add --recover $ID
     fi
 }
 ok "another server under writes to zones: no error, or refused by an old kernel" zoned_relief
