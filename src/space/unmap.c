@@ -91,10 +91,30 @@ static bool is_done(const struct zq_core *c, uint64_t at, enum zq_unlink leave, 
            (leave == ZQ_LEAVE_NOTHING || !zq_map_masks(&c->map, at));
 }
 
-/* Of [*at, end): *at is behind one that is done. Then another portion may have to begin (E7). */
-static int pay(struct zq_core *c, struct zq_op *op, uint64_t at, uint64_t end, int32_t cost)
+typedef int zq_slice_work(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
+                          enum zq_unlink leave);
+
+/*
+ * `work` on each slice of [*at, end) that has something to do. Behind each, another portion may
+ * have to begin (E7).
+ */
+static int each_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
+                      enum zq_unlink leave, zq_slice_work *work)
 {
-    return at < end ? zq_op_pay(c, op, cost) : 0;
+    int rc = 0;
+
+    while (rc == 0 && *at < end) {
+        uint64_t next;
+        bool done = is_done(c, *at, leave, &next);
+
+        if (done)
+            *at = zq_min(next, end);
+        else
+            rc = work(c, op, at, end, leave);
+        if (rc == 0 && *at < end)
+            rc = zq_op_pay(c, op, done ? ZQ_COST_LOOK : ZQ_COST_SLICE);
+    }
+    return rc;
 }
 
 static int prepare_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
@@ -123,20 +143,7 @@ static int prepare_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint
 int zq_unmap_prepare(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end,
                      enum zq_unlink leave)
 {
-    int rc = 0;
-
-    while (rc == 0 && *at < end) {
-        uint64_t next;
-        bool done = is_done(c, *at, leave, &next);
-
-        if (done)
-            *at = zq_min(next, end);
-        else
-            rc = prepare_slice(c, op, at, end, leave);
-        if (rc == 0)
-            rc = pay(c, op, *at, end, done ? ZQ_COST_LOOK : ZQ_COST_SLICE);
-    }
-    return rc;
+    return each_slice(c, op, at, end, leave, prepare_slice);
 }
 
 /* ---- at last ---- */
@@ -200,20 +207,7 @@ static int unmap_slice(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64
 
 int zq_unmap(struct zq_core *c, struct zq_op *op, uint64_t *at, uint64_t end, enum zq_unlink leave)
 {
-    int rc = 0;
-
-    while (rc == 0 && *at < end) {
-        uint64_t next;
-        bool done = is_done(c, *at, leave, &next);
-
-        if (done)
-            *at = zq_min(next, end);
-        else
-            rc = unmap_slice(c, op, at, end, leave);
-        if (rc == 0)
-            rc = pay(c, op, *at, end, done ? ZQ_COST_LOOK : ZQ_COST_SLICE);
-    }
-    return rc;
+    return each_slice(c, op, at, end, leave, unmap_slice);
 }
 
 void zq_release_mapping(struct zq_core *c, struct zq_op *op)
