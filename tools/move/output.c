@@ -133,7 +133,17 @@ static int create_image(struct zt_output *o, const struct zqcow2_create_options 
     return rc;
 }
 
-/* The image takes the backend over. */
+/* Once it was opened, or was not: the image takes the backend over. */
+static bool has_image(struct zt_output *o, int rc, const struct zqcow2_error *err)
+{
+    if (rc < 0) {
+        zt_error("%s: %s", o->target.path, zt_reason(rc, err));
+        return false;
+    }
+    o->be = NULL;
+    return zt_info(&o->target, o->img, &o->info);
+}
+
 static bool make_image(struct zt_output *o, const struct zqcow2_create_options *opt)
 {
     struct zqcow2_error err = {0, ""};
@@ -141,12 +151,7 @@ static bool make_image(struct zt_output *o, const struct zqcow2_create_options *
 
     if (rc == ZQCOW2_ENOTQCOW2) /* or creating it was interrupted */
         rc = create_image(o, opt, &err);
-    if (rc < 0) {
-        zt_error("%s: %s", o->target.path, zt_reason(rc, &err));
-        return false;
-    }
-    o->be = NULL;
-    if (!zt_info(&o->target, o->img, &o->info))
+    if (!has_image(o, rc, &err))
         return false;
     if (!o->file.found || same_image(o, opt))
         return true;
@@ -257,12 +262,7 @@ static bool take_image(struct zt_output *o)
     int rc = files ? open_image(o, ZQCOW2_OPEN_RDWR, files, &err) : -ENOMEM;
 
     zqcow2_resolver_free(files);
-    if (rc < 0) {
-        zt_error("%s: %s", o->target.path, zt_reason(rc, &err));
-        return false;
-    }
-    o->be = NULL;
-    if (!zt_info(&o->target, o->img, &o->info))
+    if (!has_image(o, rc, &err))
         return false;
     if (o->info.flags & ZQCOW2_INFO_ZONED)
         zt_error("%s: has zones, which are not written over", o->target.path);
