@@ -23,6 +23,7 @@
 #define ROOM (1u << 16)
 
 /* Those that a target or a sanitizer may have. */
+int LLVMFuzzerInitialize(int *argc, char ***argv) __attribute__((weak));
 size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned seed)
     __attribute__((weak));
 void __sanitizer_set_death_callback(void (*fn)(void)) __attribute__((weak));
@@ -143,7 +144,8 @@ int main(int argc, char **argv)
         default: return 2;
         }
     }
-    LLVMFuzzerInitialize(&argc, &argv);
+    if (LLVMFuzzerInitialize)
+        LLVMFuzzerInitialize(&argc, &argv);
     if (__sanitizer_set_death_callback)
         __sanitizer_set_death_callback(save);
     signal(SIGABRT, on_signal);
