@@ -8,19 +8,13 @@ I=/full/z.qcow2
 ZONES=32
 ZONE=$((4 * 1024 * 1024))
 
-host_disk() { # MIB
-    dir=/sys/kernel/config/nullb/host
-    mkdir $dir && echo "$1" >$dir/size && echo 1 >$dir/memory_backed && echo 1 >$dir/power &&
-        [ -b /dev/host ]
-}
-
 # About 48 MiB, 8 of them ballast. btrfs writes everything elsewhere, what a round changes too.
 full_host() { # FS
     mkdir -p /full
     case $1 in
     tmpfs) mount -t tmpfs -o size=48m none /full ;;
-    ext4) host_disk 48 && mke2fs -q /dev/host && mount -t ext4 /dev/host /full ;;
-    btrfs) host_disk 64 && mkfs.btrfs -q -M -m single -d single /dev/host &&
+    ext4) make_plain host 48 && mke2fs -q /dev/host && mount -t ext4 /dev/host /full ;;
+    btrfs) make_plain host 64 && mkfs.btrfs -q -M -m single -d single /dev/host &&
         mount -t btrfs /dev/host /full ;;
     esac && dd if=/dev/urandom of=/full/ballast bs=1M count=8 && : >/full/filler && sync
 }

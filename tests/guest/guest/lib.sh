@@ -91,6 +91,13 @@ make_null() {
     [ -b "$NULL" ]
 }
 
+# make_plain NAME MIB: a disk without zones, /dev/NAME.
+make_plain() {
+    dir=/sys/kernel/config/nullb/$1
+    mkdir "$dir" && echo "$2" >"$dir/size" && echo 1 >"$dir/memory_backed" &&
+        echo 1 >"$dir/power" && [ -b "/dev/$1" ]
+}
+
 remove_null() {
     echo 0 >"/sys/kernel/config/nullb/$1/power"
     rmdir "/sys/kernel/config/nullb/$1"

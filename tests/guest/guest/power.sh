@@ -10,12 +10,6 @@ load dm-log-writes
 SEED=4711
 STEPS=40
 
-plain_disk() { # NAME MIB
-    dir=/sys/kernel/config/nullb/$1
-    mkdir "$dir" && echo "$2" >"$dir/size" && echo 1 >"$dir/memory_backed" &&
-        echo 1 >"$dir/power" && [ -b "/dev/$1" ]
-}
-
 remove_disks() {
     for disk in host log again; do
         remove_null $disk || return 1
@@ -28,7 +22,7 @@ dm() {
 
 # The log begins with an empty ext4, which is in `again` as well.
 made() {
-    plain_disk host 96 && plain_disk log 400 && plain_disk again 96 &&
+    make_plain host 96 && make_plain log 400 && make_plain again 96 &&
         mkfs.ext4 -q -F /dev/host && dd if=/dev/host of=/dev/again bs=1M 2>/dev/null &&
         dm create power --table "0 $((96 * 2048)) log-writes /dev/host /dev/log" &&
         mkdir -p /host /back && mount -t ext4 /dev/dm-0 /host

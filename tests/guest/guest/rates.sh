@@ -58,8 +58,7 @@ fill() {
 }
 
 plain_disks() {
-    dir=/sys/kernel/config/nullb/plain
-    mkdir $dir && echo 128 >$dir/size && echo 1 >$dir/memory_backed && echo 1 >$dir/power || return 1
+    make_plain plain 128 || return 1
     disk_null=/dev/plain
     truncate -s 128M /data/raw && disk_loop=$(losetup -f) && losetup $disk_loop /data/raw &&
         make_image /data/user.qcow2 128M && serve /data/user.qcow2 --copy=user --queues 2 ||
