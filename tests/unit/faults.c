@@ -10,6 +10,8 @@
 
 #include "unit/faults.h"
 
+const struct fault_data fault_data[3] = {{0, 0xa0}, {KiB(192), 0xa3}, {KiB(320), 0xa5}};
+
 void fault_image(struct pic *p, uint32_t cluster, uint32_t bits)
 {
     struct zqcow2_create_options o = ZQCOW2_CREATE_OPTIONS_INIT;

@@ -22,8 +22,13 @@ struct fault {
 extern const struct fault faults[];
 extern const size_t nr_faults;
 
-/* 16 zones of 64 KiB, 2 conventional; data in zones 0, 3 and 5. */
+/* 16 zones of 64 KiB, 2 conventional; data in zones 0, 3 and 5: */
 void fault_image(struct pic *p, uint32_t cluster, uint32_t bits);
+struct fault_data {
+    uint64_t guest;
+    int fill;
+};
+extern const struct fault_data fault_data[3];
 
 /* A bitmap for each name, up to NULL, with a table of its own; returns the directory's offset. */
 uint64_t fault_bitmaps(struct pic *p, const char *const *names);

@@ -282,24 +282,28 @@ static void test_too_many_at_the_end(void **state)
 
 /* ---- tables that the header misplaces ---- */
 
-static void expect_content(struct pic *p, const char *snapshot)
+/* snapshot NULL: the disk. */
+static struct zqcow2_image *open_to_read(struct pic *p, const char *snapshot)
 {
-    static const struct {
-        uint64_t guest;
-        int fill;
-    } data[] = {{0, 0xa0}, {KiB(192), 0xa3}, {KiB(320), 0xa5}};
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_image *img;
-    uint8_t b[512];
 
     o.flags = ZQCOW2_OPEN_BORROW;
     o.snapshot = snapshot;
     if (zqcow2_open(p->be, &o, &img, &p->err) != 0)
         fail_msg("%s", p->err.text);
+    return img;
+}
+
+static void expect_content(struct pic *p, const char *snapshot)
+{
+    struct zqcow2_image *img = open_to_read(p, snapshot);
+    uint8_t b[512];
+
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(zqcow2_read(img, b, sizeof(b), data[i].guest), 0);
-        assert_int_equal(b[0], data[i].fill);
-        assert_int_equal(b[511], data[i].fill);
+        assert_int_equal(zqcow2_read(img, b, sizeof(b), fault_data[i].guest), 0);
+        assert_int_equal(b[0], fault_data[i].fill);
+        assert_int_equal(b[511], fault_data[i].fill);
     }
     assert_int_equal(zqcow2_close(img), 0);
 }
@@ -444,14 +448,9 @@ static void test_misplaced_snapshots(void **state)
 /* Of five spans, each with its number: all but one can be read. */
 static void expect_all_but(struct pic *p, const char *snapshot, uint64_t lost)
 {
-    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_image *img;
+    struct zqcow2_image *img = open_to_read(p, snapshot);
     uint8_t b[512];
 
-    o.flags = ZQCOW2_OPEN_BORROW;
-    o.snapshot = snapshot;
-    if (zqcow2_open(p->be, &o, &img, &p->err) != 0)
-        fail_msg("%s", p->err.text);
     for (uint64_t i = 0; i < 5; i++) {
         int rc = zqcow2_read(img, b, sizeof(b), i * MiB(2));
 

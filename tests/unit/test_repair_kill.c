@@ -204,10 +204,6 @@ static void check_state(struct pic *p, const struct bytes *s, bool locked, const
 
 static void expect_data(struct pic *p, const struct fault *f, int n)
 {
-    static const struct {
-        uint64_t guest;
-        int fill;
-    } data[] = {{0, 0xa0}, {KiB(192), 0xa3}, {KiB(320), 0xa5}};
     struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
     struct zqcow2_image *img;
     uint8_t b[512];
@@ -216,10 +212,10 @@ static void expect_data(struct pic *p, const struct fault *f, int n)
     if (zqcow2_open(p->be, &o, &img, &p->err) != 0)
         fail_msg("%s, killed at call %d: %s", f->name, n, p->err.text);
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(zqcow2_read(img, b, sizeof(b), data[i].guest), 0);
-        if (b[0] != data[i].fill || b[511] != data[i].fill)
+        assert_int_equal(zqcow2_read(img, b, sizeof(b), fault_data[i].guest), 0);
+        if (b[0] != fault_data[i].fill || b[511] != fault_data[i].fill)
             fail_msg("%s, killed at call %d: 0x%llx reads otherwise", f->name, n,
-                     (unsigned long long)data[i].guest);
+                     (unsigned long long)fault_data[i].guest);
     }
     assert_int_equal(zqcow2_close(img), 0);
 }
