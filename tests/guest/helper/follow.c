@@ -110,10 +110,8 @@ static int look_at_all(struct follow *f, uint64_t except)
 }
 
 /* Each change was answered before: after a flush that succeeds it must be there. */
-static int flush(struct follow *f)
+static int all_durable(struct follow *f)
 {
-    if (fsync(f->dev.fd))
-        return look_at_all(f, UINT64_MAX);
     if (report(f))
         return -EIO;
     for (uint64_t z = 0; z < f->nr; z++) {
@@ -124,20 +122,35 @@ static int flush(struct follow *f)
     return 0;
 }
 
+static int flush(struct follow *f)
+{
+    return fsync(f->dev.fd) ? look_at_all(f, UINT64_MAX) : all_durable(f);
+}
+
+/* Until a flush succeeds. *lost: one failed. */
+static int flush_at_last(struct follow *f, uint64_t except, bool *lost)
+{
+    while (fsync(f->dev.fd)) {
+        int rc = f->failed_flushes < 10000 ? look_at_all(f, except) : -EIO;
+
+        if (rc)
+            return rc;
+        *lost = true;
+    }
+    return 0;
+}
+
 /* Durable in any case, so that no later kill brings an older life back. */
 static int reset(struct follow *f, uint64_t z)
 {
     struct blk_zone_range range = {start(f, z) / ZG_SECTOR, f->dev.zone_sectors};
     bool lost = ioctl(f->dev.fd, BLKRESETZONE, &range) != 0;
+    int rc;
 
     f->errors += lost;
-    while (fsync(f->dev.fd)) {
-        int rc = f->failed_flushes < 10000 ? look_at_all(f, z) : -EIO;
-
-        if (rc)
-            return rc;
-        lost = true;
-    }
+    rc = flush_at_last(f, z, &lost);
+    if (rc)
+        return rc;
     if (report(f))
         return -EIO;
     if (pointer(f, z) && !lost)
@@ -184,14 +197,31 @@ static int read_back(struct follow *f, uint64_t z)
     uint64_t end = f->zones[z].at;
 
     for (uint64_t at = 0; at < end; at += RECORD) {
-        uint64_t n = end - at < RECORD ? end - at : RECORD;
+        uint64_t n = end - at < RECORD ? end - at : RECORD, bad;
 
         if (read_record(f, n, start(f, z) + at))
             return wrong(f, z, "cannot be read");
-        if (zg_mismatch(f->buf, n, key(f, z), start(f, z) + at) != n)
+        bad = zg_mismatch(f->buf, n, key(f, z), start(f, z) + at);
+        if (bad != n) {
+            printf("zone %llu: wrong data at %llu of it\n", (unsigned long long)(f->first + z),
+                   (unsigned long long)(at + bad));
             return wrong(f, z, "has wrong data");
+        }
     }
     return 0;
+}
+
+/* A kill that comes between the last flush and the reads takes back what no flush covered. */
+static int read_all_back(struct follow *f)
+{
+    bool lost = false;
+    int rc = flush_at_last(f, UINT64_MAX, &lost);
+
+    if (!rc)
+        rc = all_durable(f);
+    for (uint64_t z = 0; z < f->nr && !rc; z++)
+        rc = read_back(f, z);
+    return rc;
 }
 
 static int begin(struct follow *f, char **argv)
@@ -228,8 +258,8 @@ int zg_follow(int argc, char **argv)
             break;
         rc = step(&f, i);
     }
-    for (uint64_t z = 0; z < f.nr && !rc; z++)
-        rc = read_back(&f, z);
+    if (!rc)
+        rc = read_all_back(&f);
     printf("follow: seed %llu: %u records, %u resets, %u errors, %u zones went back, "
            "%u flushes failed, %d wrong\n",
            (unsigned long long)f.seed, f.records, f.resets, f.errors, f.lost, f.failed_flushes,
