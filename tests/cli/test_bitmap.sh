@@ -66,7 +66,10 @@ for r in json.load(sys.stdin):
     else:
         out.append([r["start"], r["length"]])
 print(*("%d+%d" % (s, n) for s, n in out))'
-    kill "$(cat pid)"
+    # Until it has ended it holds a lock on the image.
+    server=$(cat pid)
+    kill "$server"
+    while kill -0 "$server" 2>/dev/null; do sleep 0.01; done
 }
 
 for how in compat=1.1 compat=1.1,extended_l2=on compat=1.1,lazy_refcounts=on \
