@@ -561,16 +561,7 @@ void zq_io_issue(struct zq_iox *x, struct zq_list *batch, struct zq_list *own,
     run_all_blocking(x, own, finished);
 }
 
-/* ---- one at a time ---- */
-
-/* Without the mutex; the caller has checked that one call is within every limit. */
-int zq_io_alone_run(struct zq_iox *x, struct zq_io *io)
-{
-    const struct zqcow2_io *p = &io->pub;
-
-    return p->kind == ZQCOW2_IO_READ ? zq_call_readv(x->be, p->iov, (int)p->iovcnt, p->offset) :
-                                       zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
-}
+/* ---- done ---- */
 
 /* In any thread. pub is the first member: the cast finds the io. */
 void zq_io_done(struct zqcow2_io *pub, int ret)

@@ -217,7 +217,13 @@ static inline void zq_io_alone_begin(struct zq_iox *x, struct zq_io *io)
 {
     zq_io_enter_flight(x, io);
 }
-int zq_io_alone_run(struct zq_iox *x, struct zq_io *io);
+static inline int zq_io_alone_run(const struct zq_iox *x, const struct zq_io *io)
+{
+    const struct zqcow2_io *p = &io->pub;
+
+    return p->kind == ZQCOW2_IO_READ ? zq_call_readv(x->be, p->iov, (int)p->iovcnt, p->offset) :
+                                       zq_call_writev(x->be, p->iov, (int)p->iovcnt, p->offset);
+}
 static inline void zq_io_alone_end(struct zq_iox *x, struct zq_io *io)
 {
     zq_io_leave_flight(x, io);

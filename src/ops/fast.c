@@ -107,7 +107,7 @@ static INLINE bool may_write(const struct zq_core *c, const struct zq_op *op)
     const struct zq_zone *z = &c->zones.v[op->zone];
     const struct zq_live *l = z->live;
     uint64_t start = zq_geometry_start(&c->zones.g, op->zone);
-    bool append = op->req.op == ZQCOW2_OP_APPEND;
+    bool append = op->req.op == ZQCOW2_OP_APPEND, takes;
 
     if (!zq_state_is_open(z->state) || z->next == start || !l)
         return false;
@@ -115,7 +115,10 @@ static INLINE bool may_write(const struct zq_core *c, const struct zq_op *op)
         return false;
     if (append && op->req.offset != start)
         return false;
-    return !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append);
+    takes = zq_zone_takes(&c->zones, op->zone, op->req.offset, op->length, append);
+    zq_assert_k(
+        K4, takes == !zq_zone_check_write(&c->zones, op->zone, op->req.offset, op->length, append));
+    return takes;
 }
 
 static INLINE bool reserve(struct zq_core *c, struct zq_op *op, struct place *to)

@@ -135,6 +135,14 @@ struct zq_live *zq_zone_live(struct zq_zones *zs, uint32_t i);
  */
 int zq_zone_check_write(const struct zq_zones *zs, uint32_t i, uint64_t off, uint64_t len,
                         bool append);
+/* The same for an open zone, without the reason: inline, because most writes have none. */
+static inline bool zq_zone_takes(const struct zq_zones *zs, uint32_t i, uint64_t off, uint64_t len,
+                                 bool append)
+{
+    uint64_t next = zs->v[i].next;
+
+    return len <= zq_zone_end(zs, i) - next && (append ? len <= zs->max_append : off == next);
+}
 /*
  * Is there room for zone i to do this? *victim: the zone to close for it, or ZQ_NO_ZONE.
  * 0, EZONE_ACTIVE, EZONE_OPEN.
