@@ -38,11 +38,9 @@ struct noted {
     struct zqcow2_image *img;
     pthread_t loop;
     bool zoned;
-    atomic_bool begun, over;
+    atomic_bool begun, met, over;
     atomic_uint in_loop, elsewhere; /* blocking calls since the loop has begun */
     atomic_int kind;                /* the last in the loop: a letter */
-    atomic_bool meets, met;         /* see op_submit() */
-    atomic_bool polling;            /* a thread is inside poll(), for as long as it takes */
 };
 
 static const struct zqcow2_backend_ops *note(void *self, int kind)
@@ -93,37 +91,7 @@ static int op_allocate(void *self, uint64_t off, uint64_t len)
     return note(self, 'a')->zero(self, off, len);
 }
 
-/* ---- a submission that waits until another thread is in poll() ---- */
-
-static int op_poll(void *self, int timeout_ms)
-{
-    struct noted *n = self;
-    int rc;
-
-    n->polling = timeout_ms < 0;
-    rc = n->inner->poll(self, timeout_ms);
-    n->polling = false;
-    return rc;
-}
-
-/* Then it is done at once: its completion belongs to the thread that has submitted. */
-static int op_submit(void *self, struct zqcow2_io *io)
-{
-    struct noted *n = self;
-    int rc;
-
-    if (!n->meets || !pthread_equal(pthread_self(), n->loop) || io->kind != ZQCOW2_IO_READ)
-        return n->inner->submit(self, io);
-    n->met = true;
-    while (!n->polling)
-        usleep(100);
-    usleep(10000); /* it goes from the flag into the wait; else the test shows nothing */
-    rc = n->inner->readv(self, io->iov, (int)io->iovcnt, io->offset);
-    zqcow2_io_done(io, rc);
-    return 0;
-}
-
-static void begin(struct noted *n, uint32_t caps, bool zoned)
+static void begin(struct noted *n, enum shuffle_mode mode, uint32_t caps, bool zoned)
 {
     struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
     struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
@@ -133,7 +101,7 @@ static void begin(struct noted *n, uint32_t caps, bool zoned)
     memset(n, 0, sizeof(*n));
     n->zoned = zoned;
     store_init(&n->store);
-    shuffle_init(&n->shuffle, store_be(&n->store), SHUFFLE_POLLED, 7);
+    shuffle_init(&n->shuffle, store_be(&n->store), mode, 7);
     n->shuffle.caps = caps;
     n->inner = shuffle_be(&n->shuffle).ops;
     ops = *n->inner;
@@ -144,8 +112,6 @@ static void begin(struct noted *n, uint32_t caps, bool zoned)
     ops.discard = op_discard;
     ops.zero = op_zero;
     ops.allocate = op_allocate;
-    ops.submit = op_submit;
-    ops.poll = op_poll;
     how.virtual_size = ZONES * ZONE;
     how.cluster_size = 16384;
     if (zoned) {
@@ -287,7 +253,7 @@ static void it_never_blocks(uint32_t caps, bool zoned)
     pthread_t other;
     uint64_t requests;
 
-    begin(&n, caps, zoned);
+    begin(&n, SHUFFLE_POLLED, caps, zoned);
     n.loop = pthread_self();
     n.begun = true;
     assert_int_equal(pthread_create(&other, NULL, call, &n), 0);
@@ -316,46 +282,49 @@ static void where_calls_block(void **state)
     it_never_blocks(ZQCOW2_CAP_BLOCKING_CALLS, true);
 }
 
-static void *take(void *arg)
+/* ---- a thread that waits for requests, and not for a descriptor ---- */
+
+static void *call_often(void *arg)
 {
-    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
     struct noted *n = arg;
 
-    while (!n->met)
-        usleep(100);
-    s.name = "two";
-    MUST(zqcow2_snapshot_take(n->img, &s, NULL));
+    for (int i = 0; i < ROUNDS; i++) {
+        MUST(zqcow2_bitmap_add(n->img, "b", 65536, 0, NULL));
+        MUST(zqcow2_bitmap_remove(n->img, "b", NULL));
+        snapshots(n->img);
+    }
+    n->over = true;
     return NULL;
 }
 
 /*
- * The call waits for a request in flight, and then in poll(). The thread of the queue ends that
- * request, goes on with the call up to its first step that blocks, and never comes back.
+ * Nothing is polled. A completion wakes one of the two threads, which also goes on with the call up
+ * to its next step that blocks; unless it then wakes the thread of the call, both wait forever.
  */
 static void the_caller_is_woken(void **state)
 {
     static struct noted n;
-    static uint8_t block[UNIT];
     struct zqcow2_queue *q;
-    struct ticket *t;
     pthread_t other;
 
     (void)state;
-    begin(&n, 0, false);
-    assert_int_equal(zqcow2_write(n.img, block, UNIT, 0, 0), 0);
-    assert_int_equal(zqcow2_flush(n.img), 0); /* the call has no other I/O to wait for */
+    begin(&n, SHUFFLE_THREADED, 0, false);
     assert_int_equal(zqcow2_queue_open(n.img, 1, &q), 0);
     n.loop = pthread_self();
-    n.begun = n.meets = true;
-    assert_int_equal(pthread_create(&other, NULL, take, &n), 0);
-    ticket_begin();
-    t = ticket(ZQCOW2_OP_READ, 0, UNIT, 0);
-    assert_int_equal(submit(q, t), 1);
+    n.begun = true;
+    assert_int_equal(pthread_create(&other, NULL, call_often, &n), 0);
+    while (!n.over) {
+        struct ticket *t;
+
+        ticket_begin();
+        t = ticket(ZQCOW2_OP_WRITE, 0, UNIT, 0);
+        assert_int_equal(submit(q, t), 1);
+        wait_all(q);
+        assert_int_equal(t->ret, 0);
+        drop(t);
+    }
     pthread_join(other, NULL);
     assert_int_equal(n.in_loop, 0);
-    wait_all(q);
-    assert_int_equal(t->ret, 0);
-    drop(t);
     assert_int_equal(zqcow2_queue_close(q), 0);
     end(&n);
 }
