@@ -40,6 +40,18 @@ busybox_is_static() {
     command -v busybox >/dev/null 2>&1 && ! ldd "$(command -v busybox)" >/dev/null 2>&1
 }
 
+# ---- the tool ----
+
+build_tool() {
+    [ -n "$TOOL" ] && return 0
+    say "building the tool"
+    { cmake -S "$TOP" -B "$WORK/build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF &&
+        cmake --build "$WORK/build" -j "$(nproc)"
+    } >"$WORK/build.log" 2>&1 || { tail -20 "$WORK/build.log"; die "the build failed"; }
+    TOOL=$(find "$WORK/build" -name zqcow2 -type f -perm -u+x | head -1)
+    [ -n "$TOOL" ] || die "the build made no tool zqcow2"
+}
+
 # ---- root: an initramfs of busybox, the tools with their libraries, modules and our scripts ----
 
 GUEST_TOOLS="fio blkzone nvme mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blkdiscard setpriv dmsetup"
@@ -104,11 +116,11 @@ make_root() {
     (cd "$ROOT" && find . | cpio -o -H newc --quiet) >"$WORK/root.cpio"
 }
 
-# A disk for the guest's images: ext4, sparse.
+# make_disk FILE SIZE [FOLDER]: a disk for the guest's images: ext4, sparse, with what the folder has.
 make_disk() {
     rm -f "$1"
     truncate -s "$2" "$1"
-    mkfs.ext4 -q -F -E lazy_itable_init=1,lazy_journal_init=1 "$1" >"$WORK/mkfs.log" 2>&1 ||
+    mkfs.ext4 -q -F ${3:+-d "$3"} -E lazy_itable_init=1,lazy_journal_init=1 "$1" >"$WORK/mkfs.log" 2>&1 ||
         die "mkfs.ext4, see $WORK/mkfs.log"
 }
 
@@ -175,4 +187,31 @@ wait_line() {
         left=$((left - 1))
         sleep 0.1
     done
+}
+
+failed() { # MESSAGE NAME
+    echo "not ok - $1"
+    tail -20 "$WORK/$2.console" | sed 's/^/# console: /'
+}
+
+seconds() {
+    date +%s
+}
+
+# run_guest NAME TIMEOUT ARGUMENTS...: DISK_FOLDER: what its disk has at the start.
+run_guest() {
+    guest=$1
+    limit=$2
+    shift 2
+    began=$(seconds)
+    make_disk "$WORK/$guest.img" 6G ${DISK_FOLDER:+"$DISK_FOLDER"}
+    boot_guest "$guest" "$WORK/$guest.img" "zq.test=$guest" "$@"
+    wait_guest "$limit" && ended=1 || ended=
+    cat "$WORK/$guest.tap"
+    tests=$(grep -cE '^(not )?ok ' "$WORK/$guest.tap")
+    [ -n "$ended" ] || failed "$guest: not done after $limit s" "$guest"
+    [ -z "$ended" ] || grep -q "^1\.\.$tests\$" "$WORK/$guest.tap" ||
+        failed "$guest: the guest ended early" "$guest"
+    rm -f "$WORK/$guest.img"
+    say "$guest took $(($(seconds) - began)) s"
 }

@@ -12,16 +12,19 @@ debian() { # TOOL ARGUMENTS...
 }
 
 # Only the suites that are asked for: a mirror need not have others, nor an older keyring know their keys.
-update_lists() { # SUITE...
+update_lists() { # [--source] SUITE...
     [ "${LISTS_ARE_NEW:-}" != "$*" ] || return 0
+    asked=$*
+    kind=deb
+    [ "$1" != --source ] || { kind=deb-src; shift; }
     mkdir -p "$CACHE/apt/lists/partial" "$CACHE/apt/archives/partial"
     : >"$CACHE/apt/status"
     for suite in "$@"; do
-        echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
+        echo "$kind [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]" \
             "${ZQ_GUEST_MIRROR:-http://deb.debian.org/debian} $suite main"
     done >"$CACHE/apt/sources.list"
     debian apt-get update -qq >"$WORK/apt.log" 2>&1 || die "apt-get update, see $WORK/apt.log"
-    LISTS_ARE_NEW=$*
+    LISTS_ARE_NEW=$asked
 }
 
 unpack() { # FOLDER PACKAGE-FILE...: anew
@@ -118,6 +121,20 @@ need_newest() {
     fi
     NEWEST_QEMU="$NEWEST/run qemu-system-x86_64 -L $NEWEST/usr/share/qemu -L $NEWEST/usr/share/seabios"
     say "$($NEWEST_QEMU --version | head -1)"
+}
+
+# need_source PACKAGE: sets SOURCE, a folder with the source of that package in sid.
+need_source() {
+    SOURCE=$CACHE/sources/$1
+    [ ! -e "$SOURCE" ] || return 0
+    say "downloading the source of $1"
+    update_lists --source sid
+    rm -rf "$SOURCE.new"
+    mkdir -p "$SOURCE.new"
+    (cd "$SOURCE.new" && debian apt-get source -q --download-only --tar-only "$1" &&
+        tar -xf ./*.orig.tar.* --strip-components=1 && rm ./*.orig.tar.*) >>"$WORK/apt.log" 2>&1 ||
+        die "cannot download the source of $1, see $WORK/apt.log"
+    mv "$SOURCE.new" "$SOURCE"
 }
 
 # Two runs at a time would unpack into one folder.

@@ -43,42 +43,6 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 1' INT TERM HUP
 
-failed() { # MESSAGE NAME
-    echo "not ok - $1"
-    tail -20 "$WORK/$2.console" | sed 's/^/# console: /'
-}
-
-seconds() {
-    date +%s
-}
-
-run_guest() { # NAME TIMEOUT ARGUMENTS...
-    guest=$1
-    limit=$2
-    shift 2
-    began=$(seconds)
-    make_disk "$WORK/$guest.img" 6G
-    boot_guest "$guest" "$WORK/$guest.img" "zq.test=$guest" "$@"
-    wait_guest "$limit" && ended=1 || ended=
-    cat "$WORK/$guest.tap"
-    tests=$(grep -cE '^(not )?ok ' "$WORK/$guest.tap")
-    [ -n "$ended" ] || failed "$guest: not done after $limit s" "$guest"
-    [ -z "$ended" ] || grep -q "^1\.\.$tests\$" "$WORK/$guest.tap" ||
-        failed "$guest: the guest ended early" "$guest"
-    rm -f "$WORK/$guest.img"
-    say "$guest took $(($(seconds) - began)) s"
-}
-
-build_tool() {
-    [ -n "$TOOL" ] && return 0
-    say "building the tool"
-    { cmake -S "$TOP" -B "$WORK/build" -DCMAKE_BUILD_TYPE=RelWithDebInfo -DBUILD_TESTING=OFF &&
-        cmake --build "$WORK/build" -j "$(nproc)"
-    } >"$WORK/build.log" 2>&1 || { tail -20 "$WORK/build.log"; die "the build failed"; }
-    TOOL=$(find "$WORK/build" -name zqcow2 -type f -perm -u+x | head -1)
-    [ -n "$TOOL" ] || die "the build made no tool zqcow2"
-}
-
 run_test() {
     case $1 in
     boot) run_guest boot 200 ;;

@@ -80,13 +80,15 @@ check_image() {
 
 # ---- null_blk ----
 
-# make_null NAME SIZE ZONE CAPACITY CONVENTIONAL OPEN ACTIVE: sizes in MiB; sets NULL.
+# make_null NAME SIZE ZONE CAPACITY CONVENTIONAL OPEN ACTIVE [BLOCK]: sizes in MiB, a block in bytes;
+# sets NULL.
 make_null() {
     dir=/sys/kernel/config/nullb/$1
     mkdir "$dir" && echo "$2" >"$dir/size" && echo 1 >"$dir/zoned" && echo "$3" >"$dir/zone_size" &&
         echo "$4" >"$dir/zone_capacity" && echo "$5" >"$dir/zone_nr_conv" &&
         echo "$6" >"$dir/zone_max_open" && echo "$7" >"$dir/zone_max_active" &&
-        echo 1 >"$dir/memory_backed" && echo 1 >"$dir/power" || return 1
+        echo "${8:-512}" >"$dir/blocksize" && echo 1 >"$dir/memory_backed" &&
+        echo 1 >"$dir/power" || return 1
     NULL=/dev/$1
     [ -b "$NULL" ]
 }
