@@ -2,176 +2,37 @@
 /*
  * The io_uring backend: a host file whose requests run in the kernel, side by side.
  *
- * submit() queues; kick() hands the queue to the kernel in one call; poll() reaps. At most DEPTH
- * requests are the kernel's, and one of our own, so that neither ring overflows; others wait in the
- * queue. What the ring cannot do, or does only in part at the end of a file, is done by the
- * blocking calls of file.c. The mutex is never held while a completion is reported.
+ * submit() queues; kick() hands the queue to the kernel in one call; poll() reaps. At most
+ * ZQ_URING_DEPTH requests are the kernel's, and one of our own, so that neither ring overflows;
+ * others wait in the queue. What the ring cannot do, or does only in part at the end of a file, is
+ * done by the blocking calls of file.c. The mutex is never held while a completion is reported.
  *
  * A poll that has to wait does so in the ring, which is cheaper than poll(2) on its descriptor. One
  * request of our own there, without a buffer, watches wake_fd, so that a wake-up is a completion.
  */
 #include <errno.h>
-#include <liburing.h>
 #include <poll.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <time.h>
 #include <unistd.h>
 
-#include "backend/fifo.h"
-#include "backend/file.h"
+#include "backend/uring_int.h"
 #include "base/bytes.h"
 #include "base/fd.h"
 
-#define DEPTH        128u
-#define WATCH        0u  /* user_data of the request that watches wake_fd */
-#define OP_FTRUNCATE 55u /* of Linux 6.9; liburing's headers may be older */
-#define BATCH        32u
-#define IOV_MOST     1024       /* the kernel's IOV_MAX */
-#define PIECE_MAX    (1u << 30) /* of one request; the rest follows as after a short transfer */
-
-struct uring {
-    struct zq_file file;   /* first: the blocking callbacks take it for self */
-    int wake_fd;           /* eventfd of uring_wake(); readable until a poll has seen it */
-    bool fixed_file;       /* the file stands in the ring's own table, at 0 */
-    bool truncates;        /* the ring can set the file's length */
-    pthread_mutex_t mutex; /* of what follows */
-    struct io_uring ring;
-    struct zq_fifo queue; /* accepted, and not with the kernel yet */
-    unsigned in_ring;     /* prepared and not reaped, <= DEPTH */
-    bool unwatchable;     /* the kernel does not watch wake_fd */
-    bool watching;        /* the ring watches wake_fd ... */
-    pthread_t watcher;    /* ... for the thread that asked it to */
-    bool broken;          /* the kernel refuses to be called: everything blocks from now on */
-};
-
-/* How far a request has come is kept in the word behind the link. */
-static uint64_t done_bytes(const struct zqcow2_io *io)
-{
-    return (uintptr_t)io->backend[1];
-}
-
-static void set_done_bytes(struct zqcow2_io *io, uint64_t n)
-{
-    io->backend[1] = (void *)(uintptr_t)n;
-}
+#define BATCH 32u
 
 /* ---- towards the kernel ---- */
 
-static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io *io)
-{
-    struct zq_cursor c = {io->iov, (int)io->iovcnt, 0};
-    uint64_t off = io->offset + done_bytes(io);
-    bool write = io->kind == ZQCOW2_IO_WRITE;
-    void *p;
-    size_t n;
+static void run_blocking(struct zq_uring *u, struct zqcow2_io *io);
 
-    zq_cursor_skip(&c, done_bytes(io));
-    if (zq_cursor_flat(&c, &p, &n)) {
-        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd, p,
-                         (unsigned)zq_min(n, PIECE_MAX), off);
-        return;
-    }
-    io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, c.iov,
-                     (unsigned)zq_min((unsigned)c.cnt, IOV_MOST), off);
-}
-
-static void prep(const struct uring *u, struct io_uring_sqe *sqe, struct zqcow2_io *io)
-{
-    int fd = u->fixed_file ? 0 : u->file.fd;
-
-    switch (io->kind) {
-    case ZQCOW2_IO_READ:
-    case ZQCOW2_IO_WRITE: prep_transfer(sqe, fd, io); break;
-    case ZQCOW2_IO_FLUSH: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
-    case ZQCOW2_IO_TRUNCATE: io_uring_prep_rw(OP_FTRUNCATE, sqe, fd, NULL, 0, io->offset); break;
-    default: /* ZERO, DISCARD */
-        /* The types of io_uring_prep_fallocate changed; an old one loses bits of the length. */
-        io_uring_prep_rw(IORING_OP_FALLOCATE, sqe, fd, NULL,
-                         FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, io->offset);
-        sqe->addr = io->length;
-    }
-    io_uring_sqe_set_flags(sqe, u->fixed_file ? IOSQE_FIXED_FILE : 0);
-    io_uring_sqe_set_data(sqe, io);
-}
-
-/* Takes back what the kernel has not consumed. It looks at the ring only when it is called. */
-static void reclaim(struct uring *u, struct zq_fifo *out)
-{
-    struct io_uring_sq *sq = &u->ring.sq;
-    unsigned n = io_uring_sq_ready(&u->ring);
-
-    for (unsigned i = 0; i < n; i++) {
-        struct io_uring_sqe *sqe = &sq->sqes[(sq->sqe_tail - n + i) & *sq->kring_mask];
-        if (sqe->user_data == WATCH)
-            continue;
-        zq_fifo_push(out, (struct zqcow2_io *)(uintptr_t)sqe->user_data);
-        u->in_ring--;
-    }
-}
-
-/* Under the mutex. Returns an error only when calling again cannot help. */
-static int submit_prepared(struct uring *u)
-{
-    while (io_uring_sq_ready(&u->ring)) {
-        int rc = io_uring_submit(&u->ring);
-        if (rc == -EAGAIN || rc == -EBUSY || rc == 0)
-            nanosleep(&(struct timespec){0, 1000000}, NULL); /* the kernel is short of memory */
-        else if (rc < 0 && rc != -EINTR)
-            return rc;
-    }
-    return 0;
-}
-
-static void run_blocking(struct uring *u, struct zqcow2_io *io);
-
-/*
- * The next wake-up becomes a completion. The kernel delivers it in the thread that requested it, so
- * that must be the one that is about to wait: another might not be there to run it, and would have
- * its system calls interrupted.
- */
-static void watch_wakes(struct uring *u)
-{
-    struct io_uring_sqe *sqe = u->watching || u->unwatchable ? NULL : io_uring_get_sqe(&u->ring);
-
-    if (!sqe)
-        return;
-    io_uring_prep_poll_add(sqe, u->wake_fd, POLLIN);
-    io_uring_sqe_set_data64(sqe, WATCH);
-    u->watching = true;
-    u->watcher = pthread_self();
-}
-
-static void fill_ring(struct uring *u)
-{
-    while (u->queue.head && u->in_ring < DEPTH) {
-        struct io_uring_sqe *sqe = io_uring_get_sqe(&u->ring);
-        if (!sqe)
-            break;
-        prep(u, sqe, zq_fifo_pop(&u->queue));
-        u->in_ring++;
-    }
-}
-
-/* Fills the ring from the queue and submits, in one call to the kernel. True: we watch. */
-static bool push_queue(struct uring *u, bool watch)
+/* All that waits, in one call to the kernel. True: this thread watches for wake-ups. */
+static bool push_queue(struct zq_uring *u, bool watch)
 {
     struct zq_fifo refused = {NULL, NULL};
     bool mine;
 
     pthread_mutex_lock(&u->mutex);
-    if (!u->broken) {
-        if (watch)
-            watch_wakes(u);
-        fill_ring(u);
-        if (submit_prepared(u) < 0) {
-            u->broken = true;
-            u->watching = false;
-            reclaim(u, &refused);
-        }
-    }
-    while (u->broken && u->queue.head)
-        zq_fifo_push(&refused, zq_fifo_pop(&u->queue));
+    zq_uring_submit(u, watch, &refused);
     mine = u->watching && pthread_equal(u->watcher, pthread_self());
     pthread_mutex_unlock(&u->mutex);
     while (refused.head)
@@ -188,7 +49,7 @@ static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
 }
 
 /* The ring takes plain transfers; what needs thought is left to the blocking callbacks. */
-static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
+static bool ring_takes(struct zq_uring *u, const struct zqcow2_io *io)
 {
     switch (io->kind) {
     case ZQCOW2_IO_READ:
@@ -206,7 +67,7 @@ static bool ring_takes(struct uring *u, const struct zqcow2_io *io)
     }
 }
 
-static bool enqueue(struct uring *u, struct zqcow2_io *io)
+static bool enqueue(struct zq_uring *u, struct zqcow2_io *io)
 {
     bool can;
 
@@ -220,9 +81,11 @@ static bool enqueue(struct uring *u, struct zqcow2_io *io)
 
 static int uring_submit(void *self, struct zqcow2_io *io)
 {
-    struct uring *u = self;
+    struct zq_uring *u = self;
 
-    set_done_bytes(io, 0);
+    zq_uring_set_done(io, 0);
+    zq_uring_set_merged(io, NULL);
+    zq_uring_set_alone(io, false);
     return ring_takes(u, io) && enqueue(u, io) ? 0 : -EOPNOTSUPP;
 }
 
@@ -234,15 +97,17 @@ static void uring_kick(void *self)
 /* ---- completions ---- */
 
 /* Does what is left of a request with blocking calls, and reports it. */
-static void run_blocking(struct uring *u, struct zqcow2_io *io)
+static void run_blocking(struct zq_uring *u, struct zqcow2_io *io)
 {
     struct zq_file *f = &u->file;
     int cnt = (int)io->iovcnt, rc;
 
     switch (io->kind) {
-    case ZQCOW2_IO_READ: rc = zq_file_read_rest(f, io->iov, cnt, io->offset, done_bytes(io)); break;
+    case ZQCOW2_IO_READ:
+        rc = zq_file_read_rest(f, io->iov, cnt, io->offset, zq_uring_done(io));
+        break;
     case ZQCOW2_IO_WRITE:
-        rc = zq_file_write_rest(f, io->iov, cnt, io->offset, done_bytes(io));
+        rc = zq_file_write_rest(f, io->iov, cnt, io->offset, zq_uring_done(io));
         break;
     case ZQCOW2_IO_FLUSH: rc = zq_file_flush(f); break;
     case ZQCOW2_IO_ZERO:
@@ -274,24 +139,24 @@ static bool worth_blocking(const struct zqcow2_io *io, int res)
     }
 }
 
-static void read_met_end(struct uring *u, struct zqcow2_io *io)
+static void read_met_end(struct zq_uring *u, struct zqcow2_io *io)
 {
     struct zq_cursor c = {io->iov, (int)io->iovcnt, 0};
 
-    zq_cursor_skip(&c, done_bytes(io));
+    zq_cursor_skip(&c, zq_uring_done(io));
     zq_cursor_zero(&c);
-    zqcow2_io_done(io, zq_file_met_end(&u->file, io->offset + done_bytes(io)));
+    zqcow2_io_done(io, zq_file_met_end(&u->file, io->offset + zq_uring_done(io)));
 }
 
 /* True: there is more to transfer, the request goes back into the queue. */
-static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
+static bool transferred(struct zq_uring *u, struct zqcow2_io *io, unsigned n)
 {
     bool read = io->kind == ZQCOW2_IO_READ;
 
-    set_done_bytes(io, done_bytes(io) + n);
+    zq_uring_set_done(io, zq_uring_done(io) + n);
     if (!read)
-        zq_file_reached(&u->file, io->offset + done_bytes(io));
-    if (done_bytes(io) >= io->length)
+        zq_file_reached(&u->file, io->offset + zq_uring_done(io));
+    if (zq_uring_done(io) >= io->length)
         zqcow2_io_done(io, 0);
     else if (read && (!n || n % u->file.io_align)) /* a direct read could not go on from there */
         read_met_end(u, io);
@@ -302,7 +167,31 @@ static bool transferred(struct uring *u, struct zqcow2_io *io, unsigned n)
     return false;
 }
 
-static void finish(struct uring *u, struct zqcow2_io *io, int res)
+static void again(struct zq_uring *u, struct zqcow2_io *io)
+{
+    if (!enqueue(u, io))
+        run_blocking(u, io);
+}
+
+/* Whatever a request did not get of the result, it asks for by itself. */
+static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
+{
+    uint64_t left = res < 0 ? 0 : (unsigned)res;
+    struct zqcow2_io *next;
+
+    for (; io; io = next) {
+        uint64_t n = zq_min(left, io->length);
+
+        left -= n;
+        next = zq_uring_merged(io);
+        zq_uring_set_merged(io, NULL);
+        zq_uring_set_alone(io, true);
+        if (n == 0 || transferred(u, io, (unsigned)n))
+            again(u, io);
+    }
+}
+
+static void finish(struct zq_uring *u, struct zqcow2_io *io, int res)
 {
     if (res < 0 && worth_blocking(io, res)) {
         run_blocking(u, io);
@@ -314,8 +203,8 @@ static void finish(struct uring *u, struct zqcow2_io *io, int res)
         if (io->kind == ZQCOW2_IO_TRUNCATE)
             zq_file_reached(&u->file, io->offset);
         zqcow2_io_done(io, 0);
-    } else if (transferred(u, io, (unsigned)res) && !enqueue(u, io)) {
-        run_blocking(u, io);
+    } else if (transferred(u, io, (unsigned)res)) {
+        again(u, io);
     }
 }
 
@@ -324,7 +213,7 @@ struct completion {
     int res;
 };
 
-static unsigned reap(struct uring *u, struct completion *out, unsigned max)
+static unsigned reap(struct zq_uring *u, struct completion *out, unsigned max)
 {
     struct io_uring_cqe *cqe[BATCH];
     unsigned n;
@@ -333,7 +222,7 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
     n = io_uring_peek_batch_cqe(&u->ring, cqe, max);
     for (unsigned i = 0; i < n; i++) {
         out[i] = (struct completion){io_uring_cqe_get_data(cqe[i]), cqe[i]->res};
-        if (cqe[i]->user_data == WATCH) {
+        if (cqe[i]->user_data == ZQ_URING_WATCH) {
             u->watching = false;
             u->unwatchable |= cqe[i]->res < 0 && cqe[i]->res != -ECANCELED;
         } else {
@@ -345,7 +234,7 @@ static unsigned reap(struct uring *u, struct completion *out, unsigned max)
     return n;
 }
 
-static void clear_wakes(struct uring *u)
+static void clear_wakes(struct zq_uring *u)
 {
     eventfd_t wakes;
 
@@ -353,7 +242,7 @@ static void clear_wakes(struct uring *u)
 }
 
 /* What was complete when it began, not what completes meanwhile: it ends in any case. */
-static bool drain_ring(struct uring *u)
+static bool drain_ring(struct zq_uring *u)
 {
     unsigned ready = io_uring_cq_ready(&u->ring), reaped = 0;
 
@@ -363,10 +252,12 @@ static bool drain_ring(struct uring *u)
         if (n == 0)
             break;
         for (unsigned i = 0; i < n; i++) {
-            if (c[i].io)
-                finish(u, c[i].io, c[i].res);
-            else
+            if (!c[i].io)
                 clear_wakes(u); /* whatever they are for: this poll returns */
+            else if (zq_uring_merged(c[i].io))
+                finish_merged(u, c[i].io, c[i].res);
+            else
+                finish(u, c[i].io, c[i].res);
         }
         reaped += n;
     }
@@ -379,7 +270,7 @@ static bool drain_ring(struct uring *u)
  * False: not here, as when another thread watches, or in a sandbox that was closed after the ring
  * was made.
  */
-static bool wait_in_ring(struct uring *u, int timeout_ms)
+static bool wait_in_ring(struct zq_uring *u, int timeout_ms)
 {
     struct __kernel_timespec ts = {timeout_ms / 1000, timeout_ms % 1000 * 1000000LL};
     struct io_uring_cqe *cqe;
@@ -391,7 +282,7 @@ static bool wait_in_ring(struct uring *u, int timeout_ms)
     return rc >= 0 || rc == -ETIME || rc == -EINTR || rc == -EAGAIN;
 }
 
-static int wait_on_fds(struct uring *u, int timeout_ms)
+static int wait_on_fds(struct zq_uring *u, int timeout_ms)
 {
     struct pollfd p[2] = {{u->ring.ring_fd, POLLIN, 0}, {u->wake_fd, POLLIN, 0}};
 
@@ -404,7 +295,7 @@ static int wait_on_fds(struct uring *u, int timeout_ms)
 
 static int uring_poll(void *self, int timeout_ms)
 {
-    struct uring *u = self;
+    struct zq_uring *u = self;
     int rc = 0;
 
     if (drain_ring(u) || timeout_ms == 0)
@@ -419,18 +310,18 @@ static int uring_poll(void *self, int timeout_ms)
 static void uring_wake(void *self)
 {
     /* It fails only when the counter is full, and then it is readable anyway. */
-    (void)eventfd_write(((struct uring *)self)->wake_fd, 1);
+    (void)eventfd_write(((struct zq_uring *)self)->wake_fd, 1);
 }
 
 static int uring_fd(void *self)
 {
-    return ((struct uring *)self)->ring.ring_fd;
+    return ((struct zq_uring *)self)->ring.ring_fd;
 }
 
 /* ---- opening and closing ---- */
 
 /* Nothing that the kernel may still write to, or read from, outlives this. */
-static void wait_for_kernel(struct uring *u)
+static void wait_for_kernel(struct zq_uring *u)
 {
     push_queue(u, false);
     for (;;) {
@@ -444,7 +335,7 @@ static void wait_for_kernel(struct uring *u)
 }
 
 /* The kernel ends a ring some time later; the file is released at once, for an unmount. */
-static void close_ring(struct uring *u)
+static void close_ring(struct zq_uring *u)
 {
     if (u->fixed_file)
         (void)io_uring_unregister_files(&u->ring);
@@ -455,7 +346,7 @@ static void close_ring(struct uring *u)
 
 static void uring_close(void *self)
 {
-    struct uring *u = self;
+    struct zq_uring *u = self;
     struct zqcow2_hooks hooks = u->file.hooks;
 
     wait_for_kernel(u);
@@ -487,23 +378,23 @@ static const struct zqcow2_backend_ops uring_ops = {
 };
 
 /* A block device cannot be cut; file.c keeps a length for it. */
-static bool can_truncate(struct uring *u)
+static bool can_truncate(struct zq_uring *u)
 {
     union {
         struct io_uring_probe p;
         uint8_t room[sizeof(struct io_uring_probe) +
-                     (OP_FTRUNCATE + 1) * sizeof(struct io_uring_probe_op)];
+                     (ZQ_URING_FTRUNCATE + 1) * sizeof(struct io_uring_probe_op)];
     } probe = {.room = {0}};
 
     return !u->file.is_device &&
-           io_uring_register_probe(&u->ring, &probe.p, OP_FTRUNCATE + 1) == 0 &&
-           io_uring_opcode_supported(&probe.p, OP_FTRUNCATE);
+           io_uring_register_probe(&u->ring, &probe.p, ZQ_URING_FTRUNCATE + 1) == 0 &&
+           io_uring_opcode_supported(&probe.p, ZQ_URING_FTRUNCATE);
 }
 
 /* Where io_uring is switched off for this program the kernel returns EPERM. */
 static int init_ring(struct io_uring *ring)
 {
-    int rc = io_uring_queue_init(DEPTH, ring, 0);
+    int rc = io_uring_queue_init(ZQ_URING_DEPTH, ring, 0);
     if (rc < 0)
         return rc == -EPERM ? -ENOSYS : rc;
     ring->ring_fd = ring->enter_ring_fd = zq_fd_lift(ring->ring_fd);
@@ -515,7 +406,7 @@ static int init_ring(struct io_uring *ring)
     return rc;
 }
 
-static int open_ring(struct uring *u)
+static int open_ring(struct zq_uring *u)
 {
     int rc = init_ring(&u->ring);
 
@@ -539,7 +430,7 @@ static int open_ring(struct uring *u)
 }
 
 /* The backend of a path, or, where path is NULL, of fd. */
-static int make(struct uring *u, const char *path, unsigned flags, int fd,
+static int make(struct zq_uring *u, const char *path, unsigned flags, int fd,
                 const struct zqcow2_hooks *h, struct zqcow2_backend **be)
 {
     struct zq_file *f = &u->file;
@@ -564,7 +455,7 @@ static int uring_new(const char *path, unsigned flags, int fd, const struct zqco
                      struct zqcow2_backend **be)
 {
     struct zqcow2_hooks h;
-    struct uring *u;
+    struct zq_uring *u;
     int rc = be ? zq_hooks_init(&h, hooks) : -EINVAL;
 
     if (rc < 0)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What an image does with the completions of its backend, in short. Include it after cmocka.h. */
+/*
+ * What an image does with the completions of its backend, in short. Include it after cmocka.h.
+ * HARNESS_ON_LIBRARY: in a test that has the whole library, and its zqcow2_io_done().
+ */
 #ifndef ASYNC_HARNESS_H
 #define ASYNC_HARNESS_H
 
@@ -21,7 +24,7 @@ struct request {
 
 static _Atomic unsigned nr_done;
 
-void zqcow2_io_done(struct zqcow2_io *io, int ret)
+static void request_done(struct zqcow2_io *io, int ret)
 {
     struct request *r = (struct request *)io;
 
@@ -29,6 +32,13 @@ void zqcow2_io_done(struct zqcow2_io *io, int ret)
     atomic_fetch_add(&r->done, 1);
     atomic_fetch_add(&nr_done, 1);
 }
+
+#ifndef HARNESS_ON_LIBRARY
+void zqcow2_io_done(struct zqcow2_io *io, int ret)
+{
+    request_done(io, ret);
+}
+#endif
 
 static struct request requests[SLOTS];
 static uint8_t buffers[SLOTS][SLOT_BYTES] __attribute__((aligned(4096)));
@@ -41,6 +51,7 @@ static void start(struct zqcow2_backend *be, unsigned i, unsigned kind, uint64_t
     r->io.kind = kind;
     r->io.offset = off;
     r->io.length = len;
+    r->io.done = request_done;
     if (kind <= ZQCOW2_IO_WRITE) {
         r->io.iov = r->iov;
         r->io.iovcnt = 1;

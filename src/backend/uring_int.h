@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the two halves of the io_uring backend share: uring_ring.c hands requests to the kernel,
+ * uring.c is the rest.
+ */
+#ifndef ZQ_BACKEND_URING_INT_H
+#define ZQ_BACKEND_URING_INT_H
+
+#include <liburing.h>
+
+#include "backend/fifo.h"
+#include "backend/file.h"
+
+#define ZQ_URING_DEPTH     128u
+#define ZQ_URING_WATCH     0u   /* user_data of the request that watches wake_fd */
+#define ZQ_URING_FTRUNCATE 55u  /* of Linux 6.9; liburing's headers may be older */
+#define ZQ_URING_IOVS      512u /* of all merged writes in one call to the kernel */
+
+struct zq_uring {
+    struct zq_file file;   /* first: the blocking callbacks take it for self */
+    int wake_fd;           /* eventfd of uring_wake(); readable until a poll has seen it */
+    bool fixed_file;       /* the file stands in the ring's own table, at 0 */
+    bool truncates;        /* the ring can set the file's length */
+    pthread_mutex_t mutex; /* of what follows */
+    struct io_uring ring;
+    struct zq_fifo queue; /* accepted, and not with the kernel yet */
+    unsigned in_ring;     /* prepared and not reaped, <= ZQ_URING_DEPTH; merged requests are one */
+    bool unwatchable;     /* the kernel does not watch wake_fd */
+    bool watching;        /* the ring watches wake_fd ... */
+    pthread_t watcher;    /* ... for the thread that asked it to */
+    bool broken;          /* the kernel refuses to be called: everything blocks from now on */
+    struct iovec iov[ZQ_URING_IOVS]; /* of merged writes, until the kernel has copied them */
+};
+
+/* The words of a request, behind the link of the queue. First, how far it has come. */
+static inline uint64_t zq_uring_done(const struct zqcow2_io *io)
+{
+    return (uintptr_t)io->backend[1];
+}
+
+static inline void zq_uring_set_done(struct zqcow2_io *io, uint64_t n)
+{
+    io->backend[1] = (void *)(uintptr_t)n;
+}
+
+/* Then the request that is merged behind it. */
+static inline struct zqcow2_io *zq_uring_merged(const struct zqcow2_io *io)
+{
+    return io->backend[2];
+}
+
+static inline void zq_uring_set_merged(struct zqcow2_io *io, struct zqcow2_io *next)
+{
+    io->backend[2] = next;
+}
+
+/* Last, whether it must have a result of its own. */
+static inline bool zq_uring_alone(const struct zqcow2_io *io)
+{
+    return io->backend[3];
+}
+
+static inline void zq_uring_set_alone(struct zqcow2_io *io, bool alone)
+{
+    io->backend[3] = alone ? io : NULL;
+}
+
+/*
+ * Under the mutex: passes the queue to the kernel, as far as there is room. What it refuses, which
+ * it does for good, is added to `refused`. watch: the next wake-up becomes a completion.
+ */
+void zq_uring_submit(struct zq_uring *u, bool watch, struct zq_fifo *refused);
+
+#endif
