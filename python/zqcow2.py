@@ -177,6 +177,7 @@ class _CreateFlag(enum.IntFlag):
     EXTENDED_L2 = 1 << 2
     DATA_FILE_RAW = 1 << 3
     ZSTD = 1 << 4
+    EMPTY = 1 << 5
 
 
 class _IoFlag(enum.IntFlag):
@@ -1098,7 +1099,7 @@ class Image(_Handle):
                conventional_zones: int = 0, max_open_zones: int = 0, max_active_zones: int = 0,
                max_append_bytes: int = 0, cluster_size: int = 0, refcount_bits: int = 0,
                layout: Layout = Layout.NONE, descriptor_extension: int = 0, lazy_refcounts: bool = False,
-               extended_l2: bool = False, zstd: bool = False, force: bool = False,
+               extended_l2: bool = False, zstd: bool = False, force: bool = False, empty: bool = False,
                backing_file: Optional[Union[str, "os.PathLike[str]"]] = None, backing_format: Optional[str] = None,
                data_file: Optional[Union[str, "os.PathLike[str]"]] = None, data_file_raw: bool = False,
                preallocation: Preallocation = Preallocation.OFF, rules: Rules = Rules.LINUX, block_size: int = 512,
@@ -1107,7 +1108,7 @@ class Image(_Handle):
         force. See zqcow2_open(3)."""
         flags = ((_CreateFlag.LAZY_REFCOUNTS if lazy_refcounts else 0) | (_CreateFlag.FORCE if force else 0)
                  | (_CreateFlag.EXTENDED_L2 if extended_l2 else 0) | (_CreateFlag.ZSTD if zstd else 0)
-                 | (_CreateFlag.DATA_FILE_RAW if data_file_raw else 0))
+                 | (_CreateFlag.DATA_FILE_RAW if data_file_raw else 0) | (_CreateFlag.EMPTY if empty else 0))
         place = _Place(target, _FileFlag.RDWR | _FileFlag.CREATE | (_FileFlag.DIRECT if direct else 0), backend)
         err = _error()
         try:

@@ -43,6 +43,10 @@ static bool agree(const struct create *c)
         zt_error("data_file: not with compat=0.10"); /* it would be made, or emptied, first */
         return false;
     }
+    if (o->value[ZT_O_COMPAT] == 2 && o->value[ZT_O_LAZY_REFCOUNTS]) {
+        zt_error("lazy_refcounts: not with compat=0.10");
+        return false;
+    }
     /* The library knows what a backing file has. */
     if (!zt_image_agrees(o, zoned || c->backing))
         return false;

@@ -18,7 +18,7 @@ static const struct {
     const char *range;
     bool zoned; /* means nothing without zones */
 } options[ZT_O_COUNT] = {
-    [ZT_O_SIZE] = {"size", V_SIZE, 512, (uint64_t)1 << 62, "512 to 4E", false},
+    [ZT_O_SIZE] = {"size", V_SIZE, 0, (uint64_t)1 << 62, "0, or 512 to 4E", false},
     [ZT_O_CLUSTER_SIZE] = {"cluster_size", V_SIZE, 512, 2u << 20, "512 to 2M", false},
     [ZT_O_REFCOUNT_BITS] = {"refcount_bits", V_COUNT, 1, 64, "1 to 64", false},
     [ZT_O_LAZY_REFCOUNTS] = {"lazy_refcounts", V_WORD, 0, 0, "", false},
@@ -209,7 +209,8 @@ struct zqcow2_create_options zt_create_options(const struct zt_image_options *se
     o.flags = (value[ZT_O_LAZY_REFCOUNTS] ? ZQCOW2_CREATE_LAZY_REFCOUNTS : 0u) |
               (value[ZT_O_EXTENDED_L2] ? ZQCOW2_CREATE_EXTENDED_L2 : 0u) |
               (value[ZT_O_COMPRESSION] ? ZQCOW2_CREATE_ZSTD : 0u) |
-              (value[ZT_O_DATA_FILE_RAW] ? ZQCOW2_CREATE_DATA_FILE_RAW : 0u);
+              (value[ZT_O_DATA_FILE_RAW] ? ZQCOW2_CREATE_DATA_FILE_RAW : 0u) |
+              (set->given[ZT_O_SIZE] && !value[ZT_O_SIZE] ? ZQCOW2_CREATE_EMPTY : 0u);
     o.data_file = set->data_file;
     o.preallocation = (uint32_t)value[ZT_O_PREALLOCATION];
     o.hooks = zt_hooks();

@@ -112,14 +112,14 @@ static int map(struct mapping *m, struct zqcow2_image *img)
 
     if (!zt_info(&m->target, img, &info))
         return 1;
-    if (m->offset >= info.virtual_size || m->offset % ZT_SECTOR) {
+    if ((m->offset && m->offset >= info.virtual_size) || m->offset % ZT_SECTOR) {
         zt_error("%s: offset %" PRIu64 " is not a sector of the device (%" PRIu64 " bytes)",
                  m->target.path, m->offset, info.virtual_size);
         return 1;
     }
     if (m->length > info.virtual_size - m->offset)
         m->length = info.virtual_size - m->offset;
-    if (!m->length || m->length % ZT_SECTOR) {
+    if ((!m->length && info.virtual_size) || m->length % ZT_SECTOR) {
         zt_error("%s: length %" PRIu64 " is not a multiple of 512", m->target.path, m->length);
         return 1;
     }

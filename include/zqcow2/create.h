@@ -15,7 +15,9 @@ enum zqcow2_create_flag {
     ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2,    /* use subclusters; needs clusters of 16 KiB or more */
     ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3,  /* the data file can be used without the image; only
                                               without zones and without a backing file */
-    ZQCOW2_CREATE_ZSTD = 1 << 4            /* compressed clusters use zstd instead of zlib */
+    ZQCOW2_CREATE_ZSTD = 1 << 4,           /* compressed clusters use zstd instead of zlib */
+    ZQCOW2_CREATE_EMPTY = 1 << 5           /* virtual_size is 0: the device has no bytes; only
+                                              without zones */
 };
 
 /* What is allocated before the first write. In every case the device reads as zeros. */
@@ -29,7 +31,7 @@ enum zqcow2_preallocation {
 
 struct zqcow2_create_options {
     size_t size;
-    uint64_t virtual_size;       /* multiple of 512, 512 .. 2^62 */
+    uint64_t virtual_size;       /* multiple of 512, 512 .. 2^62; or see CREATE_EMPTY */
     uint64_t zone_size;          /* power of two >= cluster_size; 0: no zones */
     uint64_t zone_capacity;      /* multiple of 512, <= zone_size; 0: zone_size */
     uint32_t conventional_zones; /* how many, at the start of the device; at least one zone must

@@ -27,7 +27,7 @@
 
 static const uint32_t known_flags = ZQCOW2_CREATE_LAZY_REFCOUNTS | ZQCOW2_CREATE_FORCE |
                                     ZQCOW2_CREATE_EXTENDED_L2 | ZQCOW2_CREATE_DATA_FILE_RAW |
-                                    ZQCOW2_CREATE_ZSTD;
+                                    ZQCOW2_CREATE_ZSTD | ZQCOW2_CREATE_EMPTY;
 
 /* Everything that is decided before the first byte is written. */
 struct plan {
@@ -52,6 +52,15 @@ static int refuse(struct zqcow2_error *err, const char *option, uint64_t value, 
 
 /* ---- options ---- */
 
+static bool check_size(const struct zqcow2_create_options *o)
+{
+    uint64_t size = o->virtual_size;
+
+    if (o->flags & ZQCOW2_CREATE_EMPTY)
+        return !size && !o->zone_size;
+    return size && size % ZQ_SECTOR == 0 && size <= ZQ_MAX_VIRTUAL_SIZE;
+}
+
 /*
  * The limits are those of the qcow2 specification: clusters of 512 bytes to 2 MiB, refcounts of 2^0
  * to 2^6 bits. An L1 table above 32 MiB would be valid, but other programs refuse it, and so does
@@ -69,8 +78,10 @@ static int plan_clusters(struct plan *p, const struct zqcow2_create_options *o,
         return refuse(err, "cluster_size", cluster, "must be a power of two, 512 to 2 MiB");
     if (!zq_is_pow2(bits) || bits > 64)
         return refuse(err, "refcount_bits", bits, "must be 1, 2, 4, 8, 16, 32 or 64");
-    if (!o->virtual_size || o->virtual_size % ZQ_SECTOR || o->virtual_size > ZQ_MAX_VIRTUAL_SIZE)
-        return refuse(err, "size", o->virtual_size, "must be a multiple of 512, 512 to 2^62");
+    if (!check_size(o))
+        return refuse(err, "size", o->virtual_size,
+                      o->virtual_size || !o->zone_size ? "must be a multiple of 512, 512 to 2^62" :
+                                                         "a device with zones has bytes");
     p->h.cluster_bits = zq_ctz(cluster);
     p->h.refcount_order = zq_ctz(bits);
     p->h.virtual_size = o->virtual_size;

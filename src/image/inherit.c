@@ -80,6 +80,8 @@ static int inherit_zones(struct zq_inherit *in, struct zqcow2_create_options *op
     uint32_t active;
     int rc;
 
+    if (opt->flags & ZQCOW2_CREATE_EMPTY)
+        return zq_fail(err, -EINVAL, "size 0: the backing file has zones");
     if ((rc = inherit(err, "size", g->device_size, &opt->virtual_size)) < 0 ||
         (rc = inherit(err, "zone.size", g->zone_size, &opt->zone_size)) < 0 ||
         (rc = inherit(err, "zone.capacity", g->capacity, &opt->zone_capacity)) < 0 ||
@@ -106,8 +108,10 @@ static int inherit_size(struct zq_inherit *in, bool raw, struct zqcow2_create_op
     uint64_t size = in->o.h.virtual_size;
     int rc = raw ? zq_opening_raw_size(in->o.be, &size) : 0;
 
-    if (!opt->virtual_size)
-        opt->virtual_size = size;
+    if (opt->virtual_size || opt->flags & ZQCOW2_CREATE_EMPTY)
+        return rc;
+    opt->virtual_size = size;
+    opt->flags |= size ? 0u : ZQCOW2_CREATE_EMPTY;
     return rc;
 }
 

@@ -128,11 +128,34 @@ compression=zstd 64M 'compression'
 novalue 64M novalue
 size=1M 2M size.*twice
 cluster_size=64K 1000 size
-cluster_size=64K 0 size
+lazy_refcounts=on,compat=0.10 64M lazy_refcounts:.not.with.compat=0\.10
+zone.size=4M 0 size.0:.a.device.with.zones.has.bytes
 zone.conventional_zones=4294967296,zone.size=4M 64M zone\.conventional_zones
 REFUSED
 run 1 'no size at all' create r.qcow2
 has 'says so' err 'SIZE'
+
+# A device of size 0, as qemu-img creates one.
+run 0 'size 0' create empty.qcow2 0
+is 'has no bytes' 0 "$(member empty.qcow2 virtual_size)"
+run 0 'size 0: check' check empty.qcow2
+run 0 'size 0: map' map --json empty.qcow2
+is 'shows nothing' '[]' "$(tr -d '\n' <out)"
+run 0 'size 0: convert' convert -O qcow2 empty.qcow2 copied.qcow2
+is 'has no bytes either' 0 "$(member copied.qcow2 virtual_size)"
+run 0 'size 0: compare' compare empty.qcow2 copied.qcow2
+run 0 'size 0: measure' measure -O qcow2 --size=0
+is 'as large as the file' "$(stat -c %s empty.qcow2)" "$(sed -n 's/^required size: //p' out)"
+run 0 'size 0 of a backing file' create -b empty.qcow2 -F qcow2 above.qcow2
+is 'is inherited' 0 "$(member above.qcow2 virtual_size)"
+run 0 'size 0 above another size' create -b p.qcow2 -F qcow2 above0.qcow2 0
+is 'is not inherited' 0 "$(member above0.qcow2 virtual_size)"
+run 1 'size 0 above zones' create -b z.qcow2 above1.qcow2 0
+has 'is refused' err 'size 0: the backing file has zones'
+run 0 'size 0: grows' resize empty.qcow2 1M
+run 0 'and takes data' io -c 'write -P 7 0 1M' empty.qcow2
+run 0 'which is there' io -c 'read -P 7 0 1M' empty.qcow2
+run 0 'grown: check' check empty.qcow2
 
 echo 'precious' >file
 run 1 'an existing file' create file 1M
@@ -228,7 +251,7 @@ zone.size=4M,zone.max_open_zones=4294967296 0 to 4294967295
 zone.size=4M,zone.layout=v7,zone.max_append_bytes=4G 512 to 4G - 1
 RANGES
 run 1 'a size that is out of range' create r.qcow2 5E
-is 'with the range' 'zqcow2: size: 5E is out of range (512 to 4E)' "$(cat err)"
+is 'with the range' 'zqcow2: size: 5E is out of range (0, or 512 to 4E)' "$(cat err)"
 run 1 'info of zeros' info zeros
 has 'reports that it is not qcow2' err '^zqcow2: zeros: .*qcow2'
 

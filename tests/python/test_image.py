@@ -100,6 +100,14 @@ def test_nothing_is_copied():
         assert back == data
 
 
+def test_empty(tmp_path):
+    with Image.create(tmp_path / "empty", empty=True) as image:
+        assert image.info().virtual_size == 0
+        image.resize(MIB)
+        image.write(b"e" * 512, MIB - 512)
+        assert image.read(1024, MIB - 1024) == bytes(512) + b"e" * 512
+
+
 def test_compressed_and_discarded(tmp_path):
     with Image.create(tmp_path / "plain", 4 * MIB, zstd=True) as image:
         image.write(b"c" * 65536, 0, compress=True)

@@ -179,6 +179,8 @@ static void test_options_refused(void **state)
     (void)state;
     REFUSED("size 0", o.virtual_size = 0);
     REFUSED("size 1000", o.virtual_size = 1000);
+    REFUSED("size 67108864", (o.zone_size = 0, o.flags = ZQCOW2_CREATE_EMPTY));
+    REFUSED("size 0", (o.virtual_size = 0, o.flags = ZQCOW2_CREATE_EMPTY));
     REFUSED("size", o.virtual_size = (1ull << 62) + 512);
     REFUSED("size", (o.virtual_size = 1ull << 62, o.zone_size = 1ull << 61)); /* L1 too large */
     REFUSED("cluster_size 256", o.cluster_size = 256);
@@ -330,6 +332,25 @@ static void test_extended(void **state)
         pic_make(&p, &o);
         assert_int_equal(pic_get(&p, 72, 8), zones[i] ? 0x30 : 0x10);
         assert_int_equal(pic_get(&p, 36, 4), 5);
+        pic_free(&p);
+    }
+}
+
+/* A device without bytes has no L1 either, and so has one that stands on nothing but that. */
+static void test_empty(void **state)
+{
+    struct zqcow2_create_options o = opt(0, 0);
+    struct pic p;
+
+    (void)state;
+    o.flags = ZQCOW2_CREATE_EMPTY;
+    for (o.cluster_size = 512; o.cluster_size <= 2u << 20; o.cluster_size *= 2) {
+        pic_make(&p, &o);
+        assert_int_equal(pic_get(&p, 24, 8), 0);
+        assert_int_equal(pic_get(&p, 36, 4), 0);
+        assert_int_equal(pic_check(&p, 0), 0);
+        assert_int_equal(p.res.corruptions + p.res.leaked_clusters + p.res.warnings, 0);
+        assert_int_equal(p.res.image_end_offset, pic_length(&p));
         pic_free(&p);
     }
 }
@@ -521,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_max_append_default),
         cmocka_unit_test(test_lazy),
         cmocka_unit_test(test_extended),
+        cmocka_unit_test(test_empty),
         cmocka_unit_test(test_every_shape),
         cmocka_unit_test(test_largest),
         cmocka_unit_test(test_16_tib),

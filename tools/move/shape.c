@@ -43,6 +43,7 @@ struct zqcow2_create_options zt_copy_options(const struct zt_image_options *imag
     struct zqcow2_create_options o = zt_create_options(image);
 
     o.virtual_size = disk->virtual_size;
+    o.flags |= disk->virtual_size ? 0u : ZQCOW2_CREATE_EMPTY;
     o.zone_size = zt_image_zone_size(image, disk->zone_size);
     if (o.zone_size && disk->flags & ZQCOW2_INFO_ZONED)
         take_zones(image->given, disk, &o);
