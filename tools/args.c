@@ -70,8 +70,10 @@ static bool take_fraction(const char **text, uint64_t *bytes)
     if (!take_digits(text, 10, &v) || *text - digits > 9)
         return false;
     shift = suffix_shift(*text);
-    if (shift <= 0)
-        return false;
+    if (shift <= 0) { /* of bytes there are no parts: 512.0 is as good as 512 */
+        *bytes = 0;
+        return shift == 0 && v == 0;
+    }
     /* n <= 9 digits and shift >= 10: v / 10^n * 2^shift is v / 5^n * 2^(shift - n), below 2^60. */
     for (const char *p = digits; p < *text; p++, shift--)
         fives *= 5;
@@ -112,6 +114,15 @@ bool zt_u64_arg(const char *what, const char *text, uint64_t *value)
     if (zt_parse_u64(text, value))
         return true;
     zt_error("%s: '%s' is not a number", what, text);
+    return false;
+}
+
+bool zt_output_form(const char *text, bool *json)
+{
+    *json = strcmp(text, "json") == 0;
+    if (*json || strcmp(text, "human") == 0)
+        return true;
+    zt_error("--output: '%s' is not one of human, json", text);
     return false;
 }
 
