@@ -4,14 +4,13 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "json.h"
-#include "tool.h"
+#include "check.h"
 
-enum { OPT_JSON = ZT_OPT_VERB, OPT_REPAIR };
+enum { OPT_JSON = ZT_OPT_VERB, OPT_OUTPUT, OPT_REPAIR };
 
 struct check {
     struct zt_target target;
-    bool json;
+    bool json, qemu, qemu_json; /* qemu: in the form of qemu-img, findings on stderr */
     uint32_t flags;
     struct zt_json j;
 };
@@ -28,18 +27,19 @@ static const char *kind_name(int kind)
 
 static void text_finding(void *arg, int kind, const char *text)
 {
+    const struct check *c = arg;
     const char *name = kind_name(kind);
+    FILE *out = c->qemu ? stderr : stdout;
 
-    (void)arg;
-    if (strncmp(text, name, strlen(name)) == 0) /* some texts say it themselves */
-        zt_line(stdout, "%s", text);
+    if (c->qemu || strncmp(text, name, strlen(name)) == 0) /* some texts say it themselves */
+        zt_line(out, "%s", text);
     else
-        zt_line(stdout, "%s: %s", name, text);
+        zt_line(out, "%s: %s", name, text);
 }
 
 static void json_finding(void *arg, int kind, const char *text)
 {
-    struct zt_json *j = arg;
+    struct zt_json *j = &((struct check *)arg)->j;
 
     zt_json_open(j, NULL, '{');
     zt_json_str(j, "kind", kind_name(kind));
@@ -99,6 +99,18 @@ static void print_text_result(const struct zqcow2_check_result *r)
     printf("; the image ends at %" PRIu64 "\n", r->image_end_offset);
 }
 
+static void print_result(struct check *c, const struct zqcow2_check_result *r)
+{
+    if (c->qemu_json)
+        zt_qemu_check_json(&c->j, c->target.path, r);
+    else if (c->qemu)
+        zt_qemu_check_text(r);
+    else if (c->json)
+        print_json_result(&c->j, r);
+    else
+        print_text_result(r);
+}
+
 static int run_check(struct check *c, struct zqcow2_backend *be, struct zqcow2_check_result *res,
                      struct zqcow2_error *err)
 {
@@ -111,7 +123,7 @@ static int run_check(struct check *c, struct zqcow2_backend *be, struct zqcow2_c
     opt.flags = c->flags | (c->target.share ? ZQCOW2_CHECK_NOLOCK : 0u);
     opt.hooks = zt_hooks();
     opt.found = c->json ? json_finding : text_finding;
-    opt.arg = &c->j;
+    opt.arg = c;
     opt.resolve = r ? zqcow2_resolve_file : NULL;
     opt.resolve_arg = r;
     rc = zqcow2_check(be, &opt, res, err);
@@ -179,18 +191,15 @@ static int check(struct check *c)
     rc = run_check(c, be, &res, &err);
     if (c->json)
         zt_json_close(&c->j, ']');
-    if (rc >= 0)
+    if (rc >= 0 && !c->qemu)
         list_bitmaps(c, be);
     zqcow2_backend_close(be);
-    if (c->json) {
-        if (rc >= 0)
-            print_json_result(&c->j, &res);
-        else
-            zt_json_str(&c->j, "error", zt_reason(rc, &err));
+    if (c->json && rc < 0)
+        zt_json_str(&c->j, "error", zt_reason(rc, &err));
+    if (rc >= 0)
+        print_result(c, &res);
+    if (c->json)
         zt_json_close(&c->j, '}');
-    } else if (rc >= 0) {
-        print_text_result(&res);
-    }
     if (rc < 0)
         zt_error("%s: cannot be checked: %s", c->target.path, zt_reason(rc, &err));
     return rc < 0 ? 1 : exit_status(&res);
@@ -224,6 +233,7 @@ static bool parse(struct check *c, int argc, char **argv)
                                           ZT_OPTION_NO_BACKING,
                                           ZT_OPTION_FILES,
                                           {"json", no_argument, NULL, OPT_JSON},
+                                          {"output", required_argument, NULL, OPT_OUTPUT},
                                           {"repair", optional_argument, NULL, OPT_REPAIR},
                                           ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
@@ -234,8 +244,14 @@ static bool parse(struct check *c, int argc, char **argv)
     while (ok && (ch = zt_option(&o, argc, argv)) != -1) {
         if (ch == OPT_JSON)
             c->json = true;
+        else if (ch == OPT_OUTPUT)
+            ok = c->qemu = zt_output_form(optarg, &c->qemu_json);
         else
             ok = ch == OPT_REPAIR ? take_repair(c, optarg) : zt_target_option(&c->target, ch);
+    }
+    if (ok && c->qemu && c->json) {
+        zt_error("check: --json and --output cannot be given together");
+        return false;
     }
     if (ok && c->flags && c->target.share) {
         zt_error("check: --repair needs a lock, which --force-share does not take");
@@ -261,12 +277,16 @@ static int run(int argc, char **argv)
 }
 
 const struct zt_verb zt_verb_check = {
-    "check", "[--repair[=WHAT]] [--json] [-U] [--no-backing] " ZT_USE_FILES "[--backend=NAME] FILE",
+    "check",
+    "[--repair[=WHAT]] [--json | --output=FORM] [-U] [--no-backing] " ZT_USE_FILES
+    "[--backend=NAME] FILE",
     "Checks the metadata of an image, and repairs it",
     "  --repair[=WHAT]         leaks: free unreferenced clusters; refcounts (the default): also\n"
     "                          rebuild refcounts; all: also repair write pointers and unmap\n"
     "                          clusters beyond them\n"
-    "  --json                  findings, bitmaps and counts, or the error\n" ZT_HELP_SHARE
+    "  --json                  findings, bitmaps and counts, or the error\n"
+    "  --output=FORM           human or json: as qemu-img check prints it; findings on "
+    "stderr\n" ZT_HELP_SHARE
     "  --no-backing            do not open the backing file of a zoned image\n" ZT_HELP_FILES
         ZT_HELP_BACKEND
     "Exit status: 0 clean (or repaired), 1 could not be checked, 2 corruptions, 3 only leaks.\n",

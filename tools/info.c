@@ -4,10 +4,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "json.h"
-#include "tool.h"
+#include "info.h"
 
-enum { OPT_JSON = ZT_OPT_VERB, OPT_CHAIN };
+enum { OPT_JSON = ZT_OPT_VERB, OPT_CHAIN, OPT_OUTPUT };
 
 #define EXTERNAL_DATA (1 << 2) /* of the incompatible features */
 
@@ -82,22 +81,12 @@ static void text_feature(void *arg, const char *name)
     printf("feature: %s\n", name);
 }
 
-/* What the file takes of its file system; UINT64_MAX: it is none, or not to be seen. */
-static uint64_t disk_size(const char *path)
+uint64_t zt_disk_size(const char *path)
 {
     struct stat st;
 
     return stat(path, &st) == 0 && S_ISREG(st.st_mode) ? (uint64_t)st.st_blocks * 512 : UINT64_MAX;
 }
-
-/* An image of a chain, or a raw file at its end. */
-struct layer {
-    const char *path;
-    bool raw;
-    struct zqcow2_image *img; /* not of a raw one */
-    struct zqcow2_info info;  /* of a raw one only the sizes */
-    struct zqcow2_backing backing;
-};
 
 static const char *or_null(const char *text)
 {
@@ -106,7 +95,7 @@ static const char *or_null(const char *text)
 
 static void json_disk_size(struct zt_json *j, const char *path)
 {
-    uint64_t disk = disk_size(path);
+    uint64_t disk = zt_disk_size(path);
 
     if (disk == UINT64_MAX)
         zt_json_str(j, "disk_size", NULL);
@@ -114,7 +103,7 @@ static void json_disk_size(struct zt_json *j, const char *path)
         zt_json_u64(j, "disk_size", disk);
 }
 
-static void json_raw(struct zt_json *j, const struct layer *l)
+static void json_raw(struct zt_json *j, const struct zt_layer *l)
 {
     zt_json_open(j, NULL, '{');
     zt_json_str(j, "filename", l->path);
@@ -130,8 +119,7 @@ static void json_bitmap(void *j, const struct zqcow2_bitmap *b)
     zt_json_bitmap(j, b);
 }
 
-/* The disk can be read whatever is wrong with its bitmaps: they are left out, with a message. */
-static void list_bitmaps(const struct layer *l, zqcow2_bitmap_fn *each, void *arg)
+void zt_list_bitmaps(const struct zt_layer *l, zqcow2_bitmap_fn *each, void *arg)
 {
     struct zqcow2_error err = {0, ""};
     int rc = zqcow2_bitmap_list(l->img, each, arg, &err);
@@ -140,7 +128,7 @@ static void list_bitmaps(const struct layer *l, zqcow2_bitmap_fn *each, void *ar
         zt_error("%s: bitmaps: %s", l->path, zt_reason(rc, &err));
 }
 
-static void print_json(struct zt_json *j, const struct layer *l)
+static void print_json(struct zt_json *j, const struct zt_layer *l)
 {
     const struct zqcow2_info *i = &l->info;
 
@@ -178,7 +166,7 @@ static void print_json(struct zt_json *j, const struct layer *l)
     each_feature(i, json_feature, j);
     zt_json_close(j, ']');
     zt_json_open(j, "bitmaps", '[');
-    list_bitmaps(l, json_bitmap, j);
+    zt_list_bitmaps(l, json_bitmap, j);
     zt_json_close(j, ']');
     zt_json_close(j, '}');
 }
@@ -214,9 +202,9 @@ static void print_zones(const struct zqcow2_info *i)
     printf("zoned layout: %s\n", layout ? layout : "none");
 }
 
-static void print_sizes(const struct layer *l)
+static void print_sizes(const struct zt_layer *l)
 {
-    uint64_t disk = disk_size(l->path);
+    uint64_t disk = zt_disk_size(l->path);
 
     print_size("virtual size", l->info.virtual_size);
     print_size("file size", l->info.file_size);
@@ -238,7 +226,7 @@ void zt_text_bitmap(void *arg, const struct zqcow2_bitmap *b)
                 b->flags & ZQCOW2_BITMAP_ENABLED ? "enabled" : "disabled", dirty);
 }
 
-static void print_text(const struct layer *l)
+static void print_text(const struct zt_layer *l)
 {
     const struct zqcow2_info *i = &l->info;
 
@@ -265,20 +253,24 @@ static void print_text(const struct layer *l)
     if (i->flags & ZQCOW2_INFO_ZONED)
         print_zones(i);
     each_feature(i, text_feature, NULL);
-    list_bitmaps(l, zt_text_bitmap, NULL);
+    zt_list_bitmaps(l, zt_text_bitmap, NULL);
 }
 
 struct showing {
     struct zt_target target;
-    bool json, chain;
+    bool json, qemu, chain; /* qemu: in the form of qemu-img */
     struct zt_json j;
 };
 
-static void show(struct showing *s, const struct layer *l, uint32_t depth)
+static void show(struct showing *s, const struct zt_layer *l, uint32_t depth)
 {
     if (!s->json && depth)
         printf("\n");
-    if (!s->json)
+    if (s->qemu && s->json)
+        zt_qemu_info_json(&s->j, l);
+    else if (s->qemu)
+        zt_qemu_info_text(l);
+    else if (!s->json)
         print_text(l);
     else if (l->raw)
         json_raw(&s->j, l);
@@ -290,7 +282,7 @@ static void show(struct showing *s, const struct layer *l, uint32_t depth)
 static int show_image(struct showing *s, const struct zt_target *t, uint32_t depth,
                       struct zqcow2_backing *next)
 {
-    struct layer l = {.path = t->path, .backing = ZQCOW2_BACKING_INIT};
+    struct zt_layer l = {.path = t->path, .backing = ZQCOW2_BACKING_INIT};
     struct zqcow2_image *img = zt_open(t, 0);
     bool ok;
 
@@ -306,7 +298,7 @@ static int show_image(struct showing *s, const struct zt_target *t, uint32_t dep
 
 static int show_raw(struct showing *s, const char *path, struct zqcow2_backend *be, uint32_t depth)
 {
-    struct layer l = {.path = path, .raw = true};
+    struct zt_layer l = {.path = path, .raw = true};
     uint64_t bytes;
     int rc = zqcow2_backend_length(be, &bytes);
 
@@ -379,6 +371,7 @@ static int run(int argc, char **argv)
     static const struct option longs[] = {ZT_OPTION_BACKEND,
                                           ZT_OPTION_SHARE,
                                           {"json", no_argument, NULL, OPT_JSON},
+                                          {"output", required_argument, NULL, OPT_OUTPUT},
                                           {"backing-chain", no_argument, NULL, OPT_CHAIN},
                                           ZT_OPTION_BACKING_ROOT,
                                           ZT_OPTION_BACKING_FORMAT,
@@ -386,17 +379,25 @@ static int run(int argc, char **argv)
     static const char *const names[] = {"FILE"};
     struct zt_options o = {.name = argv[0], .shorts = ":U", .longs = longs};
     struct showing s = {.json = false};
+    bool json = false;
     int c;
 
     s.target.no_backing = true; /* what an image is does not depend on what is below it */
     while ((c = zt_option(&o, argc, argv)) != -1) {
         if (c == OPT_JSON)
-            s.json = true;
+            json = true;
         else if (c == OPT_CHAIN)
             s.chain = true;
-        else if (!zt_target_option(&s.target, c))
+        else if (c == OPT_OUTPUT ? !zt_output_form(optarg, &s.json) :
+                                   !zt_target_option(&s.target, c))
             return 1;
     }
+    s.qemu = o.seen[OPT_OUTPUT];
+    if (s.qemu && json) {
+        zt_error("info: --json and --output cannot be given together");
+        return 1;
+    }
+    s.json |= json;
     if (!zt_operands(argc, argv, 1, 1, names))
         return 1;
     s.target.path = argv[optind];
@@ -405,11 +406,13 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_info = {
     "info",
-    "[--json] [--backing-chain] [--backing-root=DIR] [--backing-format=FMT] [-U] [--backend=NAME] "
+    "[--json | --output=FORM] [--backing-chain] [--backing-root=DIR] [--backing-format=FMT] [-U] "
+    "[--backend=NAME] "
     "FILE",
     "Shows the properties of an image",
     "  --json                  the members of struct zqcow2_info, the disk space of the file,\n"
     "                          the backing file, the features in use, and bitmaps\n"
+    "  --output=FORM           human or json: as qemu-img info prints it, which knows no zones\n"
     "  --backing-chain         also show each backing file; with --json, an array\n"
     "  --backing-root=DIR      open backing files in DIR only\n"
     "  --backing-format=FMT    raw or qcow2, if the image stores no format\n" ZT_HELP_SHARE

@@ -98,6 +98,12 @@ void zt_json_u64(struct zt_json *j, const char *key, uint64_t value)
     fprintf(j->out, "%" PRIu64, value);
 }
 
+void zt_json_bool(struct zt_json *j, const char *key, bool value)
+{
+    begin_value(j, key);
+    fputs(value ? "true" : "false", j->out);
+}
+
 void zt_json_str(struct zt_json *j, const char *key, const char *value)
 {
     begin_value(j, key);
@@ -107,7 +113,7 @@ void zt_json_str(struct zt_json *j, const char *key, const char *value)
         fputs("null", j->out);
 }
 
-void zt_json_bitmap(struct zt_json *j, const struct zqcow2_bitmap *b)
+void zt_json_bitmap_begin(struct zt_json *j, const struct zqcow2_bitmap *b)
 {
     zt_json_open(j, NULL, '{');
     zt_json_open(j, "flags", '[');
@@ -118,6 +124,11 @@ void zt_json_bitmap(struct zt_json *j, const struct zqcow2_bitmap *b)
     zt_json_close(j, ']');
     zt_json_str(j, "name", b->name);
     zt_json_u64(j, "granularity", b->granularity);
+}
+
+void zt_json_bitmap(struct zt_json *j, const struct zqcow2_bitmap *b)
+{
+    zt_json_bitmap_begin(j, b);
     if (!(b->flags & ZQCOW2_BITMAP_INCONSISTENT))
         zt_json_u64(j, "dirty-bytes", b->dirty_bytes);
     zt_json_close(j, '}');

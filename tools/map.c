@@ -140,6 +140,7 @@ static bool parse(struct mapping *m, int argc, char **argv)
                                           ZT_OPTION_SOURCES,
                                           ZT_OPTION_SNAPSHOT,
                                           {"json", no_argument, NULL, ZT_OPT_VERB},
+                                          {"output", required_argument, NULL, ZT_OPT_VERB + 1},
                                           {"offset", required_argument, NULL, 'o'},
                                           {"length", required_argument, NULL, 'l'},
                                           ZT_OPTION_END};
@@ -151,6 +152,8 @@ static bool parse(struct mapping *m, int argc, char **argv)
     while (ok && (c = zt_option(&o, argc, argv)) != -1) {
         if (c == ZT_OPT_VERB)
             m->json = true;
+        else if (c == ZT_OPT_VERB + 1)
+            ok = zt_output_form(optarg, &m->json);
         else if (c == 'o')
             ok = zt_size_arg("-o", optarg, &m->offset);
         else if (c == 'l')
@@ -181,9 +184,11 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_map = {
     "map",
-    "[--json] [-o OFFSET] [-l LENGTH] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] FILE",
+    "[--json | --output=FORM] [-o OFFSET] [-l LENGTH] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES
+    "[--backend=NAME] FILE",
     "Lists the mapped ranges, in the format of qemu-img map",
     "  --json                  an array, including zeros and unallocated ranges\n"
+    "  --output=FORM           human, or json for --json\n"
     "  -o, --offset=OFFSET     start at OFFSET\n"
     "  -l, --length=LENGTH     the length of the range\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT
         ZT_HELP_SOURCES ZT_HELP_BACKEND,

@@ -43,8 +43,7 @@ static void put_clock(char *buf, size_t room, uint64_t nsec)
              s / 60 % 60, s % 60, nsec / 1000000 % 1000);
 }
 
-/* Three digits, as qemu-img has them. */
-static void put_size(char *buf, size_t room, uint64_t bytes)
+void zt_put_size(char *buf, size_t room, uint64_t bytes)
 {
     static const char *const units[] = {"", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"};
     double n = (double)bytes;
@@ -70,7 +69,7 @@ static void text_row(void *arg, const struct zqcow2_snapshot *s)
     put_clock(clock, sizeof(clock), s->vm_clock_nsec);
     if (s->icount != UINT64_MAX)
         snprintf(count, sizeof(count), "%" PRIu64, s->icount);
-    put_size(size, sizeof(size), s->vm_state_size);
+    zt_put_size(size, sizeof(size), s->vm_state_size);
     zt_line(out, "%-9s %-16s %8s%20s%13s%11s", s->id, s->name, size, date, clock, count);
 }
 
@@ -94,6 +93,15 @@ static void json_row(void *arg, const struct zqcow2_snapshot *s)
     zt_json_close(j, '}');
 }
 
+int zt_snapshot_members(struct zt_json *j, struct zqcow2_image *img, struct zqcow2_error *err)
+{
+    struct list l = {.j = *j};
+    int rc = zqcow2_snapshot_list(img, json_row, &l, err);
+
+    *j = l.j;
+    return rc;
+}
+
 int zt_snapshot_list(FILE *out, bool json, struct zqcow2_image *img, struct zqcow2_error *err)
 {
     struct list l = {.j.out = out};
@@ -102,7 +110,7 @@ int zt_snapshot_list(FILE *out, bool json, struct zqcow2_image *img, struct zqco
     if (!json)
         return zqcow2_snapshot_list(img, text_row, &l, err);
     zt_json_open(&l.j, NULL, '[');
-    rc = zqcow2_snapshot_list(img, json_row, &l, err);
+    rc = zt_snapshot_members(&l.j, img, err);
     zt_json_close(&l.j, ']');
     return rc;
 }

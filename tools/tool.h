@@ -130,6 +130,8 @@ struct zt_target {
 
 /* Handles what all verbs share; false: `c` was none of it, or its value was bad (and reported). */
 bool zt_target_option(struct zt_target *t, int c);
+/* --output=human|json, the forms of qemu-img; false after reporting. */
+bool zt_output_form(const char *text, bool *json);
 /* Are there `min` to `max` operands? Reports which one is missing; `names` are for that. */
 bool zt_operands(int argc, char **argv, int min, int max, const char *const *names);
 
@@ -153,6 +155,8 @@ void zt_vline(FILE *out, const char *prefix, const char *fmt, va_list ap)
     __attribute__((format(printf, 3, 0)));
 /* "1.5 GiB", exact or rounded to three digits. */
 char *zt_human(char *buf, size_t room, uint64_t bytes);
+/* Three digits, as qemu-img has them. */
+void zt_put_size(char *buf, size_t room, uint64_t bytes);
 
 struct zt_progress {
     const char *what;
@@ -222,6 +226,9 @@ bool zt_zoned_info(const struct zt_target *t, struct zqcow2_image *img, struct z
 int zt_snapshot_list(FILE *out, bool json, struct zqcow2_image *img, struct zqcow2_error *err);
 int zt_bitmap_list(FILE *out, bool json, const char *name, struct zqcow2_image *img,
                    struct zqcow2_error *err);
+/* The objects of that list, in an array that is open. */
+struct zt_json;
+int zt_snapshot_members(struct zt_json *j, struct zqcow2_image *img, struct zqcow2_error *err);
 /* A line of its name, granularity and state, as of info. */
 void zt_text_bitmap(void *arg, const struct zqcow2_bitmap *b);
 /* With the time of day. */

@@ -9,19 +9,21 @@
 #include "json.h"
 #include "shape.h"
 
-enum { OPT_JSON = ZT_OPT_VERB, OPT_SIZE };
+enum { OPT_JSON = ZT_OPT_VERB, OPT_SIZE, OPT_OUTPUT };
 
 #define EXTERNAL_DATA (1 << 2) /* of the incompatible features */
 #define L1_ENTRY      8u
-#define TABLE_ENTRY   8u /* of refcount tables, and of write-pointer tables */
+#define BITMAP_ENTRY  24u /* and the name */
+#define TABLE_ENTRY   8u  /* of refcount tables, and of write-pointer tables */
 
 struct measure {
     struct zt_disk from;
     const char *format; /* of the copy */
     struct zt_image_options image;
     uint64_t size;
-    bool json, sized; /* sized: an empty disk, without a file */
-    uint64_t required, full;
+    bool json, sized;                 /* sized: an empty disk, without a file */
+    uint64_t required, full, bitmaps; /* bitmaps: in addition, if the copy gets them as well */
+    bool marked;                      /* both can have bitmaps */
 };
 
 static uint64_t divide_up(uint64_t a, uint64_t b)
@@ -186,6 +188,38 @@ static bool takes_all(const struct measure *m)
     return how == ZQCOW2_PREALLOCATE_FALLOC || how == ZQCOW2_PREALLOCATE_FULL;
 }
 
+struct bitmaps {
+    uint64_t cluster, size; /* of the copy */
+    uint64_t bytes, directory;
+};
+
+/* Its bits, its table, and its entry in the directory. One that is inconsistent is not copied. */
+static void count_bitmap(void *arg, const struct zqcow2_bitmap *b)
+{
+    struct bitmaps *sum = arg;
+    uint64_t clusters = divide_up(divide_up(divide_up(sum->size, b->granularity), 8), sum->cluster);
+
+    if (b->flags & ZQCOW2_BITMAP_INCONSISTENT)
+        return;
+    sum->bytes += clusters * sum->cluster + round_up(clusters * TABLE_ENTRY, sum->cluster);
+    sum->directory += BITMAP_ENTRY + round_up(strlen(b->name), 8);
+}
+
+static int measure_bitmaps(struct measure *m, uint64_t cluster)
+{
+    struct bitmaps sum = {.cluster = cluster, .size = m->size};
+    struct zqcow2_error err = {0, ""};
+    int rc = 0;
+
+    m->marked = m->from.img && m->from.info.version >= 3 && option(m, ZT_O_COMPAT, 3) >= 3;
+    if (m->marked)
+        rc = zqcow2_bitmap_list(m->from.img, count_bitmap, &sum, &err);
+    if (rc < 0)
+        zt_error("%s: bitmaps: %s", m->from.target.path, zt_reason(rc, &err));
+    m->bitmaps = sum.bytes + round_up(sum.directory, cluster);
+    return rc;
+}
+
 static int measure(struct measure *m)
 {
     uint64_t cluster = cluster_size(m), bytes, data = 0;
@@ -195,7 +229,7 @@ static int measure(struct measure *m)
         return 0;
     }
     bytes = round_up(m->size, cluster);
-    if (!m->sized && measure_data(m, cluster, &data) < 0)
+    if (!m->sized && (measure_data(m, cluster, &data) < 0 || measure_bitmaps(m, cluster) < 0))
         return 1;
     m->full = bytes + metadata(m, bytes);
     m->required = takes_all(m) ? m->full : m->full - bytes + data;
@@ -209,9 +243,13 @@ static void print(const struct measure *m)
     if (!m->json) {
         printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", m->required,
                m->full);
+        if (m->marked)
+            printf("bitmaps size: %" PRIu64 "\n", m->bitmaps);
         return;
     }
     zt_json_open(&j, NULL, '{');
+    if (m->marked)
+        zt_json_u64(&j, "bitmaps", m->bitmaps);
     zt_json_u64(&j, "required", m->required);
     zt_json_u64(&j, "fully-allocated", m->full);
     zt_json_close(&j, '}');
@@ -240,6 +278,7 @@ static bool take_option(struct measure *m, int ch)
 {
     switch (ch) {
     case OPT_JSON: return m->json = true;
+    case OPT_OUTPUT: return zt_output_form(optarg, &m->json);
     case OPT_SIZE: m->sized = true; return zt_size_arg("--size", optarg, &m->size);
     case 'f': return zt_disk_format("-f", optarg, &m->from.format);
     case 'O': return zt_disk_format("-O", optarg, &m->format);
@@ -256,6 +295,7 @@ static bool parse(struct measure *m, int argc, char **argv)
                                           {"format", required_argument, NULL, 'f'},
                                           {"output-format", required_argument, NULL, 'O'},
                                           {"json", no_argument, NULL, OPT_JSON},
+                                          {"output", required_argument, NULL, OPT_OUTPUT},
                                           {"size", required_argument, NULL, OPT_SIZE},
                                           ZT_OPTION_END};
     static const char *const names[] = {"FILE"};
@@ -299,10 +339,11 @@ static int run(int argc, char **argv)
 
 const struct zt_verb zt_verb_measure = {
     "measure",
-    "[--json] [-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-U] " ZT_USE_SOURCES
-    "[--backend=NAME] {--size=SIZE | FILE}",
+    "[--json | --output=FORM] [-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... "
+    "[-U] " ZT_USE_SOURCES "[--backend=NAME] {--size=SIZE | FILE}",
     "Computes the space that a copy of a disk takes",
     "  --json                  an object\n"
+    "  --output=FORM           human, or json for --json\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
     "  -O, --output-format=FMT  of the copy: raw (the default) or qcow2\n"
     "  -o NAME=VALUE           as for convert\n"
