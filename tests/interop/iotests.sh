@@ -22,7 +22,7 @@ cache=${ZQ_IOTESTS_CACHE:-$HOME/.cache/zqcow2-iotests}
 jobs=${ZQ_JOBS:-$(nproc)}
 [ "$jobs" -gt 1 ] || jobs=2 # with one the suite has no folder for each test
 sh "$here/../packages.sh" dpkg-dev qemu-utils python3 xz-utils || exit 1
-work=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-iotests.XXXXXX") || exit 1
+work=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-iotests-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 
