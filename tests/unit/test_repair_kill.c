@@ -30,8 +30,9 @@ static void lose_refcounts(struct pic *p)
 
 static void share_wrong_table(struct pic *p)
 {
-    pic_put(p, pic_l2(p, KiB(324)), 8, 0x123);
     pic_snapshot(p);
+    pic_put(p, pic_l2(p, KiB(324)), 8, MiB(700));
+    pic_put(p, pic_l2(p, KiB(328)), 8, 0x123); /* reserved bits */
 }
 
 /* A table gets a copy, and its refcount falls. */
