@@ -162,6 +162,15 @@ static void flags_do_not_survive(void **state)
     zqcow2_backend_close(be);
 }
 
+/* A range without an entry in the L1 of the snapshot is empty, whatever lies behind that table. */
+static void nothing_beyond(struct zqcow2_image *img)
+{
+    uint64_t size = size_of(img);
+
+    for (uint64_t at = SIZE; at < size; at += SPAN)
+        holds(img, at, 0);
+}
+
 /* More than its L1 maps: nothing is there. Less: the rest cannot be reached. Not whole sectors. */
 static void the_size_is_that_of_the_snapshot(void **state)
 {
@@ -178,6 +187,7 @@ static void the_size_is_that_of_the_snapshot(void **state)
         img = look("was", NULL, 0);
         assert_true(size_of(img) == whole);
         holds(img, 0, 1);
+        nothing_beyond(img);
         assert_int_equal(zqcow2_read(img, sector, 512, whole - 512), 0);
         assert_true(zqcow2_read(img, sector, 512, whole) < 0);
         assert_int_equal(zqcow2_close(img), 0);
@@ -185,6 +195,7 @@ static void the_size_is_that_of_the_snapshot(void **state)
         apply(img);
         assert_true(size_of(img) == whole);
         holds(img, 0, 1);
+        nothing_beyond(img);
         assert_int_equal(zqcow2_read(img, sector, 512, whole - 512), 0);
         assert_true(zqcow2_read(img, sector, 512, whole) < 0);
         fill(img, (sizes[i] - 1) / CLUSTER * CLUSTER - (sizes[i] % CLUSTER ? CLUSTER : 0), 7);
