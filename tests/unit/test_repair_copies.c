@@ -277,9 +277,15 @@ static void test_disk_on_a_snapshot(void **state)
         pic_put(&p, at[L1] + 8, 8, MiB(700));
         pic_put(&p, 40, 8, at[L1]);
         expect_untouched(&p, at, flags, "L1 moved");
-        snapshot_alone(&p, at); /* it has more entries than the disk needs */
+        snapshot_alone(&p, at);              /* it has more entries than the disk needs */
+        pic_put(&p, at[DATA] + 8, 8, 0x123); /* in an L1 table, reserved bits */
         pic_put(&p, 36, 4, (at[L1] - p.l1) / 8 + 1);
         expect_untouched(&p, at, flags, "L1 too large");
+        snapshot_alone(&p, at); /* the same up to an L2 table, which nothing leads to any more */
+        pic_put(&p, at[L2] + 8, 8, MiB(700));
+        pic_put(&p, at[RECORD], 8, p.wp);
+        pic_put(&p, 36, 4, (at[L2] + 512 - p.l1) / 8);
+        expect_untouched(&p, at, flags, "L1 too large, record broken");
         snapshot_alone(&p, at); /* so are the write pointers, and all are lost */
         pic_put(&p, p.zoned + (pic_get(&p, p.zoned - 4, 4) == 44 ? 24 : 40), 8, at[DATA]);
         expect_untouched(&p, at, flags, "write pointers moved");
@@ -376,6 +382,36 @@ static void test_data_on_a_table(void **state)
     }
 }
 
+/* A table that a snapshot has, too, does not move: the data gets a copy of what it reads there. */
+static void test_data_on_a_shared_table(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 4; k++) {
+        unsigned flags = k & 1 ? ALL : REPAIR;
+        uint64_t at, table, copy;
+        struct pic p;
+
+        fault_image(&p, 512, 16);
+        pic_snapshot(&p);
+        table = pic_get(&p, p.l1, 8) & ~PIC_COPIED;
+        at = pic_l2(&p, KiB(32)); /* in a table that the snapshot does not have */
+        pic_put(&p, at, 8, table);
+        if (k & 2)
+            pic_set_refcount(&p, table, 3);
+        assert_int_equal(pic_check(&p, 0), 0);
+        assert_non_null(strstr(p.found, "points into the L2 table"));
+        assert_int_equal(pic_check(&p, flags), 0);
+        copy = pic_get(&p, at, 8) & ~PIC_COPIED;
+        assert_int_not_equal(copy, 0);
+        assert_int_not_equal(copy, table);
+        for (uint64_t i = 0; i < 512; i += 8)
+            assert_int_equal(pic_get(&p, copy + i, 8), pic_get(&p, table + i, 8));
+        assert_int_equal(pic_get(&p, p.l1, 8), table);
+        pic_finds(&p, 0, 0, 0, "", "");
+        pic_free(&p);
+    }
+}
+
 /*
  * A refcount below its references is raised also where the flags that go with it stay as they are:
  * for a snapshot's table lies on L1. These were wrong before, and then no less than after.
@@ -424,6 +460,7 @@ int main(void)
         cmocka_unit_test(test_table_under_a_table),
         cmocka_unit_test(test_tables_of_a_lost_snapshot),
         cmocka_unit_test(test_data_on_a_table),
+        cmocka_unit_test(test_data_on_a_shared_table),
         cmocka_unit_test(test_flags_of_a_raise),
     };
 
