@@ -133,6 +133,39 @@ static void another_image(void **state)
     assert_int_equal(zqcow2_close(img), 0);
 }
 
+/*
+ * The last owner has left a write pointer within a block, which is found when all else is read.
+ * What could not be activated stays inactive: it can be tried again, and a close leaves the file
+ * alone.
+ */
+static void fails_at_the_end(void **state)
+{
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_create_options how = shape();
+    uint8_t sectors[UNIT] = {0};
+    struct zqcow2_image *a, *b, *c;
+
+    (void)state;
+    create(&how);
+    a = open_as(ZQCOW2_OPEN_RDWR);
+    opt.flags = ZQCOW2_OPEN_RDWR | ZQCOW2_OPEN_INACTIVE;
+    opt.block_size = UNIT;
+    assert_int_equal(zqcow2_open(file(path, false), &opt, &b, NULL), 0);
+    assert_int_equal(zqcow2_open(file(path, false), &opt, &c, NULL), 0);
+    assert_int_equal(zqcow2_write(a, sectors, 512, 2 * ZONE, 0), 0);
+    assert_int_equal(zqcow2_inactivate(a, NULL), 0);
+    assert_int_equal(zqcow2_activate(b, NULL), -EINVAL);
+    assert_int_equal(zqcow2_activate(c, NULL), -EINVAL);
+    refuses_everything(b);
+    assert_int_equal(zqcow2_activate(a, NULL), 0);
+    assert_int_equal(zqcow2_close(b), 0);
+    assert_int_equal(zqcow2_write(a, sectors, UNIT - 512, 2 * ZONE + 512, 0), 0);
+    assert_int_equal(zqcow2_close(a), 0);
+    assert_int_equal(zqcow2_activate(c, NULL), 0);
+    assert_int_equal(put(c, 2 * ZONE + UNIT, 1), 0);
+    assert_int_equal(zqcow2_close(c), 0);
+}
+
 /* Its bitmap is stored with each hand-over, and goes on with the next owner. */
 static void bitmaps_go_along(void **state)
 {
@@ -434,11 +467,12 @@ static void figures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(one_at_a_time),      cmocka_unit_test(readers),
-        cmocka_unit_test(another_image),      cmocka_unit_test(bitmaps_go_along),
-        cmocka_unit_test(backing_file),       cmocka_unit_test(data_file),
-        cmocka_unit_test(queues_stay),        cmocka_unit_test(other_calls_stay),
-        cmocka_unit_test(zones_have_changed), cmocka_unit_test(figures),
+        cmocka_unit_test(one_at_a_time),    cmocka_unit_test(readers),
+        cmocka_unit_test(another_image),    cmocka_unit_test(fails_at_the_end),
+        cmocka_unit_test(bitmaps_go_along), cmocka_unit_test(backing_file),
+        cmocka_unit_test(data_file),        cmocka_unit_test(queues_stay),
+        cmocka_unit_test(other_calls_stay), cmocka_unit_test(zones_have_changed),
+        cmocka_unit_test(figures),
     };
 
     rig_watch(300, "hand-over");

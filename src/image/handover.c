@@ -211,6 +211,7 @@ static int enter_step(struct zq_core *c, struct zq_op *op)
         zq_image_wake(h->img);
     } else {
         c->activity = ZQ_INACTIVE;
+        c->writable = false; /* it may have got that far: a close would write (H2) */
     }
     return op->rc;
 }
