@@ -178,6 +178,34 @@ static void an_idle_zone_makes_room(void **state)
     }
 }
 
+/*
+ * Where room is short, a zone maps no more than it writes: what two have mapped ahead they would
+ * take from one another again and again, each time at the price of a round.
+ */
+static void none_maps_ahead(void **state)
+{
+    (void)state;
+    for (unsigned k = 0; k < 2; k++) {
+        struct shape s = {MiB(1), MiB(1), ways[k], KiB(64), k, 0};
+        struct host h = begin(&s);
+        uint64_t given, flushes;
+
+        for (uint64_t zone = 0; zone < MiB(2); zone += MiB(1))
+            assert_int_equal(zqcow2_write(h.img, buf, CLUSTER, zone, 0), 0);
+        given = fill(&h, MiB(2), MiB(3), CLUSTER);
+        assert_true(given > KiB(512) && given < MiB(1));
+        assert_int_equal(zqcow2_zone_reset(h.img, MiB(2), MiB(1), 0), 0);
+        assert_int_equal(zqcow2_drain(h.img), 0);
+        flushes = calls(&h, ZQCOW2_IO_FLUSH);
+        for (uint64_t at = CLUSTER; at <= given / 2; at += CLUSTER) {
+            assert_int_equal(zqcow2_write(h.img, buf, CLUSTER, at, 0), 0);
+            assert_int_equal(zqcow2_write(h.img, buf, CLUSTER, MiB(1) + at, 0), 0);
+        }
+        assert_int_equal(calls(&h, ZQCOW2_IO_FLUSH), flushes);
+        end(&h);
+    }
+}
+
 /* ---- when nothing is left ---- */
 
 struct flight {
@@ -431,6 +459,7 @@ int main(void)
         cmocka_unit_test(a_discard_makes_room),
         cmocka_unit_test(a_reset_makes_room),
         cmocka_unit_test(an_idle_zone_makes_room),
+        cmocka_unit_test(none_maps_ahead),
         cmocka_unit_test(full_is_full),
         cmocka_unit_test(rivals_share),
         cmocka_unit_test(the_round_fails),
