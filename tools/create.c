@@ -39,7 +39,7 @@ static bool agree(const struct create *c)
         zt_error("create: SIZE is missing; see zqcow2 create --help");
         return false;
     }
-    if (o->value[ZT_O_COMPAT] == 2 && o->data_file) {
+    if (o->value[ZT_O_COMPAT] == 2 && o->text[ZT_O_DATA_FILE]) {
         zt_error("data_file: not with compat=0.10"); /* it would be made, or emptied, first */
         return false;
     }
@@ -92,7 +92,7 @@ static int make_older(struct zqcow2_backend *be, struct zqcow2_resolver *r,
 /* Writes the image into `be` and closes that; false after reporting. */
 static bool write_image(struct create *c, struct zqcow2_backend *be)
 {
-    bool names = c->backing || c->image.data_file;
+    bool names = c->backing || c->image.text[ZT_O_DATA_FILE];
     struct zqcow2_resolver *r = names ? zt_resolver(&c->target) : NULL;
     struct zqcow2_create_options opt = library_options(c, r);
     struct zqcow2_error err = {0, ""};
@@ -189,7 +189,9 @@ static bool parse(struct create *c, int argc, char **argv)
     if (!zt_operands(argc, argv, 1, 2, names))
         return false;
     c->target.path = argv[optind];
-    return optind + 1 == argc || zt_image_size(&c->image, argv[optind + 1]);
+    return zt_image_text(&c->image, ZT_O_BACKING, "-b", &c->backing) &&
+           zt_image_text(&c->image, ZT_O_BACKING_FORMAT, "-F", &c->backing_format) &&
+           (optind + 1 == argc || zt_image_size(&c->image, argv[optind + 1]));
 }
 
 static int run(int argc, char **argv)

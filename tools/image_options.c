@@ -26,6 +26,8 @@ static const struct {
     [ZT_O_COMPRESSION] = {"compression_type", V_WORD, 0, 0, "", false},
     [ZT_O_DATA_FILE] = {"data_file", V_TEXT, 0, 0, "", false},
     [ZT_O_DATA_FILE_RAW] = {"data_file_raw", V_WORD, 0, 0, "", false},
+    [ZT_O_BACKING] = {"backing_file", V_TEXT, 0, 0, "", false},
+    [ZT_O_BACKING_FORMAT] = {"backing_fmt", V_TEXT, 0, 0, "", false},
     [ZT_O_PREALLOCATION] = {"preallocation", V_WORD, 0, 0, "", false},
     [ZT_O_COMPAT] = {"compat", V_WORD, 0, 0, "", false},
     [ZT_O_MODE] = {"zone.mode", V_WORD, 0, 0, "", false},
@@ -80,10 +82,10 @@ static bool take_word(enum zt_image_option o, const char *text, uint64_t *value)
     return false;
 }
 
-/* The only one: of what a name is good for the library decides. */
-static bool take_text(struct zt_image_options *set, const char *text)
+/* Of what a name is good for the library decides. */
+static bool take_text(struct zt_image_options *set, enum zt_image_option o, const char *text)
 {
-    set->data_file = text;
+    set->text[o] = text;
     return true;
 }
 
@@ -96,7 +98,7 @@ static bool take_value(struct zt_image_options *set, enum zt_image_option o, con
 {
     const char *name = options[o].name;
     uint64_t v = 0;
-    bool ok = options[o].value == V_TEXT ? take_text(set, text) :
+    bool ok = options[o].value == V_TEXT ? take_text(set, o, text) :
               options[o].value == V_WORD ? take_word(o, text, &v) :
               options[o].value == V_SIZE ? zt_size_arg(name, text, &v) :
                                            zt_u64_arg(name, text, &v);
@@ -164,6 +166,27 @@ bool zt_image_option_list(struct zt_image_options *set, char *list)
     return true;
 }
 
+bool zt_image_text(const struct zt_image_options *set, enum zt_image_option o, const char *flag,
+                   const char **value)
+{
+    if (set->given[o] && *value) {
+        zt_error("%s: also given as -o %s", flag, options[o].name);
+        return false;
+    }
+    if (set->given[o])
+        *value = set->text[o];
+    return true;
+}
+
+bool zt_image_alone(const struct zt_image_options *set, const char *verb)
+{
+    bool given = set->given[ZT_O_BACKING] || set->given[ZT_O_BACKING_FORMAT];
+
+    if (given)
+        zt_error("%s: -o backing_file and backing_fmt are for create and convert only", verb);
+    return !given;
+}
+
 bool zt_image_zoned(const struct zt_image_options *set)
 {
     return set->given[ZT_O_MODE] ? set->value[ZT_O_MODE] != 0 : set->given[ZT_O_ZONE_SIZE];
@@ -211,7 +234,7 @@ struct zqcow2_create_options zt_create_options(const struct zt_image_options *se
               (value[ZT_O_COMPRESSION] ? ZQCOW2_CREATE_ZSTD : 0u) |
               (value[ZT_O_DATA_FILE_RAW] ? ZQCOW2_CREATE_DATA_FILE_RAW : 0u) |
               (set->given[ZT_O_SIZE] && !value[ZT_O_SIZE] ? ZQCOW2_CREATE_EMPTY : 0u);
-    o.data_file = set->data_file;
+    o.data_file = set->text[ZT_O_DATA_FILE];
     o.preallocation = (uint32_t)value[ZT_O_PREALLOCATION];
     o.hooks = zt_hooks();
     return o;

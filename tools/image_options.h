@@ -14,6 +14,8 @@ enum zt_image_option {
     ZT_O_COMPRESSION,
     ZT_O_DATA_FILE,
     ZT_O_DATA_FILE_RAW,
+    ZT_O_BACKING,
+    ZT_O_BACKING_FORMAT,
     ZT_O_PREALLOCATION,
     ZT_O_COMPAT,
     ZT_O_MODE,
@@ -38,6 +40,8 @@ enum zt_image_option {
     "    compression_type          zlib or zstd; zlib\n" \
     "    data_file                 a file for the data, its name relative to FILE's folder\n" \
     "    data_file_raw             on or off; on: it can be used without FILE\n" \
+    "    backing_file              also -b of create, and -B of convert\n" \
+    "    backing_fmt               also -F\n" \
     "    preallocation             off, metadata, falloc or full; off\n" \
     "    compat                    0.10 or 1.1: version 2 or 3 of the format; 1.1\n" \
     "    zone.mode                 host-managed, or none\n" \
@@ -53,8 +57,8 @@ enum zt_image_option {
 struct zt_image_options {
     bool list; /* -o help: of the options, and nothing else */
     bool given[ZT_O_COUNT];
-    uint64_t value[ZT_O_COUNT]; /* of words: what they stand for */
-    const char *data_file;      /* or NULL */
+    uint64_t value[ZT_O_COUNT];   /* of words: what they stand for */
+    const char *text[ZT_O_COUNT]; /* of those that are neither numbers nor words */
 };
 
 /* Takes the value of -o, which it cuts up; false after reporting. */
@@ -62,6 +66,14 @@ bool zt_image_option_list(struct zt_image_options *set, char *list);
 /* The operand SIZE may repeat what -o said. */
 bool zt_image_size(struct zt_image_options *set, const char *text);
 void zt_print_image_options(void);
+/*
+ * *value: what option `o` says if it is given. False after reporting that `flag`, which means the
+ * same, says something, too.
+ */
+bool zt_image_text(const struct zt_image_options *set, enum zt_image_option o, const char *flag,
+                   const char **value);
+/* Reports that no backing file can be given; false. */
+bool zt_image_alone(const struct zt_image_options *set, const char *verb);
 /* Do the options ask for zones? */
 bool zt_image_zoned(const struct zt_image_options *set);
 /*

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "copy.h"
+#include "onto.h"
 #include "shape.h"
 #include "since.h"
 
@@ -29,6 +30,7 @@ struct convert {
     bool force, resume, progress, compress, existing;
     bool tuned; /* by an option that a copy of changes does not have */
     struct zt_since since;
+    struct zt_onto onto; /* of convert; backing NULL: a copy that has all */
 };
 
 /* What only means something for a target that is created. */
@@ -41,6 +43,30 @@ static bool agree_existing(const struct convert *c)
     if (options || c->force || c->resume || c->to.file.no_sync)
         zt_error("convert: -n cannot be given with -o, --force, --no-sync or --resume");
     return !(options || c->force || c->resume || c->to.file.no_sync);
+}
+
+/* The copy is made by a rebase, of the files that the images name. */
+static bool agree_onto(const struct convert *c)
+{
+    const struct zt_target *t = &c->from.target;
+
+    if (!c->onto.backing && c->onto.format)
+        zt_error("convert: -F is the format of a backing file: give -B BASE, too");
+    else if (c->onto.backing && (!c->onto.format || !c->onto.backing[0]))
+        zt_error(
+            "convert: -B needs the name of a backing file, and its format: -F raw or -F qcow2");
+    else if (c->onto.backing && strcmp(c->format, "qcow2") != 0)
+        zt_error("convert: -B: a raw file has no backing file; see -O qcow2");
+    else if (c->onto.backing &&
+             (c->tuned || c->existing || c->compress || c->to.file.no_sync || t->share ||
+              t->snapshot || t->no_backing || t->data_file || t->backing_format))
+        zt_error("convert: -B cannot be given with -c, -n, -S, -m, -U, --no-sync, --resume, "
+                 "--snapshot, --no-backing, --data-file or --backing-format");
+    else if (c->onto.backing && c->image.given[ZT_O_MODE])
+        zt_error("zone.mode: DST has the zones of SRC, or none");
+    else
+        return true;
+    return false;
 }
 
 static bool agree(const struct convert *c)
@@ -78,7 +104,7 @@ static bool agree(const struct convert *c)
                  c->from.info.descriptor_extension);
         return false;
     }
-    if (o->data_file) {
+    if (o->text[ZT_O_DATA_FILE]) {
         zt_error("data_file: DST is one file, with its data; see zqcow2 create");
         return false;
     }
@@ -118,6 +144,8 @@ static bool convert(struct convert *c)
         .from = &c->from, .to = &c->to, .workers = (unsigned)c->workers, .progress = c->progress};
     bool raw = !strcmp(c->format, "raw"), ready;
 
+    if (c->onto.backing)
+        return zt_onto(&c->onto, &c->from, &c->to, &opt, c->force);
     zt_progress_start(&c->bar, "preallocate", 0, c->progress);
     ready = c->direction == EXPORT ?
                 zt_output_device(&c->to, &c->from, c->force, c->resume) :
@@ -159,10 +187,13 @@ static bool take_option(struct convert *c, int ch)
     case OPT_FORCE: return c->force = true;
     case OPT_RESUME: return c->resume = c->to.file.keep = true;
     case OPT_NO_SYNC: return c->to.file.no_sync = true;
-    case 'p': return c->progress = c->since.progress = true;
+    case 'p': return c->progress = c->since.progress = c->onto.progress = true;
     case OPT_SINCE: c->since.bitmap = optarg; return true;
     case 'b': c->since.backing = optarg; return true;
-    case 'F': return zt_disk_format("-F", optarg, &c->since.backing_format);
+    case 'B': c->onto.backing = optarg; return true;
+    case 'F':
+        return zt_disk_format("-F", optarg,
+                              c->direction == CONVERT ? &c->onto.format : &c->since.backing_format);
     case 'f': return zt_disk_format("-f", optarg, &c->from.format);
     case 'O': return zt_disk_format("-O", optarg, &c->format);
     case 'o': return zt_image_option_list(&c->image, optarg);
@@ -208,6 +239,18 @@ static bool since_agrees(const struct convert *c)
     return false;
 }
 
+/* Where the options say it. What a format is -F judges. */
+static bool take_backing(struct convert *c, const char *verb)
+{
+    struct zt_onto *onto = &c->onto;
+
+    if (c->direction != CONVERT)
+        return zt_image_alone(&c->image, verb);
+    return zt_image_text(&c->image, ZT_O_BACKING, "-B", &onto->backing) &&
+           zt_image_text(&c->image, ZT_O_BACKING_FORMAT, "-F", &onto->format) &&
+           (!onto->format || zt_disk_format("-F", onto->format, &onto->format));
+}
+
 static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv)
 {
     static const char *const names[][2] = {
@@ -223,7 +266,8 @@ static bool parse(struct convert *c, struct zt_options *o, int argc, char **argv
         return false;
     if (c->image.list)
         return true;
-    if (!zt_operands(argc, argv, 2, 2, names[c->direction]))
+    if (!zt_operands(argc, argv, 2, 2, names[c->direction]) || !take_backing(c, argv[0]) ||
+        !agree_onto(c))
         return false;
     c->to.target = (struct zt_target){.backend = c->from.target.backend};
     c->to.verb = argv[0];
@@ -277,10 +321,12 @@ static int run_convert(int argc, char **argv)
                                           {"resume", no_argument, NULL, OPT_RESUME},
                                           {"compress", no_argument, NULL, 'c'},
                                           {"no-create", no_argument, NULL, 'n'},
+                                          {"backing", required_argument, NULL, 'B'},
+                                          {"output-backing-format", required_argument, NULL, 'F'},
                                           {"no-sync", no_argument, NULL, OPT_NO_SYNC},
                                           ZT_OPTION_END};
     struct zt_options o = {
-        .name = argv[0], .shorts = ":Uf:O:o:S:m:pcn", .longs = longs, .repeat = "o"};
+        .name = argv[0], .shorts = ":Uf:O:o:S:m:pcnB:F:", .longs = longs, .repeat = "o"};
     struct convert c = {.direction = CONVERT, .format = "raw"};
 
     return run(&c, &o, argc, argv);
@@ -318,7 +364,8 @@ static int run_export(int argc, char **argv)
 
 const struct zt_verb zt_verb_convert = {
     "convert",
-    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-n] [-p] "
+    "[-f FMT] [-O FMT] [-o NAME=VALUE[,NAME=VALUE]...]... [-S SIZE] [-m COUNT] [-c] [-n] "
+    "[-B BASE -F FMT] [-p] "
     "[--force] "
     "[--no-sync] [--resume] [-U] " ZT_USE_SNAPSHOT ZT_USE_SOURCES "[--backend=NAME] SRC DST",
     "Copies a disk to a new file, with its zones",
@@ -330,6 +377,9 @@ const struct zt_verb zt_verb_convert = {
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
     "  -p, --progress          show progress on a terminal\n"
     "  -n, --no-create         write over DST, which exists, in place\n"
+    "  -B, --backing=BASE      the backing file of DST, its name relative to DST's folder; DST\n"
+    "                          gets only what differs from it\n"
+    "  -F, --output-backing-format=FMT  of BASE: raw or qcow2\n"
     "  --force                 replace DST if it exists\n"
     "  --no-sync               do not wait until DST is durable\n"
     "  --resume                keep the copied part if stopped, and continue from "

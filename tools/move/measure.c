@@ -267,7 +267,7 @@ static bool agree(struct measure *m)
             return false;
         }
     }
-    if (!zt_image_agrees(&m->image, zone_size(m) != 0))
+    if (!zt_image_alone(&m->image, "measure") || !zt_image_agrees(&m->image, zone_size(m) != 0))
         return false;
     m->from.info.virtual_size = m->size;
     copy = zt_copy_options(&m->image, &m->from.info);
