@@ -10,6 +10,7 @@
 # it. iotests.txt has a line for each test: whether it passes, and why if it does not. One that is
 # said to pass must pass. Needs root, and Debian 12, whose QEMU the list is for; the suite stays in
 # ZQ_IOTESTS_CACHE, ~/.cache/zqcow2-iotests by default. ZQ_KEEP: a folder for the reports of the suite.
+# Each test has ZQ_LIMIT seconds, 900, and a run of the suite of its own: -j 2 gives it a folder.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 [ $# -gt 0 ] || { sed -n '5s/^# *//p' "$0"; exit 2; }
@@ -20,7 +21,7 @@ shift
 list=$here/iotests.txt
 cache=${ZQ_IOTESTS_CACHE:-$HOME/.cache/zqcow2-iotests}
 jobs=${ZQ_JOBS:-$(nproc)}
-[ "$jobs" -gt 1 ] || jobs=2 # with one the suite has no folder for each test
+limit=${ZQ_LIMIT:-900}
 sh "$here/../packages.sh" dpkg-dev qemu-utils python3 xz-utils || exit 1
 work=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-iotests-XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -70,13 +71,15 @@ run_suite() {
     fi
     mkdir -p "$work/out-$mode/sock"
     : >"$work/ledger-$mode"
-    (cd "$work/suite/tests/qemu-iotests" &&
+    mkdir -p "$work/tap-$mode"
+    (cd "$work/suite/tests/qemu-iotests" && printf '%s\n' "$@" |
         ZQ_TOOL=$tool ZQ_JUDGE=$judge ZQ_LEDGER=$work/ledger-$mode TEST_DIR=$work/out-$mode \
             SOCK_DIR=$work/out-$mode/sock QEMU_PROG=$work/none QSD_PROG=$work/none \
             QEMU_NBD_PROG=$work/none QEMU_IMG_PROG=$work/suite/scripts/qemu-img \
             QEMU_IO_PROG=$work/suite/scripts/qemu-io \
-            unshare -m sh -c "$hide; "'exec python3 ./check -qcow2 -tap -j "$@"' check "$jobs" "$@") \
-        >"$work/$mode" 2>&1
+            unshare -m sh -c "$hide; "'exec xargs -P "$0" -I TEST sh -c "$1"' "$jobs" \
+            "timeout $limit python3 ./check -qcow2 -tap -j 2 TEST >'$work/tap-$mode/TEST' 2>&1")
+    cat "$work/tap-$mode"/* >"$work/$mode"
 }
 
 # The verdict on each TEST, against the list; false: one that is said to pass does not.
@@ -112,7 +115,7 @@ judge_suite() {
         }' "$work/ledger-$mode" "$list" "$work/$mode" 2>"$work/sums"
     read -r passed failed skipped broken <"$work/sums"
     figures="${figures:+$figures; }$mode $passed passed, $failed failed, $skipped skipped"
-    [ -n "${ZQ_KEEP:-}" ] && mkdir -p "$ZQ_KEEP" && cp -r "$work/$mode" "$work/out-$mode" "$ZQ_KEEP"
+    [ -n "${ZQ_KEEP:-}" ] && mkdir -p "$ZQ_KEEP" && cp -r "$work/$mode" "$work/out-$mode" "$work/ledger-$mode" "$ZQ_KEEP"
     [ "$broken" = 0 ]
 }
 
