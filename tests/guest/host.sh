@@ -58,10 +58,11 @@ GUEST_TOOLS="fio blkzone nvme mkfs.ext4 mkfs.btrfs btrfs mkfs.f2fs fsck.f2fs blk
 LIBS=/lib/x86_64-linux-gnu
 MODULE_SETS="virtio_blk ext4 ublk_drv null_blk zonefs btrfs f2fs xfs configfs loop nvmet-tcp nvme-tcp dm-log-writes"
 
-# Copies a program and the libraries that it is linked to, all to where the loader looks unasked.
-copy_program() {
-    cp -L "$1" "$ROOT/bin/"
-    ldd "$1" 2>/dev/null | awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\//) { print $i; break } }' |
+# copy_programs FILE...: with the libraries that they are linked to, all to where the loader looks unasked.
+copy_programs() {
+    cp -L "$@" "$ROOT/bin/"
+    ldd "$@" 2>/dev/null |
+        awk '{ for (i = 1; i <= NF; i++) if ($i ~ /^\/.*[^:]$/) { if (!seen[$i]++) print $i; break } }' |
         while read -r lib; do
             case $lib in
             /lib64/* | /lib/* | /usr/lib/*) to=$lib ;;
@@ -98,10 +99,7 @@ make_root() {
         "$ROOT/data" "$ROOT/tests"
     ln -s bin "$ROOT/sbin"
     cp -L "$(command -v busybox)" "$ROOT/bin/busybox"
-    for name in $GUEST_TOOLS; do
-        copy_program "$(command -v $name)"
-    done
-    [ -z "$TOOL" ] || copy_program "$TOOL"
+    copy_programs $(for name in $GUEST_TOOLS; do command -v $name; done) ${TOOL:+"$TOOL"}
     cc -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -O2 -static -o "$ROOT/bin/zqguest" "$HERE"/helper/*.c ||
         die "cannot build the helper program"
     [ -z "$NEWEST" ] || copy_newest mkfs.xfs xfs_repair
@@ -137,7 +135,7 @@ start_guest() {
     $QEMU -machine q35 -accel "${ZQ_GUEST_ACCEL:-tcg}" -cpu max -smp 2 -m 2G \
         -nodefaults -no-reboot -display none -monitor none -nic none \
         -kernel "$KERNEL" -initrd "$WORK/root.cpio" \
-        -append "console=ttyS0 quiet panic=-1 raid6_pq.benchmark=0 $*" \
+        -append "console=ttyS0 quiet panic=-1 raid6_pq.benchmark=0 no_timer_check $*" \
         -drive "file=$disk,if=virtio,format=raw,cache=unsafe,discard=unmap" ${GUEST_EXTRA:-} \
         -serial "file:$WORK/$name.console" -serial "file:$WORK/$name.tap" \
         >"$WORK/$name.qemu" 2>&1 </dev/null &
@@ -149,7 +147,7 @@ start_guest() {
 boot_guest() { # as start_guest
     for try in 1 2 3 4; do
         start_guest "$@"
-        wait_line "$1" '^# up' 120 && return 0
+        wait_line "$1" '^# up' 600 && return 0
         kill_guest
         say "$1: boot $try ended before init: $(grep -m1 -E 'BUG|Oops|panic|RIP' \
             "$WORK/$1.console" 2>/dev/null)"

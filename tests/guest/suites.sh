@@ -69,9 +69,10 @@ make_suite_root() {
         "$ROOT/tmp"
     ln -s bin "$ROOT/sbin"
     ln -s . "$ROOT/usr"
-    for name in $(dpkg -L $PROGRAMS_OF | sed -n 's#.*/s\{0,1\}bin/##p' | sort -u) sh awk $GUEST_TOOLS; do
-        file=$(command -v "$name") && [ -f "$file" ] && copy_program "$file"
-    done
+    copy_programs $({ dpkg -L $PROGRAMS_OF | sed -n 's#.*/s\{0,1\}bin/##p'; printf '%s\n' sh awk $GUEST_TOOLS; } |
+        sort -u | while read -r name; do
+            file=$(command -v "$name") && [ -f "$file" ] && echo "$file"
+        done)
     # Nothing needs to wait for udev or to become root here.
     printf '#!/bin/sh\n' >"$ROOT/bin/udevadm"
     printf '#!/bin/sh\nexec "$@"\n' >"$ROOT/bin/sudo"
@@ -93,18 +94,20 @@ make_suite_root() {
 add_fio() {
     [ -x "$FIO/fio" ] || { cd "$FIO" && ./configure --disable-native && make -j "$(nproc)"; } || return 1
     mkdir -p "$ROOT/fio/t"
-    cp -r "$FIO/t/zbd" "$ROOT/fio/t/" && copy_program "$FIO/fio" && ln -s /bin/fio "$ROOT/fio/fio"
+    cp -r "$FIO/t/zbd" "$ROOT/fio/t/" && copy_programs "$FIO/fio" && ln -s /bin/fio "$ROOT/fio/fio"
 }
 
+# Without the tests that make a null_blk of their own: they use no given disk.
 add_zonefs() {
     cp -r "$ZONEFS/tests" "$ROOT/zonefs" && cd "$ZONEFS" || return 1
+    rm -f $(grep -l create_zoned_nullb "$ROOT"/zonefs/scripts/[0-9]*)
     for tool in zio zopen; do
         cc -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -o "$ROOT/zonefs/tools/$tool" "tests/tools/$tool.c" || return 1
     done
     mkdir -p "$WORK/config"
     echo '#define PACKAGE_VERSION "0"' >"$WORK/config/config.h"
     cc -O2 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -I "$WORK/config" -o "$WORK/mkzonefs" src/*.c -luuid -lblkid &&
-        copy_program "$WORK/mkzonefs"
+        copy_programs "$WORK/mkzonefs"
 }
 
 add_blktests() {

@@ -6,13 +6,17 @@ load null_blk
 S=/data/suites
 OUT=$S/tmp
 
-# geometry NAME: sizes in MiB, a block in bytes. They are sections 2, 23 and 19 of fio's own script for null_blk.
+# geometry NAME SUITE: sizes in MiB, a block in bytes. They are sections 2, 23 and 19 of fio's own script for
+# null_blk. zonefs looks at a file for each zone again and again, so it gets fewer zones.
 geometry() {
     case $1 in
     plain) size=1024 zone=1 capacity=1 conventional=0 open=0 active=0 block=512 ;;
     limits) size=1024 zone=4 capacity=3 conventional=25 open=8 active=10 block=4096 ;;
     mixed) size=2048 zone=4 capacity=3 conventional=337 open=8 active=8 block=4096 ;;
     esac
+    [ $2 = zonefs ] || return 0
+    zones=$((size / zone))
+    conventional=$((conventional * 64 / zones)) capacity=$((capacity * 8 / zone)) size=512 zone=8
 }
 
 make_disks() {
@@ -92,14 +96,14 @@ for folder in dev proc sys; do
     mount -o rbind /$folder $S/$folder
 done
 for section in $(echo $ZQ_geometries | tr , ' '); do
-    geometry $section
-    ok "the disks of geometry $section" make_disks || continue
     for suite in $(echo $ZQ_suites | tr , ' '); do
+        geometry $section $suite
+        ok "disks of geometry $section for $suite" make_disks || continue
         began=$(date +%s)
         run_suite $suite $section
         tap_say "# $suite $section took $(($(date +%s) - began)) s"
+        ok "remove them" remove_disks
     done
-    ok "remove the disks" remove_disks
 done
 for folder in dev proc sys; do
     umount -l $S/$folder
