@@ -169,6 +169,7 @@ class _OpenFlag(enum.IntFlag):
     BORROW = 1 << 3
     NO_BACKING = 1 << 4
     INACTIVE = 1 << 5
+    ID_FIRST = 1 << 6
 
 
 class _CreateFlag(enum.IntFlag):

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Which snapshot a word on the command line means: as for qemu-img the one with this ID, or else
- * the first with this name. The library takes names first.
+ * the first with this name. Here the library takes names first.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -78,25 +78,4 @@ int zt_snapshot_delete(struct zqcow2_image *img, const char *name, struct zqcow2
         return zqcow2_snapshot_delete(img, name, err);
     snprintf(err->text, sizeof(err->text), "is an ID: a snapshot is deleted by its name");
     return -ENOENT;
-}
-
-bool zt_snapshot_find(const struct zt_target *t, char **name)
-{
-    struct zqcow2_error err = {0, ""};
-    struct zt_target plain = *t;
-    struct zqcow2_image *img;
-    int rc;
-
-    *name = NULL;
-    if (!t->snapshot)
-        return true;
-    plain.snapshot = NULL;
-    plain.no_backing = true;
-    img = zt_open(&plain, 0);
-    if (!img)
-        return false;
-    rc = choose(img, t->snapshot, name, &err);
-    if (rc < 0)
-        zt_error("%s: snapshot \"%s\": %s", t->path, t->snapshot, zt_reason(rc, &err));
-    return zt_close(&plain, img, rc < 0) == 0;
 }

@@ -201,7 +201,8 @@ static int open_on(const struct zt_target *t, unsigned flags, struct zqcow2_reso
     int rc;
 
     opt.flags = flags | (t->share ? ZQCOW2_OPEN_NOLOCK : 0u) |
-                (t->no_backing ? ZQCOW2_OPEN_NO_BACKING : 0u);
+                (t->no_backing ? ZQCOW2_OPEN_NO_BACKING : 0u) |
+                (t->snapshot ? ZQCOW2_OPEN_ID_FIRST : 0u);
     opt.rules = t->rules;
     opt.hooks = zt_hooks();
     opt.resolve = zqcow2_resolve_file;
@@ -237,21 +238,15 @@ struct zqcow2_image *zt_open_chain(const struct zt_target *t, unsigned flags,
 {
     struct zqcow2_image *img = NULL;
     struct zqcow2_backend *be;
-    struct zt_target at = *t;
-    char *snapshot;
     int rc;
 
     if (flags & ZQCOW2_OPEN_RDWR)
         zt_hold_signals();
-    if (!zt_snapshot_find(t, &snapshot))
-        return NULL;
-    at.snapshot = snapshot;
     rc = zt_backend_open(t, flags & ZQCOW2_OPEN_RDWR ? ZQCOW2_FILE_RDWR : 0, &be);
     if (rc < 0)
         zt_backend_error(t, rc);
     else
-        (void)open_backend(&at, flags, r, be, &img);
-    free(snapshot);
+        (void)open_backend(t, flags, r, be, &img);
     return img;
 }
 

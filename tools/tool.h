@@ -236,8 +236,6 @@ int zt_snapshot_take(struct zqcow2_image *img, const char *name, struct zqcow2_e
 /* As for qemu-img: by ID, or else by name; and by name only. */
 int zt_snapshot_apply(struct zqcow2_image *img, const char *word, struct zqcow2_error *err);
 int zt_snapshot_delete(struct zqcow2_image *img, const char *name, struct zqcow2_error *err);
-/* *name: by which the library finds t->snapshot, for free(); NULL: none. False after reporting. */
-bool zt_snapshot_find(const struct zt_target *t, char **name);
 
 /* What zqcow2_compact() has done, in a line without a name before it. */
 struct zqcow2_compact_result;

@@ -125,7 +125,8 @@ enum zqcow2_open_flag {
      */
     ZQCOW2_OPEN_NO_BACKING = 1 << 4,
     /* Takes no lock and reads only the header. See zqcow2_activate() in <zqcow2/handover.h>. */
-    ZQCOW2_OPEN_INACTIVE = 1 << 5
+    ZQCOW2_OPEN_INACTIVE = 1 << 5,
+    ZQCOW2_OPEN_ID_FIRST = 1 << 6 /* snapshot is an ID, or a name if no snapshot has that ID */
 };
 
 /* Which rules zone operations follow where standards differ. See zqcow2_zone_reset(3). */

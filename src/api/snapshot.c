@@ -106,11 +106,15 @@ static void show(const uint8_t *raw, char *text, zqcow2_snapshot_fn *each, void 
     each(arg, &out);
 }
 
-/* The callbacks come when all is read, and hold nothing of the image. */
+/*
+ * The callbacks come when all is read, and hold nothing of the image. A record that is wrong hides
+ * those behind it, and none before it.
+ */
 int zqcow2_snapshot_list(struct zqcow2_image *img, zqcow2_snapshot_fn *each, void *arg,
                          struct zqcow2_error *err)
 {
-    struct zq_snap s = {.kind = ZQ_SNAP_LIST, .err = err};
+    struct zqcow2_error why = {0, ""};
+    struct zq_snap s = {.kind = ZQ_SNAP_LIST, .err = &why, .partial = true};
     const size_t room = 2 * (UINT16_MAX + 1);
     const uint8_t *raw;
     uint64_t pos = 0;
@@ -127,5 +131,7 @@ int zqcow2_snapshot_list(struct zqcow2_image *img, zqcow2_snapshot_fn *each, voi
     if (text)
         zq_free(&img->core.hooks, text, room);
     zq_snap_free(&s);
-    return rc < 0 ? zq_fail_rc(err, rc) : 0;
+    if (rc == 0 || why.code == rc)
+        return why.code ? zq_fail(err, why.code, "%s", why.text) : 0;
+    return zq_fail_rc(err, rc);
 }

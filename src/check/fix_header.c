@@ -1,9 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Sets counts of the header right that stand in the way of reading it, where the rest of the image
- * says what they must be. What they hide is not guessed: a snapshot whose record cannot be followed
- * may be there, and then the count stays.
- */
+/* Sets l1_size right where it stands in the way of reading, and the disk says what it must be. */
 #include "check/check.h"
 
 #include <errno.h>
@@ -11,18 +7,15 @@
 #include <stdio.h>
 
 #include "base/bytes.h"
-#include "check/genuine.h"
 #include "format/l2entry.h"
-
-#define HDR_NR_SNAPSHOTS (ZQ_HDR_SNAPSHOTS - 4)
-#define MAX_EXTRA        1024u
 
 struct fix {
     struct zqcow2_backend *be;
+    const struct zqcow2_hooks *hooks;
     uint64_t file_size, cluster;
     struct zq_form form;
     uint8_t *raw; /* owned: the header's cluster, as it is to be */
-    uint32_t entries, snapshots;
+    uint32_t entries;
 };
 
 static bool misplaced(const struct fix *f, uint64_t offset)
@@ -49,85 +42,68 @@ static void fix_l1_size(struct fix *f)
     zq_put_be32(f->raw + ZQ_HDR_L1_ENTRIES, (uint32_t)zq_table_count(need));
 }
 
-/* 1: there is a record, and *pos moves behind it. 0: there cannot be any. */
-static int next_record(struct fix *f, bool first, uint64_t *pos, bool *unknown)
-{
-    uint8_t raw[ZQ_SNAPSHOT_FIXED];
-    struct zq_snapshot r;
-    uint64_t end;
-    int rc;
-
-    if (*pos > f->file_size || f->file_size - *pos < sizeof(raw))
-        return 0;
-    if ((rc = zq_be_read(f->be, raw, sizeof(raw), *pos)) < 0)
-        return rc;
-    if (zq_is_zeros(raw, sizeof(raw)))
-        return 0;
-    zq_snapshot_read(raw, &r);
-    end = *pos + sizeof(raw) + r.extra + r.id_bytes + r.name_bytes; /* the file may end there */
-    *unknown = r.extra > MAX_EXTRA || end > f->file_size ||
-               (first && !zq_record_is_genuine(&(struct zq_bounds){f->form, f->file_size}, &r));
-    *pos += r.bytes;
-    return 1;
-}
-
-/* Without an offset there is no table. At the first record the offset may be what is wrong. */
-static int fix_snapshots(struct fix *f)
-{
-    uint64_t pos = zq_be64(f->raw + ZQ_HDR_SNAPSHOTS);
-    uint32_t nr = zq_be32(f->raw + HDR_NR_SNAPSHOTS), n = 0;
-    bool unknown = false;
-    int more = 1;
-
-    if (!pos)
-        zq_put_be32(f->raw + HDR_NR_SNAPSHOTS, 0);
-    if (misplaced(f, pos))
-        return 0;
-    for (; n < nr && n <= ZQ_MAX_SNAPSHOTS && !unknown && more > 0; n += more > 0)
-        more = next_record(f, !n, &pos, &unknown);
-    if (more || !n || unknown)
-        return more < 0 ? more : 0;
-    zq_put_be32(f->raw + HDR_NR_SNAPSHOTS, n);
-    return 0;
-}
-
-static void found(const struct zqcow2_check_options *opt, const char *field, unsigned at,
-                  uint32_t old, uint32_t now)
+static void found(const struct zqcow2_check_options *opt, uint32_t old, uint32_t now)
 {
     char text[128];
 
-    snprintf(text, sizeof(text), "%s %" PRIu32 " at byte %u should be %" PRIu32, field, old, at,
-             now);
+    if (!opt->found)
+        return;
+    snprintf(text, sizeof(text), "l1_size %" PRIu32 " at byte %d should be %" PRIu32, old,
+             ZQ_HDR_L1_ENTRIES, now);
     opt->found(opt->arg, ZQCOW2_FOUND_CORRUPTION, text);
     opt->found(opt->arg, ZQCOW2_FOUND_REPAIRED, text);
 }
 
-/* One sector, and only if nothing else is wrong with the header: it may be one we do not know. */
-static int write_back(struct fix *f, const struct zqcow2_check_options *opt, uint64_t *done)
+/* One sector, durable before anything relies on it. */
+static int put_entries(struct fix *f, uint32_t entries)
 {
-    uint32_t entries = zq_be32(f->raw + ZQ_HDR_L1_ENTRIES);
-    uint32_t snapshots = zq_be32(f->raw + HDR_NR_SNAPSHOTS);
-    struct zqcow2_error ignored;
-    struct zq_header h;
+    uint8_t raw[4];
     int rc;
 
-    if ((entries == f->entries && snapshots == f->snapshots) ||
-        zq_header_parse(&h, f->raw, (size_t)zq_min(f->cluster, f->file_size), f->file_size, false,
-                        &ignored) < 0)
+    zq_put_be32(raw, entries);
+    rc = zq_be_write(f->be, raw, sizeof(raw), ZQ_HDR_L1_ENTRIES);
+    return rc < 0 ? rc : zq_be_flush(f->be);
+}
+
+/*
+ * A table that is too short for the disk: the size of the disk or of clusters may be what is wrong.
+ * Then the longer table is not sound, and the next repair would drop what is.
+ */
+static int try_entries(struct fix *f, bool *good)
+{
+    static const struct zqcow2_check_options quiet = ZQCOW2_CHECK_OPTIONS_INIT;
+    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
+    struct zqcow2_error ignored;
+    int rc = zq_check(f->be, f->hooks, &quiet, NULL, &res, &ignored);
+
+    *good = rc == 0 && !res.corruptions;
+    return *good ? 0 : put_entries(f, f->entries);
+}
+
+/* Only if nothing else is wrong with the header, which may be one that we do not know. */
+static int write_back(struct fix *f, const struct zqcow2_check_options *opt, uint64_t *done)
+{
+    size_t len = (size_t)zq_min(f->cluster, f->file_size);
+    uint32_t entries = zq_be32(f->raw + ZQ_HDR_L1_ENTRIES);
+    struct zqcow2_error ignored;
+    struct zq_header h;
+    bool good = true;
+    int rc;
+
+    if (entries == f->entries ||
+        zq_header_parse(&h, f->raw, len, f->file_size, false, &ignored) < 0)
         return 0;
-    rc = zq_be_write(f->be, f->raw + ZQ_HDR_L1_ENTRIES, ZQ_HDR_SNAPSHOTS - ZQ_HDR_L1_ENTRIES,
-                     ZQ_HDR_L1_ENTRIES);
-    if (rc < 0 || (rc = zq_be_flush(f->be)) < 0)
+    rc = put_entries(f, entries);
+    if (rc == 0 && entries > f->entries)
+        rc = try_entries(f, &good);
+    if (rc < 0 || !good)
         return rc;
-    *done = (uint64_t)(entries != f->entries) + (snapshots != f->snapshots);
-    if (opt->found && entries != f->entries)
-        found(opt, "l1_size", ZQ_HDR_L1_ENTRIES, f->entries, entries);
-    if (opt->found && snapshots != f->snapshots)
-        found(opt, "nb_snapshots", HDR_NR_SNAPSHOTS, f->snapshots, snapshots);
+    *done = 1;
+    found(opt, f->entries, entries);
     return 0;
 }
 
-static int read_header(struct fix *f, const struct zqcow2_hooks *hooks)
+static int read_header(struct fix *f)
 {
     uint8_t first[ZQ_HDR_COMPRESSION];
     struct zqcow2_error ignored;
@@ -144,8 +120,7 @@ static int read_header(struct fix *f, const struct zqcow2_hooks *hooks)
     f->form.extended =
         f->form.version >= 3 && zq_be64(first + ZQ_HDR_INCOMPAT) & ZQ_INCOMPAT_EXTENDED_L2;
     f->entries = zq_be32(first + ZQ_HDR_L1_ENTRIES);
-    f->snapshots = zq_be32(first + HDR_NR_SNAPSHOTS);
-    f->raw = zq_zalloc(hooks, (size_t)f->cluster);
+    f->raw = zq_zalloc(f->hooks, (size_t)f->cluster);
     if (!f->raw)
         return -ENOMEM;
     return zq_be_read(f->be, f->raw, (size_t)zq_min(f->cluster, f->file_size), 0);
@@ -154,16 +129,14 @@ static int read_header(struct fix *f, const struct zqcow2_hooks *hooks)
 int zq_check_fix_header(struct zqcow2_backend *be, const struct zqcow2_hooks *hooks,
                         const struct zqcow2_check_options *opt, uint64_t *done)
 {
-    struct fix f = {.be = be};
-    int rc = read_header(&f, hooks);
+    struct fix f = {.be = be, .hooks = hooks};
+    int rc = read_header(&f);
 
     *done = 0;
     if (rc == 0 && f.raw) {
         fix_l1_size(&f);
-        rc = fix_snapshots(&f);
-    }
-    if (rc == 0 && f.raw)
         rc = write_back(&f, opt, done);
+    }
     zq_free(hooks, f.raw, (size_t)f.cluster);
     return rc;
 }

@@ -16,6 +16,9 @@
  */
 int zq_rt_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, uint64_t file_size,
                      bool *yes);
+/* *yes: a block that the refcount table names is counted once, by itself or by another one. */
+int zq_block_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, uint64_t file_size,
+                        uint64_t block, bool *yes);
 /* Whether bytes may be a record of a snapshot, whatever else they could be. */
 bool zq_record_is_genuine(const struct zq_bounds *b, const struct zq_snapshot *r);
 /* *yes: the first one in the snapshot table is. */

@@ -231,16 +231,21 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
 
 /* ---- a round ---- */
 
+static int put_field32(struct zq_scan *s, uint64_t at, uint64_t value)
+{
+    uint8_t raw[4];
+
+    zq_put_be32(raw, (uint32_t)value);
+    return zq_scan_write(s, raw, sizeof(raw), at);
+}
+
 /* Entries that the disk does not need have nothing to lose, and what lies on them has. */
 static int shorten_l1(struct zq_scan *s, bool *changed)
 {
     const struct zq_form form = zq_scan_form(s);
     uint64_t need = zq_l1_needed(&form, s->h.virtual_size);
-    uint8_t raw[4];
-    int rc;
+    int rc = put_field32(s, ZQ_HDR_L1_ENTRIES, need);
 
-    zq_put_be32(raw, (uint32_t)need);
-    rc = zq_scan_write(s, raw, sizeof(raw), ZQ_HDR_L1_ENTRIES);
     *changed = true;
     zq_found(s, ZQCOW2_FOUND_REPAIRED, 1, "l1_size %" PRIu32 " at byte %d is now %" PRIu64,
              s->h.l1_entries, ZQ_HDR_L1_ENTRIES, need);
@@ -310,6 +315,43 @@ static bool ends_with_write(const struct zq_scan *s, unsigned flags)
 }
 
 /*
+ * How many snapshots there are. Fewer than the header says only if nothing else is wrong: had there
+ * been more, clusters would be left that nothing refers to.
+ */
+static uint32_t nr_snapshots(const struct zq_scan *s)
+{
+    const struct zq_snap_list *l = &s->list;
+
+    if (l->beyond)
+        return s->h.nb_snapshots + l->beyond;
+    if (s->res->corruptions == l->found && !s->res->leaked_clusters)
+        return l->nr;
+    return s->h.nb_snapshots;
+}
+
+/*
+ * What a repair must not do unless it was asked for all. The size of one table at a time: the next
+ * scan counts what it has, and finds the next one.
+ */
+static int fix_list(struct zq_scan *s, bool *changed)
+{
+    uint32_t nr = nr_snapshots(s);
+    int rc = 0;
+
+    if (s->list.short_at) {
+        *changed = true;
+        zq_fixed(s, 1, "l1_size of a snapshot corrected");
+        rc = put_field32(s, s->list.short_at + 8, s->list.l1_entries);
+    }
+    if (rc < 0 || nr == s->h.nb_snapshots)
+        return rc;
+    *changed = true;
+    zq_found(s, ZQCOW2_FOUND_REPAIRED, 1, "nb_snapshots %" PRIu32 " at byte %d is now %" PRIu32,
+             s->h.nb_snapshots, ZQ_HDR_NR_SNAPSHOTS, nr);
+    return put_field32(s, ZQ_HDR_NR_SNAPSHOTS, nr);
+}
+
+/*
  * Any write clears stray bits, the last one of a repair, too; but after it nobody looks at what may
  * be freed without them. So where such a write will come, they go before the last look.
  */
@@ -324,6 +366,8 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
         zq_fixed(s, 1, "field with stray autoclear bits cleared");
         rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
     }
+    if (rc == 0 && flags & ZQCOW2_CHECK_REPAIR_ALL)
+        rc = fix_list(s, changed);
     if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
         *changed = true;
         zq_fixed(s, 1, "stray offset of a snapshot table cleared");

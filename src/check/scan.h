@@ -49,6 +49,17 @@ struct zq_zone_use {
     uint64_t whole; /* from the zone's start to here all have one; only zq_repair_pointers() */
 };
 
+/* What the table of snapshots shows of the header's fields, and of its records. */
+struct zq_snap_list {
+    uint64_t found;      /* corruptions that these fields are */
+    uint64_t end;        /* behind the last record that was followed; 0: there can be no table */
+    uint32_t nr;         /* records that were followed */
+    uint32_t beyond;     /* more records behind them, which the header does not count */
+    uint64_t short_at;   /* of a record whose l1_size is too small; 0: none */
+    uint64_t looked;     /* entries behind the ends of such tables that were looked at */
+    uint32_t l1_entries; /* what it should be */
+};
+
 /* What a repair knows from one of its scans to the next. */
 struct zq_repair {
     bool raise;      /* it raises refcounts, not only frees leaks */
@@ -77,6 +88,7 @@ struct zq_scan {
 
     uint64_t *rt; /* offsets of refcount blocks; 0: none, or not to be trusted */
     uint64_t rt_entries;
+    uint32_t judged; /* blocks on other tables that were looked at */
     struct zq_counts counts;
     enum zq_rank rank; /* whose claims are scanned, or judged */
     bool seen;         /* a table of a higher rank is scanned again: its findings are reported */
@@ -93,6 +105,8 @@ struct zq_scan {
     uint64_t block_index;
     uint64_t hole_index; /* of a block that lies in a hole: the last one that was met */
     uint64_t holes;      /* clusters in holes that tables of snapshots and bitmaps take */
+
+    struct zq_snap_list list; /* of snapshots */
 
     struct zq_repair repair; /* of the repair that the scan belongs to */
     bool lost;               /* a lower rank's table: a higher one has something there */
@@ -153,6 +167,8 @@ static inline bool zq_scan_may_free(const struct zq_scan *s)
 /* The same for the snapshot table and the bitmaps directory; called by zq_scan_run(). */
 int zq_scan_snapshots(struct zq_scan *s);
 int zq_scan_bitmaps(struct zq_scan *s);
+/* When all is counted: whether the header counts all snapshots, and they all that they have. */
+int zq_scan_uncounted(struct zq_scan *s);
 
 /*
  * Counts a table that has one owner. *clash: something lies there already, and the table is not to

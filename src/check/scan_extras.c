@@ -208,7 +208,7 @@ static bool next_snapshot(struct zq_scan *s, const uint8_t *e, uint64_t *pos)
         give_up(s, "snapshot extra_data_size", extra, *pos + 36, "more than 1024");
         return false;
     }
-    if (s->h.version >= 3 && is_no_record(e)) {
+    if (s->h.version >= 3 ? is_no_record(e) : is_blank(e, SNAPSHOT_FIXED)) {
         give_up(s, "snapshot table entry", 0, *pos, "is blank");
         return false;
     }
@@ -243,6 +243,8 @@ static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
         if (!next_snapshot(s, e, &pos))
             break;
     }
+    s->list.nr = *nr;
+    s->list.end = pos;
     *end = zq_max(pos, s->h.snapshots_offset + 1);
     return 0;
 }
@@ -269,22 +271,44 @@ static bool judge_place(struct zq_scan *s)
     return !s->h.snapshots_wrong;
 }
 
+/*
+ * Where the records are, and how many; no place: there are none. What is found here is all that is
+ * wrong with the two fields of the header; with records there is more.
+ */
+static int find_list(struct zq_scan *s, uint32_t *nr, uint64_t *end)
+{
+    uint64_t before = s->res->corruptions;
+    int rc = 0;
+
+    *nr = 0;
+    if (!s->h.nb_snapshots) {
+        if (in_file(s, s->h.snapshots_offset, SNAPSHOT_FIXED))
+            s->list.end = s->h.snapshots_offset;
+    } else if (judge_place(s)) {
+        rc = measure_snapshots(s, nr, end);
+    }
+    s->list.found = s->res->corruptions - before;
+    return rc;
+}
+
 /* The table is claimed before it is followed: what lies on other things is no list of snapshots. */
 int zq_scan_snapshots(struct zq_scan *s)
 {
-    uint64_t pos = s->h.snapshots_offset, end;
+    uint64_t pos = s->h.snapshots_offset, end = 0;
     uint8_t e[SNAPSHOT_FIXED];
     bool clash;
     uint32_t nr;
-    int rc;
+    int rc = find_list(s, &nr, &end);
 
-    if (!s->h.nb_snapshots || !judge_place(s))
-        return 0;
-    if ((rc = measure_snapshots(s, &nr, &end)) < 0 ||
-        (rc = zq_scan_claim(s, pos, end - pos, ZQ_KIND_SNAPSHOTS, "snapshot table", &clash)) < 0)
+    if (rc < 0 || !end)
         return rc;
-    s->hidden |= clash;
-    for (uint32_t i = 0; i < nr && !clash; i++) {
+    if ((rc = zq_scan_claim(s, pos, end - pos, ZQ_KIND_SNAPSHOTS, "snapshot table", &clash)) < 0)
+        return rc;
+    if (clash) {
+        s->hidden = true;
+        s->list.nr = nr = 0;
+    }
+    for (uint32_t i = 0; i < nr; i++) {
         if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 || (rc = note_id(s, e, pos)) < 0 ||
             (rc = scan_snapshot_l1(s, e, pos)) < 0 || (rc = scan_snapshot_pointers(s, pos)) < 0)
             return rc;

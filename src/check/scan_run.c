@@ -17,6 +17,23 @@
 #include "check/scan.h"
 #include "format/refbits.h"
 
+#define MAX_JUDGED 64u /* blocks on other tables: any entry may name one */
+
+/*
+ * What lies on a block that is one is no L1, nor a table of zones: its field is wrong. To make the
+ * refcounts anew would free all that the right table has.
+ */
+static int note_block(struct zq_scan *s, uint64_t block)
+{
+    bool genuine;
+    int rc = zq_rt_is_genuine(s->be, &s->h, s->file_size, &genuine);
+
+    if (rc == 0 && genuine)
+        rc = zq_block_is_genuine(s->be, &s->h, s->file_size, block, &genuine);
+    s->tangled |= genuine;
+    return rc;
+}
+
 /*
  * A block that cannot be trusted is left out; the whole structure is then made anew by repair. Bits
  * that mean nothing do not hide a block: its refcounts protect what could not be followed.
@@ -26,6 +43,7 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
     const struct zq_bounds b = zq_scan_bounds(s);
     uint64_t block;
     const char *why = zq_rt_read(&b, *entry, &block);
+    unsigned under;
     bool clash;
     int rc;
 
@@ -39,10 +57,12 @@ static int scan_rt_entry(struct zq_scan *s, void *arg, uint64_t index, uint64_t 
             zq_counts_kind(&s->counts, block >> s->h.cluster_bits))
             return 0;
     }
+    under = zq_counts_kind(&s->counts, block >> s->h.cluster_bits) & ~(unsigned)ZQ_KIND_REFCOUNTS;
     rc = zq_scan_claim(s, block, zq_scan_cluster(s), ZQ_KIND_REFCOUNTS, "refcount block", &clash);
-    if (rc == 0 && !clash)
-        s->rt[index] = block;
-    return rc;
+    if (rc < 0 || clash)
+        return rc < 0 || !under || s->judged++ >= MAX_JUDGED ? rc : note_block(s, block);
+    s->rt[index] = block;
+    return 0;
 }
 
 /*
@@ -436,6 +456,8 @@ static int scan_ranks(struct zq_scan *s)
         return rc;
     s->rank = ZQ_RANK_BITMAP;
     rc = zq_scan_bitmaps(s);
+    if (rc == 0)
+        rc = zq_scan_uncounted(s);
     note_lower(s);
     s->rank = ZQ_RANK_ACTIVE; /* what is judged from here on is the active disk's */
     return rc;

@@ -369,19 +369,18 @@ static int check_table(const struct zq_header *h, const char *field, unsigned at
 }
 
 /* By stored_size: an L1 table that covers it covers the whole sectors of it, too. */
-static int check_size(const struct zq_header *h, struct zqcow2_error *err)
+static int check_l1(const struct zq_header *h, uint64_t file_size, struct zqcow2_error *err)
 {
     unsigned l2_bits = h->cluster_bits - 3;
     uint64_t clusters;
 
-    if (h->stored_size > ZQ_MAX_VIRTUAL_SIZE)
-        return bad(err, "size", h->stored_size, 24, "must be at most 2^62");
     if (h->l1_entries > ZQ_MAX_L1_BYTES / 8)
         return bad(err, "l1_size", h->l1_entries, 36, "the L1 table is larger than 32 MiB");
     clusters = zq_div_up(h->stored_size, (uint64_t)1 << h->cluster_bits);
     if (zq_div_up(clusters, (uint64_t)1 << l2_bits) > h->l1_entries)
         return bad(err, "l1_size", h->l1_entries, 36, "the L1 table does not cover the size");
-    return 0;
+    return check_table(h, "l1_table_offset", 40, h->l1_offset, (uint64_t)h->l1_entries * 8,
+                       file_size, err);
 }
 
 int zq_header_judge_rt(const struct zq_header *h, uint64_t file_size, struct zqcow2_error *err)
@@ -417,11 +416,7 @@ static int check_tables(struct zq_header *h, uint64_t file_size, bool rdwr,
                         struct zqcow2_error *err)
 {
     struct zqcow2_error why;
-    int rc = check_table(h, "l1_table_offset", 40, h->l1_offset, (uint64_t)h->l1_entries * 8,
-                         file_size, err);
 
-    if (rc < 0)
-        return rc;
     h->rt_wrong = zq_header_judge_rt(h, file_size, &why) < 0;
     if (rdwr && (h->rt_wrong || zq_header_judge_snapshots(h, file_size, &why) < 0))
         return zq_fail(err, ZQCOW2_ECORRUPT, "%s: check and repair the image before writing",
@@ -499,10 +494,14 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
         return rc;
     if (h->refcount_order > 6)
         return bad(err, "refcount_order", h->refcount_order, 96, "must be 0 to 6");
-    if ((rc = check_size(h, err)) < 0 || (rc = check_tables(h, file_size, rdwr, err)) < 0 ||
-        (rc = parse_exts(h, &area, err)) < 0)
+    if (h->stored_size > ZQ_MAX_VIRTUAL_SIZE)
+        return bad(err, "size", h->stored_size, 24, "must be at most 2^62");
+    if ((rc = check_tables(h, file_size, rdwr, err)) < 0 || (rc = parse_exts(h, &area, err)) < 0 ||
+        (rc = check_data_file(h, err)) < 0)
         return rc;
-    return check_data_file(h, err);
+    rc = check_l1(h, file_size, err);
+    h->l1_wrong = rc < 0;
+    return rc;
 }
 
 /*

@@ -59,6 +59,7 @@
 #define ZQ_HDR_RT_OFFSET      48
 #define ZQ_HDR_RT_CLUSTERS    56
 #define ZQ_HDR_RT_BYTES       12 /* both of these */
+#define ZQ_HDR_NR_SNAPSHOTS   60
 #define ZQ_HDR_SNAPSHOTS      64
 #define ZQ_HDR_INCOMPAT       72
 #define ZQ_HDR_COMPRESSION    104
@@ -109,6 +110,7 @@ struct zq_header {
      * be; and a snapshot table may have more records than 65536, or end behind the file.
      */
     bool rt_wrong, snapshots_wrong;
+    bool l1_wrong;                       /* the same of L1, for who reads a snapshot */
     uint64_t snapshots_bytes;            /* the least that the snapshot table takes */
     bool unknown_ext, unknown_autoclear; /* data of other programs may be here */
 };
@@ -123,7 +125,8 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits,
  * buf holds the file's first min(cluster size, file_size) bytes. Checks every class "Header" and
  * "Extensions" of the format documents that the header cluster alone shows. Features that this
  * library lacks give EFEATURE by name (unknown bits by the name in the feature table), read-only
- * too; the CORRUPT bit, and tables that only a writer needs, only when rdwr.
+ * too; the CORRUPT bit, and tables that only a writer needs, only when rdwr. What is wrong with L1
+ * alone is found last: l1_wrong is set then, and all else may be relied on.
  */
 int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_t file_size,
                     bool rdwr, struct zqcow2_error *err);

@@ -21,11 +21,14 @@ static int bad_l1(const struct opening *o, const struct zq_snapshot *r, const ch
                    r->l1_entries, r->l1_offset, why);
 }
 
-/* As the header's own are checked; but an L1 that is too short for the size ends in nothing. */
+/*
+ * As the header's own are checked; but an L1 that is too short for the size ends in nothing, and
+ * only what the size needs of it must be there.
+ */
 static int check_l1(const struct opening *o, const struct zq_snapshot *r)
 {
     const struct zq_bounds b = {zq_form_of(&o->h), o->file_size};
-    uint64_t bytes = zq_table_bytes(r->l1_entries);
+    uint64_t bytes = zq_table_bytes(o->h.l1_entries);
 
     if (!bytes)
         return 0;
@@ -63,9 +66,6 @@ static int take_over(struct opening *o, const uint8_t *raw)
 
     zq_snapshot_read(raw, &r);
     zq_snapshot_facts(raw, &f);
-    rc = check_l1(o, &r);
-    if (rc < 0)
-        return rc;
     if (f.sized)
         o->h.stored_size = f.disk_bytes;
     if (o->h.stored_size > ZQ_MAX_VIRTUAL_SIZE ||
@@ -75,7 +75,8 @@ static int take_over(struct opening *o, const uint8_t *raw)
                        o->h.stored_size);
     o->h.virtual_size = zq_align_down(o->h.stored_size, ZQ_SECTOR);
     o->h.l1_offset = r.l1_offset;
-    o->h.l1_entries = r.l1_entries;
+    o->h.l1_entries = (uint32_t)zq_min(r.l1_entries, zq_l1_needed(&form, o->h.stored_size));
+    rc = check_l1(o, &r);
     if (o->g.layout && rc == 0)
         rc = take_zones(o, &f);
     return rc < 0 ? rc : zq_overlap_check(&o->h, o->g.layout ? &o->g : NULL, o->err);
@@ -89,7 +90,7 @@ static int find(const struct opening *o, struct zq_snap *s, uint64_t *pos)
 
     s->err = &why;
     rc = zq_snap_load(s);
-    if (rc == 0 && zq_snap_find(s, o->opt.snapshot, pos))
+    if (rc == 0 && zq_snap_find(s, o->opt.snapshot, o->opt.flags & ZQCOW2_OPEN_ID_FIRST, pos))
         return 0;
     if (why.code)
         return zq_fail(o->err, why.code, "%s", why.text);

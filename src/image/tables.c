@@ -15,6 +15,11 @@
 
 /* ---- header ---- */
 
+static void drop_l1(struct opening *o)
+{
+    o->h.l1_offset = o->h.l1_entries = 0;
+}
+
 /*
  * The whole first cluster, at most 2 MiB: extensions and the backing name must lie within it (qcow2
  * specification, header extensions). The buffer is zeroed because a short file may end before it
@@ -29,6 +34,11 @@ static int parse_cluster(struct opening *o, uint32_t cluster_bits)
 
     if (rc == 0)
         rc = zq_header_parse(&o->h, buf, len, o->file_size, o->rdwr, o->err);
+    if (o->opt.snapshot && o->h.l1_wrong) { /* that is the disk's, and a snapshot has its own */
+        zq_clear_error(o->err);
+        drop_l1(o);
+        rc = 0;
+    }
     if (rc == 0 && (o->h.zoned_offset || (o->h.incompat & ZQ_INCOMPAT_ZONED)))
         rc = zq_zone_ext_parse(&o->g, &o->h, buf + o->h.zoned_offset, o->h.zoned_len, o->file_size,
                                &o->bit_missing, o->err);
@@ -52,7 +62,8 @@ static bool is_no_list(const struct opening *o)
 
 /*
  * A reader needs neither table, so a wrong field costs it nothing; but of what does lie there the
- * first cluster is kept from passing for anything else. How far the tables go is not known.
+ * first cluster is kept from passing for anything else. How far the tables go is not known. L1 is
+ * what is wrong if it lies on snapshots: a reader of these does not need it.
  */
 static int believe(struct opening *o)
 {
@@ -62,6 +73,8 @@ static int believe(struct opening *o)
 
     if (rc == 0)
         rc = zq_snapshots_are_genuine(o->be, &o->h, o->file_size, &snapshots);
+    if (snapshots && o->opt.snapshot)
+        drop_l1(o);
     o->h.snapshots_wrong |= is_no_list(o);
     o->h.rt_clusters = refcounts ? 1 : 0;
     o->h.snapshots_bytes = snapshots ? zq_min(o->h.snapshots_bytes, cluster) : 0;

@@ -19,8 +19,6 @@
 #include "base/report.h"
 #include "snapshot/snapshot.h"
 
-#define HDR_SNAPSHOTS (ZQ_HDR_SNAPSHOTS - 4) /* the count; the offset follows */
-
 /* ---- what may hinder it ---- */
 
 /* All of it, so that a lack of memory is a refusal (N10). */
@@ -39,7 +37,7 @@ static int find_record(struct zq_snap *s)
 {
     struct zq_snapshot r;
 
-    if (!zq_snap_find(s, s->name, &s->record))
+    if (!zq_snap_find(s, s->name, false, &s->record))
         return zq_fail(s->err, -ENOENT, "no snapshot has this name or id");
     zq_snapshot_read(s->table + s->record, &r);
     s->record_bytes = r.bytes;
@@ -95,7 +93,7 @@ static int prepare_take(struct zq_snap *s)
     uint64_t pos;
     int rc;
 
-    if (zq_snap_find(s, s->name, &pos))
+    if (zq_snap_find(s, s->name, false, &pos))
         return zq_fail(s->err, -EEXIST, "a snapshot has this name or id already");
     if (s->nr >= ZQ_MAX_SNAPSHOTS || zq_snap_new_table_bytes(s) > ZQ_MAX_SNAPSHOT_TABLE)
         return zq_fail(s->err, -EFBIG, "no more snapshots fit into the table");
@@ -215,7 +213,7 @@ static int switch_table(struct zq_snap *s, uint64_t to)
 {
     if (s->zones && s->kind == ZQ_SNAP_TAKE)
         (void)zq_copies_put(s->sector0, s->hdr);
-    zq_put_be32(s->sector0 + HDR_SNAPSHOTS, (uint32_t)s->nr);
+    zq_put_be32(s->sector0 + ZQ_HDR_NR_SNAPSHOTS, (uint32_t)s->nr);
     zq_put_be64(s->sector0 + ZQ_HDR_SNAPSHOTS, to);
     s->begun = s->switched = true;
     return write_header(s);

@@ -53,7 +53,7 @@ struct zq_snap {
     uint64_t states_offset;          /* of the table of persistent zone states; 0: there is none */
     uint64_t table_offset, nr;       /* of the snapshot table */
     bool nowhere;                    /* a reader: there can be none */
-    bool partial;                    /* a reader: what lies before a record that is wrong will do */
+    bool partial; /* what lies before a record that is wrong will do; err says what is wrong */
     /* Is there something that no snapshot may refer to? data: an L2 table counts, too. */
     bool (*is_table)(const void *arg, uint64_t host, uint64_t len, bool data);
     const void *arg;
@@ -91,8 +91,8 @@ static inline uint64_t zq_snap_cluster(const struct zq_snap *s)
 int zq_snap_load(struct zq_snap *s);
 /* Each record of a table that has been read, one after the other; *pos is 0 at first. */
 const uint8_t *zq_snap_next(const struct zq_snap *s, uint64_t *pos);
-/* By its name, else by its id; *pos is its place in the table. */
-bool zq_snap_find(const struct zq_snap *s, const char *name, uint64_t *pos);
+/* By its name, else by its id, or the other way round; *pos is its place in the table. */
+bool zq_snap_find(const struct zq_snap *s, const char *name, bool id_first, uint64_t *pos);
 /* Takes memory, and finds out whether anything can hinder the change. */
 int zq_snap_prepare(struct zq_snap *s);
 int zq_snap_change(struct zq_snap *s);

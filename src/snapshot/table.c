@@ -82,12 +82,13 @@ static bool is_text(const uint8_t *bytes, size_t n, const char *text)
 }
 
 /*
- * Names first: in images of other programs several snapshots may have one name, and an id may be
- * the name of another. The first of them is meant then.
+ * In images of other programs several snapshots may have one name, and an id may be the name of
+ * another. The first of them is meant then.
  */
-bool zq_snap_find(const struct zq_snap *s, const char *name, uint64_t *pos)
+bool zq_snap_find(const struct zq_snap *s, const char *name, bool id_first, uint64_t *pos)
 {
-    for (int by_id = 0; by_id < 2; by_id++) {
+    for (int i = 0; i < 2; i++) {
+        bool by_id = i != id_first;
         const uint8_t *raw;
 
         for (uint64_t next = *pos = 0; (raw = zq_snap_next(s, &next)); *pos = next) {

@@ -104,6 +104,10 @@ enum what { LIST, READ, APPLY, DELETE, WHATS };
     { \
         0, C, C, C \
     }
+#define READABLE \
+    { \
+        0, 0, C, C \
+    }
 #define DELETED \
     { \
         0, C, C, 0 \
@@ -170,9 +174,9 @@ static const struct bend bends[] = {
      "1 entries at byte 12288: it lies on another table"},
     {"an L1 on the refcount table", false, RECORD, 0, 8, ON_COUNTS, LISTED,
      "refcount table at 0x1000 (4096 bytes) overlaps", "at byte 4096: it lies on another table"},
-    {"an L1 of 4 billion entries", false, RECORD, 8, 4, UINT32_MAX, LISTED, "larger than 32 MiB",
+    {"an L1 of 4 billion entries", false, RECORD, 8, 4, UINT32_MAX, READABLE, NULL,
      "4294967295 entries"},
-    {"an L1 that runs past the end", false, RECORD, 8, 4, BYTES, LISTED, "524288 entries", NULL},
+    {"an L1 that runs past the end", false, RECORD, 8, 4, BYTES, READABLE, NULL, "524288 entries"},
     {"an L1 without entries", false, RECORD, 8, 4, 0, HARMLESS, NULL, NULL},
     {"an L1 entry with a reserved bit", false, L1, 0, 1, 0x40, LISTED, NULL,
      "L1 table of the snapshot, 1 entries at byte 24576: reserved bits"},

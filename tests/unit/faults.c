@@ -146,6 +146,7 @@ static void snapshot_half_deleted(struct pic *p)
 {
     pic_snapshot(p);
     pic_put(p, 60, 4, 0);
+    pic_put(p, 64, 8, 0);
 }
 
 void fault_dirty(struct pic *p)

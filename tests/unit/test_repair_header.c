@@ -223,7 +223,9 @@ static void test_too_many_snapshots(void **state)
     behind = record + (40 + pic_get(&p, record + 36, 4) + pic_get(&p, record + 12, 2) +
                        pic_get(&p, record + 14, 2) + 7) /
                           8 * 8;
-    pic_put(&p, behind + 36, 4, 1 << 20); /* a record, and none that could be followed */
+    pic_put(&p, behind + 36, 4, 1 << 20); /* a record that cannot be followed, and had nothing */
+    expect_fixed(&p, 60, 2);
+    fault_leak(&p); /* or this */
     expect_stays(&p, 60, 2);
     expect_stays(&p, 60, 3);
     pic_put(&p, behind + 36, 4, 0);

@@ -47,6 +47,7 @@ static void half_deleted(struct pic *p)
 {
     pic_snapshot(p);
     pic_put(p, 60, 4, 0);
+    pic_put(p, 64, 8, 0);
 }
 
 /*
