@@ -317,10 +317,18 @@ static void implicit_closes_and_states(void **state)
     assert_int_equal(s.zones[ZQCOW2_ZONE_IMP_OPEN], 1);
     assert_int_equal(s.zones[ZQCOW2_ZONE_CLOSED], ZONES - CONV - 2);
     assert_int_equal(s.zones[ZQCOW2_ZONE_FULL], 1);
+    assert_int_equal(zqcow2_zone_set_state(w.img, CONV * ZONE, ZQCOW2_ZONE_OFFLINE), 0);
+    s = stats_of(w.img);
+    assert_int_equal(s.zones[ZQCOW2_ZONE_OFFLINE], 1);
+    assert_int_equal(s.zones[ZQCOW2_ZONE_CLOSED], ZONES - CONV - 3);
+    assert_int_equal(zqcow2_zone_set_state(w.img, CONV * ZONE, ZQCOW2_ZONE_OFFLINE), 0);
+    s = stats_of(w.img);
+    assert_int_equal(s.zones[ZQCOW2_ZONE_OFFLINE], 0);
+    assert_int_equal(s.zones[ZQCOW2_ZONE_CLOSED], ZONES - CONV - 2);
     end(&w);
 }
 
-/* More than are counted in one hold of the mutex. */
+/* The same at once, however many there are. */
 static void many_zones(void **state)
 {
     struct zqcow2_stats s;

@@ -54,7 +54,8 @@ ZQCOW2_API int zqcow2_get_io_limits(struct zqcow2_image *img, struct zqcow2_io_l
  * On success it is the number of zones found, and *off is the offset to pass to the next call; when
  * *off is the size of the device, no zones remain. zones NULL: the zones are only counted, and *nr
  * on entry is ignored. A call examines at most 4,096 zones, so it may find none although more
- * follow. -EINVAL: *off is at or beyond the end of the device, or states has unknown bits.
+ * follow; to count zones from the first one on takes one call. -EINVAL: *off is at or beyond the
+ * end of the device, or states has unknown bits.
  */
 ZQCOW2_API int zqcow2_zone_find(struct zqcow2_image *img, uint64_t *off, uint32_t states,
                                 struct zqcow2_zone *zones, uint32_t *nr);

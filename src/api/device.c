@@ -85,25 +85,29 @@ static int check_zoned(const struct zq_core *c)
 
 /*
  * One hold of the mutex, so what is found shows one moment. *off moves even if nothing is found, or
- * a caller would not get past many zones in other states.
+ * a caller would not get past many zones in other states. It moves to the end when all that the
+ * device has of these states are found; to count them from the first zone on takes no look at any.
  */
 static int find(struct zq_core *c, uint64_t *off, uint32_t states, struct zqcow2_zone *zones,
                 uint32_t *nr)
 {
-    uint32_t room = zones ? *nr : UINT32_MAX, found = 0, i, end;
+    uint32_t room = zones ? *nr : UINT32_MAX, all = zq_zones_in(&c->zones, states);
+    uint32_t found = 0, i, end;
 
     if (*off >= c->size)
         return -EINVAL;
     i = zq_zone_of(&c->zones, *off);
     end = (uint32_t)zq_min((uint64_t)i + ZONES_AT_ONCE, c->zones.g.nr_zones);
-    for (; i < end && found < room; i++) {
+    if (!zones && !i)
+        found = all;
+    for (; i < end && found < room && found < all; i++) {
         if (!(states >> zq_zone_state(&c->zones.v[i]) & 1))
             continue;
         if (zones)
             zq_zone_fill_report(&c->zones, i, &zones[found]);
         found++;
     }
-    *off = i < c->zones.g.nr_zones ? zq_geometry_start(&c->zones.g, i) : c->size;
+    *off = found < all && i < c->zones.g.nr_zones ? zq_geometry_start(&c->zones.g, i) : c->size;
     *nr = found;
     return 0;
 }

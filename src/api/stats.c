@@ -8,26 +8,10 @@
 #include "base/mem.h"
 #include "image/image.h"
 
-#define ZONES_AT_ONCE 4096u /* in one hold of the mutex: requests must not wait for a count */
-#define FIRST_SIZE    sizeof(struct zqcow2_stats)
+#define FIRST_SIZE sizeof(struct zqcow2_stats)
 
 _Static_assert(ZQ_TALLY_KINDS <= ZQCOW2_STATS_OPS, "an element for each operation");
-
-/*
- * Whether there are more behind these. Between two calls the mutex is dropped, and a resize may
- * have changed the number of zones.
- */
-static bool count_zones(struct zq_core *c, uint32_t from, struct zqcow2_stats *s)
-{
-    uint64_t end;
-
-    if (!c->zoned || c->activity != ZQ_ACTIVE)
-        return false;
-    end = zq_min((uint64_t)from + ZONES_AT_ONCE, c->zones.g.nr_zones);
-    for (uint32_t i = from; i < end; i++)
-        s->zones[zq_zone_state(&c->zones.v[i])]++;
-    return end < c->zones.g.nr_zones;
-}
+_Static_assert(ZQ_NR_STATES == ZQCOW2_STATS_STATES, "an element for each state");
 
 /* Under the mutex. */
 static void sum_up(struct zq_core *c, struct zqcow2_stats *s)
@@ -38,6 +22,7 @@ static void sum_up(struct zq_core *c, struct zqcow2_stats *s)
         s->cache_hits = c->cache.hits;
         s->cache_loads = c->cache.loads;
         s->implicit_closes = c->zones.implicit_closes;
+        memcpy(s->zones, c->zones.in_state, sizeof(s->zones));
     }
     zq_tally_sum(&c->tally, s->op);
     for (const struct zq_list *n = c->doorbells.next; n != &c->doorbells; n = n->next)
@@ -48,16 +33,9 @@ int zqcow2_get_stats(struct zqcow2_image *img, struct zqcow2_stats *stats)
 {
     struct zqcow2_stats s = {.size = sizeof(s)};
     struct zq_core *c = &img->core;
-    uint32_t zone = 0;
-    bool more;
 
     zq_core_lock(c);
     sum_up(c, &s);
-    while ((more = count_zones(c, zone, &s))) {
-        zone += ZONES_AT_ONCE;
-        zq_core_unlock(c);
-        zq_core_lock(c);
-    }
     zq_core_unlock(c);
     return zq_return_sized(stats, &s, sizeof(s), FIRST_SIZE);
 }

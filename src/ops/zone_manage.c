@@ -216,7 +216,9 @@ static int count_closed(struct zq_core *c, struct zq_op *op)
     }
     if (rc)
         return rc;
-    return op->own.manage.closed + c->zones.nr_exp_open > c->zones.max_open ? ZQCOW2_EZONE_OPEN : 0;
+    return op->own.manage.closed + c->zones.in_state[ZQCOW2_ZONE_EXP_OPEN] > c->zones.max_open ?
+               ZQCOW2_EZONE_OPEN :
+               0;
 }
 
 static int begin(struct zq_core *c, struct zq_op *op)

@@ -24,15 +24,17 @@ static uint32_t nr_sectors(const struct zq_zones *zs)
 static void load(struct zq_zones *zs, uint32_t i, uint8_t stored)
 {
     struct zq_zone *z = &zs->v[i];
+    bool closed =
+        stored & ZQ_STORED_CLOSED && zs->rules == ZQCOW2_RULES_ZNS && z->state == ZQCOW2_ZONE_EMPTY;
 
+    zs->in_state[z->state]--;
     z->stored = z->storing = stored;
     z->forced = stored & ZQ_STORED_FORCED;
     z->described = (stored & ZQ_STORED_DESCRIBED) != 0;
-    if (!(stored & ZQ_STORED_CLOSED) || zs->rules != ZQCOW2_RULES_ZNS ||
-        z->state != ZQCOW2_ZONE_EMPTY)
-        return;
-    z->state = ZQCOW2_ZONE_CLOSED;
-    zs->nr_active++;
+    if (closed)
+        z->state = ZQCOW2_ZONE_CLOSED;
+    zs->nr_active += closed;
+    zs->in_state[z->forced ? z->forced : z->state]++;
 }
 
 void zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table)

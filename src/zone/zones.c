@@ -40,6 +40,13 @@ static void load_zone(struct zq_zones *zs, uint32_t i, const uint8_t *raw)
         zs->disk_active = ++zs->nr_active;
 }
 
+static void recount(const struct zq_zones *zs, uint32_t in_state[ZQ_NR_STATES])
+{
+    memset(in_state, 0, ZQ_NR_STATES * sizeof(*in_state));
+    for (uint32_t i = 0; i < zs->g.nr_zones; i++)
+        in_state[zq_zone_state(&zs->v[i])]++;
+}
+
 int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p)
 {
     const struct zq_geometry *g = &zs->g;
@@ -66,6 +73,7 @@ int zq_zones_open(struct zq_zones *zs, const struct zq_zones_params *p)
         return -ENOMEM;
     for (uint32_t i = 0; i < g->nr_zones; i++)
         load_zone(zs, i, p->table + zq_entries_bytes(i));
+    recount(zs, zs->in_state);
     return 0;
 }
 
@@ -132,12 +140,12 @@ void zq_zones_resize(struct zq_zones *zs, struct zq_zones *with)
     *zs = *with;
     zs->nr_open = old.nr_open;
     zs->nr_active = old.nr_active;
-    zs->nr_exp_open = old.nr_exp_open;
     zs->lru_head = old.lru_head;
     zs->lru_tail = old.lru_tail;
     zs->closing_waiters = old.closing_waiters; /* heads stay where they are */
     zs->punch = old.punch;
     zs->states_at = old.states_at;
+    recount(zs, zs->in_state);
     *with = old;
     zq_zones_close(with);
 }
@@ -168,16 +176,26 @@ static bool is_idle(const struct zq_zone *z)
 
 bool zq_zones_counted(const struct zq_zones *zs)
 {
-    uint32_t open = 0, explicitly = 0, active = 0;
+    uint32_t open = 0, active = 0, in_state[ZQ_NR_STATES];
 
     if (zs->g.nr_zones > 1024)
         return true;
     for (uint32_t i = 0; i < zs->g.nr_zones; i++) {
         open += zq_state_is_open(zs->v[i].state);
-        explicitly += zs->v[i].state == ZQCOW2_ZONE_EXP_OPEN;
         active += zq_state_is_active(zs->v[i].state);
     }
-    return open == zs->nr_open && explicitly == zs->nr_exp_open && active == zs->nr_active;
+    recount(zs, in_state);
+    return open == zs->nr_open && active == zs->nr_active &&
+           !memcmp(in_state, zs->in_state, sizeof(in_state));
+}
+
+uint32_t zq_zones_in(const struct zq_zones *zs, uint32_t states)
+{
+    uint32_t n = 0;
+
+    for (uint32_t s = 0; s < ZQ_NR_STATES; s++)
+        n += states >> s & 1 ? zs->in_state[s] : 0;
+    return n;
 }
 
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t i)
@@ -251,10 +269,11 @@ void zq_zone_set_state(struct zq_zones *zs, uint32_t i, uint8_t state)
     zs->nr_open -= zq_state_is_open(old);
     zs->nr_active += zq_state_is_active(state);
     zs->nr_active -= zq_state_is_active(old);
-    zs->nr_exp_open += state == ZQCOW2_ZONE_EXP_OPEN;
-    zs->nr_exp_open -= old == ZQCOW2_ZONE_EXP_OPEN;
+    zs->in_state[old]--;
+    zs->in_state[state]++;
     z->state = state;
-    zq_assert_k(K5, zs->nr_exp_open <= zs->nr_open && zs->nr_open <= zs->nr_active);
+    zq_assert_k(K5, zs->in_state[ZQCOW2_ZONE_EXP_OPEN] <= zs->nr_open);
+    zq_assert_k(K5, zs->nr_open <= zs->nr_active);
     zq_assert_k(K5, !zq_state_is_open(state) || zs->nr_open <= zs->max_open);
     /* An image may be found above its limit, and activates no more zones then. */
     zq_assert_k(K5, !zq_state_is_active(state) || zq_state_is_active(old) ||
@@ -369,8 +388,10 @@ void zq_zone_force(struct zq_zones *zs, uint32_t i, uint8_t state)
 
     if (zq_state_is_open(z->state))
         zq_zone_do_close(zs, i); /* a closed zone with data stays active (R7) */
+    zs->in_state[zq_zone_state(z)]--;
     /* NOT_WP is 0: back to what the write pointer says, as is the same state again. */
     z->forced = z->forced == state ? 0 : state;
+    zs->in_state[zq_zone_state(z)]++;
     if (z->forced)
         announce(zs, i);
 }

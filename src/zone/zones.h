@@ -16,7 +16,8 @@
 #include "format/states.h"
 #include "zone/fsm.h"
 
-#define ZQ_NO_ZONE UINT32_MAX
+#define ZQ_NO_ZONE   UINT32_MAX
+#define ZQ_NR_STATES 16u
 
 /* What a zone needs once it is written or managed; stays until close. */
 struct zq_live {
@@ -71,9 +72,10 @@ struct zq_zones {
     struct zq_events *events; /* fixed */
     struct zq_list *ready;
     struct zq_zone *v;
-    uint32_t nr_open, nr_active, nr_exp_open;
-    uint32_t max_open, max_active; /* effective: UINT32_MAX without a limit */
-    uint32_t max_append;           /* fixed: bytes */
+    uint32_t nr_open, nr_active;
+    uint32_t in_state[ZQ_NR_STATES]; /* zones that report each state */
+    uint32_t max_open, max_active;   /* effective: UINT32_MAX without a limit */
+    uint32_t max_append;             /* fixed: bytes */
     uint32_t lru_head, lru_tail;
     uint32_t closing;         /* the zone that an implicit close waits for, or ZQ_NO_ZONE */
     uint64_t implicit_closes; /* so far */
@@ -112,6 +114,8 @@ void zq_zones_replace(struct zq_zones *zs, struct zq_zones *with);
 void zq_zones_resize(struct zq_zones *zs, struct zq_zones *with);
 bool zq_zones_valid(const struct zq_zones *zs, uint32_t zone); /* K4-K6, for assertions */
 bool zq_zones_counted(const struct zq_zones *zs); /* K5, a recount where zones are few; likewise */
+/* How many report a state of this set of bits. */
+uint32_t zq_zones_in(const struct zq_zones *zs, uint32_t states);
 
 static inline uint32_t zq_zone_of(const struct zq_zones *zs, uint64_t off)
 {

@@ -166,19 +166,22 @@ static void same_report(struct world *w, unsigned i)
 
 static void same(struct world *w)
 {
+    uint32_t in_state[ZQ_NR_STATES] = {[ZQCOW2_ZONE_NOT_WP] = 1};
+
     for (unsigned i = 0; i < ZONES; i++) {
         const struct m_zone *z = &w->z[i];
 
         same_report(w, i);
         if (!i)
             continue;
+        in_state[m_state(z)]++;
         expect(w, w->zs.v[i].wp == z->wp && w->zs.v[i].next == z->next); /* K4, K7 */
         expect(w, zq_zones_valid(&w->zs, i));
         expect(w, !w->zs.v[i].live || w->zs.v[i].live->failed == z->failed);
         expect(w, zq_zone_begin_open(&w->zs, i) == (m_state(z) == ZQCOW2_ZONE_CLOSED));
     }
     expect(w, w->zs.nr_open == m_count(w, false) && w->zs.nr_active == m_count(w, true)); /* K5 */
-    expect(w, zq_zones_counted(&w->zs));
+    expect(w, zq_zones_counted(&w->zs) && !memcmp(in_state, w->zs.in_state, sizeof(in_state)));
     expect(w, !w->max_open || w->zs.nr_open <= w->max_open);
 }
 
