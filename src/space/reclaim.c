@@ -112,32 +112,29 @@ static struct zq_freed *next_ripe(struct zq_core *c, bool *io_only)
     return NULL;
 }
 
+/* What the reset zone in front of the list waits for. */
+enum punch { P_NONE, P_USED, P_RIPE, P_IO, P_ROUND };
+
 /*
- * A reset zone that is not in use again, whose reset is durable and whose readers are gone. It
- * stays in the list.
+ * The first one only: those behind it were reset later, and what they wait for seldom ends before.
+ * So a look costs the same, however many there are.
  */
-static bool next_punch(struct zq_core *c, uint32_t *zone, bool *io_only)
+static enum punch first_punch(const struct zq_core *c, uint32_t *zone)
 {
-    struct zq_zones *zs = &c->zones;
-    struct zq_list *n = c->zoned ? zs->punch.next : NULL, *next;
+    const struct zq_zones *zs = &c->zones;
+    const struct zq_live *l;
+    uint64_t start;
 
-    for (; n && n != &zs->punch; n = next) {
-        struct zq_live *l = zq_container(n, struct zq_live, punch);
-        uint32_t i = l->index;
-        struct zq_zone *z = &zs->v[i];
-
-        next = n->next;
-        if (z->next != zq_geometry_start(&zs->g, i) || !zq_list_empty(&l->admission)) {
-            zq_list_del(n);
-        } else if (z->high == zq_geometry_start(&zs->g, i)) {
-            if (zq_io_all_past(c->data, l->reset_io)) {
-                *zone = i;
-                return true;
-            }
-            *io_only = true;
-        }
-    }
-    return false;
+    if (!c->zoned || c->dead || zq_list_empty(&zs->punch))
+        return P_NONE;
+    l = zq_container(zs->punch.next, const struct zq_live, punch);
+    *zone = l->index;
+    start = zq_geometry_start(&zs->g, *zone);
+    if (zs->v[*zone].next != start || !zq_list_empty(&l->admission))
+        return P_USED;
+    if (zs->v[*zone].high != start)
+        return P_ROUND;
+    return zq_io_all_past(c->data, l->reset_io) ? P_RIPE : P_IO;
 }
 
 /* It has completed before the count is lowered (R6). */
@@ -279,14 +276,28 @@ static int punch_external(struct zq_core *c, struct zq_op *op)
     return 0;
 }
 
+/* The zone is punched, or it is in use again. */
+static void leave_punch_list(struct zq_core *c, struct zq_op *op, bool ripe)
+{
+    uint32_t zone = op->own.janitor.zone;
+
+    zq_list_del(&c->zones.v[zone].live->punch);
+    c->zones.v[zone].live->punching = ripe;
+    if (!ripe)
+        return;
+    op->own.janitor.at = zq_geometry_start(&c->zones.g, zone);
+    op->own.janitor.phase = J_PUNCH_ZONE;
+}
+
 /*
  * Records before zones: they hold clusters that others could use. A zone that is punched takes no
  * write until it is done (zq_await_admissible()).
  */
 static int janitor_next(struct zq_core *c, struct zq_op *op)
 {
-    bool io_only, punch_io = false;
+    bool io_only;
     struct zq_freed *f = next_ripe(c, &io_only);
+    enum punch punch = first_punch(c, &op->own.janitor.zone);
 
     op->rc = 0;
     if (f) {
@@ -294,14 +305,11 @@ static int janitor_next(struct zq_core *c, struct zq_op *op)
         begin_record(c, op, f);
         return 0;
     }
-    if (!c->dead && next_punch(c, &op->own.janitor.zone, &punch_io)) {
-        zq_list_del(&c->zones.v[op->own.janitor.zone].live->punch);
-        c->zones.v[op->own.janitor.zone].live->punching = true;
-        op->own.janitor.at = zq_geometry_start(&c->zones.g, op->own.janitor.zone);
-        op->own.janitor.phase = J_PUNCH_ZONE;
+    if (punch == P_USED || punch == P_RIPE) {
+        leave_punch_list(c, op, punch == P_RIPE);
         return 0;
     }
-    if (io_only || punch_io)
+    if (io_only || punch == P_IO)
         return zq_op_park(c, op, &c->data->flight_waiters);
     op->own.janitor.phase = J_DONE; /* nothing left to do now */
     return 0;
@@ -383,11 +391,14 @@ static void janitor_finish(struct zq_op *op)
  */
 static bool has_work(struct zq_core *c)
 {
-    bool record_io, zone_io = false;
+    enum punch punch;
+    bool record_io;
     uint32_t zone;
 
-    return next_ripe(c, &record_io) || record_io ||
-           (!c->dead && (next_punch(c, &zone, &zone_io) || zone_io));
+    if (next_ripe(c, &record_io) || record_io)
+        return true;
+    punch = first_punch(c, &zone);
+    return punch != P_NONE && punch != P_ROUND;
 }
 
 /* It counts in nr_ops like any operation, so drains and close can wait for it. */
@@ -415,16 +426,13 @@ bool zq_janitor_kick(struct zq_core *c)
 
 /* ---- room for those who would get ENOSPC ---- */
 
-/* Once for the same waiters: what could not be unmapped then would keep them waiting forever. */
+/*
+ * Once for the same waiters: what could not be unmapped then would keep them waiting forever. The
+ * janitor looks for zones that have something ahead, in portions.
+ */
 static bool sweep(struct zq_core *c)
 {
-    uint32_t i = 0;
-
     if (c->swept || !c->zoned || c->sealed || c->exclusive)
-        return false;
-    while (i < c->zones.g.nr_zones && !(c->zones.v[i].ahead && is_idle(&c->zones.v[i])))
-        i++;
-    if (i == c->zones.g.nr_zones)
         return false;
     c->swept = true;
     start_janitor(c, J_AHEAD);
@@ -446,8 +454,9 @@ static void fail_last(struct zq_core *c)
 }
 
 /*
- * Each turn of this ends with a waiter fewer, or with clusters free that were not. Not with a data
- * file: what is given up there serves nobody else, and the janitor may wait for a waiter's range.
+ * Each turn of this but the one sweep ends with a waiter fewer, or with clusters free that were
+ * not. Not with a data file: what is given up there serves nobody else, and the janitor may wait
+ * for a waiter's range.
  */
 bool zq_make_room(struct zq_core *c)
 {
