@@ -15,18 +15,31 @@
 
 /* ---- memory ---- */
 
-/* They exist before anything else of the core, so zq_image_free() may always destroy them. */
-static int init_locks(struct zq_core *c)
+static int init_cond(struct zq_core *c)
 {
     pthread_condattr_t attr;
-    int rc = pthread_mutex_init(&c->mutex, NULL);
+    int rc;
 
-    if (rc)
-        return -rc;
     pthread_condattr_init(&attr);
     zq_condattr_setclock(&attr, ZQ_WAIT_CLOCK);
     rc = pthread_cond_init(&c->cond, &attr);
     pthread_condattr_destroy(&attr);
+    return rc;
+}
+
+/* They exist before anything else of the core, so zq_image_free() may always destroy them. */
+static int init_locks(struct zq_core *c)
+{
+    int rc = pthread_mutex_init(&c->mutex, NULL);
+
+    if (rc)
+        return -rc;
+    rc = pthread_mutex_init(&c->turn, NULL);
+    if (rc == 0) {
+        rc = init_cond(c);
+        if (rc)
+            pthread_mutex_destroy(&c->turn);
+    }
     if (rc)
         pthread_mutex_destroy(&c->mutex);
     return -rc;
@@ -39,6 +52,7 @@ void zq_image_free(struct zqcow2_image *img)
 
     zq_core_fini(&img->core);
     pthread_cond_destroy(&img->core.cond);
+    pthread_mutex_destroy(&img->core.turn);
     pthread_mutex_destroy(&img->core.mutex);
     zq_free(&hooks, img, sizeof(*img));
 }

@@ -9,6 +9,7 @@
 #include "bitmap/bitmap.h"
 #include "loop/op.h"
 #include "loop/tally.h"
+#include "loop/turn.h"
 #include "format/header.h"
 #include "qcow2/source.h"
 #include "zone/changes.h"
@@ -107,6 +108,7 @@ struct zq_core {
     uint32_t block_mask; /* offsets and lengths of requests have none of these bits */
 
     pthread_mutex_t mutex; /* guards all below */
+    pthread_mutex_t turn;  /* held by the thread that waits for the mutex: see zq_core_lock() */
 #ifndef NDEBUG
     pthread_t holder; /* of the mutex, while it is held */
     bool held;
@@ -209,7 +211,8 @@ static inline void zq_core_set_straight(struct zq_core *c)
 /* Inline: each request takes the mutex twice. */
 static inline void zq_core_lock(struct zq_core *c)
 {
-    pthread_mutex_lock(&c->mutex);
+    if (pthread_mutex_trylock(&c->mutex))
+        zq_turn_wait(&c->mutex, &c->turn);
     zq_core_set_held(c, true);
 }
 static inline void zq_core_unlock(struct zq_core *c)
@@ -227,9 +230,18 @@ void zq_core_fini(struct zq_core *c);
  * built in part, too. Without the mutex, as this may block: nothing else may be at work on it.
  */
 void zq_core_close_parts(struct zq_core *c);
-/* Under the mutex: this thread begins a portion of work (E7). */
+/* Under the mutex: behind a portion that was used up, a thread that waits for it comes first. */
+static inline void zq_core_take_turns(struct zq_core *c)
+{
+    zq_core_unlock(c);
+    zq_turn_wait(&c->mutex, &c->turn);
+    zq_core_set_held(c, true);
+}
+/* Under the mutex, which it may drop: this thread begins a portion of work (E7). */
 static inline void zq_loop_begin(struct zq_core *c)
 {
+    if (c->spent)
+        zq_core_take_turns(c);
     c->left = ZQ_PORTION;
 }
 /*

@@ -315,13 +315,13 @@ void zq_op_begin(struct zq_core *c, struct zq_op *op)
 }
 
 /*
- * Works until op is finished. A thread that carried out all I/O itself has not polled: if nobody
- * else does, it looks once, so that the image's own I/O gets on however many calls follow.
+ * Works until op is finished, in portions; the caller has begun one. A thread that carried out all
+ * I/O itself has not polled: if nobody else does, it looks once, so that the image's own I/O gets
+ * on however many calls follow.
  */
 static void work(struct zq_core *c, struct zq_op *op)
 {
     c->waiters++;
-    zq_loop_begin(c);
     zq_loop_run(c, op);
     while (!op->finished)
         zq_loop_wait(c, op, -1);
@@ -344,6 +344,7 @@ static bool has_work(const struct zq_core *c)
 
 static void run_in_phases(struct zq_core *c, struct zq_op *op)
 {
+    zq_loop_begin(c);
     op->attended = true;
     if (c->x.alone) /* it has been refused by the fast path */
         begin_in_phases(c, op);
@@ -365,6 +366,7 @@ int zq_op_run_alone(struct zq_core *c, struct zq_op *op, zq_step *step, zq_relea
     op->attended = true;
     op->req.op = ZQCOW2_OP_FLUSH; /* a kind whose result names no zone */
     zq_core_lock(c);
+    zq_loop_begin(c);
     zq_op_reset(c, op, step, release);
     op->own.snapshot.what = what;
     zq_op_step(op);
@@ -375,8 +377,10 @@ int zq_op_run_alone(struct zq_core *c, struct zq_op *op, zq_step *step, zq_relea
 
 static inline void end_here(struct zq_core *c, struct zq_op *op)
 {
-    if (!op->finished || has_work(c))
+    if (!op->finished || has_work(c)) {
+        zq_loop_begin(c);
         work(c, op);
+    }
 }
 
 /* Its time is measured, or the fast path must not block, or has refused it. */
