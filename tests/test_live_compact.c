@@ -295,13 +295,49 @@ static void reports_of_one_moment(void **state)
     printf("reports: %u resizes, %u reports, 0 differences\n", SIZES, (unsigned)reads);
 }
 
+/* ---- images that cannot be compacted ---- */
+
+static int data_in_memory(void *arg, const char *name, const char *format, uint32_t depth,
+                          struct zqcow2_backend **be, struct zqcow2_error *err)
+{
+    (void)arg, (void)name, (void)format, (void)depth, (void)err;
+    return zqcow2_mem_open(FEW * ZONE, NULL, be);
+}
+
+/* As any zone operation on an image without zones, and as a compressed write to a data file. */
+static int compact_of(uint64_t zone_size, const char *data_file)
+{
+    struct zqcow2_create_options how = ZQCOW2_CREATE_OPTIONS_INIT;
+    struct zqcow2_open_options opt = ZQCOW2_OPEN_OPTIONS_INIT;
+    int rc;
+
+    how.virtual_size = FEW * ZONE;
+    how.zone_size = zone_size;
+    how.data_file = data_file;
+    how.resolve = opt.resolve = data_in_memory;
+    opt.flags = ZQCOW2_OPEN_RDWR;
+    assert_int_equal(zqcow2_mem_open(0, NULL, &backend), 0);
+    assert_int_equal(zqcow2_create(backend, &how, NULL), 0);
+    assert_int_equal(zqcow2_open(backend, &opt, &img, NULL), 0);
+    rc = zqcow2_compact(img, NULL, NULL, NULL);
+    assert_int_equal(zqcow2_close(img), 0);
+    return rc;
+}
+
+static void refused(void **state)
+{
+    (void)state;
+    assert_int_equal(compact_of(ZONE, NULL), 0);
+    assert_int_equal(compact_of(0, NULL), ZQCOW2_ENOTZONED);
+    assert_int_equal(compact_of(ZONE, "data"), -EOPNOTSUPP);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(by_calls),
-        cmocka_unit_test(by_threads),
-        cmocka_unit_test(beyond_the_end),
-        cmocka_unit_test(reports_of_one_moment),
+        cmocka_unit_test(by_calls),       cmocka_unit_test(by_threads),
+        cmocka_unit_test(beyond_the_end), cmocka_unit_test(reports_of_one_moment),
+        cmocka_unit_test(refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

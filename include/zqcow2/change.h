@@ -14,14 +14,15 @@ extern "C" {
 enum zqcow2_amend_flag {
     ZQCOW2_AMEND_LAZY_REFCOUNTS = 1 << 0,    /* turns them on; only version 3, without zones */
     ZQCOW2_AMEND_NO_LAZY_REFCOUNTS = 1 << 1, /* turns them off */
-    ZQCOW2_AMEND_NO_RAW_DATA = 1 << 2        /* the data file need not be usable alone any more */
+    ZQCOW2_AMEND_NO_RAW_DATA = 1 << 2        /* the data file no longer has to be usable without
+                                                the image */
 };
 
 struct zqcow2_amend_options {
     size_t size;
     uint32_t flags;                   /* zqcow2_amend_flag */
     uint32_t version;                 /* 2 (compat 0.10) or 3 (1.1); 0: unchanged */
-    uint32_t refcount_bits;           /* 1, 2, 4 .. 64; 0: unchanged */
+    uint32_t refcount_bits;           /* a power of two, 1 .. 64; 0: unchanged */
     uint32_t layout;                  /* ZQCOW2_LAYOUT_44; 0: unchanged */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /*
@@ -88,10 +89,10 @@ struct zqcow2_compact_result {
  * or returned to the host. The image can be used meanwhile. A request that changes the zone being
  * compressed, such as a reset, waits until the current cluster is done. Several threads may call
  * this function at the same time, each for its own range. Clusters that a snapshot shares, that are
- * already compressed or that would not become smaller stay as they are. EFEATURE: the image has no
- * zones, or has a data file. After any other error, the clusters already compressed stay
- * compressed; call again to compress the rest. opt, result and err may be NULL. *result is set even
- * after an error.
+ * already compressed or that would not become smaller stay as they are. ENOTZONED: the image
+ * has no zones. -EOPNOTSUPP: it has a data file. After any other error, the clusters already
+ * compressed stay compressed; call again to compress the rest. opt, result and err may be NULL.
+ * *result is set even after an error.
  */
 ZQCOW2_API int zqcow2_compact(struct zqcow2_image *img, const struct zqcow2_compact_options *opt,
                               struct zqcow2_compact_result *result, struct zqcow2_error *err);

@@ -105,10 +105,10 @@ static int judge(struct compact *p)
     if (!c->writable)
         return -EROFS;
     if (!c->zoned)
-        return zq_fail(p->err, ZQCOW2_EFEATURE,
+        return zq_fail(p->err, ZQCOW2_ENOTZONED,
                        "only images with zones are compacted: convert a plain image");
     if (c->hdr.incompat & ZQ_INCOMPAT_DATA_FILE)
-        return zq_fail(p->err, ZQCOW2_EFEATURE, "a data file has no compressed clusters");
+        return zq_fail(p->err, -EOPNOTSUPP, "a data file has no compressed clusters");
     if (p->opt.level > most)
         return zq_fail(p->err, -EINVAL, "level: must be 1 to %u", most);
     p->one.level = (int)p->opt.level;
