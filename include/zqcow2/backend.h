@@ -19,8 +19,9 @@
  *   - A write either writes all bytes or fails.
  *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
  *     reach the backend as they are, whole or in parts. The library does not look at the data of a
- *     write unless it compresses it, nor at data that it has read. It may fill parts of a read
- *     itself, such as holes. So an address may stand for memory that only the backend can access.
+ *     write unless it compresses it, so the address of a write may stand for data that only the
+ *     backend can access. The buffer of a read must be memory: the library does not look at what
+ *     has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -92,7 +93,7 @@ struct zqcow2_backend_ops {
     /* Reads all bytes or fails. Bytes beyond the end read as zeros. */
     int (*readv)(void *self, const struct iovec *iov, int cnt, uint64_t off);
     int (*writev)(void *self, const struct iovec *iov, int cnt, uint64_t off); /* NULL: read-only */
-    int (*flush)(void *self);
+    int (*flush)(void *self); /* may be NULL if writev is NULL */
     /* Any of the following may be NULL. Without truncate an image cannot be written. */
     int (*limits)(void *self, struct zqcow2_limits *out); /* on entry *out is all zeros
                                                              except size */
@@ -123,10 +124,12 @@ struct zqcow2_backend_ops {
     int (*fd)(void *self);                   /* readable when poll() has work; required with
                                                 poll */
     /*
-     * Writes zeros and allocates the space for them, so that no later write there fails with
-     * -ENOSPC. This is always a blocking call. The library makes it rarely: for new tables of
-     * 16 KiB or more, for preallocation, and for zeros that keep their space (ZQCOW2_NO_UNMAP).
-     * NULL or -EOPNOTSUPP: the library writes the zeros itself.
+     * Makes a range read as zeros and allocates its space, so that no later write there fails with
+     * -ENOSPC. This is always a blocking call. The library makes it rarely: in zqcow2_create(), for
+     * preallocation; and, if submit is NULL, in zqcow2_resize(), for new tables of 16 KiB or more
+     * and for zeros that keep their space (ZQCOW2_NO_UNMAP). NULL or -EOPNOTSUPP: the library
+     * writes the zeros itself, but zqcow2_create() with ZQCOW2_PREALLOCATE_FALLOC fails with
+     * -EOPNOTSUPP.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*

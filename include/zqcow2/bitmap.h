@@ -4,12 +4,13 @@
  * was added or cleared. Bitmaps are stored in the image in the format of the qcow2 specification,
  * so other programs can read them. See zqcow2_bitmap_list(3).
  *
- * While an image is open for writing, every change of the device is marked in each enabled bitmap
- * before it is written. zqcow2_resize() marks the new part of a device that grows, also in disabled
- * bitmaps; zqcow2_snapshot_apply() marks the whole device. Closing the image stores the marks in
- * the file. If the image is not closed, for example because of a power failure, every bitmap that
- * was enabled when the device changed becomes *inconsistent*: it says nothing about the device, and
- * can only be removed. A backup program that finds its bitmap inconsistent must make a full backup.
+ * While an image is open for writing, every change to the device is marked in each enabled bitmap
+ * before the change is written. zqcow2_resize() marks the new part of a device that grows, also in
+ * disabled bitmaps; zqcow2_snapshot_apply() marks the whole device. Closing the image stores the
+ * marks in the file. If the image is not closed, for example because of a power failure, every
+ * bitmap that was enabled when the device changed becomes *inconsistent*: it says nothing about the
+ * device, and can only be removed. A backup program that finds its bitmap inconsistent must make a
+ * full backup.
  *
  * Any thread may make these calls on an open image. A call that changes bitmaps waits until the
  * requests in progress are done; requests submitted during the call begin when it returns. Its
@@ -50,7 +51,8 @@ ZQCOW2_API int zqcow2_bitmap_list(struct zqcow2_image *img, zqcow2_bitmap_fn *ea
                                   struct zqcow2_error *err);
 
 enum zqcow2_bitmap_add_flag {
-    ZQCOW2_BITMAP_ADD_DISABLED = 1 << 0 /* no change is marked until it is enabled */
+    ZQCOW2_BITMAP_ADD_DISABLED = 1 << 0 /* nothing is marked until it is enabled, except
+                                           space that zqcow2_resize() adds */
 };
 
 /*
@@ -68,7 +70,8 @@ ZQCOW2_API int zqcow2_bitmap_remove(struct zqcow2_image *img, const char *name,
 ZQCOW2_API int zqcow2_bitmap_clear(struct zqcow2_image *img, const char *name,
                                    struct zqcow2_error *err);
 /*
- * Makes the bitmap record changes from now on. Changes made while it was disabled stay unmarked.
+ * Makes the bitmap record changes from now on. Changes made while it was disabled stay unmarked,
+ * except space that zqcow2_resize() has added.
  * -EFBIG: as in zqcow2_bitmap_add().
  */
 ZQCOW2_API int zqcow2_bitmap_enable(struct zqcow2_image *img, const char *name,

@@ -48,10 +48,12 @@ struct zqcow2_rebase_options {
 
 /*
  * Gives the image in `be` another backing file. The content of the device does not change: data of
- * the old backing file that differs from the new one is first copied into the image. If the call
- * fails, is stopped or is interrupted by a crash, the content is unchanged, and the image has its
- * old backing file. Only if the write of the header or the flush after it fails, the image may have
- * either backing file. In all these cases, some data may already have been copied.
+ * the old backing file that differs from the new one is first copied into the image. (With
+ * ZQCOW2_REBASE_NAME_ONLY nothing is copied: if the new file has other content, so has the device.)
+ * If the call fails, is stopped or is interrupted by a crash, the content is unchanged, and the
+ * image has its old backing file. Exception: if the write of the header, or the flush after it,
+ * fails or is interrupted, the image may have either backing file. In all these cases, some data
+ * may already have been copied.
  */
 ZQCOW2_API int zqcow2_rebase(struct zqcow2_backend *be, const struct zqcow2_rebase_options *opt,
                              struct zqcow2_error *err);
@@ -85,10 +87,10 @@ struct zqcow2_commit_options {
     }
 
 /*
- * Copies the data that the image in `be` itself holds into its backing file, and then empties the
- * image. What the device of the image contains does not change, even if the call fails, is stopped
- * or is interrupted by a crash; another call then completes the work. The content of other images
- * on the same backing file may change.
+ * Copies the data stored in the image itself (in `be`) to its backing file, then empties the image.
+ * What the device of the image contains does not change, even if the call fails, is stopped or is
+ * interrupted by a crash; another call then completes the work. The content of other images on the
+ * same backing file may change.
  */
 ZQCOW2_API int zqcow2_commit(struct zqcow2_backend *be, const struct zqcow2_commit_options *opt,
                              struct zqcow2_error *err);

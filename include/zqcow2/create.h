@@ -20,7 +20,7 @@ enum zqcow2_create_flag {
                                               without zones */
 };
 
-/* What is allocated before the first write. In every case the device reads as zeros. */
+/* What is allocated before the first write. What the device reads as does not depend on it. */
 enum zqcow2_preallocation {
     ZQCOW2_PREALLOCATE_OFF = 0,
     ZQCOW2_PREALLOCATE_METADATA = 1, /* clusters and tables for the whole device; the file has their
@@ -41,7 +41,7 @@ struct zqcow2_create_options {
     uint32_t max_append_bytes;   /* multiple of 512, < zone_capacity - 512; 0: the layout's default.
                                     Must be 0 for layout 44, which cannot store it */
     uint32_t cluster_size;       /* power of two, 512 .. 2 MiB; 0: 64 KiB */
-    uint32_t refcount_bits;      /* 1, 2, 4 .. 64; 0: 16 */
+    uint32_t refcount_bits;      /* a power of two, 1 .. 64; 0: 16 */
     uint32_t layout;             /* zqcow2_layout; 0: 44 */
     uint32_t flags;              /* zqcow2_create_flag */
     const struct zqcow2_hooks *hooks;
@@ -81,7 +81,7 @@ struct zqcow2_create_options {
             NULL, NULL, NULL, 0, 0, NULL, NULL \
     }
 /*
- * Creates an empty image in `be`, which the caller keeps. -EEXIST: be is not empty and
+ * Creates a new image in `be`, which the caller keeps. -EEXIST: be is not empty and
  * ZQCOW2_CREATE_FORCE is not set. -EINVAL: an option has a value that cannot be stored; the text
  * names the option. -EOPNOTSUPP: the backend cannot allocate space (ZQCOW2_PREALLOCATE_FALLOC). The
  * header is written last, so an interrupted create leaves no valid image.

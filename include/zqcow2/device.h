@@ -26,13 +26,14 @@ struct zqcow2_io_limits {
     size_t size;
     uint32_t flags;          /* zqcow2_io_limits_flag */
     uint32_t block_size;     /* of the image as opened, 512 or 4096: the unit of requests */
-    uint32_t physical_block; /* block of the host; it may have to read before a smaller write */
+    uint32_t physical_block; /* block size of the host. A smaller write may cost the host a
+                                read-modify-write */
     uint32_t optimal_io;     /* an aligned write of a multiple of this size copies no other data */
     uint32_t discard_granularity;     /* a discard frees whole, aligned units of this size */
     uint32_t zeroes_granularity;      /* with LIMITS_UNMAP, whole units of this size are only marked
                                          as zeros; without it, all zeros are written */
-    uint64_t max_discard, max_zeroes; /* the longest request that is carried out at once; 0: none
-                                         is allowed. A longer request is accepted, but takes longer
+    uint64_t max_discard, max_zeroes; /* the longest request that is done in one step; 0: none is
+                                         allowed. A longer request is accepted, but takes longer
                                          and, if the host is full, may have been done in part */
 };
 #define ZQCOW2_IO_LIMITS_INIT \

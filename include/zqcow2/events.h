@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Events of an open image: things that a program should know, but that no result of its own
- * requests reports. See zqcow2_set_event_handler(3).
+ * Events of an open image: failures and changes of state that a program may want to learn of in one
+ * place, including some that no request reports. See zqcow2_set_event_handler(3).
  */
 #ifndef ZQCOW2_EVENTS_H
 #define ZQCOW2_EVENTS_H
@@ -14,7 +14,8 @@ extern "C" {
 
 enum zqcow2_event_kind {
     ZQCOW2_EVENT_DEAD = 1, /* all changes fail with EDEAD from now on. error: the cause */
-    ZQCOW2_EVENT_CORRUPT,  /* the image accepts no more changes. offset: the place in the file */
+    ZQCOW2_EVENT_CORRUPT,  /* all changes fail with ECORRUPT from now on. offset: the place in the
+                              file */
     ZQCOW2_EVENT_NO_SPACE, /* a request failed for lack of space. error: that of the host */
     ZQCOW2_EVENT_SPACE,    /* after NO_SPACE: a write or a flush has succeeded */
     /* A write, append, write_zeroes or discard failed with error. offset, length: its range */
@@ -24,8 +25,8 @@ enum zqcow2_event_kind {
     /* A request for the zone at offset failed. error: EZONE_OPEN or EZONE_ACTIVE */
     ZQCOW2_EVENT_LIMIT,
     /*
-     * The first change since a call of zqcow2_zone_changes(), or since the open. offset, state:
-     * those of the zone that changed; both are 0 if a snapshot was applied
+     * The first change since a call of zqcow2_zone_changes(). offset, state: those of the zone that
+     * changed; both are 0 if a snapshot was applied or the image was activated
      */
     ZQCOW2_EVENT_ZONES_CHANGED
 };
@@ -34,7 +35,7 @@ enum zqcow2_event_kind {
 struct zqcow2_event {
     uint32_t kind; /* zqcow2_event_kind */
     int error;
-    uint64_t offset, length; /* bytes of the device */
+    uint64_t offset, length; /* bytes of the device; with CORRUPT, of the file */
     uint32_t state;          /* zqcow2_zone_state */
     uint32_t lost;           /* number of events dropped before this one, for lack of room */
 };

@@ -16,11 +16,13 @@ extern "C" {
  * Waits for the requests that have begun, makes all acknowledged data durable, marks the image
  * clean, closes its backing files and its data file, and releases the lock. Once it has returned 0,
  * another program may open or activate the image, and this one neither reads nor writes the file.
- * The image and its queues stay open. Until zqcow2_activate(), requests and calls fail with
- * EINACTIVE, except that flush and drain return 0 and zqcow2_get_info() returns what was true
- * before. If the image is already inactive, the call returns 0 and does nothing. After an error the
- * image is active; after an error of the backend, it may also be dead. -EINVAL: the image was
- * opened with open_options.snapshot. The call blocks only the calling thread.
+ * The image and its queues stay open. Until zqcow2_activate(), requests and calls that concern the
+ * content of the image fail with EINACTIVE, except that flush and drain return 0. zqcow2_get_info()
+ * and zqcow2_get_backing() return what was true before. Statistics, the event handler,
+ * zqcow2_close() and all calls on queues work as usual. If the image is already inactive, the call
+ * returns 0 and does nothing. After an error the image is active; after an error of the backend, it
+ * may also be dead. -EINVAL: the image was opened with open_options.snapshot. The call blocks only
+ * the calling thread.
  */
 ZQCOW2_API int zqcow2_inactivate(struct zqcow2_image *img, struct zqcow2_error *err);
 /*

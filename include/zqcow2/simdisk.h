@@ -5,8 +5,8 @@
  * stores data in an image. See zqcow2_simdisk(3).
  *
  * Position     The disk counts events: every write, zero, discard, truncate and flush counts as one
- *              event when it begins and as another when it ends. Position p is the moment after
- *              p events.
+ *              event when it begins and as another when it ends. A failed flush also counts one
+ *              event for each change that it loses. Position p is the moment after p events.
  * Pending      A change is pending at a position if it has begun and no flush covers it. A power
  *              loss may keep, lose or tear it. A flush covers the changes that ended before the
  *              flush began.
@@ -156,7 +156,7 @@ ZQCOW2_API uint64_t zqcow2_simdisk_position(struct zqcow2_simdisk *disk);
  */
 ZQCOW2_API int zqcow2_simdisk_record(struct zqcow2_simdisk *disk);
 
-struct zqcow2_simdisk_op { /* a change in the log */
+struct zqcow2_simdisk_op { /* a change or a flush in the log */
     size_t size;
     uint64_t offset, length; /* bytes that may reach the disk; TRUNCATE: offset is the new
                                 length */
@@ -171,7 +171,9 @@ struct zqcow2_simdisk_op { /* a change in the log */
         sizeof(struct zqcow2_simdisk_op), 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
-/* Returns the change to which the event after `position` belongs. -ENOENT: not in the log. */
+/*
+ * Returns the change or flush to which the event after `position` belongs. -ENOENT: not in the log.
+ */
 ZQCOW2_API int zqcow2_simdisk_event(struct zqcow2_simdisk *disk, uint64_t position,
                                     struct zqcow2_simdisk_op *op);
 
@@ -198,8 +200,9 @@ ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint3
  * Returns the number of states that the disk proposes at the cut. In state 0, all pending changes
  * are lost. The states are these:
  *   - Whole changes survive or are lost. With at most 10 pending changes, every subset survives in
- *     some state. With more, the survivors are: none, all, every prefix, all but one, only one, all
- *     but two (if at most 32 are pending), and 64 seeded subsets.
+ *     some state. With more, there is one state for each of these sets of survivors: no change; all
+ *     changes; each prefix; all but one, for each change; each change alone; all but two, for each
+ *     pair (if at most 32 are pending); and 64 seeded subsets.
  *   - One change is torn. Each change in turn is torn at every unit boundary (at 16 boundaries if
  *     it has more than 16 units) and by seeded masks. Each time, the other changes are all lost, or
  *     only the earlier ones are kept, or all are kept.

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Statistics of an open image: which requests were made, how long they took, and what the library
- * did to carry them out. All counters are 0 when the image is opened, and never decrease, except
- * across a hand-over: see zqcow2_activate(3). See zqcow2_get_stats(3).
+ * did to carry them out. All counters (every member except zones) are 0 when the image is opened.
+ * They never decrease, except across a hand-over: see zqcow2_activate(3). See zqcow2_get_stats(3).
  */
 #ifndef ZQCOW2_STATS_H
 #define ZQCOW2_STATS_H
@@ -36,10 +36,10 @@ struct zqcow2_op_stats {
 
 struct zqcow2_stats {
     size_t size;
-    uint64_t rounds;          /* passes over the metadata; each makes all earlier changes durable */
-    uint64_t flushes;         /* flush calls to the backends of the image and of its data file */
-    uint64_t cache_hits;      /* look-ups of metadata that was in memory */
-    uint64_t cache_loads;     /* pieces of metadata read from the file */
+    uint64_t rounds;      /* write-backs of the metadata; each makes all earlier changes durable */
+    uint64_t flushes;     /* flush calls to the backends of the image and of its data file */
+    uint64_t cache_hits;  /* look-ups of metadata that was in memory */
+    uint64_t cache_loads; /* pieces of metadata read from the file */
     uint64_t implicit_closes; /* zones closed because of max_open_zones, to open another zone */
     uint32_t zones[ZQCOW2_STATS_STATES]; /* the number of zones that are in each state now */
     struct zqcow2_op_stats op[ZQCOW2_STATS_OPS];
@@ -52,7 +52,10 @@ struct zqcow2_stats {
  * -EINVAL: stats->size is smaller than the first version of this struct.
  */
 ZQCOW2_API int zqcow2_get_stats(struct zqcow2_image *img, struct zqcow2_stats *stats);
-/* Does the same for one queue, in the thread that uses it: sets stats->op, and all else to 0. */
+/*
+ * Does the same for one queue: fills in stats->op and sets the other members, except size, to 0.
+ * Call it only from the thread that uses the queue.
+ */
 ZQCOW2_API int zqcow2_queue_get_stats(struct zqcow2_queue *q, struct zqcow2_stats *stats);
 /*
  * Turns on or off the measurement of the time of requests, from submission to completion (not to

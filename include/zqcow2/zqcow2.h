@@ -4,22 +4,25 @@
  *
  * Return values   >= 0 success; -4095..-1 a negated errno; <= -10000 an enum
  *                 zqcow2_err. An errno of the backend or the system is passed on
- *                 unchanged, except where zqcow2_strerror(3) says otherwise. Some
- *                 errors are the library's own: each manual page lists them.
- * Threads         Any thread may use an image. Only one thread at a time may use
- *                 a queue. Completion callbacks run only inside
- *                 zqcow2_queue_poll() and zqcow2_queue_wait(), with no library
- *                 lock held. After fork(2) the child must not use any object of
- *                 the library.
+ *                 unchanged, except where zqcow2_strerror(3) says otherwise. The
+ *                 library itself also returns some errnos; each manual page lists
+ *                 them. Comments omit the prefix ZQCOW2_ of the other errors, as
+ *                 in EFEATURE; their values are already negative.
+ * Threads         Any number of threads may use an image at the same time. Only
+ *                 one thread at a time may use a queue. Completion callbacks run
+ *                 only inside zqcow2_queue_poll() and zqcow2_queue_wait(), with no
+ *                 library lock held. After fork(2) the child must not use any
+ *                 object of the library.
  * Units           Every offset and length is in bytes. The offset and length of
  *                 an I/O request must be multiples of 512, or of 4096 if
- *                 zqcow2_open_options sets block_size to 4096.
+ *                 zqcow2_open_options sets block_size to 4096 (those of block
+ *                 status: always of 512).
  * Growth          A struct whose first member is a size_t `size` may gain members
  *                 at its end. Initialise it with its _INIT macro if it has one;
- *                 a zero member selects the default. In options, hooks and
- *                 callback structs, bytes beyond the members that the library
- *                 knows must be zero; otherwise the call returns -E2BIG. If the
- *                 library fills in a struct, it sets such bytes to zero.
+ *                 a zero member selects the default. In a struct that the caller
+ *                 fills in, bytes beyond the members that the library knows must
+ *                 be zero; otherwise the call returns -E2BIG. In a struct that
+ *                 the library fills in, it sets such bytes to zero.
  */
 #ifndef ZQCOW2_ZQCOW2_H
 #define ZQCOW2_ZQCOW2_H
@@ -61,7 +64,7 @@ enum zqcow2_err {
     ZQCOW2_ENOTZONED = -10021,      /* a zone operation on an image without zones */
     ZQCOW2_EFEATURE = -10022,       /* needs a feature that this library lacks */
     ZQCOW2_ECORRUPT = -10023,       /* metadata contradicts itself */
-    ZQCOW2_EDEAD = -10024,          /* a flush or a metadata write failed earlier; reopen */
+    ZQCOW2_EDEAD = -10024,          /* the image accepts no more writes; see zqcow2_strerror(3) */
     ZQCOW2_EINACTIVE = -10025       /* the image is inactive: see <zqcow2/handover.h> */
 };
 
@@ -157,16 +160,18 @@ struct zqcow2_open_options {
      * The callback stores a backend for reading in *be and returns 0, or it returns an error,
      * preferably with a text in *err (err may be NULL). The library closes the backend with the
      * image, or when the open fails. It also calls resolve for data files, with
-     * ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image stores none. NULL: an image
-     * with a backing file or a data file is refused. zqcow2_resolve_file() works on files.
+     * ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image stores none. NULL: without
+     * ZQCOW2_OPEN_NO_BACKING, an image with a backing file or a data file is refused (with
+     * ZQCOW2_OPEN_INACTIVE, by zqcow2_activate()). zqcow2_resolve_file() in <zqcow2/backend.h> is a
+     * ready-made resolve for files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
     void *resolve_arg;
     const char *backing_format; /* "raw" or "qcow2": used if the image names a backing file
                                    but no format; NULL: such an image is refused */
-    uint32_t block_size;        /* 512 or 4096; 0: 512. Offsets and lengths of requests must
-                                   be multiples of it */
+    uint32_t block_size;        /* 512 or 4096; 0: 512. The unit of I/O requests: see Units
+                                   above */
     uint32_t reserved;
     const char *snapshot; /* only without RDWR: opens the first snapshot with this name or, if there
                              is none, with this ID (-ENOENT: neither). NULL: the current disk */
@@ -182,14 +187,14 @@ enum zqcow2_info_flag {
     ZQCOW2_INFO_DEAD = 1 << 2,         /* see ZQCOW2_EDEAD */
     ZQCOW2_INFO_NO_ZONED_BIT = 1 << 3, /* zoned, but feature bit 5 is clear: read-only */
     ZQCOW2_INFO_LAZY_REFCOUNTS = 1 << 4,
-    ZQCOW2_INFO_DIRTY = 1 << 5,         /* not closed cleanly; the next writable open repairs it */
-    ZQCOW2_INFO_SNAPSHOTS = 1 << 6,     /* internal snapshots present */
-    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7,   /* stores more active zones than max_active_zones */
-    ZQCOW2_INFO_SIZE_CUT = 1 << 8,      /* the stored size is not a multiple of 512: rounded down */
+    ZQCOW2_INFO_DIRTY = 1 << 5,       /* not closed cleanly; the next writable open cleans it up */
+    ZQCOW2_INFO_SNAPSHOTS = 1 << 6,   /* internal snapshots present */
+    ZQCOW2_INFO_OVER_ACTIVE = 1 << 7, /* stores more active zones than max_active_zones */
+    ZQCOW2_INFO_SIZE_CUT = 1 << 8,    /* the stored size is not a multiple of 512: rounded down */
     ZQCOW2_INFO_EMPTY_BACKING = 1 << 9, /* names a backing file, but the name is empty: ignored */
     ZQCOW2_INFO_BACKING = 1 << 10,      /* has a backing file: see zqcow2_get_backing() */
     ZQCOW2_INFO_STATES = 1 << 11,       /* stores zone states: see ZQCOW2_ZONE_PERSIST */
-    ZQCOW2_INFO_STATES_VOID = 1 << 12,  /* another program made the stored zone states void */
+    ZQCOW2_INFO_STATES_VOID = 1 << 12,  /* another program made the stored zone states invalid */
     ZQCOW2_INFO_INACTIVE = 1 << 13      /* inactive: the other members may be out of date */
 };
 
@@ -253,8 +258,8 @@ ZQCOW2_API int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backin
 /* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
-    ZQCOW2_FUA = 1 << 0, /* includes a flush, covering this request and everything at lower
-                            offsets in its zone */
+    ZQCOW2_FUA = 1 << 0, /* completes when the request is durable, and with it everything at lower
+                            offsets in its zone; see zqcow2_read(3) */
     /*
      * Only for a write of whole clusters (the last cluster of the device may be short): stores each
      * cluster compressed if that saves space. -EOPNOTSUPP: the image has a data file.
@@ -276,8 +281,9 @@ enum zqcow2_io_flag {
  *   - Outside sequential zones, bytes that are overwritten in place may be old or new.
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
  *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
- *     first part of its range. The same holds for a call that changes more than cache_bytes of L2
- *     tables and fails with -EIO because the mapping cannot be read.
+ *     first part of its range.
+ * Outside sequential zones, a call that changes more than cache_bytes of L2 tables may also have
+ * changed the first part of its range if it fails with -EIO because the mapping cannot be read.
  */
 
 /* May cross zones. Bytes at or beyond a write pointer read as zeros. */
@@ -292,7 +298,7 @@ ZQCOW2_API int zqcow2_append(struct zqcow2_image *img, const void *buf, size_t l
 /*
  * Writes zeros without a buffer. In a sequential zone this advances the write pointer. Outside
  * sequential zones, whole clusters are only marked as zeros, and without ZQCOW2_NO_UNMAP they are
- * freed, so that a later write may fail for lack of space.
+ * freed. A later write there may then fail for lack of space.
  */
 ZQCOW2_API int zqcow2_write_zeroes(struct zqcow2_image *img, uint64_t len, uint64_t off,
                                    unsigned flags);
@@ -310,7 +316,10 @@ ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 enum zqcow2_resize_flag {
     ZQCOW2_RESIZE_SHRINK = 1 << 0,  /* allow a smaller size: the data beyond it is lost */
     ZQCOW2_RESIZE_DISCARD = 1 << 1, /* with SHRINK: first reset the zones to be cut off */
-    /* At most one, with a larger size: preallocates the added part, see zqcow2_preallocation. */
+    /*
+     * These preallocate the added part; see zqcow2_preallocation. At most one of the three, and
+     * only with a larger size.
+     */
     ZQCOW2_RESIZE_METADATA = 1 << 2,
     ZQCOW2_RESIZE_FALLOC = 1 << 3,
     ZQCOW2_RESIZE_FULL = 1 << 4
@@ -321,9 +330,11 @@ enum zqcow2_resize_flag {
  * the backing file contains there; new zones are EMPTY. The call waits until the requests in
  * progress are done. Requests submitted during the call begin when it returns, and see the new
  * size. The new size is durable on return. After a power loss during the call, the device has
- * either the old size and all of its content, or the new size. EZONE_STATE: a zone that would be
- * cut off is not EMPTY. For the other errors see zqcow2_resize(3). After EDEAD or an error of the
- * backend, the size may have changed: reopen the image.
+ * either the old size and all of its content, or the new size. Exception: with
+ * ZQCOW2_RESIZE_DISCARD, zones to be cut off may be EMPTY although the size is the old one, also if
+ * the call fails. EZONE_STATE: a zone that would be cut off is not EMPTY. For the other errors see
+ * zqcow2_resize(3). After EDEAD or an error of the backend, the size may have changed: reopen the
+ * image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
                              struct zqcow2_error *err);
@@ -352,8 +363,9 @@ struct zqcow2_extent {
 /*
  * Reports the kind of the byte at `off`, and how many of the `len` bytes from there on are alike.
  * Bytes are alike if they are of the same kind and, if they are stored in a file, contiguous in it.
- * A long run may be reported in parts. `off` and `len` must be multiples of 512. The call does not
- * wait for other requests. It reads at most one part of one L2 table of each image in the chain.
+ * A long run may be reported in parts. `off` and `len` must be multiples of 512, whatever the
+ * block size. The call does not wait for other requests. It reads at most one part of one L2 table
+ * of each image in the chain.
  */
 ZQCOW2_API int zqcow2_block_status(struct zqcow2_image *img, uint64_t off, uint64_t len,
                                    struct zqcow2_extent *status);
@@ -388,7 +400,8 @@ struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers hold arrays of it */
 /*
  * Reports zones, beginning with the zone that contains `off`. On entry *nr is the number of
  * elements in zones[]; on success it is the number written. -EINVAL: `off` is at or beyond the end
- * of the device. The write pointers are the committed ones. The call never blocks on I/O.
+ * of the device. The write pointers cover all data that has been written, durable or not. The
+ * call never blocks on I/O.
  */
 ZQCOW2_API int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zone *zones,
                                   uint32_t *nr);
@@ -418,7 +431,7 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  * Setting RDONLY or OFFLINE again then keeps that state. NOT_WP also removes the stored state.
  * Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone to which nothing was written.
  * The zone is then active. (EZONE_STATE: the zone holds data, or its state is forced. EZONE_ACTIVE:
- * too many active zones.) If another program writes the image, the stored states become void.
+ * too many active zones.) If another program writes the image, the stored states become invalid.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
@@ -464,9 +477,10 @@ struct zqcow2_snapshot {
 
 /*
  * Takes a snapshot. Set name (1 to 255 bytes) and, as needed, date_sec, date_nsec, vm_clock_nsec;
- * the other members must be 0. -EEXIST: a snapshot has this name or ID. -EOVERFLOW: a refcount is
- * at its maximum. -EFBIG: there are 65,536 snapshots, or a table would be too large. EFEATURE: the
- * image has a data file, or it has zones and its header lacks room. See zqcow2_snapshot_take(3).
+ * the other members must be 0. -EEXIST: a snapshot already has this string as its name or its ID.
+ * -EOVERFLOW: a refcount is at its maximum. -EFBIG: there are 65,536 snapshots, or a table would be
+ * too large. EFEATURE: the image has a data file, or it has zones and its header lacks room. See
+ * zqcow2_snapshot_take(3).
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,

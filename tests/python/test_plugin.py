@@ -98,13 +98,13 @@ def program(path, begin, end):
 
 
 @pytest.mark.parametrize("source, prints", [
-    (("README.md", "```python", "```"), "0 power cuts, 0 lost data\n"),
+    (("README.md", "```python", "```"), "0 outcomes of a power cut, data lost in 0\n"),
     (("docs/man/zqcow2-python.7", r"\.Bd -literal", r"\.Ed"), "0 4096\n"),
 ])
 def test_programs_of_the_documents(tmp_path, source, prints):
     (tmp_path / "program.py").write_text(program(*source))
     ran = subprocess.run([sys.executable, "-W", "error", "program.py"], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert (ran.returncode, re.sub(r"^[1-9]\d* power", "0 power", ran.stdout)) == (0, prints)
+    assert (ran.returncode, re.sub(r"^[1-9]\d* outcomes", "0 outcomes", ran.stdout)) == (0, prints)
 
 
 def test_a_library_that_is_not_there(tmp_path):
