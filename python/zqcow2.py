@@ -193,6 +193,7 @@ class _FileFlag(enum.IntFlag):
     CREATE = 1 << 1
     EXCLUSIVE = 1 << 2
     DIRECT = 1 << 3
+    DONTCACHE = 1 << 4
 
 
 class _ResizeFlag(enum.IntFlag):

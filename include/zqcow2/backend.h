@@ -157,7 +157,13 @@ enum zqcow2_file_flag {
     ZQCOW2_FILE_RDWR = 1 << 0,
     ZQCOW2_FILE_CREATE = 1 << 1,    /* with RDWR: create a missing file, mode 0666 & ~umask */
     ZQCOW2_FILE_EXCLUSIVE = 1 << 2, /* with CREATE: -EEXIST if the file exists */
-    ZQCOW2_FILE_DIRECT = 1 << 3     /* O_DIRECT */
+    ZQCOW2_FILE_DIRECT = 1 << 3,    /* O_DIRECT */
+    /*
+     * For images larger than memory: what is read or written goes through the page cache but does
+     * not stay there (RWF_DONTCACHE). No effect with DIRECT, or where the kernel (Linux 6.14) or
+     * the file system does not support it.
+     */
+    ZQCOW2_FILE_DONTCACHE = 1 << 4
 };
 
 /*

@@ -44,6 +44,15 @@ uint64_t zq_cursor_total(const struct iovec *iov, int cnt)
     return n;
 }
 
+static ssize_t uncached_call(const struct zq_cursor *c, int fd, bool write, uint64_t off)
+{
+    struct iovec one;
+
+    if (!zq_cursor_flat(c, &one.iov_base, &one.iov_len))
+        return zq_os_uncached(fd, write, c->iov, c->cnt < IOV_MOST ? c->cnt : IOV_MOST, off);
+    return zq_os_uncached(fd, write, &one, 1, off);
+}
+
 /* One system call, without a vector where none is needed: that is cheaper. */
 static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64_t off)
 {
@@ -67,7 +76,9 @@ static int run_cursor(const struct zq_file *f, struct zq_cursor *c, bool write, 
 {
     zq_cursor_skip(c, 0);
     while (c->cnt) {
-        ssize_t n = cursor_call(c, f->fd, write, off);
+        ssize_t n = f->uncached ? uncached_call(c, f->fd, write, off) : -1;
+        if (!f->uncached || (n < 0 && errno == EOPNOTSUPP))
+            n = cursor_call(c, f->fd, write, off);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

@@ -27,6 +27,7 @@ struct zq_file {
     int lock_fd;              /* the same file, opened for its locks alone; -1: locks go to fd */
     int given;                /* what adopt() was handed, if that is not fd itself; else -1 */
     bool writable, is_device; /* fixed: what the descriptor allows, and block device */
+    bool uncached;            /* ZQCOW2_FILE_DONTCACHE, and the file has been found to support it */
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;                /* zqcow2_lock that is held */
     _Atomic uint64_t reach; /* of a regular file: it was at least so long, and must be still */

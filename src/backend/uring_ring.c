@@ -14,6 +14,7 @@
 
 #include "backend/uring_int.h"
 #include "base/bytes.h"
+#include "base/os.h"
 
 #define IOV_MOST    1024       /* the kernel's IOV_MAX */
 #define PIECE_MAX   (1u << 30) /* of one request; the rest follows as after a short transfer */
@@ -135,6 +136,8 @@ static void prep(struct zq_uring *u, struct fill *f, const struct merge *m)
         prep_alone(sqe, fd, m->first);
     else
         prep_merged(f, sqe, fd, m);
+    if (m->first->kind <= ZQCOW2_IO_WRITE && u->file.uncached)
+        sqe->rw_flags = ZQ_RWF_DONTCACHE;
     io_uring_sqe_set_flags(sqe, u->fixed_file ? IOSQE_FIXED_FILE : 0);
     io_uring_sqe_set_data(sqe, m->first);
     u->in_ring++;

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,6 +77,12 @@ void zq_joint_remove(int joint, int fd);
 int zq_os_punch(int fd, uint64_t off, uint64_t len);      /* frees the space; reads as zeros */
 int zq_os_zero_range(int fd, uint64_t off, uint64_t len); /* has space; reads as zeros */
 int zq_os_reserve(int fd, uint64_t off, uint64_t len);    /* has space; reads as before */
+/*
+ * preadv(2) and pwritev(2), except that pages do not stay in the page cache for the sake of this
+ * call. EOPNOTSUPP: not for this file.
+ */
+ssize_t zq_os_uncached(int fd, bool write, const struct iovec *iov, int cnt, uint64_t off);
+#define ZQ_RWF_DONTCACHE 0x80 /* what it asks for, of Linux 6.14: headers may be older */
 /* The first data at or after off: [*begin, *end), empty if there is none. */
 int zq_os_next_data(int fd, uint64_t off, uint64_t *begin, uint64_t *end);
 

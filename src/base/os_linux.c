@@ -85,6 +85,12 @@ int zq_os_reserve(int fd, uint64_t off, uint64_t len)
     return allocate(fd, 0, off, len);
 }
 
+ssize_t zq_os_uncached(int fd, bool write, const struct iovec *iov, int cnt, uint64_t off)
+{
+    return write ? pwritev2(fd, iov, cnt, (off_t)off, ZQ_RWF_DONTCACHE) :
+                   preadv2(fd, iov, cnt, (off_t)off, ZQ_RWF_DONTCACHE);
+}
+
 /* Transfers name their offsets, so the descriptor's own position is free for this. */
 int zq_os_next_data(int fd, uint64_t off, uint64_t *begin, uint64_t *end)
 {

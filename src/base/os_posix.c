@@ -88,6 +88,17 @@ int zq_os_reserve(int fd, uint64_t off, uint64_t len)
     return zq_os_punch(fd, off, len);
 }
 
+ssize_t zq_os_uncached(int fd, bool write, const struct iovec *iov, int cnt, uint64_t off)
+{
+    (void)fd;
+    (void)write;
+    (void)iov;
+    (void)cnt;
+    (void)off;
+    errno = EOPNOTSUPP;
+    return -1;
+}
+
 int zq_os_next_data(int fd, uint64_t off, uint64_t *begin, uint64_t *end)
 {
     (void)begin;

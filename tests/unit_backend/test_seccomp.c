@@ -80,6 +80,8 @@ static const struct {
     CALL(pwrite64),
     CALL(preadv),
     CALL(pwritev),
+    CALL(preadv2),
+    CALL(pwritev2),
     CALL(fdatasync),
     CALL(ftruncate),
     CALL(fallocate),

@@ -17,6 +17,7 @@
 
 #define HARNESS_ON_LIBRARY
 #include "async_harness.h"
+#include "base/os.h"
 #include "count_hooks.h"
 #include "private_fs.h"
 
@@ -28,7 +29,7 @@ static uint8_t back[SLOTS * SLOT_BYTES] __attribute__((aligned(4096)));
 /* What the backend hands to the kernel passes here, see --wrap in CMakeLists.txt. */
 int __real_io_uring_submit(struct io_uring *ring);
 int __wrap_io_uring_submit(struct io_uring *ring);
-static atomic_uint nr_handed, nr_vectors;
+static atomic_uint nr_handed, nr_vectors, nr_uncached;
 static atomic_bool refuse;
 
 static void look(const struct io_uring *ring)
@@ -39,6 +40,7 @@ static void look(const struct io_uring *ring)
         const struct io_uring_sqe *e =
             &ring->sq.sqes[(ring->sq.sqe_tail - n + i) & *ring->sq.kring_mask];
         atomic_fetch_add(&nr_handed, e->opcode != IORING_OP_POLL_ADD);
+        atomic_fetch_add(&nr_uncached, e->rw_flags == ZQ_RWF_DONTCACHE);
         atomic_fetch_add(&nr_vectors, e->opcode == IORING_OP_WRITEV ? e->len : 0);
     }
 }
@@ -146,6 +148,26 @@ static void test_direct_apart(void **state)
     for (unsigned i = 0; i < 64; i++)
         order[i] = i;
     assert_int_equal(handed_for(be, order, 64), 64);
+    zqcow2_backend_close(be);
+}
+
+/* ZQCOW2_FILE_DONTCACHE: all requests have the flag, or none; tmpfs does not support it. */
+static void test_uncached(void **state)
+{
+    struct zqcow2_backend *be = open_flags(path, ZQCOW2_FILE_DONTCACHE);
+    unsigned order[64], handed;
+    struct iovec one = {back, 1};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool here = zq_os_uncached(fd, false, &one, 1, 0) >= 0;
+
+    (void)state;
+    close(fd);
+    for (unsigned i = 0; i < 64; i++)
+        order[i] = i / 2 * 4 + i % 2;
+    atomic_store(&nr_uncached, 0);
+    handed = handed_for(be, order, 64);
+    assert_int_equal(handed, 32);
+    assert_int_equal(atomic_load(&nr_uncached), here ? handed : 0);
     zqcow2_backend_close(be);
 }
 
@@ -389,11 +411,11 @@ static void test_many_vectors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_adjoins),   cmocka_unit_test(test_one_mebibyte),
-        cmocka_unit_test(test_direct_apart),   cmocka_unit_test(test_bad_memory),
-        cmocka_unit_test(test_full_host),      cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_submitters_end), cmocka_unit_test(test_at_random),
-        cmocka_unit_test(test_many_vectors),
+        cmocka_unit_test(test_what_adjoins), cmocka_unit_test(test_one_mebibyte),
+        cmocka_unit_test(test_direct_apart), cmocka_unit_test(test_bad_memory),
+        cmocka_unit_test(test_uncached),     cmocka_unit_test(test_full_host),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_submitters_end),
+        cmocka_unit_test(test_at_random),    cmocka_unit_test(test_many_vectors),
     };
     int fd = mkstemp(path), failed;
 
