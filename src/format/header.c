@@ -486,6 +486,8 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
         rc = load_version3(h, buf, len, err);
     if (rc < 0)
         return rc;
+    if (!h->backing_len && h->backing_offset < h->header_length)
+        h->backing_offset = 0; /* no name can be there, and there is none: QEMU opens it, too */
     area.start = h->header_length;
     if (h->backing_offset)
         area.end = zq_min(h->backing_offset, area.end);

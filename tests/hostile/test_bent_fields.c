@@ -266,6 +266,8 @@ static void bend(const struct field *f, const char *what, uint64_t v)
     be = put_down();
     before = reach(be);
     zqcow2_backend_close(be);
+    if (f->at == 8 && v < CLUSTER && before != ALL_OF_IT) /* there is no name to be found */
+        complain(f->name, what, 0, ALL_OF_IT & ~before, "");
     if ((f->at == 36 || f->at == 40) && (before | DISK) != ALL_OF_IT) /* L1 is the disk's alone */
         complain(f->name, what, 0, ALL_OF_IT & ~before, "");
     bent++;
