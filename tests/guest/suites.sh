@@ -39,6 +39,9 @@ while [ $# -gt 0 ]; do
     esac
     shift 2
 done
+for geometry in $(echo "$GEOMETRIES" | tr , ' '); do
+    case $geometry in plain | limits | mixed) ;; *) usage ;; esac
+done
 [ -n "$SUITES" ] || SUITES=fio,zonefs${BLKTESTS:+,blktests}
 
 WORK=$(mktemp -d "${TMPDIR:-/tmp}/zqcow2-suites.XXXXXX") || exit 1

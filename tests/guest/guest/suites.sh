@@ -81,7 +81,7 @@ run_suite() { # SUITE GEOMETRY
             echo "$test $status" >>$OUT/$suite.$disk.status
             tap_say "# status $suite $2 $disk $test $status"
         done
-        [ -s $OUT/$suite.$disk.status ] || { tap_say "# $suite said:" && tap_show /tmp/said; }
+        ok "$suite has results on $disk" test -s $OUT/$suite.$disk.status || tap_show /tmp/said
     done
     diff $OUT/$suite.null.status $OUT/$suite.ours.status | sed -n 's/^> \([0-9]*\) .*/\1/p' | while read -r test; do
         tap_say "# $suite $2 $test on our disk:"
