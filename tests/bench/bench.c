@@ -261,6 +261,19 @@ static const struct plan blocking[] = {
     ZONED("4 KiB append, 4 threads, 4 zones", APPEND, 4096, 1, 4, 4, 41, 1024, 0, false),
     ZONED("4 KiB random read, 4 threads", READ, 4096, 1, 4, 1, 41, 2048, 0, false),
 };
+/* The target is to be no slower; what is above 1 makes up for rows below. */
+static const struct plan queued[] = {
+    ZONED("4 KiB write, fresh image, QD32", APPEND, 4096, 32, 1, 1, 15, 8192, 1.0, true),
+    ZONED("64 KiB write, fresh image, QD32", APPEND, 65536, 32, 1, 1, 15, 2048, 1.0, true),
+    ZONED("4 KiB append, 8 zones, QD32", APPEND, 4096, 32, 1, 8, 41, 2048, 0, false),
+    ZONED("4 KiB overwrite, conventional, QD32", OVERWRITE, 4096, 32, 1, 1, 31, 4096, 0, false),
+    ZONED("64 KiB overwrite, conv., QD32", OVERWRITE, 65536, 32, 1, 1, 31, 512, 0, false),
+};
+/* Run these by name, in a control group with a third of their 768 MiB. */
+static const struct plan larger[] = {
+    ZONED("768 MiB in 64 KiB writes, QD32", APPEND, 65536, 32, 1, 1, 5, 12288, 0, true),
+    ZONED("768 MiB, 4 KiB random reads, QD32", READ, 4096, 32, 1, 3, 9, 8192, 0, false),
+};
 static const struct plan against_qemu[] = {
     ZONED("4 KiB write, fresh image, QD1", APPEND, 4096, 1, 1, 1, 7, 8192, 8.0, true),
     ZONED("64 KiB write, fresh image, QD1", APPEND, 65536, 1, 1, 1, 7, 2048, 2.5, true),
@@ -333,6 +346,20 @@ static void rows_calls(void)
             row(p, &lib_calls, &lib_calls_ring);
         row(p, &lib_calls, &lib_calls_threads);
     }
+}
+
+/* Many requests in flight. */
+static void rows_queued(void)
+{
+    if (!ring_works())
+        return;
+    heading("Queues over io_uring, against the library's own file backend");
+    EACH(p, queued)
+    row(p, &lib_queue_file, &lib_queue_ring);
+    if (!*only)
+        return;
+    EACH(p, larger)
+    row(p, &lib_queue_ring, &lib_queue_uncached);
 }
 
 static void rows_layers(void)
@@ -416,6 +443,7 @@ int main(int argc, char **argv)
         dir = argv[optind];
     rows_bare();
     rows_calls();
+    rows_queued();
     rows_layers();
     rows_qemu();
     rows_once();

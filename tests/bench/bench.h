@@ -92,7 +92,7 @@ double bench_threads(const struct plan *p, void (*work)(void *self, unsigned thr
 extern const struct side raw_calls, raw_ring;
 extern const struct side lib_calls, lib_calls_ring, lib_calls_threads;
 extern const struct side lib_alone; /* the same without the files below */
-extern const struct side lib_queue_ring, lib_queue_file;
+extern const struct side lib_queue_ring, lib_queue_file, lib_queue_uncached;
 extern const struct side qemu_side;
 bool ring_works(void);
 

@@ -4,7 +4,7 @@
 #include <string.h>
 #include "bench.h"
 
-enum way { WAY_FILE, WAY_RING, WAY_THREADS };
+enum way { WAY_FILE, WAY_RING, WAY_UNCACHED, WAY_THREADS };
 
 struct slot {
     struct zqcow2_request req;
@@ -41,9 +41,14 @@ static int open_backend(const struct image *m, struct zqcow2_backend **be)
 {
     unsigned flags = ZQCOW2_FILE_RDWR | (bench_direct ? ZQCOW2_FILE_DIRECT : 0u);
 
+    bool ring = m->way == WAY_RING || m->way == WAY_UNCACHED;
     struct zqcow2_backend *file;
-    int rc = m->way == WAY_RING ? zqcow2_uring_open(m->path, flags, NULL, be) :
-                                  zqcow2_file_open(m->path, flags, NULL, be);
+    int rc;
+
+    if (m->way == WAY_UNCACHED)
+        flags |= ZQCOW2_FILE_DONTCACHE;
+    rc = ring ? zqcow2_uring_open(m->path, flags, NULL, be) :
+                zqcow2_file_open(m->path, flags, NULL, be);
 
     if (rc == 0 && m->way == WAY_THREADS) {
         file = *be;
@@ -204,6 +209,11 @@ static void *ring_begin(const struct plan *p, const char *path)
     return begin(p, path, WAY_RING);
 }
 
+static void *uncached_begin(const struct plan *p, const char *path)
+{
+    return begin(p, path, WAY_UNCACHED);
+}
+
 static void *threads_begin(const struct plan *p, const char *path)
 {
     return begin(p, path, WAY_THREADS);
@@ -297,4 +307,5 @@ static double queue_chunk(void *self)
 }
 
 const struct side lib_queue_ring = {"queue, io_uring", ring_begin, queue_chunk, end};
+const struct side lib_queue_uncached = {"ring, DONTCACHE", uncached_begin, queue_chunk, end};
 const struct side lib_queue_file = {"queue, file", calls_begin, queue_chunk, end};
