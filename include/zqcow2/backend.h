@@ -101,7 +101,7 @@ struct zqcow2_backend_ops {
     int (*discard)(void *self, uint64_t off, uint64_t len); /* frees space; may fail */
     int (*zero)(void *self, uint64_t off, uint64_t len);    /* cheap zeroing, or -EOPNOTSUPP */
     int (*lock)(void *self, int mode);                      /* zqcow2_lock; -EAGAIN: refused */
-    /* Drops cached content. Called before an image whose flush failed is closed. */
+    /* Drops cached content. Called before the library closes an image whose flush failed. */
     void (*invalidate)(void *self);
     /*
      * For asynchronous backends. submit NULL: the backend is blocking.
@@ -125,11 +125,11 @@ struct zqcow2_backend_ops {
                                                 poll */
     /*
      * Makes a range read as zeros and allocates its space, so that no later write there fails with
-     * -ENOSPC. This is always a blocking call. The library makes it rarely: in zqcow2_create(), for
-     * preallocation; and, if submit is NULL, in zqcow2_resize(), for new tables of 16 KiB or more
-     * and for zeros that keep their space (ZQCOW2_NO_UNMAP). NULL or -EOPNOTSUPP: the library
-     * writes the zeros itself, but zqcow2_create() with ZQCOW2_PREALLOCATE_FALLOC fails with
-     * -EOPNOTSUPP.
+     * -ENOSPC. This is always a blocking call. The library makes it rarely: for preallocation in
+     * zqcow2_create(); and, only if submit is NULL, also for preallocation in zqcow2_resize(), for
+     * new tables of 16 KiB or more, and for zeros that keep their space (ZQCOW2_NO_UNMAP). NULL or
+     * -EOPNOTSUPP: the library writes the zeros itself, but zqcow2_create() with
+     * ZQCOW2_PREALLOCATE_FALLOC fails with -EOPNOTSUPP.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*
@@ -257,11 +257,13 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
  *   - Offsets, lengths and iovecs must be within the limits of the inner backend, else -EINVAL.
  *   - If the inner backend lacks the callback, the function returns -EOPNOTSUPP. Exceptions: flush
  *     and lock return 0; wake, kick and invalidate do nothing.
- *   - A function that would change a backend that is not writable returns -EROFS.
+ *   - A function that would change a backend that is not writable returns -EROFS, even if the
+ *     callback is missing.
  *   - A function returns 0 or a negated errno, whatever the inner backend returned.
  *     zqcow2_backend_fd() returns the descriptor.
- *   - Any number of threads may call these functions at the same time. The caller must not hold
- *     a lock that its own done() or wake() takes. The functions take no lock themselves.
+ *   - Any number of threads may call these functions at the same time, but only one may call
+ *     zqcow2_backend_poll(). The caller must not hold a lock that its own done() or wake() takes.
+ *     The functions take no lock themselves.
  */
 /*
  * Reserves a backend for the caller: until it is released, no image in it can be opened, created or

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls that work on an image and its backing files. They take the backend of the image, which must
- * not be open; the caller keeps the backend. See zqcow2-layers(7).
+ * Calls that work on an image and its backing files. They take the backend of the image. The image
+ * must not be open; the caller keeps the backend. See zqcow2-layers(7).
  */
 #ifndef ZQCOW2_CHAIN_H
 #define ZQCOW2_CHAIN_H

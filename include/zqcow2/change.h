@@ -40,14 +40,14 @@ struct zqcow2_amend_options {
     }
 
 /*
- * Changes features of the image in `be`, which must not be open; the caller keeps be. The content
- * of the device does not change. One write puts all changes of a call into effect: after an error
- * or a power loss, the image has all of them or none, and no cluster is leaked. A change to layout
- * 44 also sets the feature bit that zoned images of some revisions lack, and removes the limit on
- * the size of an append, which layout 44 cannot store. EFEATURE: the changed image could not hold
- * everything that the image holds now (for example, version 2 has no zones, and a narrow refcount
- * cannot count many references); the text names the reason. ECORRUPT: zqcow2_check() would find a
- * corruption. -EBUSY: the backend is in use.
+ * Changes features of the image in `be`. The image must not be open; the caller keeps be. The
+ * content of the device does not change. One write puts all changes of a call into effect: after an
+ * error or a power loss, the image has all of them or none, and no cluster is leaked. A change to
+ * layout 44 also sets the feature bit that zoned images of some revisions lack, and removes the
+ * limit on the size of an append, which layout 44 cannot store. EFEATURE: the changed image could
+ * not hold everything that the image holds now (for example, version 2 has no zones, and a narrow
+ * refcount cannot count many references); the text names the reason. ECORRUPT: zqcow2_check() would
+ * find a corruption. -EBUSY: the backend is in use.
  */
 ZQCOW2_API int zqcow2_amend(struct zqcow2_backend *be, const struct zqcow2_amend_options *opt,
                             struct zqcow2_error *err);

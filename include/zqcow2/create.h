@@ -11,7 +11,8 @@ extern "C" {
 
 enum zqcow2_create_flag {
     ZQCOW2_CREATE_LAZY_REFCOUNTS = 1 << 0, /* only without zones */
-    ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend or data file that is not empty */
+    ZQCOW2_CREATE_FORCE = 1 << 1,          /* overwrite a backend that is not empty; also empty the
+                                              data file first */
     ZQCOW2_CREATE_EXTENDED_L2 = 1 << 2,    /* use subclusters; needs clusters of 16 KiB or more */
     ZQCOW2_CREATE_DATA_FILE_RAW = 1 << 3,  /* the data file can be used without the image; only
                                               without zones and without a backing file */
@@ -20,7 +21,7 @@ enum zqcow2_create_flag {
                                               without zones */
 };
 
-/* What is allocated before the first write. What the device reads as does not depend on it. */
+/* What is allocated before the first write. It does not affect what the device reads as. */
 enum zqcow2_preallocation {
     ZQCOW2_PREALLOCATE_OFF = 0,
     ZQCOW2_PREALLOCATE_METADATA = 1, /* clusters and tables for the whole device; the file has their

@@ -3,20 +3,20 @@
  * Queues: many requests in flight, with completion callbacks. Each operation of a queue is also
  * available as a blocking call, which waits for the result. See zqcow2_queue_open(3).
  *
- * Order    Requests submitted to one queue for the same sequential zone take effect in the order of
- *          submission: one write after another, a write after a reset, an append after a finish.
- *          Exception: a request for several zones visits them in order. A later request may
- *          overtake it at a zone that the earlier request has not yet visited. Reads and all other
- *          requests are unordered, and so are completions for different zones. A flush covers the
- *          requests that completed before it was submitted.
+ * Order    Requests that change the same sequential zone and are submitted to one queue take effect
+ *          in the order of submission: one write after another, a write after a reset, an append
+ *          after a finish. Exception: a request for several zones visits them in order. A later
+ *          request may overtake it at a zone that the earlier request has not yet visited. All
+ *          other requests, including reads, are unordered, and so are completions for different
+ *          zones. A flush covers the requests that completed before it was submitted.
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
  * Work     A call of zqcow2_queue_submit() or zqcow2_queue_poll(), or of zqcow2_queue_wait() with
- *          min or timeout_ms 0, does about 1 ms of work besides I/O and callbacks, however long a
- *          request is. If more is left, the descriptor is readable at once, and other requests
- *          proceed before the long one ends. Each zone is still opened, closed, finished or reset
- *          as a whole.
+ *          min or timeout_ms 0, does at most about 1 ms of work besides I/O and callbacks, however
+ *          long a request is. If more is left, the descriptor is readable at once, and other
+ *          requests proceed before the long one ends. Each zone is still opened, closed, finished
+ *          or reset as a whole.
  * Failure  If the host fails a write to a sequential zone, the writes and appends to that zone that
  *          were submitted later and are still in flight fail with the same error, whether they have
  *          started or not. Those that were submitted after a later reset of the zone are not
@@ -115,10 +115,10 @@ ZQCOW2_API int zqcow2_queue_close(struct zqcow2_queue *q);
 ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_request *reqs,
                                    uint32_t n);
 /*
- * Advances the requests of all queues of the image by about 1 ms of work, without waiting for
- * completions (but a blocking backend performs I/O here: see Blocking above). Then delivers at most
- * max completions of this queue; max 0: all that are due by then. Returns the number of completions
- * delivered.
+ * Advances the requests of all queues of the image by at most about 1 ms of work, without waiting
+ * for completions (but a blocking backend performs I/O here: see Blocking above). Then delivers at
+ * most max completions of this queue; max 0: all that are due by then. Returns the number of
+ * completions delivered.
  */
 ZQCOW2_API int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max);
 /*

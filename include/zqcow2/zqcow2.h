@@ -6,8 +6,8 @@
  *                 zqcow2_err. An errno of the backend or the system is passed on
  *                 unchanged, except where zqcow2_strerror(3) says otherwise. The
  *                 library itself also returns some errnos; each manual page lists
- *                 them. Comments omit the prefix ZQCOW2_ of the other errors, as
- *                 in EFEATURE; their values are already negative.
+ *                 them. Comments name the values of zqcow2_err without the prefix
+ *                 ZQCOW2_, as in EFEATURE; these values are already negative.
  * Threads         Any number of threads may use an image at the same time. Only
  *                 one thread at a time may use a queue. Completion callbacks run
  *                 only inside zqcow2_queue_poll() and zqcow2_queue_wait(), with no
@@ -160,10 +160,10 @@ struct zqcow2_open_options {
      * The callback stores a backend for reading in *be and returns 0, or it returns an error,
      * preferably with a text in *err (err may be NULL). The library closes the backend with the
      * image, or when the open fails. It also calls resolve for data files, with
-     * ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image stores none. NULL: without
-     * ZQCOW2_OPEN_NO_BACKING, an image with a backing file or a data file is refused (with
-     * ZQCOW2_OPEN_INACTIVE, by zqcow2_activate()). zqcow2_resolve_file() in <zqcow2/backend.h> is a
-     * ready-made resolve for files.
+     * ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image stores none. If resolve is
+     * NULL, an image with a backing file or a data file is refused, unless ZQCOW2_OPEN_NO_BACKING
+     * is set. With ZQCOW2_OPEN_INACTIVE, zqcow2_activate() is the call that refuses it.
+     * zqcow2_resolve_file() in <zqcow2/backend.h> is a ready-made resolve for files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -275,8 +275,8 @@ enum zqcow2_io_flag {
 };
 
 /*
- * A call that fails for lack of memory has changed nothing. Nor has one that fails for lack of
- * space, with these exceptions:
+ * A read, write, append, write_zeroes or discard that fails for lack of memory has changed nothing.
+ * The same is true if it fails for lack of space, with these exceptions:
  *   - With ZQCOW2_FUA, the change may be in effect but not yet durable.
  *   - Outside sequential zones, bytes that are overwritten in place may be old or new.
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
@@ -331,10 +331,10 @@ enum zqcow2_resize_flag {
  * progress are done. Requests submitted during the call begin when it returns, and see the new
  * size. The new size is durable on return. After a power loss during the call, the device has
  * either the old size and all of its content, or the new size. Exception: with
- * ZQCOW2_RESIZE_DISCARD, zones to be cut off may be EMPTY although the size is the old one, also if
- * the call fails. EZONE_STATE: a zone that would be cut off is not EMPTY. For the other errors see
- * zqcow2_resize(3). After EDEAD or an error of the backend, the size may have changed: reopen the
- * image.
+ * ZQCOW2_RESIZE_DISCARD, after a power loss or a failed call, the device may have its old size
+ * although zones to be cut off are already EMPTY. EZONE_STATE: a zone that would be cut off is not
+ * EMPTY. For the other errors see zqcow2_resize(3). After EDEAD or an error of the backend, the
+ * size may have changed: reopen the image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
                              struct zqcow2_error *err);
@@ -429,9 +429,10 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
  *
  * With ZQCOW2_ZONE_PERSIST the image stores the state, which is durable when the call returns.
  * Setting RDONLY or OFFLINE again then keeps that state. NOT_WP also removes the stored state.
- * Under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone to which nothing was written.
- * The zone is then active. (EZONE_STATE: the zone holds data, or its state is forced. EZONE_ACTIVE:
- * too many active zones.) If another program writes the image, the stored states become invalid.
+ * With ZQCOW2_ZONE_PERSIST and under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone
+ * to which nothing was written. The zone is then active. (EZONE_STATE: the zone holds data, or its
+ * state is forced. EZONE_ACTIVE: too many active zones.) If another program writes the image, the
+ * stored states become invalid.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
