@@ -34,9 +34,7 @@ static int act(struct rig *r, int op, uint32_t zone)
 
 static void write_zone(struct rig *r, uint32_t zone, uint64_t len)
 {
-    struct zqcow2_zone z = rig_zone(r, zone);
-
-    assert_int_equal(rig_write(r, z.write_pointer, len, 1), 0);
+    assert_int_equal(rig_write(r, rig_zone(r, zone).write_pointer, len, 1), 0);
 }
 
 /* One letter a zone: . E I X C F R O, in order. */
@@ -240,13 +238,16 @@ static void order_of_checks(void **state)
     assert_int_equal(rig_write(&r, 2 * Z + 512, Z, 1), ZQCOW2_EZONE_FULL);
     assert_int_equal(rig_write(&r, 3 * Z + 512, Z, 1), ZQCOW2_EZONE_RDONLY);
     assert_int_equal(rig_write(&r, 4 * Z + 512, Z, 1), ZQCOW2_EZONE_OFFLINE);
-    /* a zone's end before the pointer, the pointer before the capacity */
-    assert_int_equal(rig_write(&r, 5 * Z + 512, Z, 1), ZQCOW2_EZONE_BOUNDARY);
-    assert_int_equal(rig_write(&r, 5 * Z + 512, KiB(60), 1), ZQCOW2_EZONE_WP);
-    assert_int_equal(rig_write(&r, 5 * Z + KiB(52), 512, 1), ZQCOW2_EZONE_WP);
-    assert_int_equal(rig_write(&r, 5 * Z, KiB(52) + 512, 1), ZQCOW2_EZONE_BOUNDARY);
-    assert_int_equal(rig_append(&r, 5, KiB(52) + 512, 1, NULL), ZQCOW2_EZONE_BOUNDARY);
-    assert_map(&r, "..FROEEEEE");
+    /* a zone's end before the pointer, the pointer before the capacity; empty, and with data */
+    for (uint64_t n = 0; n < 1024; n += 512) {
+        assert_int_equal(rig_write(&r, 5 * Z + n + 512, Z, 1), ZQCOW2_EZONE_BOUNDARY);
+        assert_int_equal(rig_write(&r, 5 * Z + n + 512, KiB(60), 1), ZQCOW2_EZONE_WP);
+        assert_int_equal(rig_write(&r, 5 * Z + KiB(52), 512, 1), ZQCOW2_EZONE_WP);
+        assert_int_equal(rig_write(&r, 5 * Z + n, KiB(52) + 512 - n, 1), ZQCOW2_EZONE_BOUNDARY);
+        assert_int_equal(rig_append(&r, 5, KiB(52) + 512 - n, 1, NULL), ZQCOW2_EZONE_BOUNDARY);
+        assert_map(&r, n ? "..FROIEEEE" : "..FROEEEEE");
+        assert_int_equal(rig_write(&r, 5 * Z + n, 512, 1), 0);
+    }
     rig_end(&r);
 }
 
@@ -523,7 +524,7 @@ static void zone_calls_on_a_plain_image(void **state)
     struct zqcow2_zone z;
     uint32_t nr = 1;
     uint64_t off = 0;
-    uint8_t buf[512];
+    uint8_t buf[512] = {1};
     struct rig r;
 
     (void)state;
@@ -531,7 +532,6 @@ static void zone_calls_on_a_plain_image(void **state)
     assert_int_equal(zqcow2_zone_report(r.img, 0, &z, &nr), ZQCOW2_ENOTZONED);
     assert_int_equal(rig_manage(&r, ZQCOW2_OP_ZONE_RESET, 0, MiB(1), NULL), ZQCOW2_ENOTZONED);
     assert_int_equal(zqcow2_zone_set_state(r.img, 0, ZQCOW2_ZONE_RDONLY), ZQCOW2_ENOTZONED);
-    memset(buf, 1, sizeof(buf));
     assert_int_equal(zqcow2_append(r.img, buf, 512, &off, 0), ZQCOW2_ENOTZONED);
     assert_int_equal(rig_write(&r, KiB(100), KiB(300), 5), 0);
     assert_int_equal(rig_write(&r, KiB(120), KiB(3), 6), 0);
