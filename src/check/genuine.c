@@ -4,28 +4,37 @@
 
 #include "format/refbits.h"
 
+int zq_block_count(struct zqcow2_backend *be, const struct zq_header *h, uint64_t block,
+                   uint64_t cluster, uint64_t *v)
+{
+    uint64_t in_block = (1ull << zq_block_bits(h->cluster_bits, h->refcount_order)) - 1;
+    uint64_t bit = (cluster & in_block) << h->refcount_order;
+    uint8_t raw[ZQ_SECTOR];
+    int rc = zq_be_read(be, raw, sizeof(raw), block + zq_align_down(bit / 8, ZQ_SECTOR));
+
+    if (rc == 0)
+        *v = zq_refbits_get(raw, h->refcount_order, (bit % (ZQ_SECTOR * 8)) >> h->refcount_order);
+    return rc;
+}
+
 /* *v: a refcount, 0 also where no block can be; *block: where it lies, or 0. */
 static int read_count(struct zqcow2_backend *be, const struct zq_header *h, uint64_t file_size,
                       uint64_t cluster, uint64_t *v, uint64_t *block)
 {
     const struct zq_bounds b = {zq_form_of(h), file_size};
-    unsigned bits = zq_block_bits(h->cluster_bits, h->refcount_order);
-    uint64_t index = cluster >> bits, bit = (cluster & ((1ull << bits) - 1)) << h->refcount_order;
-    uint8_t raw[ZQ_SECTOR];
+    uint64_t index = cluster >> zq_block_bits(h->cluster_bits, h->refcount_order);
+    uint8_t raw[ZQ_TABLE_ENTRY];
     int rc;
 
     *v = *block = 0;
     if (index >= zq_table_count((uint64_t)h->rt_clusters << h->cluster_bits))
         return 0;
-    rc = zq_be_read(be, raw, ZQ_TABLE_ENTRY, h->rt_offset + zq_table_bytes(index));
+    rc = zq_be_read(be, raw, sizeof(raw), h->rt_offset + zq_table_bytes(index));
     if (rc < 0 || zq_rt_read(&b, zq_table_get(raw, 0), block) || !*block) {
         *block = 0;
         return rc;
     }
-    rc = zq_be_read(be, raw, sizeof(raw), *block + zq_align_down(bit / 8, ZQ_SECTOR));
-    if (rc == 0)
-        *v = zq_refbits_get(raw, h->refcount_order, (bit % (ZQ_SECTOR * 8)) >> h->refcount_order);
-    return rc;
+    return zq_block_count(be, h, *block, cluster, v);
 }
 
 int zq_rt_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, uint64_t file_size,

@@ -10,6 +10,9 @@
 #include "format/entry.h"
 #include "format/snapshot.h"
 
+/* The refcount of a cluster that the block at an offset describes; reads one sector of it. */
+int zq_block_count(struct zqcow2_backend *be, const struct zq_header *h, uint64_t block,
+                   uint64_t cluster, uint64_t *v);
 /*
  * *yes: the refcount table counts itself, its first block and the header, each once, as in every
  * image that is sound. Returns -errno of a read that failed.

@@ -20,13 +20,19 @@ static void hide(struct zq_scan *s, const char *field, uint64_t value, uint64_t 
     s->hidden = true;
 }
 
-/* A cluster that has a refcount and nothing that refers to it. */
+/*
+ * A cluster that has a refcount and nothing that refers to it. Of a block only a sector is read:
+ * entries may name clusters of another block in turns.
+ */
 static int is_left_over(struct zq_scan *s, uint64_t offset, bool *yes)
 {
-    uint64_t refcount, cluster = offset >> s->h.cluster_bits;
-    int rc = zq_scan_refcount(s, cluster, &refcount);
+    uint64_t refcount = 0, cluster = offset >> s->h.cluster_bits;
+    uint64_t index = cluster >> zq_scan_block_bits(s);
+    int rc = 0;
 
-    *yes = rc == 0 && refcount && !zq_counts_get(&s->counts, cluster);
+    if (index < s->rt_entries && s->rt[index] && !zq_counts_get(&s->counts, cluster))
+        rc = zq_block_count(s->be, &s->h, s->rt[index], cluster, &refcount);
+    *yes = rc == 0 && refcount;
     return rc;
 }
 
@@ -44,12 +50,22 @@ static int is_uncounted(struct zq_scan *s, struct zq_snapshot *r, bool *yes)
 
 /*
  * Without snapshots the offset of their table may be anything. It is that of a table if its own
- * cluster is left over, too: a program that deletes the last snapshot gives up both.
+ * cluster is left over, too: a program that deletes the last snapshot gives up both. A table that
+ * fills its clusters has nothing behind it: the next one may be the table that it took the place
+ * of, before a crash. A data file excludes snapshots.
  */
+static bool may_go_on(const struct zq_scan *s)
+{
+    const struct zq_snap_list *l = &s->list;
+
+    return l->end && l->nr == s->h.nb_snapshots && !(s->h.incompat & ZQ_INCOMPAT_DATA_FILE) &&
+           (!l->nr || l->end & (zq_scan_cluster(s) - 1));
+}
+
 static int count_beyond(struct zq_scan *s)
 {
     struct zq_snap_list *l = &s->list;
-    bool yes = l->end && l->nr == s->h.nb_snapshots;
+    bool yes = may_go_on(s);
     int rc = 0;
 
     if (yes && !l->nr)
@@ -94,7 +110,8 @@ static bool has_room(const struct zq_scan *s, const struct zq_snapshot *r, uint6
     const struct zq_bounds b = zq_scan_bounds(s);
     uint64_t room = zq_align_up(zq_max(zq_table_bytes(r->l1_entries), 1), zq_scan_cluster(s));
 
-    return zq_table_bytes(need) <= room && r->l1_offset && !zq_host_misplaced(&b, r->l1_offset) &&
+    return zq_table_bytes(need) <= zq_min(room, ZQ_MAX_L1_BYTES) && r->l1_offset &&
+           !zq_host_misplaced(&b, r->l1_offset) &&
            zq_table_bytes(need) <= s->file_size - r->l1_offset;
 }
 
