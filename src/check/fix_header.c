@@ -7,6 +7,7 @@
 #include <stdio.h>
 
 #include "base/bytes.h"
+#include "check/scan.h"
 #include "format/l2entry.h"
 
 struct fix {
@@ -67,17 +68,15 @@ static int put_entries(struct fix *f, uint32_t entries)
 
 /*
  * A table that is too short for the disk: the size of the disk or of clusters may be what is wrong.
- * Then the longer table is not sound, and the next repair would drop what is.
+ * Then the longer table is not sound, and were it written, the next repair would drop what is.
  */
-static int try_entries(struct fix *f, bool *good)
+static bool is_sound(const struct fix *f, uint32_t entries)
 {
-    static const struct zqcow2_check_options quiet = ZQCOW2_CHECK_OPTIONS_INIT;
-    struct zqcow2_check_result res = ZQCOW2_CHECK_RESULT_INIT;
-    struct zqcow2_error ignored;
-    int rc = zq_check(f->be, f->hooks, &quiet, NULL, &res, &ignored);
+    const struct zq_scan s = {.be = f->be, .hooks = f->hooks};
+    uint64_t corruptions;
+    int rc = zq_check_trial(&s, (struct zq_trial){ZQ_HDR_L1_ENTRIES, entries}, &corruptions);
 
-    *good = rc == 0 && !res.corruptions;
-    return *good ? 0 : put_entries(f, f->entries);
+    return rc == 0 && !corruptions;
 }
 
 /* Only if nothing else is wrong with the header, which may be one that we do not know. */
@@ -87,16 +86,15 @@ static int write_back(struct fix *f, const struct zqcow2_check_options *opt, uin
     uint32_t entries = zq_be32(f->raw + ZQ_HDR_L1_ENTRIES);
     struct zqcow2_error ignored;
     struct zq_header h;
-    bool good = true;
     int rc;
 
     if (entries == f->entries ||
         zq_header_parse(&h, f->raw, len, f->file_size, false, &ignored) < 0)
         return 0;
+    if (entries > f->entries && !is_sound(f, entries))
+        return 0;
     rc = put_entries(f, entries);
-    if (rc == 0 && entries > f->entries)
-        rc = try_entries(f, &good);
-    if (rc < 0 || !good)
+    if (rc < 0)
         return rc;
     *done = 1;
     found(opt, f->entries, entries);

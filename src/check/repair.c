@@ -330,20 +330,47 @@ static uint32_t nr_snapshots(const struct zq_scan *s)
 }
 
 /*
- * What a repair must not do unless it was asked for all. The size of one table at a time: the next
- * scan counts what it has, and finds the next one.
+ * What a field that is too small hides may be what another program had begun to delete. Some of it
+ * fits no more then, and stays wrong. The trial shows that: the field's own corruption is gone in
+ * it, and no other one may take its place.
+ */
+static int try_field(struct zq_scan *s, uint64_t at, uint32_t value, bool *good)
+{
+    uint64_t corruptions;
+    int rc = zq_check_trial(s, (struct zq_trial){at, value}, &corruptions);
+
+    *good = rc == 0 && corruptions < s->res->corruptions;
+    return rc;
+}
+
+static int lengthen_snapshot(struct zq_scan *s, bool *changed)
+{
+    uint64_t at = s->list.short_at + 8;
+    bool good = false;
+    int rc = s->list.short_at ? try_field(s, at, s->list.l1_entries, &good) : 0;
+
+    if (!good)
+        return rc;
+    *changed = true;
+    zq_fixed(s, 1, "l1_size of a snapshot corrected");
+    return put_field32(s, at, s->list.l1_entries);
+}
+
+/*
+ * What a repair must not do unless it was asked for all. One field at a time: the next scan counts
+ * what it shows, and finds the next one.
  */
 static int fix_list(struct zq_scan *s, bool *changed)
 {
     uint32_t nr = nr_snapshots(s);
-    int rc = 0;
+    bool good = true;
+    int rc = lengthen_snapshot(s, changed);
 
-    if (s->list.short_at) {
-        *changed = true;
-        zq_fixed(s, 1, "l1_size of a snapshot corrected");
-        rc = put_field32(s, s->list.short_at + 8, s->list.l1_entries);
-    }
-    if (rc < 0 || nr == s->h.nb_snapshots)
+    if (rc < 0 || *changed || nr == s->h.nb_snapshots)
+        return rc;
+    if (s->list.beyond)
+        rc = try_field(s, ZQ_HDR_NR_SNAPSHOTS, nr, &good);
+    if (!good)
         return rc;
     *changed = true;
     zq_found(s, ZQCOW2_FOUND_REPAIRED, 1, "nb_snapshots %" PRIu32 " at byte %d is now %" PRIu32,
@@ -366,7 +393,7 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
         zq_fixed(s, 1, "field with stray autoclear bits cleared");
         rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
     }
-    if (rc == 0 && flags & ZQCOW2_CHECK_REPAIR_ALL)
+    if (rc == 0 && !*changed && flags & ZQCOW2_CHECK_REPAIR_ALL)
         rc = fix_list(s, changed);
     if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
         *changed = true;

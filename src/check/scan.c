@@ -73,6 +73,16 @@ static int begin_writing(struct zq_scan *s)
     return rc;
 }
 
+int zq_scan_read(struct zq_scan *s, void *buf, size_t len, uint64_t off)
+{
+    const struct zq_trial *t = &s->trial;
+    int rc = zq_be_read(s->be, buf, len, off);
+
+    if (rc == 0 && t->at && t->at >= off && t->at - off + 4 <= len)
+        zq_put_be32((uint8_t *)buf + (t->at - off), t->value);
+    return rc;
+}
+
 int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off)
 {
     int rc = s->repair.begun ? 0 : begin_writing(s);

@@ -60,6 +60,12 @@ struct zq_snap_list {
     uint32_t l1_entries; /* what it should be */
 };
 
+/* A field of 32 bits at a place in the file, and what a scan reads there instead. */
+struct zq_trial {
+    uint64_t at; /* 0: none */
+    uint32_t value;
+};
+
 /* What a repair knows from one of its scans to the next. */
 struct zq_repair {
     bool raise;      /* it raises refcounts, not only frees leaks */
@@ -108,6 +114,8 @@ struct zq_scan {
 
     struct zq_snap_list list; /* of snapshots */
 
+    struct zq_trial trial;
+
     struct zq_repair repair; /* of the repair that the scan belongs to */
     bool lost;               /* a lower rank's table: a higher one has something there */
     bool hidden;             /* there may be references that could not be followed: free nothing */
@@ -133,6 +141,16 @@ struct zq_scan {
 int zq_scan_write(struct zq_scan *s, const void *buf, size_t len, uint64_t off);
 /* The same for what makes the file longer: a repair that is killed then gives it back. */
 int zq_scan_lengthen(struct zq_scan *s, uint64_t bytes);
+
+/* Reads what may have the field that is on trial: the header, and records of snapshots. */
+int zq_scan_read(struct zq_scan *s, void *buf, size_t len, uint64_t off);
+/* The whole of a check: a scan, and what it counted compared with what is stored. */
+int zq_examine(struct zq_scan *s);
+/*
+ * How many corruptions a scan like s finds if the field is what the trial says. Writes and reports
+ * nothing. s: its backend, hooks, below and repair are looked at.
+ */
+int zq_check_trial(const struct zq_scan *s, struct zq_trial trial, uint64_t *corruptions);
 
 /* What an L1 or L2 entry points to. */
 struct zq_target {

@@ -122,7 +122,7 @@ static bool l1_sane(struct zq_scan *s, const struct zq_l1 *l1, uint64_t at)
 static int read_facts(struct zq_scan *s, uint64_t at, struct zq_snapshot_facts *f)
 {
     uint8_t raw[ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY];
-    int rc = zq_be_read(s->be, raw, sizeof(raw), at);
+    int rc = zq_scan_read(s, raw, sizeof(raw), at);
 
     zq_snapshot_facts(raw, f);
     return rc;
@@ -238,7 +238,7 @@ static int measure_snapshots(struct zq_scan *s, uint32_t *nr, uint64_t *end)
             give_up(s, "nb_snapshots", s->h.nb_snapshots, 60, "the table runs past the file's end");
             break;
         }
-        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0)
+        if ((rc = zq_scan_read(s, e, sizeof(e), pos)) < 0)
             return rc;
         if (!next_snapshot(s, e, &pos))
             break;
@@ -309,7 +309,7 @@ int zq_scan_snapshots(struct zq_scan *s)
         s->list.nr = nr = 0;
     }
     for (uint32_t i = 0; i < nr; i++) {
-        if ((rc = zq_be_read(s->be, e, sizeof(e), pos)) < 0 || (rc = note_id(s, e, pos)) < 0 ||
+        if ((rc = zq_scan_read(s, e, sizeof(e), pos)) < 0 || (rc = note_id(s, e, pos)) < 0 ||
             (rc = scan_snapshot_l1(s, e, pos)) < 0 || (rc = scan_snapshot_pointers(s, pos)) < 0)
             return rc;
         pos += zq_align_up(entry_bytes(e), 8);

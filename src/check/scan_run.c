@@ -287,7 +287,7 @@ static int read_header(struct zq_scan *s)
     if (rc < 0)
         return rc;
     len = (size_t)zq_min(s->file_size, sizeof(first));
-    if ((len && (rc = zq_be_read(s->be, first, len, 0)) < 0) ||
+    if ((len && (rc = zq_scan_read(s, first, len, 0)) < 0) ||
         (rc = zq_header_peek(first, len, &bits, s->err)) < 0)
         return rc;
     s->block = zq_zalloc(s->hooks, (size_t)1 << bits);
@@ -296,7 +296,7 @@ static int read_header(struct zq_scan *s)
         return -ENOMEM;
     buf = s->block;
     len = (size_t)zq_min(s->file_size, (uint64_t)1 << bits);
-    rc = zq_be_read(s->be, buf, len, 0);
+    rc = zq_scan_read(s, buf, len, 0);
     if (rc < 0 || (rc = zq_header_parse(&s->h, buf, len, s->file_size, false, s->err)) < 0)
         return rc;
     if (s->h.cluster_bits != bits) /* buffers were sized by the first reading */

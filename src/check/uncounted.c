@@ -41,7 +41,7 @@ static int is_uncounted(struct zq_scan *s, struct zq_snapshot *r, bool *yes)
 {
     const struct zq_bounds b = zq_scan_bounds(s);
     uint8_t raw[ZQ_SNAPSHOT_FIXED];
-    int rc = zq_be_read(s->be, raw, sizeof(raw), s->list.end);
+    int rc = zq_scan_read(s, raw, sizeof(raw), s->list.end);
 
     zq_snapshot_read(raw, r);
     *yes = rc == 0 && zq_record_is_genuine(&b, r);
@@ -164,7 +164,7 @@ int zq_scan_uncounted(struct zq_scan *s)
         uint8_t raw[ZQ_SNAPSHOT_FIXED + ZQ_SNAPSHOT_EXTRA + ZQ_SNAPSHOT_COPY];
         struct zq_snapshot r;
 
-        rc = zq_be_read(s->be, raw, sizeof(raw), pos);
+        rc = zq_scan_read(s, raw, sizeof(raw), pos);
         zq_snapshot_read(raw, &r);
         if (rc == 0)
             rc = judge_l1_size(s, &r, needed(s, raw), pos);
