@@ -63,6 +63,27 @@ int zq_block_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, ui
     return rc;
 }
 
+int zq_l1_is_genuine(struct zqcow2_backend *be, const struct zq_bounds *b, uint64_t at,
+                     uint64_t bytes, bool *yes)
+{
+    uint8_t raw[ZQ_SECTOR];
+    uint64_t some = 0, host;
+    int rc = 0;
+
+    *yes = true;
+    for (uint64_t pos = 0; rc == 0 && *yes && pos < bytes; pos += sizeof(raw)) {
+        size_t len = (size_t)zq_min(sizeof(raw), bytes - pos);
+
+        rc = zq_be_read(be, raw, len, at + pos);
+        for (uint64_t i = 0; rc == 0 && i < zq_table_count(len); i++) {
+            some |= zq_table_get(raw, i);
+            *yes = *yes && !zq_l1_read(b, zq_table_get(raw, i), &host);
+        }
+    }
+    *yes = *yes && rc == 0 && some;
+    return rc;
+}
+
 bool zq_record_is_genuine(const struct zq_bounds *b, const struct zq_snapshot *r)
 {
     return r->id_bytes && r->extra <= ZQ_SNAPSHOT_EXTRA_MAX && r->l1_entries &&

@@ -22,6 +22,9 @@ int zq_rt_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, uint6
 /* *yes: a block that the refcount table names is counted once, by itself or by another one. */
 int zq_block_is_genuine(struct zqcow2_backend *be, const struct zq_header *h, uint64_t file_size,
                         uint64_t block, bool *yes);
+/* *yes: a part of a table reads as entries of L1, and not all of them are 0. */
+int zq_l1_is_genuine(struct zqcow2_backend *be, const struct zq_bounds *b, uint64_t at,
+                     uint64_t bytes, bool *yes);
 /* Whether bytes may be a record of a snapshot, whatever else they could be. */
 bool zq_record_is_genuine(const struct zq_bounds *b, const struct zq_snapshot *r);
 /* *yes: the first one in the snapshot table is. */

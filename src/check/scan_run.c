@@ -19,18 +19,35 @@
 
 #define MAX_JUDGED 64u /* blocks on other tables: any entry may name one */
 
+/* The cluster has the table that the header places there. Zeros may be anything. */
+static int is_other_table(const struct zq_scan *s, uint64_t at, bool *yes)
+{
+    const struct zq_bounds b = zq_scan_bounds(s);
+    struct zq_geometry g = s->g;
+    uint64_t l1_end = s->h.l1_offset + zq_table_bytes(s->h.l1_entries);
+    uint64_t pointers = s->g.layout ? zq_entries_bytes(s->g.nr_zones) : 0;
+
+    if (at >= s->h.l1_offset && at < l1_end)
+        return zq_l1_is_genuine(s->be, &b, at, zq_min(zq_scan_cluster(s), l1_end - at), yes);
+    *yes = at >= s->g.table_offset && at < s->g.table_offset + pointers &&
+           zq_entry_code_detect(&g, s->wp, NULL) == 0 && !zq_is_zeros(s->wp, (size_t)pointers);
+    return 0;
+}
+
 /*
  * What lies on a block that is one is no L1, nor a table of zones: its field is wrong. To make the
  * refcounts anew would free all that the right table has.
  */
 static int note_block(struct zq_scan *s, uint64_t block)
 {
-    bool genuine;
+    bool genuine, other = false;
     int rc = zq_rt_is_genuine(s->be, &s->h, s->file_size, &genuine);
 
     if (rc == 0 && genuine)
         rc = zq_block_is_genuine(s->be, &s->h, s->file_size, block, &genuine);
-    s->tangled |= genuine;
+    if (rc == 0 && genuine)
+        rc = is_other_table(s, block, &other);
+    s->tangled |= genuine && !other;
     return rc;
 }
 

@@ -492,6 +492,25 @@ static void test_wrong_l1_entry(void **state)
     pic_free(&p);
 }
 
+/* A wrong entry for a block names them: they read as what they are, so the refcounts are at fault.
+ */
+static void test_block_on_tables(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        struct pic p;
+
+        fault_image(&p, 4096, 16);
+        pic_put(&p, p.rt + 8, 8, i ? p.wp : p.l1);
+        assert_int_equal(pic_check(&p, REPAIR), 0);
+        pic_find(&p);
+        pic_finds(&p, 0, 0, 0, "", "");
+        expect_content(&p, NULL);
+        assert_int_equal(pic_open(&p, ZQCOW2_OPEN_RDWR), 0);
+        pic_free(&p);
+    }
+}
+
 /* ---- a deletion that a crash has cut short ---- */
 
 static void take(struct pic *p, const char *name)
@@ -565,6 +584,7 @@ int main(void)
         cmocka_unit_test(test_misplaced_snapshots),
         cmocka_unit_test(test_wrong_l1_entry),
         cmocka_unit_test(test_full_table_before_the_old),
+        cmocka_unit_test(test_block_on_tables),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
