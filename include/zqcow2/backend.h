@@ -19,9 +19,9 @@
  *   - A write either writes all bytes or fails.
  *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
  *     reach the backend as they are, whole or in parts. The library does not look at the data of a
- *     write unless it compresses it, so the address of a write may stand for data that only the
- *     backend can access. The buffer of a read must be memory: the library does not look at what
- *     has been read, but fills some parts itself, such as holes.
+ *     write unless it compresses it, so the buffer address of a write may stand for data that only
+ *     the backend can access. The buffer of a read must be memory: the library does not look at
+ * what has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -106,7 +106,8 @@ struct zqcow2_backend_ops {
     /*
      * For asynchronous backends. submit NULL: the backend is blocking.
      * submit() returns 0 if it accepts the I/O. The backend then completes the I/O with
-     * zqcow2_io_done(), called from submit() itself, from poll() or from a thread of the backend.
+     * zqcow2_io_done(), called from submit() itself, from kick(), from poll() or from a thread of
+     * the backend.
      * If submit() returns an error, the backend must not call zqcow2_io_done() for that I/O.
      * -EOPNOTSUPP: the library calls the blocking callback for that kind of I/O instead. That call
      * blocks the thread that submits or polls, so a backend for event loops should accept every
@@ -252,10 +253,10 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
                                     uint64_t off);
 
 /*
- * Stacking: functions for a backend that is built on another one, the inner backend. Each function
- * calls one callback of the inner backend. See zqcow2_backend_claim(3).
+ * Stacking: functions for a backend that is built on another one, the inner backend. From
+ * zqcow2_backend_readv() on, each calls one callback of that. See zqcow2_backend_claim(3).
  *   - Offsets, lengths and iovecs must be within the limits of the inner backend, else -EINVAL.
- *   - If the inner backend lacks the callback, the function returns -EOPNOTSUPP. Exceptions: flush
+ *   - If the inner backend lacks that callback, the function returns -EOPNOTSUPP. Exceptions: flush
  *     and lock return 0; wake, kick and invalidate do nothing.
  *   - A function that would change a backend that is not writable returns -EROFS, even if the
  *     callback is missing.

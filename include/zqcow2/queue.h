@@ -62,10 +62,10 @@ struct zqcow2_result {
     uint32_t reserved;
     /*
      * After a successful append: the offset of the data. After a failed zone open, close, finish or
-     * reset, and after any error EZONE_*: the start of the zone that failed. Otherwise 0. It is
-     * also 0 if a zone operation failed before it reached a zone. That happens if the request is
-     * refused (for example, its range does not consist of whole zones, or the image is read-only),
-     * and if it asks to open all zones but the limits do not allow that.
+     * reset, and after any error EZONE_*: the start of the zone that failed. Otherwise 0.
+     * Exception: it is 0 if a zone operation failed before it reached a zone. That happens if the
+     * request is refused (for example, its range does not consist of whole zones, or the image is
+     * read-only), and if it asks to open all zones but the limits do not allow that.
      */
     uint64_t offset;
 };

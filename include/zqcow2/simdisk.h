@@ -137,13 +137,13 @@ struct zqcow2_simdisk_fault {
         sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 \
     }
 
-/* Arms one fault. It replaces the fault that was armed, if any; NULL only disarms that one. */
+/* Arms one fault. It replaces the fault that was armed, if any; NULL arms none. */
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
  * Turns power off when the disk reaches `position`, or at once if the disk is past it. From
- * then on every call fails with -EIO. UINT64_MAX turns power on again. zqcow2_simdisk_cut_new()
- * gives access to the states that may have survived.
+ * then on every call fails with -EIO. UINT64_MAX turns power on again. A cut at
+ * that position gives access to the states that may have survived.
  */
 ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t position);
 
