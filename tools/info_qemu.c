@@ -35,7 +35,8 @@ static const char *compression(const struct zqcow2_info *i)
 static char *full_name(const struct zt_layer *l)
 {
     const char *name = l->backing.name, *slash = strrchr(l->path, '/');
-    size_t folder = slash && name[0] != '/' ? (size_t)(slash - l->path) + 1 : 0;
+    bool whole = name[0] == '/' || name[strcspn(name, ":/")] == ':'; /* or with a protocol */
+    size_t folder = slash && !whole ? (size_t)(slash - l->path) + 1 : 0;
     size_t room = folder + strlen(name) + 1;
     char *full = malloc(room);
 

@@ -68,6 +68,14 @@ run 0 'options of create' create -o backing_file=base.qcow2,backing_fmt=qcow2 ma
 run 0 'an image on it' compare base.qcow2 made.qcow2
 run 0 'in place of another copy' convert --force -O qcow2 -B base.qcow2 -F qcow2 base.qcow2 opt.qcow2
 run 0 'which it replaces' compare base.qcow2 opt.qcow2
+# A target that cannot be replaced, as a device. Here it is a file without a name.
+cp other.raw kept.raw
+exec 9<>kept.raw
+rm kept.raw
+run 1 'over a device' convert --force -O qcow2 -B base.qcow2 -F qcow2 top.qcow2 /proc/self/fd/9
+has 'says why' err 'another file cannot take its place$'
+same 'which keeps what it has' other.raw /proc/self/fd/9
+exec 9>&-
 
 # Zones: those of the disk, whatever the base has in them.
 head -c 614400 /dev/urandom >bytes

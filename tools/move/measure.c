@@ -205,7 +205,7 @@ static void count_bitmap(void *arg, const struct zqcow2_bitmap *b)
     sum->directory += BITMAP_ENTRY + round_up(strlen(b->name), 8);
 }
 
-static int measure_bitmaps(struct measure *m, uint64_t cluster)
+static void measure_bitmaps(struct measure *m, uint64_t cluster)
 {
     struct bitmaps sum = {.cluster = cluster, .size = m->size};
     struct zqcow2_error err = {0, ""};
@@ -214,10 +214,11 @@ static int measure_bitmaps(struct measure *m, uint64_t cluster)
     m->marked = m->from.img && m->from.info.version >= 3 && option(m, ZT_O_COMPAT, 3) >= 3;
     if (m->marked)
         rc = zqcow2_bitmap_list(m->from.img, count_bitmap, &sum, &err);
-    if (rc < 0)
+    if (rc < 0) {
         zt_error("%s: bitmaps: %s", m->from.target.path, zt_reason(rc, &err));
+        m->marked = false;
+    }
     m->bitmaps = sum.bytes + round_up(sum.directory, cluster);
-    return rc;
 }
 
 static int measure(struct measure *m)
@@ -229,8 +230,10 @@ static int measure(struct measure *m)
         return 0;
     }
     bytes = round_up(m->size, cluster);
-    if (!m->sized && (measure_data(m, cluster, &data) < 0 || measure_bitmaps(m, cluster) < 0))
+    if (!m->sized && measure_data(m, cluster, &data) < 0)
         return 1;
+    if (!m->sized)
+        measure_bitmaps(m, cluster);
     m->full = bytes + metadata(m, bytes);
     m->required = takes_all(m) ? m->full : m->full - bytes + data;
     return 0;

@@ -74,9 +74,7 @@ static bool close_overlay(struct zt_output *to)
     bool ok = zt_close(&to->target, to->img, 0) == 0;
 
     to->img = NULL;
-    if (ok && !to->renamed)
-        zt_error("%s: cannot be replaced, as -B needs", to->target.path);
-    return ok && to->renamed;
+    return ok;
 }
 
 bool zt_onto(const struct zt_onto *c, struct zt_disk *from, struct zt_output *to,
@@ -95,6 +93,7 @@ bool zt_onto(const struct zt_onto *c, struct zt_disk *from, struct zt_output *to
     to->target.backing_root = from->target.backing_root;
     anew.backing_name = whole;
     anew.backing_format = from->img ? "qcow2" : "raw";
+    to->anew = true; /* it is opened a second time, by name */
     if (!zt_output_open(to, &anew, opt->virtual_size, force))
         return false;
     ok = close_overlay(to) && rebase_file(c, to);

@@ -233,7 +233,9 @@ static bool find_place(struct zt_output *o, bool force)
         return false;
     rc = zt_replace_begin(&o->file, o->target.path);
     o->renamed = rc > 0;
-    return rc >= 0;
+    if (rc == 0 && o->anew)
+        zt_error("%s: another file cannot take its place", o->target.path);
+    return rc > 0 || (rc == 0 && !o->anew);
 }
 
 bool zt_output_open(struct zt_output *o, const struct zqcow2_create_options *opt, uint64_t size,

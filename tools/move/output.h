@@ -17,6 +17,7 @@ struct zt_output {
     struct zqcow2_info info;   /* raw: virtual_size only; dev: its zones, too */
     uint8_t *zeros;            /* of dev, ZT_ZEROS bytes */
     struct zt_replacement file;
+    bool anew;    /* the caller's: a new file takes the name, or nothing is written */
     bool renamed; /* `file` takes the name at the end */
     bool changed; /* what was at the place before may be so no more */
     bool resumed; /* a part of it was there; file.keep: it may be resumed */
