@@ -173,13 +173,27 @@ static void again(struct zq_uring *u, struct zqcow2_io *io)
         run_blocking(u, io);
 }
 
+/*
+ * The kernel may report a loss of earlier data as the error of a write, and then never again: it
+ * must be somebody's result.
+ */
+static bool is_reported_once(int res)
+{
+    return res == -EIO || res == -ENOSPC || res == -EDQUOT || res == -EFBIG;
+}
+
 /* Whatever a request did not get of the result, it asks for by itself. */
 static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
 {
     uint64_t left = res < 0 ? 0 : (unsigned)res;
-    struct zqcow2_io *next;
+    struct zqcow2_io *next = io;
 
-    for (; io; io = next) {
+    if (is_reported_once(res)) {
+        next = zq_uring_merged(io);
+        zq_uring_set_merged(io, NULL);
+        zqcow2_io_done(io, res);
+    }
+    for (io = next; io; io = next) {
         uint64_t n = zq_min(left, io->length);
 
         left -= n;

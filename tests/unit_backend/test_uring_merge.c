@@ -53,6 +53,24 @@ int __wrap_io_uring_submit(struct io_uring *ring)
     return __real_io_uring_submit(ring);
 }
 
+/* And what the kernel answers here. spoil: the result of the next request of `spoilt` bytes. */
+unsigned __real_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **cqes,
+                                        unsigned count);
+unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **cqes,
+                                        unsigned count);
+static atomic_int spoil, spoilt;
+
+unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_cqe **cqes,
+                                        unsigned count)
+{
+    unsigned n = __real_io_uring_peek_batch_cqe(ring, cqes, count);
+
+    for (unsigned i = 0; i < n; i++)
+        if (atomic_load(&spoil) && cqes[i]->res == atomic_load(&spoilt))
+            cqes[i]->res = atomic_exchange(&spoil, 0);
+    return n;
+}
+
 static struct zqcow2_backend *open_flags(const char *file, unsigned flags)
 {
     struct zqcow2_backend *be = NULL;
@@ -243,6 +261,32 @@ static void test_full_host(void **state)
     close(mnt);
 }
 
+/* An error that the kernel may report only once is a result, also if the rest can be written. */
+static void test_error_of_the_file(void **state)
+{
+    static const int errors[] = {-EIO, -ENOSPC, -EDQUOT, -EFBIG, -EINVAL, -EFAULT};
+    const unsigned n = 16;
+
+    (void)state;
+    for (unsigned k = 0; k < sizeof(errors) / sizeof(errors[0]); k++) {
+        struct zqcow2_backend *be = open_empty();
+        bool kept = k < 4;
+
+        atomic_store(&spoilt, (int)(n * SLOT_BYTES));
+        atomic_store(&spoil, errors[k]);
+        for (unsigned i = 0; i < n; i++)
+            write_slot(be, i);
+        kick(be);
+        wait_done(be, n);
+        assert_int_equal(atomic_load(&spoil), 0);
+        for (unsigned i = 0; i < n; i++) {
+            assert_int_equal(requests[i].done, 1);
+            assert_int_equal(requests[i].ret, kept && !i ? errors[k] : 0);
+        }
+        zqcow2_backend_close(be);
+    }
+}
+
 /* The kernel refuses to be called while merged requests stand in the ring. */
 static void test_refused(void **state)
 {
@@ -411,11 +455,12 @@ static void test_many_vectors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_adjoins), cmocka_unit_test(test_one_mebibyte),
-        cmocka_unit_test(test_direct_apart), cmocka_unit_test(test_bad_memory),
-        cmocka_unit_test(test_uncached),     cmocka_unit_test(test_full_host),
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_submitters_end),
-        cmocka_unit_test(test_at_random),    cmocka_unit_test(test_many_vectors),
+        cmocka_unit_test(test_what_adjoins),      cmocka_unit_test(test_one_mebibyte),
+        cmocka_unit_test(test_direct_apart),      cmocka_unit_test(test_bad_memory),
+        cmocka_unit_test(test_uncached),          cmocka_unit_test(test_full_host),
+        cmocka_unit_test(test_refused),           cmocka_unit_test(test_submitters_end),
+        cmocka_unit_test(test_at_random),         cmocka_unit_test(test_many_vectors),
+        cmocka_unit_test(test_error_of_the_file),
     };
     int fd = mkstemp(path), failed;
 
