@@ -42,6 +42,8 @@ void __real_zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq);
 void __wrap_zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq);
 int __real_pthread_mutex_lock(pthread_mutex_t *m);
 int __wrap_pthread_mutex_lock(pthread_mutex_t *m);
+void __real_zq_turn_wait(pthread_mutex_t *mutex, pthread_mutex_t *turn);
+void __wrap_zq_turn_wait(pthread_mutex_t *mutex, pthread_mutex_t *turn);
 
 /* Under the mutex, so the other thread has to wait for it. */
 void __wrap_zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
@@ -71,6 +73,20 @@ int __wrap_pthread_mutex_lock(pthread_mutex_t *m)
         entries++;
     }
     return rc;
+}
+
+static struct zqcow2_image *closed; /* NULL: nobody closes it */
+static unsigned tries, late;        /* closes; those while the call has only to return */
+
+/* A call lets others in: one of them may close the image. */
+void __wrap_zq_turn_wait(pthread_mutex_t *mutex, pthread_mutex_t *turn)
+{
+    if (closed) {
+        late += !core->waiters;
+        tries++;
+        assert_int_equal(zqcow2_close(closed), -EBUSY);
+    }
+    __real_zq_turn_wait(mutex, turn);
 }
 
 /* ---- */
@@ -151,11 +167,35 @@ static void behind_an_event_loop(void **state)
         waits_for_a_portion(worlds[w], reset_in_a_queue);
 }
 
+/* A flush has ended, and what was reset before it is swept within its call. */
+static void a_call_is_not_closed_under(void **state)
+{
+    static uint8_t block[4096];
+    struct rig r;
+
+    (void)state;
+    rig_begin(&r, &zoned);
+    core = &r.img->core;
+    tries = late = 0;
+    for (unsigned z = 1; z <= 2 * MOST; z++)
+        assert_int_equal(zqcow2_write(r.img, block, sizeof(block), (uint64_t)z * Z, 0), 0);
+    assert_int_equal(zqcow2_zone_reset(r.img, Z, 2 * MOST * Z, 0), 0);
+    closed = r.img;
+    assert_int_equal(zqcow2_flush(r.img), 0);
+    assert_int_equal(zqcow2_zone_reset(r.img, Z, 2 * MOST * Z, 0), 0);
+    closed = NULL;
+    printf("turns: %u closes while a call lets others in, %u at its end, all refused\n", tries,
+           late);
+    assert_true(late);
+    rig_end(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(behind_a_long_call),
         cmocka_unit_test(behind_an_event_loop),
+        cmocka_unit_test(a_call_is_not_closed_under),
     };
 
     return cmocka_run_group_tests_name("turns", tests, NULL, NULL);

@@ -130,7 +130,7 @@ int zq_image_close(struct zqcow2_image *img)
 
     zq_core_lock(c);
     if (c->nr_ops > c->janitor_running || !zq_list_empty(&c->doorbells) || c->runners ||
-        c->sleepers || c->polling) {
+        c->sleepers || c->polling || c->passing) {
         zq_core_unlock(c);
         return -EBUSY;
     }

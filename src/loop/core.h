@@ -117,6 +117,7 @@ struct zq_core {
     unsigned runners, sleepers; /* threads in the engine; threads in cond */
     unsigned waiters;           /* threads in a blocking call: they run the loop till they leave */
     unsigned away;              /* runners inside a blocking call of an asynchronous backend */
+    unsigned passing;           /* threads of calls that drop the mutex, and are none of these */
     bool polling, wake_poller;
     pthread_t poller;
     unsigned nr_ops, nr_drains; /* begun and not finished; drains among them */
@@ -233,9 +234,11 @@ void zq_core_close_parts(struct zq_core *c);
 /* Under the mutex: behind a portion that was used up, a thread that waits for it comes first. */
 static inline void zq_core_take_turns(struct zq_core *c)
 {
+    c->passing++;
     zq_core_unlock(c);
     zq_turn_wait(&c->mutex, &c->turn);
     zq_core_set_held(c, true);
+    c->passing--;
 }
 /* Under the mutex, which it may drop: this thread begins a portion of work (E7). */
 static inline void zq_loop_begin(struct zq_core *c)

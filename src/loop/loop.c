@@ -203,7 +203,7 @@ void zq_core_close_parts(struct zq_core *c)
 
 void zq_core_fini(struct zq_core *c)
 {
-    zq_assert(!c->nr_ops && !c->runners && !c->sleepers);
+    zq_assert(!c->nr_ops && !c->runners && !c->sleepers && !c->passing);
     zq_core_close_parts(c);
     zq_changes_close(&c->changes, &c->hooks);
     zq_free(&c->hooks, c->backing, sizeof(*c->backing));
@@ -412,6 +412,7 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
     }
     zq_assert(zq_core_is_held(c) && c->runners);
     c->runners--;
+    c->passing++;
     if (c->events.n | c->stale.depth | c->dead | c->corrupt) /* one branch: see counts */
         zq_core_report(c);
     if (take_wake(c)) {
@@ -419,6 +420,7 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
         c->be->ops.wake(c->be->self);
         zq_core_lock(c);
     }
+    c->passing--;
 }
 
 static void sleep_on_cond(struct zq_core *c, int timeout_ms)
