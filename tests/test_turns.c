@@ -50,7 +50,7 @@ void __wrap_zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
 {
     unsigned n = atomic_fetch_add(&resets, 1);
 
-    if (n % EVERY == EVERY / 10 && n / EVERY < STOPS) {
+    if (n % EVERY == 1 && n / EVERY < STOPS) {
         atomic_store(&stop, n / EVERY + 1);
         while (atomic_load(&waits) <= n / EVERY)
             sleep_a_little();

@@ -412,15 +412,18 @@ void zq_loop_run(struct zq_core *c, const struct zq_op *op)
     }
     zq_assert(zq_core_is_held(c) && c->runners);
     c->runners--;
-    c->passing++;
-    if (c->events.n | c->stale.depth | c->dead | c->corrupt) /* one branch: see counts */
+    if (c->events.n | c->stale.depth | c->dead | c->corrupt) { /* one branch: see counts */
+        c->passing++;
         zq_core_report(c);
+        c->passing--;
+    }
     if (take_wake(c)) {
+        c->passing++;
         zq_core_unlock(c);
         c->be->ops.wake(c->be->self);
         zq_core_lock(c);
+        c->passing--;
     }
-    c->passing--;
 }
 
 static void sleep_on_cond(struct zq_core *c, int timeout_ms)

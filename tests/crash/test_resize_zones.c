@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#include <zqcow2/stats.h>
 
 #include "crash/cuts.h"
 #include "crash/resize_model.h"
@@ -277,6 +278,19 @@ static void nothing_changes_when_refused(void **state)
     end(&w);
 }
 
+/* What is counted as zones change is what a report finds. */
+static void counts_them(const struct world *w, struct zqcow2_image *img,
+                        const struct zqcow2_zone *z, uint32_t nr)
+{
+    uint32_t zones[ZQCOW2_STATS_STATES] = {0};
+    struct zqcow2_stats s = {.size = sizeof(s)};
+
+    for (uint32_t i = 0; i < nr; i++)
+        zones[z[i].state]++;
+    must(w, zqcow2_get_stats(img, &s) == 0, "stats", 0);
+    must(w, !memcmp(s.zones, zones, sizeof(zones)), "counts of zones", 0);
+}
+
 static void has_kept(const struct world *w, struct zqcow2_image *img, uint32_t zones)
 {
     struct zqcow2_zone z[ZONES];
@@ -286,6 +300,7 @@ static void has_kept(const struct world *w, struct zqcow2_image *img, uint32_t z
     must(w, zqcow2_zone_report(img, 0, z, &nr) == 0 && nr == zones, "report", nr);
     must(w, z[1].state == ZQCOW2_ZONE_RDONLY, "state", z[1].state);
     must(w, z[2].state == ZQCOW2_ZONE_CLOSED, "state", z[2].state);
+    counts_them(w, img, z, nr);
     for (uint32_t i = 3; i < nr; i++)
         must(w, z[i].state == ZQCOW2_ZONE_EMPTY, "state of a new zone", z[i].state);
     must(w, zqcow2_zone_get_descriptors(img, 0, got, &nr) == 0, "get", 0);

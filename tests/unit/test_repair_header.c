@@ -258,6 +258,7 @@ static void test_size_of_l1(void **state)
     expect_stays(&p, 36, need + 1);           /* more than the disk needs is no fault */
     pic_put(&p, 72, 8, (uint64_t)1 << 40);    /* an image that we do not know */
     expect_stays(&p, 36, 1);
+    expect_stays(&p, 36, UINT32_MAX);
     pic_put(&p, 72, 8, 0);
     pic_put(&p, 24, 8, MiB(2) * 513); /* a table of two clusters, and only one is known */
     expect_stays(&p, 36, 5);
