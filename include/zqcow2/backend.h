@@ -10,8 +10,8 @@
  *   - flush() makes durable every write, zero, truncate and discard that completed before flush()
  *     was called. A crash may keep, lose, reorder or tear (at multiples of atomic_write) anything
  *     that was not flushed.
- *   - Callbacks may run in any thread that is inside a library call, several at a time. No library
- *     lock is held during a callback.
+ *   - Callbacks may run in any thread that is inside a library call, and in the threads of
+ *     zqcow2_threads_wrap(), several at a time. No library lock is held during a callback.
  *   - Callbacks return 0 (or another value where their comment says so), or a negated errno from
  *     -4095 to -1, which is passed on unchanged. Any other value counts as -EIO. -ENOSPC, -EDQUOT
  *     or -EFBIG from flush() of an open image also counts as -EIO. Any failed flush() makes that
@@ -21,7 +21,7 @@
  *     reach the backend as they are, whole or in parts. The library does not look at the data of a
  *     write unless it compresses it, so the buffer address of a write may stand for data that only
  *     the backend can access. The buffer of a read must be memory: the library does not look at
- * what has been read, but fills some parts itself, such as holes.
+ *     what has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -253,8 +253,9 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
                                     uint64_t off);
 
 /*
- * Stacking: functions for a backend that is built on another one, the inner backend. From
- * zqcow2_backend_readv() on, each calls one callback of that. See zqcow2_backend_claim(3).
+ * Stacking: functions for a backend that is built on another one, the inner backend. Each
+ * function from zqcow2_backend_readv() on calls one callback of the inner backend. See
+ * zqcow2_backend_claim(3).
  *   - Offsets, lengths and iovecs must be within the limits of the inner backend, else -EINVAL.
  *   - If the inner backend lacks that callback, the function returns -EOPNOTSUPP. Exceptions: flush
  *     and lock return 0; wake, kick and invalidate do nothing.

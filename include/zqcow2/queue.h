@@ -5,8 +5,8 @@
  *
  * Order    Requests that change the same sequential zone and are submitted to one queue take effect
  *          in the order of submission: one write after another, a write after a reset, an append
- *          after a finish. Exception: a request for several zones visits them in order. A later
- *          request may overtake it at a zone that the earlier request has not yet visited. All
+ *          after a finish. Exception: a request for several zones visits them in order, and a
+ *          later request may overtake it at a zone that it has not yet visited. All
  *          other requests, including reads, are unordered, and so are completions for different
  *          zones. A flush covers the requests that completed before it was submitted.
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
@@ -123,8 +123,8 @@ ZQCOW2_API int zqcow2_queue_submit(struct zqcow2_queue *q, const struct zqcow2_r
 ZQCOW2_API int zqcow2_queue_poll(struct zqcow2_queue *q, uint32_t max);
 /*
  * Blocks until it has delivered min completions, nothing is in flight, or timeout_ms milliseconds
- * have passed (-1: no limit). min 0 or timeout_ms 0: does not block. A signal does not end the
- * wait. Returns the number of completions delivered.
+ * have passed (-1: no limit). min 0 or timeout_ms 0: does not wait for completions (but see
+ * Blocking above). A signal does not end the wait. Returns the number of completions delivered.
  */
 ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeout_ms);
 /*

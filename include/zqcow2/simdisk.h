@@ -142,8 +142,8 @@ ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
  * Turns power off when the disk reaches `position`, or at once if the disk is past it. From
- * then on every call fails with -EIO. UINT64_MAX turns power on again. A cut at
- * that position gives access to the states that may have survived.
+ * then on every call fails with -EIO. A cut at the position at which power went off gives access
+ * to the states that may have survived. UINT64_MAX turns power on again.
  */
 ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t position);
 
