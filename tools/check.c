@@ -47,17 +47,11 @@ static void json_finding(void *arg, int kind, const char *text)
     zt_json_close(j, '}');
 }
 
-/* What is still wrong. */
-static uint64_t left(uint64_t found, uint64_t fixed)
-{
-    return found > fixed ? found - fixed : 0;
-}
-
 static int exit_status(const struct zqcow2_check_result *r)
 {
-    if (left(r->corruptions, r->corruptions_fixed))
+    if (zt_left(r->corruptions, r->corruptions_fixed))
         return 2;
-    return left(r->leaked_clusters, r->leaks_fixed) ? 3 : 0;
+    return zt_left(r->leaked_clusters, r->leaks_fixed) ? 3 : 0;
 }
 
 static void print_json_result(struct zt_json *j, const struct zqcow2_check_result *r)

@@ -4,11 +4,6 @@
 
 #include "check.h"
 
-static uint64_t left(uint64_t found, uint64_t fixed)
-{
-    return found > fixed ? found - fixed : 0;
-}
-
 static void print_repaired(const struct zqcow2_check_result *r)
 {
     if (r->corruptions_fixed || r->leaks_fixed)
@@ -20,8 +15,8 @@ static void print_repaired(const struct zqcow2_check_result *r)
 
 void zt_qemu_check_text(const struct zqcow2_check_result *r)
 {
-    uint64_t bad = left(r->corruptions, r->corruptions_fixed);
-    uint64_t leaks = left(r->leaked_clusters, r->leaks_fixed);
+    uint64_t bad = zt_left(r->corruptions, r->corruptions_fixed);
+    uint64_t leaks = zt_left(r->leaked_clusters, r->leaks_fixed);
 
     print_repaired(r);
     if (bad)
@@ -48,10 +43,10 @@ void zt_qemu_check_json(struct zt_json *j, const char *path, const struct zqcow2
     zt_json_open(j, NULL, '{');
     zt_json_u64(j, "image-end-offset", r->image_end_offset);
     member(j, "total-clusters", r->total_clusters);
-    member(j, "corruptions", left(r->corruptions, r->corruptions_fixed));
+    member(j, "corruptions", zt_left(r->corruptions, r->corruptions_fixed));
     member(j, "corruptions-fixed", r->corruptions_fixed);
     zt_json_u64(j, "check-errors", 0); /* a check that could not be completed has no result */
-    member(j, "leaks", left(r->leaked_clusters, r->leaks_fixed));
+    member(j, "leaks", zt_left(r->leaked_clusters, r->leaks_fixed));
     member(j, "leaks-fixed", r->leaks_fixed);
     member(j, "allocated-clusters", r->allocated_clusters);
     member(j, "compressed-clusters", r->compressed_clusters);

@@ -189,16 +189,14 @@ static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
     struct zqcow2_io *next = io;
 
     if (is_reported_once(res)) {
-        next = zq_uring_merged(io);
-        zq_uring_set_merged(io, NULL);
+        next = zq_uring_take_off(io);
         zqcow2_io_done(io, res);
     }
     for (io = next; io; io = next) {
         uint64_t n = zq_min(left, io->length);
 
         left -= n;
-        next = zq_uring_merged(io);
-        zq_uring_set_merged(io, NULL);
+        next = zq_uring_take_off(io);
         zq_uring_set_alone(io, true);
         if (n == 0 || transferred(u, io, (unsigned)n))
             again(u, io);

@@ -54,6 +54,15 @@ static inline void zq_uring_set_merged(struct zqcow2_io *io, struct zqcow2_io *n
     io->backend[2] = next;
 }
 
+/* Takes it off what is merged behind it, which is returned. */
+static inline struct zqcow2_io *zq_uring_take_off(struct zqcow2_io *io)
+{
+    struct zqcow2_io *next = zq_uring_merged(io);
+
+    zq_uring_set_merged(io, NULL);
+    return next;
+}
+
 /* Last, whether it must have a result of its own. */
 static inline bool zq_uring_alone(const struct zqcow2_io *io)
 {

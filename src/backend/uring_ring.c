@@ -163,8 +163,7 @@ static void split(struct zqcow2_io *io, struct zq_fifo *out)
     struct zqcow2_io *next;
 
     for (; io; io = next) {
-        next = zq_uring_merged(io);
-        zq_uring_set_merged(io, NULL);
+        next = zq_uring_take_off(io);
         zq_fifo_push(out, io);
     }
 }

@@ -238,6 +238,19 @@ uint64_t pic_snapshot(struct pic *p)
     return table;
 }
 
+void pic_take(struct pic *p, const char *name)
+{
+    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
+    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
+    struct zqcow2_image *img;
+
+    o.flags = ZQCOW2_OPEN_BORROW | ZQCOW2_OPEN_RDWR;
+    s.name = name;
+    assert_int_equal(zqcow2_open(p->be, &o, &img, &p->err), 0);
+    assert_int_equal(zqcow2_snapshot_take(img, &s, &p->err), 0);
+    assert_int_equal(zqcow2_close(img), 0);
+}
+
 /* ---- calls ---- */
 
 int pic_open(struct pic *p, uint32_t flags)

@@ -47,6 +47,8 @@ uint64_t pic_l2(struct pic *p, uint64_t guest);
 uint64_t pic_map(struct pic *p, uint64_t guest, int fill);
 /* Copies the active L1 as snapshot table entry 0 and raises refcounts as the format wants it. */
 uint64_t pic_snapshot(struct pic *p);
+/* Lets the library take one. */
+void pic_take(struct pic *p, const char *name);
 
 int pic_open(struct pic *p, uint32_t flags); /* opens, closes; the text is in p->err */
 int pic_check(struct pic *p, uint32_t flags);

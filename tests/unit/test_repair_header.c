@@ -514,19 +514,6 @@ static void test_block_on_tables(void **state)
 
 /* ---- a deletion that a crash has cut short ---- */
 
-static void take(struct pic *p, const char *name)
-{
-    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
-    struct zqcow2_image *img;
-
-    o.flags = ZQCOW2_OPEN_BORROW | ZQCOW2_OPEN_RDWR;
-    s.name = name;
-    assert_int_equal(zqcow2_open(p->be, &o, &img, &p->err), 0);
-    assert_int_equal(zqcow2_snapshot_take(img, &s, &p->err), 0);
-    assert_int_equal(zqcow2_close(img), 0);
-}
-
 /*
  * The new table fills its cluster, and the old one follows, with a record whose L1 has its refcount
  * still: these are leaks. Behind a table that does not, such a record is one that is not counted.
@@ -543,8 +530,8 @@ static void test_full_table_before_the_old(void **state)
     pic_make(&p, &o);
     pic_map(&p, 0, 0x44);
     for (char name[] = "a"; *name < 'h'; ++*name)
-        take(&p, name);
-    take(&p, "a-longer");
+        pic_take(&p, name);
+    pic_take(&p, "a-longer");
     pic_finds(&p, 0, 0, 0, "", "");
     old = pic_get(&p, SNAPSHOTS, 8);
     first = 40 + (pic_get(&p, old + 36, 4) + pic_get(&p, old + 12, 2) + 1 + 7) / 8 * 8;

@@ -104,19 +104,6 @@ static void test_l1_size(void **state)
 
 /* ---- snapshots of another program, which was stopped while it deleted one ---- */
 
-static void take(struct pic *p, const char *name)
-{
-    struct zqcow2_open_options o = ZQCOW2_OPEN_OPTIONS_INIT;
-    struct zqcow2_snapshot s = ZQCOW2_SNAPSHOT_INIT;
-    struct zqcow2_image *img;
-
-    o.flags = ZQCOW2_OPEN_BORROW | ZQCOW2_OPEN_RDWR;
-    s.name = name;
-    assert_int_equal(zqcow2_open(p->be, &o, &img, &p->err), 0);
-    assert_int_equal(zqcow2_snapshot_take(img, &s, &p->err), 0);
-    assert_int_equal(zqcow2_close(img), 0);
-}
-
 /* Two snapshots that share all with the disk. */
 static void make(struct pic *p)
 {
@@ -127,8 +114,8 @@ static void make(struct pic *p)
     pic_make(p, &o);
     pic_map(p, 0, 0x44);
     pic_map(p, MiB(2), 0x45);
-    take(p, "a");
-    take(p, "b");
+    pic_take(p, "a");
+    pic_take(p, "b");
     pic_finds(p, 0, 0, 0, "", "");
 }
 
