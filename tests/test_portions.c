@@ -14,6 +14,7 @@
 #include <cmocka.h>
 #include <zqcow2/stats.h>
 #include "rig/ticket.h"
+#include "zone/zones.h"
 
 #define Z     KiB(64)
 #define ZONES 32768u
@@ -288,6 +289,79 @@ static void much_is_unmapped(void **state)
     }
 }
 
+/* ---- the passes of a round: what they look at is counted in between (-Wl,--wrap) ---- */
+
+#define MILLION    1048576u
+#define SECTOR     64u                  /* entries */
+#define MOST_LOOKS (100000 + 2 * 4096u) /* a piece is begun if anything is left */
+
+static const struct geometry million = {
+    .name = "million", .size = MILLION * Z, .zone_size = Z, .conventional = 1, .cluster = 65536};
+static uint64_t looks;
+
+static void count(const struct zq_zones *zs, uint32_t from, uint32_t to)
+{
+    for (uint32_t s = from; s < to && s < zs->nr_sectors; s++)
+        looks += zs->in_round[s] ? SECTOR : 0;
+}
+
+uint32_t __real_zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
+                                 uint8_t *buf, uint32_t max, uint64_t *at, int32_t *left);
+uint32_t __wrap_zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
+                                 uint8_t *buf, uint32_t max, uint64_t *at, int32_t *left);
+
+uint32_t __wrap_zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
+                                 uint8_t *buf, uint32_t max, uint64_t *at, int32_t *left)
+{
+    uint32_t from = *sector;
+    uint32_t n = __real_zq_table_compose(zs, stage, sector, buf, max, at, left);
+
+    count(zs, from, *sector);
+    return n;
+}
+
+#define PASS(name) \
+    zq_table_pass __real_##name, __wrap_##name; \
+    void __wrap_##name(struct zq_zones *zs, uint32_t from, int32_t *left) \
+    { \
+        count(zs, from, from + ZQ_TABLE_CHUNK); \
+        __real_##name(zs, from, left); \
+    }
+PASS(zq_table_weigh)
+PASS(zq_table_resets_durable)
+PASS(zq_table_round_done)
+
+/* A zone of each sector has changed: all entries of the table are looked at, several times. */
+static void a_round_over_a_million_pointers(void **state)
+{
+    struct rig r;
+    struct zqcow2_queue *q = begin(&r, &million, RIG_PLAIN);
+    struct ticket *flush = ticket(ZQCOW2_OP_FLUSH, 0, 0, 0);
+    uint64_t most = 0, all = 0;
+
+    (void)state;
+    for (uint64_t zone = 1; zone < MILLION; zone += SECTOR)
+        assert_int_equal(zqcow2_zone_finish(r.img, zone * Z, Z, 0), 0);
+    looks = 0;
+    assert_int_equal(submit(q, flush), 1);
+    for (;;) {
+        most = looks > most ? looks : most;
+        all += looks;
+        looks = 0;
+        if (flush->calls)
+            break;
+        poll_queue(q, 0);
+    }
+    assert_int_equal(flush->ret, 0);
+    assert_true(all >= 4 * (uint64_t)MILLION);
+    if (most > MOST_LOOKS)
+        fail_msg("one call looks at %u write pointers", (unsigned)most);
+    printf("round: %u write pointers, %u looks at one, 0 calls with more than %u (most: %u)\n",
+           MILLION, (unsigned)(all / MILLION), MOST_LOOKS, (unsigned)most);
+    drop(flush);
+    end(&r, q);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -297,6 +371,7 @@ int main(void)
         cmocka_unit_test(zones_are_passed_over),
         cmocka_unit_test(zeros_are_read),
         cmocka_unit_test(much_is_unmapped),
+        cmocka_unit_test(a_round_over_a_million_pointers),
     };
 
     return cmocka_run_group_tests_name("portions", tests, NULL, NULL);

@@ -11,6 +11,7 @@
 #include "image/opening.h"
 #include "ops/request.h"
 #include "ops/shutdown.h"
+#include "round/round.h"
 #include "space/unmap.h"
 
 /* ---- memory ---- */
@@ -136,7 +137,7 @@ int zq_image_close(struct zqcow2_image *img)
     }
     if (c->writable)
         rc = run_shutdown(c);
-    while (c->x.in_flight || c->janitor_running)
+    while (c->x.in_flight || c->janitor_running || zq_round_is_running(c))
         zq_loop_wait(c, NULL, -1);
     zq_core_unlock(c);
     if (rc < 0 && c->dead && be->ops.invalidate)

@@ -48,10 +48,13 @@ struct zq_round {
     int rc;            /* < 0: it stops when what is in flight has drained */
     uint64_t done;     /* the last that ended well; the last begun: alloc.rounds */
     unsigned in_flight;
-    uint64_t cursor; /* within the stage */
-    uint64_t bitmap; /* whose flag comes next */
-    bool flags;      /* it writes those of bitmaps (B1) */
-    uint32_t sector; /* of the write-pointer table */
+    uint64_t cursor;                /* within the stage */
+    uint64_t bitmap;                /* whose flag comes next */
+    bool flags;                     /* it writes those of bitmaps (B1) */
+    uint32_t sector, states_sector; /* of the tables of write pointers, of states: in a pass */
+    uint8_t phase;                  /* of the stage: round.c */
+    bool paused;                    /* in a pass: op comes again to go on with it (E7) */
+    struct zq_op op;
     uint64_t length; /* of the file, at least: what an answer is held against */
     struct zq_list waiters;
     struct zq_io flush;

@@ -12,6 +12,7 @@
 #include "base/report.h"
 #include "qcow2/growth.h"
 #include "round/round.h"
+#include "round/walk.h"
 
 /* ---- waiting ---- */
 
@@ -56,13 +57,15 @@ static bool next_slice(struct zq_core *c, struct zq_round_io *w, enum zq_slice_k
     return true;
 }
 
+/* False, too, if the portion is used up before one is found: start_writes() sees to that. */
 static bool next_pointers(struct zq_core *c, struct zq_round_io *w, enum zq_table_stage stage)
 {
+    uint32_t n = 0;
     uint64_t at;
-    uint32_t n =
-        c->zoned ? zq_table_compose(&c->zones, stage, &c->round.sector, w->buf, ZQ_ROUND_BUF, &at) :
-                   0;
 
+    while (!n && c->left > 0 && c->round.sector < c->zones.nr_sectors)
+        n = zq_table_compose(&c->zones, stage, &c->round.sector, w->buf, ZQ_ROUND_BUF, &at,
+                             &c->left);
     if (n)
         prep_buf(w, at, n);
     return n > 0;
@@ -180,7 +183,7 @@ static bool next_states(struct zq_core *c, struct zq_round_io *w)
         (void)zq_states_put(c->sector0, &c->hdr, c->new_states.host, c->zones.g.nr_zones);
         return next_header(c, w);
     }
-    if (!c->zoned || !zq_states_compose(&c->zones, &r->sector, w->buf, &at))
+    if (!c->zoned || !zq_states_compose(&c->zones, &r->sector, w->buf, &at, &c->left))
         return false;
     prep_buf(w, at, ZQ_SECTOR);
     return true;
@@ -235,8 +238,6 @@ static void enter_stage(struct zq_core *c, enum zq_stage stage)
     r->cursor = 0;
     r->sector = 0;
     r->wrote = r->barrier = r->data_barrier = false;
-    if (stage == ZQ_ST_FULL)
-        r->full_first = c->zoned && zq_table_full_first(&c->zones);
 }
 
 /* From now on there is a table, of zones that are as they would be without it. */
@@ -275,10 +276,6 @@ static void leave_stage(struct zq_core *c)
             bitmaps_flagged(c);
         c->corrupt_marked = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) & ZQ_INCOMPAT_CORRUPT;
         break;
-    case ZQ_ST_META:
-        if (c->zoned)
-            zq_table_resets_durable(&c->zones);
-        break;
     case ZQ_ST_TABLE:
         if (c->alloc.growth.switching)
             zq_growth_switch(&c->alloc);
@@ -288,10 +285,6 @@ static void leave_stage(struct zq_core *c)
     case ZQ_ST_L2:
         if (c->map.l1.frozen)
             zq_map_thaw(&c->map);
-        break;
-    case ZQ_ST_FULL:
-        if (c->round.wrote)
-            zq_table_full_durable(&c->zones);
         break;
     case ZQ_ST_STATES:
         if (c->new_states.naming)
@@ -335,10 +328,6 @@ static void round_stop(struct zq_core *c, enum zq_stage at)
     if (c->alloc.growth.switching)
         zq_growth_stop(&c->alloc, r->rc);
     c->new_states.naming = false;
-    if (c->zoned) {
-        zq_table_round_stop(&c->zones);
-        zq_states_round_end(&c->zones, true);
-    }
     zq_cache_round_stop(&c->cache, r->rc);
     zq_wake_with(&c->ready, &c->alloc.room_waiters, r->rc);
     fail_waiters(c, r->rc);
@@ -367,10 +356,7 @@ static void round_end(struct zq_core *c)
     zq_assert_k(K2, !c->map.l1.frozen && !c->alloc.refs.table.frozen);
     r->done = c->alloc.rounds;
     zq_cache_round_done(&c->cache);
-    if (c->zoned) {
-        zq_table_round_done(&c->zones);
-        zq_states_round_end(&c->zones, false);
-    }
+    zq_assert_k(K5, !c->zoned || zq_zones_counted(&c->zones));
     zq_wake(&c->ready, &r->waiters);
     c->want_janitor = true;
 }
@@ -378,6 +364,15 @@ static void round_end(struct zq_core *c)
 /* ---- the machine ---- */
 
 static void pump(struct zq_core *c);
+
+/* No operation: it has no result, and nothing waits for it. */
+static int step_round(struct zq_core *c, struct zq_op *op)
+{
+    zq_assert_k(E7, c->round.paused && op == &c->round.op);
+    c->round.paused = false;
+    pump(c);
+    return ZQ_WAIT;
+}
 
 /* A fatal error is the one that is reported. */
 static void round_failed(struct zq_core *c, int ret, bool fatal)
@@ -491,8 +486,11 @@ static bool start_length(struct zq_core *c)
     return true;
 }
 
-/* After an error none is started: what has been composed may be on disk, the rest is not. */
-static void start_writes(struct zq_core *c)
+/*
+ * After an error none is started: what has been composed may be on disk, the rest is not. False:
+ * there may be more, but the portion is used up.
+ */
+static bool start_writes(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
@@ -501,38 +499,64 @@ static void start_writes(struct zq_core *c)
 
         if (w->busy)
             continue;
+        if (c->left <= 0)
+            return zq_round_pause(c);
         if (!next_write(c, w))
-            return;
+            return c->left > 0 || zq_round_pause(c);
         w->busy = r->wrote = true;
         w->io.complete = write_done;
         r->in_flight++;
         zq_io_start(&c->x, &w->io);
     }
+    return true;
 }
 
-/* Stage by stage as far as it goes without waiting. An empty stage is skipped with its barrier. */
-static void pump(struct zq_core *c)
+/* Writes of the stage and its barrier. True: they are over. */
+static bool write_stage(struct zq_core *c)
 {
     struct zq_round *r = &c->round;
 
-    for (;;) {
-        if (!r->barrier)
-            start_writes(c);
-        if (r->in_flight)
-            return;
-        if (r->rc < 0)
-            break;
-        if (r->stage == ZQ_ST_END) {
-            if (start_length(c))
-                return;
-            break;
-        }
-        if (start_data_barrier(c) || start_barrier(c))
-            return;
+    if ((!r->barrier && !start_writes(c)) || r->in_flight)
+        return false;
+    if (r->rc < 0)
+        return true;
+    if (r->stage == ZQ_ST_END)
+        return !start_length(c);
+    return !start_data_barrier(c) && !start_barrier(c);
+}
+
+/* The next phase, as far as it goes without waiting. False: it does not, or the round is over. */
+static bool next_phase(struct zq_core *c)
+{
+    struct zq_round *r = &c->round;
+
+    if (r->phase == ZQ_PH_WRITE) {
+        if (!write_stage(c))
+            return false;
+        zq_round_enter(r, r->rc < 0 || r->stage == ZQ_ST_END ? ZQ_PH_END : ZQ_PH_LEAVE);
+        return true;
+    }
+    if (!zq_round_walk(c))
+        return false;
+    switch (r->phase) {
+    case ZQ_PH_ENTER:
+        r->full_first = r->stage == ZQ_ST_FULL && c->zoned && zq_table_full_first(&c->zones);
+        zq_round_enter(r, ZQ_PH_WRITE);
+        return true;
+    case ZQ_PH_LEAVE:
         leave_stage(c);
         enter_stage(c, r->stage + 1);
+        zq_round_enter(r, ZQ_PH_ENTER);
+        return true;
+    default: round_end(c); return false;
     }
-    round_end(c);
+}
+
+/* Stage by stage. An empty stage is skipped with its barrier. */
+static void pump(struct zq_core *c)
+{
+    while (!c->round.paused && next_phase(c))
+        continue;
 }
 
 /* A dead image starts none: nothing that it wrote could be trusted (K9). */
@@ -553,7 +577,10 @@ void zq_round_start(struct zq_core *c)
     r->wanted = c->cache.want_round = c->alloc.want_switch = false;
     r->fatal = r->asked = false;
     r->rc = 0;
+    r->paused = false;
+    zq_op_reset(c, &r->op, step_round, NULL);
     capture(c);
     enter_stage(c, ZQ_ST_MARK);
+    zq_round_enter(r, ZQ_PH_ENTER);
     pump(c);
 }

@@ -8,8 +8,11 @@
  * pointer it is void, and no other pointer follows before it is gone, too (R16).
  */
 #include "base/bytes.h"
+#include "base/cost.h"
 #include "base/report.h"
 #include "zone/zones.h"
+
+#define CHUNK (ZQ_TABLE_CHUNK / 8) /* of sectors with eight times as many zones */
 
 static uint32_t last_in(const struct zq_zones *zs, uint32_t sector)
 {
@@ -46,6 +49,16 @@ void zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table)
     }
 }
 
+/* As it was when the round took it. */
+static void capture_sector(struct zq_zones *zs, uint32_t s)
+{
+    zs->states_in_round[s] = ZQ_CAPTURED;
+    for (uint32_t i = s * ZQ_SECTOR; i < last_in(zs, s); i++) {
+        zs->v[i].storing = zs->v[i].stored;
+        zs->v[i].described |= (zs->v[i].storing & ZQ_STORED_DESCRIBED) != 0;
+    }
+}
+
 void zq_zone_store(struct zq_zones *zs, uint32_t i, uint8_t stored)
 {
     struct zq_zone *z = &zs->v[i];
@@ -53,25 +66,24 @@ void zq_zone_store(struct zq_zones *zs, uint32_t i, uint8_t stored)
     if (z->stored == stored)
         return;
     zq_assert(zs->states_at && zq_states_valid(&zs->g, i, stored));
+    if (zs->states_in_round[i / ZQ_SECTOR] == ZQ_TAKEN)
+        capture_sector(zs, i / ZQ_SECTOR);
     z->stored = stored;
     zs->states_dirty[i / ZQ_SECTOR] = 1;
 }
 
 void zq_states_capture(struct zq_zones *zs)
 {
-    for (uint32_t s = 0; zs->states_at && s < nr_sectors(zs); s++) {
-        zq_assert(!zs->states_in_round[s]); /* rounds run one at a time */
-        zs->states_in_round[s] = zs->states_dirty[s];
-        zs->states_dirty[s] = 0;
-        for (uint32_t i = s * ZQ_SECTOR; zs->states_in_round[s] && i < last_in(zs, s); i++) {
-            zs->v[i].storing = zs->v[i].stored;
-            zs->v[i].described |= (zs->v[i].storing & ZQ_STORED_DESCRIBED) != 0;
-        }
-    }
+    uint8_t *taken = zs->states_dirty;
+
+    if (!zs->states_at)
+        return;
+    zs->states_dirty = zs->states_in_round;
+    zs->states_in_round = taken;
 }
 
-bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR],
-                       uint64_t *at)
+bool zq_states_compose(struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR], uint64_t *at,
+                       int32_t *left)
 {
     uint32_t s = *sector;
 
@@ -80,6 +92,9 @@ bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[
     *sector = s + 1;
     if (!zs->states_at || s >= nr_sectors(zs))
         return false;
+    if (zs->states_in_round[s] == ZQ_TAKEN)
+        capture_sector(zs, s);
+    *left -= (int32_t)(ZQ_SECTOR * ZQ_COST_LOOK);
     *at = zs->states_at + (uint64_t)s * ZQ_SECTOR;
     memset(buf, 0, ZQ_SECTOR);
     for (uint32_t i = s * ZQ_SECTOR; i < last_in(zs, s); i++)
@@ -87,14 +102,27 @@ bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[
     return true;
 }
 
-void zq_states_round_end(struct zq_zones *zs, bool stopped)
+static uint32_t chunk_end(const struct zq_zones *zs, uint32_t from)
 {
-    for (uint32_t s = 0; zs->states_at && s < nr_sectors(zs); s++) {
-        zs->states_dirty[s] |= stopped && zs->states_in_round[s];
-        /* Behind the barrier only: before it the disk has what was there, or this. */
-        for (uint32_t i = s * ZQ_SECTOR; !stopped && zs->states_in_round[s] && i < last_in(zs, s);
-             i++)
+    return zs->states_at ? (uint32_t)zq_min((uint64_t)from + CHUNK, nr_sectors(zs)) : 0;
+}
+
+/* Behind the barrier only: before it the disk has what was there, or this. */
+void zq_states_round_done(struct zq_zones *zs, uint32_t from, int32_t *left)
+{
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        *left -= zs->states_in_round[s] ? (int32_t)(ZQ_SECTOR * ZQ_COST_LOOK) : 1;
+        for (uint32_t i = s * ZQ_SECTOR; zs->states_in_round[s] && i < last_in(zs, s); i++)
             zs->v[i].described = (zs->v[i].storing & ZQ_STORED_DESCRIBED) != 0;
+        zs->states_in_round[s] = 0;
+    }
+}
+
+void zq_states_round_stop(struct zq_zones *zs, uint32_t from, int32_t *left)
+{
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        *left -= 1;
+        zs->states_dirty[s] |= zs->states_in_round[s] != 0;
         zs->states_in_round[s] = 0;
     }
 }

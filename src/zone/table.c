@@ -6,8 +6,13 @@
  * below any value that the entry may have there (R1), and falls only behind a barrier. Entries are
  * judged one by one: a sector may be written in several stages, each time with those entries only
  * that belong to the stage, and all others as they are on disk.
+ *
+ * A round may take a million entries, so it takes sectors, and their entries are captured when the
+ * first of them is about to change, or is looked at. Passes go over some sectors at a time, between
+ * which requests come: they change no `captured` but that of a zone that is reset.
  */
 #include "base/bytes.h"
+#include "base/cost.h"
 #include "base/report.h"
 #include "zone/zones.h"
 
@@ -44,18 +49,24 @@ static uint32_t last_in(const struct zq_zones *zs, uint32_t sector)
     return (uint32_t)zq_min((uint64_t)(sector + 1) * PER_SECTOR, zs->g.nr_zones);
 }
 
+static uint32_t chunk_end(const struct zq_zones *zs, uint32_t from)
+{
+    return (uint32_t)zq_min((uint64_t)from + ZQ_TABLE_CHUNK, zs->nr_sectors);
+}
+
+/* For a look at sector s: entries of the round, or a byte beside others. */
+static void pay(const struct zq_zones *zs, uint32_t s, int32_t *left)
+{
+    *left -= zs->in_round[s] ? (int32_t)(PER_SECTOR * ZQ_COST_LOOK) : s % 16 == 0;
+}
+
+/* All passes of the last round have ended; bytes of the one become those of the other. */
 void zq_table_capture(struct zq_zones *zs)
 {
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
-        zq_assert(!zs->in_round[s]); /* rounds run one at a time */
-        zs->in_round[s] = zs->dirty[s];
-        zs->dirty[s] = 0;
-        for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
-            struct zq_zone *z = &zs->v[i];
-            z->captured = z->wp;
-            z->high = zq_max(z->high, z->captured);
-        }
-    }
+    uint8_t *taken = zs->dirty;
+
+    zs->dirty = zs->in_round;
+    zs->in_round = taken;
     zs->is_dirty = false;
 }
 
@@ -73,8 +84,11 @@ static bool belongs(const struct zq_zones *zs, uint32_t i, enum zq_table_stage s
     }
 }
 
-static bool sector_has(const struct zq_zones *zs, uint32_t s, enum zq_table_stage stage)
+/* The first look of a round captures. */
+static bool sector_has(struct zq_zones *zs, uint32_t s, enum zq_table_stage stage)
 {
+    if (zs->in_round[s] == ZQ_TAKEN)
+        zq_zones_capture(zs, s);
     for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
         if (belongs(zs, i, stage))
             return true;
@@ -82,28 +96,21 @@ static bool sector_has(const struct zq_zones *zs, uint32_t s, enum zq_table_stag
     return false;
 }
 
-bool zq_table_has(const struct zq_zones *zs, enum zq_table_stage stage)
+/* While it lasts the pointers of zones may only go back to their start: that asks for less. */
+void zq_table_weigh(struct zq_zones *zs, uint32_t from, int32_t *left)
 {
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
-        if (zs->in_round[s] && sector_has(zs, s, stage))
-            return true;
+    if (!from) {
+        zs->activates = 0;
+        zs->releases = false;
     }
-    return false;
-}
-
-bool zq_table_full_first(const struct zq_zones *zs)
-{
-    uint64_t active = zs->disk_active;
-    bool releases = false;
-
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        pay(zs, s, left);
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             bool was = may_be_active(zs, i);
-            releases |= was && belongs(zs, i, ZQ_TABLE_FULL);
-            active += !was && counts_as_active(zs, i, zs->v[i].captured);
+            zs->releases |= was && belongs(zs, i, ZQ_TABLE_FULL);
+            zs->activates += !was && counts_as_active(zs, i, zs->v[i].captured);
         }
     }
-    return releases && active > zs->max_active;
 }
 
 static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint32_t s, uint8_t *buf)
@@ -131,25 +138,27 @@ static void compose_sector(struct zq_zones *zs, enum zq_table_stage stage, uint3
 }
 
 uint32_t zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
-                          uint8_t *buf, uint32_t max, uint64_t *at)
+                          uint8_t *buf, uint32_t max, uint64_t *at, int32_t *left)
 {
-    uint32_t s = *sector, bytes = 0;
+    uint32_t s = *sector, end = chunk_end(zs, s), bytes = 0;
 
     zq_assert(max && max % ZQ_SECTOR == 0);
-    while (s < zs->nr_sectors && !(zs->in_round[s] && sector_has(zs, s, stage)))
-        s++;
+    for (; s < end && !sector_has(zs, s, stage); s++)
+        pay(zs, s, left);
     *at = zs->g.table_offset + (uint64_t)s * ZQ_SECTOR;
-    while (bytes < max && s < zs->nr_sectors && zs->in_round[s] && sector_has(zs, s, stage)) {
-        compose_sector(zs, stage, s++, buf + bytes);
+    for (; bytes < max && s < end && sector_has(zs, s, stage); s++) {
+        pay(zs, s, left);
+        compose_sector(zs, stage, s, buf + bytes);
         bytes += ZQ_SECTOR;
     }
     *sector = s;
     return bytes;
 }
 
-void zq_table_resets_durable(struct zq_zones *zs)
+void zq_table_resets_durable(struct zq_zones *zs, uint32_t from, int32_t *left)
 {
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        pay(zs, s, left);
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             struct zq_zone *z = &zs->v[i];
             uint64_t start = zq_geometry_start(&zs->g, i);
@@ -161,9 +170,10 @@ void zq_table_resets_durable(struct zq_zones *zs)
     }
 }
 
-void zq_table_full_durable(struct zq_zones *zs)
+void zq_table_full_durable(struct zq_zones *zs, uint32_t from, int32_t *left)
 {
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        pay(zs, s, left);
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             if (zs->v[i].doubt == ZQ_COMPOSED)
                 zs->v[i].doubt = ZQ_SURE;
@@ -171,9 +181,10 @@ void zq_table_full_durable(struct zq_zones *zs)
     }
 }
 
-void zq_table_round_done(struct zq_zones *zs)
+void zq_table_round_done(struct zq_zones *zs, uint32_t from, int32_t *left)
 {
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        pay(zs, s, left);
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             zq_assert_k(R10, zs->v[i].doubt != ZQ_UNSURE);
             zs->v[i].high = on_disk(zs, i);
@@ -181,21 +192,21 @@ void zq_table_round_done(struct zq_zones *zs)
         }
         zs->in_round[s] = 0;
     }
-    zq_assert_k(K5, zq_zones_counted(zs));
 }
 
 /* high stays: the entry may have any of the values that it covers (R1). */
-void zq_table_round_stop(struct zq_zones *zs)
+void zq_table_round_stop(struct zq_zones *zs, uint32_t from, int32_t *left)
 {
-    for (uint32_t s = 0; s < zs->nr_sectors; s++) {
+    for (uint32_t s = from; s < chunk_end(zs, from); s++) {
+        pay(zs, s, left);
         for (uint32_t i = first_in(zs, s); zs->in_round[s] && i < last_in(zs, s); i++) {
             if (zs->v[i].doubt != ZQ_COMPOSED)
                 continue;
             zs->disk_active += !may_be_active(zs, i);
             zs->v[i].doubt = ZQ_UNSURE;
         }
-        zs->is_dirty |= zs->in_round[s];
-        zs->dirty[s] |= zs->in_round[s];
+        zs->is_dirty |= zs->in_round[s] != 0;
+        zs->dirty[s] |= zs->in_round[s] != 0;
         zs->in_round[s] = 0;
     }
 }

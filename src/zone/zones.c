@@ -356,6 +356,7 @@ void zq_zone_do_finish(struct zq_zones *zs, uint32_t i)
     struct zq_zone *z = &zs->v[i];
 
     zq_assert_k(K6, is_idle(z) && z->wp == z->next);
+    zq_table_touch(zs, i);
     z->wp = z->next = zq_zone_end(zs, i);
     z->finished = 1;
     zq_zone_unmark(zs, i);
@@ -369,6 +370,7 @@ void zq_zone_do_reset(struct zq_zones *zs, uint32_t i, uint64_t io_seq)
     struct zq_zone *z = &zs->v[i];
 
     zq_assert_k(K6, is_idle(z) && z->wp == z->next);
+    zq_table_touch(zs, i);
     z->wp = z->next = zq_geometry_start(&zs->g, i);
     /* A running round must not store the old life's pointer any more. */
     z->captured = z->wp;
@@ -416,6 +418,21 @@ void zq_zone_reserve(struct zq_zones *zs, uint32_t i, struct zq_reservation *r, 
     zq_list_push(&z->live->reserved, &r->link);
 }
 
+void zq_zones_capture(struct zq_zones *zs, uint32_t sector)
+{
+    uint32_t i = (uint32_t)zq_max(sector * 64, zs->g.conventional);
+    uint32_t end = (uint32_t)zq_min((uint64_t)(sector + 1) * 64, zs->g.nr_zones);
+
+    zq_assert_k(K2, zs->in_round[sector] == ZQ_TAKEN);
+    zs->in_round[sector] = ZQ_CAPTURED;
+    for (; i < end; i++) {
+        struct zq_zone *z = &zs->v[i];
+
+        z->captured = z->wp;
+        z->high = zq_max(z->high, z->captured);
+    }
+}
+
 /* Few writes change more than the pointer: it is out of line, so that the others pay nothing. */
 static __attribute__((noinline)) void commit_state(struct zq_zones *zs, uint32_t i)
 {
@@ -431,6 +448,7 @@ static void commit(struct zq_zones *zs, uint32_t i, uint64_t end)
     struct zq_zone *z = &zs->v[i];
 
     zq_assert_k(K7, end > z->wp && end <= z->next);
+    zq_table_touch(zs, i);
     z->wp = end;
     zq_table_mark(zs, i);
     if (z->stored || end == zq_zone_end(zs, i))

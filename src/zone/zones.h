@@ -83,10 +83,12 @@ struct zq_zones {
     struct zq_list closing_waiters;
     struct zq_list punch; /* reset zones whose space may be given back, by live->punch */
     /* the table on disk: table.c */
-    uint8_t *dirty, *in_round; /* a byte for each 512-byte sector */
+    uint8_t *dirty, *in_round; /* a byte for each 512-byte sector; of the second, zq_taken */
     uint8_t tail[512];         /* the last sector as read: bytes behind the entries */
     uint32_t nr_sectors;
     uint32_t disk_active; /* entries on disk that may be neither at start nor FULL */
+    uint32_t activates;   /* of the round's entries: those that become so */
+    bool releases;        /* one of them is no longer so */
     bool is_dirty;
     /* the table of persistent states: states.c */
     uint64_t states_at; /* its offset; 0: there is none */
@@ -212,31 +214,53 @@ enum zq_table_stage {
     ZQ_TABLE_REST
 };
 
+/* A sector of the running round, all of whose entries are captured when the first is looked at. */
+enum zq_taken { ZQ_NOT_TAKEN, ZQ_TAKEN, ZQ_CAPTURED };
+
 static inline void zq_table_mark(struct zq_zones *zs, uint32_t zone)
 {
     zs->dirty[zone / 64] = 1; /* 64 entries a sector */
     zs->is_dirty = true;
 }
+/* Of a sector that the round has taken, as it was then: no entry has changed since. */
+void zq_zones_capture(struct zq_zones *zs, uint32_t sector);
+/* A round takes what is dirty, as it is now. */
 void zq_table_capture(struct zq_zones *zs);
-/* Is there an entry to write in this stage? */
-bool zq_table_has(const struct zq_zones *zs, enum zq_table_stage stage);
-/* Must entries that become FULL be durable before the rest (I7)? */
-bool zq_table_full_first(const struct zq_zones *zs);
+/* The zone's pointer is about to change: what the round has taken is captured first. */
+static inline void zq_table_touch(struct zq_zones *zs, uint32_t zone)
+{
+    if (zs->in_round[zone / 64] == ZQ_TAKEN)
+        zq_zones_capture(zs, zone / 64);
+}
 /*
  * Composes the next sectors of the stage from *sector on, at most max bytes, into buf; entries of
- * other stages go as they are on disk. Returns the bytes (0: no more), their offset in *at, and
- * moves *sector on.
+ * other stages go as they are on disk. Returns the bytes, their offset in *at, and moves *sector
+ * on. 0: none of those that it has passed, and no more if *sector is nr_sectors. What that costs is
+ * taken from *left (E7).
  */
 uint32_t zq_table_compose(struct zq_zones *zs, enum zq_table_stage stage, uint32_t *sector,
-                          uint8_t *buf, uint32_t max, uint64_t *at);
+                          uint8_t *buf, uint32_t max, uint64_t *at, int32_t *left);
+
+/*
+ * Passes of a round, each over ZQ_TABLE_CHUNK sectors, or as many as there are, from `from` on.
+ * What that costs is taken from *left.
+ */
+#define ZQ_TABLE_CHUNK 64u
+typedef void zq_table_pass(struct zq_zones *zs, uint32_t from, int32_t *left);
+/* Behind all of it: must entries that become FULL be durable before the rest (I7)? */
+zq_table_pass zq_table_weigh;
+static inline bool zq_table_full_first(const struct zq_zones *zs)
+{
+    return zs->releases && zs->disk_active + zs->activates > zs->max_active;
+}
 /* The barrier behind stage RESETS has completed: `start` is the only value these can have. */
-void zq_table_resets_durable(struct zq_zones *zs);
+zq_table_pass zq_table_resets_durable;
 /* The barrier behind stage FULL has completed. */
-void zq_table_full_durable(struct zq_zones *zs);
+zq_table_pass zq_table_full_durable;
 /* The last barrier of the round has completed. */
-void zq_table_round_done(struct zq_zones *zs);
+zq_table_pass zq_table_round_done;
 /* The round stopped: its sectors are dirty again, and what its last stage composed is unsure. */
-void zq_table_round_stop(struct zq_zones *zs);
+zq_table_pass zq_table_round_stop;
 
 /* ---- states.c: the table of persistent states on disk ---- */
 
@@ -244,9 +268,11 @@ void zq_table_round_stop(struct zq_zones *zs);
 void zq_states_load(struct zq_zones *zs, uint64_t offset, const uint8_t *table);
 void zq_states_capture(struct zq_zones *zs);
 /* The next sector of the round from *sector on, which moves on, and its offset. False: no more. */
-bool zq_states_compose(const struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR],
-                       uint64_t *at);
-/* stopped: what was to be written is dirty again. */
-void zq_states_round_end(struct zq_zones *zs, bool stopped);
+bool zq_states_compose(struct zq_zones *zs, uint32_t *sector, uint8_t buf[ZQ_SECTOR], uint64_t *at,
+                       int32_t *left);
+/* Passes over the sectors of this table, of which a chunk is an eighth. */
+zq_table_pass zq_states_round_done;
+/* What was to be written is dirty again. */
+zq_table_pass zq_states_round_stop;
 
 #endif

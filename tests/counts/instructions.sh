@@ -38,11 +38,11 @@ each() {
 
 nr=1024
 
-each 'append' append "${ZQ_APPEND_LIMIT:-545}" zqcow2_append
+each 'append' append "${ZQ_APPEND_LIMIT:-550}" zqcow2_append
 each 'read' read "${ZQ_READ_LIMIT:-360}" zqcow2_read
 each 'first write to a cluster' first "${ZQ_FIRST_LIMIT:-3815}" zqcow2_write
 each 'overwrite without a write pointer' over "${ZQ_OVER_LIMIT:-650}" zqcow2_write
-each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-712}" zqcow2_queue_submit zqcow2_queue_wait
+each 'append in a queue' qappend "${ZQ_QAPPEND_LIMIT:-718}" zqcow2_queue_submit zqcow2_queue_wait
 each 'read in a queue' qread "${ZQ_QREAD_LIMIT:-545}" zqcow2_queue_submit zqcow2_queue_wait
 each 'read of an image without zones' read0 "${ZQ_READ0_LIMIT:-640}" zqcow2_read
 each 'read through 1 level' read1 "${ZQ_READ1_LIMIT:-829}" zqcow2_read

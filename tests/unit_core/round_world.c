@@ -246,6 +246,7 @@ void start_round(struct round_world *w)
     memcpy(w->snap, w->memory, sizeof(w->snap));
     memcpy(w->snap_lives, w->lives, sizeof(w->lives));
     memcpy(w->snap_data, w->data_of, sizeof(w->data_of));
+    zq_loop_begin(&w->core);
     zq_round_start(&w->core);
     note_barrier(w);
 }

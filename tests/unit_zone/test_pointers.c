@@ -259,6 +259,7 @@ static void check_entry(struct world *w, unsigned i, enum zq_table_stage stage, 
 static bool write_stage(struct world *w, enum zq_table_stage stage, bool *wrote)
 {
     uint8_t buf[SECTORS * SECTOR];
+    int32_t left = INT32_MAX;
     uint32_t cursor = 0, n;
     uint64_t at;
 
@@ -266,7 +267,7 @@ static bool write_stage(struct world *w, enum zq_table_stage stage, bool *wrote)
     for (;;) {
         uint32_t most = (1 + (uint32_t)rng_below(&w->rng, SECTORS)) * SECTOR;
 
-        n = zq_table_compose(&w->zs, stage, &cursor, buf, most, &at);
+        n = zq_table_compose(&w->zs, stage, &cursor, buf, most, &at, &left);
         if (!n)
             break;
         *wrote = true;
@@ -345,6 +346,7 @@ static void check_stop(struct world *w, int stage)
 
 static bool run_stages(struct world *w, int *stage)
 {
+    int32_t left = INT32_MAX;
     bool wrote;
 
     *stage = ZQ_TABLE_RESETS;
@@ -352,10 +354,11 @@ static bool run_stages(struct world *w, int *stage)
         return false;
     operations(w, 2);
     barrier(w);
-    zq_table_resets_durable(&w->zs);
+    zq_table_resets_durable(&w->zs, 0, &left);
     check_resets(w);
     check_disk(w);
     operations(w, 2);
+    zq_table_weigh(&w->zs, 0, &left);
     if (zq_table_full_first(&w->zs)) {
         w->full_first++;
         *stage = ZQ_TABLE_FULL;
@@ -363,7 +366,7 @@ static bool run_stages(struct world *w, int *stage)
             return false;
         barrier(w);
         if (wrote)
-            zq_table_full_durable(&w->zs);
+            zq_table_full_durable(&w->zs, 0, &left);
         check_disk(w);
     }
     operations(w, 2);
@@ -377,16 +380,17 @@ static bool run_stages(struct world *w, int *stage)
 
 static void one_round(struct world *w)
 {
+    int32_t left = INT32_MAX;
     int stage;
 
     take_snapshot(w);
     check_disk(w);
     if (run_stages(w, &stage)) {
-        zq_table_round_done(&w->zs);
+        zq_table_round_done(&w->zs, 0, &left);
         check_durable(w);
         w->rounds++;
     } else {
-        zq_table_round_stop(&w->zs);
+        zq_table_round_stop(&w->zs, 0, &left);
         w->stops++;
         if (rng_below(&w->rng, 2))
             barrier(w); /* somebody else's */
