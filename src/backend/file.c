@@ -131,21 +131,6 @@ static int set_up(struct zq_file *f, int fd, const char *path, const struct zqco
 }
 
 /*
- * Asked with a read once, for the answer is that of the file system: a request that the ring has to
- * give back would block the loop.
- */
-static bool has_uncached(const struct zq_file *f)
-{
-    char byte;
-    ssize_t n;
-
-    do {
-        n = zq_os_uncached(f->fd, false, &(struct iovec){&byte, 1}, 1, 0);
-    } while (n < 0 && errno == EINTR);
-    return n >= 0;
-}
-
-/*
  * The path is opened once. Everything after that judges the descriptor, because a path may name
  * another file a moment later.
  */
@@ -162,8 +147,8 @@ int zq_file_open(struct zq_file *f, const char *path, unsigned flags,
     rc = set_up(f, fd, path, hooks);
     if (rc < 0)
         close(fd);
-    else if (flags & ZQCOW2_FILE_DONTCACHE && !zq_file_direct(f))
-        f->uncached = has_uncached(f);
+    else if (!zq_file_direct(f))
+        atomic_init(&f->uncached, flags & ZQCOW2_FILE_DONTCACHE);
     return rc;
 }
 

@@ -68,17 +68,36 @@ static ssize_t cursor_call(const struct zq_cursor *c, int fd, bool write, uint64
 }
 
 /*
+ * Errors of a kernel, or of a sandbox, that does not have the flag or the call. The file may have
+ * them, too: a refusal that the plain call shares says nothing about the flag.
+ */
+static ssize_t one_call(struct zq_file *f, const struct zq_cursor *c, bool write, uint64_t off)
+{
+    ssize_t n;
+    int err;
+
+    if (!zq_file_uncached(f))
+        return cursor_call(c, f->fd, write, off);
+    n = uncached_call(c, f->fd, write, off);
+    err = errno;
+    if (n >= 0 || (err != EOPNOTSUPP && err != ENOSYS && err != EPERM))
+        return n;
+    n = cursor_call(c, f->fd, write, off);
+    if (n >= 0 || errno != err)
+        zq_file_no_uncached(f);
+    return n;
+}
+
+/*
  * All of the cursor, or up to *got bytes when a read meets the end of the file; that is not an
  * error here. A write that moves nothing would repeat forever: it is one.
  */
-static int run_cursor(const struct zq_file *f, struct zq_cursor *c, bool write, uint64_t off,
+static int run_cursor(struct zq_file *f, struct zq_cursor *c, bool write, uint64_t off,
                       uint64_t *got)
 {
     zq_cursor_skip(c, 0);
     while (c->cnt) {
-        ssize_t n = f->uncached ? uncached_call(c, f->fd, write, off) : -1;
-        if (!f->uncached || (n < 0 && errno == EOPNOTSUPP))
-            n = cursor_call(c, f->fd, write, off);
+        ssize_t n = one_call(f, c, write, off);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)

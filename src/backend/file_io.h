@@ -27,7 +27,7 @@ struct zq_file {
     int lock_fd;              /* the same file, opened for its locks alone; -1: locks go to fd */
     int given;                /* what adopt() was handed, if that is not fd itself; else -1 */
     bool writable, is_device; /* fixed: what the descriptor allows, and block device */
-    bool uncached;            /* ZQCOW2_FILE_DONTCACHE, and the file has been found to support it */
+    atomic_bool uncached;     /* ZQCOW2_FILE_DONTCACHE, until the kernel refuses it */
     uint32_t io_align, buf_align; /* 1 without O_DIRECT */
     int lock_mode;                /* zqcow2_lock that is held */
     _Atomic uint64_t reach; /* of a regular file: it was at least so long, and must be still */
@@ -45,6 +45,17 @@ struct zq_file {
 static inline bool zq_file_direct(const struct zq_file *f)
 {
     return f->io_align > 1;
+}
+
+/* The kernel has refused the flag: it does so for every transfer of this file. */
+static inline void zq_file_no_uncached(struct zq_file *f)
+{
+    atomic_store_explicit(&f->uncached, false, memory_order_relaxed);
+}
+
+static inline bool zq_file_uncached(const struct zq_file *f)
+{
+    return atomic_load_explicit(&f->uncached, memory_order_relaxed);
 }
 
 /* The same transfer from `done` bytes on, for one that was begun elsewhere. */

@@ -85,7 +85,7 @@ static int uring_submit(void *self, struct zqcow2_io *io)
 
     zq_uring_set_done(io, 0);
     zq_uring_set_merged(io, NULL);
-    zq_uring_set_alone(io, false);
+    zq_uring_set_marks(io, 0);
     return ring_takes(u, io) && enqueue(u, io) ? 0 : -EOPNOTSUPP;
 }
 
@@ -182,12 +182,27 @@ static bool is_reported_once(int res)
     return res == -EIO || res == -ENOSPC || res == -EDQUOT || res == -EFBIG;
 }
 
+/*
+ * The requests that are in flight when the kernel first refuses the flag go back to it without: a
+ * blocking call of each would hold up the loop.
+ */
+static bool flag_refused(struct zq_uring *u, struct zqcow2_io *io, int res)
+{
+    bool refused = res == -EOPNOTSUPP && zq_uring_marks(io) & ZQ_URING_UNCACHED;
+
+    zq_uring_set_marks(io, zq_uring_marks(io) & ~ZQ_URING_UNCACHED);
+    if (refused)
+        zq_file_no_uncached(&u->file);
+    return refused;
+}
+
 /* Whatever a request did not get of the result, it asks for by itself. */
 static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
 {
     uint64_t left = res < 0 ? 0 : (unsigned)res;
     struct zqcow2_io *next = io;
 
+    (void)flag_refused(u, io, res); /* all of them go back in any case */
     if (is_reported_once(res)) {
         next = zq_uring_take_off(io);
         zqcow2_io_done(io, res);
@@ -197,7 +212,7 @@ static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
 
         left -= n;
         next = zq_uring_take_off(io);
-        zq_uring_set_alone(io, true);
+        zq_uring_set_marks(io, ZQ_URING_ALONE);
         if (n == 0 || transferred(u, io, (unsigned)n))
             again(u, io);
     }
@@ -205,7 +220,9 @@ static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
 
 static void finish(struct zq_uring *u, struct zqcow2_io *io, int res)
 {
-    if (res < 0 && worth_blocking(io, res)) {
+    if (flag_refused(u, io, res)) {
+        again(u, io);
+    } else if (res < 0 && worth_blocking(io, res)) {
         run_blocking(u, io);
     } else if (res < 0) {
         zqcow2_io_done(io, res);

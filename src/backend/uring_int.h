@@ -63,15 +63,18 @@ static inline struct zqcow2_io *zq_uring_take_off(struct zqcow2_io *io)
     return next;
 }
 
-/* Last, whether it must have a result of its own. */
-static inline bool zq_uring_alone(const struct zqcow2_io *io)
+/* Last, what has been found out about it: marks. */
+#define ZQ_URING_ALONE    1u /* it must have a result of its own */
+#define ZQ_URING_UNCACHED 2u /* the kernel has it, with ZQ_RWF_DONTCACHE */
+
+static inline unsigned zq_uring_marks(const struct zqcow2_io *io)
 {
-    return io->backend[3];
+    return (unsigned)(uintptr_t)io->backend[3];
 }
 
-static inline void zq_uring_set_alone(struct zqcow2_io *io, bool alone)
+static inline void zq_uring_set_marks(struct zqcow2_io *io, unsigned marks)
 {
-    io->backend[3] = alone ? io : NULL;
+    io->backend[3] = (void *)(uintptr_t)marks;
 }
 
 /*

@@ -79,7 +79,7 @@ struct fill {
 static bool may_merge(const struct zq_uring *u, const struct fill *f, const struct zqcow2_io *io)
 {
     return io->kind == ZQCOW2_IO_WRITE && !zq_file_direct(&u->file) && !zq_uring_done(io) &&
-           !zq_uring_alone(io) && io->iovcnt <= f->iovs;
+           !(zq_uring_marks(io) & ZQ_URING_ALONE) && io->iovcnt <= f->iovs;
 }
 
 static bool join(struct fill *f, struct zqcow2_io *io)
@@ -136,8 +136,10 @@ static void prep(struct zq_uring *u, struct fill *f, const struct merge *m)
         prep_alone(sqe, fd, m->first);
     else
         prep_merged(f, sqe, fd, m);
-    if (m->first->kind <= ZQCOW2_IO_WRITE && u->file.uncached)
+    if (m->first->kind <= ZQCOW2_IO_WRITE && zq_file_uncached(&u->file)) {
         sqe->rw_flags = ZQ_RWF_DONTCACHE;
+        zq_uring_set_marks(m->first, zq_uring_marks(m->first) | ZQ_URING_UNCACHED);
+    }
     io_uring_sqe_set_flags(sqe, u->fixed_file ? IOSQE_FIXED_FILE : 0);
     io_uring_sqe_set_data(sqe, m->first);
     u->in_ring++;

@@ -32,6 +32,7 @@ enum kernel {
     REFUSES_LATER /* it accepts the first call alone */
 };
 static enum kernel kernel;
+static int refusal = EOPNOTSUPP;
 static unsigned reads, writes;
 static char path[] = "zq-dontcache-XXXXXX";
 static uint8_t back[PIECES * SLOT_BYTES] __attribute__((aligned(4096)));
@@ -41,7 +42,7 @@ ssize_t __wrap_zq_os_uncached(int fd, bool write, const struct iovec *iov, int c
     reads += !write;
     writes += write;
     if (kernel == REFUSES || (kernel == REFUSES_LATER && reads + writes > 1)) {
-        errno = EOPNOTSUPP;
+        errno = refusal;
         return -1;
     }
     if (kernel == REAL)
@@ -83,23 +84,52 @@ static void write_and_read(struct zqcow2_backend *be)
         assert_memory_equal(back + (size_t)i * SLOT_BYTES, buffers[i], SLOT_BYTES);
 }
 
-/* One read asks; then every transfer has the flag, or none. */
-static void test_asks_once(void **state)
+/* Every transfer has the flag, until one is refused. */
+static void test_asks_until_refused(void **state)
 {
+    static const int refusals[] = {EOPNOTSUPP, ENOSYS, EPERM};
     struct zqcow2_backend *be = open_file(ACCEPTS, ZQCOW2_FILE_DONTCACHE);
 
     (void)state;
-    assert_int_equal(reads, 1);
-    assert_int_equal(writes, 0);
+    assert_int_equal(reads + writes, 0);
     write_and_read(be);
-    assert_int_equal(reads, 2);
+    assert_int_equal(reads, 1);
     assert_int_equal(writes, PIECES);
     zqcow2_backend_close(be);
-    be = open_file(REFUSES, ZQCOW2_FILE_DONTCACHE);
-    write_and_read(be);
-    assert_int_equal(reads, 1);
-    assert_int_equal(writes, 0);
+    for (unsigned i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++) {
+        refusal = refusals[i];
+        be = open_file(REFUSES, ZQCOW2_FILE_DONTCACHE);
+        write_and_read(be);
+        assert_int_equal(reads, 0);
+        assert_int_equal(writes, 1);
+        zqcow2_backend_close(be);
+    }
+    refusal = EOPNOTSUPP;
+}
+
+/* An error that the transfer has with and without the flag says nothing about the flag. */
+static void test_not_about_the_flag(void **state)
+{
+    int fd = memfd_create("zq-sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    struct zqcow2_backend *be;
+    char file[64];
+
+    (void)state;
+    assert_true(fd >= 0 && ftruncate(fd, 4096) == 0);
+    assert_int_equal(fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE), 0);
+    snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
+    assert_int_equal(zqcow2_file_open(file, ZQCOW2_FILE_RDWR | ZQCOW2_FILE_DONTCACHE, NULL, &be),
+                     0);
+    kernel = ACCEPTS;
+    reads = writes = 0;
+    for (unsigned i = 1; i <= 3; i++) {
+        assert_int_equal(zqcow2_backend_write(be, back, 512, 0), -EPERM);
+        assert_int_equal(zqcow2_backend_read(be, back, 512, 0), 0);
+        assert_int_equal(writes, i);
+        assert_int_equal(reads, i);
+    }
     zqcow2_backend_close(be);
+    close(fd);
 }
 
 static void test_not_asked(void **state)
@@ -115,14 +145,15 @@ static void test_not_asked(void **state)
     zqcow2_backend_close(be);
 }
 
-/* The answer changes, as when a file system is mounted anew: nothing fails. */
+/* The answer changes: nothing fails, and nothing asks again. */
 static void test_refused_later(void **state)
 {
     struct zqcow2_backend *be = open_file(REFUSES_LATER, ZQCOW2_FILE_DONTCACHE);
 
     (void)state;
     write_and_read(be);
-    assert_int_equal(writes, PIECES);
+    assert_int_equal(writes, 2);
+    assert_int_equal(reads, 0);
     zqcow2_backend_close(be);
 }
 
@@ -153,7 +184,7 @@ static void test_real(void **state)
     be = open_file(REAL, ZQCOW2_FILE_DONTCACHE);
     write_and_read(be);
     print_message("dontcache: %u of %u pages stay, the flag is %s\n", cached(),
-                  (unsigned)(sizeof(back) / 4096), writes ? "supported" : "not supported");
+                  (unsigned)(sizeof(back) / 4096), writes > 1 ? "supported" : "not supported");
     zqcow2_backend_close(be);
 }
 
@@ -197,8 +228,11 @@ static void test_ring(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_asks_once),     cmocka_unit_test(test_not_asked),
-        cmocka_unit_test(test_refused_later), cmocka_unit_test(test_real),
+        cmocka_unit_test(test_asks_until_refused),
+        cmocka_unit_test(test_not_about_the_flag),
+        cmocka_unit_test(test_not_asked),
+        cmocka_unit_test(test_refused_later),
+        cmocka_unit_test(test_real),
         cmocka_unit_test(test_ring),
     };
     int fd = mkstemp(path), failed;

@@ -17,6 +17,7 @@
 
 #define HARNESS_ON_LIBRARY
 #include "async_harness.h"
+#include "backend/file_io.h"
 #include "base/os.h"
 #include "count_hooks.h"
 #include "private_fs.h"
@@ -30,17 +31,18 @@ static uint8_t back[SLOTS * SLOT_BYTES] __attribute__((aligned(4096)));
 int __real_io_uring_submit(struct io_uring *ring);
 int __wrap_io_uring_submit(struct io_uring *ring);
 static atomic_uint nr_handed, nr_vectors, nr_uncached;
-static atomic_bool refuse;
+static atomic_bool refuse, refuse_flag;
 
 static void look(const struct io_uring *ring)
 {
     unsigned n = io_uring_sq_ready(ring);
 
     for (unsigned i = 0; i < n; i++) {
-        const struct io_uring_sqe *e =
-            &ring->sq.sqes[(ring->sq.sqe_tail - n + i) & *ring->sq.kring_mask];
+        struct io_uring_sqe *e = &ring->sq.sqes[(ring->sq.sqe_tail - n + i) & *ring->sq.kring_mask];
         atomic_fetch_add(&nr_handed, e->opcode != IORING_OP_POLL_ADD);
         atomic_fetch_add(&nr_uncached, e->rw_flags == ZQ_RWF_DONTCACHE);
+        if (e->rw_flags == ZQ_RWF_DONTCACHE && atomic_load(&refuse_flag))
+            e->rw_flags = 1 << 30; /* no kernel knows it */
         atomic_fetch_add(&nr_vectors, e->opcode == IORING_OP_WRITEV ? e->len : 0);
     }
 }
@@ -69,6 +71,20 @@ unsigned __wrap_io_uring_peek_batch_cqe(struct io_uring *ring, struct io_uring_c
         if (atomic_load(&spoil) && cqes[i]->res == atomic_load(&spoilt))
             cqes[i]->res = atomic_exchange(&spoil, 0);
     return n;
+}
+
+/* What goes to a blocking call after the ring was asked. */
+int __real_zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                              uint64_t done);
+int __wrap_zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                              uint64_t done);
+static atomic_uint nr_blocking;
+
+int __wrap_zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint64_t off,
+                              uint64_t done)
+{
+    atomic_fetch_add(&nr_blocking, 1);
+    return __real_zq_file_write_rest(f, iov, cnt, off, done);
 }
 
 static struct zqcow2_backend *open_flags(const char *file, unsigned flags)
@@ -169,23 +185,51 @@ static void test_direct_apart(void **state)
     zqcow2_backend_close(be);
 }
 
-/* ZQCOW2_FILE_DONTCACHE: all requests have the flag, or none; tmpfs does not support it. */
+/* 32 requests of the ring, of two each. Returns how many had the flag. */
+static unsigned pairs(struct zqcow2_backend *be, unsigned want_handed)
+{
+    unsigned order[64];
+
+    for (unsigned i = 0; i < 64; i++)
+        order[i] = i / 2 * 4 + i % 2;
+    atomic_store(&nr_uncached, 0);
+    assert_int_equal(handed_for(be, order, 64), want_handed);
+    return atomic_load(&nr_uncached);
+}
+
+/* ZQCOW2_FILE_DONTCACHE: requests have the flag while the kernel takes it; tmpfs does not. */
 static void test_uncached(void **state)
 {
     struct zqcow2_backend *be = open_flags(path, ZQCOW2_FILE_DONTCACHE);
-    unsigned order[64], handed;
     struct iovec one = {back, 1};
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     bool here = zq_os_uncached(fd, false, &one, 1, 0) >= 0;
 
     (void)state;
     close(fd);
-    for (unsigned i = 0; i < 64; i++)
-        order[i] = i / 2 * 4 + i % 2;
+    assert_int_equal(pairs(be, 32), 32);
+    assert_int_equal(pairs(be, 32), here ? 32 : 0);
+    zqcow2_backend_close(be);
+}
+
+/* What is in flight when the flag is refused goes back to the ring, and none has it any more. */
+static void test_flag_refused(void **state)
+{
+    struct zqcow2_backend *be = open_flags(path, ZQCOW2_FILE_DONTCACHE);
+    unsigned order[100];
+
+    (void)state;
+    for (unsigned i = 0; i < 100; i++)
+        order[i] = i * 2;
+    atomic_store(&refuse_flag, true);
     atomic_store(&nr_uncached, 0);
-    handed = handed_for(be, order, 64);
-    assert_int_equal(handed, 32);
-    assert_int_equal(atomic_load(&nr_uncached), here ? handed : 0);
+    atomic_store(&nr_blocking, 0);
+    assert_int_equal(handed_for(be, order, 100), 100);
+    assert_int_equal(atomic_load(&nr_uncached), 100);
+    assert_int_equal(atomic_load(&nr_handed), 200);
+    assert_int_equal(pairs(be, 32), 0);
+    assert_int_equal(atomic_load(&nr_blocking), 0);
+    atomic_store(&refuse_flag, false);
     zqcow2_backend_close(be);
 }
 
@@ -460,7 +504,7 @@ int main(void)
         cmocka_unit_test(test_uncached),          cmocka_unit_test(test_full_host),
         cmocka_unit_test(test_refused),           cmocka_unit_test(test_submitters_end),
         cmocka_unit_test(test_at_random),         cmocka_unit_test(test_many_vectors),
-        cmocka_unit_test(test_error_of_the_file),
+        cmocka_unit_test(test_error_of_the_file), cmocka_unit_test(test_flag_refused),
     };
     int fd = mkstemp(path), failed;
 
