@@ -7,21 +7,22 @@
  *   - The library never has two overlapping writes in flight, unless its caller issues such writes
  *     outside sequential zones.
  *   - Bytes that truncate() adds read as zeros.
- *   - flush() makes durable every write, zero, truncate and discard that completed before flush()
- *     was called. A crash may keep, lose, reorder or tear (at multiples of atomic_write) anything
- *     that was not flushed.
- *   - Callbacks may run in any thread that is inside a library call, and in the threads of
- *     zqcow2_threads_wrap(), several at a time. No library lock is held during a callback.
- *   - Callbacks return 0 (or another value where their comment says so), or a negated errno from
- *     -4095 to -1, which is passed on unchanged. Any other value counts as -EIO. -ENOSPC, -EDQUOT
- *     or -EFBIG from flush() of an open image also counts as -EIO. Any failed flush() makes that
- *     image dead.
+ *   - flush() makes durable every write, zero, allocate, truncate and discard that completed before
+ *     flush() was called. A crash may keep, lose, reorder or tear (at multiples of atomic_write)
+ *     anything that was not flushed.
+ *   - Callbacks may run in any thread that is inside a library call, and in the threads that the
+ *     library creates (see zqcow2(7)), several at a time. Exception: only one thread at a time
+ *     calls poll(). No library lock is held during a callback.
+ *   - Callbacks return 0, or a negated errno from -4095 to -1, which is passed on unchanged unless
+ *     a comment below says otherwise. (fd() returns a descriptor.) Any other value counts as -EIO.
+ *     -ENOSPC, -EDQUOT or -EFBIG from flush() of an open image also counts as -EIO. Any failed
+ *     flush() makes that image dead.
  *   - A write either writes all bytes or fails.
  *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
- *     reach the backend as they are, whole or in parts. The library does not look at the data of a
- *     write unless it compresses it, so the buffer address of a write may stand for data that only
- *     the backend can access. The buffer of a read must be memory: the library does not look at
- *     what has been read, but fills some parts itself, such as holes.
+ *     reach the backend as they are, whole or in parts. The library then reads the data of a write
+ *     only to compress it. The address of any other write may therefore be a handle that only the
+ *     backend understands. The buffer of a read must be memory: the library does not look at what
+ *     has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -44,9 +45,9 @@ enum zqcow2_io_kind {
 };
 
 /*
- * One I/O. Its owner is the library, or the backend that passes it to zqcow2_backend_submit(). A
- * later release may add kinds of I/O, and members at the end of this struct for them. The library
- * then reads the new members for the new kinds only.
+ * One I/O. Its owner is the library, or a backend that made it for zqcow2_backend_submit(). A later
+ * release may add kinds of I/O, and members for these kinds at the end of this struct. The library
+ * reads such members only for the new kinds.
  */
 struct zqcow2_io {
     uint32_t kind, iovcnt;
@@ -63,7 +64,8 @@ enum zqcow2_backend_cap {
      * For asynchronous backends: the blocking callbacks may run in any number of threads while
      * other I/O is in flight. A thread in a blocking call of the library, such as zqcow2_write(),
      * then runs these callbacks itself. Without this flag, the thread submits an I/O and sleeps
-     * until it is done. A queue always submits.
+     * until it is done; a blocking callback then runs only if submit() refuses the I/O with
+     * -EOPNOTSUPP, or if submit() does not offer it (allocate, data). A queue always submits first.
      */
     ZQCOW2_CAP_BLOCKING_CALLS = 1 << 1
 };
@@ -113,8 +115,9 @@ struct zqcow2_backend_ops {
      * blocks the thread that submits or polls, so a backend for event loops should accept every
      * kind.
      * Any other error is the result of the I/O. If the I/O was a flush or a write of metadata in
-     * use, the error makes the image dead (ZQCOW2_EDEAD), unless a write failed for lack of space.
-     * A backend that has no room for another I/O should therefore queue it instead of refusing it.
+     * use (see zqcow2(7)), the error makes the image dead (EDEAD). Exception: a write that fails
+     * for lack of space does not. A backend that has no room for another I/O should therefore queue
+     * it instead of refusing it.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                /* after a batch of submits */
@@ -122,15 +125,15 @@ struct zqcow2_backend_ops {
                                                 poll() if none is running; required with poll */
     int (*poll)(void *self, int timeout_ms); /* -1: no limit. NULL: the backend completes I/O
                                                 from its own threads */
-    int (*fd)(void *self);                   /* readable when poll() has work; required with
-                                                poll */
+    int (*fd)(void *self);                   /* returns a descriptor that is readable when poll()
+                                                has work; required with poll */
     /*
      * Makes a range read as zeros and allocates its space, so that no later write there fails with
-     * -ENOSPC. This is always a blocking call. The library makes it rarely: for preallocation in
-     * zqcow2_create(); and, only if submit is NULL, also for preallocation in zqcow2_resize(), for
-     * new tables of 16 KiB or more, and for zeros that keep their space (ZQCOW2_NO_UNMAP). NULL or
-     * -EOPNOTSUPP: the library writes the zeros itself, but zqcow2_create() with
-     * ZQCOW2_PREALLOCATE_FALLOC fails with -EOPNOTSUPP.
+     * -ENOSPC. This is always a blocking call. The library uses it for preallocation in
+     * zqcow2_create(). If submit is NULL, the library also uses it for preallocation in
+     * zqcow2_resize(), for new tables of 16 KiB or more, and for zeros that keep their space
+     * (ZQCOW2_NO_UNMAP). NULL or -EOPNOTSUPP: the library writes the zeros itself. Exception:
+     * zqcow2_create() with ZQCOW2_PREALLOCATE_FALLOC then fails with -EOPNOTSUPP.
      */
     int (*allocate)(void *self, uint64_t off, uint64_t len);
     /*
@@ -149,8 +152,9 @@ ZQCOW2_API int zqcow2_backend_new(const struct zqcow2_backend_ops *ops, void *se
                                   const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);
 ZQCOW2_API void zqcow2_backend_close(struct zqcow2_backend *be); /* NULL is allowed */
 /*
- * Completes an accepted I/O; ret is 0 or a negated errno. The backend must call this exactly once
- * per I/O, from any thread. Once it has reported an error, that I/O must no longer change the file.
+ * Completes an accepted I/O; ret is 0 or a negated errno. The backend must call this exactly once,
+ * from any thread, for each I/O that it has accepted and has not passed on to another backend. Once
+ * it has reported an error, that I/O must no longer change the file.
  */
 ZQCOW2_API void zqcow2_io_done(struct zqcow2_io *io, int ret);
 
@@ -161,8 +165,8 @@ enum zqcow2_file_flag {
     ZQCOW2_FILE_DIRECT = 1 << 3,    /* O_DIRECT */
     /*
      * For images larger than memory: what is read or written goes through the page cache but does
-     * not stay there (RWF_DONTCACHE). No effect with DIRECT, or where the kernel (Linux 6.14) or
-     * the file system does not support it.
+     * not stay there (RWF_DONTCACHE). No effect with DIRECT, before Linux 6.14, or on a file system
+     * that does not support it.
      */
     ZQCOW2_FILE_DONTCACHE = 1 << 4
 };
@@ -212,8 +216,8 @@ struct zqcow2_resolver_options {
     const char *root;                 /* a folder: no file outside it is opened; NULL: no limit */
     const struct zqcow2_hooks *hooks; /* for the resolver and its backends; NULL: defaults */
     /*
-     * The path of the image's data file. It is used instead of the name that the image stores, if
-     * any, and must be inside root, too. NULL: the stored name is used.
+     * The path of the image's data file. It replaces the name that the image stores, if it stores
+     * one. If root is set, the file must be inside root. NULL: the stored name is used.
      */
     const char *data_file;
 };
@@ -253,16 +257,16 @@ ZQCOW2_API int zqcow2_backend_write(struct zqcow2_backend *be, const void *buf, 
                                     uint64_t off);
 
 /*
- * Stacking: functions for a backend that is built on another one, the inner backend. Each
- * function from zqcow2_backend_readv() on calls one callback of the inner backend. See
+ * Stacking: functions for a backend that is built on another one, the inner backend.
+ * zqcow2_backend_readv() and each function after it call one callback of the inner backend. See
  * zqcow2_backend_claim(3).
  *   - Offsets, lengths and iovecs must be within the limits of the inner backend, else -EINVAL.
  *   - If the inner backend lacks that callback, the function returns -EOPNOTSUPP. Exceptions: flush
  *     and lock return 0; wake, kick and invalidate do nothing.
- *   - A function that would change a backend that is not writable returns -EROFS, even if the
+ *   - On a read-only backend, every function that changes the file returns -EROFS, even if the
  *     callback is missing.
- *   - A function returns 0 or a negated errno, whatever the inner backend returned.
- *     zqcow2_backend_fd() returns the descriptor.
+ *   - A function returns the result of the callback. A result that is neither 0 nor a negated errno
+ *     becomes -EIO. Exception: zqcow2_backend_fd() returns the descriptor.
  *   - Any number of threads may call these functions at the same time, but only one may call
  *     zqcow2_backend_poll(). The caller must not hold a lock that its own done() or wake() takes.
  *     The functions take no lock themselves.

@@ -13,14 +13,14 @@
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
  * Work     A call of zqcow2_queue_submit() or zqcow2_queue_poll(), or of zqcow2_queue_wait() with
- *          min or timeout_ms 0, does at most about 1 ms of work besides I/O and callbacks, however
- *          long a request is. If more is left, the descriptor is readable at once, and other
- *          requests proceed before the long one ends. Each zone is still opened, closed, finished
- *          or reset as a whole.
- * Failure  If the host fails a write to a sequential zone, the writes and appends to that zone that
- *          were submitted later and are still in flight fail with the same error, whether they have
- *          started or not. Those that were submitted after a later reset of the zone are not
- *          affected. Resume writing at the write pointer that the zone then reports.
+ *          min 0 or timeout_ms 0, does at most about 1 ms of work besides I/O and callbacks,
+ *          however long a request is. If more is left, the descriptor of zqcow2_queue_fd() becomes
+ *          readable at once, and other requests proceed before the long one ends. Each zone is
+ *          still opened, closed, finished or reset as a whole.
+ * Failure  If the host fails a write to a sequential zone, every later write or append to that zone
+ *          that is in flight fails with the same error, whether it has started or not. Requests
+ *          submitted after a later reset of the zone are not affected. Resume writing at the write
+ *          pointer that the zone then reports.
  */
 #ifndef ZQCOW2_QUEUE_H
 #define ZQCOW2_QUEUE_H
@@ -61,16 +61,19 @@ struct zqcow2_result {
     int ret; /* 0 or an error, as described in zqcow2.h */
     uint32_t reserved;
     /*
-     * After a successful append: the offset of the data. After a failed zone open, close, finish or
-     * reset, and after any error EZONE_*: the start of the zone that failed. Otherwise 0.
-     * Exception: it is 0 if a zone operation failed before it reached a zone. That happens if the
-     * request is refused (for example, its range does not consist of whole zones, or the image is
-     * read-only), and if it asks to open all zones but the limits do not allow that.
+     * After a successful append: the offset of the data. After any error EZONE_*, and after a zone
+     * open, close, finish or reset that failed at a zone: the start of that zone. In all other
+     * cases 0. A zone operation may fail before it reaches a zone; offset is then 0. Examples: the
+     * range does not consist of whole zones, the image is read-only, or the limits do not allow
+     * all zones to be opened.
      */
     uint64_t offset;
 };
 
-/* This struct has a fixed size. Members that an operation does not use are ignored. */
+/*
+ * This struct has a fixed size. Members that an operation does not use are ignored, but reserved
+ * must be 0.
+ */
 struct zqcow2_request {
     uint32_t size;           /* sizeof(struct zqcow2_request) */
     uint16_t op;             /* zqcow2_op */

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A simulated disk: an in-memory backend that can lose power, fail and reorder I/O on request. The
- * same seed gives the same behaviour. It is meant for tests of this library and of any program that
- * stores data in an image. See zqcow2_simdisk(3).
+ * A simulated disk: an in-memory backend that, on request, loses power, makes I/O fail and reorders
+ * it. The same seed and the same calls give the same behaviour. It is meant for tests of this
+ * library and of any program that stores data in an image. See zqcow2_simdisk(3).
  *
  * Position     The disk counts events: every write, zero, discard, truncate and flush counts as one
  *              event when it begins and as another when it ends. A failed flush also counts one
  *              event for each change that it loses. Position p is the moment after p events.
- * Pending      A change is pending at a position if it has begun and no flush covers it. A power
- *              loss may keep, lose or tear it. A flush covers the changes that ended before the
- *              flush began.
+ * Change       A write, zero, discard or truncate.
+ * Pending      A change is pending from its beginning until a flush that covers it succeeds, or
+ *              until a failed flush loses it. A flush covers the changes that ended before the
+ *              flush began. A power loss may keep, lose or tear a pending change.
  * State        One possible outcome of a power loss: a choice of which units of each pending
  *              change survive. A unit is atomic_write bytes.
  * Cut          A view of the disk at one position, from which states are made.
@@ -121,8 +122,9 @@ enum zqcow2_simdisk_fault_flag {
 };
 
 /*
- * When a flush fails, part of what it covered is permanently lost; the seed chooses which part. As
- * with a page cache, reads still return all of it until the backend's invalidate() is called.
+ * When a flush fails, part of what it covers is permanently lost; the seed chooses which part. The
+ * rest stays pending. As with a page cache, reads still return all of it until the backend's
+ * invalidate() is called.
  */
 struct zqcow2_simdisk_fault {
     size_t size;
@@ -137,7 +139,7 @@ struct zqcow2_simdisk_fault {
         sizeof(struct zqcow2_simdisk_fault), 1, 0, 0, 0, 0 \
     }
 
-/* Arms one fault. It replaces the fault that was armed, if any; NULL arms none. */
+/* Arms one fault. It replaces the fault that was armed, if any; NULL only disarms that one. */
 ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
@@ -190,8 +192,8 @@ ZQCOW2_API void zqcow2_simdisk_cut_free(struct zqcow2_simdisk_cut *cut); /* NULL
 ZQCOW2_API int zqcow2_simdisk_cut_seek(struct zqcow2_simdisk_cut *cut, uint64_t position);
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_position(const struct zqcow2_simdisk_cut *cut);
 /*
- * cut_pending() returns the number of pending changes at the cut. cut_op() describes change `i`, in
- * the order in which they began. -EINVAL: there is no change `i`.
+ * cut_pending() returns the number of pending changes at the cut. cut_op() describes one of them:
+ * they are numbered from 0 in the order in which they began. -EINVAL: there is no change `i`.
  */
 ZQCOW2_API uint32_t zqcow2_simdisk_cut_pending(const struct zqcow2_simdisk_cut *cut);
 ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint32_t i,
@@ -203,10 +205,11 @@ ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint3
  *     some state. With more, there is one state for each of these sets of survivors: no change; all
  *     changes; each prefix; all but one, for each change; each change alone; all but two, for each
  *     pair (if at most 32 are pending); and 64 seeded subsets.
- *   - One change is torn. Each change in turn is torn at every unit boundary (at 16 boundaries if
- *     it has more than 16 units) and by seeded masks. Each time, the other changes are all lost, or
- *     only the earlier ones are kept, or all are kept.
- *   - All changes are torn at once, by seeded masks.
+ *   - One change is torn. Each change in turn keeps only the units before a boundary, for every
+ *     boundary (for 16 boundaries if it has more than 16 units), and then only seeded subsets of
+ *     its units. Each time, the other changes are all lost, or only the earlier ones are kept, or
+ *     all are kept.
+ *   - All changes are torn at once: each keeps a seeded subset of its units.
  */
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *cut);
 /*
@@ -216,9 +219,9 @@ ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *c
 ZQCOW2_API int zqcow2_simdisk_cut_image(const struct zqcow2_simdisk_cut *cut, uint64_t k,
                                         struct zqcow2_simdisk **image);
 /*
- * Like zqcow2_simdisk_cut_image(), but keep() chooses: it returns nonzero if that unit of a pending
- * change survives. order 0: the surviving changes are applied in the order in which they began. Any
- * other value of order is a seed by which they are shuffled.
+ * Like zqcow2_simdisk_cut_image(), but keep() chooses: it returns nonzero if the given unit of the
+ * given pending change survives. order 0: the surviving changes are applied in the order in which
+ * they began. Any other value of order is a seed by which they are shuffled.
  */
 ZQCOW2_API int zqcow2_simdisk_cut_choose(const struct zqcow2_simdisk_cut *cut,
                                          int (*keep)(void *arg, uint32_t change, uint32_t unit),

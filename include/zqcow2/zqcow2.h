@@ -6,17 +6,19 @@
  *                 zqcow2_err. An errno of the backend or the system is passed on
  *                 unchanged, except where zqcow2_strerror(3) says otherwise. The
  *                 library itself also returns some errnos; each manual page lists
- *                 them. Comments name the values of zqcow2_err without the prefix
- *                 ZQCOW2_, as in EFEATURE; these values are already negative.
+ *                 them. Comments often omit the prefix ZQCOW2_ of errors, and the
+ *                 prefixes of states and flags. EFEATURE, for example, stands for
+ *                 ZQCOW2_EFEATURE, a value that is already negative.
  * Threads         Any number of threads may use an image at the same time. Only
  *                 one thread at a time may use a queue. Completion callbacks run
  *                 only inside zqcow2_queue_poll() and zqcow2_queue_wait(), with no
  *                 library lock held. After fork(2) the child must not use any
  *                 object of the library.
- * Units           Every offset and length is in bytes. The offset and length of
- *                 an I/O request must be multiples of 512, or of 4096 if
- *                 zqcow2_open_options sets block_size to 4096 (those of block
- *                 status: always of 512).
+ * Units           Every offset and length is in bytes, unless a comment says
+ *                 otherwise. The offset and length of an I/O request must be
+ *                 multiples of 512, or of 4096 if zqcow2_open_options sets
+ *                 block_size to 4096. Exception: for block status, always
+ *                 multiples of 512.
  * Growth          A struct whose first member is a size_t `size` may gain members
  *                 at its end. Initialise it with its _INIT macro if it has one;
  *                 a zero member selects the default. In a struct that the caller
@@ -150,20 +152,21 @@ struct zqcow2_open_options {
     uint64_t cache_bytes;             /* size of the metadata cache; 0: 8 MiB. A value below
                                          the minimum is raised to it. A cache of less than
                                          1 MiB may grow to 1 MiB while a request needs it */
-    uint64_t extent_bytes;            /* size of the first extent preallocated in a zone;
-                                         0: 16 MiB */
+    uint64_t extent_bytes;            /* how much space the library allocates for a zone when
+                                         it is first written; 0: 16 MiB */
     const struct zqcow2_hooks *hooks; /* NULL: defaults */
     /*
      * Opens a backing file. The library calls resolve for the backing file of the image, then for
      * the backing file of that file, and so on; see zqcow2-layers(7). name is as stored in the
      * image, format is "raw" or "qcow2", and depth is 1 for the backing file of the image itself.
-     * The callback stores a backend for reading in *be and returns 0, or it returns an error,
-     * preferably with a text in *err (err may be NULL). The library closes the backend with the
-     * image, or when the open fails. It also calls resolve for data files, with
-     * ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image stores none. If resolve is
-     * NULL, an image with a backing file or a data file is refused, unless ZQCOW2_OPEN_NO_BACKING
-     * is set. With ZQCOW2_OPEN_INACTIVE, zqcow2_activate() is the call that refuses it.
-     * zqcow2_resolve_file() in <zqcow2/backend.h> is a ready-made resolve for files.
+     * The callback stores a backend in *be (for reading only, unless ZQCOW2_RESOLVE_WRITE is added
+     * to depth) and returns 0, or it returns an error, preferably with a text in *err (err may be
+     * NULL). The library closes the backend with the image, or when the open fails. It also calls
+     * resolve for data files, with ZQCOW2_RESOLVE_DATA_FILE added to depth; name is "" if the image
+     * stores none. If resolve is NULL, an image with a backing file or a data file is refused,
+     * unless ZQCOW2_OPEN_NO_BACKING is set. With ZQCOW2_OPEN_INACTIVE, zqcow2_activate() is the
+     * call that refuses it. zqcow2_resolve_file() in <zqcow2/backend.h> is a ready-made resolve for
+     * files.
      */
     int (*resolve)(void *arg, const char *name, const char *format, uint32_t depth,
                    struct zqcow2_backend **be, struct zqcow2_error *err);
@@ -227,16 +230,18 @@ struct zqcow2_info {
  * Opens the image in `be`. On success the image owns be, unless ZQCOW2_OPEN_BORROW is set; on
  * failure the caller keeps it. opt NULL: read-only, with defaults. Errors: -EINVAL (an option is
  * wrong), ENOTQCOW2, EFEATURE, ECORRUPT, -EROFS (the backend cannot write), -EAGAIN (another
- * program, or another backend of this program, has locked the file), -EBUSY (an image, a create or
- * a check is using be), and errors of the backend.
+ * program, or another backend of this program, has locked the file), -EBUSY (be is claimed, or an
+ * image, a create or a check is using it), -ENOENT (no such snapshot), and others listed in
+ * zqcow2_open(3).
  */
 ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_options *opt,
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
  * Closes the image. -EBUSY: a queue is open or another call is running; the image stays open. In
- * every other case, the call flushes the image and, if that succeeds, marks it clean. It does not
- * mark it clean if clusters could not be freed: the next writable open frees them. Finally the call
- * releases everything that belongs to the image, even after a failure, and returns the result.
+ * every other case, the call flushes the image and, if that succeeds, marks it clean. If some
+ * clusters could not be freed, the mark of an image in use stays, and the next writable open frees
+ * them. Finally the call releases everything that belongs to the image, even after a failure, and
+ * returns the result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
@@ -258,8 +263,8 @@ ZQCOW2_API int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backin
 /* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
-    ZQCOW2_FUA = 1 << 0, /* completes when the request is durable, and with it everything at lower
-                            offsets in its zone; see zqcow2_read(3) */
+    ZQCOW2_FUA = 1 << 0, /* completes only once the request and everything at lower offsets in its
+                            zone are durable; see zqcow2_read(3) */
     /*
      * Only for a write of whole clusters (the last cluster of the device may be short): stores each
      * cluster compressed if that saves space. -EOPNOTSUPP: the image has a data file.
@@ -278,15 +283,16 @@ enum zqcow2_io_flag {
  * A read, write, append, write_zeroes or discard that fails for lack of memory has changed nothing.
  * The same is true if it fails for lack of space, with these exceptions:
  *   - With ZQCOW2_FUA, the change may be in effect but not yet durable.
- *   - Outside sequential zones, bytes that are overwritten in place may be old or new.
+ *   - Outside sequential zones, each 512-byte sector that is overwritten in place may be old or
+ *     new.
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
  *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
  *     first part of its range.
- * Outside sequential zones, a call that changes more than cache_bytes of L2 tables may also have
- * changed the first part of its range if it fails with -EIO because the mapping cannot be read.
+ * A call outside sequential zones fails with -EIO if the library cannot read the mapping. If that
+ * call changes more than cache_bytes of L2 tables, it may have changed the first part of its range.
  */
 
-/* May cross zones. Bytes at or beyond a write pointer read as zeros. */
+/* May cross zones. Bytes at or beyond the write pointer of a sequential zone read as zeros. */
 ZQCOW2_API int zqcow2_read(struct zqcow2_image *img, void *buf, size_t len, uint64_t off);
 /* In a sequential zone `off` must be at the write pointer. */
 ZQCOW2_API int zqcow2_write(struct zqcow2_image *img, const void *buf, size_t len, uint64_t off,
@@ -307,9 +313,9 @@ ZQCOW2_API int zqcow2_discard(struct zqcow2_image *img, uint64_t len, uint64_t o
 /* Makes durable every request that completed before the call. */
 ZQCOW2_API int zqcow2_flush(struct zqcow2_image *img);
 /*
- * Waits until no request is in flight on the image, then flushes. Use it before a pause, a snapshot
- * or a migration. The caller must not submit requests meanwhile. Queues may still hold completions
- * that have not been delivered.
+ * Waits until no request is in flight on the image, then flushes. Use it before a pause, a
+ * migration or a snapshot of the host's storage. The caller must not submit requests meanwhile.
+ * Queues may still hold completions that have not been delivered.
  */
 ZQCOW2_API int zqcow2_drain(struct zqcow2_image *img);
 
@@ -326,15 +332,15 @@ enum zqcow2_resize_flag {
 };
 
 /*
- * Changes the size of the device; with zones, by whole zones. Added space reads as zeros, whatever
- * the backing file contains there; new zones are EMPTY. The call waits until the requests in
- * progress are done. Requests submitted during the call begin when it returns, and see the new
- * size. The new size is durable on return. After a power loss during the call, the device has
- * either the old size and all of its content, or the new size. Exception: with
- * ZQCOW2_RESIZE_DISCARD, after a power loss or a failed call, the device may have its old size
- * although zones to be cut off are already EMPTY. EZONE_STATE: a zone that would be cut off is not
- * EMPTY. For the other errors see zqcow2_resize(3). After EDEAD or an error of the backend, the
- * size may have changed: reopen the image.
+ * Changes the size of the device. If the image has zones, whole zones are added or cut off: see
+ * zqcow2_resize(3). Added space reads as zeros, whatever the backing file contains there; new zones
+ * are EMPTY. The call waits until the requests in progress are done. Requests submitted during the
+ * call begin when it returns, and see the new size. The new size is durable on return. After a
+ * power loss during the call, the device has either the old size and all of its content, or the new
+ * size. Exception: with ZQCOW2_RESIZE_DISCARD, after a power loss or a failed call, the device may
+ * have its old size although zones to be cut off are already EMPTY. EZONE_STATE: a zone that would
+ * be cut off is not EMPTY. For the other errors see zqcow2_resize(3). After EDEAD or an error of
+ * the backend, the size may have changed: reopen the image.
  */
 ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t flags,
                              struct zqcow2_error *err);
@@ -342,7 +348,8 @@ ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t f
 /* ---- block status: what the image holds, without reading it ---- */
 
 enum zqcow2_block_kind {
-    ZQCOW2_BLOCK_UNALLOCATED, /* in no image of the chain, or beyond a write pointer: zeros */
+    ZQCOW2_BLOCK_UNALLOCATED, /* in no image of the chain, or beyond a sequential zone's write
+                                 pointer: zeros */
     ZQCOW2_BLOCK_ZERO,        /* marked as zeros */
     ZQCOW2_BLOCK_DATA,
     ZQCOW2_BLOCK_COMPRESSED
@@ -400,8 +407,8 @@ struct zqcow2_zone { /* 64 bytes, fixed by the ABI: callers hold arrays of it */
 /*
  * Reports zones, beginning with the zone that contains `off`. On entry *nr is the number of
  * elements in zones[]; on success it is the number written. -EINVAL: `off` is at or beyond the end
- * of the device. The write pointers cover all data that has been written, durable or not. The
- * call never blocks on I/O.
+ * of the device. The write pointers of sequential zones cover all data that has been written,
+ * durable or not. The call never blocks on I/O.
  */
 ZQCOW2_API int zqcow2_zone_report(struct zqcow2_image *img, uint64_t off, struct zqcow2_zone *zones,
                                   uint32_t *nr);
@@ -422,24 +429,28 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
                                  unsigned flags);
 /*
  * For device models and fault tests: forces the zone that contains `off` into state RDONLY or
- * OFFLINE. The state changes in memory only, so the call also works on an image opened read-only.
- * To restore the state that follows from the write pointer, set NOT_WP, or set the current forced
- * state again. NOT_WP has no effect on a zone whose state is not forced. -EINVAL: any other state.
- * EZONE_STATE: a conventional zone. The call waits for writes in progress in the zone.
+ * OFFLINE. The call waits for writes in progress in the zone.
  *
- * With ZQCOW2_ZONE_PERSIST the image stores the state, which is durable when the call returns.
- * Setting RDONLY or OFFLINE again then keeps that state. NOT_WP also removes the stored state.
- * With ZQCOW2_ZONE_PERSIST and under ZQCOW2_RULES_ZNS, CLOSED is allowed as well: it closes a zone
- * to which nothing was written. The zone is then active. (EZONE_STATE: the zone holds data, or its
- * state is forced. EZONE_ACTIVE: too many active zones.) If another program writes the image, the
- * stored states become invalid.
+ * Without ZQCOW2_ZONE_PERSIST, the state changes in memory only, so the call also works on an image
+ * opened read-only. Setting a state that is already forced is a toggle: it removes the forced
+ * state, and the zone again has the state that follows from its write pointer. NOT_WP does the
+ * same; it has no effect on a zone whose state is not forced. A stored state stays stored.
+ *
+ * With ZQCOW2_ZONE_PERSIST, the image also stores the state, which is durable when the call
+ * returns. There is no toggle: setting the same state again keeps it. NOT_WP removes the forced and
+ * the stored state. Under ZQCOW2_RULES_ZNS, CLOSED is allowed, too: it closes a zone to which
+ * nothing was written, and makes it active. If another program writes the image, the stored states
+ * become invalid.
+ *
+ * -EINVAL: any other state. EZONE_STATE: a conventional zone; or, for CLOSED, a zone that holds
+ * data or whose state is forced. EZONE_ACTIVE: too many active zones.
  */
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
- * Gives the EMPTY zone that contains `off` a descriptor extension (NVMe ZNS) and makes it CLOSED;
- * both are durable on return. The zone keeps the extension until a reset. -EINVAL: len is not
- * info.descriptor_extension, or the rules are not ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE: too
- * many active zones.
+ * Stores a descriptor extension (NVMe ZNS) for the EMPTY zone that contains `off`, and makes the
+ * zone CLOSED; both are durable on return. The zone keeps the extension until a reset. -EINVAL: len
+ * is not info.descriptor_extension, or the rules are not ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE:
+ * too many active zones.
  */
 ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data,
                                           size_t len);
@@ -468,20 +479,21 @@ struct zqcow2_snapshot {
     }
 
 /*
- * Taking and deleting a snapshot wait until the requests in progress are done; applying one returns
- * -EBUSY instead. Requests submitted during a call begin when it returns. A snapshot contains
- * everything that was acknowledged before the call. The effect is durable on return. After a power
- * loss during a call, its effect is complete or absent. A call that fails with EDEAD or an error of
- * the backend may have taken effect: reopen the image. For delete and apply, `name` selects the
- * first snapshot with this name or, if there is none, the one with this ID. -ENOENT: neither.
+ * zqcow2_snapshot_take() and zqcow2_snapshot_delete() wait for the requests in progress;
+ * zqcow2_snapshot_apply() returns -EBUSY if there are any. Requests submitted during a call begin
+ * when it returns. A snapshot contains everything that was acknowledged before the call. The effect
+ * is durable on return. After a power loss during a call, its effect is complete or absent. A call
+ * that fails with EDEAD or an error of the backend may have taken effect: reopen the image. For
+ * delete and apply, `name` selects the first snapshot with this name or, if there is none, the one
+ * with this ID. -ENOENT: neither.
  */
 
 /*
  * Takes a snapshot. Set name (1 to 255 bytes) and, as needed, date_sec, date_nsec, vm_clock_nsec;
  * the other members must be 0. -EEXIST: a snapshot already has this string as its name or its ID.
  * -EOVERFLOW: a refcount is at its maximum. -EFBIG: there are 65,536 snapshots, or a table would be
- * too large. EFEATURE: the image has a data file, or it has zones and its header lacks room. See
- * zqcow2_snapshot_take(3).
+ * too large. EFEATURE: the image has a data file, or it has zones and its header has no room for
+ * what a snapshot adds to it. See zqcow2_snapshot_take(3).
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,
@@ -493,9 +505,10 @@ ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name
  * Restores the content, the size and the write pointers that the disk had when the snapshot was
  * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
  * Requests submitted during the call access the restored disk. -EINVAL: the size of that disk is
- * not a multiple of the block size. EFEATURE: also if a bitmap cannot be kept. EZONE_ACTIVE: too
- * many of its zones would be active. ECORRUPT: also if the image has zones, but the snapshot has no
- * valid write pointers. The other errors are those of zqcow2_snapshot_take().
+ * not a multiple of the block size. EZONE_ACTIVE: too many of its zones would be active. EFEATURE:
+ * a bitmap cannot be kept. ECORRUPT: the image has zones, but the snapshot has no valid write
+ * pointers. -ENOENT and -EBUSY: see above. -EOVERFLOW, -EFBIG and EFEATURE as for
+ * zqcow2_snapshot_take().
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
@@ -505,7 +518,7 @@ typedef void zqcow2_snapshot_fn(void *arg, const struct zqcow2_snapshot *snapsho
 ZQCOW2_API int zqcow2_snapshot_list(struct zqcow2_image *img, zqcow2_snapshot_fn *each, void *arg,
                                     struct zqcow2_error *err);
 
-/* ---- check: the caller keeps be; the image must not be open elsewhere ---- */
+/* ---- check: the caller keeps be; the image must not be open ---- */
 
 enum zqcow2_check_flag {
     ZQCOW2_CHECK_REPAIR_LEAKS = 1 << 0, /* release unreferenced clusters */
