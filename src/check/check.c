@@ -322,6 +322,11 @@ static void check_header(struct zq_scan *s)
                  "snapshots_offset 0x%" PRIx64
                  " at byte %d: not a valid table offset, although there are no snapshots",
                  s->h.snapshots_offset, ZQ_HDR_SNAPSHOTS);
+    if (s->h.backing_stray)
+        zq_found(s, ZQCOW2_FOUND_CORRUPTION, 1,
+                 "backing_file_offset at byte %d lies within the header, although there is no "
+                 "backing file: other programs read no extensions",
+                 ZQ_HDR_BACKING);
 }
 
 /* ---- the whole ---- */

@@ -400,6 +400,11 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
         zq_fixed(s, 1, "stray offset of a snapshot table cleared");
         rc = put_header64(s, ZQ_HDR_SNAPSHOTS, 0);
     }
+    if (rc == 0 && repair && s->h.backing_stray) {
+        *changed = true;
+        zq_fixed(s, 1, "stray offset of a backing file cleared");
+        rc = put_header64(s, ZQ_HDR_BACKING, 0);
+    }
     return rc < 0 || !*changed ? rc : zq_be_flush(s->be);
 }
 

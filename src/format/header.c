@@ -434,7 +434,7 @@ static int check_tables(struct zq_header *h, uint64_t file_size, bool rdwr,
 static void load_fields(struct zq_header *h, const uint8_t *b)
 {
     h->version = zq_be32(b + 4);
-    h->backing_offset = zq_be64(b + 8);
+    h->backing_offset = zq_be64(b + ZQ_HDR_BACKING);
     h->backing_len = h->backing_offset ? zq_be32(b + 16) : 0;
     h->cluster_bits = zq_be32(b + 20);
     h->stored_size = zq_be64(b + 24);
@@ -486,7 +486,8 @@ int zq_header_parse(struct zq_header *h, const uint8_t *buf, size_t len, uint64_
         rc = load_version3(h, buf, len, err);
     if (rc < 0)
         return rc;
-    if (!h->backing_len && h->backing_offset < h->header_length)
+    h->backing_stray = h->backing_offset && !h->backing_len && h->backing_offset < h->header_length;
+    if (h->backing_stray)
         h->backing_offset = 0; /* no name can be there, and there is none: QEMU opens it, too */
     area.start = h->header_length;
     if (h->backing_offset)

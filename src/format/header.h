@@ -53,6 +53,7 @@
 
 /* Byte offsets of what is rewritten in place; all in the first 512 bytes. */
 #define ZQ_HDR_VERSION        4
+#define ZQ_HDR_BACKING        8
 #define ZQ_HDR_SIZE           24
 #define ZQ_HDR_L1_ENTRIES     36
 #define ZQ_HDR_L1_OFFSET      40
@@ -110,6 +111,7 @@ struct zq_header {
      * be; and a snapshot table may have more records than 65536, or end behind the file.
      */
     bool rt_wrong, snapshots_wrong;
+    bool backing_stray;                  /* an offset, but no name: others find no extensions */
     bool l1_wrong;                       /* the same of L1, for who reads a snapshot */
     uint64_t snapshots_bytes;            /* the least that the snapshot table takes */
     bool unknown_ext, unknown_autoclear; /* data of other programs may be here */

@@ -11,6 +11,7 @@
 #include "unit/faults.h"
 
 #define AUTOCLEAR 88
+#define BACKING   8
 #define INCOMPAT  72
 #define SNAPSHOTS 64
 
@@ -29,8 +30,26 @@ static void expect_idle(struct pic *p, unsigned flags)
 
 /* ---- what stands for nothing ---- */
 
-/* Without snapshots the offset of their table means nothing, and QEMU refuses some all the same. */
-static void test_offset_of_no_snapshots(void **state)
+static void expect_cleared(struct pic *p, uint64_t at, uint64_t bad, const char *name)
+{
+    char where[32];
+
+    snprintf(where, sizeof(where), "byte %u", (unsigned)at);
+    pic_put(p, at, 8, bad);
+    pic_finds(p, 1, 0, 0, name, where);
+    expect_idle(p, LEAKS);
+    assert_int_equal(pic_check(p, REPAIR), 0);
+    assert_int_equal(p->res.corruptions_fixed, 1);
+    assert_int_equal(pic_get(p, at, 8), 0);
+    pic_finds(p, 0, 0, 0, "", "");
+    expect_idle(p, ALL);
+}
+
+/*
+ * Without snapshots the offset of their table means nothing, and QEMU refuses some all the same.
+ * With an offset of no name in front of them, QEMU reads no extensions.
+ */
+static void test_offset_of_nothing(void **state)
 {
     static const uint64_t bad[] = {512, 4095, 1ull << 63, UINT64_MAX};
     static const uint64_t good[] = {0, 4096, 1ull << 56, 1ull << 40};
@@ -41,15 +60,10 @@ static void test_offset_of_no_snapshots(void **state)
     for (int i = 0; i < 4; i++) {
         pic_put(&p, SNAPSHOTS, 8, good[i]);
         pic_finds(&p, 0, 0, 0, "", "");
-        pic_put(&p, SNAPSHOTS, 8, bad[i]);
-        pic_finds(&p, 1, 0, 0, "snapshots_offset", "byte 64");
-        expect_idle(&p, LEAKS);
-        assert_int_equal(pic_check(&p, REPAIR), 0);
-        assert_int_equal(p.res.corruptions_fixed, 1);
-        assert_int_equal(pic_get(&p, SNAPSHOTS, 8), 0);
-        pic_finds(&p, 0, 0, 0, "", "");
-        expect_idle(&p, ALL);
+        expect_cleared(&p, SNAPSHOTS, bad[i], "snapshots_offset");
     }
+    expect_cleared(&p, BACKING, 1, "backing_file_offset");
+    expect_cleared(&p, BACKING, 103, "backing_file_offset");
     pic_free(&p);
 }
 
@@ -557,7 +571,7 @@ static void test_full_table_before_the_old(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_offset_of_no_snapshots),
+        cmocka_unit_test(test_offset_of_nothing),
         cmocka_unit_test(test_raw_data_bit),
         cmocka_unit_test(test_bitmaps_bit_alone),
         cmocka_unit_test(test_loose_flags),
