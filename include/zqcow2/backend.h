@@ -19,10 +19,11 @@
  *     flush() makes that image dead.
  *   - A write either writes all bytes or fails.
  *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
- *     reach the backend as they are, whole or in parts. The library then reads the data of a write
- *     only to compress it. The address of any other write may therefore be a handle that only the
- *     backend understands. The buffer of a read must be memory: the library does not look at what
- *     has been read, but fills some parts itself, such as holes.
+ *     reach the backend as they are, whole or in parts, if each of their iovecs consists of whole
+ *     sectors of 512 bytes. The library then never reads the data of a write without
+ *     ZQCOW2_COMPRESS, so the address of such data may be a handle that only the backend
+ *     understands. The buffer of a read must be memory: the library does not look at what has been
+ *     read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -64,8 +65,10 @@ enum zqcow2_backend_cap {
      * For asynchronous backends: the blocking callbacks may run in any number of threads while
      * other I/O is in flight. A thread in a blocking call of the library, such as zqcow2_write(),
      * then runs these callbacks itself. Without this flag, the thread submits an I/O and sleeps
-     * until it is done; a blocking callback then runs only if submit() refuses the I/O with
-     * -EOPNOTSUPP, or if submit() does not offer it (allocate, data). A queue always submits first.
+     * until it is done. Blocking callbacks then run only if submit() refuses an I/O with
+     * -EOPNOTSUPP, if there is no zqcow2_io_kind for the I/O (allocate, data), and in calls that
+     * change snapshots, bitmaps or the size, or compact an image. For a request of a queue, the
+     * library always calls submit() first.
      */
     ZQCOW2_CAP_BLOCKING_CALLS = 1 << 1
 };
@@ -115,9 +118,9 @@ struct zqcow2_backend_ops {
      * blocks the thread that submits or polls, so a backend for event loops should accept every
      * kind.
      * Any other error is the result of the I/O. If the I/O was a flush or a write of metadata in
-     * use (see zqcow2(7)), the error makes the image dead (EDEAD). Exception: a write that fails
-     * for lack of space does not. A backend that has no room for another I/O should therefore queue
-     * it instead of refusing it.
+     * use (see zqcow2(7)), the error makes the image dead (EDEAD), unless that write failed for
+     * lack of space. A backend that has no room for another I/O should therefore queue it instead
+     * of refusing it.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                /* after a batch of submits */
@@ -154,7 +157,7 @@ ZQCOW2_API void zqcow2_backend_close(struct zqcow2_backend *be); /* NULL is allo
 /*
  * Completes an accepted I/O; ret is 0 or a negated errno. The backend must call this exactly once,
  * from any thread, for each I/O that it has accepted and has not passed on to another backend. Once
- * it has reported an error, that I/O must no longer change the file.
+ * the backend has reported an error, that I/O must no longer change the file.
  */
 ZQCOW2_API void zqcow2_io_done(struct zqcow2_io *io, int ret);
 
@@ -234,8 +237,8 @@ ZQCOW2_API int zqcow2_resolver_new(const char *image, const struct zqcow2_resolv
                                    struct zqcow2_resolver **r);
 ZQCOW2_API void zqcow2_resolver_free(struct zqcow2_resolver *r); /* NULL is allowed */
 /*
- * Assign this function to resolve in the options of a call, and the resolver to resolve_arg.
- * A relative name is relative to the folder of the file that contains the name. The function opens
+ * In the options of a call, set resolve to this function, and resolve_arg to the resolver. A
+ * relative name is relative to the folder of the file that contains the name. The function opens
  * regular files only. It refuses a file that is already part of the chain, names that begin with a
  * protocol, such as "nbd:" or "json:", and a depth above 64.
  */

@@ -61,11 +61,11 @@ struct zqcow2_result {
     int ret; /* 0 or an error, as described in zqcow2.h */
     uint32_t reserved;
     /*
-     * After a successful append: the offset of the data. After any error EZONE_*, and after a zone
-     * open, close, finish or reset that failed at a zone: the start of that zone. In all other
-     * cases 0. A zone operation may fail before it reaches a zone; offset is then 0. Examples: the
-     * range does not consist of whole zones, the image is read-only, or the limits do not allow
-     * all zones to be opened.
+     * After a successful append: the offset of the data. After an error EZONE_*, and after a zone
+     * open, close, finish or reset that failed at a zone: the start of that zone. Exception: 0 if a
+     * zone operation failed before it reached a zone, because the range does not consist of whole
+     * zones, the image is read-only, or the limits do not allow an open of all zones. In all other
+     * cases 0.
      */
     uint64_t offset;
 };

@@ -123,8 +123,8 @@ enum zqcow2_simdisk_fault_flag {
 
 /*
  * When a flush fails, part of what it covers is permanently lost; the seed chooses which part. The
- * rest stays pending. As with a page cache, reads still return all of it until the backend's
- * invalidate() is called.
+ * rest stays pending. As with a page cache, reads still return the lost part, too, until the
+ * backend's invalidate() is called.
  */
 struct zqcow2_simdisk_fault {
     size_t size;
@@ -144,8 +144,8 @@ ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
  * Turns power off when the disk reaches `position`, or at once if the disk is past it. From
- * then on every call fails with -EIO. A cut at the position at which power went off gives access
- * to the states that may have survived. UINT64_MAX turns power on again.
+ * then on every call of the disk's backends fails with -EIO. A cut at the position at which power
+ * went off gives access to the states that may have survived. UINT64_MAX turns power on again.
  */
 ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t position);
 
@@ -205,10 +205,10 @@ ZQCOW2_API int zqcow2_simdisk_cut_op(const struct zqcow2_simdisk_cut *cut, uint3
  *     some state. With more, there is one state for each of these sets of survivors: no change; all
  *     changes; each prefix; all but one, for each change; each change alone; all but two, for each
  *     pair (if at most 32 are pending); and 64 seeded subsets.
- *   - One change is torn. Each change in turn keeps only the units before a boundary, for every
- *     boundary (for 16 boundaries if it has more than 16 units), and then only seeded subsets of
- *     its units. Each time, the other changes are all lost, or only the earlier ones are kept, or
- *     all are kept.
+ *   - One change is torn. For each change there are states in which it keeps only the units before
+ *     a boundary (one for each boundary, or 16 if it has more than 16 units), and states in which
+ *     it keeps a seeded subset of its units. Each of these occurs three times: with all other
+ *     changes lost, with only the earlier ones kept, and with all of them kept.
  *   - All changes are torn at once: each keeps a seeded subset of its units.
  */
 ZQCOW2_API uint64_t zqcow2_simdisk_cut_states(const struct zqcow2_simdisk_cut *cut);

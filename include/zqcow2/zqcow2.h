@@ -238,10 +238,10 @@ ZQCOW2_API int zqcow2_open(struct zqcow2_backend *be, const struct zqcow2_open_o
                            struct zqcow2_image **img, struct zqcow2_error *err);
 /*
  * Closes the image. -EBUSY: a queue is open or another call is running; the image stays open. In
- * every other case, the call flushes the image and, if that succeeds, marks it clean. If some
- * clusters could not be freed, the mark of an image in use stays, and the next writable open frees
- * them. Finally the call releases everything that belongs to the image, even after a failure, and
- * returns the result.
+ * every other case, the call flushes the image and, if that succeeds, marks it as cleanly
+ * closed. If some clusters could not be freed, the image is not marked, and the next writable open
+ * frees these clusters. Finally the call releases everything that belongs to the image, even after
+ * a failure, and returns the result.
  */
 ZQCOW2_API int zqcow2_close(struct zqcow2_image *img);
 ZQCOW2_API int zqcow2_get_info(struct zqcow2_image *img, struct zqcow2_info *info);
@@ -283,13 +283,14 @@ enum zqcow2_io_flag {
  * A read, write, append, write_zeroes or discard that fails for lack of memory has changed nothing.
  * The same is true if it fails for lack of space, with these exceptions:
  *   - With ZQCOW2_FUA, the change may be in effect but not yet durable.
- *   - Outside sequential zones, each 512-byte sector that is overwritten in place may be old or
- *     new.
+ *   - Outside sequential zones, each 512-byte sector that is overwritten in place may hold its
+ *     old or its new content.
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
  *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
  *     first part of its range.
- * A call outside sequential zones fails with -EIO if the library cannot read the mapping. If that
- * call changes more than cache_bytes of L2 tables, it may have changed the first part of its range.
+ * If the library cannot read the mapping, a call outside sequential zones fails with the error of
+ * the backend. If that call changes more than cache_bytes of L2 tables, it may have changed the
+ * first part of its range.
  */
 
 /* May cross zones. Bytes at or beyond the write pointer of a sequential zone read as zeros. */
@@ -490,10 +491,10 @@ struct zqcow2_snapshot {
 
 /*
  * Takes a snapshot. Set name (1 to 255 bytes) and, as needed, date_sec, date_nsec, vm_clock_nsec;
- * the other members must be 0. -EEXIST: a snapshot already has this string as its name or its ID.
- * -EOVERFLOW: a refcount is at its maximum. -EFBIG: there are 65,536 snapshots, or a table would be
- * too large. EFEATURE: the image has a data file, or it has zones and its header has no room for
- * what a snapshot adds to it. See zqcow2_snapshot_take(3).
+ * the other members except size must be 0. -EEXIST: a snapshot already has this string as its name
+ * or its ID. -EOVERFLOW: a refcount is at its maximum. -EFBIG: there are 65,536 snapshots, or a
+ * table would be too large. EFEATURE: the image has a data file, or it has zones and its header has
+ * no room for what a snapshot adds to it. See zqcow2_snapshot_take(3).
  */
 ZQCOW2_API int zqcow2_snapshot_take(struct zqcow2_image *img,
                                     const struct zqcow2_snapshot *snapshot,

@@ -100,7 +100,7 @@ int zq_image_check_layer(struct zqcow2_image *layer, struct zqcow2_error *err)
 
 /*
  * The next writer must look for what is lost when L1 is (R12). Where there is no mark it is the
- * dirty bit; version 2 has neither, and a crash then costs space.
+ * dirty bit; version 2 has no bits, and a crash then costs space.
  */
 static int set_guard(struct zq_core *c, unsigned *repair)
 {

@@ -92,18 +92,22 @@ static int take_room(struct zq_core *c, struct zq_op *op)
 
 /* ---- the end ---- */
 
-/* An image that has leaked keeps its mark, so that the next open looks for the leaks. */
+/*
+ * An image that has leaked keeps its mark, so that the next open looks for the leaks. Version 2 may
+ * have the mark, but has no bits.
+ */
 static int write_clean(struct zq_core *c, struct zq_op *op)
 {
-    uint64_t incompat = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT);
+    uint64_t incompat = c->hdr.version >= 3 ? zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) : 0;
     bool in_use = c->hdr.mark_offset && c->sector0[c->hdr.mark_offset];
 
     zq_assert_k(R12, !zq_alloc_has_quarantined(&c->alloc) && !zq_cache_has_dirty(&c->cache));
-    if (c->leaked || c->hdr.version < 3 || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
+    if (c->leaked || (!in_use && !(incompat & ZQ_INCOMPAT_DIRTY)))
         return 0;
     if (in_use)
         c->sector0[c->hdr.mark_offset] = 0;
-    zq_put_be64(c->sector0 + ZQ_HDR_INCOMPAT, incompat & ~ZQ_INCOMPAT_DIRTY);
+    if (c->hdr.version >= 3)
+        zq_put_be64(c->sector0 + ZQ_HDR_INCOMPAT, incompat & ~ZQ_INCOMPAT_DIRTY);
     return zq_op_io(c, op, ZQCOW2_IO_WRITE, c->sector0, 0, ZQ_SECTOR);
 }
 

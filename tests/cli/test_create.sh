@@ -303,6 +303,23 @@ run 0 'version 2' create -o compat=0.10 v2.qcow2 1M
 is 'is stored' 2 "$(member v2.qcow2 version)"
 run 0 'and written' io -c 'write -q -P 1 0 64k' -c 'write -q -z 0 4k' -c 'read -q -P 1 4k 60k' v2.qcow2
 run 0 'clean' check v2.qcow2
+lacks 'nor marked as in use' out warning
+after() {
+    run 0 "$1: clean" check v2.qcow2
+    lacks "$1: not marked" out warning
+}
+for how in '-c one' '-a one' '-d one'; do
+    run 0 "snapshot $how" snapshot $how v2.qcow2
+    after "snapshot $how"
+done
+for size in 2M 1M; do
+    run 0 "resize to $size" resize --shrink v2.qcow2 $size
+    after "resize to $size"
+done
+run 0 'a layer of version 2' create -o compat=0.10 -b v2.qcow2 -F qcow2 top.qcow2
+run 0 'written' io -c 'write -q 64k 4k' top.qcow2
+run 0 'committed' commit top.qcow2
+after commit
 run 0 'above another' create -o compat=v2 -b v2.qcow2 -F qcow2 o2.qcow2
 is 'too' 2 "$(member o2.qcow2 version)"
 run 0 'version 3 by name' create -o compat=1.1 v3.qcow2 1M

@@ -336,6 +336,16 @@ static void judge_form(const struct world *w, struct zqcow2_image *img)
     must(w, any, "form: version * 1000 + bits", (long)(f.version * 1000 + f.bits));
 }
 
+static void must_be_clean(struct world *w, struct zqcow2_simdisk *disk)
+{
+    struct zqcow2_info info = ZQCOW2_INFO_INIT;
+    struct zqcow2_image *img = open_on(w, disk, false);
+
+    must(w, zqcow2_get_info(img, &info) == 0, "info", 0);
+    must(w, !(info.flags & ZQCOW2_INFO_DIRTY), "in use after a close: version", info.version);
+    must(w, zqcow2_close(img) == 0, "close", 0);
+}
+
 /* Zeros of version 3 may be on their way to others: only then anything is left to be recovered. */
 static void judge(struct world *w, struct zqcow2_simdisk *disk)
 {
@@ -350,6 +360,7 @@ static void judge(struct world *w, struct zqcow2_simdisk *disk)
     must(w, w->shape->layout || zqcow2_write(img, w->holds, 512, 0, 0) == 0, "write", 0);
     must(w, zqcow2_close(img) == 0, "close", 0);
     check(w, disk, w->shape->unmarked);
+    must_be_clean(w, disk);
     w->judged++;
 }
 
