@@ -197,6 +197,29 @@ static void every_instant(void **state)
     printf("commit: %u states of two files, 0 violations\n", judged);
 }
 
+/* Before anything is opened: a file further down needs its format, and the image its data. */
+static void a_name_without_its_conditions_is_refused(void **state)
+{
+    static char long_name[1025];
+    struct zqcow2_commit_options opt = ZQCOW2_COMMIT_OPTIONS_INIT;
+
+    (void)state;
+    memset(long_name, 'a', sizeof(long_name) - 1);
+    opt.backing_name = "base";
+    opt.backing_format = "raw";
+    assert_int_equal(zqcow2_commit(NULL, &opt, NULL), -EINVAL);
+    opt.flags = ZQCOW2_COMMIT_KEEP;
+    opt.backing_format = NULL;
+    assert_int_equal(zqcow2_commit(NULL, &opt, NULL), -EINVAL);
+    opt.backing_format = "a name of no format";
+    assert_int_equal(zqcow2_commit(NULL, &opt, NULL), -EINVAL);
+    opt.backing_format = "raw";
+    opt.backing_name = "";
+    assert_int_equal(zqcow2_commit(NULL, &opt, NULL), -EINVAL);
+    opt.backing_name = long_name;
+    assert_int_equal(zqcow2_commit(NULL, &opt, NULL), -EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +227,7 @@ int main(void)
         cmocka_unit_test(one_that_is_stopped_changes_nothing_that_is_read),
         cmocka_unit_test(a_disk_that_fails_leaves_what_is_read),
         cmocka_unit_test(every_instant),
+        cmocka_unit_test(a_name_without_its_conditions_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

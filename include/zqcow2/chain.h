@@ -80,10 +80,16 @@ struct zqcow2_commit_options {
     /* As in zqcow2_rebase_options. */
     int (*progress)(void *arg, uint64_t done, uint64_t total);
     void *progress_arg;
+    /*
+     * NULL, or a file below the backing file: the name that resolve gets in place of the one that
+     * the image stores. Needs backing_format, the format of that file, and ZQCOW2_COMMIT_KEEP. Not
+     * for images with zones.
+     */
+    const char *backing_name;
 };
 #define ZQCOW2_COMMIT_OPTIONS_INIT \
     { \
-        sizeof(struct zqcow2_commit_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL \
+        sizeof(struct zqcow2_commit_options), 0, 0, NULL, NULL, NULL, NULL, NULL, NULL, NULL \
     }
 
 /*

@@ -123,6 +123,9 @@ static int refuse(const struct commit *m)
 {
     if (m->info.flags & ZQCOW2_INFO_SNAPSHOTS)
         return zq_fail(m->err, ZQCOW2_EFEATURE, "the image has internal snapshots");
+    if (m->opt.backing_name && m->info.flags & ZQCOW2_INFO_ZONED)
+        return zq_fail(m->err, ZQCOW2_EFEATURE,
+                       "an image with zones can be committed into its own backing file only");
     return zq_image_check_layer(m->img, m->err);
 }
 
@@ -164,6 +167,25 @@ static int commit(struct commit *m, struct zqcow2_backend *be)
     return rc < 0 ? rc : closed;
 }
 
+/*
+ * A file further down: those between still hide what the image does not, so it is not emptied. With
+ * zones they would not even open any more: a write pointer below them may have moved back (S12).
+ */
+static int take_name(struct commit *m)
+{
+    struct zqcow2_backing *to = &m->what;
+    const char *name = m->opt.backing_name, *format = m->opt.backing_format;
+
+    if (!name)
+        return 0;
+    if (!format || !(m->opt.flags & ZQCOW2_COMMIT_KEEP) || !name[0] ||
+        strlen(name) >= sizeof(to->name) || strlen(format) >= sizeof(to->format))
+        return -EINVAL;
+    strcpy(to->name, name);
+    strcpy(to->format, format);
+    return 0;
+}
+
 int zqcow2_commit(struct zqcow2_backend *be, const struct zqcow2_commit_options *opt,
                   struct zqcow2_error *err)
 {
@@ -174,6 +196,8 @@ int zqcow2_commit(struct zqcow2_backend *be, const struct zqcow2_commit_options 
     rc = zq_copy_sized(&m.opt, sizeof(m.opt), opt, offsetof(struct zqcow2_commit_options, resolve));
     if (rc == 0)
         rc = zq_check_unknown(err, m.opt.flags, ZQCOW2_COMMIT_KEEP, m.opt.reserved);
+    if (rc == 0)
+        rc = take_name(&m);
     if (rc == 0)
         rc = zq_take_hooks(err, &m.hooks, m.opt.hooks);
     if (rc == 0) {

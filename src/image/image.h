@@ -36,7 +36,7 @@ int zq_image_open_flat(struct zqcow2_backend *be, const struct zqcow2_open_optio
                        struct zqcow2_image **out, struct zqcow2_error *err);
 /*
  * Has the backing file of a layer opened for writing, not yet entered, and says in *what how it is
- * named and read. opt: as the layer was opened with.
+ * named and read; if *what has a name, the file of that name. opt: as the layer was opened with.
  */
 int zq_image_open_below(struct zqcow2_image *layer, const struct zqcow2_open_options *opt,
                         struct zqcow2_backing *what, struct zqcow2_backend **be,

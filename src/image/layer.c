@@ -46,7 +46,8 @@ int zq_image_open_below(struct zqcow2_image *layer, const struct zqcow2_open_opt
 
     if (!layer->core.backing || !layer->core.backing->name[0])
         return zq_fail(err, -EINVAL, "the image has no backing file");
-    *what = *layer->core.backing;
+    if (!what->name[0])
+        *what = *layer->core.backing;
     rc = resolve_below(&o, what, be);
     return rc < 0 ? zq_image_blame_below(err, what, rc) : 0;
 }

@@ -168,9 +168,63 @@ same 'the same bytes' before.raw base.raw
 run 0 'check' check zbase2.qcow2
 run 0 'check' check ztop2.qcow2
 
+# -b: into a file further down, as qemu-img does; the images between and the one on top stay.
+# stack FORMAT: low, of FORMAT, under mid and up, which are qcow2, under over
+stack() {
+    rm -f low mid up over
+    qemu-img create -q -f "$1" low 4M
+    fill low "$1" 'write -P 1 0 3M'
+    qemu-img create -q -f qcow2 -b low -F "$1" mid
+    fill mid qcow2 'write -P 2 1M 1M' 'write -z 3000k 300k'
+    qemu-img create -q -f qcow2 -b mid -F qcow2 up
+    fill up qcow2 'write -P 3 1200k 100k' 'write -P 4 3100k 10k'
+    qemu-img create -q -f qcow2 -b up -F qcow2 over
+    fill over qcow2 'write -P 5 1250k 10k' 'write -z 2M 128k'
+}
+mkdir -p judges
+for format in raw qcow2; do
+    for into in low mid up; do
+        title="-b $into, on a $format file"
+        stack $format
+        cp low mid up over judges
+        (cd judges && qemu-img commit -q -f qcow2 -b $into over) || echo '# qemu-img commit failed'
+        qemu-img convert -f qcow2 -O raw over saved.raw
+        into_format=qcow2
+        [ $into = low ] && into_format=$format
+        others=$(echo low mid up over | sed "s/$into//")
+        kept=$(md5sum $others)
+        run 0 "$title" commit -b $into over
+        alike "$title: as qemu-img makes it" $into_format judges/$into $into_format $into
+        alike "$title: it has what the image shows" raw saved.raw $into_format $into
+        alike "$title: the image reads as before" raw saved.raw qcow2 over
+        is "$title: no other file changes" "$kept" "$(md5sum $others)"
+        [ $into_format = raw ] || sound $into
+        run 0 "$title, once more" commit --base=$PWD/$into over
+    done
+done
+mkdir -p deeper
+stack raw
+mv low mid up over deeper
+run 0 'names lie relative to the folder of the image' commit -b low deeper/over
+run 1 'not to that of the caller' commit -b deeper/low deeper/over
+has 'is refused' err 'commit: -b: deeper/deeper/low: No such file'
+run 1 'the image itself' commit -b over deeper/over
+has 'is refused' err 'over is not in the backing chain of deeper/over$'
+run 1 'a base outside' commit -b low --backing-root=/usr deeper/over
+qemu-img resize -q -f qcow2 deeper/over 5M
+run 1 'a shorter image between' commit -b low deeper/over
+has 'is refused' err 'deeper/up is smaller than an image on top of it: rebase deeper/over to low first'
+run 0 'which works' rebase -b low -F raw deeper/over
+run 0 'as it says' commit -b low deeper/over
+run 0 'zones' create -b zbase.qcow2 zmid.qcow2
+run 0 'zones' create -b zmid.qcow2 zover.qcow2
+run 1 'zones further down' commit -b zbase.qcow2 zover.qcow2
+has 'are refused' err 'zmid\.qcow2: an image with zones can be committed into its own backing file only'
+run 0 'zones in the next file' commit -b zmid.qcow2 zover.qcow2
+
 qemu-img create -q -f qcow2 small.qcow2 1M
 qemu-img create -q -f qcow2 -b small.qcow2 -F qcow2 larger.qcow2 2M
-run 1 'no base' commit small.qcow2
+run 1 'no base'  commit small.qcow2
 has 'is refused' err 'no backing file'
 qemu-img snapshot -c s larger.qcow2
 run 1 'snapshots' commit larger.qcow2
