@@ -205,7 +205,8 @@ ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
 /*
  * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so up to n requests can
  * run at once. Blocking calls run in the thread of the caller and do not count towards n. On
- * success the new backend owns inner. The threads block all signals.
+ * success the new backend owns inner. The threads block all signals. -ENOMEM: also if a thread
+ * cannot be started.
  */
 ZQCOW2_API int zqcow2_threads_wrap(struct zqcow2_backend *inner, unsigned n,
                                    const struct zqcow2_hooks *hooks, struct zqcow2_backend **be);

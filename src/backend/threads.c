@@ -238,7 +238,10 @@ static void threads_close(void *self)
     destroy(t, t->n);
 }
 
-/* Signals are the program's: none is delivered to a thread of ours. */
+/*
+ * Signals are the program's: none is delivered to a thread of ours. Whatever limit is reached, it
+ * is ENOMEM: the EAGAIN of pthread_create() would mean that another program has the file.
+ */
 static int start_threads(struct threads *t, unsigned n)
 {
     sigset_t all, old;
@@ -247,9 +250,10 @@ static int start_threads(struct threads *t, unsigned n)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     while (t->n < n && rc == 0) {
-        rc = -pthread_create(&t->tid[t->n], NULL, serve, t);
-        if (rc == 0)
+        if (pthread_create(&t->tid[t->n], NULL, serve, t) == 0)
             t->n++;
+        else
+            rc = -ENOMEM;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return rc;

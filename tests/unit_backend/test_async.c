@@ -257,6 +257,20 @@ static void test_lock_ends_with_close(void **state)
 
 /* ---- threads alone ---- */
 
+static unsigned no_more_threads; /* this one and those after it; 0: as many as one likes */
+
+int __real_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+int __wrap_pthread_create(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
+
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
+                          void *arg)
+{
+    if (no_more_threads == 1)
+        return EAGAIN;
+    no_more_threads -= no_more_threads > 0;
+    return __real_pthread_create(thread, attr, run, arg);
+}
+
 static void test_wrap_refuses(void **state)
 {
     struct zqcow2_backend *inner, *be;
@@ -275,6 +289,14 @@ static void test_wrap_refuses(void **state)
         assert_int_equal(zqcow2_threads_wrap(inner, 2, &c.hooks, &be), -ENOMEM);
         assert_int_equal(c.bytes, 0);
     }
+    /* EAGAIN would say that the file is locked. */
+    for (unsigned i = 1; i <= 3; i++) {
+        count_init(&c);
+        no_more_threads = i;
+        assert_int_equal(zqcow2_threads_wrap(inner, 3, &c.hooks, &be), -ENOMEM);
+        assert_int_equal(c.bytes, 0);
+    }
+    no_more_threads = 0;
     /* A failed wrap leaves the inner backend with the caller, and in order. */
     assert_int_equal(zqcow2_backend_length(inner, &n), 0);
     c.fail_at = 0;

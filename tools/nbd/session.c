@@ -377,7 +377,7 @@ int nbd_start(struct nbd *n)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    rc = -pthread_create(&n->thread, NULL, serve, n);
+    rc = pthread_create(&n->thread, NULL, serve, n) ? -ENOMEM : 0; /* EAGAIN: it is locked */
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return rc;
 }
