@@ -450,7 +450,7 @@ static void run_workers(struct copying *k)
     pthread_t threads[WORKERS];
 
     k->pieces = calloc(most, sizeof(*k->pieces));
-    for (unsigned i = 0; k->pieces && i < most; i++) {
+    for (unsigned i = 0; k->pieces && i < most && k->spares == i; i++) {
         k->spare[k->spares] = &k->pieces[i];
         k->pieces[i].buf = zt_buffer(ZT_CHUNK);
         k->spares += k->pieces[i].buf != NULL;

@@ -108,7 +108,7 @@ int serve_launch(bool foreground, serve_main *server, const void *arg)
     pid_t pid;
 
     if (pipe2(p, O_CLOEXEC) || (pid = fork()) < 0) {
-        zt_error("%s", strerror(errno));
+        zt_error("cannot start a server: %s", strerror(errno));
         return 1;
     }
     report.fd = p[1];

@@ -557,7 +557,7 @@ int ublk_serve(const void *opt, struct serve_report *report)
     prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
     rc = make_descriptors(&s);
     if (rc < 0) {
-        serve_report_failure(report, "%s", strerror(-rc));
+        serve_report_failure(report, "cannot start a server: %s", strerror(-rc));
         return 1;
     }
     s.direct.image = &s.image;

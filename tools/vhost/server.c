@@ -280,7 +280,7 @@ int vhost_serve(const void *opt, struct serve_report *report)
 
     s.signal_fd = serve_signals_open();
     if (s.signal_fd < 0) {
-        serve_report_failure(report, "%s", strerror(-s.signal_fd));
+        serve_report_failure(report, "cannot start a server: %s", strerror(-s.signal_fd));
         return 1;
     }
     if (serve_image_open(&s.image, &s.opt->serve, report) < 0)
