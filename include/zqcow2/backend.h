@@ -20,10 +20,10 @@
  *   - A write either writes all bytes or fails.
  *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
  *     reach the backend as they are, whole or in parts, if each of their iovecs consists of whole
- *     sectors of 512 bytes. The library then never reads the data of a write without
- *     ZQCOW2_COMPRESS, so the address of such data may be a handle that only the backend
- *     understands. The buffer of a read must be memory: the library does not look at what has been
- *     read, but fills some parts itself, such as holes.
+ *     sectors of 512 bytes. The library then reads the data of a write only if ZQCOW2_COMPRESS
+ *     is set, so otherwise the address of the data may be a handle that only the backend
+ *     understands. The buffer of a read must be memory: the library does not look at what
+ * has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H
@@ -66,9 +66,9 @@ enum zqcow2_backend_cap {
      * other I/O is in flight. A thread in a blocking call of the library, such as zqcow2_write(),
      * then runs these callbacks itself. Without this flag, the thread submits an I/O and sleeps
      * until it is done. Blocking callbacks then run only if submit() refuses an I/O with
-     * -EOPNOTSUPP, if there is no zqcow2_io_kind for the I/O (allocate, data), and in calls that
-     * change snapshots, bitmaps or the size, or compact an image. For a request of a queue, the
-     * library always calls submit() first.
+     * -EOPNOTSUPP, if there is no zqcow2_io_kind for the I/O (length, allocate, data), and in calls
+     * that change snapshots, bitmaps or the size, or compact an image. For a request of a queue,
+     * the library always calls submit() first.
      */
     ZQCOW2_CAP_BLOCKING_CALLS = 1 << 1
 };
@@ -253,7 +253,7 @@ ZQCOW2_API const char *zqcow2_resolver_path(const struct zqcow2_resolver *r, uin
 
 /*
  * Blocking access to the bytes of a backend, for programs that prepare or inspect image files.
- * Must not be used while an image is open on the backend for writing.
+ * Must not be used while an image in the backend is open for writing.
  */
 ZQCOW2_API int zqcow2_backend_length(struct zqcow2_backend *be, uint64_t *bytes);
 ZQCOW2_API int zqcow2_backend_read(struct zqcow2_backend *be, void *buf, size_t len, uint64_t off);

@@ -12,7 +12,7 @@
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().
- * Work     A call of zqcow2_queue_submit() or zqcow2_queue_poll(), or of zqcow2_queue_wait() with
+ * Work     A call to zqcow2_queue_submit() or zqcow2_queue_poll(), or to zqcow2_queue_wait() with
  *          min 0 or timeout_ms 0, does at most about 1 ms of work besides I/O and callbacks,
  *          however long a request is. If more is left, the descriptor of zqcow2_queue_fd() becomes
  *          readable at once, and other requests proceed before the long one ends. Each zone is
@@ -134,7 +134,7 @@ ZQCOW2_API int zqcow2_queue_wait(struct zqcow2_queue *q, uint32_t min, int timeo
  * Returns a descriptor for poll(2) and epoll(7), level-triggered: it is readable when
  * zqcow2_queue_poll() has work to do. Wake-ups may be spurious. The queue owns the descriptor. If
  * it cannot be created, the call returns a negated errno: -EOPNOTSUPP if the backend must be polled
- * and the system has neither epoll nor kqueue.
+ * and the library was built with neither epoll nor kqueue.
  */
 ZQCOW2_API int zqcow2_queue_fd(struct zqcow2_queue *q);
 /* The number of accepted requests whose completions have not yet been delivered. */

@@ -123,8 +123,8 @@ enum zqcow2_simdisk_fault_flag {
 
 /*
  * When a flush fails, part of what it covers is permanently lost; the seed chooses which part. The
- * rest stays pending. As with a page cache, reads still return the lost part, too, until the
- * backend's invalidate() is called.
+ * rest stays pending. As with a page cache, reads still return the lost part until the backend's
+ * invalidate() is called.
  */
 struct zqcow2_simdisk_fault {
     size_t size;
@@ -144,7 +144,7 @@ ZQCOW2_API int zqcow2_simdisk_set_fault(struct zqcow2_simdisk *disk,
                                         const struct zqcow2_simdisk_fault *fault);
 /*
  * Turns power off when the disk reaches `position`, or at once if the disk is past it. From
- * then on every call of the disk's backends fails with -EIO. A cut at the position at which power
+ * then on every call to the disk's backends fails with -EIO. A cut at the position at which power
  * went off gives access to the states that may have survived. UINT64_MAX turns power on again.
  */
 ZQCOW2_API void zqcow2_simdisk_power_off(struct zqcow2_simdisk *disk, uint64_t position);
@@ -165,7 +165,7 @@ struct zqcow2_simdisk_op { /* a change or a flush in the log */
     uint64_t begun, ended;   /* positions of its events; ended UINT64_MAX: still running */
     uint32_t kind;           /* zqcow2_io_kind */
     uint32_t units;          /* number of units into which a power loss may tear it */
-    int result;              /* valid once the change has ended */
+    int result;              /* valid once it has ended */
     int reserved;
 };
 #define ZQCOW2_SIMDISK_OP_INIT \

@@ -64,7 +64,7 @@ enum zqcow2_err {
     ZQCOW2_EZONE_STATE = -10008,    /* the zone's state or type does not allow this */
     ZQCOW2_ENOTQCOW2 = -10020,      /* not a qcow2 file */
     ZQCOW2_ENOTZONED = -10021,      /* a zone operation on an image without zones */
-    ZQCOW2_EFEATURE = -10022,       /* needs a feature that this library lacks */
+    ZQCOW2_EFEATURE = -10022,       /* needs a feature that the library or this image lacks */
     ZQCOW2_ECORRUPT = -10023,       /* metadata contradicts itself */
     ZQCOW2_EDEAD = -10024,          /* the image accepts no more writes; see zqcow2_strerror(3) */
     ZQCOW2_EINACTIVE = -10025       /* the image is inactive: see <zqcow2/handover.h> */
@@ -110,7 +110,8 @@ struct zqcow2_image;
 
 /* The revision of the zoned extension that an image uses. See zqcow2-format(5). */
 enum zqcow2_layout {
-    ZQCOW2_LAYOUT_NONE = 0, /* in info: no zones; in create: the default, 44 */
+    ZQCOW2_LAYOUT_NONE = 0, /* in info: no zones; in create: that of a zoned backing file,
+                                otherwise 44 */
     ZQCOW2_LAYOUT_V3 = 3,   /* cannot be created */
     ZQCOW2_LAYOUT_V7 = 7,
     ZQCOW2_LAYOUT_44 = 44,
@@ -288,9 +289,9 @@ enum zqcow2_io_flag {
  *   - Outside sequential zones, a call that changes more than 1 MiB of L2 tables (8 GiB of data
  *     with clusters of 64 KiB), or more than cache_bytes if that is larger, may have changed the
  *     first part of its range.
- * If the library cannot read the mapping, a call outside sequential zones fails with the error of
- * the backend. If that call changes more than cache_bytes of L2 tables, it may have changed the
- * first part of its range.
+ * If the library cannot read the mapping, the call fails with the error of the backend. Outside
+ * sequential zones, a call that would change more than cache_bytes of L2 tables may then have
+ * changed the first part of its range.
  */
 
 /* May cross zones. Bytes at or beyond the write pointer of a sequential zone read as zeros. */
@@ -349,8 +350,8 @@ ZQCOW2_API int zqcow2_resize(struct zqcow2_image *img, uint64_t size, uint32_t f
 /* ---- block status: what the image holds, without reading it ---- */
 
 enum zqcow2_block_kind {
-    ZQCOW2_BLOCK_UNALLOCATED, /* in no image of the chain, or beyond a sequential zone's write
-                                 pointer: zeros */
+    ZQCOW2_BLOCK_UNALLOCATED, /* in no image of the chain, or at or beyond a sequential
+                                 zone's write pointer: zeros */
     ZQCOW2_BLOCK_ZERO,        /* marked as zeros */
     ZQCOW2_BLOCK_DATA,
     ZQCOW2_BLOCK_COMPRESSED
@@ -449,9 +450,10 @@ ZQCOW2_API int zqcow2_zone_reset(struct zqcow2_image *img, uint64_t off, uint64_
 ZQCOW2_API int zqcow2_zone_set_state(struct zqcow2_image *img, uint64_t off, unsigned state);
 /*
  * Stores a descriptor extension (NVMe ZNS) for the EMPTY zone that contains `off`, and makes the
- * zone CLOSED; both are durable on return. The zone keeps the extension until a reset. -EINVAL: len
- * is not info.descriptor_extension, or the rules are not ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE:
- * too many active zones.
+ * zone CLOSED; both are durable on return. The zone keeps the extension until a reset;
+ * zqcow2_zone_set_descriptor(3) lists other cases in which it is lost. -EINVAL: len is not
+ * info.descriptor_extension, or the rules are not ZNS. EZONE_STATE: not EMPTY. EZONE_ACTIVE: too
+ * many active zones.
  */
 ZQCOW2_API int zqcow2_zone_set_descriptor(struct zqcow2_image *img, uint64_t off, const void *data,
                                           size_t len);
@@ -504,12 +506,12 @@ ZQCOW2_API int zqcow2_snapshot_delete(struct zqcow2_image *img, const char *name
                                       struct zqcow2_error *err);
 /*
  * Restores the content, the size and the write pointers that the disk had when the snapshot was
- * taken; no zone is open afterwards. The replaced content is lost unless another snapshot holds it.
- * Requests submitted during the call access the restored disk. -EINVAL: the size of that disk is
- * not a multiple of the block size. EZONE_ACTIVE: too many of its zones would be active. EFEATURE:
- * a bitmap cannot be kept. ECORRUPT: the image has zones, but the snapshot has no valid write
- * pointers. -ENOENT and -EBUSY: see above. -EOVERFLOW, -EFBIG and EFEATURE as for
- * zqcow2_snapshot_take().
+ * taken. Afterwards, no zone is open or has a descriptor extension. The replaced content is lost
+ * unless a snapshot holds it. Requests submitted during the call access the restored disk. -EINVAL:
+ * the size of that disk is not a multiple of the block size. EZONE_ACTIVE: too many of its zones
+ * would be active. EFEATURE: a bitmap cannot be kept. ECORRUPT: the image has zones, but the
+ * snapshot has no valid write pointers. -ENOENT and -EBUSY: see above. -EOVERFLOW, -EFBIG and
+ * EFEATURE as for zqcow2_snapshot_take().
  */
 ZQCOW2_API int zqcow2_snapshot_apply(struct zqcow2_image *img, const char *name,
                                      struct zqcow2_error *err);
