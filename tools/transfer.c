@@ -132,8 +132,12 @@ static bool put(struct transfer *t, size_t len)
 {
     uint64_t where = t->offset;
     char text[192];
-    int rc = t->append ? zqcow2_append(t->img, t->buf, len, &where, 0) :
-                         zqcow2_write(t->img, t->buf, len, where, 0);
+    int rc;
+
+    if (!t->append && where == t->info.virtual_size)
+        return fail(t, "the device ends here");
+    rc = t->append ? zqcow2_append(t->img, t->buf, len, &where, 0) :
+                     zqcow2_write(t->img, t->buf, len, where, 0);
 
     t->target.failure = rc;
     if (rc < 0)
@@ -145,7 +149,7 @@ static bool put(struct transfer *t, size_t len)
     return (t->done - t->durable < FLUSH_BYTES && zt_now() < t->due) || settle(t);
 }
 
-/* The next piece ends where the library wants it: an append's limit, a zone's end. */
+/* The next piece ends where the library wants it: at an append's limit, a zone's end, the end. */
 static size_t piece_length(const struct transfer *t)
 {
     uint64_t most = ZT_PIECE, room;
@@ -156,6 +160,9 @@ static size_t piece_length(const struct transfer *t)
         room = t->info.zone_size - t->offset % t->info.zone_size;
         most = room < most ? room : most;
     }
+    room = t->info.virtual_size - t->offset;
+    if (!t->append && room && room < most) /* without room, it shows whether there is more input */
+        most = room;
     return (size_t)most;
 }
 

@@ -45,9 +45,11 @@ int zq_header_peek(const uint8_t *buf, size_t len, uint32_t *cluster_bits, struc
 {
     uint32_t version, bits;
 
-    if (len < 8 || zq_be32(buf) != ZQ_MAGIC)
+    if (len < 8)
+        return zq_fail(err, ZQCOW2_ENOTQCOW2, "file length %zu: too short for a qcow2 file", len);
+    if (zq_be32(buf) != ZQ_MAGIC)
         return zq_fail(err, ZQCOW2_ENOTQCOW2, "magic 0x%08" PRIx32 " at byte 0: not a qcow2 file",
-                       len < 4 ? 0 : zq_be32(buf));
+                       zq_be32(buf));
     version = zq_be32(buf + 4);
     if (version != 2 && version != 3)
         return zq_fail(err, ZQCOW2_ENOTQCOW2, "version %" PRIu32 " at byte 4: must be 2 or 3",

@@ -113,7 +113,8 @@ static int judge_size(const struct zq_core *c, const struct resize *r)
     uint64_t l1 = zq_table_bytes(zq_l1_needed(&c->map.form, r->size));
 
     if (!r->size || r->size & c->block_mask)
-        return zq_fail(r->err, -EINVAL, "size %" PRIu64 ": must be a multiple of %" PRIu32, r->size,
+        return zq_fail(r->err, -EINVAL,
+                       "size %" PRIu64 ": must be a multiple of %" PRIu32 ", and not 0", r->size,
                        c->block_mask + 1);
     if (r->size > ZQ_MAX_VIRTUAL_SIZE || l1 > ZQ_MAX_L1_BYTES)
         return zq_fail(r->err, -EFBIG,

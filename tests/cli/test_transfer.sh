@@ -109,7 +109,13 @@ has 'says so' err 'beyond the device'
 run 1 'read without a length' read p.qcow2 0
 has 'names it' err 'LENGTH is missing'
 feed two_and_a_half 1 'write across the end' write p.qcow2 7M
-has 'reports what was written' err '; 1048576 bytes were written$'
+has 'reports what was written' err ' at 8388608: the device ends here; 1048576 bytes were written$'
+feed two_and_a_half 1 'write across the end, not at a piece' write p.qcow2 6.75M
+has 'fills the device' err ' at 8388608: the device ends here; 1310720 bytes were written$'
+head -c 1310720 two_and_a_half >part
+run 0 'read to the end' read p.qcow2 7077888 1310720
+same 'what fits' part out
+feed part 0 'write to the end' write p.qcow2 7077888
 run 0 'after finish' finish -o 4M z.qcow2
 run 0 'read behind the data' read z.qcow2 6816256 512
 head -c 512 /dev/zero >zeros

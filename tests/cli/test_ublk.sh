@@ -138,7 +138,7 @@ run 0 'del by the name that 0.1 wrote' ublk del '/not\escaped'
     >/dev/null || exit 99
 for how in '' --foreground; do
     for case in 'missing|missing: No such file or directory' \
-        'a.qcow2|a.qcow2: magic 0x00000000 at byte 0: not a qcow2 file' \
+        'a.qcow2|a.qcow2: file length 0: too short for a qcow2 file' \
         's.qcow2|s.qcow2: the last zone is short; Linux needs a size that is a multiple of the zone size' \
         'z.qcow2|/dev/ublk-control is missing: load the driver (modprobe ublk_drv)'; do
         run 1 "add $how of ${case%%|*}" ublk add $how "${case%%|*}"

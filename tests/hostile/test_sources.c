@@ -57,7 +57,7 @@ struct bend {
 };
 
 static const struct bend bends[] = {
-    {"no bytes are left", CUT, 0, 0, 0, ZQCOW2_ENOTQCOW2, 0, "magic"},
+    {"no bytes are left", CUT, 0, 0, 0, ZQCOW2_ENOTQCOW2, 0, "file length 0"},
     {"it ends in the header", CUT, 0, 0, 90, C, 0, "file length 90"},
     {"it ends before its L1 table", CUT, 0, 0, 4096, C, 0, "_table_offset"},
     {"a raw file is there", HEADER, 0, 4, 0x12345678, ZQCOW2_ENOTQCOW2, 0, "magic 0x12345678"},
