@@ -196,6 +196,10 @@ ZQCOW2_API int zqcow2_mem_open(uint64_t bytes, const struct zqcow2_hooks *hooks,
  * -ENOSYS: the kernel does not allow io_uring or is older than Linux 5.11, or the library was built
  * without it. A completion may interrupt epoll_wait(2) and similar calls with EINTR, although no
  * signal arrived.
+ * One kick() or poll() passes at most 32 requests and 1 MiB to the kernel, which may copy them at
+ * once; what is left makes fd() readable for the next call. Reads and writes above 1 MiB are
+ * carried out by the kernel's workers. No call waits for I/O, unless a sandbox closes the ring or a
+ * block device is used beyond the length that it had so far.
  */
 ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hooks *hooks,
                                  struct zqcow2_backend **be);

@@ -206,7 +206,7 @@ static void hide_stale(struct zq_file *f, const struct iovec *iov, int cnt, uint
     struct zq_cursor c = {iov, cnt, 0};
 
     zq_cursor_skip(&c, length > off ? length - off : 0);
-    zq_cursor_zero(&c);
+    zq_cursor_zero(&c, UINT64_MAX);
 }
 
 /* Beyond the end of the file a read returns zeros: the image may map more than has been written. */
@@ -285,10 +285,6 @@ int zq_file_limits(void *self, struct zqcow2_limits *out)
     return 0;
 }
 
-/*
- * Cutting lowers `reach` first: between the two a check by another thread must not see a shorter
- * file than it expects. Growing raises it afterwards.
- */
 int zq_file_truncate(void *self, uint64_t bytes)
 {
     struct zq_file *f = self;
@@ -304,8 +300,7 @@ int zq_file_truncate(void *self, uint64_t bytes)
     rc = zq_file_keeps_end(f, bytes);
     if (rc < 0)
         return rc;
-    if (bytes < atomic_load(&f->reach))
-        atomic_store(&f->reach, bytes);
+    zq_file_cuts(f, bytes);
     do {
         rc = ftruncate(f->fd, (off_t)bytes);
     } while (rc < 0 && errno == EINTR);

@@ -18,8 +18,6 @@
 
 #define IOV_MOST 1024 /* the kernel's IOV_MAX */
 
-static const _Alignas(4096) uint8_t zeros[4096];
-
 /*
  * Also steps over empty elements, for n = 0, too: afterwards the cursor is at a byte or at its end.
  */
@@ -114,12 +112,15 @@ static int run_cursor(struct zq_file *f, struct zq_cursor *c, bool write, uint64
     return 0;
 }
 
-void zq_cursor_zero(struct zq_cursor *c)
+void zq_cursor_zero(struct zq_cursor *c, uint64_t most)
 {
     zq_cursor_skip(c, 0);
-    while (c->cnt) {
-        memset((char *)c->iov->iov_base + c->skip, 0, c->iov->iov_len - c->skip);
-        zq_cursor_skip(c, c->iov->iov_len - c->skip);
+    while (c->cnt && most) {
+        size_t n = (size_t)zq_min(most, c->iov->iov_len - c->skip);
+
+        memset((char *)c->iov->iov_base + c->skip, 0, n);
+        zq_cursor_skip(c, n);
+        most -= n;
     }
 }
 
@@ -186,7 +187,7 @@ int zq_file_read_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint6
     if (rc == 0 && c.cnt)
         rc = zq_file_met_end(f, off + done);
     if (rc == 0)
-        zq_cursor_zero(&c);
+        zq_cursor_zero(&c, UINT64_MAX);
     return rc;
 }
 
@@ -212,18 +213,18 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
     return rc;
 }
 
-/* One page of zeros serves every element: the kernel only reads from it. */
+/* The same zeros serve every element: the kernel only reads from them. */
 int zq_file_write_zeros(struct zq_file *f, uint64_t from, uint64_t to)
 {
-    struct iovec iov[64];
+    struct iovec iov[16];
     int rc = 0;
 
     while (from < to && rc == 0) {
         uint64_t off = from;
         int cnt = 0;
-        for (; cnt < 64 && from < to; cnt++) {
-            size_t n = (size_t)zq_min(to - from, sizeof(zeros));
-            iov[cnt] = (struct iovec){(void *)(uintptr_t)zeros, n};
+        for (; cnt < 16 && from < to; cnt++) {
+            size_t n = (size_t)zq_min(to - from, ZQ_ZEROS_BYTES);
+            iov[cnt] = (struct iovec){(void *)(uintptr_t)zq_zeros, n};
             from += n;
         }
         rc = zq_file_write_rest(f, iov, cnt, off, 0);

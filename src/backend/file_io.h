@@ -65,6 +65,15 @@ int zq_file_write_rest(struct zq_file *f, const struct iovec *iov, int cnt, uint
                        uint64_t done);
 /* Something was written up to `end`. */
 void zq_file_reached(struct zq_file *f, uint64_t end);
+/*
+ * The length is about to become `bytes`. Before a cut: between the two a check by another thread
+ * must not see a shorter file than it expects. After growing: zq_file_reached().
+ */
+static inline void zq_file_cuts(struct zq_file *f, uint64_t bytes)
+{
+    if (bytes < atomic_load(&f->reach))
+        atomic_store(&f->reach, bytes);
+}
 /* A new life: it may be as long as it likes. */
 void zq_file_forget_length(struct zq_file *f);
 /*
@@ -93,8 +102,8 @@ static inline bool zq_cursor_flat(const struct zq_cursor *c, void **p, size_t *n
     *n = c->iov->iov_len - c->skip;
     return c->skip || c->cnt == 1;
 }
-/* Fills all that is left with zeros. */
-void zq_cursor_zero(struct zq_cursor *c);
+/* Fills what is left with zeros, up to `most` bytes. */
+void zq_cursor_zero(struct zq_cursor *c, uint64_t most);
 /*
  * Both punch a hole: on the file systems that can do it, reading a hole returns zeros. -EOPNOTSUPP:
  * not here, and the library writes zeros or does without.

@@ -10,20 +10,17 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
-#include <string.h>
 
 #include "device/backend.h"
 #include "backend/fifo.h"
 #include "base/bytes.h"
 
 #define THREADS_MAX 256u
-#define ZERO_BYTES  (64u * 1024)
 
 struct threads {
     struct zqcow2_hooks hooks;
     struct zqcow2_backend *inner; /* called by several threads at once */
-    uint8_t *zeros; /* for inner backends that cannot zero cheaply; shared, for it is only read */
-    pthread_mutex_t mutex; /* of what follows */
+    pthread_mutex_t mutex;        /* of what follows */
     pthread_cond_t wanted;
     struct zq_fifo queue;
     unsigned idle; /* threads in take() that wait: without one there is none to signal */
@@ -56,13 +53,14 @@ static struct zqcow2_io *take(struct threads *t)
 static int zero(struct threads *t, uint64_t off, uint64_t len)
 {
     const struct zqcow2_backend *in = t->inner;
-    uint64_t limit = in->limits.max_transfer, max = limit ? zq_min(limit, ZERO_BYTES) : ZERO_BYTES;
+    uint64_t limit = in->limits.max_transfer,
+             max = limit ? zq_min(limit, ZQ_ZEROS_BYTES) : ZQ_ZEROS_BYTES;
     int rc = in->ops.zero ? zq_call_zero(in, off, len) : -EOPNOTSUPP;
 
     if (rc != -EOPNOTSUPP)
         return rc;
     for (rc = 0; len && rc == 0;) {
-        struct iovec iov = {t->zeros, (size_t)zq_min(len, max)};
+        struct iovec iov = {(void *)(uintptr_t)zq_zeros, (size_t)zq_min(len, max)};
         rc = zq_call_writev(in, &iov, 1, off);
         off += iov.iov_len;
         len -= iov.iov_len;
@@ -224,7 +222,6 @@ static void destroy(struct threads *t, unsigned room)
 
     pthread_cond_destroy(&t->wanted);
     pthread_mutex_destroy(&t->mutex);
-    zq_free(&hooks, t->zeros, ZERO_BYTES);
     zq_free(&hooks, t, struct_bytes(room));
 }
 
@@ -282,9 +279,6 @@ static struct zqcow2_backend_ops table(const struct zqcow2_backend_ops *in)
     };
 }
 
-/*
- * The zeros have a page's alignment, which satisfies the buf_align of any inner backend for files.
- */
 static struct threads *make(struct zqcow2_backend *inner, unsigned n, const struct zqcow2_hooks *h)
 {
     struct threads *t = zq_zalloc(h, struct_bytes(n));
@@ -293,12 +287,6 @@ static struct threads *make(struct zqcow2_backend *inner, unsigned n, const stru
         return NULL;
     t->hooks = *h;
     t->inner = inner;
-    t->zeros = zq_alloc(h, 4096, ZERO_BYTES);
-    if (!t->zeros) {
-        zq_free(h, t, struct_bytes(n));
-        return NULL;
-    }
-    memset(t->zeros, 0, ZERO_BYTES);
     /* Default attributes: these cannot fail. */
     pthread_mutex_init(&t->mutex, NULL);
     pthread_cond_init(&t->wanted, NULL);

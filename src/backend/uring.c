@@ -33,7 +33,7 @@ static bool push_queue(struct zq_uring *u, bool watch)
 
     pthread_mutex_lock(&u->mutex);
     zq_uring_submit(u, watch, &refused);
-    mine = u->watching && pthread_equal(u->watcher, pthread_self());
+    mine = u->watching && pthread_equal(u->watcher, pthread_self()) && !io_uring_sq_ready(&u->ring);
     pthread_mutex_unlock(&u->mutex);
     while (refused.head)
         run_blocking(u, zq_fifo_pop(&refused));
@@ -45,7 +45,7 @@ static bool beyond_length(struct zq_file *f, const struct zqcow2_io *io)
     uint64_t end = io->offset + io->length;
 
     return f->is_device ? end > atomic_load(&f->device_length) :
-                          io->kind == ZQCOW2_IO_WRITE && zq_file_keeps_end(f, end) < 0;
+                          io->kind != ZQCOW2_IO_READ && zq_file_keeps_end(f, end) < 0;
 }
 
 /* The ring takes plain transfers; what needs thought is left to the blocking callbacks. */
@@ -57,10 +57,10 @@ static bool ring_takes(struct zq_uring *u, const struct zqcow2_io *io)
         return io->length && io->offset <= INT64_MAX && !beyond_length(&u->file, io);
     case ZQCOW2_IO_FLUSH: return true;
     case ZQCOW2_IO_TRUNCATE:
-        return u->truncates && io->offset <= INT64_MAX &&
-               io->offset >= atomic_load(&u->file.reach) &&
-               !zq_file_keeps_end(&u->file, io->offset);
+        return u->truncates && io->offset <= INT64_MAX && !zq_file_keeps_end(&u->file, io->offset);
     case ZQCOW2_IO_ZERO:
+        return io->length && io->offset <= INT64_MAX &&
+               (!atomic_load(&u->file.no_punch) || !beyond_length(&u->file, io));
     case ZQCOW2_IO_DISCARD:
         return io->length && io->offset <= INT64_MAX && !atomic_load(&u->file.no_punch);
     default: return false;
@@ -79,14 +79,25 @@ static bool enqueue(struct zq_uring *u, struct zqcow2_io *io)
     return can;
 }
 
+static unsigned first_marks(const struct zq_uring *u, const struct zqcow2_io *io)
+{
+    if (io->kind == ZQCOW2_IO_ZERO && atomic_load(&u->file.no_punch))
+        return ZQ_URING_WRITTEN | ZQ_URING_POOL;
+    return io->kind <= ZQCOW2_IO_WRITE && io->length > ZQ_URING_CALL_BYTES ? ZQ_URING_POOL : 0;
+}
+
 static int uring_submit(void *self, struct zqcow2_io *io)
 {
     struct zq_uring *u = self;
 
     zq_uring_set_done(io, 0);
     zq_uring_set_merged(io, NULL);
-    zq_uring_set_marks(io, 0);
-    return ring_takes(u, io) && enqueue(u, io) ? 0 : -EOPNOTSUPP;
+    zq_uring_set_marks(io, first_marks(u, io));
+    if (!ring_takes(u, io))
+        return -EOPNOTSUPP;
+    if (io->kind == ZQCOW2_IO_TRUNCATE)
+        zq_file_cuts(&u->file, io->offset);
+    return enqueue(u, io) ? 0 : -EOPNOTSUPP;
 }
 
 static void uring_kick(void *self)
@@ -122,10 +133,30 @@ static void run_blocking(struct zq_uring *u, struct zqcow2_io *io)
 }
 
 /*
- * Results that say something of the ring, not of the file: an old kernel, a request that must
- * wait, or whose submitting thread has ended. An interrupted flush is none of them: it may have
- * used up the file's error report, so it counts as failed.
+ * Results that say something of the ring, not of the file: a request that must wait, or whose
+ * submitting thread has ended. A worker does it next time, so that nothing waits for it here. An
+ * interrupted flush is none of them: it may have used up the file's error report, so it counts as
+ * failed.
  */
+static bool goes_back(struct zq_uring *u, struct zqcow2_io *io, int res)
+{
+    bool no_hole = res == -EOPNOTSUPP || res == -ENOSYS || res == -EINVAL;
+    unsigned marks = zq_uring_marks(io);
+
+    if (io->kind == ZQCOW2_IO_ZERO && no_hole && !(marks & ZQ_URING_WRITTEN)) {
+        if (res != -EINVAL)
+            atomic_store(&u->file.no_punch, true);
+        zq_uring_mark(io, ZQ_URING_WRITTEN | ZQ_URING_POOL);
+        return !beyond_length(&u->file, io);
+    }
+    if (marks & ZQ_URING_AGAIN || (res == -EINTR && io->kind == ZQCOW2_IO_FLUSH) ||
+        (res != -EAGAIN && res != -ECANCELED && res != -EINTR))
+        return false;
+    zq_uring_mark(io, ZQ_URING_AGAIN | ZQ_URING_POOL);
+    return true;
+}
+
+/* What goes back only once; and what an old kernel does not know. */
 static bool worth_blocking(const struct zqcow2_io *io, int res)
 {
     switch (res) {
@@ -139,13 +170,32 @@ static bool worth_blocking(const struct zqcow2_io *io, int res)
     }
 }
 
+static void again(struct zq_uring *u, struct zqcow2_io *io)
+{
+    if (!enqueue(u, io))
+        run_blocking(u, io);
+}
+
+/*
+ * What one poll may not zero any more is read again. A direct read could go on only at a block, so
+ * each makes it to the next one at least.
+ */
 static void read_met_end(struct zq_uring *u, struct zqcow2_io *io)
 {
     struct zq_cursor c = {io->iov, (int)io->iovcnt, 0};
+    uint64_t done = zq_uring_done(io);
+    uint64_t n = zq_align_up(done + zq_max(u->zeroes, 1), u->file.io_align) - done;
+    int rc = zq_file_met_end(&u->file, io->offset + done);
 
-    zq_cursor_skip(&c, zq_uring_done(io));
-    zq_cursor_zero(&c);
-    zqcow2_io_done(io, zq_file_met_end(&u->file, io->offset + zq_uring_done(io)));
+    n = zq_min(n, io->length - done);
+    u->zeroes -= zq_min(u->zeroes, n);
+    zq_cursor_skip(&c, done);
+    zq_cursor_zero(&c, n);
+    zq_uring_set_done(io, done + n);
+    if (rc < 0 || done + n == io->length)
+        zqcow2_io_done(io, rc);
+    else
+        again(u, io);
 }
 
 /* True: there is more to transfer, the request goes back into the queue. */
@@ -165,12 +215,6 @@ static bool transferred(struct zq_uring *u, struct zqcow2_io *io, unsigned n)
     else
         return true;
     return false;
-}
-
-static void again(struct zq_uring *u, struct zqcow2_io *io)
-{
-    if (!enqueue(u, io))
-        run_blocking(u, io);
 }
 
 /*
@@ -220,7 +264,9 @@ static void finish_merged(struct zq_uring *u, struct zqcow2_io *io, int res)
 
 static void finish(struct zq_uring *u, struct zqcow2_io *io, int res)
 {
-    if (flag_refused(u, io, res)) {
+    bool moves = io->kind <= ZQCOW2_IO_WRITE || zq_uring_marks(io) & ZQ_URING_WRITTEN;
+
+    if (flag_refused(u, io, res) || (res < 0 && goes_back(u, io, res))) {
         again(u, io);
     } else if (res < 0 && worth_blocking(io, res)) {
         run_blocking(u, io);
@@ -228,7 +274,7 @@ static void finish(struct zq_uring *u, struct zqcow2_io *io, int res)
         zqcow2_io_done(io, res);
     } else if (io->kind == ZQCOW2_IO_FLUSH) {
         zqcow2_io_done(io, zq_file_check_length(&u->file));
-    } else if (io->kind > ZQCOW2_IO_WRITE) {
+    } else if (!moves) {
         if (io->kind == ZQCOW2_IO_TRUNCATE)
             zq_file_reached(&u->file, io->offset);
         zqcow2_io_done(io, 0);
@@ -238,9 +284,28 @@ static void finish(struct zq_uring *u, struct zqcow2_io *io, int res)
 }
 
 struct completion {
-    struct zqcow2_io *io; /* NULL: a wake-up */
+    struct zqcow2_io *io; /* NULL: one of our own */
     int res;
+    bool wake;
 };
+
+/* Under the mutex. */
+static struct completion taken(struct zq_uring *u, const struct io_uring_cqe *cqe)
+{
+    struct completion c = {NULL, cqe->res, cqe->user_data == ZQ_URING_WATCH};
+
+    if (c.wake) {
+        u->watching = false;
+        u->unwatchable |= c.res < 0 && c.res != -ECANCELED;
+    } else if (cqe->user_data == ZQ_URING_MORE) {
+        u->more = false;
+    } else {
+        c.io = io_uring_cqe_get_data(cqe);
+        u->in_ring--;
+        u->copies -= zq_uring_chain_copies(c.io);
+    }
+    return c;
+}
 
 static unsigned reap(struct zq_uring *u, struct completion *out, unsigned max)
 {
@@ -249,15 +314,8 @@ static unsigned reap(struct zq_uring *u, struct completion *out, unsigned max)
 
     pthread_mutex_lock(&u->mutex);
     n = io_uring_peek_batch_cqe(&u->ring, cqe, max);
-    for (unsigned i = 0; i < n; i++) {
-        out[i] = (struct completion){io_uring_cqe_get_data(cqe[i]), cqe[i]->res};
-        if (cqe[i]->user_data == ZQ_URING_WATCH) {
-            u->watching = false;
-            u->unwatchable |= cqe[i]->res < 0 && cqe[i]->res != -ECANCELED;
-        } else {
-            u->in_ring--;
-        }
-    }
+    for (unsigned i = 0; i < n; i++)
+        out[i] = taken(u, cqe[i]);
     io_uring_cq_advance(&u->ring, n);
     pthread_mutex_unlock(&u->mutex);
     return n;
@@ -275,15 +333,18 @@ static bool drain_ring(struct zq_uring *u)
 {
     unsigned ready = io_uring_cq_ready(&u->ring), reaped = 0;
 
+    u->zeroes = ZQ_URING_CALL_BYTES;
     while (reaped < ready) {
         struct completion c[BATCH];
         unsigned n = reap(u, c, ready - reaped < BATCH ? ready - reaped : BATCH);
         if (n == 0)
             break;
         for (unsigned i = 0; i < n; i++) {
-            if (!c[i].io)
+            if (c[i].wake)
                 clear_wakes(u); /* whatever they are for: this poll returns */
-            else if (zq_uring_merged(c[i].io))
+            if (!c[i].io)
+                continue;
+            if (zq_uring_merged(c[i].io))
                 finish_merged(u, c[i].io, c[i].res);
             else
                 finish(u, c[i].io, c[i].res);

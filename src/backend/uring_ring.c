@@ -49,6 +49,12 @@ static void prep_alone(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io 
         io_uring_prep_rw(ZQ_URING_FTRUNCATE, sqe, fd, NULL, 0, io->offset);
         break;
     default: /* ZERO, DISCARD */
+        if (zq_uring_marks(io) & ZQ_URING_WRITTEN) {
+            io_uring_prep_rw(IORING_OP_WRITE, sqe, fd, zq_zeros,
+                             (unsigned)zq_min(io->length - zq_uring_done(io), ZQ_ZEROS_BYTES),
+                             io->offset + zq_uring_done(io));
+            return;
+        }
         /* The types of io_uring_prep_fallocate changed; an old one loses bits of the length. */
         io_uring_prep_rw(IORING_OP_FALLOCATE, sqe, fd, NULL,
                          FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, io->offset);
@@ -70,6 +76,8 @@ struct fill {
     unsigned n;
     struct iovec *iov; /* the first that is free */
     unsigned iovs;     /* not promised yet */
+    unsigned left;     /* requests that may still be handed over */
+    uint64_t bytes;    /* of them */
 };
 
 /*
@@ -97,13 +105,16 @@ static bool join(struct fill *f, struct zqcow2_io *io)
     return false;
 }
 
-/* Takes from the queue what room requests of the ring can hold, as far as the window reaches. */
+/*
+ * Takes from the queue what room requests of the ring can hold, as far as the window and the bytes
+ * reach.
+ */
 static void gather(struct zq_uring *u, struct fill *f, unsigned room)
 {
     struct zqcow2_io *io;
 
     f->n = 0;
-    while ((io = u->queue.head)) {
+    while ((io = u->queue.head) && zq_uring_copies(io) <= f->bytes) {
         bool grows = may_merge(u, f, io);
         if (!(grows && join(f, io))) {
             if (f->n == WINDOW || f->n == room)
@@ -111,6 +122,8 @@ static void gather(struct zq_uring *u, struct fill *f, unsigned room)
             f->merge[f->n++] = (struct merge){io, io, grows, io->length};
         }
         f->iovs -= grows ? io->iovcnt : 0;
+        f->bytes -= zq_uring_copies(io);
+        u->copies += zq_uring_copies(io);
         zq_fifo_pop(&u->queue);
     }
 }
@@ -138,24 +151,46 @@ static void prep(struct zq_uring *u, struct fill *f, const struct merge *m)
         prep_merged(f, sqe, fd, m);
     if (m->first->kind <= ZQCOW2_IO_WRITE && zq_file_uncached(&u->file)) {
         sqe->rw_flags = ZQ_RWF_DONTCACHE;
-        zq_uring_set_marks(m->first, zq_uring_marks(m->first) | ZQ_URING_UNCACHED);
+        zq_uring_mark(m->first, ZQ_URING_UNCACHED);
     }
-    io_uring_sqe_set_flags(sqe, u->fixed_file ? IOSQE_FIXED_FILE : 0);
+    io_uring_sqe_set_flags(sqe, (u->fixed_file ? IOSQE_FIXED_FILE : 0) |
+                                    (zq_uring_marks(m->first) & ZQ_URING_POOL ? IOSQE_ASYNC : 0));
     io_uring_sqe_set_data(sqe, m->first);
     u->in_ring++;
+}
+
+/*
+ * What may not be handed over by this call makes the next one due: a completion without effect
+ * wakes the thread that polls, or makes the descriptor readable. A full ring has completions.
+ */
+static void ask_for_more(struct zq_uring *u)
+{
+    bool later = u->queue.head && u->in_ring < ZQ_URING_DEPTH &&
+                 u->copies + zq_uring_copies(u->queue.head) <= ZQ_URING_RING_BYTES;
+    struct io_uring_sqe *sqe = later && !u->more ? io_uring_get_sqe(&u->ring) : NULL;
+
+    if (!sqe)
+        return;
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data64(sqe, ZQ_URING_MORE);
+    u->more = true;
 }
 
 /* The kernel copies the vectors when it takes a request, so all of them are free here. */
 static void fill_ring(struct zq_uring *u)
 {
-    struct fill f = {.iov = u->iov, .iovs = ZQ_URING_IOVS};
+    struct fill f = {.iov = u->iov, .iovs = ZQ_URING_IOVS, .left = ZQ_URING_CALL_MOST};
+    unsigned room;
 
+    f.bytes = zq_min(ZQ_URING_CALL_BYTES, ZQ_URING_RING_BYTES - u->copies);
     do {
-        gather(u, &f,
-               (unsigned)zq_min(ZQ_URING_DEPTH - u->in_ring, io_uring_sq_space_left(&u->ring)));
+        room = (unsigned)zq_min(ZQ_URING_DEPTH - u->in_ring, io_uring_sq_space_left(&u->ring));
+        gather(u, &f, (unsigned)zq_min(room, f.left));
+        f.left -= f.n;
         for (unsigned i = 0; i < f.n; i++)
             prep(u, &f, &f.merge[i]);
     } while (f.n);
+    ask_for_more(u);
 }
 
 /* ---- submitting ---- */
@@ -170,30 +205,55 @@ static void split(struct zqcow2_io *io, struct zq_fifo *out)
     }
 }
 
-/* Takes back what the kernel has not consumed. It looks at the ring only when it is called. */
+/* The i-th of n that the kernel has not consumed; NULL: it is one of our own. */
+static struct zqcow2_io *unsent(const struct zq_uring *u, unsigned i, unsigned n)
+{
+    const struct io_uring_sq *sq = &u->ring.sq;
+    uint64_t data = sq->sqes[(sq->sqe_tail - n + i) & *sq->kring_mask].user_data;
+
+    return data <= ZQ_URING_MORE ? NULL : (struct zqcow2_io *)(uintptr_t)data;
+}
+
+/* Takes them back. The kernel looks at the ring only when it is called. */
 static void reclaim(struct zq_uring *u, struct zq_fifo *out)
 {
-    struct io_uring_sq *sq = &u->ring.sq;
     unsigned n = io_uring_sq_ready(&u->ring);
 
     for (unsigned i = 0; i < n; i++) {
-        struct io_uring_sqe *sqe = &sq->sqes[(sq->sqe_tail - n + i) & *sq->kring_mask];
-        if (sqe->user_data == ZQ_URING_WATCH)
+        struct zqcow2_io *io = unsent(u, i, n);
+        if (!io)
             continue;
-        split((struct zqcow2_io *)(uintptr_t)sqe->user_data, out);
         u->in_ring--;
+        u->copies -= zq_uring_chain_copies(io);
+        split(io, out);
     }
 }
 
-/* Returns an error only when calling again cannot help. */
+/* Will a completion of what the kernel has cause another call? */
+static bool some_are_sent(const struct zq_uring *u)
+{
+    unsigned n = io_uring_sq_ready(&u->ring), sent = u->in_ring;
+
+    for (unsigned i = 0; i < n; i++)
+        sent -= unsent(u, i, n) != NULL;
+    return sent;
+}
+
+/*
+ * Returns an error only when calling again cannot help. If the kernel is short of memory, this
+ * thread waits for it only if nothing else will cause a call.
+ */
 static int submit_prepared(struct zq_uring *u)
 {
     while (io_uring_sq_ready(&u->ring)) {
         int rc = io_uring_submit(&u->ring);
-        if (rc == -EAGAIN || rc == -EBUSY || rc == 0)
-            nanosleep(&(struct timespec){0, 1000000}, NULL); /* the kernel is short of memory */
-        else if (rc < 0 && rc != -EINTR)
+        if (rc == -EAGAIN || rc == -EBUSY || rc == 0) {
+            if (some_are_sent(u))
+                return 0;
+            nanosleep(&(struct timespec){0, 1000000}, NULL);
+        } else if (rc < 0 && rc != -EINTR) {
             return rc;
+        }
     }
     return 0;
 }
@@ -217,13 +277,16 @@ static void watch_wakes(struct zq_uring *u)
 
 void zq_uring_submit(struct zq_uring *u, bool watch, struct zq_fifo *refused)
 {
+    unsigned left = io_uring_sq_ready(&u->ring);
+
     if (!u->broken) {
         if (watch)
             watch_wakes(u);
-        fill_ring(u);
+        if (!left) /* else their vectors are still in use */
+            fill_ring(u);
         if (submit_prepared(u) < 0) {
             u->broken = true;
-            u->watching = false;
+            u->watching = u->more = false;
             reclaim(u, refused);
         }
     }

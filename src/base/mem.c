@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+const uint8_t zq_zeros[ZQ_ZEROS_BYTES] __attribute__((aligned(4096)));
+
 /* posix_memalign() only where malloc() does not align enough: it is slower, and wastes memory. */
 static void *libc_alloc(void *ctx, size_t align, size_t size)
 {

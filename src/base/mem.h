@@ -18,6 +18,10 @@ void *zq_zalloc_array(const struct zqcow2_hooks *h, uint64_t n, size_t size);
 /* size must be what was asked for; p may be NULL. */
 void zq_free(const struct zqcow2_hooks *h, void *p, uint64_t size);
 
+/* What zeros are written from, aligned for every file. */
+#define ZQ_ZEROS_BYTES (64u << 10)
+extern const uint8_t zq_zeros[ZQ_ZEROS_BYTES];
+
 /*
  * Memory for objects of one size of which most live as long as one request: the last one that was
  * put back is kept for the next. All 0 at first. The caller's mutex protects it.

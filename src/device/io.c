@@ -13,8 +13,6 @@
 
 #define ALLOCATE_MIN 16384u /* below, the host is as quick at writing */
 
-static const uint8_t zeros[64 << 10] __attribute__((aligned(4096)));
-
 /*
  * The bounce buffers are allocated now: an I/O under way must not fail for memory. Also with a
  * backend that takes any buffer: one of its calls may still not take as many elements as a block
@@ -67,8 +65,8 @@ void zq_io_prep_buf(struct zq_io *io, unsigned kind, void *buf, uint64_t off, ui
 /* The cast only shares the code: a write never stores into its buffer. */
 void zq_io_write_zeros(struct zq_io *io, uint64_t off, uint64_t end)
 {
-    zq_io_prep_buf(io, ZQCOW2_IO_WRITE, (void *)(uintptr_t)zeros, off,
-                   zq_min(end - off, sizeof(zeros)));
+    zq_io_prep_buf(io, ZQCOW2_IO_WRITE, (void *)(uintptr_t)zq_zeros, off,
+                   zq_min(end - off, ZQ_ZEROS_BYTES));
 }
 
 /*

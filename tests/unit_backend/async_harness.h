@@ -43,7 +43,8 @@ void zqcow2_io_done(struct zqcow2_io *io, int ret)
 static struct request requests[SLOTS];
 static uint8_t buffers[SLOTS][SLOT_BYTES] __attribute__((aligned(4096)));
 
-static void start(struct zqcow2_backend *be, unsigned i, unsigned kind, uint64_t off, uint64_t len)
+static inline void start(struct zqcow2_backend *be, unsigned i, unsigned kind, uint64_t off,
+                         uint64_t len)
 {
     struct request *r = &requests[i];
 
@@ -60,14 +61,14 @@ static void start(struct zqcow2_backend *be, unsigned i, unsigned kind, uint64_t
     assert_int_equal(be->ops.submit(be->self, &r->io), 0);
 }
 
-static void kick(struct zqcow2_backend *be)
+static inline void kick(struct zqcow2_backend *be)
 {
     if (be->ops.kick)
         be->ops.kick(be->self);
 }
 
 /* Until n requests in all are done; a backend that does not come to that fails the test. */
-static void wait_done(struct zqcow2_backend *be, unsigned n)
+static inline void wait_done(struct zqcow2_backend *be, unsigned n)
 {
     const struct timespec nap = {0, 100000};
     time_t end = time(NULL) + 60;

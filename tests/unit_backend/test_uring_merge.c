@@ -39,7 +39,7 @@ static void look(const struct io_uring *ring)
 
     for (unsigned i = 0; i < n; i++) {
         struct io_uring_sqe *e = &ring->sq.sqes[(ring->sq.sqe_tail - n + i) & *ring->sq.kring_mask];
-        atomic_fetch_add(&nr_handed, e->opcode != IORING_OP_POLL_ADD);
+        atomic_fetch_add(&nr_handed, e->user_data > 1);
         atomic_fetch_add(&nr_uncached, e->rw_flags == ZQ_RWF_DONTCACHE);
         if (e->rw_flags == ZQ_RWF_DONTCACHE && atomic_load(&refuse_flag))
             e->rw_flags = 1 << 30; /* no kernel knows it */
@@ -125,7 +125,8 @@ static unsigned handed_for(struct zqcow2_backend *be, const unsigned *order, uns
     atomic_store(&nr_handed, 0);
     for (unsigned i = 0; i < n; i++)
         write_slot(be, order[i]);
-    kick(be);
+    for (unsigned i = 0; i <= n / 32; i++) /* one call hands over 32 */
+        kick(be);
     handed = atomic_load(&nr_handed);
     wait_done(be, n);
     for (unsigned i = 0; i < n; i++) {
