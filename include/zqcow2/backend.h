@@ -23,7 +23,7 @@
  *     sectors of 512 bytes. The library then reads the data of a write only if ZQCOW2_COMPRESS
  *     is set, so otherwise the address of the data may be a handle that only the backend
  *     understands. The buffer of a read must be memory: the library does not look at what
- * has been read, but fills some parts itself, such as holes.
+ *     has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H
 #define ZQCOW2_BACKEND_H

@@ -62,10 +62,10 @@ struct zqcow2_result {
     uint32_t reserved;
     /*
      * After a successful append: the offset of the data. After an error EZONE_*, and after a zone
-     * open, close, finish or reset that failed at a zone: the start of that zone. Exception: 0 if a
-     * zone operation failed before it reached a zone, because the range does not consist of whole
-     * zones, the image is read-only, or the limits do not allow an open of all zones. In all other
-     * cases 0.
+     * open, close, finish or reset that failed at a zone: the start of the zone that failed.
+     * Exception: 0 if a zone operation failed before it reached a zone, because the range does not
+     * consist of whole zones, the image is read-only, or the limits do not allow the "all" form of
+     * open (see zqcow2_zone_reset(3)). In all other cases 0.
      */
     uint64_t offset;
 };

@@ -264,8 +264,8 @@ ZQCOW2_API int zqcow2_get_backing(struct zqcow2_image *img, struct zqcow2_backin
 /* ---- blocking I/O: each call returns 0 or an error, never a short count ---- */
 
 enum zqcow2_io_flag {
-    ZQCOW2_FUA = 1 << 0, /* completes only once the request and everything at lower offsets in its
-                            zone are durable; see zqcow2_read(3) */
+    ZQCOW2_FUA = 1 << 0, /* the request completes only once it and everything at lower offsets in
+                            its zone are durable; see zqcow2_read(3) */
     /*
      * Only for a write of whole clusters (the last cluster of the device may be short): stores each
      * cluster compressed if that saves space. -EOPNOTSUPP: the image has a data file.
