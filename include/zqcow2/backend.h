@@ -20,9 +20,9 @@
  *   - A write either writes all bytes or fails.
  *   - With a buf_align of 1 and an io_align of at most 512, the buffers of the caller's requests
  *     reach the backend as they are, whole or in parts, if each of their iovecs consists of whole
- *     sectors of 512 bytes. The library then reads the data of a write only if ZQCOW2_COMPRESS
- *     is set, so otherwise the address of the data may be a handle that only the backend
- *     understands. The buffer of a read must be memory: the library does not look at what
+ *     sectors of 512 bytes. The library then reads the data of a write only if ZQCOW2_COMPRESS is
+ *     set. Without that flag, the address of the data may therefore be a handle that only the
+ *     backend understands. The buffer of a read must be memory: the library does not look at what
  *     has been read, but fills some parts itself, such as holes.
  */
 #ifndef ZQCOW2_BACKEND_H

@@ -5,10 +5,10 @@
  *
  * Order    Requests that change the same sequential zone and are submitted to one queue take effect
  *          in the order of submission: one write after another, a write after a reset, an append
- *          after a finish. Exception: a request for several zones visits them in order, and a
- *          later request may overtake it at a zone that it has not yet visited. All
- *          other requests, including reads, are unordered, and so are completions for different
- *          zones. A flush covers the requests that completed before it was submitted.
+ *          after a finish. Exception: a request for several zones visits them in order; at a zone
+ *          that it has not yet visited, a later request may overtake it. All other requests,
+ *          including reads, are unordered, and so are completions for different zones. A flush
+ *          covers the requests that completed before it was submitted.
  * Blocking If the backend has no submit callback (file, memory, blocking callbacks), the thread
  *          that submits or polls performs the I/O and blocks until it is done. An event loop should
  *          use zqcow2_uring_open() or zqcow2_threads_wrap().

@@ -100,8 +100,10 @@ struct zqcow2_simdisk_counters {
     uint64_t in_flight; /* accepted and not yet completed */
     uint64_t max_in_flight;
     uint64_t faults; /* calls that failed because of an injected fault */
-    uint64_t misuse; /* violations of the backend contract: overlapping writes in flight,
-                        requests that exceed the limits, empty requests */
+    uint64_t misuse; /* violations of the backend contract: overlapping writes in flight (also
+                        those that the caller of the library issues outside sequential zones,
+                        which the contract allows), requests that exceed the limits, empty
+                        requests */
 };
 #define ZQCOW2_SIMDISK_COUNTERS_INIT \
     { \
