@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Zoned qcow2 images and simulated disks: libzqcow2 for Python. zqcow2-python(7) is the guide.
+"""Zoned qcow2 images, and disks that fail on request: libzqcow2 for Python. zqcow2-python(7) is the guide.
 
     with zqcow2.Image.create("disk.qcow2", 1 << 30, zone_size=64 << 20) as image:
         offset = image.append(b"hello, zone".ljust(4096, b"\\0"), 0, fua=True)
@@ -8,27 +8,33 @@
 Needs CPython 3.9 or newer and the shared library, which is loaded when this module is imported:
 the file that the environment variable ZQCOW2_LIBRARY names, or libzqcow2.so.0 where the dynamic
 linker finds it. Offsets and lengths are in bytes; those of requests are multiples of the block size
-(512, or 4096 if the image is opened with that). Any thread may use any object. After os.fork() the
-child must not use the objects of its parent. Messages of the library go to the logger "zqcow2".
+(512, or 4096 if the image is opened with that). Any thread may use any object; a Cut and a Queue, one
+thread at a time. After os.fork() the child must not use the objects of its parent. Messages of the
+library go to the logger "zqcow2".
 """
 from __future__ import annotations
 
+import collections
 import ctypes
 import enum
 import errno
 import logging
+import math
 import os
 import threading
+import time
 import warnings
 from ctypes import (POINTER, byref, c_char, c_char_p, c_int, c_size_t, c_uint8, c_uint16, c_uint32, c_uint64,
                     c_void_p, sizeof)
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type, TypeVar, Union
+from typing import (Any, Callable, Deque, Dict, Generic, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Type,
+                    TypeVar, Union, cast)
 
 __all__ = [
-    "Bitmap", "BitmapFlag", "BlockKind", "Change", "CheckFlag", "CheckResult", "Counters", "Cut", "Discard", "Error", "Extent",
-    "Finding", "FindingKind", "Image", "Info", "InfoFlag", "IoKind", "IoLimits", "IoLimitsFlag", "Layout",
-    "Preallocation", "Rules", "SimDisk",
-    "Snapshot", "Status", "Zone", "ZoneError", "ZoneState", "ZoneType", "check", "version",
+    "Bitmap", "BitmapFlag", "BlockKind", "Change", "CheckFlag", "CheckResult", "Compacted", "Counters", "Cut",
+    "Discard", "Error", "Event", "EventKind", "Extent", "Faults", "Finding", "FindingKind", "Image", "Info",
+    "InfoFlag", "IoKind", "IoLimits", "IoLimitsFlag", "Layout", "Loss", "Op", "OpStats", "Preallocation", "Queue",
+    "Request", "Rules", "SimDisk", "Snapshot", "Stats", "Status", "Zone", "ZoneError", "ZoneState", "ZoneType",
+    "amend", "check", "commit", "rebase", "version",
 ]
 
 # ---- the enumerations of the headers ----
@@ -152,6 +158,28 @@ class Discard(enum.IntEnum):
     SCRAMBLES = 2
 
 
+class Loss(enum.IntEnum):
+    """What a cut of Faults keeps of the changes that were not flushed; REORDER can be added with |."""
+    LOSE_ALL = 0
+    KEEP_ALL = 1
+    WHOLE = 2
+    TORN_512 = 3
+    TORN_4096 = 4
+    REORDER = 1 << 8
+
+
+class EventKind(enum.IntEnum):
+    """See zqcow2_set_event_handler(3)."""
+    DEAD = 1
+    CORRUPT = 2
+    NO_SPACE = 3
+    SPACE = 4
+    WRITE_ERROR = 5
+    ZONE = 6
+    LIMIT = 7
+    ZONES_CHANGED = 8
+
+
 class BitmapFlag(enum.IntFlag):
     """ENABLED: changes of the device are marked. INCONSISTENT: the marks were lost; only remove it."""
     ENABLED = 1 << 0
@@ -218,7 +246,22 @@ class _FaultFlag(enum.IntFlag):
     LANDS = 1 << 3
 
 
-class _Op(enum.IntEnum):
+class _RebaseFlag(enum.IntFlag):
+    NAME_ONLY = 1 << 0
+
+
+class _CommitFlag(enum.IntFlag):
+    KEEP = 1 << 0
+
+
+class _AmendFlag(enum.IntFlag):
+    LAZY_REFCOUNTS = 1 << 0
+    NO_LAZY_REFCOUNTS = 1 << 1
+    NO_RAW_DATA = 1 << 2
+
+
+class Op(enum.IntEnum):
+    """The operations of requests."""
     READ = 0
     WRITE = 1
     APPEND = 2
@@ -257,6 +300,14 @@ class _resolver(ctypes.Structure):
 
 
 class _simdisk(ctypes.Structure):
+    pass
+
+
+class _faults(ctypes.Structure):
+    pass
+
+
+class _queue(ctypes.Structure):
     pass
 
 
@@ -378,6 +429,79 @@ class _request(ctypes.Structure):
     ]
 
 
+class _rebase_options(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("flags", c_uint32), ("reserved", c_uint32), ("hooks", POINTER(_hooks)),
+        ("backing_name", c_char_p), ("backing_format", c_char_p), ("resolve", c_void_p), ("resolve_arg", c_void_p),
+        ("progress", c_void_p), ("progress_arg", c_void_p),
+    ]
+
+
+class _commit_options(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("flags", c_uint32), ("reserved", c_uint32), ("hooks", POINTER(_hooks)),
+        ("resolve", c_void_p), ("resolve_arg", c_void_p), ("backing_format", c_char_p), ("progress", c_void_p),
+        ("progress_arg", c_void_p), ("backing_name", c_char_p),
+    ]
+
+
+class _amend_options(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("flags", c_uint32), ("version", c_uint32), ("refcount_bits", c_uint32),
+        ("layout", c_uint32), ("hooks", POINTER(_hooks)), ("resolve", c_void_p), ("resolve_arg", c_void_p),
+    ]
+
+
+class _compact_options(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("offset", c_uint64), ("length", c_uint64), ("level", c_uint32), ("reserved", c_uint32),
+        ("progress", c_void_p), ("progress_arg", c_void_p),
+    ]
+
+
+class _compact_result(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("clusters", c_uint64), ("compressed", c_uint64), ("old_bytes", c_uint64),
+        ("new_bytes", c_uint64),
+    ]
+
+
+class _op_stats(ctypes.Structure):
+    _fields_ = [
+        ("requests", c_uint64), ("errors", c_uint64), ("bytes", c_uint64), ("nanoseconds", c_uint64),
+        ("latency", c_uint64 * 40),
+    ]
+
+
+class _stats(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("rounds", c_uint64), ("flushes", c_uint64), ("cache_hits", c_uint64),
+        ("cache_loads", c_uint64), ("implicit_closes", c_uint64), ("zones", c_uint32 * 16), ("op", _op_stats * 32),
+    ]
+
+
+class _event(ctypes.Structure):
+    _fields_ = [
+        ("kind", c_uint32), ("error", c_int), ("offset", c_uint64), ("length", c_uint64), ("state", c_uint32),
+        ("lost", c_uint32),
+    ]
+
+
+class _faults_options(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("max_held", c_uint64), ("log", c_void_p), ("log_arg", c_void_p),
+        ("hooks", POINTER(_hooks)),
+    ]
+
+
+class _faults_rule(ctypes.Structure):
+    _fields_ = [
+        ("size", c_size_t), ("nth", c_uint64), ("every", c_uint64), ("count", c_uint64), ("offset", c_uint64),
+        ("length", c_uint64), ("seed", c_uint64), ("kinds", c_uint32), ("error", c_int), ("delay_min", c_uint32),
+        ("delay_max", c_uint32),
+    ]
+
+
 class _resolver_options(ctypes.Structure):
     _fields_ = [
         ("size", c_size_t), ("root", c_char_p), ("hooks", POINTER(_hooks)), ("data_file", c_char_p),
@@ -419,25 +543,51 @@ _FOUND = ctypes.CFUNCTYPE(None, c_void_p, c_int, c_char_p)
 _SNAPSHOT = ctypes.CFUNCTYPE(None, c_void_p, POINTER(_snapshot))
 _BITMAP = ctypes.CFUNCTYPE(None, c_void_p, POINTER(_bitmap))
 _KEEP = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint32, c_uint32)
+_LINE = ctypes.CFUNCTYPE(None, c_void_p, c_char_p)
+_PROGRESS = ctypes.CFUNCTYPE(c_int, c_void_p, c_uint64, c_uint64)
+_EVENT = ctypes.CFUNCTYPE(None, c_void_p, POINTER(_event))
+_DONE = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
 _S = TypeVar("_S", bound=ctypes.Structure)
 
 
 def _sized(kind: Type[_S], **members: Any) -> _S:
     """A struct that begins with its size; members that are not given are 0."""
-    return kind(size=sizeof(kind), **members)
+    struct = kind(size=sizeof(kind), **members)
+    for name, value in members.items():  # ctypes cuts off what does not fit
+        if isinstance(value, int) and getattr(struct, name) != value:
+            raise ValueError(f"{name} is out of range: {value}")
+    return struct
+
+
+def _checked(kind: Any) -> Any:
+    """The type of an argument that is not cut off either."""
+
+    class Checked:
+        @staticmethod
+        def from_param(value: int) -> Any:
+            number = kind(value)
+            if number.value != value:
+                raise ValueError(f"out of range: {value}")
+            return number
+
+    return Checked
+
+
+_CHECKED = {kind: _checked(kind) for kind in (c_uint32, c_uint64, c_size_t, ctypes.c_uint)}
 
 
 # ---- the functions of the headers: what they return, then what they take ----
 
 _I, _B, _E = POINTER(_image), POINTER(_backend), POINTER(_error)
-_D, _C = POINTER(_simdisk), POINTER(_simdisk_cut)
+_D, _C, _F, _Q = POINTER(_simdisk), POINTER(_simdisk_cut), POINTER(_faults), POINTER(_queue)
 _FUNCTIONS: Dict[str, Tuple[Any, ...]] = {
     "zqcow2_version": (ctypes.c_uint,),
     "zqcow2_strerror": (c_char_p, c_int),
     "zqcow2_errno": (c_int, c_int),
     "zqcow2_file_open": (c_int, c_char_p, ctypes.c_uint, POINTER(_hooks), POINTER(_B)),
     "zqcow2_uring_open": (c_int, c_char_p, ctypes.c_uint, POINTER(_hooks), POINTER(_B)),
+    "zqcow2_threads_wrap": (c_int, _B, ctypes.c_uint, POINTER(_hooks), POINTER(_B)),
     "zqcow2_backend_close": (None, _B),
     "zqcow2_resolver_new": (c_int, c_char_p, POINTER(_resolver_options), POINTER(POINTER(_resolver))),
     "zqcow2_resolver_free": (None, POINTER(_resolver)),
@@ -465,6 +615,30 @@ _FUNCTIONS: Dict[str, Tuple[Any, ...]] = {
     "zqcow2_bitmap_disable": (c_int, _I, c_char_p, _E),
     "zqcow2_bitmap_ranges": (c_int, _I, c_char_p, c_uint64, POINTER(_dirty_range), POINTER(c_uint32), _E),
     "zqcow2_check": (c_int, _B, POINTER(_check_options), POINTER(_check_result), _E),
+    "zqcow2_rebase": (c_int, _B, POINTER(_rebase_options), _E),
+    "zqcow2_commit": (c_int, _B, POINTER(_commit_options), _E),
+    "zqcow2_amend": (c_int, _B, POINTER(_amend_options), _E),
+    "zqcow2_compact": (c_int, _I, POINTER(_compact_options), POINTER(_compact_result), _E),
+    "zqcow2_inactivate": (c_int, _I, _E),
+    "zqcow2_activate": (c_int, _I, _E),
+    "zqcow2_get_stats": (c_int, _I, POINTER(_stats)),
+    "zqcow2_measure_time": (None, _I, ctypes.c_bool),
+    "zqcow2_set_event_handler": (None, _I, _EVENT, c_void_p),
+    "zqcow2_queue_open": (c_int, _I, c_uint32, POINTER(_Q)),
+    "zqcow2_queue_close": (c_int, _Q),
+    "zqcow2_queue_submit": (c_int, _Q, POINTER(_request), c_uint32),
+    "zqcow2_queue_wait": (c_int, _Q, c_uint32, c_int),
+    "zqcow2_queue_fd": (c_int, _Q),
+    "zqcow2_queue_pending": (c_uint32, _Q),
+    "zqcow2_queue_get_stats": (c_int, _Q, POINTER(_stats)),
+    "zqcow2_faults_wrap": (c_int, _B, POINTER(_faults_options), POINTER(_F)),
+    "zqcow2_faults_free": (None, _F),
+    "zqcow2_faults_backend": (c_int, _F, POINTER(_B)),
+    "zqcow2_faults_held": (c_uint64, _F),
+    "zqcow2_faults_cut": (c_int, _F, c_uint64, c_uint32),
+    "zqcow2_faults_restore": (None, _F),
+    "zqcow2_faults_add_rule": (c_int, _F, POINTER(_faults_rule)),
+    "zqcow2_faults_clear_rules": (None, _F),
     "zqcow2_simdisk_new": (c_int, POINTER(_simdisk_options), POINTER(_D)),
     "zqcow2_simdisk_free": (None, _D),
     "zqcow2_simdisk_backend": (c_int, _D, POINTER(_B)),
@@ -499,7 +673,7 @@ def _load() -> ctypes.CDLL:
         lib = ctypes.CDLL(library)
         for name, (result, *arguments) in _FUNCTIONS.items():
             function = getattr(lib, name)
-            function.restype, function.argtypes = result, arguments
+            function.restype, function.argtypes = result, [_CHECKED.get(a, a) for a in arguments]
     except (OSError, AttributeError) as e:
         raise ImportError(f"{e} (ZQCOW2_LIBRARY names the library to load)") from None
     return lib
@@ -525,13 +699,16 @@ def _log(_ctx: int, level: int, text: bytes) -> None:
 
 _LOG_CALL = _LOG(_log)  # called as long as the module lives
 _HOOKS = _sized(_hooks, log=ctypes.cast(_LOG_CALL, c_void_p), log_level=4)
+_faults_logger = logging.getLogger("zqcow2.faults")
+_LINE_CALL = _LINE(lambda _arg, line: _faults_logger.debug("%s", line.decode()))
 
 # ---- errors ----
 
 
 class Error(OSError):
     """An error of the library or of the system. errno is the nearest one; strerror describes what
-    failed. A bad argument that never reaches the library raises ValueError or TypeError instead."""
+    failed. A bad argument that never reaches the library raises ValueError, TypeError or
+    ctypes.ArgumentError instead."""
 
     code: int = 0  #: what the library returned: a Status, or a negated errno
     zone: Optional[int] = None  #: ZoneError: the start of the zone that refused the request
@@ -546,11 +723,15 @@ class ZoneError(Error):
     """The request breaks a rule of zones: code is one of Status.EZONE_*."""
 
 
+def _code(rc: int) -> int:
+    return Status(rc) if rc in set(Status) else rc
+
+
 def _failure(rc: int, text: bytes = b"", zone: Optional[int] = None, filename: Optional[str] = None) -> Error:
     refused = Status.EZONE_STATE <= rc <= Status.EZONE_BOUNDARY
     why = (text or _lib.zqcow2_strerror(rc)).decode(errors="replace")
     error = (ZoneError if refused else Error)(_lib.zqcow2_errno(rc), why, filename)
-    error.code = Status(rc) if rc in set(Status) else rc
+    error.code = _code(rc)
     error.zone = zone if refused else None
     return error
 
@@ -558,6 +739,44 @@ def _failure(rc: int, text: bytes = b"", zone: Optional[int] = None, filename: O
 def _check(rc: int, err: Optional[_error] = None, filename: Optional[str] = None) -> None:
     if rc < 0:
         raise _failure(rc, err.text if err is not None else b"", filename=filename)
+
+
+class _Raised:
+    """Keeps what a function raises that the library calls, as an exception cannot cross the library."""
+
+    def __init__(self) -> None:
+        self._exception: Optional[BaseException] = None
+
+    def catch(self, function: Callable[..., Any], otherwise: int) -> Callable[..., int]:
+        """The function without its first argument; it returns `otherwise` after an exception."""
+
+        def call(_arg: int, *arguments: int) -> int:
+            try:
+                return otherwise if self._exception else int(bool(function(*arguments)))
+            except BaseException as e:  # pylint: disable=broad-except
+                self._exception = e
+                return otherwise
+
+        return call
+
+    def again(self) -> None:
+        if self._exception is not None:
+            raise self._exception
+
+
+Progress = Callable[[int, int], Any]
+
+
+def _with_progress(progress: Optional[Progress], run: Callable[[Dict[str, Any]], None]) -> None:
+    """Calls run with the members of options that report progress. An exception stops the work."""
+    raised = _Raised()
+    call = _PROGRESS(raised.catch(progress or (lambda done, total: False), 1))
+    try:
+        run({"progress": ctypes.cast(call, c_void_p)})
+    except Error:
+        raised.again()
+        raise
+    raised.again()
 
 
 # ---- buffers: the library reads and writes the memory of the caller's objects, without a copy ----
@@ -582,7 +801,8 @@ _python.PyBytes_AsString.restype = c_void_p
 
 
 class _Memory:
-    """The contiguous memory of an object that has a buffer, held until the end of the block."""
+    """The contiguous memory of an object that has a buffer, held until the end of the block, or of this
+    object."""
 
     def __init__(self, data: Any, writable: bool = False) -> None:
         self._view = _Py_buffer()
@@ -592,7 +812,9 @@ class _Memory:
         return self._view.buf, self._view.len
 
     def __exit__(self, *_: Any) -> None:
-        _python.PyBuffer_Release(byref(self._view))
+        _python.PyBuffer_Release(byref(self._view))  # a second time, it does nothing
+
+    __del__ = __exit__
 
 
 def _new_bytes(length: int) -> Tuple[bytes, int]:
@@ -641,6 +863,16 @@ class _Handle:
         self._parent = parent
         self._pid = os.getpid()
         self._pointer = pointer
+
+    def _init_on(self, parent: _Handle, pointer: Any, make: Callable[..., int], *arguments: Any) -> None:
+        """Makes an object that depends on another one."""
+        owner = parent._in_use.__enter__()
+        try:
+            _check(make(owner, *arguments, byref(pointer)))
+        except BaseException:
+            parent._in_use.__exit__()
+            raise
+        _Handle.__init__(self, pointer, parent)
 
     def _free(self, pointer: Any) -> int:
         raise NotImplementedError
@@ -779,6 +1011,43 @@ class CheckResult(NamedTuple):
         return self.corruptions == self.corruptions_fixed and self.leaked_clusters == self.leaks_fixed
 
 
+class Compacted(NamedTuple):
+    """As struct zqcow2_compact_result; see zqcow2_compact(3)."""
+    clusters: int
+    compressed: int
+    old_bytes: int
+    new_bytes: int
+
+
+class OpStats(NamedTuple):
+    requests: int
+    errors: int
+    bytes: int
+    nanoseconds: int
+    latency: List[int]  #: [i]: how many requests took from 2**i to less than 2**(i + 1) ns
+
+
+class Stats(NamedTuple):
+    """As struct zqcow2_stats; see zqcow2_get_stats(3)."""
+    rounds: int
+    flushes: int
+    cache_hits: int
+    cache_loads: int
+    implicit_closes: int
+    zones: Dict[ZoneState, int]
+    op: Dict[Op, OpStats]
+
+
+class Event(NamedTuple):
+    """As struct zqcow2_event; see zqcow2_set_event_handler(3)."""
+    kind: EventKind
+    error: int  #: as Error.code
+    offset: int
+    length: int
+    state: ZoneState
+    lost: int  #: the number of events dropped before this one
+
+
 class Counters(NamedTuple):
     calls: Dict[IoKind, int]
     bytes: Dict[IoKind, int]
@@ -805,10 +1074,23 @@ def _change(op: _simdisk_op) -> Change:
                   op.units, op.result)
 
 
+def _mask(kinds: Union[IoKind, Iterable[IoKind]]) -> int:
+    return sum(1 << kind for kind in ({kinds} if isinstance(kinds, IoKind) else set(kinds)))
+
+
 # ---- simulated disks ----
 
 
-class SimDisk(_Handle):
+class _Disk(_Handle):
+    """What an image can be on, other than a file."""
+
+    _path: Optional[bytes] = None  # where the files are that an image on it names
+
+    def _backend(self, pointer: Any, backend: Any) -> int:
+        raise NotImplementedError
+
+
+class SimDisk(_Disk):
     """A disk in memory that can lose power, fail and reorder on request: zqcow2_simdisk(3)."""
 
     def __init__(self, length: int = 0, *, seed: int = 0, record: bool = True, max_length: int = 0,
@@ -837,6 +1119,9 @@ class SimDisk(_Handle):
     def _free(self, pointer: Any) -> int:
         _lib.zqcow2_simdisk_free(pointer)
         return 0
+
+    def _backend(self, pointer: Any, backend: Any) -> int:
+        return int(_lib.zqcow2_simdisk_backend(pointer, backend))
 
     def clone(self) -> SimDisk:
         """An independent disk with the content that reads return now, all of it durable, no log."""
@@ -882,12 +1167,9 @@ class SimDisk(_Handle):
                   forever: bool = False, short: bool = False, at_submit: bool = False, lands: bool = False) -> None:
         """Makes the nth call of these kinds from now on fail with the errno `error`. It replaces an
         earlier fault. short, lands: half or all of a failing write is written."""
-        mask = 0
-        for kind in [kinds] if isinstance(kinds, IoKind) else kinds:
-            mask |= 1 << kind
         flags = ((_FaultFlag.FOREVER if forever else 0) | (_FaultFlag.SHORT if short else 0)
                  | (_FaultFlag.AT_SUBMIT if at_submit else 0) | (_FaultFlag.LANDS if lands else 0))
-        fault = _sized(_simdisk_fault, nth=nth, kinds=mask, flags=flags, error=-error)
+        fault = _sized(_simdisk_fault, nth=nth, kinds=_mask(kinds), flags=flags, error=-error)
         with self._in_use as disk:
             _check(_lib.zqcow2_simdisk_set_fault(disk, byref(fault)))
 
@@ -940,14 +1222,7 @@ class Cut(_Handle):
     """A view of a simulated disk at one position. One thread at a time may use it."""
 
     def __init__(self, disk: SimDisk, position: int) -> None:
-        cut = _C()
-        pointer = disk._in_use.__enter__()
-        try:
-            _check(_lib.zqcow2_simdisk_cut_new(pointer, byref(cut)))
-        except BaseException:
-            disk._in_use.__exit__()
-            raise
-        super().__init__(cut, disk)
+        self._init_on(disk, _C(), _lib.zqcow2_simdisk_cut_new)
         try:
             self.seek(position)
         except BaseException:
@@ -994,22 +1269,15 @@ class Cut(_Handle):
     def choose(self, keep: Callable[[int, int], bool], order: int = 0) -> SimDisk:
         """The disk on which unit u of pending change i survives if keep(i, u). order: a seed by
         which the survivors are shuffled."""
-        raised: List[BaseException] = []
-
-        def ask(_arg: int, change: int, unit: int) -> int:
-            try:
-                return 0 if raised else int(bool(keep(change, unit)))
-            except BaseException as e:  # pylint: disable=broad-except
-                raised.append(e)  # an exception cannot cross the library: it is raised below
-                return 0
-
-        disk = _D()
+        raised, disk = _Raised(), _D()
         with self._in_use as cut:
-            _check(_lib.zqcow2_simdisk_cut_choose(cut, _KEEP(ask), None, order, byref(disk)))
+            _check(_lib.zqcow2_simdisk_cut_choose(cut, _KEEP(raised.catch(keep, 0)), None, order, byref(disk)))
         chosen = SimDisk._of(disk)
-        if raised:
+        try:
+            raised.again()
+        except BaseException:
             chosen.close()
-            raise raised[0]
+            raise
         return chosen
 
     def kill(self) -> SimDisk:
@@ -1020,54 +1288,127 @@ class Cut(_Handle):
         return SimDisk._of(disk)
 
 
-# ---- images ----
+# ---- places of images; faults on a disk in use ----
 
-Target = Union[str, bytes, "os.PathLike[str]", SimDisk]
+Target = Union[str, bytes, "os.PathLike[str]", SimDisk, "Faults"]
 
 
 class _Place:
     """Where an image is: an open backend, and what finds the files that the image names."""
 
-    def __init__(self, target: Target, flags: int, backend: str = "file") -> None:
-        self.disk = target if isinstance(target, SimDisk) else None
-        self.name = None if isinstance(target, SimDisk) else os.fsdecode(target)
-        self.backend, self.resolver = _B(), POINTER(_resolver)()
-        self.resolve: Optional[c_void_p] = None
-        if isinstance(target, SimDisk):
-            disk = target._in_use.__enter__()
-            try:
-                _check(_lib.zqcow2_simdisk_backend(disk, byref(self.backend)))
-            except BaseException:
-                target._in_use.__exit__()
-                raise
-            return
+    def __init__(self, target: Target, flags: int, backend: str = "file", threads: int = 0) -> None:
+        self._disk = target if isinstance(target, _Disk) else None
+        self.path = target._path if isinstance(target, _Disk) else os.fsencode(target)
+        self.name = None if self.path is None else os.fsdecode(self.path)
+        self.backend, self._resolver = _B(), POINTER(_resolver)()
         if backend not in ("file", "uring"):
             raise ValueError('backend must be "file" or "uring"')
-        opener = _lib.zqcow2_uring_open if backend == "uring" else _lib.zqcow2_file_open
-        path = os.fsencode(target)
-        if b"\0" in path:
+        if self.path is not None and b"\0" in self.path:
             raise ValueError("embedded null byte")
-        _check(opener(path, flags, byref(_HOOKS), byref(self.backend)), filename=self.name)
-        options = _sized(_resolver_options, hooks=ctypes.pointer(_HOOKS))
+        disk = self._disk._in_use.__enter__() if self._disk is not None else None
         try:
-            _check(_lib.zqcow2_resolver_new(path, byref(options), byref(self.resolver)), filename=self.name)
+            if self._disk is not None:
+                _check(self._disk._backend(disk, byref(self.backend)), filename=self.name)
+            else:
+                opener = _lib.zqcow2_uring_open if backend == "uring" else _lib.zqcow2_file_open
+                _check(opener(self.path, flags, byref(_HOOKS), byref(self.backend)), filename=self.name)
+            if threads:
+                wrapped = _B()
+                _check(_lib.zqcow2_threads_wrap(self.backend, threads, byref(_HOOKS), byref(wrapped)),
+                       filename=self.name)
+                self.backend = wrapped
+            if self.path is not None:
+                options = _sized(_resolver_options, hooks=ctypes.pointer(_HOOKS))
+                _check(_lib.zqcow2_resolver_new(self.path, byref(options), byref(self._resolver)),
+                       filename=self.name)
         except BaseException:
-            _lib.zqcow2_backend_close(self.backend)
+            self.leave()
             raise
-        self.resolve = ctypes.cast(_lib.zqcow2_resolve_file, c_void_p)
 
     def resolving(self) -> Dict[str, Any]:
         """The members of options that find other files."""
-        if self.resolve is None:
+        if not self._resolver:
             return {}
-        return {"resolve": self.resolve, "resolve_arg": ctypes.cast(self.resolver, c_void_p)}
+        return {"resolve": ctypes.cast(_lib.zqcow2_resolve_file, c_void_p),
+                "resolve_arg": ctypes.cast(self._resolver, c_void_p)}
 
-    def leave(self, keep_backend: bool = False) -> None:
-        _lib.zqcow2_resolver_free(self.resolver)
-        if not keep_backend:
-            _lib.zqcow2_backend_close(self.backend)
-            if self.disk is not None:
-                self.disk._in_use.__exit__()
+    def give_backend(self) -> None:
+        """Something else owns the backend now."""
+        self.backend = _B()
+
+    def leave(self) -> None:
+        _lib.zqcow2_backend_close(self.backend)
+        _lib.zqcow2_resolver_free(self._resolver)
+        if self._disk is not None:
+            self._disk._in_use.__exit__()
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.leave()
+
+
+class Faults(_Disk):
+    """A disk on top of a file or of a simulated disk, for an image in use. It holds back changes until
+    they are flushed, loses them when power is cut, and fails or delays requests. Its actions go to the
+    logger "zqcow2.faults", at level DEBUG. See zqcow2_faults_wrap(3)."""
+
+    def __init__(self, target: Target, *, max_held: int = 0, backend: str = "file", direct: bool = False) -> None:
+        """A missing file is created. max_held: bytes of memory for changes; 0: 64 MiB."""
+        options = _sized(_faults_options, max_held=max_held, log=ctypes.cast(_LINE_CALL, c_void_p),
+                         hooks=ctypes.pointer(_HOOKS))
+        flags = _FileFlag.RDWR | _FileFlag.CREATE | (_FileFlag.DIRECT if direct else 0)
+        self._place, faults = _Place(target, flags, backend), _F()
+        self._path = self._place.path
+        try:
+            _check(_lib.zqcow2_faults_wrap(self._place.backend, byref(options), byref(faults)),
+                   filename=self._place.name)
+        except BaseException:
+            self._place.leave()
+            raise
+        self._place.give_backend()
+        super().__init__(faults)
+
+    def _free(self, pointer: Any) -> int:
+        _lib.zqcow2_faults_free(pointer)
+        self._place.leave()
+        return 0
+
+    def _backend(self, pointer: Any, backend: Any) -> int:
+        return int(_lib.zqcow2_faults_backend(pointer, backend))
+
+    @property
+    def held(self) -> int:
+        """The number of changes that a cut may lose now."""
+        with self._in_use as faults:
+            return int(_lib.zqcow2_faults_held(faults))
+
+    def cut(self, seed: int = 0, how: int = Loss.WHOLE) -> None:
+        """Turns power off: of the held changes, some survive, as `how` says and seed chooses. Every call
+        of an image on the disk fails with EIO from then on."""
+        with self._in_use as faults:
+            _check(_lib.zqcow2_faults_cut(faults, seed, how))
+
+    def restore(self) -> None:
+        """Turns power on again. First close the image on the disk, then open it again."""
+        with self._in_use as faults:
+            _lib.zqcow2_faults_restore(faults)
+
+    def add_rule(self, kinds: Union[IoKind, Iterable[IoKind]], error: int = errno.EIO, *, nth: int = 1,
+                 every: int = 0, count: int = 0, offset: int = 0, length: int = 0, delay_min: int = 0,
+                 delay_max: int = 0, seed: int = 0) -> None:
+        """Makes request nth of these kinds in the range, and then each every-th one, fail with the errno
+        `error`, or with 0 only take longer: by a time of delay_min to delay_max microseconds. At most
+        count requests are hit; 0: no limit."""
+        rule = _sized(_faults_rule, nth=nth, every=every, count=count, offset=offset, length=length, seed=seed,
+                      kinds=_mask(kinds), error=-error, delay_min=delay_min, delay_max=max(delay_min, delay_max))
+        with self._in_use as faults:
+            _check(_lib.zqcow2_faults_add_rule(faults, byref(rule)))
+
+    def clear_rules(self) -> None:
+        with self._in_use as faults:
+            _lib.zqcow2_faults_clear_rules(faults)
 
 
 def _text(value: Optional[Union[str, bytes, "os.PathLike[str]"]]) -> Optional[bytes]:
@@ -1080,20 +1421,162 @@ def _zones_of(zones: Iterable[Any]) -> List[Zone]:
                  ZoneState(z.state), bool(z.attributes & _DESCRIBED)) for z in zones]
 
 
-class Image(_Handle):
+# ---- requests: an Image performs them, a Queue submits them ----
+
+# A request that is done has its result, copied by C code: Python code could be interrupted by a signal
+# there, and the completion would be lost.
+_copy = ctypes.PYFUNCTYPE(None, c_void_p, c_void_p, c_size_t)(
+    ("memmove", _python), ((1,), (1,), (1, "count", sizeof(_result))))
+_DONE_CALL = _DONE(_copy)
+_IN_FLIGHT = 1  # no result has this
+_FILLS = (Op.READ, Op.ZONE_GET_DESCRIPTORS)
+
+
+class Request:
+    """A request of a Queue. It keeps its buffer until wait() has returned it."""
+
+    def __init__(self, op: Op, offset: int, length: int = 0, flags: int = 0,
+                 memory: Optional[_Memory] = None) -> None:
+        self.op = op
+        self.offset = offset
+        self._memory = memory
+        self._data: Optional[bytes] = None
+        self._result = _result(ret=_IN_FLIGHT)
+        address: Optional[int] = None
+        if memory is not None:
+            address, length = memory.__enter__()
+        elif op in _FILLS:
+            self._data, address = _new_bytes(length)
+        self.length = length
+        self._iov = _iovec(address, length)
+        self._struct = _sized(
+            _request, op=op, flags=flags, offset=offset, length=length, iov=ctypes.pointer(self._iov),
+            iovcnt=int(address is not None), done=ctypes.cast(_DONE_CALL, c_void_p),
+            arg=ctypes.addressof(self._result))
+
+    def __repr__(self) -> str:
+        state = self.error or "done" if self.done else "in flight"
+        return f"<Request {self.op.name} offset={self.offset} length={self.length}: {state}>"
+
+    def _release(self) -> None:
+        if self._memory is not None:
+            self._memory.__exit__()
+
+    @property
+    def done(self) -> bool:
+        return bool(self._result.ret != _IN_FLIGHT)
+
+    @property
+    def error(self) -> Optional[Error]:
+        """Why the request failed; None: it has not."""
+        return _failure(self._result.ret, zone=self._result.offset) if self._result.ret < 0 else None
+
+    def result(self) -> Any:
+        """What the method of Image of the same name returns, or raises."""
+        if not self.done:
+            raise ValueError("the request is in flight")
+        if self._result.ret < 0:
+            raise _failure(self._result.ret, zone=self._result.offset)
+        return int(self._result.offset) if self.op == Op.APPEND else self._data
+
+
+_Nothing = TypeVar("_Nothing")
+_Offset = TypeVar("_Offset")
+_Data = TypeVar("_Data")
+
+
+class _Requests(Generic[_Nothing, _Offset, _Data]):
+    """The requests, and what they return: of an Image their result, of a Queue a Request."""
+
+    def _do(self, op: Op, offset: int, length: int = 0, flags: int = 0, memory: Optional[_Memory] = None) -> _Nothing:
+        raise NotImplementedError
+
+    def _zone_length(self, offset: int) -> int:
+        raise NotImplementedError
+
+    def read(self, length: int, offset: int) -> _Data:
+        """What is at or beyond a write pointer reads as zeros."""
+        return cast(_Data, self._do(Op.READ, offset, length))
+
+    def readinto(self, buffer: Any, offset: int) -> _Nothing:
+        """Fills a writable buffer, such as a bytearray, a memoryview or an mmap."""
+        return self._do(Op.READ, offset, memory=_Memory(buffer, writable=True))
+
+    def write(self, data: Any, offset: int, *, fua: bool = False, compress: bool = False) -> _Nothing:
+        """Writes a buffer of any kind. In a sequential zone, offset must be the write pointer."""
+        flags = (_IoFlag.FUA if fua else 0) | (_IoFlag.COMPRESS if compress else 0)
+        return self._do(Op.WRITE, offset, 0, flags, _Memory(data))
+
+    def append(self, data: Any, zone: int, *, fua: bool = False) -> _Offset:
+        """Appends to the zone that starts at `zone`; returns the offset of the data."""
+        return cast(_Offset, self._do(Op.APPEND, zone, 0, _IoFlag.FUA if fua else 0, _Memory(data)))
+
+    def write_zeroes(self, length: int, offset: int, *, fua: bool = False, unmap: bool = True,
+                     fallback: bool = True) -> _Nothing:
+        flags = ((_IoFlag.FUA if fua else 0) | (0 if unmap else _IoFlag.NO_UNMAP)
+                 | (0 if fallback else _IoFlag.NO_FALLBACK))
+        return self._do(Op.WRITE_ZEROES, offset, length, flags)
+
+    def discard(self, length: int, offset: int, *, fua: bool = False) -> _Nothing:
+        """Frees the whole clusters in the range; not in sequential zones."""
+        return self._do(Op.DISCARD, offset, length, _IoFlag.FUA if fua else 0)
+
+    def flush(self) -> _Nothing:
+        """Makes durable every request that was done before."""
+        return self._do(Op.FLUSH, 0)
+
+    def drain(self) -> _Nothing:
+        """Waits for the requests that have begun, then flushes."""
+        return self._do(Op.DRAIN, 0)
+
+    def _manage(self, op: Op, offset: int, length: Optional[int], fua: bool) -> _Nothing:
+        length = self._zone_length(offset) if length is None else length
+        return self._do(op, offset, length, _IoFlag.FUA if fua else 0)
+
+    def open_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> _Nothing:
+        """Opens the zones in a range of whole zones, or without length the zone at offset. This
+        and the next three calls take the "all" form for the whole device: zqcow2_zone_reset(3)."""
+        return self._manage(Op.ZONE_OPEN, offset, length, fua)
+
+    def close_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> _Nothing:
+        return self._manage(Op.ZONE_CLOSE, offset, length, fua)
+
+    def finish_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> _Nothing:
+        return self._manage(Op.ZONE_FINISH, offset, length, fua)
+
+    def reset_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> _Nothing:
+        return self._manage(Op.ZONE_RESET, offset, length, fua)
+
+    def set_zone_state(self, offset: int, state: ZoneState, *, persist: bool = False) -> _Nothing:
+        """Forces a zone into RDONLY or OFFLINE; NOT_WP restores it. See zqcow2_zone_reset(3)."""
+        return self._do(Op.ZONE_SET_STATE, offset, state | (_ZONE_PERSIST if persist else 0))
+
+    def set_zone_descriptor(self, offset: int, data: Any) -> _Nothing:
+        """Gives an EMPTY zone its descriptor extension and makes it CLOSED; Rules.ZNS only."""
+        return self._do(Op.ZONE_SET_DESCRIPTOR, offset, memory=_Memory(data))
+
+
+# ---- images ----
+
+
+class Image(_Handle, _Requests[None, int, bytes]):
     """An open image. Close it, or use it in a with block: closing flushes and marks it clean."""
+
+    _place: _Place
+    _watches: List[Any]
 
     @classmethod
     def open(cls, target: Target, *, write: bool = False, lock: bool = True, upgrade: bool = False,
              backing: bool = True, backing_format: Optional[str] = None, rules: Rules = Rules.LINUX,
              block_size: int = 512, cache_bytes: int = 0, extent_bytes: int = 0, snapshot: Optional[str] = None,
-             backend: str = "file", direct: bool = False) -> Image:
-        """Opens the image in a file or on a simulated disk. backing False: neither the backing file
-        nor the data file is opened. backend: "file" or "uring". See zqcow2_open(3)."""
-        place = _Place(target, (_FileFlag.RDWR if write else 0) | (_FileFlag.DIRECT if direct else 0), backend)
+             backend: str = "file", direct: bool = False, threads: int = 0, inactive: bool = False) -> Image:
+        """Opens the image in a file, on a simulated disk or on Faults. backing False: neither the
+        backing file nor the data file is opened. backend: "file" or "uring". threads: that many perform
+        the requests of queues at the same time. inactive: for activate(). See zqcow2_open(3)."""
+        place = _Place(target, (_FileFlag.RDWR if write else 0) | (_FileFlag.DIRECT if direct else 0), backend, threads)
         return cls._opened(
-            place, write=write, lock=lock, upgrade=upgrade, backing=backing, rules=rules, block_size=block_size,
-            cache_bytes=cache_bytes, extent_bytes=extent_bytes, snapshot=_text(snapshot),
+            place, write=write, lock=lock, upgrade=upgrade, backing=backing, inactive=inactive, rules=rules,
+            block_size=block_size, cache_bytes=cache_bytes, extent_bytes=extent_bytes, snapshot=_text(snapshot),
             backing_format=_text(backing_format))
 
     @classmethod
@@ -1105,13 +1588,14 @@ class Image(_Handle):
                backing_file: Optional[Union[str, "os.PathLike[str]"]] = None, backing_format: Optional[str] = None,
                data_file: Optional[Union[str, "os.PathLike[str]"]] = None, data_file_raw: bool = False,
                preallocation: Preallocation = Preallocation.OFF, rules: Rules = Rules.LINUX, block_size: int = 512,
-               backend: str = "file", direct: bool = False) -> Image:
+               backend: str = "file", direct: bool = False, threads: int = 0) -> Image:
         """Creates an image and opens it for writing. EEXIST: there is something already, and not
         force. See zqcow2_open(3)."""
         flags = ((_CreateFlag.LAZY_REFCOUNTS if lazy_refcounts else 0) | (_CreateFlag.FORCE if force else 0)
                  | (_CreateFlag.EXTENDED_L2 if extended_l2 else 0) | (_CreateFlag.ZSTD if zstd else 0)
                  | (_CreateFlag.DATA_FILE_RAW if data_file_raw else 0) | (_CreateFlag.EMPTY if empty else 0))
-        place = _Place(target, _FileFlag.RDWR | _FileFlag.CREATE | (_FileFlag.DIRECT if direct else 0), backend)
+        place = _Place(target, _FileFlag.RDWR | _FileFlag.CREATE | (_FileFlag.DIRECT if direct else 0), backend,
+                       threads)
         err = _error()
         try:
             options = _sized(
@@ -1131,9 +1615,10 @@ class Image(_Handle):
 
     @classmethod
     def _opened(cls, place: _Place, *, write: bool, lock: bool = True, upgrade: bool = False, backing: bool = True,
-                **members: Any) -> Image:
+                inactive: bool = False, **members: Any) -> Image:
         flags = ((_OpenFlag.RDWR if write else 0) | (0 if lock else _OpenFlag.NOLOCK)
-                 | (_OpenFlag.UPGRADE if upgrade else 0) | (0 if backing else _OpenFlag.NO_BACKING))
+                 | (_OpenFlag.UPGRADE if upgrade else 0) | (0 if backing else _OpenFlag.NO_BACKING)
+                 | (_OpenFlag.INACTIVE if inactive else 0))
         pointer, err = _I(), _error()
         try:
             options = _sized(_open_options, flags=flags, hooks=ctypes.pointer(_HOOKS), **place.resolving(), **members)
@@ -1141,76 +1626,34 @@ class Image(_Handle):
         except BaseException:
             place.leave()
             raise
-        place.leave(keep_backend=True)
+        place.give_backend()
         image = cls.__new__(cls)
-        _Handle.__init__(image, pointer, place.disk)
+        image._place = place  # an activation opens the other files again
+        image._watches = []
+        _Handle.__init__(image, pointer)
         return image
 
     def _free(self, pointer: Any) -> int:
-        return int(_lib.zqcow2_close(pointer))
+        try:
+            return int(_lib.zqcow2_close(pointer))
+        finally:
+            self._place.leave()
 
-    def _run(self, op: _Op, offset: int, length: int, address: Optional[int] = None, flags: int = 0) -> int:
-        if offset < 0 or length < 0:
-            raise ValueError("a negative offset or length")
-        request = _request(sizeof(_request), op, flags, offset, length)
-        if address is not None:
-            request.iov, request.iovcnt = ctypes.pointer(_iovec(address, length)), 1
-        result = _result()
-        with self._in_use as image:
-            rc = _lib.zqcow2_run(image, byref(request), byref(result))
-        if rc < 0:
-            raise _failure(rc, zone=result.offset)
-        return int(result.offset)
+    def _do(self, op: Op, offset: int, length: int = 0, flags: int = 0, memory: Optional[_Memory] = None) -> Any:
+        request = Request(op, offset, length, flags, memory)
+        try:
+            with self._in_use as image:
+                request._result.ret = _lib.zqcow2_run(image, byref(request._struct), byref(request._result))
+        finally:
+            request._release()
+        return request.result()
 
-    # -- data --
+    def _zone_length(self, offset: int) -> int:
+        return self.report(offset, 1)[0].length
 
-    def read(self, length: int, offset: int) -> bytes:
-        """What is at or beyond a write pointer reads as zeros."""
-        data, address = _new_bytes(length)
-        self._run(_Op.READ, offset, length, address)
-        return data
-
-    def readinto(self, buffer: Any, offset: int) -> None:
-        """Fills a writable buffer, such as a bytearray, a memoryview or an mmap."""
-        with _Memory(buffer, writable=True) as (address, length):
-            self._run(_Op.READ, offset, length, address)
-
-    def write(self, data: Any, offset: int, *, fua: bool = False, compress: bool = False) -> None:
-        """Writes a buffer of any kind. In a sequential zone, offset must be the write pointer."""
-        flags = (_IoFlag.FUA if fua else 0) | (_IoFlag.COMPRESS if compress else 0)
-        with _Memory(data) as (address, length):
-            self._run(_Op.WRITE, offset, length, address, flags)
-
-    def append(self, data: Any, zone: int, *, fua: bool = False) -> int:
-        """Appends to the zone that starts at `zone`; returns the offset of the data."""
-        with _Memory(data) as (address, length):
-            return self._run(_Op.APPEND, zone, length, address, _IoFlag.FUA if fua else 0)
-
-    def write_zeroes(
-        self,
-        length: int,
-        offset: int,
-        *,
-        fua: bool = False,
-        unmap: bool = True,
-        fallback: bool = True,
-    ) -> None:
-        flags = _IoFlag.FUA if fua else 0
-        flags |= 0 if unmap else _IoFlag.NO_UNMAP
-        flags |= 0 if fallback else _IoFlag.NO_FALLBACK
-        self._run(_Op.WRITE_ZEROES, offset, length, flags=flags)
-
-    def discard(self, length: int, offset: int, *, fua: bool = False) -> None:
-        """Frees the whole clusters in the range; not in sequential zones."""
-        self._run(_Op.DISCARD, offset, length, flags=_IoFlag.FUA if fua else 0)
-
-    def flush(self) -> None:
-        """Makes durable every request that has returned."""
-        self._run(_Op.FLUSH, 0, 0)
-
-    def drain(self) -> None:
-        """Waits for the requests of other threads, then flushes."""
-        self._run(_Op.DRAIN, 0, 0)
+    def queue(self, depth: int = 32) -> Queue:
+        """For at most depth requests in flight, 1 .. 65536: see Queue."""
+        return Queue(self, depth)
 
     # -- zones --
 
@@ -1245,38 +1688,9 @@ class Image(_Handle):
         _check(rc)
         return now.value, list(starts[:nr.value])
 
-    def _manage(self, op: _Op, offset: int, length: Optional[int], fua: bool) -> None:
-        if length is None:
-            length = self.report(offset, 1)[0].length
-        self._run(op, offset, length, flags=_IoFlag.FUA if fua else 0)
-
-    def open_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> None:
-        """Opens the zones in a range of whole zones, or without length the zone at offset. This
-        and the next three calls take the "all" form for the whole device: zqcow2_zone_reset(3)."""
-        self._manage(_Op.ZONE_OPEN, offset, length, fua)
-
-    def close_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> None:
-        self._manage(_Op.ZONE_CLOSE, offset, length, fua)
-
-    def finish_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> None:
-        self._manage(_Op.ZONE_FINISH, offset, length, fua)
-
-    def reset_zone(self, offset: int, length: Optional[int] = None, *, fua: bool = False) -> None:
-        self._manage(_Op.ZONE_RESET, offset, length, fua)
-
-    def set_zone_state(self, offset: int, state: ZoneState, *, persist: bool = False) -> None:
-        """Forces a zone into RDONLY or OFFLINE; NOT_WP restores it. See zqcow2_zone_reset(3)."""
-        self._run(_Op.ZONE_SET_STATE, offset, state | (_ZONE_PERSIST if persist else 0))
-
-    def set_zone_descriptor(self, offset: int, data: Any) -> None:
-        """Gives an EMPTY zone its descriptor extension and makes it CLOSED; Rules.ZNS only."""
-        with _Memory(data) as (address, length):
-            self._run(_Op.ZONE_SET_DESCRIPTOR, offset, length, address)
-
     def zone_descriptors(self, offset: int = 0, count: int = 1) -> List[bytes]:
         size = self.info().descriptor_extension
-        data, address = _new_bytes(count * size)
-        self._run(_Op.ZONE_GET_DESCRIPTORS, offset, len(data), address)
+        data: bytes = self._do(Op.ZONE_GET_DESCRIPTORS, offset, count * size)
         return [data[i * size:(i + 1) * size] for i in range(count)]
 
     # -- the image as a whole --
@@ -1311,6 +1725,50 @@ class Image(_Handle):
         flags = (_ResizeFlag.SHRINK if shrink or discard else 0) | (_ResizeFlag.DISCARD if discard else 0)
         flags |= (0, _ResizeFlag.METADATA, _ResizeFlag.FALLOC, _ResizeFlag.FULL)[preallocation]
         self._call(_lib.zqcow2_resize, size, flags)
+
+    def compact(self, offset: int = 0, length: int = 0, *, level: int = 0,
+                progress: Optional[Progress] = None) -> Compacted:
+        """Compresses FULL zones; length 0: to the end. See rebase() for progress."""
+        result = _sized(_compact_result)
+
+        def run(reporting: Dict[str, Any]) -> None:
+            options = _sized(_compact_options, offset=offset, length=length, level=level, **reporting)
+            self._call(_lib.zqcow2_compact, byref(options), byref(result))
+
+        _with_progress(progress, run)
+        return Compacted(*(getattr(result, name) for name in Compacted._fields))
+
+    def stats(self) -> Stats:
+        """Sums over the calls and all queues, since the open."""
+        with self._in_use as image:
+            return _stats_by(_lib.zqcow2_get_stats, image)
+
+    def measure_time(self, on: bool = True) -> None:
+        """For OpStats.nanoseconds and OpStats.latency."""
+        with self._in_use as image:
+            _lib.zqcow2_measure_time(image, on)
+
+    def watch(self, limit: int = 1024) -> Deque[Event]:
+        """From now on, events are appended to the deque that is returned, instead of to an earlier
+        one. When it has `limit` events, each new one replaces the oldest."""
+        events: Deque[Event] = collections.deque(maxlen=limit)
+
+        def happened(_arg: int, pointer: Any) -> None:
+            e = pointer.contents
+            events.append(Event(EventKind(e.kind), _code(e.error), e.offset, e.length, ZoneState(e.state), e.lost))
+
+        self._watches.append(_EVENT(happened))  # an earlier one may still be running
+        with self._in_use as image:
+            _lib.zqcow2_set_event_handler(image, self._watches[-1], None)
+        return events
+
+    def inactivate(self) -> None:
+        """Gives the file to another program, which may open or activate the image: zqcow2_activate(3)."""
+        self._call(_lib.zqcow2_inactivate)
+
+    def activate(self) -> None:
+        """Takes the file back. EAGAIN: the other program still has it."""
+        self._call(_lib.zqcow2_activate)
 
     def snapshots(self) -> List[Snapshot]:
         found: List[Snapshot] = []
@@ -1382,6 +1840,93 @@ class Image(_Handle):
             _check(function(image, *arguments, byref(err)), err)
 
 
+def _stats_by(get: Callable[..., int], pointer: Any) -> Stats:
+    out = _sized(_stats)
+    _check(get(pointer, byref(out)))
+    members: Dict[str, Any] = {name: getattr(out, name) for name in Stats._fields}
+    members.update(
+        zones={state: out.zones[state] for state in ZoneState},
+        op={op: OpStats(o.requests, o.errors, o.bytes, o.nanoseconds, list(o.latency)) for op, o in zip(Op, out.op)})
+    return Stats(**members)
+
+
+class Queue(_Handle, _Requests[Request, Request, Request]):
+    """Many requests in flight. Its methods have the names and arguments of those of Image, but return a
+    Request at once; a full queue waits for room. One thread at a time may use it. With the backend
+    "uring", with threads and on an asynchronous SimDisk, requests run at the same time."""
+
+    def __init__(self, image: Image, depth: int) -> None:
+        self._image = image
+        self._requests: List[Request] = []  # those that wait() has not returned
+        self._turn = threading.Lock()
+        self._init_on(image, _Q(), _lib.zqcow2_queue_open, depth)
+
+    def _do(self, op: Op, offset: int, length: int = 0, flags: int = 0,
+            memory: Optional[_Memory] = None) -> Request:
+        request = Request(op, offset, length, flags, memory)
+        with self._turn, self._in_use as queue:
+            self._requests.append(request)  # before the library has it, in case of an interrupt
+            while _lib.zqcow2_queue_submit(queue, byref(request._struct), 1) == 0:
+                _lib.zqcow2_queue_wait(queue, 1, _SLICE)
+        return request
+
+    def _zone_length(self, offset: int) -> int:
+        return self._image._zone_length(offset)
+
+    def wait(self, count: Optional[int] = None, timeout: Optional[float] = None) -> List[Request]:
+        """The requests that are done and were not returned before, in the order in which they were made.
+        Waits until there are `count` of them, or all, or until `timeout` seconds have passed."""
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        with self._turn:
+            while True:
+                left = math.ceil(min(_SLICE, 1000 * max(0.0, end - time.monotonic())))
+                done = sum(r.done for r in self._requests)
+                need = _ATOMIC if count is None else max(0, count - done)
+                with self._in_use as queue:
+                    _lib.zqcow2_queue_wait(queue, need, left)
+                    idle = _lib.zqcow2_queue_pending(queue) == 0
+                found = [r for r in self._requests if r.done]
+                if idle or left == 0 or (count is not None and len(found) >= count):
+                    break
+            self._requests = [] if idle else [r for r in self._requests if not r.done]
+        for request in found:
+            request._release()
+        return found
+
+    @property
+    def pending(self) -> int:
+        """The number of requests that wait() has not returned."""
+        return len(self._requests)
+
+    def fileno(self) -> int:
+        """For select, selectors and asyncio: readable when wait(0) has work to do."""
+        with self._in_use as queue:
+            fd = int(_lib.zqcow2_queue_fd(queue))
+        _check(fd)
+        return fd
+
+    def stats(self) -> Stats:
+        """The requests of this queue; the other counters are 0."""
+        with self._turn, self._in_use as queue:
+            return _stats_by(_lib.zqcow2_queue_get_stats, queue)
+
+    def close(self) -> None:
+        """Waits for all requests. If one that wait() has not returned has failed, raises its error."""
+        left = [] if self.closed else self.wait()
+        super().close()
+        for request in left:
+            request.result()
+
+    def _free(self, pointer: Any) -> int:
+        return int(_lib.zqcow2_queue_close(pointer))
+
+
+_SLICE = 100  # milliseconds: a signal does not end a wait of the library
+
+
+# ---- images that are not open ----
+
+
 def check(target: Target, flags: CheckFlag = CheckFlag(0)) -> CheckResult:
     """Checks an image that is not open, and with flags repairs it: see zqcow2_check(3)."""
     findings: List[Finding] = []
@@ -1389,13 +1934,48 @@ def check(target: Target, flags: CheckFlag = CheckFlag(0)) -> CheckResult:
     def found(_arg: int, kind: int, text: bytes) -> None:
         findings.append(Finding(FindingKind(kind), text.decode(errors="replace")))
 
-    place = _Place(target, _FileFlag.RDWR if flags & ~CheckFlag.NOLOCK else 0)
-    try:
-        callback, err, result = _FOUND(found), _error(), _sized(_check_result)
+    callback, err, result = _FOUND(found), _error(), _sized(_check_result)
+    with _Place(target, _FileFlag.RDWR if flags & ~CheckFlag.NOLOCK else 0) as place:
         options = _sized(_check_options, flags=flags, hooks=ctypes.pointer(_HOOKS),
                          found=ctypes.cast(callback, c_void_p), **place.resolving())
         _check(_lib.zqcow2_check(place.backend, byref(options), byref(result), byref(err)), err, place.name)
-    finally:
-        place.leave()
     counts: Dict[str, Any] = {name: getattr(result, name) for name in CheckResult._fields[:-1]}
     return CheckResult(**counts, findings=findings)
+
+
+def _change_image(function: Any, target: Target, kind: Type[ctypes.Structure], **members: Any) -> None:
+    err = _error()
+    with _Place(target, _FileFlag.RDWR) as place:
+        options = _sized(kind, hooks=ctypes.pointer(_HOOKS), **place.resolving(), **members)
+        _check(function(place.backend, byref(options), byref(err)), err, place.name)
+
+
+def rebase(target: Target, backing_file: Optional[Union[str, "os.PathLike[str]"]],
+           backing_format: Optional[str] = None, *, name_only: bool = False,
+           progress: Optional[Progress] = None) -> None:
+    """Gives an image that is not open another backing file, or none: see zqcow2_rebase(3). progress is
+    called with the bytes done and the total; if it returns true, the call raises ECANCELED."""
+    _with_progress(progress, lambda reporting: _change_image(
+        _lib.zqcow2_rebase, target, _rebase_options, flags=_RebaseFlag.NAME_ONLY if name_only else 0,
+        backing_name=_text(backing_file), backing_format=_text(backing_format), **reporting))
+
+
+def commit(target: Target, *, keep: bool = False, backing_file: Optional[Union[str, "os.PathLike[str]"]] = None,
+           backing_format: Optional[str] = None, progress: Optional[Progress] = None) -> None:
+    """Moves the data of an image that is not open into its backing file: see zqcow2_commit(3). keep: the
+    image keeps it as well. backing_file: a file further down the chain. backing_format: that of this file,
+    or of the backing file if the image names none. See rebase() for progress."""
+    _with_progress(progress, lambda reporting: _change_image(
+        _lib.zqcow2_commit, target, _commit_options, flags=_CommitFlag.KEEP if keep else 0,
+        backing_name=_text(backing_file), backing_format=_text(backing_format), **reporting))
+
+
+def amend(target: Target, *, version: int = 0, refcount_bits: int = 0, layout: Layout = Layout.NONE,
+          lazy_refcounts: Optional[bool] = None, raw_data: bool = True) -> None:
+    """Changes features of an image that is not open: see zqcow2_amend(3). Without an argument, each stays
+    as it is. raw_data False: the data file no longer has to be usable without the image."""
+    flags = 0 if raw_data else _AmendFlag.NO_RAW_DATA
+    if lazy_refcounts is not None:
+        flags |= _AmendFlag.LAZY_REFCOUNTS if lazy_refcounts else _AmendFlag.NO_LAZY_REFCOUNTS
+    _change_image(_lib.zqcow2_amend, target, _amend_options, flags=flags, version=version,
+                  refcount_bits=refcount_bits, layout=layout)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fixtures of pytest: a zoned image, a simulated disk, a zoned block device of Linux.
+"""Fixtures of pytest: a zoned image, a simulated disk, a disk with faults, a zoned block device of Linux.
 
 In conftest.py: pytest_plugins = ["zqcow2_pytest"]. Two markers change what a test gets: zqcow2_image
 takes the arguments of zqcow2.Image.create(), and zqcow2_disk those of zqcow2.SimDisk().
@@ -13,6 +13,7 @@ the test, so that a test that fails can be run again with the same power cuts.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ _UBLK_CONTROL = Path("/dev/ublk-control")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "zqcow2_image(**options): the image of zoned_image and ublk_device")
+    config.addinivalue_line("markers", "zqcow2_image(**options): the image of zoned_image, faulty_disk and ublk_device")
     config.addinivalue_line("markers", "zqcow2_disk(**options): the disk of simulated_disk")
 
 
@@ -57,6 +58,20 @@ def simulated_disk(request: pytest.FixtureRequest) -> Iterator[zqcow2.SimDisk]:
     disk = zqcow2.SimDisk(**options)
     yield disk
     # A test that failed may have left an image open: its own failure is what counts.
+    with contextlib.suppress(zqcow2.Error):
+        disk.close()
+
+
+@pytest.fixture
+def faulty_disk(tmp_path: Path, request: pytest.FixtureRequest,
+                caplog: pytest.LogCaptureFixture) -> Iterator[zqcow2.Faults]:
+    """A zqcow2.Faults on the file faulty.qcow2 of the test's tmp_path, which has a new zoned image: open
+    it with Image.open(faulty_disk, write=True). If the test fails, pytest shows what the disk did."""
+    path = tmp_path / "faulty.qcow2"
+    _create(path, request).close()
+    caplog.set_level(logging.DEBUG, "zqcow2.faults")
+    disk = zqcow2.Faults(path)
+    yield disk
     with contextlib.suppress(zqcow2.Error):
         disk.close()
 

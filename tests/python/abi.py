@@ -12,7 +12,8 @@ import subprocess
 
 import zqcow2 as z
 
-HEADERS = ("zqcow2", "create", "backend", "simdisk", "queue", "bitmap", "device")
+HEADERS = ("zqcow2", "create", "backend", "simdisk", "queue", "bitmap", "device", "chain", "change",
+           "stats", "events", "faults", "handover")
 # The enumeration of the headers, and what its names begin with.
 ENUMS = {
     z.Status: ("err", ""), z.Layout: ("layout", "LAYOUT_"),
@@ -24,16 +25,19 @@ ENUMS = {
     z.IoKind: ("io_kind", "IO_"), z.Discard: ("simdisk_discard", "SIMDISK_DISCARD_"),
     z._OpenFlag: ("open_flag", "OPEN_"), z._CreateFlag: ("create_flag", "CREATE_"),
     z._IoFlag: ("io_flag", ""), z._FileFlag: ("file_flag", "FILE_"),
-    z.IoLimitsFlag: ("io_limits_flag", "LIMITS_"), z._ResizeFlag: ("resize_flag", "RESIZE_"), z._SimdiskFlag: ("simdisk_flag", "SIMDISK_"),
-    z._FaultFlag: ("simdisk_fault_flag", "SIMDISK_"), z._Op: ("op", "OP_"),
+    z.IoLimitsFlag: ("io_limits_flag", "LIMITS_"), z._ResizeFlag: ("resize_flag", "RESIZE_"),
+    z._SimdiskFlag: ("simdisk_flag", "SIMDISK_"), z._FaultFlag: ("simdisk_fault_flag", "SIMDISK_"),
+    z.Op: ("op", "OP_"), z._RebaseFlag: ("rebase_flag", "REBASE_"), z._CommitFlag: ("commit_flag", "COMMIT_"),
+    z._AmendFlag: ("amend_flag", "AMEND_"), z.EventKind: ("event_kind", "EVENT_"), z.Loss: ("faults_how", "FAULTS_"),
 }
 CONSTANTS = {"ZQCOW2_ZONE_PERSIST": z._ZONE_PERSIST, "ZQCOW2_ZONE_DESCRIBED": z._DESCRIBED,
              "ZQCOW2_SIMDISK_ATOMIC": z._ATOMIC, "UINT64_MAX": z._NONE_64,
              "ZQCOW2_LOG_ERROR": 1, "ZQCOW2_LOG_DEBUG": max(z._LEVELS)}
 CALLBACKS = {z._SNAPSHOT: "zqcow2_snapshot_fn *", z._BITMAP: "zqcow2_bitmap_fn *",
-             z._KEEP: "int (*)(void *, uint32_t, uint32_t)"}
+             z._KEEP: "int (*)(void *, uint32_t, uint32_t)",
+             z._EVENT: "void (*)(void *, struct zqcow2_event *)"}
 PLAIN = {None: "void", ctypes.c_void_p: "void *", ctypes.c_char_p: "char *", ctypes.c_int: "int",
-         ctypes.c_uint: "unsigned", ctypes.c_uint8: "uint8_t", ctypes.c_uint16: "uint16_t"}
+         ctypes.c_uint: "unsigned", ctypes.c_bool: "_Bool", ctypes.c_uint8: "uint8_t", ctypes.c_uint16: "uint16_t"}
 
 
 def structs():

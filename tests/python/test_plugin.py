@@ -25,6 +25,23 @@ def test_markers(zoned_image, simulated_disk):
     assert (info.virtual_size, info.zone_size, info.max_open_zones) == (8 << 20, 1 << 20, 2)
     assert simulated_disk.length == 4096
 
+@pytest.mark.zqcow2_image(size=8 << 20, zone_size=2 << 20)
+def test_faults(faulty_disk, tmp_path, caplog):
+    with zqcow2.Image.open(faulty_disk, write=True) as image:
+        assert (image.info().nr_zones, image.info().zone_size) == (4, 2 << 20)
+        image.append(bytes(512), 0)
+        assert faulty_disk.held > 0
+    faulty_disk.add_rule(zqcow2.IoKind.WRITE)
+    with pytest.raises(OSError), zqcow2.Image.open(faulty_disk, write=True) as image:
+        image.append(bytes(512), 0)
+    assert any("write" in message for message in caplog.messages)
+
+def test_left_open(faulty_disk):
+    zqcow2.left = zqcow2.Image.open(faulty_disk)
+
+def test_of_the_one_before():
+    zqcow2.left.close()
+
 def test_closed_early(zoned_image):
     zoned_image.close()
 
@@ -59,7 +76,7 @@ def test_fixtures(pytester, monkeypatch):
     script = inner(pytester, '#!/bin/sh\necho "$@" >>calls\n[ "$2" != add ] || echo /dev/ublkb0\n')
     (pytester.path / "control").touch()
     monkeypatch.setenv("ZQCOW2_COMMAND", str(script))
-    pytester.runpytest_subprocess("--strict-markers", "-W", "error").assert_outcomes(passed=4)
+    pytester.runpytest_subprocess("--strict-markers", "-W", "error").assert_outcomes(passed=7)
     calls = [line.split() for line in (pytester.path / "calls").read_text().splitlines()]
     assert [c[:-1] for c in calls] == [["ublk", "add"], ["ublk", "del", "--force"]]
     assert calls[0][-1] == calls[1][-1]
@@ -69,7 +86,7 @@ def test_a_device_that_cannot_be_added(pytester, monkeypatch):
     script = inner(pytester, "#!/bin/sh\necho no such driver >&2\nexit 1\n")
     (pytester.path / "control").touch()
     monkeypatch.setenv("ZQCOW2_COMMAND", str(script))
-    pytester.runpytest_subprocess().assert_outcomes(passed=3, errors=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=6, errors=1)
 
 
 @pytest.mark.parametrize("lacks, reason", [
@@ -87,19 +104,26 @@ def test_what_a_device_needs(pytester, monkeypatch, lacks, reason):
     else:
         monkeypatch.setenv("ZQCOW2_COMMAND", str(script))
     result = pytester.runpytest_subprocess("-rs")
-    result.assert_outcomes(passed=3, skipped=1)
+    result.assert_outcomes(passed=6, skipped=1)
     result.stdout.fnmatch_lines([f"*ublk_device: *{reason}*"])
 
 
-def program(path, begin, end):
+def program(path, begin, end, number=0):
     """The lines between those that match; of a man page as well."""
     text = (TOP / path).read_text(encoding="utf-8").replace("\\e", "\\")
-    return re.search(f"{begin}[^\n]*\n(.*?){end}", text, re.S)[1]
+    return re.findall(f"{begin}[^\n]*\n(.*?){end}", text, re.S)[number]
+
+
+def test_the_test_of_the_man_page(pytester):
+    pytester.makepyfile(program("docs/man/zqcow2-python.7", r"\.Bd -literal", r"\.Ed", 2))
+    pytester.makeconftest('pytest_plugins = ["zqcow2_pytest"]')
+    pytester.runpytest_subprocess("--strict-markers", "-W", "error").assert_outcomes(passed=20)
 
 
 @pytest.mark.parametrize("source, prints", [
     (("README.md", "```python", "```"), "0 outcomes of a power cut, data lost in 0\n"),
     (("docs/man/zqcow2-python.7", r"\.Bd -literal", r"\.Ed"), "0 4096\n"),
+    (("docs/man/zqcow2-python.7", r"\.Bd -literal", r"\.Ed", 1), "16\n"),
 ])
 def test_programs_of_the_documents(tmp_path, source, prints):
     (tmp_path / "program.py").write_text(program(*source))
