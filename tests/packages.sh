@@ -1,7 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# packages.sh NAME...: installs those of the Debian packages NAME that are missing.
+# packages.sh [NAME...]: installs those of the Debian packages NAME that are missing; without a NAME,
+# of those that the tests of run.sh need.
 set -eu
+[ $# -gt 0 ] || set -- gcc g++ libc6-dev make cmake pkg-config zlib1g-dev libzstd-dev liburing-dev \
+    libcmocka-dev clang libclang-rt-dev clang-format universal-ctags mandoc abigail-tools binutils \
+    qemu-utils python3 python3-pytest mypy git gzip valgrind libnbd-dev libnbd-bin nbdkit \
+    nbdkit-plugin-dev libssl-dev
 missing=
 for name in "$@"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$name" 2>/dev/null)" = installed ] ||

@@ -255,10 +255,7 @@ for stage in "$@"; do
     exit 2
 done
 
-if ! sh "$top/tests/packages.sh" gcc g++ libc6-dev make cmake pkg-config zlib1g-dev libzstd-dev \
-    liburing-dev libcmocka-dev clang libclang-rt-dev clang-format universal-ctags mandoc \
-    abigail-tools binutils qemu-utils python3 python3-pytest mypy git gzip valgrind libnbd-dev \
-    libnbd-bin nbdkit nbdkit-plugin-dev libssl-dev; then
+if ! sh "$top/tests/packages.sh"; then
     echo '0 passed, 1 failed'
     exit 1
 fi
