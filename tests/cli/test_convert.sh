@@ -113,6 +113,18 @@ rm -f b.z
 run 1 'fewer active zones than are in use' convert -O qcow2 -o zone.max_active_zones=2 a.z b.z
 has 'are refused' err '^zqcow2: b\.z: write at .*active zones.*limit is 2'
 is 'and no file is left' '0 no' "$(left) $([ -e b.z ] && echo yes || echo no)"
+# A limit on appends that the copy cannot store as it is.
+for layout in 48b 56 v7; do
+    small="cluster_size=1024,zone.layout=$layout,zone.size"
+    "$tool" create --force -o "$small=1024,zone.capacity=512" small.z 4K || exit 99
+    run 0 "layout $layout, without a limit" convert --force -O qcow2 small.z copy.z
+    run 0 'the same' compare -s small.z copy.z
+    "$tool" create --force -o "$small=128K" small.z 1M || exit 99
+    run 0 "layout $layout, with less capacity" convert --force -O qcow2 -o zone.capacity=32K small.z copy.z
+    run 0 'the limit' info copy.z
+    has 'is the largest' out '^largest append: 31 KiB'
+    rm small.z copy.z
+done
 # Compressed: the full zones and no others.
 "$tool" report a.z >wanted
 for layout in 44 48b 56 v7; do

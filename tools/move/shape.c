@@ -7,6 +7,14 @@ static uint32_t least(uint64_t a, uint64_t b)
     return (uint32_t)(a < b ? a : b);
 }
 
+/* The image may have no limit, and the copy less capacity: the largest then that can be stored. */
+static uint32_t append_limit(const struct zqcow2_info *i, const struct zqcow2_create_options *o)
+{
+    uint64_t capacity = o->zone_capacity ? o->zone_capacity : o->zone_size;
+
+    return capacity > 1024 ? least(i->max_append_bytes, capacity - 1024) : 0;
+}
+
 /* Only an image has a layout, and says so. */
 static void take_layout(const bool *given, const struct zqcow2_info *i,
                         struct zqcow2_create_options *o)
@@ -14,7 +22,7 @@ static void take_layout(const bool *given, const struct zqcow2_info *i,
     if (!given[ZT_O_LAYOUT] && i->layout != ZQCOW2_LAYOUT_V3)
         o->layout = i->layout;
     if (!given[ZT_O_MAX_APPEND] && o->layout == i->layout && i->layout != ZQCOW2_LAYOUT_44)
-        o->max_append_bytes = i->max_append_bytes;
+        o->max_append_bytes = append_limit(i, o);
 }
 
 /* What -o leaves open of a disk that has zones: theirs. */
