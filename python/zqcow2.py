@@ -404,6 +404,7 @@ class _check_result(ctypes.Structure):
         ("size", c_size_t), ("corruptions", c_uint64), ("leaked_clusters", c_uint64), ("warnings", c_uint64),
         ("corruptions_fixed", c_uint64), ("leaks_fixed", c_uint64), ("total_clusters", c_uint64),
         ("allocated_clusters", c_uint64), ("compressed_clusters", c_uint64), ("image_end_offset", c_uint64),
+        ("fragmented_clusters", c_uint64),
     ]
 
 
@@ -1003,6 +1004,7 @@ class CheckResult(NamedTuple):
     allocated_clusters: int
     compressed_clusters: int
     image_end_offset: int
+    fragmented_clusters: int
     findings: List[Finding]
 
     @property

@@ -65,6 +65,7 @@ static void print_json_result(struct zt_json *j, const struct zqcow2_check_resul
     MEMBER(total_clusters);
     MEMBER(allocated_clusters);
     MEMBER(compressed_clusters);
+    MEMBER(fragmented_clusters);
     MEMBER(image_end_offset);
 #undef MEMBER
 }
@@ -90,6 +91,8 @@ static void print_text_result(const struct zqcow2_check_result *r)
            r->total_clusters);
     if (r->compressed_clusters)
         printf(", %" PRIu64 " of them compressed", r->compressed_clusters);
+    if (r->fragmented_clusters)
+        printf(", %" PRIu64 " fragmented", r->fragmented_clusters);
     printf("; the image ends at %" PRIu64 "\n", r->image_end_offset);
 }
 

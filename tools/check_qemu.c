@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The result of a check in the form of qemu-img. Fragmented clusters are not counted. */
+/* The result of a check in the form of qemu-img. */
 #include <inttypes.h>
 
 #include "check.h"
@@ -11,6 +11,11 @@ static void print_repaired(const struct zqcow2_check_result *r)
                " leaked clusters\n    %" PRIu64
                " corruptions\n\nDouble checking the fixed image now...\n",
                r->leaks_fixed, r->corruptions_fixed);
+}
+
+static double percent(uint64_t part, uint64_t all)
+{
+    return 100.0 * (double)part / (double)all;
 }
 
 void zt_qemu_check_text(const struct zqcow2_check_result *r)
@@ -29,6 +34,13 @@ void zt_qemu_check_text(const struct zqcow2_check_result *r)
                leaks);
     if (!bad && !leaks)
         printf("No errors were found on the image.\n");
+    if (r->total_clusters && r->allocated_clusters)
+        printf("%" PRIu64 "/%" PRIu64 " = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed "
+               "clusters\n",
+               r->allocated_clusters, r->total_clusters,
+               percent(r->allocated_clusters, r->total_clusters),
+               percent(r->fragmented_clusters, r->allocated_clusters),
+               percent(r->compressed_clusters, r->allocated_clusters));
     printf("Image end offset: %" PRIu64 "\n", r->image_end_offset);
 }
 
@@ -49,6 +61,7 @@ void zt_qemu_check_json(struct zt_json *j, const char *path, const struct zqcow2
     member(j, "leaks", zt_left(r->leaked_clusters, r->leaks_fixed));
     member(j, "leaks-fixed", r->leaks_fixed);
     member(j, "allocated-clusters", r->allocated_clusters);
+    member(j, "fragmented-clusters", r->fragmented_clusters);
     member(j, "compressed-clusters", r->compressed_clusters);
     zt_json_str(j, "filename", path);
     zt_json_str(j, "format", "qcow2");

@@ -109,20 +109,50 @@ double zt_now(void)
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
-void zt_progress_start(struct zt_progress *p, const char *what, uint64_t total, bool wanted)
+bool zt_progress_arg(const char *text, unsigned *form)
+{
+    *form = ZT_PROGRESS_BAR;
+    if (!text || !strcmp(text, "bar"))
+        return true;
+    *form = ZT_PROGRESS_PERCENT;
+    if (!strcmp(text, "percent"))
+        return true;
+    zt_error("--progress: '%s' is not one of bar, percent", text);
+    return false;
+}
+
+void zt_progress_start(struct zt_progress *p, const char *what, uint64_t total, unsigned form)
 {
     p->what = what;
     p->total = total;
-    p->on = wanted && isatty(STDERR_FILENO) == 1;
+    p->percent = form == ZT_PROGRESS_PERCENT;
+    p->on = p->percent || (form && isatty(STDERR_FILENO) == 1);
     p->shown = false;
-    p->next = zt_now() + 0.5;
+    p->next = p->percent ? 0 : zt_now() + 0.5;
+    if (p->percent && total)
+        zt_progress_at(p, 0);
+}
+
+/* In steps of one percent or more, as qemu-img. */
+static void show_percent(struct zt_progress *p, uint64_t done)
+{
+    double percent = p->total ? 100.0 * (double)done / (double)p->total : 100.0;
+
+    if (percent < p->next)
+        return;
+    p->next = percent + 1;
+    p->shown = true;
+    printf("    (%.2f/100%%)\r", percent);
+    fflush(stdout);
 }
 
 void zt_progress_at(struct zt_progress *p, uint64_t done)
 {
     char text[32], all[32];
 
-    if (!p->on || zt_now() < p->next)
+    if (p->on && p->percent)
+        show_percent(p, done);
+    if (!p->on || p->percent || zt_now() < p->next)
         return;
     p->next = zt_now() + 0.2;
     p->shown = true;
@@ -134,9 +164,19 @@ void zt_progress_at(struct zt_progress *p, uint64_t done)
     fflush(stderr);
 }
 
+void zt_progress_done(struct zt_progress *p)
+{
+    if (p->on && p->percent) {
+        p->next = 0;
+        show_percent(p, p->total);
+    }
+}
+
 void zt_progress_end(struct zt_progress *p)
 {
-    if (p->shown)
+    if (p->shown && p->percent)
+        putchar('\n');
+    else if (p->shown)
         fputs("\r\033[K", stderr);
     p->shown = false;
 }

@@ -158,15 +158,23 @@ char *zt_human(char *buf, size_t room, uint64_t bytes);
 /* Three digits, as qemu-img has them. */
 void zt_put_size(char *buf, size_t room, uint64_t bytes);
 
+/* Of --progress[=FORM]. */
+enum zt_progress_form {
+    ZT_PROGRESS_NONE,
+    ZT_PROGRESS_BAR,    /* with a terminal on stderr, for what takes longer than half a second */
+    ZT_PROGRESS_PERCENT /* on stdout, as qemu-img has it, for programs that read it */
+};
+bool zt_progress_arg(const char *text, unsigned *form); /* NULL: the bar. False after reporting */
+
 struct zt_progress {
     const char *what;
     uint64_t total; /* 0: not known */
-    double next;    /* when to print again */
-    bool on, shown;
+    double next;    /* when to print again: the time, or the percentage */
+    bool on, percent, shown;
 };
-/* Only with a terminal on stderr, and only for what takes longer than half a second. */
-void zt_progress_start(struct zt_progress *p, const char *what, uint64_t total, bool wanted);
+void zt_progress_start(struct zt_progress *p, const char *what, uint64_t total, unsigned form);
 void zt_progress_at(struct zt_progress *p, uint64_t done);
+void zt_progress_done(struct zt_progress *p); /* before the end: all went well */
 void zt_progress_end(struct zt_progress *p);
 /* For calls of the library, with their total. A held signal ends them between two pieces. */
 int zt_progress_piece(void *progress, uint64_t done, uint64_t total);

@@ -568,10 +568,11 @@ struct zqcow2_check_result {
     uint64_t total_clusters, allocated_clusters; /* clusters of the device, and how many
                                                     of these are mapped to data */
     uint64_t compressed_clusters, image_end_offset;
+    uint64_t fragmented_clusters; /* of allocated_clusters; see zqcow2_check(3) */
 };
 #define ZQCOW2_CHECK_RESULT_INIT \
     { \
-        sizeof(struct zqcow2_check_result), 0, 0, 0, 0, 0, 0, 0, 0, 0 \
+        sizeof(struct zqcow2_check_result), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 \
     }
 
 /*

@@ -31,6 +31,7 @@ static void add_fixed(struct zqcow2_check_result *res, const struct zqcow2_check
     res->leaks_fixed = res->leaked_clusters - now->leaked_clusters;
     res->allocated_clusters = now->allocated_clusters;
     res->compressed_clusters = now->compressed_clusters;
+    res->fragmented_clusters = now->fragmented_clusters;
     res->image_end_offset = now->image_end_offset;
 }
 

@@ -102,6 +102,7 @@ struct zq_scan {
     uint32_t nr_l1s, l1_room;
     struct zq_l2 *l2s; /* those of the active L1 first; each part by offset */
     size_t nr_l2s, nr_active_l2s, l2_room;
+    uint64_t next_host; /* behind the last cluster that the L2 table in hand maps; 0: none yet */
 
     struct zq_names names; /* of the bitmaps, sorted */
 

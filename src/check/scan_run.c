@@ -224,15 +224,26 @@ static void merge_l2s(struct zq_scan *s, size_t from)
 
 /* ---- L2 ---- */
 
+/*
+ * Fragmented, as qemu-img counts it: it does not follow the one before it in the same table, or is
+ * compressed, so that its sectors are read again with those of its neighbours.
+ */
+static void count_cluster(struct zq_scan *s, const struct zq_target *t)
+{
+    s->res->allocated_clusters++;
+    s->res->compressed_clusters += t->compressed;
+    s->res->fragmented_clusters += t->compressed || (s->next_host && t->host != s->next_host);
+    if (!t->compressed)
+        s->next_host = t->host + zq_scan_cluster(s);
+}
+
 /* top: what a lost write pointer is restored from. Only sound entries count. */
 static void note_use(struct zq_scan *s, uint64_t guest, const struct zq_target *t)
 {
     uint64_t zone;
 
-    if (t->len || t->outside) {
-        s->res->allocated_clusters++;
-        s->res->compressed_clusters += t->compressed;
-    }
+    if (t->len || t->outside)
+        count_cluster(s, t);
     if (!s->g.layout || guest >= s->g.device_size)
         return;
     zone = guest >> s->g.zone_bits;
@@ -428,6 +439,7 @@ static int scan_mapping(struct zq_scan *s, enum zq_rank rank, uint32_t first)
             active->shared = true;
         s->seen = active;
         s->rank = active ? ZQ_RANK_ACTIVE : rank; /* an entry is judged as it was before */
+        s->next_host = 0;
         rc = zq_walk_l2(s, s->l2s[i].offset, scan_l2_entry, &s->l2s[i]);
     }
     s->seen = false;

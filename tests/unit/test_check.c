@@ -53,6 +53,7 @@ static void test_clean(void **state)
     pic_finds(&p, 0, 0, 0, "", "");
     assert_int_equal(p.res.total_clusters, 256);
     assert_int_equal(p.res.allocated_clusters, 4);
+    assert_int_equal(p.res.fragmented_clusters, 0); /* they follow each other, with holes between */
     assert_int_equal(p.res.image_end_offset, pic_length(&p));
     pic_free(&p);
 }
@@ -268,6 +269,25 @@ static void test_zero_flag(void **state)
     pic_free(&p);
 }
 
+/* ---- fragments ---- */
+
+/* As qemu-img counts them: what does not follow the cluster before it, in each L2 table anew. */
+static void test_fragments(void **state)
+{
+    struct pic p;
+
+    (void)state;
+    plain(&p, 512, 16);
+    pic_map(&p, KiB(2), 3); /* 0 and 1, 4, and 3 behind these: 3 and 4 stand apart */
+    pic_map(&p, 512 * 3, 4);
+    pic_finds(&p, 0, 0, 0, "", "");
+    assert_int_equal(p.res.fragmented_clusters, 2);
+    pic_map(&p, KiB(32), 5); /* the first of another table */
+    pic_finds(&p, 0, 0, 0, "", "");
+    assert_int_equal(p.res.fragmented_clusters, 2);
+    pic_free(&p);
+}
+
 /* ---- compressed ---- */
 
 static void test_compressed(void **state)
@@ -281,6 +301,7 @@ static void test_compressed(void **state)
     /* x = 58: from the last sector of one cluster, 2 more, into the next */
     pic_put(&p, pic_l2(&p, KiB(64)), 8, PIC_COMPRESSED | 2ull << 58 | (host + 4096 - 500));
     pic_finds(&p, 0, 0, 0, "", "");
+    assert_int_equal(p.res.fragmented_clusters, 1);
     assert_int_equal(p.res.compressed_clusters, 1);
     /* its neighbour shares the second cluster */
     pic_put(&p, pic_l2(&p, KiB(68)), 8, PIC_COMPRESSED | 1ull << 58 | (host + 4096 + 600));
@@ -519,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_l1_points_into_metadata),
         cmocka_unit_test(test_l2_entries),
         cmocka_unit_test(test_zero_flag),
+        cmocka_unit_test(test_fragments),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_compressed_at_the_end),
         cmocka_unit_test(test_compressed_beyond_wp),

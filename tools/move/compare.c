@@ -12,7 +12,8 @@ enum { SAME, DIFFER, FAILED, NO_STATUS, NO_READ };
 
 struct compare {
     struct zt_disk disks[2];
-    bool strict, quiet, progress;
+    bool strict, quiet;
+    unsigned progress; /* zt_progress_form */
     uint8_t *bufs[2];
     struct zt_progress bar;
 };
@@ -252,8 +253,10 @@ static int compare(struct compare *c)
         (void)mismatch(c, "Image size");
         status = compare_range(c, least, most);
     }
-    if (status == SAME)
+    if (status == SAME) {
+        zt_progress_done(&c->bar);
         say(c, "Images are identical.");
+    }
     return status;
 }
 
@@ -265,7 +268,7 @@ static bool parse(struct compare *c, int argc, char **argv)
                                           ZT_OPTION_SNAPSHOT,
                                           {"strict", no_argument, NULL, 's'},
                                           {"quiet", no_argument, NULL, 'q'},
-                                          {"progress", no_argument, NULL, 'p'},
+                                          {"progress", optional_argument, NULL, 'p'},
                                           {"format", required_argument, NULL, 'f'},
                                           {"second-format", required_argument, NULL, 'F'},
                                           ZT_OPTION_END};
@@ -277,10 +280,11 @@ static bool parse(struct compare *c, int argc, char **argv)
     while (ok && (ch = zt_option(&o, argc, argv)) != -1) {
         c->strict |= ch == 's';
         c->quiet |= ch == 'q';
-        c->progress |= ch == 'p';
-        if (ch == 'f' || ch == 'F')
+        if (ch == 'p')
+            ok = zt_progress_arg(optarg, &c->progress);
+        else if (ch == 'f' || ch == 'F')
             ok = zt_disk_format(ch == 'f' ? "-f" : "-F", optarg, &c->disks[ch == 'F'].format);
-        else if (ch != 's' && ch != 'q' && ch != 'p')
+        else if (ch != 's' && ch != 'q')
             ok = zt_target_option(&c->disks[0].target, ch);
     }
     if (!ok || !zt_operands(argc, argv, 2, 2, names))
@@ -331,7 +335,8 @@ const struct zt_verb zt_verb_compare = {
     "Compares the content and the zones of two disks",
     "  -s, --strict            size, zones and allocated ranges must be the same, too\n"
     "  -q, --quiet             print nothing but errors\n"
-    "  -p, --progress          show progress on a terminal\n"
+    "  -p, --progress[=FORM]   bar, the default: show progress on a terminal; percent: on\n"
+    "                          standard output, as qemu-img does\n"
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
     "  -F, --second-format=FMT  of FILE2\n" ZT_HELP_SHARE ZT_HELP_SNAPSHOT ZT_HELP_SOURCES
         ZT_HELP_BACKEND

@@ -27,7 +27,8 @@ struct convert {
     struct zt_image_options image;
     struct zt_progress bar; /* of what is preallocated */
     uint64_t sparse, workers;
-    bool force, resume, progress, compress, existing;
+    unsigned progress; /* zt_progress_form */
+    bool force, resume, compress, existing;
     bool tuned; /* by an option that a copy of changes does not have */
     struct zt_since since;
     struct zt_onto onto; /* of convert; backing NULL: a copy that has all */
@@ -146,7 +147,7 @@ static bool convert(struct convert *c)
 
     if (c->onto.backing)
         return zt_onto(&c->onto, &c->from, &c->to, &opt, c->force);
-    zt_progress_start(&c->bar, "preallocate", 0, c->progress);
+    zt_progress_start(&c->bar, "preallocate", 0, c->progress == ZT_PROGRESS_BAR);
     ready = c->direction == EXPORT ?
                 zt_output_device(&c->to, &c->from, c->force, c->resume) :
             c->existing ?
@@ -181,13 +182,21 @@ static bool take_workers(struct convert *c, const char *text)
     return false;
 }
 
+static bool take_progress(struct convert *c, const char *text)
+{
+    bool ok = zt_progress_arg(text, &c->progress);
+
+    c->since.progress = c->onto.progress = c->progress;
+    return ok;
+}
+
 static bool take_option(struct convert *c, int ch)
 {
     switch (ch) {
     case OPT_FORCE: return c->force = true;
     case OPT_RESUME: return c->resume = c->to.file.keep = true;
     case OPT_NO_SYNC: return c->to.file.no_sync = true;
-    case 'p': return c->progress = c->since.progress = c->onto.progress = true;
+    case 'p': return take_progress(c, optarg);
     case OPT_SINCE: c->since.bitmap = optarg; return true;
     case 'b': c->since.backing = optarg; return true;
     case 'B': c->onto.backing = optarg; return true;
@@ -306,7 +315,7 @@ static int run(struct convert *c, struct zt_options *o, int argc, char **argv)
 
 #define OPTIONS_OF_ALL \
     ZT_OPTION_BACKEND, ZT_OPTION_SHARE, {"sparse", required_argument, NULL, 'S'}, \
-        {"in-flight", required_argument, NULL, 'm'}, {"progress", no_argument, NULL, 'p'}, \
+        {"in-flight", required_argument, NULL, 'm'}, {"progress", optional_argument, NULL, 'p'}, \
     { \
         "force", no_argument, NULL, OPT_FORCE \
     }
@@ -375,7 +384,8 @@ const struct zt_verb zt_verb_convert = {
     "  -S, --sparse=SIZE       do not write zeros in runs of SIZE; 4K; 0: write all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress DST: all of it, or of a zoned disk the full zones\n"
-    "  -p, --progress          show progress on a terminal\n"
+    "  -p, --progress[=FORM]   bar, the default: show progress on a terminal; percent: on\n"
+    "                          standard output, as qemu-img does\n"
     "  -n, --no-create         write over DST, which exists, in place\n"
     "  -B, --backing=BASE      the backing file of DST, its name relative to DST's folder; DST\n"
     "                          gets only what differs from it\n"
@@ -395,7 +405,8 @@ const struct zt_verb zt_verb_import = {
     "  -S, --sparse=SIZE       do not write zeros in runs of SIZE; 4K; 0: write all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
     "  -c, --compress          compress the full zones, or all of a device without zones\n"
-    "  -p, --progress          show progress on a terminal\n"
+    "  -p, --progress[=FORM]   bar, the default: show progress on a terminal; percent: on\n"
+    "                          standard output, as qemu-img does\n"
     "  --force                 replace FILE if it exists\n"
     "  --no-sync               do not wait until FILE is durable\n"
     "  --resume                keep the copied part if stopped, and continue from it\n"
@@ -413,7 +424,8 @@ const struct zt_verb zt_verb_export = {
     "  -f, --format=FMT        of FILE: raw or qcow2\n"
     "  -S, --sparse=SIZE       do not write zeros in runs of SIZE; 4K; 0: write all\n"
     "  -m, --in-flight=COUNT   requests at a time, 1 to 16; 8\n"
-    "  -p, --progress          show progress on a terminal\n"
+    "  -p, --progress[=FORM]   bar, the default: show progress on a terminal; percent: on\n"
+    "                          standard output, as qemu-img does\n"
     "  --force                 overwrite what DEVICE holds: reset its zones; replace OUT\n"
     "  --resume                go on behind the write pointers of DEVICE\n" ZT_HELP_SHARE
         ZT_HELP_SNAPSHOT ZT_HELP_SOURCES ZT_HELP_BACKEND,

@@ -51,6 +51,7 @@ struct copying {
     uint64_t zone, pointer;    /* of the thread that writes: where that zone has been written to */
     struct zt_states states;
     struct zt_progress bar;
+    uint64_t copied; /* of the bytes that the bar counts */
 };
 
 static bool fail(struct copying *k, const char *path, const char *what, uint64_t off, int rc)
@@ -219,6 +220,29 @@ static bool next_data(struct copying *k, struct piece *p)
     return false;
 }
 
+/* What there is to be read of [off, end); an error is met again where it is read. */
+static uint64_t count_data(struct copying *k, uint64_t off, uint64_t end)
+{
+    bool all = !k->c->granule && !zt_output_zoned(k->c->to);
+    struct zqcow2_extent s;
+    uint64_t bytes = all ? end - off : 0;
+
+    for (; !all && off < end && zt_disk_status(k->c->from, off, end - off, &s) == 0;
+         off += s.length)
+        bytes += zt_extent_zero(&s) ? 0 : s.length;
+    return bytes;
+}
+
+/* A part of it may have been copied before. */
+static void begin_region(struct copying *k)
+{
+    const struct region *r = &k->region;
+
+    k->at = r->from;
+    if (k->bar.on && r->from > r->start)
+        k->copied += count_data(k, r->start, r->from);
+}
+
 static bool in_any_order(const struct piece *p)
 {
     return p->region.loose;
@@ -233,7 +257,6 @@ static bool next_piece(struct copying *k, struct piece *p)
         zt_error("%s: stopped by %s", k->c->to->target.path, sig);
         k->failed = true;
     }
-    zt_progress_at(&k->bar, k->at);
     while (!k->failed) {
         bool more = k->begun && k->region.start < k->region.end;
 
@@ -254,7 +277,7 @@ static bool next_piece(struct copying *k, struct piece *p)
         }
         if (!next_region(k))
             return false;
-        k->at = k->region.from;
+        begin_region(k);
     }
     return false;
 }
@@ -352,6 +375,14 @@ static bool can_write(const struct copying *k)
     return !k->writing && k->turn < k->tickets && k->taken[k->turn % WORKERS]->read;
 }
 
+/* Pieces are whole units, which may be more than what was counted. */
+static void note_copied(struct copying *k, const struct piece *p)
+{
+    k->copied += p->length;
+    if (!k->failed && p->length)
+        zt_progress_at(&k->bar, k->copied < k->bar.total ? k->copied : k->bar.total);
+}
+
 /* Before the caller leaves the lock with what it has taken: another thread may have the rest. */
 static void leave(struct copying *k)
 {
@@ -392,6 +423,7 @@ static void read_next(struct copying *k)
     p->read = false;
     if (in_any_order(p)) {
         read_piece(k, p);
+        note_copied(k, p);
         k->loose--;
         k->spare[k->spares++] = p;
         return;
@@ -413,6 +445,7 @@ static void write_next(struct copying *k)
     k->writing = false;
     if (rc < 0)
         fail_write(k, p->off, rc);
+    note_copied(k, p);
     k->turn++;
     k->spare[k->spares++] = p;
 }
@@ -473,6 +506,7 @@ bool zt_copy(const struct zt_copy *copy)
     struct copying k = {.c = copy,
                         .zone = UINT64_MAX,
                         .states = {.from = copy->from, .to = copy->to, .keep = copy->keep}};
+    uint64_t size = copy->to->info.virtual_size;
     int rc = zt_disk_zoned(copy->from) ? zt_states_release(&k.states) : 0;
 
     if (rc < 0)
@@ -480,9 +514,12 @@ bool zt_copy(const struct zt_copy *copy)
     k.failed |= rc > 0;
     pthread_mutex_init(&k.lock, NULL);
     pthread_cond_init(&k.changed, NULL);
-    zt_progress_start(&k.bar, "convert", copy->to->info.virtual_size, copy->progress);
+    zt_progress_start(&k.bar, "convert", copy->progress ? count_data(&k, 0, size) : 0,
+                      copy->progress);
     if (!k.failed)
         run_workers(&k);
+    if (!k.failed)
+        zt_progress_done(&k.bar);
     zt_progress_end(&k.bar);
     rc = k.failed || !copy->keep ? 0 : zt_states_restore(&k.states);
     if (rc < 0)

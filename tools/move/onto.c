@@ -41,6 +41,8 @@ static bool rebase(const struct zt_onto *c, struct zt_output *to, struct zqcow2_
     opt.progress_arg = &bar;
     zt_progress_start(&bar, "convert", 0, c->progress);
     rc = zqcow2_rebase(be, &opt, &err);
+    if (rc == 0)
+        zt_progress_done(&bar);
     zt_progress_end(&bar);
     zqcow2_resolver_free(files);
     if (rc < 0 && zt_signal())

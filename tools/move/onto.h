@@ -8,7 +8,7 @@
 
 struct zt_onto {
     const char *backing, *format; /* of the copy, as they are stored; NULL: not given */
-    bool progress;
+    unsigned progress;            /* zt_progress_form */
 };
 
 /* opt: of the copy, without a backing file. False after reporting, and nothing is left then. */

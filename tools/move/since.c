@@ -401,6 +401,8 @@ static bool copy(struct copying *k)
         rc = copy_zones(k);
     else
         rc = copy_marked(k, 0, k->from->info.virtual_size);
+    if (rc == 0)
+        zt_progress_done(&k->bar);
     zt_progress_end(&k->bar);
     zt_states_free(&k->states);
     free(k->buf);

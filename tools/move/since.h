@@ -9,7 +9,7 @@
 struct zt_since {
     const char *bitmap;                   /* of the disk; NULL: a whole disk is copied */
     const char *backing, *backing_format; /* the last backup */
-    bool progress;
+    unsigned progress;                    /* zt_progress_form */
 };
 
 /* Writes `to`, with the zones of the last backup, so that it is as `from`. False after reporting.
