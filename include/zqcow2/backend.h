@@ -121,6 +121,8 @@ struct zqcow2_backend_ops {
      * use (see zqcow2(7)), the error makes the image dead (EDEAD), unless that write failed for
      * lack of space. A backend that has no room for another I/O should therefore queue it instead
      * of refusing it.
+     * An accepted I/O that ends with -EOPNOTSUPP has failed, like one with any other error. A
+     * backend that cannot zero a range must therefore refuse the I/O in submit(), or write zeros.
      */
     int (*submit)(void *self, struct zqcow2_io *io);
     void (*kick)(void *self);                /* after a batch of submits */
