@@ -98,7 +98,7 @@ void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *ent
     }
 }
 
-void zq_fixed(struct zq_scan *s, uint64_t n, const char *what)
+void zq_repaired(struct zq_scan *s, uint64_t n, const char *what)
 {
     if (n)
         zq_found(s, ZQCOW2_FOUND_REPAIRED, n, "%" PRIu64 " %s", n, what);
@@ -106,8 +106,8 @@ void zq_fixed(struct zq_scan *s, uint64_t n, const char *what)
 
 void zq_fix_report(struct zq_scan *s, const struct zq_fix *f)
 {
-    zq_fixed(s, f->flags, "COPIED flags corrected");
-    zq_fixed(s, f->cleared, "entries with reserved bits cleared");
-    zq_fixed(s, f->dropped, "invalid entries dropped");
-    zq_fixed(s, f->unmapped, "clusters beyond write pointers unmapped");
+    zq_repaired(s, f->flags, "COPIED flags corrected");
+    zq_repaired(s, f->cleared, "entries with reserved bits cleared");
+    zq_repaired(s, f->dropped, "invalid entries dropped");
+    zq_repaired(s, f->unmapped, "clusters beyond write pointers unmapped");
 }

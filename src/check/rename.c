@@ -83,7 +83,7 @@ int zq_rename_bitmaps(struct zq_scan *s, bool *changed)
         if (s->names.v[i].again && find_name(s, &s->names.v[i], &r))
             rc = rename_one(s, &s->names.v[i], &r);
     }
-    zq_fixed(s, r.renamed, "bitmaps renamed");
+    zq_repaired(s, r.renamed, "bitmaps renamed");
     *changed |= r.renamed > 0;
     return rc < 0 || !r.renamed ? rc : zq_be_flush(s->be);
 }

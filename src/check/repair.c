@@ -95,7 +95,7 @@ static int raise_refcounts(struct zq_scan *s, bool *changed)
     if (!s->too_low)
         return 0;
     rc = adjust_all(s, true, &n);
-    zq_fixed(s, n, "refcounts raised");
+    zq_repaired(s, n, "refcounts raised");
     *changed |= n > 0;
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
@@ -112,7 +112,7 @@ static int lower_refcounts(struct zq_scan *s, bool *changed)
     if (!s->res->leaked_clusters || !zq_scan_may_free(s))
         return 0;
     rc = adjust_all(s, false, &n);
-    zq_fixed(s, n, "leaked clusters freed");
+    zq_repaired(s, n, "leaked clusters freed");
     *changed |= n > 0;
     return rc < 0 ? rc : zq_be_flush(s->be);
 }
@@ -221,8 +221,8 @@ static int fix_entries(struct zq_scan *s, unsigned flags, bool *changed)
     if (rc == 0 && t.all)
         rc = zq_repair_states(s, &states);
     zq_fix_report(s, f);
-    zq_fixed(s, fixed, "write pointers corrected");
-    zq_fixed(s, states, "stored zone states dropped");
+    zq_repaired(s, fixed, "write pointers corrected");
+    zq_repaired(s, states, "stored zone states dropped");
     if (rc < 0 || !(f->flags | f->cleared | f->dropped | f->unmapped | fixed | states))
         return rc;
     *changed = true;
@@ -352,7 +352,7 @@ static int lengthen_snapshot(struct zq_scan *s, bool *changed)
     if (!good)
         return rc;
     *changed = true;
-    zq_fixed(s, 1, "l1_size of a snapshot corrected");
+    zq_repaired(s, 1, "l1_size of a snapshot corrected");
     return put_field32(s, at, s->list.l1_entries);
 }
 
@@ -390,19 +390,19 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
 
     if (stray && ((repair && stray & known) || ends_with_write(s, flags))) {
         *changed = true;
-        zq_fixed(s, 1, "field with stray autoclear bits cleared");
+        zq_repaired(s, 1, "field with stray autoclear bits cleared");
         rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
     }
     if (rc == 0 && !*changed && flags & ZQCOW2_CHECK_REPAIR_ALL)
         rc = fix_list(s, changed);
     if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
         *changed = true;
-        zq_fixed(s, 1, "stray offset of a snapshot table cleared");
+        zq_repaired(s, 1, "stray offset of a snapshot table cleared");
         rc = put_header64(s, ZQ_HDR_SNAPSHOTS, 0);
     }
     if (rc == 0 && repair && s->h.backing_stray) {
         *changed = true;
-        zq_fixed(s, 1, "stray offset of a backing file cleared");
+        zq_repaired(s, 1, "stray offset of a backing file cleared");
         rc = put_header64(s, ZQ_HDR_BACKING, 0);
     }
     return rc < 0 || !*changed ? rc : zq_be_flush(s->be);

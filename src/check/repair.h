@@ -60,7 +60,7 @@ bool zq_shows_source(const struct zq_scan *s, uint64_t index);
 void zq_fix_l2(struct zq_scan *s, struct zq_fix *f, uint64_t index, uint8_t *entry);
 void zq_fix_report(struct zq_scan *s, const struct zq_fix *f);
 /* Reports n repairs of a kind; nothing when n is 0. */
-void zq_fixed(struct zq_scan *s, uint64_t n, const char *what);
+void zq_repaired(struct zq_scan *s, uint64_t n, const char *what);
 
 /* Sets write pointers whose entries are none; *fixed counts them. */
 int zq_repair_pointers(struct zq_scan *s, uint64_t *fixed);

@@ -393,7 +393,7 @@ static int move_all(struct zq_scan *s, struct moves *l, bool *changed)
     fix.dropped += zeros;
     s->repair.copies -= l->nr;
     *changed = true;
-    zq_fixed(s, l->nr - zeros, "shared clusters and tables copied");
+    zq_repaired(s, l->nr - zeros, "shared clusters and tables copied");
     zq_fix_report(s, &fix);
     return 0;
 }
