@@ -76,15 +76,26 @@ def check_edge(where, source, target, what):
             complain(where, f"a backend has only <zqcow2/backend.h>, base/ and its own files: {what}")
 
 
-def read_includes(path, text, edges):
+def includes(path, text):
+    """Yields where, '"' or '<', and the name of each include; refuses other ways to write one."""
     for number, line in enumerate(text.split("\n"), 1):
-        found = re.match(r'\s*#\s*include\s*(["<])([^">]*)[">]', line)
-        if not found:
+        if not re.match(r"\s*(#|%:)(?!\s*define)", line):
             continue
-        where, (kind, name) = f"{path}:{number}", found.groups()
+        where = f"{path}:{number}"
+        found = re.fullmatch(r'\s*#\s*include\s*(["<])([\w./+-]+)[">]\s*', line)
+        if found:
+            yield where, *found.groups()
+        elif re.search(r"include|import|embed|\\$|%:", line):
+            complain(where, f"not written as an include: {line.strip()}")
+
+
+def read_includes(path, text, edges):
+    for where, kind, name in includes(path, text):
         if kind == "<":
             if name == "zqcow2/queue.h" and path.parts[1] in ("backend", "simdisk"):
                 complain(where, "a backend does not see the queue")
+            if name.split("/")[0] in RANK or ".." in name:
+                complain(where, f'not written as "layer/file.h": {name}')
             continue
         if not re.fullmatch(r"\w+/\w+\.h", name) or name.split("/")[0] not in RANK:
             complain(where, f'not written as "layer/file.h": {name}')
@@ -137,10 +148,29 @@ def circles(edges):
     return found
 
 
-def read_src():
+def source_files():
     files = sorted(p for p in pathlib.Path("src").rglob("*.[ch]"))
     if not files:
         sys.exit("no files in src/")
+    for path in pathlib.Path("src").rglob("*"):
+        if path.is_file() and path not in files and path != pathlib.Path("src/api/libzqcow2.map"):
+            complain(path, "neither .c nor .h: no check reads it")
+    return files
+
+
+def names(path, text):
+    """Yields the number and text of each line with what it names, and whether it may be a call."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if re.match(r"\s*#(?!\s*define)", line):
+            continue
+        # In a header what begins a line is a declaration, or the head of a function.
+        call = path.suffix == ".c" or line.startswith((" ", "#")) or "{" in line
+        for name in re.findall(r"(?<![\w.>])(?<!struct )[A-Za-z_]\w+", line):
+            yield number, name, call
+
+
+def read_src():
+    files = source_files()
     for path in files:
         if len(path.parts) != 3 or path.parts[1] not in RANK:
             complain(path, "a folder that is in no layer")
@@ -154,16 +184,14 @@ def read_src():
         read_includes(path, text, includes)
         here = unit(path)
         calls.setdefault(here, set())
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.startswith("#") or (path.suffix == ".h" and not line.startswith(" ")):
-                continue  # declarations are no calls
-            for name in re.findall(r"(?<![\w.>])(?<!struct )[a-z]\w+", line):
-                there = defined.get(name)
-                if not there or there == here:
-                    continue
+        for number, name, call in names(path, text):
+            there = defined.get(name)
+            if not there or there == here:
+                continue
+            check_edge(f"{path}:{number}", here, there, name)
+            if call:
                 count += 1
                 calls[here].add(there)
-                check_edge(f"{path}:{number}", here, there, name)
     for part in circles(includes):
         complain("src", "a circle of includes: " + " ".join(part))
     for part in circles(calls):
@@ -176,10 +204,13 @@ def read_src():
 def read_outside():
     for top in ("tools", "examples"):
         for path in sorted(pathlib.Path(top).rglob("*.[ch]")):
-            for number, line in enumerate(path.read_text().split("\n"), 1):
-                found = re.match(r'\s*#\s*include\s*"(\w+)/', line)
-                if found and found.group(1) in RANK:
-                    complain(f"{path}:{number}", f"uses the library's inside: {line}")
+            text = without_comments(path.read_text())
+            for where, _, name in includes(path, text):
+                if name.split("/")[0] in RANK or ".." in name:
+                    complain(where, f"uses the library's inside: {name}")
+            for number, name, _ in names(path, text):
+                if name.startswith("zq_"):
+                    complain(f"{path}:{number}", f"uses the library's inside: {name}")
 
 
 def public_names():
@@ -189,9 +220,16 @@ def public_names():
 
 
 PUBLIC = public_names()
-summary = read_src()
-read_outside()
-for text in bad:
-    print(text)
-print(f"{summary}, wrong: {len(bad)}")
-sys.exit(bool(bad))
+
+
+def report(summary):
+    for text in bad:
+        print(text)
+    print(f"{summary}, wrong: {len(bad)}")
+    sys.exit(bool(bad))
+
+
+if __name__ == "__main__":
+    found = read_src()
+    read_outside()
+    report(found)
