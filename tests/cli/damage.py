@@ -123,7 +123,7 @@ def repair(h, counts):
     if quiet(TOOL, 'info', OURS)[0] == 0:
         return True
     counts['damaged: refused'] += 1
-    counts['damaged: refused, and mended by qemu-img'] += theirs == 0
+    counts['damaged: refused, but repaired by qemu-img'] += theirs == 0
     return False
 
 

@@ -126,7 +126,7 @@ class World(Plain):
         tool = [TOOL, 'io'] if self.mine() else theirs
         self.run(*tool, *[w for c in script for w in ('-c', c.replace('-zu', '-z -u'))], 'a.qcow2')
         for c in script:
-            # QEMU ignores a discard if it is told to, or if no entry could hide what is below.
+            # QEMU ignores a discard if its options say so, or if no entry could hide what is below.
             if c[0] == 'd' and tool[0] != TOOL and (not unmap or self.v2 and self.below):
                 continue
             apply(self, self.now, c)

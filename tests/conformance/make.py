@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """make.py: writes cases.json, the data of the conformance kit, from docs/SPEC.md alone: images are
-put together byte by byte here, and what to expect of them is written down beside them. Whoever
-changes a case runs it again; make.py --check compares."""
+put together byte by byte here, and what to expect of them is written down beside them. Run it
+again after changing a case; make.py --check compares."""
 import json
 import re
 import struct

@@ -4,13 +4,24 @@
 set -eu
 cd "$(dirname "$0")/../.."
 bad=0
-files=$(find README.md CHANGELOG.md CMakeLists.txt docs src include tools tests examples -type f \
-    \( -name '*.[ch]' -o -name '*.sh' -o -name '*.md' -o -name '*.[1-8]' -o -name '*.txt' \
-    -o -name '*.def' -o -name '*.in' \) -not -name english.sh -not -name selftest.sh | sort)
+joined=$(mktemp)
+trap 'rm -f "$joined"' EXIT
+files=$(find README.md CHANGELOG.md CMakeLists.txt docs src include tools tests examples python debian cmake \
+    -type f \( -name '*.[ch]' -o -name '*.sh' -o -name '*.py' -o -name '*.md' -o -name '*.[1-8]' \
+    -o -name '*.txt' -o -name '*.def' -o -name '*.in' -o -name '*.cmake' -o -name control \
+    -o -name changelog \) -not -name english.sh -not -name selftest.sh | sort)
+# The end of each line and the beginning of the next: words that a new line separates.
+awk '
+    FNR > 1 { text = $0; sub(/^[ \t]*([*#]|\/\/)*[ \t]*/, "", text)
+        print FILENAME ":" FNR ": " last " " text }
+    { last = $0 }' $files >"$joined"
 
 # avoid REGEX INSTEAD: a whole word, in either case of its first letter.
 avoid() {
     hits=$(grep -nIE -- "(^|[^A-Za-z_])($1)([^A-Za-z_]|\$)" $files || true)
+    case $1 in
+    *' '*) [ -n "$hits" ] || hits=$(grep -E -- "[^A-Za-z_]($1)([^A-Za-z_]|\$)" "$joined" || true) ;;
+    esac
     [ -n "$hits" ] || return 0
     printf '%s\n' "$hits" | sed "s/\$/   <- $2/"
     bad=1

@@ -49,23 +49,30 @@ all=$(find . -type f \( -name '*.[ch]' -o -name '*.sh' -o -name '*.py' -o -name 
     -not -path './.git/*' -not -path './build*/*' | sort)
 
 word='(^|[^A-Za-z0-9_.>])'
+# What a program calls, objects.py reads from the objects; these rules are for what no object shows,
+# and for the quick answer.
 rule 'allocation outside base/mem.c' \
     "$word(malloc|calloc|realloc|free|strdup|strndup|asprintf|posix_memalign|aligned_alloc|alloca) *[(]" \
     $(without '^src/base/mem\.c$')
 rule 'src/ ends or prints' \
     "$word(abort|exit|_exit|quick_exit|printf|vprintf|fprintf|vfprintf|puts|fputs|putchar|perror|syslog) *[(]" $src
-rule 'assert besides zq_assert' "${word}assert *[(]" $(without '^src/base/report\.h$')
+rule 'a standard stream by its number or name' \
+    "${word}(std(in|out|err)|STD(IN|OUT)_FILENO)([^A-Za-z0-9_]|\$)|${word}p?writev? *[(] *([012]|STD)" $src
+rule 'assert besides zq_assert' "${word}(assert([^A-Za-z0-9_.]|\$)|__assert)" $(without '^src/base/report\.h$')
+rule 'a builtin, an attribute or assembler with an effect that the rules forbid' \
+    "__builtin_(trap|unreachable|abort|exit|free|longjmp|[a-z]*(alloc|print|put)[a-z]*)|__attribute__.*(tor|section|common|alias|ifunc|weak|weakref|cleanup) *[()]|${word}(asm|__asm|__asm__)([^A-Za-z0-9_]|\$)" $src
+callback='(length|readv|writev|flush|limits|truncate|discard|zero|allocate|lock|submit|fd)'
 rule 'a backend asked past zq_call_*(), which judge its answer' \
-    '(->|[.])ops[.](length|readv|writev|flush|limits|truncate|discard|zero|allocate|lock|submit|fd)[(]' \
-    $(without '^src/device/backend\.h$')
+    "(->|[.])$callback[)]* *[(]|ops[.]$callback *[;,]" $(without '^src/device/backend\.h$')
 rule "an entry of a table read or written past format/, which knows its width and its bits" \
-    'ZQ_(OFLAG|OFFSET_MASK)|(entries|zones) *[*] *8|be64[(].*[*] *8' \
+    'ZQ_(OFLAG|OFFSET_MASK)|(entries|zones) *[*] *8|be64[(].*([*] *8|8 *[*]|<< *3|sizeof)|(<<|>>) *6[0-3]' \
     $(without '^src/((format|base|simdisk)/|qcow2/alloc\.c)')
 rule 'a lock taken outside loop/, queue.c, the backends and the simulated disk' \
     "${word}((pthread|mtx|cnd)_([a-z_]*_)?(try|timed|rd|wr|un)*(lock|wait)) *[(]" \
     $(without '^src/(loop/(loop\.c|turn\.c|core\.h)|(api/queue|backend/[a-z_]+|simdisk/[a-z_]+)\.c)$')
-rule 'conditional code in a .c file: choose whole files in CMake' \
-    '^[ \t]*#[ \t]*(if|ifdef|ifndef)' $(printf '%s\n' "$src" | grep '\.c$' | grep -v '/uring\.c$')
+rule 'conditional code: choose whole files in CMake' '^[ \t]*#[ \t]*(if|ifdef|elif)([^a-z]|$)' \
+    $(without '^src/(base/(bytes|cost|os|report)|loop/core)\.h$')
+rule 'conditional code: choose whole files in CMake' '^[ \t]*#[ \t]*ifndef' $(printf '%s\n' "$src" | grep '\.c$')
 rule 'what only Linux has: base/os.h, or a file for each system' \
     '^[ \t]*#[ \t]*include <(linux/|sys/(epoll|eventfd|syscall|ioctl|prctl|signalfd|timerfd)[.]h)' \
     $(without '^src/(base/os_linux|backend/(direct_align|uring))\.c$')
@@ -76,15 +83,25 @@ for folder in tools tools/*/; do
     *) sees="serve|$(basename "$folder")" ;;
     esac
     others=$(cd tools && ls -d */ | tr -d / | grep -vxE "$sees" | tr '\n' '|')
-    [ -z "$others" ] || plain "${folder%/} looks up or sideways" "#[ \t]*include \"(${others%|})/" \
+    [ -z "$others" ] || plain "${folder%/} looks up or sideways" "#[ \t]*include [\"<](${others%|})/" \
         "${folder%/}"/*.[ch]
 done
+plain 'a digraph, a directive over two lines, or one that some compilers have' \
+    '%:|<%|%>|<:|:>|^[ ]*#[ ]*((if|el|inc|line|pragma).*)?\\$|# *(import|include_next)' $(printf '%s\n' "$all" | grep '\.[ch]$')
+plain 'the formatter is switched off' 'clang-format o[f]f' $(printf '%s\n' "$all" | grep '\.[ch]$' | grep -v '^\./tests/')
+plain 'an include that climbs' '#[ ]*include ["<][^">]*\.\./' \
+    $(printf '%s\n' "$all" | grep -E '^\./(src|tools|examples|include)/.*\.[ch]$')
 plain 'a tab in C' '	' $(printf '%s\n' "$all" | grep '\.[ch]$')
 plain 'white space at the end of a line' '[ 	]+$' $all
 plain 'more than 100 columns' '^.{101,}' \
     $(printf '%s\n' "$all" | grep -E '\.[ch]$')
 plain 'unfinished' 'TO[D]O|FIX[M]E|(^|[^A-Za-z])XX[X]([^A-Za-z]|$)|HA[C]K|not implement[e]d|for no[w]\b' $all
 plain 'a path of one machine' '(^|[^A-Za-z0-9_.~*}-])/(work|home|root|srv)/' $all
+awk '/^#/ && !seen[FILENAME]++ {
+    guard = toupper("zq_" substr(FILENAME, 5))
+    gsub(/[.\/]/, "_", guard)
+    if ($0 != "#ifndef " guard) print FILENAME ": does not begin with its guard, " guard
+}' $(printf '%s\n' "$src" | grep '\.h$') | grep . && bad=1
 for f in $(printf '%s\n' "$all" | grep -vE '\.md$|/zqcow2\.pc\.in$'); do
     head -n 3 "$f" | grep -q 'SPDX-License-Identifier: MIT' && continue
     echo "no licence line: $f"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# No function above 60 lines, no file above 600, the event loop's example under 120; prints the
-# medians of src/.
+# No function above 60 lines, no macro above 30, no file above 600, the event loop's example under
+# 120; prints the medians of src/.
 set -eu
 cd "$(dirname "$0")/../.."
 files=$(find src include tools examples tests -name '*.[ch]' | sort)
@@ -25,6 +25,19 @@ if [ -n "$big" ]; then
     printf 'functions above 60 lines:\n%s\n' "$big"
     bad=1
 fi
+macros=$(awk '
+    /\\$/ { n++; next }
+    n >= 30 { print n + 1, FILENAME ":" FNR }
+    { n = 0 }' $files)
+if [ -n "$macros" ]; then
+    printf 'lines joined by \\, above 30:\n%s\n' "$macros"
+    bad=1
+fi
+# A brace that begins a line closes a function, a struct or a table; one alone, a function.
+awk '
+    /^[{]$/ { start = FNR }
+    /^[}]/ { if (start && FNR - start > 60) print FNR - start, FILENAME ":" start; start = 0 }' $files |
+    grep . && { echo 'bodies above 60 lines'; bad=1; }
 functions $(find src -name '*.[ch]') | sort -n | awk '
     { n[NR] = $1 }
     END {

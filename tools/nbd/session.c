@@ -157,7 +157,7 @@ static void completed(struct nbd *n, struct zqcow2_io *io)
 }
 
 /*
- * ENOTCONN is libnbd's for what a lost connection has not answered; a server that ends may say
+ * ENOTCONN is libnbd's for what a lost connection has not answered; a server that ends may send
  * ESHUTDOWN. Both requests wait for the next connection.
  */
 static int answered(void *arg, int *error)
