@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <inttypes.h>
 
+#include "base/bytes.h"
 #include "base/report.h"
 
 /* An option that is 0 takes the backing file's value; any other must be the same. */
@@ -33,10 +34,13 @@ static int inherit32(struct zqcow2_error *err, const char *option, uint32_t has,
 /* These may differ. */
 static void inherit_limits(const struct zq_geometry *g, struct zqcow2_create_options *opt)
 {
+    const uint32_t least = 2 * ZQ_SECTOR; /* of the capacity is beyond any limit */
+
     if (!opt->layout)
         opt->layout = g->layout == ZQCOW2_LAYOUT_V3 ? ZQCOW2_LAYOUT_44 : g->layout;
-    if (!opt->max_append_bytes && opt->layout == g->layout)
-        opt->max_append_bytes = g->max_append;
+    /* Other programs store limits that a new image may not have: it gets the largest it may. */
+    if (!opt->max_append_bytes && opt->layout == g->layout && g->max_append && g->capacity > least)
+        opt->max_append_bytes = (uint32_t)zq_min(zq_geometry_max_append(g), g->capacity - least);
     if (!opt->max_open_zones)
         opt->max_open_zones = g->max_open;
     if (!opt->max_active_zones)

@@ -206,4 +206,17 @@ mv in/gone.qcow2 in/z.qcow2
 run 1 'the mode' create -b z.qcow2 -o zone.mode=host-managed in/no.qcow2
 has 'is refused' err 'zone\.mode: FILE has the zones'
 verdict $([ ! -e in/no.qcow2 ]; echo $?) 'nothing is left of those'
+
+# A limit on appends that another program has stored, and no new image may have.
+for limit in 65536 4294967295; do
+    "$tool" create --force -o cluster_size=4K,zone.layout=56,zone.size=64K limit.z 1M || exit 99
+    python3 -c 'import struct, sys
+d = open("limit.z", "rb").read()
+old = struct.pack(">I", 64512)
+assert d.count(old) == 1
+open("limit.z", "wb").write(d.replace(old, struct.pack(">I", int(sys.argv[1]))))' $limit || exit 99
+    run 0 "a template with the limit $limit" create --force -b limit.z on.z
+    run 0 'the limit of the new image' info on.z
+    has 'fits' out '^largest append: 63 KiB'
+done
 finish
