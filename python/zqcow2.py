@@ -701,7 +701,13 @@ def _log(_ctx: int, level: int, text: bytes) -> None:
 _LOG_CALL = _LOG(_log)  # called as long as the module lives
 _HOOKS = _sized(_hooks, log=ctypes.cast(_LOG_CALL, c_void_p), log_level=4)
 _faults_logger = logging.getLogger("zqcow2.faults")
-_LINE_CALL = _LINE(lambda _arg, line: _faults_logger.debug("%s", line.decode()))
+
+
+def _line(_arg: int, text: bytes) -> None:
+    _faults_logger.debug("%s", text.decode())
+
+
+_LINE_CALL = _LINE(_line)
 
 # ---- errors ----
 
@@ -769,7 +775,8 @@ Progress = Callable[[int, int], Any]
 
 
 def _with_progress(progress: Optional[Progress], run: Callable[[Dict[str, Any]], None]) -> None:
-    """Calls run with the members of options that report progress. An exception stops the work."""
+    """Calls run with the members of options that report progress. An exception of progress makes run fail
+    with ECANCELED, and is raised instead."""
     raised = _Raised()
     call = _PROGRESS(raised.catch(progress or (lambda done, total: False), 1))
     try:
@@ -777,7 +784,6 @@ def _with_progress(progress: Optional[Progress], run: Callable[[Dict[str, Any]],
     except Error:
         raised.again()
         raise
-    raised.again()
 
 
 # ---- buffers: the library reads and writes the memory of the caller's objects, without a copy ----

@@ -77,6 +77,8 @@ def test_progress_that_stops_the_work(tmp_path):
         refused(-errno.ECANCELED, call, lambda done, total: True)
         with pytest.raises(ZeroDivisionError):  # and not the library's ECANCELED
             call(lambda done, total: done // 0)
+        with pytest.raises(ZeroDivisionError):  # at the end as well
+            call(lambda done, total: 1 // 0 if done == total else False)
         assert content(top) == before and zqcow2.check(top).clean
 
 
