@@ -209,6 +209,20 @@ ZQCOW2_API int zqcow2_uring_open(const char *path, unsigned flags, const struct 
 ZQCOW2_API int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks,
                                     struct zqcow2_backend **be);
 /*
+ * Registers n areas of memory (0 .. 64, each of 1 byte to 1 GiB) with the kernel, in place of those
+ * registered before; be must be an io_uring backend. The kernel pins their pages. Afterwards a
+ * request with one element, all of it in one area, uses these pages without looking them up; any
+ * other request is carried out as before. n = 0 unregisters; so does zqcow2_backend_close().
+ * An area must stay mapped until then: the kernel goes on using its old pages, even if something
+ * else is mapped there. The call is allowed in any thread.
+ * -EINVAL, or -EBUSY while a request is in flight: nothing has changed. After any other error no
+ * area is registered, and requests work without: -EOPNOTSUPP: before Linux 5.13, or memory of a
+ * file that cannot be pinned; -EFAULT: not mapped; -ENOMEM: above RLIMIT_MEMLOCK; other errors of
+ * io_uring_register(2).
+ */
+ZQCOW2_API int zqcow2_uring_register(struct zqcow2_backend *be, const struct iovec *areas,
+                                     unsigned n);
+/*
  * Makes a blocking backend asynchronous: n threads (1 .. 256) call inner, so up to n requests can
  * run at once. Blocking calls run in the thread of the caller and do not count towards n. On
  * success the new backend owns inner. The threads block all signals. -ENOMEM: also if a thread

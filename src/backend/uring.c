@@ -18,6 +18,7 @@
 #include "backend/uring_int.h"
 #include "base/bytes.h"
 #include "base/fd.h"
+#include "device/backend.h"
 
 #define BATCH 32u
 
@@ -427,6 +428,7 @@ static void wait_for_kernel(struct zq_uring *u)
 /* The kernel ends a ring some time later; the file is released at once, for an unmount. */
 static void close_ring(struct zq_uring *u)
 {
+    zq_uring_forget_areas(u);
     if (u->fixed_file)
         (void)io_uring_unregister_files(&u->ring);
     io_uring_queue_exit(&u->ring);
@@ -568,4 +570,19 @@ int zqcow2_uring_open(const char *path, unsigned flags, const struct zqcow2_hook
 int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks, struct zqcow2_backend **be)
 {
     return uring_new(NULL, 0, fd, hooks, be);
+}
+
+/* A backend is recognized by its submit(). */
+int zqcow2_uring_register(struct zqcow2_backend *be, const struct iovec *areas, unsigned n)
+{
+    struct zq_uring *u;
+    int rc;
+
+    if (!be || be->ops.submit != uring_submit || !zq_uring_areas_are_valid(areas, n))
+        return -EINVAL;
+    u = be->self;
+    pthread_mutex_lock(&u->mutex);
+    rc = zq_uring_set_areas(u, areas, n);
+    pthread_mutex_unlock(&u->mutex);
+    return rc;
 }

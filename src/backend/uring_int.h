@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the two halves of the io_uring backend share: uring_ring.c hands requests to the kernel,
- * uring.c is the rest.
+ * What the parts of the io_uring backend share: uring_ring.c hands requests to the kernel,
+ * uring_areas.c registers memory, uring.c is the rest.
  */
 #ifndef ZQ_BACKEND_URING_INT_H
 #define ZQ_BACKEND_URING_INT_H
@@ -12,10 +12,12 @@
 #include "backend/file.h"
 
 #define ZQ_URING_DEPTH     128u
-#define ZQ_URING_WATCH     0u   /* user_data of the request that watches wake_fd */
-#define ZQ_URING_MORE      1u   /* and of the one that makes the next call due */
-#define ZQ_URING_FTRUNCATE 55u  /* of Linux 6.9; liburing's headers may be older */
-#define ZQ_URING_IOVS      512u /* of all merged writes in one call to the kernel */
+#define ZQ_URING_WATCH     0u         /* user_data of the request that watches wake_fd */
+#define ZQ_URING_MORE      1u         /* and of the one that makes the next call due */
+#define ZQ_URING_FTRUNCATE 55u        /* of Linux 6.9; liburing's headers may be older */
+#define ZQ_URING_AREAS     64u        /* registered by one call */
+#define ZQ_URING_AREA_MOST (1u << 30) /* the kernel's limit */
+#define ZQ_URING_IOVS      512u       /* of all merged writes in one call to the kernel */
 
 /*
  * The bound of what one call does (DESIGN.md): requests that it hands to the kernel, and bytes,
@@ -41,7 +43,9 @@ struct zq_uring {
     bool watching;        /* the ring watches wake_fd ... */
     pthread_t watcher;    /* ... for the thread that asked it to */
     bool broken;          /* the kernel refuses to be called: everything blocks from now on */
-    struct iovec iov[ZQ_URING_IOVS]; /* of merged writes, until the kernel has copied them */
+    struct iovec iov[ZQ_URING_IOVS];   /* of merged writes, until the kernel has copied them */
+    struct iovec area[ZQ_URING_AREAS]; /* what is registered, in the kernel's order */
+    unsigned areas;
     uint64_t zeroes; /* that this poll may still write to memory; of the thread that polls */
 };
 
@@ -120,5 +124,11 @@ static inline uint64_t zq_uring_chain_copies(const struct zqcow2_io *io)
  * it does for good, is added to `refused`. watch: the next wake-up becomes a completion.
  */
 void zq_uring_submit(struct zq_uring *u, bool watch, struct zq_fifo *refused);
+
+/* Under the mutex: the number of the registered area that has all of the memory, or -1. */
+int zq_uring_area(const struct zq_uring *u, const void *p, size_t n);
+void zq_uring_forget_areas(struct zq_uring *u);
+bool zq_uring_areas_are_valid(const struct iovec *area, unsigned n);
+int zq_uring_set_areas(struct zq_uring *u, const struct iovec *area, unsigned n);
 
 #endif

@@ -21,3 +21,11 @@ int zqcow2_uring_from_fd(int fd, const struct zqcow2_hooks *hooks, struct zqcow2
     (void)be;
     return -ENOSYS;
 }
+
+int zqcow2_uring_register(struct zqcow2_backend *be, const struct iovec *areas, unsigned n)
+{
+    (void)be;
+    (void)areas;
+    (void)n;
+    return -EINVAL;
+}

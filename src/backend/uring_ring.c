@@ -21,7 +21,21 @@
 #define MERGE_BYTES (1u << 20) /* what a loop may have to wait for where nothing blocks */
 #define WINDOW      16u        /* places in the file where writes may go on */
 
-static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io *io)
+static void prep_flat(const struct zq_uring *u, struct io_uring_sqe *sqe, int fd, bool write,
+                      void *p, size_t n, uint64_t off)
+{
+    int area = zq_uring_area(u, p, n);
+
+    io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd, p,
+                     (unsigned)zq_min(n, PIECE_MAX), off);
+    if (area >= 0) {
+        sqe->opcode = write ? IORING_OP_WRITE_FIXED : IORING_OP_READ_FIXED;
+        sqe->buf_index = (uint16_t)area;
+    }
+}
+
+static void prep_transfer(const struct zq_uring *u, struct io_uring_sqe *sqe, int fd,
+                          const struct zqcow2_io *io)
 {
     struct zq_cursor c = {io->iov, (int)io->iovcnt, 0};
     uint64_t off = io->offset + zq_uring_done(io);
@@ -31,19 +45,19 @@ static void prep_transfer(struct io_uring_sqe *sqe, int fd, const struct zqcow2_
 
     zq_cursor_skip(&c, zq_uring_done(io));
     if (zq_cursor_flat(&c, &p, &n)) {
-        io_uring_prep_rw(write ? IORING_OP_WRITE : IORING_OP_READ, sqe, fd, p,
-                         (unsigned)zq_min(n, PIECE_MAX), off);
+        prep_flat(u, sqe, fd, write, p, n, off);
         return;
     }
     io_uring_prep_rw(write ? IORING_OP_WRITEV : IORING_OP_READV, sqe, fd, c.iov,
                      (unsigned)zq_min((unsigned)c.cnt, IOV_MOST), off);
 }
 
-static void prep_alone(struct io_uring_sqe *sqe, int fd, const struct zqcow2_io *io)
+static void prep_alone(const struct zq_uring *u, struct io_uring_sqe *sqe, int fd,
+                       const struct zqcow2_io *io)
 {
     switch (io->kind) {
     case ZQCOW2_IO_READ:
-    case ZQCOW2_IO_WRITE: prep_transfer(sqe, fd, io); break;
+    case ZQCOW2_IO_WRITE: prep_transfer(u, sqe, fd, io); break;
     case ZQCOW2_IO_FLUSH: io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC); break;
     case ZQCOW2_IO_TRUNCATE:
         io_uring_prep_rw(ZQ_URING_FTRUNCATE, sqe, fd, NULL, 0, io->offset);
@@ -146,7 +160,7 @@ static void prep(struct zq_uring *u, struct fill *f, const struct merge *m)
     int fd = u->fixed_file ? 0 : u->file.fd;
 
     if (m->first == m->last)
-        prep_alone(sqe, fd, m->first);
+        prep_alone(u, sqe, fd, m->first);
     else
         prep_merged(f, sqe, fd, m);
     if (m->first->kind <= ZQCOW2_IO_WRITE && zq_file_uncached(&u->file)) {

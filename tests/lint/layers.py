@@ -32,8 +32,8 @@ SEES_ONLY = {"qcow2": {"qcow2", "cache", "format", "device", "base"}}
 
 # What serves every backend, and what a backend, written by a stranger, could not see.
 PRIVATE_TO_THE_LIBRARY = {"device"}
-# Wrappers of any backend, which must look into the object that they wrap.
-WRAPPERS = {"backend/threads"}
+# What must look into a backend: wrappers of any, and public calls on one kind.
+WRAPPERS = {"backend/threads", "backend/uring"}
 
 bad = []
 
