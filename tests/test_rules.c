@@ -24,6 +24,7 @@ int main(void)
         cmocka_unit_test(i1_fua_behind_a_running_round),
         cmocka_unit_test(i4_finish_behind_a_running_round),
         cmocka_unit_test(r12_mark_before_all_else),
+        cmocka_unit_test(r12_mark_behind_the_flags),
         cmocka_unit_test(r12_mark_cleared_last),
         cmocka_unit_test(r14_blocks_one_after_the_other),
         cmocka_unit_test(r14_blocks_of_metadata),

@@ -51,6 +51,7 @@ struct zq_round {
     uint64_t cursor;                /* within the stage */
     uint64_t bitmap;                /* whose flag comes next */
     bool flags;                     /* it writes those of bitmaps (B1) */
+    bool mark;                      /* it writes the mark: asked for before the stage began */
     uint32_t sector, states_sector; /* of the tables of write pointers, of states: in a pass */
     uint8_t phase;                  /* of the stage: round.c */
     bool paused;                    /* in a pass: op comes again to go on with it (E7) */

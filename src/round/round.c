@@ -109,7 +109,10 @@ static bool next_in_use(struct zq_core *c, struct zq_round_io *w)
     bool mark = c->want_mark && !c->marked, corrupt;
 
     corrupt = c->alloc.corrupt && !c->corrupt_marked && c->hdr.version >= 3;
-    if (c->round.cursor++ || (!mark && !corrupt))
+    if (c->round.cursor++)
+        return false;
+    c->round.mark = mark;
+    if (!mark && !corrupt)
         return false;
     if (corrupt)
         set_incompat(c, ZQ_INCOMPAT_CORRUPT);
@@ -271,7 +274,7 @@ static void leave_stage(struct zq_core *c)
     zq_assert_k(K9, !c->round.rc && !c->round.in_flight);
     switch (c->round.stage) {
     case ZQ_ST_MARK:
-        c->marked |= c->want_mark;
+        c->marked |= c->round.mark;
         if (c->round.flags)
             bitmaps_flagged(c);
         c->corrupt_marked = zq_be64(c->sector0 + ZQ_HDR_INCOMPAT) & ZQ_INCOMPAT_CORRUPT;

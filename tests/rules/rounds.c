@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What a round takes with it, and what becomes of a dead image. */
+#include <zqcow2/bitmap.h>
 #include "rules/rules.h"
 
 /* ---- rounds: K1, K2, I1, R12 ---- */
@@ -122,6 +123,31 @@ void r12_mark_before_all_else(void **state)
     done(flush(), 0);
     assert_int_equal(raw_get(&raw, raw.mark, 1), 0);
     done(send(ZQCOW2_OP_WRITE, 0, C, 1), 0);
+    end();
+}
+
+/* A round that writes only the flags of bitmaps does not set it for one that asks meanwhile. */
+void r12_mark_behind_the_flags(void **state)
+{
+    struct ticket *over, *new;
+
+    (void)state;
+    begin(&wide);
+    done(send(ZQCOW2_OP_WRITE, 0, C, 1), 0);
+    assert_int_equal(zqcow2_bitmap_add(r.img, "b", 65536, 0, NULL), 0);
+    close_all();
+    open_all();
+    assert_int_equal(raw_get(&raw, raw.mark, 1), 0);
+    hold_all(KIND(FLUSH));
+    over = send(ZQCOW2_OP_WRITE, 0, C, 2);
+    waits(over);
+    assert_int_equal(raw_get(&raw, raw.mark, 1), 0);
+    new = send(ZQCOW2_OP_ZONE_SET_STATE, 4 * Z, ZQCOW2_ZONE_RDONLY | ZQCOW2_ZONE_PERSIST, 0);
+    waits(new);
+    release();
+    done(over, 0);
+    done(new, 0);
+    assert_int_equal(raw_get(&raw, raw.mark, 1), 1);
     end();
 }
 

@@ -96,6 +96,7 @@ void i1_flush_behind_a_running_round(void **state);
 void i1_fua_behind_a_running_round(void **state);
 void i4_finish_behind_a_running_round(void **state);
 void r12_mark_before_all_else(void **state);
+void r12_mark_behind_the_flags(void **state);
 void r12_mark_cleared_last(void **state);
 void r14_blocks_one_after_the_other(void **state);
 void r14_blocks_of_metadata(void **state);
