@@ -59,6 +59,7 @@ static struct {
     uint64_t bytes, zeroed, handed; /* since the last call began */
     uint64_t most, most_zeroed, most_handed, all;
     unsigned calls, submits, pooled, blocking, naps;
+    unsigned due;             /* requests that do nothing but make the next call due */
     unsigned short_of_memory; /* so many submits fail */
     int spoil;                /* the result of the next transfer */
 } seen;
@@ -73,6 +74,7 @@ static void look(const struct io_uring *ring)
         uint64_t bytes = 0;
 
         seen.handed += e->user_data > 1;
+        seen.due += e->opcode == IORING_OP_NOP;
         if (e->opcode == IORING_OP_READ || e->opcode == IORING_OP_WRITE)
             bytes = e->len;
         for (unsigned k = 0;
@@ -327,6 +329,7 @@ static void test_bytes_of_the_ring(void **state)
     for (unsigned i = 1; i <= 10; i++) {
         one_kick(be);
         assert_int_equal(seen.all, i * CALL_BYTES < RING_BYTES ? i * CALL_BYTES : RING_BYTES);
+        assert_int_equal(seen.due, 1); /* whether or not a transfer is done by now */
     }
     loop(be, FILE_BYTES / BIG);
     assert_int_equal(seen.all, FILE_BYTES);
