@@ -19,7 +19,8 @@ from snapshots import TOOL
 SECTOR = 512
 UNREAD = ('refcount_table_offset', 'refcount_table_clusters', 'nb_snapshots', 'snapshots_offset')
 REFUSED = tuple(name for name, _, _ in HEADER + HEADER_3 if name not in UNREAD)
-STAYS = ('snapshot', 'bitmap', 'nb_snapshots', 'autoclear')  # as the first word of a field
+# As the first word of a field. If L1 lies on refcounts, the field is wrong and nothing is repaired.
+STAYS = ('snapshot', 'bitmap', 'nb_snapshots', 'autoclear', 'l1_table_offset')
 OURS, THEIRS, BENT = 'ours.qcow2', 'theirs.qcow2', 'bent.qcow2'
 
 
