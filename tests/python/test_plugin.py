@@ -131,6 +131,11 @@ def test_programs_of_the_documents(tmp_path, source, prints):
     assert (ran.returncode, re.sub(r"^[1-9]\d* outcomes", "0 outcomes", ran.stdout)) == (0, prints)
 
 
+def test_debian_looks_for_what_the_program_prints():
+    expected = re.search("grep -qx '(.*)' out", (TOP / "debian/tests/python").read_text(encoding="utf-8"))
+    assert expected and re.fullmatch(expected[1], "12 outcomes of a power cut, data lost in 0")
+
+
 def test_a_library_that_is_not_there(tmp_path):
     for library in ("/nonexistent.so", os.fspath(tmp_path), "libc.so.6"):
         ran = subprocess.run([sys.executable, "-c", "import zqcow2"], stderr=subprocess.PIPE, text=True,
