@@ -62,14 +62,18 @@ cmake --build "$base" -j "$(nproc)" --target zqcow2_static $targets >>"$dir/base
 built=$(cd "$base" && find . -path '*/src/*.c.o' | sed 's#.*/src/#src/#; s#\.o$##' | sort -u)
 
 # relink TREE PROGRAM [TARGET]: the mutant's objects, then the base's library, from which the linker
-# takes the rest, in whichever folder the program is.
+# takes the rest, in whichever folder the program is. A program that has sources instead of the library
+# gets the mutant's objects in their place; one that has neither fails.
 relink() {
     link=$(find "$base/tests" "$base/tools" -path "*/CMakeFiles/${3:-$2}.dir/link.txt")
     objects=$(find "$1/src" -name '*.o' -printf '%p ' 2>/dev/null)
     # Those of the command are in the link by themselves, and give way.
-    tools=$(find "$1/tools" -name '*.o' -printf 's#[^ ]*/%P#%p#; ' 2>/dev/null)
-    (cd "${link%/CMakeFiles/*}" &&
-        sh -c "$(sed "$tools s#[^ ]*libzqcow2\.a#$objects$base/libzqcow2.a#; s#-o $2 #-o $1/$2 #" "$link")")
+    own=$(find "$1/tools" -name '*.o' -printf 's#[^ ]*/%P#%p#; ' 2>/dev/null)
+    grep -q 'libzqcow2\.a' "$link" ||
+        own=$own$(find "$1/src" -name '*.o' -printf 's#[^ ]*/src/%P#%p#; ' 2>/dev/null)
+    command=$(sed "$own s#[^ ]*libzqcow2\.a#$objects$base/libzqcow2.a#; s#-o $2 #-o $1/$2 #" "$link")
+    case ${objects:+$command} in '' | *"$1/src/"*) ;; *) return 1 ;; esac
+    (cd "${link%/CMakeFiles/*}" && sh -c "$command")
 }
 
 # objects_of TREE NUMBER: of the files that the mutant changes, each beside its source.
