@@ -91,5 +91,5 @@ for suite in "$@"; do
     [ -z "$rest" ] || { echo "$suite: left behind: $rest"; exit 1; }
     leave
 done
-[ -z "${ZQ_OUT:-}" ] || cp "$out"/first/* "$ZQ_OUT/"
+[ -z "${ZQ_OUT:-}" ] || { mkdir -p "$ZQ_OUT" && cp "$out"/first/* "$ZQ_OUT/"; }
 echo "debian packages: built twice, installed on $*, 0 failed"
