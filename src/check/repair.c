@@ -378,6 +378,14 @@ static int fix_list(struct zq_scan *s, bool *changed)
     return put_field32(s, ZQ_HDR_NR_SNAPSHOTS, nr);
 }
 
+static int clear_stray(struct zq_scan *s, uint64_t at, uint64_t value, const char *what,
+                       bool *changed)
+{
+    *changed = true;
+    zq_repaired(s, 1, what);
+    return put_header64(s, at, value);
+}
+
 /*
  * Any write clears stray bits, the last one of a repair, too; but after it nobody looks at what may
  * be freed without them. So where such a write will come, they go before the last look.
@@ -388,23 +396,16 @@ static int fix_header(struct zq_scan *s, unsigned flags, bool *changed)
     uint64_t stray = zq_scan_stray_bits(s), known = ZQ_AUTOCLEAR_BITMAPS | ZQ_AUTOCLEAR_RAW_DATA;
     int rc = 0;
 
-    if (stray && ((repair && stray & known) || ends_with_write(s, flags))) {
-        *changed = true;
-        zq_repaired(s, 1, "field with stray autoclear bits cleared");
-        rc = put_header64(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray);
-    }
+    if (stray && ((repair && stray & known) || ends_with_write(s, flags)))
+        rc = clear_stray(s, ZQ_HDR_AUTOCLEAR, s->h.autoclear & ~stray,
+                         "field with stray autoclear bits cleared", changed);
     if (rc == 0 && !*changed && flags & ZQCOW2_CHECK_REPAIR_ALL)
         rc = fix_list(s, changed);
-    if (rc == 0 && repair && zq_scan_stray_snapshots(s)) {
-        *changed = true;
-        zq_repaired(s, 1, "stray offset of a snapshot table cleared");
-        rc = put_header64(s, ZQ_HDR_SNAPSHOTS, 0);
-    }
-    if (rc == 0 && repair && s->h.backing_stray) {
-        *changed = true;
-        zq_repaired(s, 1, "stray offset of a backing file cleared");
-        rc = put_header64(s, ZQ_HDR_BACKING, 0);
-    }
+    if (rc == 0 && repair && zq_scan_stray_snapshots(s))
+        rc = clear_stray(s, ZQ_HDR_SNAPSHOTS, 0, "stray offset of a snapshot table cleared",
+                         changed);
+    if (rc == 0 && repair && s->h.backing_stray)
+        rc = clear_stray(s, ZQ_HDR_BACKING, 0, "stray offset of a backing file cleared", changed);
     return rc < 0 || !*changed ? rc : zq_be_flush(s->be);
 }
 
