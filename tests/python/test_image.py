@@ -411,22 +411,31 @@ def test_a_child_leaves_its_parents_image_alone(tmp_path):
         assert image.read(1024, 0) == b"p" * 512 + b"q" * 512
 
 
-def test_threads(tmp_path):
+def in_threads(count, work):
+    """Calls work(n) for each n, in threads side by side. Returns what they raised."""
     failures = []
+
+    def run(n):
+        try:
+            work(n)
+        except BaseException as e:  # pylint: disable=broad-except
+            failures.append(e)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return failures
+
+
+def test_threads(tmp_path):
     with Image.create(tmp_path / "z", **ZONED) as image:
         def work(n):
-            try:
-                for i in range(100):
-                    assert image.append(bytes([n]) * 512, n * MIB) == n * MIB + i * 512
-            except BaseException as e:  # pylint: disable=broad-except
-                failures.append(e)
+            for i in range(100):
+                assert image.append(bytes([n]) * 512, n * MIB) == n * MIB + i * 512
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert failures == []
+        assert in_threads(8, work) == []
         for n in range(8):
             assert image.read(51200, n * MIB) == bytes([n]) * 51200
 

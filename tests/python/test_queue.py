@@ -7,14 +7,13 @@ import select
 import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 
 import pytest
 
 import zqcow2
-from test_image import MIB, ZONED, pattern, refused
+from test_image import MIB, ZONED, in_threads, pattern, refused
 from zqcow2 import Image, IoKind, Op, SimDisk, Status, ZoneState
 
 
@@ -208,23 +207,13 @@ def test_an_interrupt_loses_no_completion(faulty_disk):
 
 
 def test_many_threads_and_queues(image):
-    failures = []
-
     def work(n):
-        try:
-            with image.queue(4) as q:
-                for i in range(64):
-                    q.append(pattern(512, i), n * MIB)
-                assert sorted(r.result() for r in q.wait()) == [n * MIB + 512 * i for i in range(64)]
-        except BaseException as e:  # pylint: disable=broad-except
-            failures.append(e)
+        with image.queue(4) as q:
+            for i in range(64):
+                q.append(pattern(512, i), n * MIB)
+            assert sorted(r.result() for r in q.wait()) == [n * MIB + 512 * i for i in range(64)]
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert failures == []
+    assert in_threads(4, work) == []
     assert [z.write_pointer - z.start for z in image.report(0, 4)] == [32768] * 4
 
 
